@@ -1,0 +1,72 @@
+"""Live analytics in one process: typed tasks, run at an interval over data that keeps changing."""
+
+import logging
+
+from run_task.channel import Overflow, Receiver, Sender, channel
+from run_task.clock import Clock, SystemClock, VirtualClock
+from run_task.config import Align, OnError, RunnerConfig
+from run_task.context import Context, ContextBuilder
+from run_task.dataset import DataSet
+from run_task.errors import (
+    ChannelClosed,
+    ConfigError,
+    LockTimeout,
+    RunTaskError,
+    ShutdownTimeout,
+    TaskError,
+    TaskLost,
+    TaskTimeout,
+)
+from run_task.executors import Executor, InlineExecutor, ThreadsExecutor
+from run_task.interval import TaskInterval, TimeUnit, Window
+from run_task.runner import Runner
+from run_task.schedule import MissedTick, Schedule
+from run_task.shared import Access, RwLock, Shared
+from run_task.stats import Percentiles, RunnerStats
+from run_task.task import Runnable, Task, task
+
+__all__ = [
+    "Access",
+    "Align",
+    "ChannelClosed",
+    "Clock",
+    "ConfigError",
+    "Context",
+    "ContextBuilder",
+    "DataSet",
+    "Executor",
+    "InlineExecutor",
+    "LockTimeout",
+    "MissedTick",
+    "OnError",
+    "Overflow",
+    "Percentiles",
+    "Receiver",
+    "RunTaskError",
+    "Runnable",
+    "Runner",
+    "RunnerConfig",
+    "RunnerStats",
+    "RwLock",
+    "Schedule",
+    "Sender",
+    "Shared",
+    "ShutdownTimeout",
+    "SystemClock",
+    "Task",
+    "TaskError",
+    "TaskInterval",
+    "TaskLost",
+    "TaskTimeout",
+    "ThreadsExecutor",
+    "TimeUnit",
+    "VirtualClock",
+    "Window",
+    "channel",
+    "task",
+]
+
+__version__ = "0.1.0"
+
+# A library says nothing unless it is asked to.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

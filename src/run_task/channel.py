@@ -1,0 +1,338 @@
+"""A bounded queue between threads and event loops, whose two ends are closed apart."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from typing import Generic, TypeVar
+
+from run_task.alarm import Alarm, AsyncAlarm, Bell
+from run_task.errors import ChannelClosed, ConfigError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+_logger = logging.getLogger(__name__)
+
+
+class Overflow(enum.Enum):
+    """What sending to a full channel does."""
+
+    BLOCK = "block"
+    """Wait for room. Nothing is lost, and a slow receiver slows the sender."""
+
+    DROP_OLDEST = "drop_oldest"
+    """Drop the item that has waited longest, and count it."""
+
+    DROP_NEWEST = "drop_newest"
+    """Drop the item that is being sent, and count it."""
+
+
+class _Buffer(Generic[T]):
+    """What both ends of a channel share.
+
+    ``items`` is appended to only under ``mutex``, so that it never outgrows the capacity, and
+    popped without, since a deque's popleft is atomic. Who waits puts a bell in a queue and then
+    looks again; who changes something does it first and looks for bells after. So either the
+    waiter sees the change or the other sees its bell.
+    """
+
+    __slots__ = (
+        "capacity",
+        "dropped",
+        "items",
+        "mutex",
+        "overflow",
+        "receiver_closed",
+        "receivers",
+        "sender_closed",
+        "senders",
+    )
+
+    def __init__(self, capacity: int, overflow: Overflow) -> None:
+        self.capacity: float = capacity
+        self.overflow: Overflow = overflow
+        self.items: deque[T] = deque()
+        self.dropped: int = 0
+        self.mutex: threading.Lock = threading.Lock()
+        self.sender_closed: bool = False
+        self.receiver_closed: bool = False
+        self.senders: deque[Bell] = deque()
+        self.receivers: deque[Bell] = deque()
+
+    def drop(self, item: T, why: str) -> None:
+        self.dropped += 1
+        _logger.warning("dropped %s: %s (%d dropped so far)", item, why, self.dropped)
+
+
+def _wake_one(bells: deque[Bell]) -> None:
+    with contextlib.suppress(IndexError):
+        bells.popleft().ring()
+
+
+def _wake_all(bells: deque[Bell]) -> None:
+    for bell in tuple(bells):
+        bell.ring()
+
+
+def _leave(bells: deque[Bell], bell: Bell) -> None:
+    """Stop waiting. A wake that came all the same is passed on to the next in the queue."""
+    try:
+        bells.remove(bell)
+    except ValueError:
+        _wake_one(bells)
+
+
+class Sender(Generic[T_contra]):
+    """The end of a channel that items go into. Any number of threads may share it."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self, buffer: _Buffer[T_contra]) -> None:
+        self._buffer = buffer
+
+    @property
+    def dropped(self) -> int:
+        """How many items were dropped, at either end."""
+        return self._buffer.dropped
+
+    def __len__(self) -> int:
+        """How many items wait to be received."""
+        return len(self._buffer.items)
+
+    def send(self, item: T_contra, timeout: float | None = None) -> None:
+        """Put an item in.
+
+        :param timeout: with ``Overflow.BLOCK``, how many seconds to wait for room; None: for ever
+        :raises ChannelClosed: if either end is closed
+        :raises TimeoutError: if there was no room in time; the item was not sent
+        """
+        buffer = self._buffer
+        with buffer.mutex:
+            sent = self._offer(item)
+        if not sent:
+            self._wait_for_room(item, timeout)
+        if buffer.receivers:
+            _wake_one(buffer.receivers)
+
+    def _offer(self, item: T_contra) -> bool:
+        """Put the item in, or drop one; False if it has to wait. Called under the mutex."""
+        buffer = self._buffer
+        if buffer.receiver_closed:
+            raise ChannelClosed("the receiver is closed: nobody would get what is sent")
+        if buffer.sender_closed:
+            raise ChannelClosed("the sender is closed: send before closing it")
+        items = buffer.items
+        if len(items) < buffer.capacity:
+            items.append(item)
+        elif buffer.overflow is Overflow.BLOCK:
+            return False
+        elif buffer.overflow is Overflow.DROP_NEWEST:
+            buffer.drop(item, "the channel is full")
+        else:
+            with contextlib.suppress(IndexError):  # received just now: there is room
+                buffer.drop(items.popleft(), "the channel is full")
+            items.append(item)
+        return True
+
+    def _wait_for_room(self, item: T_contra, timeout: float | None) -> None:
+        buffer = self._buffer
+        deadline = None if timeout is None else time.monotonic() + timeout
+        alarm = Alarm()
+        while True:
+            buffer.senders.append(alarm)
+            try:
+                with buffer.mutex:
+                    if self._offer(item):
+                        return
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise TimeoutError(f"the channel was full for {timeout} s: {len(self)} wait")
+                alarm.wait(remaining)
+            finally:
+                _leave(buffer.senders, alarm)
+
+    def unbound(self) -> None:
+        """Lift the capacity for good: a send that waits, and every later one, succeeds at once.
+
+        A runner that shuts down does this, so that its last DataSet is delivered whoever reads.
+        It takes no lock, and is safe in a signal handler.
+        """
+        self._buffer.capacity = float("inf")
+        _wake_all(self._buffer.senders)
+
+    def close(self) -> None:
+        """Say that nothing more will come. What waits can still be received."""
+        with self._buffer.mutex:
+            self._buffer.sender_closed = True
+        _wake_all(self._buffer.receivers)
+        _wake_all(self._buffer.senders)
+
+    def __repr__(self) -> str:
+        return f"<Sender of {_describe(self._buffer)}>"
+
+
+class Receiver(Generic[T_co]):
+    """The end of a channel that items come out of, in the order in which they were sent.
+
+    Iterate with ``for`` or ``async for``; both end when the sender is closed and the buffer
+    empty. Any number of threads and tasks may share it: each item goes to one of them.
+    """
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self, buffer: _Buffer[T_co]) -> None:
+        self._buffer = buffer
+
+    @property
+    def dropped(self) -> int:
+        """How many items were dropped, at either end."""
+        return self._buffer.dropped
+
+    def __len__(self) -> int:
+        """How many items wait to be received."""
+        return len(self._buffer.items)
+
+    def recv(self, timeout: float | None = None) -> T_co:
+        """Take the next item, and wait for it.
+
+        :param timeout: how many seconds to wait; None: for ever
+        :raises ChannelClosed: if the channel is empty and its sender closed
+        :raises TimeoutError: if nothing came in time
+        """
+        item = self._take()
+        if item is not None:
+            return item[0]
+        bells = self._buffer.receivers
+        deadline = None if timeout is None else time.monotonic() + timeout
+        alarm = Alarm()
+        while True:
+            bells.append(alarm)
+            try:
+                if (item := self._take()) is not None:
+                    return item[0]
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise TimeoutError(f"nothing was sent for {timeout} s")
+                alarm.wait(remaining)
+            finally:
+                _leave(bells, alarm)
+
+    async def arecv(self, timeout: float | None = None) -> T_co:
+        """Take the next item, and wait for it without holding up the event loop.
+
+        :param timeout: how many seconds to wait; None: for ever
+        :raises ChannelClosed: if the channel is empty and its sender closed
+        :raises TimeoutError: if nothing came in time
+        """
+        item = self._take()
+        if item is not None:
+            return item[0]
+        bells = self._buffer.receivers
+        deadline = None if timeout is None else time.monotonic() + timeout
+        alarm = AsyncAlarm()
+        while True:
+            bells.append(alarm)
+            try:
+                if (item := self._take()) is not None:
+                    return item[0]
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise TimeoutError(f"nothing was sent for {timeout} s")
+                await alarm.wait(remaining)
+            finally:
+                _leave(bells, alarm)
+
+    def try_recv(self) -> T_co | None:
+        """Take the next item if there is one, else None.
+
+        :raises ChannelClosed: if the channel is empty and its sender closed
+        """
+        item = self._take()
+        return None if item is None else item[0]
+
+    def _take(self) -> tuple[T_co] | None:
+        """The next item in a tuple, since it may itself be None; or None if there is none yet."""
+        buffer = self._buffer
+        # Read before the pop: a sender puts its last item in before it closes.
+        closed = buffer.sender_closed
+        try:
+            item = buffer.items.popleft()
+        except IndexError:
+            if buffer.receiver_closed:
+                raise ChannelClosed("the receiver is closed: receive before closing it") from None
+            if closed:
+                raise ChannelClosed("the sender is closed, and all it sent received") from None
+            return None
+        if buffer.senders:
+            _wake_one(buffer.senders)
+        return (item,)
+
+    def close(self) -> None:
+        """Say that nothing more is wanted. What waits is dropped; sending raises from now on."""
+        buffer = self._buffer
+        with buffer.mutex:
+            buffer.receiver_closed = True
+            with contextlib.suppress(IndexError):
+                while True:
+                    buffer.drop(buffer.items.popleft(), "the receiver was closed")
+        _wake_all(buffer.receivers)
+        _wake_all(buffer.senders)
+
+    def __iter__(self) -> Iterator[T_co]:
+        popleft = self._buffer.items.popleft
+        senders = self._buffer.senders
+        while True:
+            try:
+                item = popleft()
+            except IndexError:
+                try:
+                    item = self.recv()
+                except ChannelClosed:
+                    return
+            else:
+                if senders:
+                    _wake_one(senders)
+            yield item
+
+    async def __aiter__(self) -> AsyncIterator[T_co]:
+        while True:
+            try:
+                item = await self.arecv()
+            except ChannelClosed:
+                return
+            yield item
+
+    def __repr__(self) -> str:
+        return f"<Receiver of {_describe(self._buffer)}>"
+
+
+def _describe(buffer: _Buffer[T]) -> str:
+    state = "a closed" if buffer.sender_closed or buffer.receiver_closed else "an open"
+    items = f"{len(buffer.items)}/{buffer.capacity:g} items"
+    return f"{state} channel with {items}, {buffer.dropped} dropped"
+
+
+def channel(capacity: int, overflow: Overflow = Overflow.BLOCK) -> tuple[Sender[T], Receiver[T]]:
+    """Make a bounded channel.
+
+    ::
+
+        ends: tuple[Sender[float], Receiver[float]] = channel(100)
+        sender, receiver = ends
+
+    :param capacity: how many items may wait in it, at least 1
+    :param overflow: what sending to a full channel does
+    :return: its two ends
+    :raises ConfigError: if the capacity is not a positive int
+    """
+    if type(capacity) is not int or capacity < 1:
+        raise ConfigError(f"a channel's capacity is a positive int, not {capacity!r}")
+    buffer = _Buffer[T](capacity, overflow)
+    return Sender(buffer), Receiver(buffer)

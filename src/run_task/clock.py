@@ -1,0 +1,102 @@
+"""Time as a runner sees it, and a clock for tests that moves only when it is told to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+from run_task.alarm import Alarm
+from run_task.interval import TaskInterval
+
+
+class Clock(Protocol):
+    """Where a runner reads the time and waits for it."""
+
+    def time_ns(self) -> int:
+        """The wall clock: nanoseconds since the Unix epoch. It may step, back or forward."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds since any fixed point. It never steps."""
+        ...
+
+    def wait(self, alarm: Alarm, timeout_ns: int) -> None:
+        """Wait until the alarm rings or the time is over. It may end early, for nothing."""
+        ...
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    __slots__ = ()
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the Unix epoch, by the machine's wall clock."""
+        return time.time_ns()
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds by the machine's monotonic clock."""
+        return time.monotonic_ns()
+
+    def wait(self, alarm: Alarm, timeout_ns: int) -> None:
+        """Wait on the monotonic clock."""
+        alarm.wait(timeout_ns / 1e9)
+
+
+class VirtualClock:
+    """A clock that stands still until it is told to move.
+
+    ::
+
+        clock = VirtualClock()
+        with Runner(context, clock=clock):
+            clock.advance(TaskInterval.seconds(5))
+            dataset = receiver.recv(timeout=10)
+
+    :param start_ns: where the wall clock begins, in nanoseconds since the Unix epoch
+    """
+
+    def __init__(self, start_ns: int = 0) -> None:
+        self._mutex = threading.Lock()
+        self._wall_ns = start_ns
+        self._monotonic_ns = 0
+        self._sleepers: set[Alarm] = set()
+
+    def time_ns(self) -> int:
+        """The virtual wall clock."""
+        return self._wall_ns
+
+    def monotonic_ns(self) -> int:
+        """The virtual monotonic clock."""
+        return self._monotonic_ns
+
+    def wait(self, alarm: Alarm, timeout_ns: int) -> None:
+        """Wait until the alarm rings or the clock has been moved so far."""
+        with self._mutex:
+            until = self._monotonic_ns + timeout_ns
+            self._sleepers.add(alarm)
+        try:
+            while self._monotonic_ns < until:
+                moved = self._monotonic_ns
+                alarm.wait()
+                if self._monotonic_ns == moved:
+                    return  # it was not the clock that rang
+        finally:
+            with self._mutex:
+                self._sleepers.discard(alarm)
+
+    def advance(self, interval: TaskInterval) -> None:
+        """Let time pass: both clocks move forward."""
+        self._move(interval.nanos, interval.nanos)
+
+    def step(self, nanoseconds: int) -> None:
+        """Set the wall clock forward, or with a negative number back, as an operator would."""
+        self._move(nanoseconds, 0)
+
+    def _move(self, wall_ns: int, monotonic_ns: int) -> None:
+        with self._mutex:
+            self._wall_ns += wall_ns
+            self._monotonic_ns += monotonic_ns
+            for alarm in self._sleepers:
+                alarm.ring()

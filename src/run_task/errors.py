@@ -1,0 +1,93 @@
+"""Every error that run-task raises.
+
+All of them derive from :class:`RunTaskError`; those that stand for a built-in kind of error
+derive from that one too, so ``except TimeoutError`` and ``except ValueError`` work as expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from run_task.interval import Window
+
+
+class RunTaskError(Exception):
+    """The base of every error of this library."""
+
+
+class ConfigError(RunTaskError, ValueError):
+    """What was asked for cannot work; the message names the culprit and the cure."""
+
+
+class ChannelClosed(RunTaskError):
+    """Nothing more can go through this channel."""
+
+
+class LockTimeout(RunTaskError, TimeoutError):
+    """The shared data could not be read or written in time."""
+
+
+class ShutdownTimeout(RunTaskError, TimeoutError):
+    """A runner did not end within its ``shutdown_timeout``.
+
+    :ivar tasks: the names of the tasks that were still running
+    """
+
+    def __init__(self, runner: str, timeout: float, tasks: Iterable[str] = ()) -> None:
+        self.runner = runner
+        self.timeout = timeout
+        self.tasks: tuple[str, ...] = tuple(tasks)
+        super().__init__(runner, timeout, self.tasks)
+
+    def __str__(self) -> str:
+        if self.tasks:
+            culprits = "still running: " + ", ".join(map(repr, self.tasks))
+        else:
+            culprits = "no task is running: is its data's read() or its clock stuck?"
+        return (
+            f"runner {self.runner!r} did not end within shutdown_timeout={self.timeout:g} s; "
+            f"{culprits}"
+        )
+
+
+class TaskError(RunTaskError):
+    """A task gave no result for one window. What it raised is the ``__cause__``.
+
+    :ivar task: the name of the task
+    :ivar window: the window ``[start, end)`` that has no result, in the interval's unit
+    """
+
+    def __init__(self, task: str, window: Window) -> None:
+        self.task = task
+        self.window = window
+        super().__init__(task, window)
+
+    def __str__(self) -> str:
+        start, end = self.window
+        return f"task {self.task!r} gave no result for [{start}, {end}): {self._reason()}"
+
+    def _reason(self) -> str:
+        cause = self.__cause__
+        if cause is None:
+            return "it failed"
+        return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+
+
+class TaskTimeout(TaskError, TimeoutError):
+    """A task ran for longer than ``task_timeout``, or was still running from an earlier window."""
+
+    def __init__(self, task: str, window: Window, reason: str) -> None:
+        super().__init__(task, window)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[TaskTimeout], tuple[str, Window, str]]:
+        return type(self), (self.task, self.window, self.reason)
+
+    def _reason(self) -> str:
+        return self.reason
+
+
+class TaskLost(TaskError):
+    """The worker process that ran the task died."""

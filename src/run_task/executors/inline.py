@@ -1,0 +1,79 @@
+"""One task after another, in the runner's own thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from run_task.errors import TaskError, TaskTimeout
+from run_task.executors.protocol import MISSING, Crew, Outcome, Tick, Ticks, failed, outcome
+from run_task.task import Runnable
+
+
+class InlineExecutor:
+    """Runs one task after another in the runner's own thread.
+
+    The simplest there is, for debugging and for comparison. It cannot go on without a task that
+    hangs: a task that outlives ``task_timeout`` loses its result once it returns, and not before.
+    """
+
+    def start(
+        self,
+        tasks: Iterable[Runnable[Any, Any]],
+        *,
+        name: str,
+        task_timeout: float | None,
+        workers: int,
+    ) -> Crew:
+        """Make ready; the name and the number of workers are of no use here."""
+        return _InlineCrew(tuple(tasks), task_timeout)
+
+
+class _InlineCrew:
+    def __init__(self, tasks: Sequence[Runnable[Any, Any]], task_timeout: float | None) -> None:
+        self._names = tuple(task.name for task in tasks)
+        self._runs = tuple(task.run for task in tasks)
+        self._timeout = float("inf") if task_timeout is None else task_timeout
+        self._current: str | None = None
+
+    def drive(self, ticks: Ticks) -> None:
+        tick = next(ticks, None)
+        while tick is not None:
+            try:
+                tick = ticks.send(self._run(tick))
+            except StopIteration:
+                return
+
+    def _run(self, tick: Tick) -> Outcome:
+        view, window = tick
+        size = len(self._names)
+        values: list[Any] = [MISSING] * size
+        starts: list[float | None] = [None] * size
+        ends: list[float | None] = [None] * size
+        errors: dict[int, TaskError] = {}
+        begun = start = time.perf_counter()
+        for position, (name, run) in enumerate(zip(self._names, self._runs)):
+            self._current = name
+            starts[position] = start
+            try:
+                values[position] = run(view, window.start, window.end)
+            except BaseException as raised:
+                errors[position] = failed(name, window, raised)
+            ends[position] = end = time.perf_counter()
+            if end - start > self._timeout:
+                reason = f"it ran for {end - start:.3g} s, task_timeout is {self._timeout:g} s"
+                errors[position] = TaskTimeout(name, window, reason)
+            start = end
+        self._current = None
+        return outcome(self._names, values, starts, ends, errors, start - begun)
+
+    def running(self) -> Sequence[str]:
+        current = self._current
+        return () if current is None else (current,)
+
+    def abandon(self) -> None:
+        """Nothing can be done: the task has the only thread."""
+
+    def close(self, timeout: float) -> None:
+        """There is nothing to let go of."""

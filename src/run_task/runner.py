@@ -1,0 +1,298 @@
+"""The runner: wait for the tick, take the view, run the tasks, send the DataSet."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import Final, Generic, TypeVar
+
+from run_task.alarm import Alarm, AsyncAlarm, Bell
+from run_task.clock import Clock, SystemClock
+from run_task.config import OnError
+from run_task.context import Context
+from run_task.dataset import DataSet
+from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTimeout, TaskError
+from run_task.executors import Outcome, Tick, Ticks
+from run_task.interval import Window
+from run_task.signals import shut_down_on_sigterm
+from run_task.stats import RECENT, Percentiles, RunnerStats
+from run_task.ticker import Ticker
+
+I = TypeVar("I")
+O = TypeVar("O")
+
+_logger = logging.getLogger(__name__)
+
+_LAST_WORDS: Final = 0.5
+"""How many seconds a runner has to deliver its last DataSet once its tasks were given up."""
+
+
+class Runner(Generic[I, O]):
+    """Runs the tasks of a context at its interval, until it is shut down.
+
+    Run it in one of four ways: ``await runner.run()``, ``runner.run_sync()``, or in a ``with`` or
+    ``async with`` block, at whose end it is shut down. A thread of its own does the work, so
+    neither a busy event loop nor a slow consumer makes a window late. A runner runs once.
+
+    :param context: what to run
+    :param clock: where to read the time; a ``VirtualClock`` for tests
+    """
+
+    def __init__(self, context: Context[I, O], *, clock: Clock | None = None) -> None:
+        self._context = context
+        self._config = context.config
+        self._clock = clock if clock is not None else SystemClock()
+        self._crew = self._config.executor_instance.start(
+            context.tasks,
+            name=self._config.name,
+            task_timeout=self._config.task_timeout,
+            workers=self._config.worker_count,
+        )
+        self._mutex = threading.Lock()
+        self._started = False
+        self._stopping = False
+        self._stopped_at = 0.0  # by the monotonic clock, once stopping
+        self._abandoned = False
+        self._ended = False
+        self._failure: BaseException | None = None
+        self._ticker: Ticker | None = None
+        self._bells: list[Bell] = []  # of those who wait for the end
+        self._exit = contextlib.ExitStack()
+        self._window: Window | None = None  # in hand
+        self._ticks = 0
+        self._lost = 0
+        self._lateness: deque[float] = deque(maxlen=RECENT)
+        self._duration: deque[float] = deque(maxlen=RECENT)
+
+    @property
+    def name(self) -> str:
+        """The name that its config gives it."""
+        return self._config.name
+
+    @property
+    def stats(self) -> RunnerStats:
+        """How it has been doing. At any time, from any thread."""
+        ticker = self._ticker
+        return RunnerStats(
+            ticks=self._ticks,
+            missed=self._lost + (ticker.skipped if ticker is not None else 0),
+            dropped=self._context.sender.dropped,
+            lateness=Percentiles.of(self._lateness),
+            duration=Percentiles.of(self._duration),
+        )
+
+    # The engine
+
+    def _loop(self, ticker: Ticker) -> Ticks:
+        data = self._context.data
+        timeout = self._config.lock_timeout
+        while (window := ticker.next()) is not None:
+            self._window = window
+            try:
+                with data.read(timeout) as view:
+                    outcome = yield Tick(view, window)
+            except LockTimeout as error:
+                outcome = self._without_view(window, error)
+            self._deliver(window, outcome, ticker.lateness)
+            self._window = None
+
+    def _without_view(self, window: Window, cause: LockTimeout) -> Outcome:
+        errors: dict[str, TaskError] = {}
+        for task in self._context.tasks:
+            errors[task.name] = error = TaskError(task.name, window)
+            error.__cause__ = cause
+        return Outcome({}, errors, {}, 0.0)
+
+    def _deliver(self, window: Window, outcome: Outcome, lateness: float) -> None:
+        dataset: DataSet[O] = DataSet(
+            window, outcome.values, outcome.errors, outcome.durations, lateness
+        )
+        self._context.sender.send(dataset)
+        self._window = None
+        self._ticks += 1
+        self._lateness.append(lateness)
+        self._duration.append(outcome.seconds)
+        if outcome.errors:
+            self._note(outcome)
+
+    def _note(self, outcome: Outcome) -> None:
+        for error in outcome.errors.values():
+            _logger.warning("%s: %s", self.name, error)
+        if self._config.on_error is OnError.RAISE:
+            raise next(iter(outcome.errors.values()))
+
+    def _engine(self, ticker: Ticker) -> Ticks:
+        """The loop, and what comes after it, in whichever thread drives it by then."""
+        failure: BaseException | None = None
+        try:
+            yield from self._loop(ticker)
+        except GeneratorExit:
+            raise  # the interpreter is going down
+        except ChannelClosed as error:
+            _logger.info("%s ends, nobody listens: %s", self.name, error)
+        except BaseException as error:
+            failure = error
+            _logger.error("%s ends: %s", self.name, error)
+        self.shutdown()
+        self._context.sender.close()
+        self._crew.close(self._remaining())
+        if hung := self._crew.running():
+            failure = ShutdownTimeout(self.name, self._config.shutdown_timeout, hung)
+        self._end(failure)
+
+    def _end(self, failure: BaseException | None) -> None:
+        with self._mutex:
+            if self._ended:
+                return  # given up, and come back after all
+            if self._window is not None:
+                self._lost += 1
+                _logger.warning("%s: the window %s is lost", self.name, self._window)
+            self._failure = failure
+            self._ended = True
+        self._ring()
+
+    # Start and end
+
+    def run_sync(self) -> None:
+        """Run until shut down. Ctrl-C and, in the main thread, SIGTERM shut it down, too.
+
+        :raises RunTaskError: if it has run before
+        :raises ShutdownTimeout: if it did not end within ``shutdown_timeout``
+        :raises TaskError: with ``OnError.RAISE``, when a task gave no result
+        :raises KeyboardInterrupt: after the shutdown, if it was Ctrl-C that began it
+        """
+        with self:
+            self._wait()
+
+    async def run(self) -> None:
+        """Run until shut down. Cancelling it shuts it down, too.
+
+        :raises RunTaskError: if it has run before
+        :raises ShutdownTimeout: if it did not end within ``shutdown_timeout``
+        :raises TaskError: with ``OnError.RAISE``, when a task gave no result
+        """
+        async with self:
+            await self._wait_async()
+
+    def shutdown(self) -> None:
+        """Finish the window in hand, deliver it, and end.
+
+        Returns at once. It may be called from any thread, any number of times, and in a signal
+        handler: it takes no lock.
+        """
+        if self._stopping:
+            return
+        self._stopped_at = time.monotonic()
+        self._stopping = True
+        if self._ticker is not None:
+            self._ticker.stop()
+        self._context.sender.unbound()
+        self._ring()
+
+    def __enter__(self) -> Runner[I, O]:
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self.shutdown()
+        try:
+            self._wait()
+        finally:
+            self._exit.close()
+        self._report(exc)
+
+    async def __aenter__(self) -> Runner[I, O]:
+        self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self.shutdown()
+        try:
+            await self._wait_async()
+        finally:
+            self._exit.close()
+        self._report(exc)
+
+    def _start(self) -> None:
+        with self._mutex:
+            if self._started:
+                raise RunTaskError(
+                    f"runner {self.name!r} has been run before, and a runner runs once: "
+                    f"make a new one, with a new context"
+                )
+            self._started = True
+        self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
+        self._ticker = ticker = Ticker(self._context.interval, self._config, self._clock)
+        if self._stopping:
+            ticker.stop()  # shut down before it began
+        threading.Thread(
+            target=self._crew.drive,
+            args=(self._engine(ticker),),
+            name=f"run-task {self.name}",
+            daemon=True,  # a task that hangs must not keep the process from ending
+        ).start()
+
+    def _ring(self) -> None:
+        for bell in tuple(self._bells):
+            bell.ring()
+
+    def _remaining(self) -> float:
+        """How many seconds the shutdown may still take."""
+        return max(0.0, self._stopped_at + self._config.shutdown_timeout - time.monotonic())
+
+    def _wait(self) -> None:
+        """Wait for the end; once shut down, no longer than that may take."""
+        alarm = Alarm()
+        self._bells.append(alarm)
+        while not self._ended:
+            if not alarm.wait(self._patience()):
+                self._give_up()
+
+    async def _wait_async(self) -> None:
+        alarm = AsyncAlarm()
+        self._bells.append(alarm)
+        while not self._ended:
+            if not await alarm.wait(self._patience()):
+                self._give_up()
+
+    def _patience(self) -> float | None:
+        """How many seconds to wait before giving up on what is waited for."""
+        if not self._stopping:
+            return None
+        return _LAST_WORDS if self._abandoned else self._remaining()
+
+    def _give_up(self) -> None:
+        """First on the tasks that hang, so that the rest is delivered; then on the engine, too."""
+        if not self._abandoned:
+            self._abandoned = True
+            self._crew.abandon()
+            return
+        self._context.sender.close()
+        config = self._config
+        self._end(ShutdownTimeout(config.name, config.shutdown_timeout, self._crew.running()))
+
+    def _report(self, exc: BaseException | None) -> None:
+        """Raise what went wrong, unless the block has an error of its own to tell."""
+        failure = self._failure
+        if failure is None:
+            return
+        if isinstance(exc, Exception):
+            exc.add_note(f"besides, runner {self.name!r} failed: {failure!r}")
+        else:
+            raise failure

@@ -1,0 +1,47 @@
+"""What a runner asks of its data: one consistent view at a time."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+I_co = TypeVar("I_co", covariant=True)
+
+
+class Access(Protocol[I_co]):
+    """A context manager that gives the data, for ``with`` and for ``async with``."""
+
+    def __enter__(self) -> I_co: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+    async def __aenter__(self) -> I_co: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+class Shared(Protocol[I_co]):
+    """Data that tasks read while others change it."""
+
+    def read(self, timeout: float | None = None) -> Access[I_co]:
+        """Give a view of the data that stays as it is until the ``with`` block ends.
+
+        The block may be entered in one thread and left in another: that is how a runner goes on
+        when a task hangs.
+
+        :param timeout: how many seconds to wait for it; None: for ever
+        :raises LockTimeout: on entering the block, if it could not be had in time
+        """
+        ...

@@ -1,0 +1,48 @@
+"""How a runner has been doing."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+RECENT: Final = 4096
+"""Over how many of the latest ticks percentiles are taken."""
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """The spread of a quantity, in seconds, over the latest 4096 ticks; zeros before the first."""
+
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+    @classmethod
+    def of(cls, seconds: deque[float]) -> Percentiles:
+        """Percentiles of what has been measured, by linear interpolation."""
+        values = list(seconds)  # in one step of C, so no tick gets in between
+        if not values:
+            return cls()
+        return cls(*np.percentile(values, (50, 90, 99, 100)).tolist())
+
+
+@dataclass(frozen=True)
+class RunnerStats:
+    """How a runner has been doing up to now.
+
+    :param ticks: how many windows gave a DataSet
+    :param missed: how many gave none: left out by ``MissedTick.SKIP``, or lost in a shutdown
+    :param dropped: how many DataSets were lost in the channel, since it was full or was closed
+    :param lateness: how long after its end (and grace) a window's tick began
+    :param duration: how long a tick's tasks took together
+    """
+
+    ticks: int
+    missed: int
+    dropped: int
+    lateness: Percentiles
+    duration: Percentiles

@@ -1,0 +1,82 @@
+"""What is run: anything with a name and a ``run``, and the decorator that makes one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Final, Generic, Protocol, TypeVar, overload
+
+I = TypeVar("I")
+O = TypeVar("O")
+I_contra = TypeVar("I_contra", contravariant=True)
+O_co = TypeVar("O_co", covariant=True)
+
+
+class Runnable(Protocol[I_contra, O_co]):
+    """A computation over data of type ``I`` and one window, with a result of type ``O``.
+
+    It is synchronous, because it computes and does not wait. The data is shared with every other
+    task of the tick: read it, and leave it as it was.
+    """
+
+    @property
+    def name(self) -> str:
+        """The key of its result in a DataSet; no two tasks of a runner share one."""
+        ...
+
+    def run(self, data: I_contra, start: int, end: int, /) -> O_co:
+        """Compute the result for the window ``[start, end)``.
+
+        :param data: one consistent view of the runner's data
+        :param start: the start of the window, in the interval's unit since the Unix epoch
+        :param end: its end, which is not part of it
+        """
+        ...
+
+
+class Task(Generic[I_contra, O_co]):
+    """A :class:`Runnable` made of a function. It stays callable as the function it was made of.
+
+    :param function: called with the data, the start and the end of the window
+    :param name: the task's name; by default the function's
+    """
+
+    def __init__(
+        self, function: Callable[[I_contra, int, int], O_co], name: str | None = None
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.name: Final[str] = (
+            name if name is not None else getattr(function, "__name__", repr(function))
+        )
+        # The function itself, so that a tick calls it with nothing in between.
+        self.run: Final = function
+
+    def __call__(self, data: I_contra, start: int, end: int, /) -> O_co:
+        return self.run(data, start, end)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name!r}>"
+
+
+@overload
+def task(function: Callable[[I, int, int], O], /) -> Task[I, O]: ...
+@overload
+def task(*, name: str) -> Callable[[Callable[[I, int, int], O]], Task[I, O]]: ...
+def task(
+    function: Callable[[I, int, int], O] | None = None, /, *, name: str | None = None
+) -> Task[I, O] | Callable[[Callable[[I, int, int], O]], Task[I, O]]:
+    """Make a :class:`Task` of a function ``(data, start, end)``.
+
+    ::
+
+        @task
+        def mean(prices: list[float], start: int, end: int) -> float:
+            return sum(prices) / len(prices)
+
+        @task(name="largest price")
+        def largest(prices: list[float], start: int, end: int) -> float:
+            return max(prices)
+    """
+    if function is not None:
+        return Task(function, name)
+    return functools.partial(Task[I, O], name=name)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from run_task import ConfigError, TaskInterval, TimeUnit, Window
+
+intervals = st.builds(TaskInterval, st.integers(1, 10**6), st.sampled_from(TimeUnit))
+
+
+@pytest.mark.parametrize(
+    ("interval", "unit", "micros", "millis", "secs"),
+    [
+        (TaskInterval.micros(1_500), TimeUnit.MICROS, 1_500, 1, 0),
+        (TaskInterval.millis(2_999), TimeUnit.MILLIS, 2_999_000, 2_999, 2),
+        (TaskInterval.seconds(5), TimeUnit.SECONDS, 5_000_000, 5_000, 5),
+        (TaskInterval.minutes(2), TimeUnit.MINUTES, 120_000_000, 120_000, 120),
+    ],
+)
+def test_converts_and_rounds_down(
+    interval: TaskInterval, unit: TimeUnit, micros: int, millis: int, secs: int
+) -> None:
+    assert interval.unit is unit
+    assert interval.as_micros() == micros
+    assert interval.as_millis() == millis
+    assert interval.as_secs() == secs
+    assert interval.as_timedelta() == timedelta(microseconds=micros)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True, "1", None])
+def test_refuses_a_count_that_is_no_positive_int(count: Any) -> None:
+    with pytest.raises(ConfigError, match="positive int"):
+        TaskInterval.seconds(count)
+
+
+def test_refuses_a_unit_that_is_none() -> None:
+    unit: Any = "s"
+    with pytest.raises(ConfigError, match="TimeUnit"):
+        TaskInterval(1, unit)
+
+
+@given(intervals)
+def test_parses_what_it_prints(interval: TaskInterval) -> None:
+    again = TaskInterval.parse(str(interval))
+    assert (again.count, again.unit) == (interval.count, interval.unit)
+    assert eval(repr(interval)) == interval
+
+
+@pytest.mark.parametrize("text", ["", "s", "5", "5h", "-5s", "1.5s", "0s", "٣s", "5s5s"])
+def test_refuses_a_text_that_is_no_interval(text: str) -> None:
+    with pytest.raises(ConfigError):
+        TaskInterval.parse(text)
+
+
+@given(intervals, intervals)
+def test_orders_and_hashes_by_length(one: TaskInterval, other: TaskInterval) -> None:
+    assert (one < other) is (one.as_timedelta() < other.as_timedelta())
+    assert (one == other) is (one.as_timedelta() == other.as_timedelta())
+    if one == other:
+        assert hash(one) == hash(other)
+
+
+def test_does_not_compare_with_other_things() -> None:
+    assert TaskInterval.seconds(1) != 1
+    number: Any = 1
+    with pytest.raises(TypeError):
+        assert TaskInterval.seconds(1) < number
+
+
+def test_is_frozen() -> None:
+    interval: Any = TaskInterval.seconds(1)
+    with pytest.raises(AttributeError):
+        interval.count = 2
+    with pytest.raises(AttributeError):
+        interval.other = 2
+
+
+def test_a_window_is_a_pair() -> None:
+    start, end = Window(3, 5)
+    assert (start, end) == (3, 5)
