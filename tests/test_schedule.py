@@ -10,7 +10,7 @@ from run_task import ConfigError, MissedTick, Schedule, Window
 
 # The timelines of tokio's tests of tokio::time::interval (tests/time_interval.rs): a period of
 # 300 ms, polled 1 ms after the first ticks, then 650 ms late.
-TIMELINES = {
+TIMELINES: dict[MissedTick, list[tuple[int, list[int]]]] = {
     MissedTick.BURST: [
         (1, [0]),
         (101, []),

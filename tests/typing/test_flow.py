@@ -1,0 +1,150 @@
+"""How types flow, from tasks to the results that are received.
+
+The type checkers run over this file in ``make check``. A line that must be an error to them
+carries an ignore for each; both report an ignore that is not needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_type
+
+from run_task import (
+    Context,
+    ContextBuilder,
+    DataSet,
+    Receiver,
+    Runnable,
+    Runner,
+    RwLock,
+    Sender,
+    Shared,
+    Task,
+    TaskInterval,
+    VirtualClock,
+    Window,
+    channel,
+    task,
+)
+
+
+class Prices(list[float]):
+    pass
+
+
+@task
+def mean(prices: Prices, start: int, end: int) -> float:
+    return sum(prices) / len(prices) if prices else 0.0
+
+
+@task(name="how many")
+def count(prices: Prices, start: int, end: int) -> int:
+    return len(prices)
+
+
+@task
+def shout(text: str, start: int, end: int) -> str:
+    return text.upper()
+
+
+@dataclass(frozen=True)
+class Largest:
+    name: str = "largest"
+
+    def run(self, prices: Prices, since: int, until: int) -> str:
+        return str(max(prices, default=None))
+
+
+def test_the_decorator_keeps_the_types_of_the_function() -> None:
+    assert_type(mean, Task[Prices, float])
+    assert_type(count, Task[Prices, int])
+    assert_type(mean(Prices(), 0, 1), float)
+    assert_type(count.name, str)
+
+
+def test_any_object_of_the_shape_is_a_task() -> None:
+    largest: Runnable[Prices, str] = Largest()
+    wider: Runnable[Prices, float] = count  # an int is a float to the checkers
+    assert largest.name == "largest"
+    assert wider.name == "how many"
+
+
+def test_with_task_widens_the_output() -> None:
+    one = ContextBuilder(Prices).with_task(mean)
+    assert_type(one, ContextBuilder[Prices, float, RwLock[Prices]])
+    two = one.with_task(count)
+    assert_type(two, ContextBuilder[Prices, float | int, RwLock[Prices]])
+    three = two.with_task(Largest())
+    context, receiver, data = three.with_interval(TaskInterval.seconds(1)).build()
+    assert_type(context, Context[Prices, float | int | str])
+    assert_type(receiver, Receiver[DataSet[float | int | str]])
+    assert_type(data, RwLock[Prices])
+
+
+def test_with_tasks_takes_several_of_one_type() -> None:
+    context, _, _ = ContextBuilder(Prices).with_tasks([mean, Task(mean, "again")]).build()
+    assert_type(context, Context[Prices, float])
+
+
+def test_a_look_up_by_task_has_the_type_of_that_task() -> None:
+    context, receiver, data = ContextBuilder(Prices).with_task(mean).with_task(count).build()
+    clock = VirtualClock()
+    with Runner(context, clock=clock):
+        with data.write() as prices:
+            assert_type(prices, Prices)
+            prices.append(2.0)
+        clock.advance(TaskInterval.seconds(5))
+        dataset = receiver.recv(timeout=10)
+    assert_type(dataset, DataSet[float | int])
+    assert_type(dataset[mean], float)
+    assert_type(dataset[count], int)
+    assert_type(dataset["mean"], float | int)
+    assert (dataset[mean], dataset[count]) == (2.0, 1)
+
+
+def test_data_of_ones_own_has_its_own_type() -> None:
+    def share(data: Shared[Prices]) -> None:
+        _, _, same = ContextBuilder(Prices).with_data(data).with_task(mean).build()
+        assert_type(same, Shared[Prices])
+        assert same is data
+
+    lock = RwLock(Prices())
+    share(lock)
+    _, _, data = ContextBuilder(Prices).with_data(lock).with_task(mean).build()
+    assert_type(data, RwLock[Prices])
+    with lock.read() as read, lock.read(1) as again:
+        assert_type(read, Prices)
+        assert read is again
+
+
+def test_a_task_for_other_data_is_an_error() -> None:
+    builder = ContextBuilder(Prices)
+    builder.with_task(shout)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    builder.with_tasks([shout])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    text = RwLock("text")
+    builder.with_data(text)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def test_a_channel_of_ones_own_must_take_what_the_tasks_give() -> None:
+    ends: tuple[Sender[DataSet[float | str]], Receiver[DataSet[float | str]]] = channel(1)
+    sender, receiver = ends
+    texts: tuple[Sender[DataSet[str]], Receiver[DataSet[str]]] = channel(1)
+    data = RwLock(Prices())
+    second = TaskInterval.seconds(1)
+    context = Context(tasks=[mean], data=data, interval=second, sender=sender)
+    assert context.interval == second
+    Context[Prices, float](
+        tasks=[mean],
+        data=data,
+        interval=second,
+        sender=texts[0],  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    )
+    assert len(receiver) == 0
+
+
+def test_what_reads_results_takes_narrower_ones() -> None:
+    def names(dataset: DataSet[object]) -> list[str]:
+        return list(dataset)
+
+    narrow: DataSet[int] = DataSet(Window(0, 1), {"a": 1})
+    assert names(narrow) == ["a"]
