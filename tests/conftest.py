@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +19,20 @@ def nab() -> Path:
     if not folder.is_dir():
         pytest.skip("the NAB series are not here: they are not part of the project")
     return folder
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Threads that are switched as often as can be, so that races show."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Every test ends without threads of the library's."""
+    yield
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("run-task")]
+    assert not left

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from tests.threads import PATIENCE, beside
+
+from run_task import (
+    Align,
+    MissedTick,
+    RunnerConfig,
+    SystemClock,
+    TaskInterval,
+    VirtualClock,
+    Window,
+)
+from run_task.alarm import Alarm
+from run_task.ticker import Ticker
+
+SECOND = TaskInterval.seconds(1)
+HOUR_NS = 3_600 * 10**9
+
+
+def due(ticker: Ticker, count: int) -> list[Window]:
+    """The next windows, so many, which are due now."""
+    windows: list[Window] = []
+    for _ in range(count):
+        window = ticker.next()
+        assert window is not None
+        windows.append(window)
+    return windows
+
+
+def test_windows_lie_on_the_grid_of_the_epoch() -> None:
+    clock = VirtualClock(start_ns=12_300_000_000)
+    ticker = Ticker(TaskInterval.seconds(5), RunnerConfig(), clock)
+    with beside(ticker.next) as first:
+        clock.advance(TaskInterval.millis(2_500))
+        clock.advance(TaskInterval.millis(250))
+    assert first.result() == Window(10, 15)
+    assert ticker.lateness == pytest.approx(0.05)
+
+
+def test_windows_may_begin_with_the_runner() -> None:
+    clock = VirtualClock(start_ns=12_300_000_000)
+    ticker = Ticker(TaskInterval.millis(500), RunnerConfig(align=Align.START), clock)
+    clock.advance(SECOND)
+    assert due(ticker, 2) == [Window(12_300, 12_800), Window(12_800, 13_300)]
+
+
+def test_a_runner_that_starts_on_the_grid_begins_with_the_next_window() -> None:
+    clock = VirtualClock(start_ns=10 * 10**9)
+    ticker = Ticker(SECOND, RunnerConfig(), clock)
+    clock.advance(SECOND)
+    assert due(ticker, 1) == [Window(10, 11)]
+
+
+def test_minutes_count_minutes_since_the_epoch() -> None:
+    clock = VirtualClock(start_ns=1_700_000_000 * 10**9)
+    ticker = Ticker(TaskInterval.minutes(15), RunnerConfig(), clock)
+    clock.advance(TaskInterval.minutes(15))
+    assert due(ticker, 1) == [Window(28_333_320, 28_333_335)]
+    assert 28_333_335 % 15 == 0
+    assert 28_333_335 * 60 - 1_700_000_000 <= 15 * 60
+
+
+def test_sliding_windows_overlap_and_end_on_the_grid() -> None:
+    clock = VirtualClock()
+    config = RunnerConfig(window=TaskInterval.minutes(1))
+    ticker = Ticker(TaskInterval.seconds(10), config, clock)
+    clock.advance(TaskInterval.seconds(20))
+    assert due(ticker, 2) == [Window(-50, 10), Window(-40, 20)]
+
+
+def test_sliding_windows_that_are_coalesced_cover_all() -> None:
+    clock = VirtualClock()
+    config = RunnerConfig(window=TaskInterval.minutes(1), missed_tick=MissedTick.COALESCE)
+    ticker = Ticker(TaskInterval.seconds(10), config, clock)
+    clock.advance(TaskInterval.seconds(30))
+    assert due(ticker, 1) == [Window(-50, 30)]
+
+
+def test_grace_puts_the_tick_off_and_not_the_window() -> None:
+    clock = VirtualClock()
+    ticker = Ticker(SECOND, RunnerConfig(grace=TaskInterval.millis(300)), clock)
+    with beside(ticker.next) as first:
+        clock.advance(TaskInterval.millis(1_299))
+        assert not first.done()
+        clock.advance(TaskInterval.millis(11))
+    assert first.result() == Window(0, 1)
+    assert ticker.lateness == pytest.approx(0.01)
+
+
+def test_a_wall_clock_set_back_yields_no_window_twice_and_stalls_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = VirtualClock(start_ns=2 * HOUR_NS)
+    ticker = Ticker(SECOND, RunnerConfig(), clock)
+    clock.advance(SECOND)
+    first = due(ticker, 1)
+    with caplog.at_level(logging.WARNING, "run_task"):
+        clock.step(-HOUR_NS)
+        clock.advance(SECOND)
+        second = due(ticker, 1)
+        clock.advance(SECOND)
+        third = due(ticker, 1)
+    assert first + second + third == [
+        Window(7200, 7201),
+        Window(7201, 7202),
+        Window(7202, 7203),
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the wall clock was set back by 3600.000 s; windows go on from where they were"
+    ]
+    clock.step(HOUR_NS)  # set right again: nothing is missed
+    clock.advance(SECOND)
+    assert due(ticker, 1) == [Window(7203, 7204)]
+
+
+@pytest.mark.parametrize(
+    ("missed", "ends", "skipped"),
+    [
+        (MissedTick.BURST, [60, 120, 180, 240], 0),
+        (MissedTick.SKIP, [60, 300], 3),
+        (MissedTick.COALESCE, [240, 300], 0),
+        (MissedTick.DELAY, [60, 120], 0),
+    ],
+)
+def test_a_wall_clock_set_forward_follows_missed_tick(
+    missed: MissedTick, ends: list[int], skipped: int
+) -> None:
+    clock = VirtualClock()
+    ticker = Ticker(TaskInterval.minutes(1), RunnerConfig(missed_tick=missed), clock)
+    clock.step(240 * 10**9)
+    windows = due(ticker, 1)
+    clock.advance(TaskInterval.minutes(1))
+    windows += due(ticker, len(ends) - 1)
+    assert [window.end * 60 for window in windows] == ends
+    assert ticker.skipped == skipped
+
+
+def test_a_forward_step_is_noticed_while_waiting() -> None:
+    clock = VirtualClock()
+    ticker = Ticker(TaskInterval.minutes(60), RunnerConfig(), clock)
+    with beside(ticker.next) as first:
+        clock.step(HOUR_NS)
+    assert first.result() == Window(0, 60)
+
+
+def test_stopping_ends_the_wait() -> None:
+    ticker = Ticker(TaskInterval.minutes(60), RunnerConfig(), SystemClock())
+    with beside(ticker.next) as none:
+        ticker.stop()
+    assert none.result() is None
+    assert ticker.next() is None
+
+
+def test_the_system_clock_waits_and_can_be_woken() -> None:
+    clock, alarm = SystemClock(), Alarm()
+    before = clock.monotonic_ns()
+    clock.wait(alarm, 5_000_000)
+    assert clock.monotonic_ns() - before >= 4_900_000
+    alarm.ring()
+    alarm.ring()
+    before = clock.monotonic_ns()
+    clock.wait(alarm, int(PATIENCE * 1e9))
+    assert clock.monotonic_ns() - before < PATIENCE * 1e9 / 2
+    assert abs(clock.time_ns() - SystemClock().time_ns()) < PATIENCE * 1e9
