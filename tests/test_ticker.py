@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import pytest
-from tests.threads import PATIENCE, beside
+from tests.threads import PATIENCE, beside, eventually
 
 from run_task import (
     Align,
@@ -158,11 +159,32 @@ def test_stopping_ends_the_wait() -> None:
 def test_the_system_clock_waits_and_can_be_woken() -> None:
     clock, alarm = SystemClock(), Alarm()
     before = clock.monotonic_ns()
-    clock.wait(alarm, 5_000_000)
+    clock.wait(alarm, before + 5_000_000)
     assert clock.monotonic_ns() - before >= 4_900_000
     alarm.ring()
     alarm.ring()
     before = clock.monotonic_ns()
-    clock.wait(alarm, int(PATIENCE * 1e9))
+    clock.wait(alarm, before + int(PATIENCE * 1e9))
     assert clock.monotonic_ns() - before < PATIENCE * 1e9 / 2
     assert abs(clock.time_ns() - SystemClock().time_ns()) < PATIENCE * 1e9
+
+
+@pytest.mark.usefixtures("switching")
+def test_a_clock_that_moves_while_the_ticker_begins_to_wait_is_not_missed() -> None:
+    clock = VirtualClock()
+    ticker = Ticker(SECOND, RunnerConfig(), clock)
+
+    windows: list[Window | None] = []
+
+    def reached(second: int) -> bool:
+        return len(windows) > second
+
+    def tick() -> None:
+        while len(windows) < 500:
+            windows.append(ticker.next())
+
+    with beside(tick):
+        for second in range(500):
+            clock.advance(SECOND)
+            eventually(partial(reached, second))
+    assert windows == [Window(end - 1, end) for end in range(1, 501)]

@@ -21,8 +21,12 @@ class Clock(Protocol):
         """Nanoseconds since any fixed point. It never steps."""
         ...
 
-    def wait(self, alarm: Alarm, timeout_ns: int) -> None:
-        """Wait until the alarm rings or the time is over. It may end early, for nothing."""
+    def wait(self, alarm: Alarm, until_ns: int) -> None:
+        """Wait until the alarm rings or the monotonic clock reads so much.
+
+        It may end early, for nothing. The time is absolute, so that it does not matter how long
+        ago it was worked out.
+        """
         ...
 
 
@@ -39,9 +43,9 @@ class SystemClock:
         """Nanoseconds by the machine's monotonic clock."""
         return time.monotonic_ns()
 
-    def wait(self, alarm: Alarm, timeout_ns: int) -> None:
-        """Wait on the monotonic clock."""
-        alarm.wait(timeout_ns / 1e9)
+    def wait(self, alarm: Alarm, until_ns: int) -> None:
+        """Wait until the alarm rings or the monotonic clock reads so much."""
+        alarm.wait((until_ns - time.monotonic_ns()) / 1e9)
 
 
 class VirtualClock:
@@ -71,13 +75,12 @@ class VirtualClock:
         """The virtual monotonic clock."""
         return self._monotonic_ns
 
-    def wait(self, alarm: Alarm, timeout_ns: int) -> None:
+    def wait(self, alarm: Alarm, until_ns: int) -> None:
         """Wait until the alarm rings or the clock has been moved so far."""
         with self._mutex:
-            until = self._monotonic_ns + timeout_ns
             self._sleepers.add(alarm)
         try:
-            while self._monotonic_ns < until:
+            while self._monotonic_ns < until_ns:
                 moved = self._monotonic_ns
                 alarm.wait()
                 if self._monotonic_ns == moved:

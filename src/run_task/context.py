@@ -56,6 +56,8 @@ class Context(Generic[I, O]):
             )
         if not callable(getattr(self.sender, "send", None)):
             raise ConfigError(f"sender={self.sender!r} has no send(): make one with channel()")
+        if not isinstance(self.config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"config={self.config!r}: it is a RunnerConfig")
         _check_window(self.interval, self.config.window)
 
 

@@ -62,6 +62,7 @@ class Runner(Generic[I, O]):
         self._ticker: Ticker | None = None
         self._bells: list[Bell] = []  # of those who wait for the end
         self._exit = contextlib.ExitStack()
+        self._last_thread: threading.Thread | None = None
         self._window: Window | None = None  # in hand
         self._ticks = 0
         self._lost = 0
@@ -140,6 +141,7 @@ class Runner(Generic[I, O]):
         self.shutdown()
         self._context.sender.close()
         self._crew.close(self._remaining())
+        self._last_thread = threading.current_thread()
         if hung := self._crew.running():
             failure = ShutdownTimeout(self.name, self._config.shutdown_timeout, hung)
         self._end(failure)
@@ -263,6 +265,7 @@ class Runner(Generic[I, O]):
         while not self._ended:
             if not alarm.wait(self._patience()):
                 self._give_up()
+        self._join()
 
     async def _wait_async(self) -> None:
         alarm = AsyncAlarm()
@@ -270,6 +273,12 @@ class Runner(Generic[I, O]):
         while not self._ended:
             if not await alarm.wait(self._patience()):
                 self._give_up()
+        self._join()
+
+    def _join(self) -> None:
+        """See the thread off that ended the loop: it has nothing left to do."""
+        if self._last_thread is not None:
+            self._last_thread.join()
 
     def _patience(self) -> float | None:
         """How many seconds to wait before giving up on what is waited for."""
@@ -293,6 +302,6 @@ class Runner(Generic[I, O]):
         if failure is None:
             return
         if isinstance(exc, Exception):
-            exc.add_note(f"besides, runner {self.name!r} failed: {failure!r}")
+            exc.add_note(f"besides, runner {self.name!r} failed: {failure}")
         else:
             raise failure

@@ -42,6 +42,7 @@ class Ticker:
         # difference, never one that would push time forward.
         self._offset_ns = clock.time_ns() - clock.monotonic_ns()
         self._stepped_back = False
+        self._monotonic_ns = 0  # the latest reading
         self._unit_ns = interval.unit.nanos
         self._grace_ns = config.grace.nanos if config.grace is not None else 0
         period = interval.count
@@ -67,7 +68,7 @@ class Ticker:
                 self.lateness = (now_ns - window.end * self._unit_ns) / 1e9
                 return Window(window.start - self._before, window.end) if self._before else window
             remaining_ns = self._schedule.deadline * self._unit_ns - now_ns
-            self._clock.wait(self._alarm, min(remaining_ns, _LOOK_AGAIN_NS))
+            self._clock.wait(self._alarm, self._monotonic_ns + min(remaining_ns, _LOOK_AGAIN_NS))
         return None
 
     def stop(self) -> None:
@@ -77,7 +78,7 @@ class Ticker:
 
     def _now_ns(self) -> int:
         wall = self._clock.time_ns()
-        monotonic = self._clock.monotonic_ns()
+        self._monotonic_ns = monotonic = self._clock.monotonic_ns()
         step = wall - monotonic - self._offset_ns
         if step > 0:
             self._offset_ns += step

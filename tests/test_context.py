@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from run_task import (
+    ConfigError,
+    Context,
+    ContextBuilder,
+    DataSet,
+    Receiver,
+    Runnable,
+    RunnerConfig,
+    RwLock,
+    Sender,
+    TaskInterval,
+    channel,
+    task,
+)
+
+
+@task
+def total(data: list[int], start: int, end: int) -> int:
+    return sum(data)
+
+
+@task
+def largest(data: list[int], start: int, end: int) -> int:
+    return max(data)
+
+
+def build(*tasks: Any, **settings: Any) -> Context[Any, Any]:
+    ends: tuple[Sender[DataSet[Any]], Receiver[DataSet[Any]]] = channel(1)
+    arguments: dict[str, Any] = {
+        "data": RwLock([1]),
+        "interval": TaskInterval.seconds(5),
+        "sender": ends[0],
+        **settings,
+    }
+    return Context(tasks=list(tasks), **arguments)
+
+
+def test_only_a_task_is_required() -> None:
+    context, receiver, data = ContextBuilder(lambda: [1, 2]).with_task(total).build()
+    assert context.interval == TaskInterval.seconds(5)
+    assert context.config == RunnerConfig()
+    assert context.tasks == (total,)
+    with data.read() as value:
+        assert value == [1, 2]
+    assert len(receiver) == 0
+
+
+def test_says_all_that_is_said() -> None:
+    data = RwLock([1])
+    config = RunnerConfig(channel_capacity=1)
+    context, _, same = (
+        ContextBuilder(list[int])
+        .with_data(data)
+        .with_tasks([total, largest])
+        .with_interval(TaskInterval.millis(10))
+        .with_config(config)
+        .build()
+    )
+    assert context.data is same is data
+    assert context.tasks == (total, largest)
+    assert context.interval == TaskInterval.millis(10)
+    assert context.config is config
+
+
+def test_each_step_leaves_the_one_before_as_it_was() -> None:
+    base = ContextBuilder(list[int])
+    one = base.with_task(total)
+    two = one.with_task(largest)
+    assert len(list(one.build()[0].tasks)) == 1
+    assert len(list(two.build()[0].tasks)) == 2
+    assert one.build()[2] is not one.build()[2], "each context has data of its own"
+    with pytest.raises(ConfigError):
+        base.build()
+
+
+class Nameless:
+    name: str | None = None
+
+    def run(self, data: list[int], start: int, end: int) -> int:
+        return 0
+
+
+class Waits:
+    name = "waits"
+
+    async def run(self, data: list[int], start: int, end: int) -> int:
+        return 0
+
+
+class Runless:
+    name = "runless"
+
+    def __repr__(self) -> str:
+        return "Runless()"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "culprit", "cure"),
+    [
+        ((), "no tasks", "at least one"),
+        ((total, largest, total), "two tasks are called 'total'", "rename"),
+        ((Runless(),), r"Runless\(\) is no task", "@task"),
+        ((print,), "is no task", "@task"),
+        ((Nameless(),), "has no name", "a text"),
+        ((Nameless,), "is a class", r"Nameless\(\)"),
+        ((Waits(),), "'waits' is async", "plain function"),
+    ],
+)
+def test_refuses_tasks_that_cannot_work(tasks: Any, culprit: str, cure: str) -> None:
+    with pytest.raises(ConfigError, match=culprit) as caught:
+        build(*tasks)
+    with pytest.raises(ConfigError, match=cure):
+        raise caught.value
+    builder: Any = ContextBuilder(list[int])
+    with pytest.raises(ConfigError, match=culprit):
+        builder.with_tasks(tasks).build()
+
+
+@pytest.mark.parametrize(
+    ("settings", "culprit"),
+    [
+        ({"data": [1]}, "has no read"),
+        ({"interval": 5}, "TaskInterval"),
+        ({"sender": None}, "has no send"),
+        ({"config": RunnerConfig(window=TaskInterval.seconds(4))}, "shorter than the interval"),
+        ({"config": RunnerConfig(window=TaskInterval.millis(5_500))}, "no whole number of seconds"),
+        ({"config": None}, "RunnerConfig"),
+    ],
+)
+def test_refuses_settings_that_cannot_work(settings: dict[str, Any], culprit: str) -> None:
+    with pytest.raises(ConfigError, match=culprit):
+        build(total, **settings)
+
+
+def test_the_builder_refuses_data_where_it_wants_a_way_to_make_it() -> None:
+    data: Any = [1, 2]
+    with pytest.raises(ConfigError, match="with_data"):
+        ContextBuilder(data)
+
+
+def test_tasks_may_come_from_any_iterable() -> None:
+    def made() -> Any:
+        yield total
+        yield largest
+
+    tasks: list[Runnable[list[int], int]] = [total, largest]
+    assert build(*made()).tasks == build(*tasks).tasks == (total, largest)

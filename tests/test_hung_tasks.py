@@ -1,0 +1,263 @@
+"""Tasks that hang, return late, or run beside each other: the threads executor at work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from tests.threads import PATIENCE, eventually
+
+from run_task import (
+    ContextBuilder,
+    DataSet,
+    Receiver,
+    Runner,
+    RunnerConfig,
+    ShutdownTimeout,
+    Task,
+    TaskError,
+    TaskInterval,
+    TaskTimeout,
+    VirtualClock,
+)
+
+SECOND = TaskInterval.seconds(1)
+
+
+class Gate:
+    """Something that tasks hang on until it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.entered = 0
+
+    def hang(self, data: object, start: int, end: int) -> int:
+        self.entered += 1
+        assert self.opened.wait(PATIENCE)
+        return end
+
+    def raise_late(self, data: object, start: int, end: int) -> int:
+        self.hang(data, start, end)
+        raise ValueError("late")
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+    eventually(lambda: not any(t.name.startswith("run-task") for t in threading.enumerate()))
+
+
+def quick(data: object, start: int, end: int) -> int:
+    return end
+
+
+Function = Callable[[Any, int, int], Any]
+
+
+class Bench:
+    def __init__(self, tasks: Mapping[str, Function], **settings: Any) -> None:
+        context, receiver, self.data = (
+            ContextBuilder(object)
+            .with_tasks([Task(function, name) for name, function in tasks.items()])
+            .with_interval(SECOND)
+            .with_config(RunnerConfig(**settings))
+            .build()
+        )
+        self.receiver: Receiver[DataSet[Any]] = receiver
+        self.clock = VirtualClock()
+        self.runner = Runner(context, clock=self.clock)
+
+    def next(self) -> DataSet[Any]:
+        self.clock.advance(SECOND)
+        return self.receiver.recv(PATIENCE)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_task_that_hangs_spoils_only_its_own_entry(gate: Gate, workers: int, place: int) -> None:
+    names = ["a", "b"]
+    names.insert(place, "hangs")
+    tasks = {name: gate.hang if name == "hangs" else quick for name in names}
+    bench = Bench(tasks, task_timeout=0.03, workers=workers)
+    with bench.runner:
+        for end in range(1, 6):
+            dataset = bench.next()
+            assert dataset.to_dict() == {"a": end, "b": end}
+            error = dataset.errors["hangs"]
+            assert type(error) is TaskTimeout
+            assert error.window == dataset.window
+            if end == 1:
+                assert "did not return within task_timeout=0.03 s" in str(error)
+            else:
+                assert "still running from the window [0, 1)" in str(error)
+            with bench.data.write(timeout=PATIENCE):
+                pass  # the hung task keeps no lock
+        assert gate.entered == 1, "it is not started again while it hangs"
+        gate.opened.set()
+        eventually(lambda: bench.next().to_dict().get("hangs"))
+        dataset = bench.next()
+        assert dataset.to_dict() == {"a": dataset.timestamp, "b": dataset.timestamp} | {
+            "hangs": dataset.timestamp
+        }
+        assert not dataset.errors
+
+
+def test_a_task_that_raises_late_has_timed_out_all_the_same(gate: Gate) -> None:
+    bench = Bench({"late": gate.raise_late, "a": quick}, task_timeout=0.03)
+    with bench.runner:
+        first = bench.next()
+        gate.opened.set()
+        eventually(lambda: isinstance(bench.next().errors["late"].__cause__, ValueError))
+    assert type(first.errors["late"]) is TaskTimeout
+    assert first.to_dict() == {"a": 1}
+
+
+def test_all_tasks_may_hang(gate: Gate) -> None:
+    bench = Bench({f"hang {i}": gate.hang for i in range(5)} | {"a": quick}, task_timeout=0.02)
+    with bench.runner:
+        for end in range(1, 4):
+            dataset = bench.next()
+            assert dataset.to_dict() == {"a": end}
+            assert len(dataset.errors) == 5
+        assert gate.entered == 5
+        gate.opened.set()
+        eventually(lambda: not bench.next().errors)
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+def test_a_result_that_comes_late_is_booked_to_no_window(executor: str) -> None:
+    def late(data: object, start: int, end: int) -> int:
+        time.sleep(0.03 if end % 2 else 0)
+        return end
+
+    bench = Bench({"late": late, "a": quick}, task_timeout=0.015, executor=executor)
+    with bench.runner:
+        for end in range(1, 7):
+            time.sleep(0.02)  # so that the late one is back
+            dataset = bench.next()
+            assert dataset["a"] == end
+            if end % 2:
+                assert type(dataset.errors["late"]) is TaskTimeout
+            else:
+                assert dataset["late"] == end
+
+
+@pytest.mark.usefixtures("switching")
+def test_a_task_on_the_brink_of_its_timeout_is_in_time_or_late_and_never_both() -> None:
+    timeout = 0.002
+
+    def brink(data: object, start: int, end: int) -> int:
+        until = time.perf_counter() + timeout * (0.9 + 0.02 * (end % 12))
+        while time.perf_counter() < until:
+            time.sleep(0)
+        return end
+
+    bench = Bench({"before": quick, "brink": brink, "after": quick}, task_timeout=timeout)
+    with bench.runner:
+        for end in range(1, 120):
+            dataset = bench.next()
+            assert dataset.timestamp == end
+            assert dataset["before"] == dataset["after"] == end
+            if "brink" in dataset:
+                assert dataset["brink"] == end
+                assert not dataset.errors
+            else:
+                assert type(dataset.errors["brink"]) is TaskTimeout
+
+
+def test_slow_tasks_run_beside_each_other_from_the_first_tick_on() -> None:
+    meeting = threading.Barrier(3)
+
+    def meet(data: object, start: int, end: int) -> int:
+        meeting.wait(PATIENCE)
+        return end
+
+    bench = Bench({f"meet {i}": meet for i in range(3)} | {"a": quick}, workers=3)
+    with bench.runner:
+        for _ in range(10):
+            dataset = bench.next()
+            assert not dataset.errors
+            assert list(dataset) == ["meet 0", "meet 1", "meet 2", "a"]
+            assert set(dataset.values()) == {dataset.timestamp}
+
+
+def test_no_more_tasks_run_at_once_than_there_are_workers() -> None:
+    running = most = 0
+    mutex = threading.Lock()
+
+    def count(data: object, start: int, end: int) -> None:
+        nonlocal running, most
+        with mutex:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with mutex:
+            running -= 1
+
+    bench = Bench({str(i): count for i in range(12)}, workers=2)
+    with bench.runner:
+        for _ in range(5):
+            assert not bench.next().errors
+    assert most == 2
+
+
+def test_what_a_helper_raises_stands_in_the_errors_in_the_order_of_the_tasks() -> None:
+    def fail(data: object, start: int, end: int) -> None:
+        time.sleep(0.001)
+        raise LookupError
+
+    bench = Bench({f"fail {i}": fail for i in range(10)} | {"a": quick}, workers=3)
+    with bench.runner:
+        for _ in range(4):
+            dataset = bench.next()
+            assert list(dataset.errors) == [f"fail {i}" for i in range(10)]
+            assert all(type(error) is TaskError for error in dataset.errors.values())
+            assert dataset.to_dict() == {"a": dataset.timestamp}
+
+
+def test_shutdown_gives_up_on_a_task_that_hangs_and_names_it(gate: Gate) -> None:
+    bench = Bench({"a": quick, "hangs": gate.hang}, shutdown_timeout=0.1)
+    begun = time.monotonic()
+    with pytest.raises(ShutdownTimeout, match="still running: 'hangs'") as caught, bench.runner:
+        bench.clock.advance(SECOND)
+        eventually(lambda: gate.entered)
+    assert time.monotonic() - begun < PATIENCE / 2
+    assert caught.value.tasks == ("hangs",)
+    # What there is of the window in hand is delivered.
+    (dataset,) = bench.receiver
+    assert dataset.to_dict() == {"a": 1}
+    assert "still running when the runner was shut down" in str(dataset.errors["hangs"])
+    assert (bench.runner.stats.ticks, bench.runner.stats.missed) == (1, 0)
+
+
+def test_shutdown_names_a_task_that_timed_out_long_ago(gate: Gate) -> None:
+    bench = Bench({"hangs": gate.hang}, shutdown_timeout=0.1, task_timeout=0.02)
+    with pytest.raises(ShutdownTimeout) as caught, bench.runner:
+        bench.next()
+        bench.next()
+    assert caught.value.tasks == ("hangs",)
+    assert list(bench.receiver) == []
+
+
+def test_shutdown_gives_up_on_an_inline_task_and_loses_its_window(gate: Gate) -> None:
+    bench = Bench({"hangs": gate.hang}, shutdown_timeout=0.05, executor="inline")
+    with pytest.raises(ShutdownTimeout) as caught, bench.runner:
+        bench.clock.advance(SECOND)
+        eventually(lambda: gate.entered)
+    assert caught.value.tasks == ("hangs",)
+    assert list(bench.receiver) == []
+    assert (bench.runner.stats.ticks, bench.runner.stats.missed) == (0, 1)
+
+
+async def test_an_awaited_runner_gives_up_in_the_same_way(gate: Gate) -> None:
+    bench = Bench({"a": quick, "hangs": gate.hang}, shutdown_timeout=0.1)
+    with pytest.raises(ShutdownTimeout):
+        async with bench.runner:
+            bench.clock.advance(SECOND)
+            eventually(lambda: gate.entered)
+    assert [dataset.to_dict() async for dataset in bench.receiver] == [{"a": 1}]
