@@ -1,0 +1,137 @@
+"""Ctrl-C and SIGTERM, sent for real to a process that runs a runner."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+
+import pytest
+from tests.threads import PATIENCE
+
+from run_task.signals import shut_down_on_sigterm
+
+PROGRAM = """
+import asyncio, sys, threading
+from run_task import ContextBuilder, Runner, RunnerConfig, TaskInterval, task
+
+@task
+def number(data, start, end):
+    return end
+
+context, receiver, data = (
+    ContextBuilder(list).with_task(number).with_interval(TaskInterval.millis(5))
+    .with_config(RunnerConfig(channel_capacity=2)).build()
+)
+runner = Runner(context)
+
+def consume():
+    ends = []
+    for dataset in receiver:
+        ends.append(dataset.timestamp)
+        if len(ends) == 3:
+            print("ready", flush=True)
+    assert ends == list(range(ends[0], ends[-1] + 5, 5)), ends
+    print("received all", flush=True)
+
+consumer = threading.Thread(target=consume)
+consumer.start()
+try:
+    {run}
+    print("ended")
+except KeyboardInterrupt:
+    print("interrupted")
+consumer.join()
+print(runner.stats.missed, "missed", threading.active_count(), "threads")
+"""
+
+RUNS = {
+    "run_sync": "runner.run_sync()",
+    "asyncio": "asyncio.run(runner.run())",
+    "with": "with runner: consumer.join()",
+}
+
+
+def start(run: str) -> subprocess.Popen[str]:
+    program = textwrap.dedent(PROGRAM).format(run=run)
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("run", ["run_sync", "asyncio", "with"])
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "ended")]
+)
+def test_ends_gracefully(run: str, number: signal.Signals, word: str) -> None:
+    with start(RUNS[run]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert err == ""
+    assert sorted(out.splitlines()) == sorted(["received all", word, "0 missed 1 threads"])
+    assert process.returncode == 0
+
+
+def test_sigterm_shuts_down_every_runner_and_leaves_no_handler() -> None:
+    called: list[str] = []
+    shutdowns: list[Callable[[], None]] = [lambda: called.append("a"), lambda: called.append("b")]
+    with shut_down_on_sigterm(shutdowns[0]):
+        with shut_down_on_sigterm(shutdowns[1]):
+            signal.raise_signal(signal.SIGTERM)
+            assert called == ["a", "b"]
+        signal.raise_signal(signal.SIGTERM)
+        assert called == ["a", "b", "a"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_handler_of_the_programs_own_stays() -> None:
+    called: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: called.append(number))
+    try:
+        with shut_down_on_sigterm(lambda: called.append(0)):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert called == [signal.SIGTERM]
+
+
+def test_shutdown_in_a_signal_handler_is_safe_wherever_it_interrupts() -> None:
+    """A consumer in the main thread is interrupted in the middle of receiving, again and again."""
+    program = textwrap.dedent(
+        """
+        import signal
+        from run_task import ContextBuilder, Runner, RunnerConfig, TaskInterval, task
+
+        @task
+        def number(data, start, end):
+            return end
+
+        for attempt in range(60):
+            context, receiver, data = (
+                ContextBuilder(list).with_task(number).with_interval(TaskInterval.micros(1))
+                .with_config(RunnerConfig(channel_capacity=1)).build()
+            )
+            runner = Runner(context)
+            signal.signal(signal.SIGALRM, lambda number, frame: runner.shutdown())
+            with runner:
+                signal.setitimer(signal.ITIMER_REAL, 0.001 + attempt * 1e-5)
+                ends = [dataset.timestamp for dataset in receiver]
+            assert ends == list(range(ends[0], ends[0] + len(ends))) if ends else True
+        print("done")
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 2,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
