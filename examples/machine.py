@@ -48,7 +48,7 @@ class Machine:
     def between(self, start: int, end: int) -> list[Sample]:
         found = [sample for sample in self.samples if start <= sample.time < end]
         if len(found) < 2:
-            raise ValueError("it takes two samples, and the first are on their way")
+            raise ValueError("fewer than two samples yet")
         return found
 
 

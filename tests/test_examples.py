@@ -260,5 +260,5 @@ def test_the_analytics_of_the_demo() -> None:
         assert machine.alarm(watched, *window) is None
         watched.samples[9] = watched.samples[9]._replace(cores=(100.0, 100.0))
         assert "standard deviations off" in (machine.alarm(watched, *window) or "")
-        with pytest.raises(ValueError, match="two samples"):
+        with pytest.raises(ValueError, match="fewer than two"):
             machine.cpu_load(watched, 0, 1)

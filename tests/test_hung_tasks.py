@@ -162,12 +162,11 @@ def test_a_task_on_the_brink_of_its_timeout_is_in_time_or_late_and_never_both() 
         for end in range(1, 120):
             dataset = bench.next()
             assert dataset.timestamp == end
-            assert dataset["before"] == dataset["after"] == end
-            if "brink" in dataset:
-                assert dataset["brink"] == end
-                assert not dataset.errors
-            else:
-                assert type(dataset.errors["brink"]) is TaskTimeout
+            assert dataset.keys() | dataset.errors.keys() == {"before", "brink", "after"}
+            assert not dataset.keys() & dataset.errors.keys()
+            # On a busy machine any task may be put aside for as long as the timeout.
+            assert set(dataset.values()) <= {end}
+            assert {type(error) for error in dataset.errors.values()} <= {TaskTimeout}
 
 
 def test_slow_tasks_run_beside_each_other_from_the_first_tick_on() -> None:

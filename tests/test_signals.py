@@ -17,6 +17,10 @@ PROGRAM = """
 import asyncio, sys, threading
 from run_task import ContextBuilder, Runner, RunnerConfig, TaskInterval, task
 
+def say(*words):  # print() may write a line in two parts, and another thread's in between
+    sys.stdout.write(" ".join(map(str, words)) + chr(10))
+    sys.stdout.flush()
+
 @task
 def number(data, start, end):
     return end
@@ -32,19 +36,19 @@ def consume():
     for dataset in receiver:
         ends.append(dataset.timestamp)
         if len(ends) == 3:
-            print("ready", flush=True)
+            say("ready")
     assert ends == list(range(ends[0], ends[-1] + 5, 5)), ends
-    print("received all", flush=True)
+    say("received all")
 
 consumer = threading.Thread(target=consume)
 consumer.start()
 try:
     {run}
-    print("ended")
+    say("ended")
 except KeyboardInterrupt:
-    print("interrupted")
+    say("interrupted")
 consumer.join()
-print(runner.stats.missed, "missed", threading.active_count(), "threads")
+say(runner.stats.missed, "missed", threading.active_count(), "threads")
 """
 
 RUNS = {
