@@ -7,8 +7,7 @@ from functools import partial
 import pytest
 from tests.threads import PATIENCE, beside, eventually, together
 
-from run_task import LockTimeout, RwLock
-from run_task.shared.rwlock import RwAccess
+from run_task import Access, LockTimeout, RwLock
 
 
 class Pair:
@@ -65,7 +64,7 @@ def test_a_waiting_writer_goes_before_readers_that_come_later() -> None:
     lock = RwLock(Pair())
     order: list[str] = []
 
-    def use(access: RwAccess[Pair], who: str) -> None:
+    def use(access: Access[Pair], who: str) -> None:
         with access:
             order.append(who)
 
@@ -159,7 +158,7 @@ def test_timeouts_and_grants_that_cross_leave_the_lock_free() -> None:
     lock = RwLock(Pair())
     done = 0
 
-    def impatient(access: RwAccess[Pair], times: int) -> None:
+    def impatient(access: Access[Pair], times: int) -> None:
         nonlocal done
         for _ in range(times):
             try:

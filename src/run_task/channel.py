@@ -48,6 +48,7 @@ class _Buffer(Generic[T]):
         "dropped",
         "items",
         "mutex",
+        "open",
         "overflow",
         "receiver_closed",
         "receivers",
@@ -61,6 +62,7 @@ class _Buffer(Generic[T]):
         self.items: deque[T] = deque()
         self.dropped: int = 0
         self.mutex: threading.Lock = threading.Lock()
+        self.open: bool = True
         self.sender_closed: bool = False
         self.receiver_closed: bool = False
         self.senders: deque[Bell] = deque()
@@ -115,7 +117,10 @@ class Sender(Generic[T_contra]):
         """
         buffer = self._buffer
         with buffer.mutex:
-            sent = self._offer(item)
+            if sent := buffer.open and len(buffer.items) < buffer.capacity:
+                buffer.items.append(item)
+            else:
+                sent = self._offer(item)
         if not sent:
             self._wait_for_room(item, timeout)
         if buffer.receivers:
@@ -171,6 +176,7 @@ class Sender(Generic[T_contra]):
         """Say that nothing more will come. What waits can still be received."""
         with self._buffer.mutex:
             self._buffer.sender_closed = True
+            self._buffer.open = False
         _wake_all(self._buffer.receivers)
         _wake_all(self._buffer.senders)
 
@@ -279,6 +285,7 @@ class Receiver(Generic[T_co]):
         buffer = self._buffer
         with buffer.mutex:
             buffer.receiver_closed = True
+            buffer.open = False
             with contextlib.suppress(IndexError):
                 while True:
                     buffer.drop(buffer.items.popleft(), "the receiver was closed")
@@ -314,7 +321,7 @@ class Receiver(Generic[T_co]):
 
 
 def _describe(buffer: _Buffer[T]) -> str:
-    state = "a closed" if buffer.sender_closed or buffer.receiver_closed else "an open"
+    state = "an open" if buffer.open else "a closed"
     items = f"{len(buffer.items)}/{buffer.capacity:g} items"
     return f"{state} channel with {items}, {buffer.dropped} dropped"
 

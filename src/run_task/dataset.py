@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from operator import sub
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar, cast, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 from run_task.errors import TaskError
 from run_task.interval import Window
@@ -15,52 +14,69 @@ O_co = TypeVar("O_co", covariant=True)
 T = TypeVar("T")
 
 
-class Durations(Mapping[str, float]):
-    """How long each task ran, in seconds, worked out when somebody looks.
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+NO_ERRORS: Final[Mapping[str, TaskError]] = _NOTHING
 
-    A tick makes one of these and few are ever read, so making one has to cost next to nothing.
+
+class Results:
+    """What came of a tick, noted by the tasks' positions, and put into mappings on demand.
+
+    A tick makes one of these, and most are never looked at in full: to note a result must cost
+    next to nothing, to look it up may cost a little.
 
     :param names: the tasks, in order
-    :param starts: when each started, in seconds by any one clock; None if it did not start
-    :param ends: when each ended; None if it has no end yet
+    :param order: their positions, in the order in which they were begun
+    :param values: what each returned, by position
+    :param ends: when each ended, in seconds by any one clock; None if it did not
+    :param begun: when the first of them began
     """
 
-    __slots__ = ("_ends", "_names", "_read", "_starts")
+    __slots__ = ("begun", "ends", "errors", "names", "order", "starts", "took", "values")
 
     def __init__(
         self,
         names: Sequence[str],
-        starts: Sequence[float | None],
-        ends: Sequence[float | None],
+        order: Iterable[int],
+        values: list[Any],
+        ends: list[float | None],
+        begun: float,
     ) -> None:
-        self._names = names
-        self._starts = starts
-        self._ends = ends
-        self._read: dict[str, float] | None = None
+        self.names: Sequence[str] = names
+        self.order: Iterable[int] = order
+        self.values: list[Any] = values
+        self.ends: list[float | None] = ends
+        self.begun: float = begun
+        # When a task began that did not begin as the one before it ended.
+        self.starts: Mapping[int, float] | None = None
+        self.errors: Mapping[str, TaskError] = NO_ERRORS
+        self.took: float = 0.0  # seconds, from the first task's start to the last one's end
 
-    def _durations(self) -> dict[str, float]:
-        if self._read is None:
-            self._read = {
-                name: sub(end, start)
-                for name, start, end in zip(self._names, self._starts, self._ends, strict=True)
-                if start is not None and end is not None
-            }
-        return self._read
+    def to_dict(self) -> dict[str, Any]:
+        """The results by name, without those of tasks that have an error."""
+        results = dict(zip(self.names, self.values))
+        for name in self.errors:
+            results.pop(name, None)
+        return results
 
-    def __getitem__(self, name: str) -> float:
-        return self._durations()[name]
+    def seconds(self) -> dict[int, float]:
+        """How long each task ran that came to an end, by position."""
+        starts = self.starts or {}
+        seconds: dict[int, float] = {}
+        before = self.begun
+        for position in self.order:
+            end = self.ends[position]
+            if end is None:
+                continue
+            start = starts.get(position)
+            if start is None:
+                start, before = before, end
+            seconds[position] = end - start
+        return seconds
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._durations())
-
-    def __len__(self) -> int:
-        return len(self._durations())
-
-    def __repr__(self) -> str:
-        return repr(self._durations())
-
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+    def durations(self) -> dict[str, float]:
+        """How long each task ran that came to an end, by name."""
+        seconds = self.seconds()
+        return {name: seconds[i] for i, name in enumerate(self.names) if i in seconds}
 
 
 class DataSet(Mapping[str, O_co]):
@@ -77,7 +93,14 @@ class DataSet(Mapping[str, O_co]):
     :param lateness: how long after the window's end (and grace) the tick began, in seconds
     """
 
-    __slots__ = ("_durations", "_errors", "_lateness", "_values", "_window")
+    __slots__ = ("_durations", "_errors", "_lateness", "_results", "_values", "_window")
+
+    _durations: Mapping[str, float] | None
+    _errors: Mapping[str, TaskError]
+    _lateness: float
+    _results: Results | None
+    _values: dict[str, O_co] | None
+    _window: Window
 
     def __init__(
         self,
@@ -92,6 +115,24 @@ class DataSet(Mapping[str, O_co]):
         self._errors = errors
         self._durations = durations
         self._lateness = lateness
+        self._results = None
+
+    @classmethod
+    def of(cls, window: Window, results: Results, lateness: float) -> DataSet[Any]:
+        """The DataSet of what came of a tick."""
+        self: DataSet[Any] = cls.__new__(cls)
+        self._window = window
+        self._values = self._durations = None
+        self._errors = results.errors
+        self._lateness = lateness
+        self._results = results
+        return self
+
+    def _mapping(self) -> dict[str, O_co]:
+        if self._values is None:
+            assert self._results is not None
+            self._values = self._results.to_dict()
+        return self._values
 
     @property
     def window(self) -> Window:
@@ -111,6 +152,9 @@ class DataSet(Mapping[str, O_co]):
     @property
     def durations(self) -> Mapping[str, float]:
         """How long each task that ran took, in seconds, by task name."""
+        if self._durations is None:
+            assert self._results is not None
+            self._durations = self._results.durations()
         return self._durations
 
     @property
@@ -129,7 +173,7 @@ class DataSet(Mapping[str, O_co]):
         """
         name = _name(key)
         try:
-            return self._values[name]
+            return self._mapping()[name]
         except KeyError:
             error = self._errors.get(name)
             if error is None:
@@ -137,13 +181,13 @@ class DataSet(Mapping[str, O_co]):
             raise KeyError(f"{error}") from error
 
     def __contains__(self, key: object) -> bool:
-        return _name(key) in self._values
+        return _name(key) in self._mapping()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self._mapping())
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._mapping())
 
     def __eq__(self, other: object) -> bool:
         """Equal to a DataSet of the same window and results, and to a mapping of the same results.
@@ -154,7 +198,7 @@ class DataSet(Mapping[str, O_co]):
             theirs = cast("DataSet[object]", other)
             return (
                 self._window == theirs._window
-                and self._values == theirs._values
+                and self._mapping() == theirs._mapping()
                 and self._errors.keys() == theirs._errors.keys()
             )
         return super().__eq__(other)
@@ -163,7 +207,7 @@ class DataSet(Mapping[str, O_co]):
 
     def insert(self: DataSet[T], name: str, value: T) -> None:
         """Add a result, or put it in the place of the one of that name."""
-        self._values[name] = value
+        self._mapping()[name] = value
 
     def take(self, name: str) -> O_co:
         """Take a result out.
@@ -171,23 +215,23 @@ class DataSet(Mapping[str, O_co]):
         :raises KeyError: if there is none of that name
         """
         value = self[name]
-        del self._values[name]
+        del self._mapping()[name]
         return value
 
     def to_dict(self) -> dict[str, O_co]:
         """The results as a new dict."""
-        return dict(self._values)
+        return dict(self._mapping())
 
     def __str__(self) -> str:
         start, end = self._window
         failed = f", failed: {', '.join(self._errors)}" if self._errors else ""
-        return f"DataSet [{start}, {end}) of {len(self._values)} results{failed}"
+        return f"DataSet [{start}, {end}) of {len(self._mapping())} results{failed}"
 
     def __repr__(self) -> str:
         start, end = self._window
         lines = [f"DataSet [{start}, {end})"]
-        width = max(map(len, (*self._values, *self._errors)), default=0)
-        lines += [f"  {name:<{width}}  {value!r}" for name, value in self._values.items()]
+        width = max(map(len, (*self._mapping(), *self._errors)), default=0)
+        lines += [f"  {name:<{width}}  {value!r}" for name, value in self._mapping().items()]
         lines += [f"  {name:<{width}}  ! {error}" for name, error in self._errors.items()]
         return "\n".join(lines)
 

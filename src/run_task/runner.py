@@ -14,9 +14,9 @@ from run_task.alarm import Alarm, AsyncAlarm, Bell
 from run_task.clock import Clock, SystemClock
 from run_task.config import OnError
 from run_task.context import Context
-from run_task.dataset import DataSet
+from run_task.dataset import DataSet, Results
 from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTimeout, TaskError
-from run_task.executors import Outcome, Tick, Ticks
+from run_task.executors import Ticks
 from run_task.interval import Window
 from run_task.signals import shut_down_on_sigterm
 from run_task.stats import RECENT, Percentiles, RunnerStats
@@ -88,49 +88,31 @@ class Runner(Generic[I, O]):
 
     # The engine
 
-    def _loop(self, ticker: Ticker) -> Ticks:
-        data = self._context.data
-        timeout = self._config.lock_timeout
-        while (window := ticker.next()) is not None:
-            self._window = window
-            try:
-                with data.read(timeout) as view:
-                    outcome = yield Tick(view, window)
-            except LockTimeout as error:
-                outcome = self._without_view(window, error)
-            self._deliver(window, outcome, ticker.lateness)
-            self._window = None
-
-    def _without_view(self, window: Window, cause: LockTimeout) -> Outcome:
-        errors: dict[str, TaskError] = {}
-        for task in self._context.tasks:
-            errors[task.name] = error = TaskError(task.name, window)
-            error.__cause__ = cause
-        return Outcome({}, errors, {}, 0.0)
-
-    def _deliver(self, window: Window, outcome: Outcome, lateness: float) -> None:
-        dataset: DataSet[O] = DataSet(
-            window, outcome.values, outcome.errors, outcome.durations, lateness
-        )
-        self._context.sender.send(dataset)
-        self._window = None
-        self._ticks += 1
-        self._lateness.append(lateness)
-        self._duration.append(outcome.seconds)
-        if outcome.errors:
-            self._note(outcome)
-
-    def _note(self, outcome: Outcome) -> None:
-        for error in outcome.errors.values():
-            _logger.warning("%s: %s", self.name, error)
-        if self._config.on_error is OnError.RAISE:
-            raise next(iter(outcome.errors.values()))
-
     def _engine(self, ticker: Ticker) -> Ticks:
         """The loop, and what comes after it, in whichever thread drives it by then."""
+        data = self._context.data
+        timeout = self._config.lock_timeout
+        send = self._context.sender.send
+        note_lateness = self._lateness.append
+        note_duration = self._duration.append
         failure: BaseException | None = None
         try:
-            yield from self._loop(ticker)
+            while (window := ticker.next()) is not None:
+                self._window = window
+                lateness = ticker.late_ns / 1e9
+                try:
+                    with data.read(timeout) as view:
+                        results = yield view, window
+                except LockTimeout as error:
+                    results = self._without_view(window, error)
+                dataset: DataSet[O] = DataSet.of(window, results, lateness)
+                send(dataset)
+                self._window = None
+                self._ticks += 1
+                note_lateness(lateness)
+                note_duration(results.took)
+                if results.errors:
+                    self._note(results)
         except GeneratorExit:
             raise  # the interpreter is going down
         except ChannelClosed as error:
@@ -145,6 +127,22 @@ class Runner(Generic[I, O]):
         if hung := self._crew.running():
             failure = ShutdownTimeout(self.name, self._config.shutdown_timeout, hung)
         self._end(failure)
+
+    def _without_view(self, window: Window, cause: LockTimeout) -> Results:
+        """What comes of a tick without data: an error for every task."""
+        names = [task.name for task in self._context.tasks]
+        results = Results(names, (), [None] * len(names), [None] * len(names), 0.0)
+        errors = {name: TaskError(name, window) for name in names}
+        for error in errors.values():
+            error.__cause__ = cause
+        results.errors = errors
+        return results
+
+    def _note(self, results: Results) -> None:
+        for error in results.errors.values():
+            _logger.warning("%s: %s", self.name, error)
+        if self._config.on_error is OnError.RAISE:
+            raise next(iter(results.errors.values()))
 
     def _end(self, failure: BaseException | None) -> None:
         with self._mutex:

@@ -37,22 +37,21 @@ class Ticker:
         self._clock = clock
         self._alarm = Alarm()
         self._stopped = False
-        # The largest difference of wall and monotonic clock that has been seen. The wall clock is
-        # always read first: a thread that is put aside between the two reads sees too small a
-        # difference, never one that would push time forward.
-        self._offset_ns = clock.time_ns() - clock.monotonic_ns()
-        self._stepped_back = False
-        self._monotonic_ns = 0  # the latest reading
         self._unit_ns = interval.unit.nanos
         self._grace_ns = config.grace.nanos if config.grace is not None else 0
+        # The largest difference of wall and monotonic clock that has been seen, less the grace.
+        # The wall clock is always read first: a thread that is put aside between the two reads
+        # sees too small a difference, never one that would push time forward.
+        self._offset_ns = clock.time_ns() - self._grace_ns - clock.monotonic_ns()
+        self._stepped_back = False
         period = interval.count
         length = config.window.nanos // self._unit_ns if config.window is not None else period
         self._before = length - period  # by how much a window starts before the last one's end
-        now = self._now_ns() // self._unit_ns
+        now = (clock.monotonic_ns() + self._offset_ns + self._grace_ns) // self._unit_ns
         first = now + period if config.align is Align.START else (now // period + 1) * period
         self._schedule = Schedule(period, first, config.missed_tick)
-        self.lateness: float = 0.0
-        """How long after its end and grace the last window was handed out, in seconds."""
+        self.late_ns: int = 0
+        """How long after its end and grace the last window was handed out, in nanoseconds."""
 
     @property
     def skipped(self) -> int:
@@ -62,13 +61,17 @@ class Ticker:
     def next(self) -> Window | None:
         """Wait for the next window; None once the ticker was stopped."""
         while not self._stopped:
-            now_ns = self._now_ns() - self._grace_ns
+            # The wall clock is looked at only before waiting: a window that is due by the
+            # monotonic clock is due, wherever the wall clock has stepped.
+            now_ns = self._clock.monotonic_ns() + self._offset_ns
             window = self._schedule.poll(now_ns // self._unit_ns)
             if window is not None:
-                self.lateness = (now_ns - window.end * self._unit_ns) / 1e9
-                return Window(window.start - self._before, window.end) if self._before else window
-            remaining_ns = self._schedule.deadline * self._unit_ns - now_ns
-            self._clock.wait(self._alarm, self._monotonic_ns + min(remaining_ns, _LOOK_AGAIN_NS))
+                self.late_ns = now_ns - window[1] * self._unit_ns
+                return Window(window[0] - self._before, window[1]) if self._before else window
+            if not self._follow_wall_clock():
+                remaining_ns = self._schedule.deadline * self._unit_ns - now_ns
+                until_ns = now_ns - self._offset_ns + min(remaining_ns, _LOOK_AGAIN_NS)
+                self._clock.wait(self._alarm, until_ns)
         return None
 
     def stop(self) -> None:
@@ -76,19 +79,19 @@ class Ticker:
         self._stopped = True
         self._alarm.ring()
 
-    def _now_ns(self) -> int:
-        wall = self._clock.time_ns()
-        self._monotonic_ns = monotonic = self._clock.monotonic_ns()
-        step = wall - monotonic - self._offset_ns
-        if step > 0:
-            self._offset_ns += step
+    def _follow_wall_clock(self) -> bool:
+        """Move on to where the wall clock is, if it is ahead; returns whether it was."""
+        wall_ns = self._clock.time_ns() - self._grace_ns
+        step_ns = wall_ns - self._clock.monotonic_ns() - self._offset_ns
+        if step_ns > 0:
+            self._offset_ns += step_ns
             self._stepped_back = False
-            if step >= _NOTICE_NS:
-                _logger.warning("the wall clock was set forward by %.3f s", step / 1e9)
-        elif step <= -_NOTICE_NS and not self._stepped_back:
+            if step_ns >= _NOTICE_NS:
+                _logger.warning("the wall clock was set forward by %.3f s", step_ns / 1e9)
+        elif step_ns <= -_NOTICE_NS and not self._stepped_back:
             self._stepped_back = True
             _logger.warning(
                 "the wall clock was set back by %.3f s; windows go on from where they were",
-                -step / 1e9,
+                -step_ns / 1e9,
             )
-        return monotonic + self._offset_ns
+        return step_ns > 0

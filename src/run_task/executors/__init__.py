@@ -1,14 +1,13 @@
 """How one tick's tasks are run."""
 
 from run_task.executors.inline import InlineExecutor
-from run_task.executors.protocol import Crew, Executor, Outcome, Tick, Ticks
+from run_task.executors.protocol import Crew, Executor, Tick, Ticks
 from run_task.executors.threads import ThreadsExecutor
 
 __all__ = [
     "Crew",
     "Executor",
     "InlineExecutor",
-    "Outcome",
     "ThreadsExecutor",
     "Tick",
     "Ticks",

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from run_task.dataset import Results
 from run_task.errors import TaskError, TaskTimeout
-from run_task.executors.protocol import MISSING, Crew, Outcome, Tick, Ticks, failed, outcome
+from run_task.executors.protocol import Crew, Tick, Ticks, failed
 from run_task.task import Runnable
 
 
@@ -45,28 +46,30 @@ class _InlineCrew:
             except StopIteration:
                 return
 
-    def _run(self, tick: Tick) -> Outcome:
-        view, window = tick
-        size = len(self._names)
-        values: list[Any] = [MISSING] * size
-        starts: list[float | None] = [None] * size
+    def _run(self, tick: Tick) -> Results:
+        view, (begin, until) = tick
+        names = self._names
+        size = len(names)
+        values: list[Any] = [None] * size
         ends: list[float | None] = [None] * size
-        errors: dict[int, TaskError] = {}
+        errors: dict[str, TaskError] = {}
         begun = start = time.perf_counter()
-        for position, (name, run) in enumerate(zip(self._names, self._runs)):
-            self._current = name
-            starts[position] = start
+        for position, run in enumerate(self._runs):
+            self._current = name = names[position]
             try:
-                values[position] = run(view, window.start, window.end)
+                values[position] = run(view, begin, until)
             except BaseException as raised:
-                errors[position] = failed(name, window, raised)
+                errors[name] = failed(name, tick[1], raised)
             ends[position] = end = time.perf_counter()
             if end - start > self._timeout:
                 reason = f"it ran for {end - start:.3g} s, task_timeout is {self._timeout:g} s"
-                errors[position] = TaskTimeout(name, window, reason)
+                errors[name] = TaskTimeout(name, tick[1], reason)
             start = end
         self._current = None
-        return outcome(self._names, values, starts, ends, errors, start - begun)
+        results = Results(names, range(size), values, ends, begun)
+        results.errors = errors
+        results.took = start - begun
+        return results
 
     def running(self) -> Sequence[str]:
         current = self._current

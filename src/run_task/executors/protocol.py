@@ -1,6 +1,6 @@
 """What a runner asks of an executor.
 
-The runner's loop is a generator: it yields a :class:`Tick`, is sent back its :class:`Outcome`,
+The runner's loop is a generator: it yields a tick, is sent back its :class:`Results`,
 and does everything else in between. Whoever drives the generator is the engine. That is a role and
 not a thread: when a task hangs in the thread that has it, the loop stands at its ``yield``, and
 another thread can go on with it.
@@ -8,84 +8,19 @@ another thread can go on with it.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
 
-from run_task.dataset import Durations
+from run_task.dataset import Results
 from run_task.errors import TaskError
 from run_task.interval import Window
 from run_task.task import Runnable
 
+Tick: TypeAlias = tuple[Any, Window]
+"""What there is to do: every task, over one view of the data and one window."""
 
-class Tick(NamedTuple):
-    """What there is to do: every task, over one view of the data and one window."""
-
-    view: Any
-    window: Window
-
-
-class Missing:
-    """Stands in the place of a result that there is not."""
-
-    def __repr__(self) -> str:
-        return "MISSING"
-
-
-MISSING: Final = Missing()
-
-
-class Outcome:
-    """What came of a tick.
-
-    :ivar values: the results by task name, in the order of the tasks
-    :ivar errors: why the others have none, in the order of the tasks
-    :ivar durations: how long each task ran, in seconds
-    :ivar seconds: how long it took from the first task's start to the last one's end
-    """
-
-    __slots__ = ("durations", "errors", "seconds", "values")
-
-    def __init__(
-        self,
-        values: dict[str, Any],
-        errors: Mapping[str, TaskError],
-        durations: Mapping[str, float],
-        seconds: float,
-    ) -> None:
-        self.values: dict[str, Any] = values
-        self.errors: Mapping[str, TaskError] = errors
-        self.durations: Mapping[str, float] = durations
-        self.seconds: float = seconds
-
-
-Ticks: TypeAlias = Generator[Tick, Outcome, None]
+Ticks: TypeAlias = Generator[Tick, Results, None]
 """A runner's loop. It raises nothing: what goes wrong in it, it deals with itself."""
-
-_NO_ERRORS: Final[Mapping[str, TaskError]] = {}
-
-
-def outcome(
-    names: Sequence[str],
-    values: Sequence[Any],
-    starts: Sequence[float | None],
-    ends: Sequence[float | None],
-    errors: Mapping[int, TaskError],
-    seconds: float,
-) -> Outcome:
-    """Put together what was noted by the tasks' positions."""
-    durations = Durations(names, starts, ends)
-    if not errors:
-        return Outcome(dict(zip(names, values)), _NO_ERRORS, durations, seconds)
-    return Outcome(
-        {
-            name: value
-            for position, (name, value) in enumerate(zip(names, values))
-            if position not in errors
-        },
-        {names[position]: errors[position] for position in sorted(errors)},
-        durations,
-        seconds,
-    )
 
 
 def failed(task: str, window: Window, raised: BaseException) -> TaskError:

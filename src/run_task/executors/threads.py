@@ -15,11 +15,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from run_task.alarm import Alarm
+from run_task.dataset import NO_ERRORS, Results
 from run_task.errors import TaskError, TaskTimeout
-from run_task.executors.protocol import MISSING, Crew, Outcome, Tick, Ticks, failed, outcome
+from run_task.executors.protocol import Crew, Tick, Ticks, failed
+from run_task.interval import Window
 from run_task.task import Runnable
 
 PATIENCE: Final = 0.005
@@ -32,11 +34,22 @@ times what it costs to wake them."""
 DEAR: Final = 0.0005
 """From how many seconds on a tick's tasks are looked at one by one, to see what helpers save."""
 
-_Run = Callable[[Any, int, int], Any]
+_Run: TypeAlias = Callable[[Any, int, int], Any]
+
+_clock = time.perf_counter
+
+
+class _Raised:
+    """Stands in the place of a result when the task raised."""
+
+    __slots__ = ("exception",)
+
+    def __init__(self, exception: BaseException) -> None:
+        self.exception = exception
 
 
 class _Hand:
-    """A thread that runs tasks, and the position of the one that it has in hand."""
+    """A helper, or a leader in a helper's place, and the task that it has in hand."""
 
     __slots__ = ("alarm", "batch", "position", "written_off")
 
@@ -47,61 +60,93 @@ class _Hand:
         self.written_off = False
 
 
-class _Batch:
+class _Batch(Results):
     """One tick in work."""
 
-    __slots__ = (
-        "begun",
-        "claims",
-        "ends",
-        "helm",
-        "overdue",
-        "progress",
-        "raised",
-        "shared",
-        "starts",
-        "values",
-        "view",
-        "window",
-    )
+    __slots__ = ("claims", "faulty", "helm", "overdue", "progress", "since", "view", "window")
 
     def __init__(
-        self, tick: Tick, runs: Sequence[tuple[int, _Run]], size: int, lead: _Hand
+        self,
+        names: Sequence[str],
+        order: Sequence[int],
+        claims: Iterator[tuple[int, _Run]],
+        tick: Tick,
+        lead: _Hand,
     ) -> None:
+        # What Results.__init__ does, and not by a call: that would be a tenth of a cheap tick.
+        size = len(names)
+        self.names = names
+        self.order = order
+        self.values = [None] * size
+        self.ends = [None] * size
+        self.starts = None
+        self.errors = NO_ERRORS
+        self.claims = claims
         self.view, self.window = tick
-        self.claims: Iterator[tuple[int, _Run]] = iter(runs)
-        self.values: list[Any] = [MISSING] * size
-        self.starts: list[float | None] = [None] * size
-        self.ends: list[float | None] = [None] * size
-        self.raised: dict[int, BaseException] = {}
-        self.overdue: dict[int, str] = {}  # position: why nothing is waited for any more
         self.helm = [lead]  # who has the lead takes it out to finish: only one can
-        self.shared = False  # whether helpers may have taken tasks
-        self.progress: Alarm | None = None  # rung by helpers that are through
-        self.begun = 0.0
+        self.faulty = False  # whether a task raised
+        self.overdue: dict[int, str] | None = None  # position: why nothing is waited for any more
+        # Set once helpers may take tasks: when they began, and a bell for when they are through.
+        self.since: dict[int, float] | None = None
+        self.progress: Alarm | None = None
+        self.begun = _clock()
 
-    def work(self, hand: _Hand) -> float:
-        """Run tasks until none is left to take; many threads do at once. Returns the time."""
+    def work(self) -> float:
+        """Run tasks until none is left to take. Returns the time."""
         view = self.view
         begin, until = self.window
         values = self.values
-        starts = self.starts
         ends = self.ends
-        clock = time.perf_counter
-        now = clock()
+        clock = _clock
+        now = self.begun
         for position, run in self.claims:
-            hand.position = position
-            starts[position] = now
             try:
                 values[position] = run(view, begin, until)
             except BaseException as raised:
-                self.raised[position] = raised
+                values[position] = _Raised(raised)
+                self.faulty = True
             ends[position] = now = clock()
         return now
 
-    def in_work(self) -> list[int]:
-        """The positions of the tasks that have been taken, or are to be, and not come back."""
-        return [position for position, end in enumerate(self.ends) if end is None]
+    def work_beside(self, hand: _Hand) -> None:
+        """Run tasks until none is left to take, beside the leader, who began as the tick did."""
+        view, values, ends, since = self.view, self.values, self.ends, self.since
+        assert since is not None
+        hand.batch = self
+        for position, run in self.claims:
+            hand.position = position
+            since[position] = _clock()
+            try:
+                values[position] = run(view, *self.window)
+            except BaseException as raised:
+                values[position] = _Raised(raised)
+                self.faulty = True
+            ends[position] = _clock()
+        hand.batch = None
+
+    def share(self) -> None:
+        """Let helpers take tasks from now on."""
+        self.starts = self.since = {}
+        self.progress = Alarm()
+
+    def at_work(self) -> list[tuple[int, float]]:
+        """The tasks that are waited for: position, and since when, in the order of taking.
+
+        One that the leader has, or is yet to take, counts from the end of the last one it had.
+        """
+        since: dict[int, float] = self.since or {}
+        overdue = self.overdue or {}
+        latest = self.begun
+        found: list[tuple[int, float]] = []
+        for position in self.order:
+            end = self.ends[position]
+            if position in overdue:
+                continue
+            if end is None:
+                found.append((position, since.get(position, latest)))
+            elif position not in since:
+                latest = end
+        return found
 
 
 class ThreadsExecutor:
@@ -137,16 +182,18 @@ class _ThreadsCrew:
         self._runs: Sequence[tuple[int, _Run]] = [(i, task.run) for i, task in enumerate(tasks)]
         self._name = name
         self._timeout = task_timeout
-        self._patience = task_timeout  # how long to wait for a task: none, once abandoned
+        self._patience = task_timeout  # how long to wait for a task: not at all, once abandoned
         self._workers = workers
         self._ticks: Ticks | None = None
         self._batch: _Batch | None = None
-        self._hung: dict[int, _Batch] = {}  # tasks that timed out and have not come back
+        # Tasks that timed out and have not come back: where the end will be noted, and the window.
+        self._hung: dict[int, tuple[list[float | None], Window]] = {}
         # What earlier ticks told: the order to take the tasks in, and whether to call for help.
-        self._order = self._runs
+        self._sorted = self._runs
+        self._order: Sequence[int] = range(len(tasks))
         self._dear = False
-        self._watched = task_timeout is not None or (len(tasks) > 1 and workers > 1)
-        self._asleep = self._watched  # whether the watch has to be woken
+        # Whether the watch has to be woken. It has nothing to do for a task on its own.
+        self._asleep = task_timeout is not None or (len(tasks) > 1 and workers > 1)
         self._watch_alarm = Alarm()
         self._watch_thread: threading.Thread | None = None
         self._helpers: list[_Hand] = []
@@ -163,111 +210,111 @@ class _ThreadsCrew:
         tick = next(ticks, None)
         if tick is not None:
             hand = _Hand()
-            self._lead(ticks, self._begin(tick, hand), hand)
+            self._lead(self._begin(tick, hand), hand)
 
-    def _lead(self, ticks: Ticks, batch: _Batch, hand: _Hand) -> None:
-        while True:
-            outcome = self._finish(batch, hand, batch.work(hand))
-            if outcome is None:
-                return  # a task hung in this thread, and another has the lead now
+    def _lead(self, batch: _Batch, hand: _Hand) -> None:
+        assert self._ticks is not None
+        send = self._ticks.send
+        while self._finish(batch, hand, batch.work()):
             try:
-                tick = ticks.send(outcome)
+                tick = send(batch)
             except StopIteration:
                 return
             batch = self._begin(tick, hand)
 
+    def _take_over(self, batch: _Batch, hand: _Hand) -> None:
+        """Lead on in the place of a leader that a task hangs in."""
+        batch.work_beside(hand)
+        self._lead(batch, hand)
+
     def _begin(self, tick: Tick, hand: _Hand) -> _Batch:
-        batch = _Batch(tick, self._order, len(self._names), hand)
+        claims = iter(self._sorted if not self._hung else self._without_hung())
+        self._batch = batch = _Batch(self._names, self._order, claims, tick, hand)
         if self._hung:
-            self._leave_out_hung(batch)
-        batch.begun = time.perf_counter()
-        self._batch = batch
+            batch.overdue = {
+                position: f"it is still running from the window [{start}, {end})"
+                for position, (_, (start, end)) in self._hung.items()
+            }
         if self._asleep:
             self._wake_watch()
         if self._dear:
             self._call_helpers(batch)
         return batch
 
-    def _leave_out_hung(self, batch: _Batch) -> None:
-        self._hung = {i: since for i, since in self._hung.items() if since.ends[i] is None}
-        for position, since in self._hung.items():
-            start, end = since.window
-            batch.overdue[position] = f"it is still running from the window [{start}, {end})"
-        batch.claims = iter([run for run in self._order if run[0] not in self._hung])
+    def _without_hung(self) -> Sequence[tuple[int, _Run]]:
+        self._hung = {i: hung for i, hung in self._hung.items() if hung[0][i] is None}
+        return [run for run in self._sorted if run[0] not in self._hung]
 
-    def _finish(self, batch: _Batch, hand: _Hand, ended: float) -> Outcome | None:
+    def _finish(self, batch: _Batch, hand: _Hand, ended: float) -> bool:
+        """Complete the batch; False if it is another's by now, as is the lead."""
         try:
             batch.helm.remove(hand)
         except ValueError:
-            return None
-        if batch.shared:
+            if batch.progress is not None:
+                batch.progress.ring()
+            return False
+        if batch.since is not None:
             ended = self._wait_for_helpers(batch)
         self._batch = None
-        seconds = ended - batch.begun
-        if seconds > DEAR or batch.shared:
+        batch.view = None  # whoever keeps the results does not keep the data
+        batch.took = took = ended - batch.begun
+        if took > DEAR or self._dear:
             self._learn(batch)
-        else:
-            self._dear = False
-        return self._seal(batch, seconds)
+        if batch.faulty or batch.overdue or (self._timeout is not None and took > self._timeout):
+            self._note_errors(batch)
+        return True
 
     def _wait_for_helpers(self, batch: _Batch) -> float:
         """Wait until every task is back or overdue. All are taken: the leader found none left."""
         while True:
-            now = time.perf_counter()
-            waiting = [i for i in batch.in_work() if i not in batch.overdue]
+            now = _clock()
+            waiting = batch.at_work()
             if not waiting:
                 return now
-            patience = self._patience
             remaining = None
-            if patience is not None:
-                # A task that has been taken and not started yet will be, presently.
-                since = [start if (start := batch.starts[i]) is not None else now for i in waiting]
-                remaining = min(since) + patience - now
+            if self._patience is not None:
+                remaining = min(since for _, since in waiting) + self._patience - now
                 if remaining <= 0:
-                    for i, start in zip(waiting, since):
-                        if now - start >= patience:
-                            self._write_off(batch, i)
+                    for position, since in waiting:
+                        if now - since >= self._patience:
+                            self._write_off(batch, position)
                     continue
             assert batch.progress is not None
             batch.progress.wait(remaining)
 
-    def _seal(self, batch: _Batch, seconds: float) -> Outcome:
-        values, starts, ends = batch.values, batch.starts, batch.ends
+    def _note_errors(self, batch: _Batch) -> None:
+        # A task that hangs may yet write to the lists it was given: the results do not change.
+        batch.ends = list(batch.ends)
+        batch.values = list(batch.values)
         timeout = self._timeout
-        errors: dict[int, TaskError] = {}
-        if batch.raised or batch.overdue or (timeout is not None and seconds > timeout):
-            # A task that hangs may yet write to the lists of its batch: the results do not change.
-            ends, starts, values = list(ends), list(starts), list(values)
-            for i, raised in tuple(batch.raised.items()):
-                errors[i] = failed(self._names[i], batch.window, raised)
-            for i, reason in batch.overdue.items():
-                errors[i] = TaskTimeout(self._names[i], batch.window, reason)
-            if timeout is not None:
-                for i, (start, end) in enumerate(zip(starts, ends)):
-                    if i in batch.overdue or start is None or end is None:
-                        continue
-                    if end - start > timeout:
-                        reason = f"it ran for {end - start:.3g} s, task_timeout is {timeout:g} s"
-                        errors[i] = TaskTimeout(self._names[i], batch.window, reason)
-        return outcome(self._names, values, starts, ends, errors, seconds)
+        seconds = batch.seconds() if timeout is not None else {}
+        overdue = batch.overdue or {}
+        errors: dict[str, TaskError] = {}
+        for position, name in enumerate(self._names):
+            value = batch.values[position]
+            if position in overdue:
+                errors[name] = TaskTimeout(name, batch.window, overdue[position])
+            elif timeout is not None and (took := seconds.get(position, 0.0)) > timeout:
+                reason = f"it ran for {took:.3g} s, task_timeout is {timeout:g} s"
+                errors[name] = TaskTimeout(name, batch.window, reason)
+            elif type(value) is _Raised:
+                errors[name] = failed(name, batch.window, value.exception)
+        batch.errors = errors
 
     def _learn(self, batch: _Batch) -> None:
         """See from a tick that took long what helpers would save, and which tasks to begin with."""
-        costs = [
-            end - start if start is not None and end is not None else 0.0
-            for start, end in zip(batch.starts, batch.ends)
-        ]
-        alone = sum(costs)
-        together = max(*costs, alone / self._workers)
+        costs = batch.seconds()
+        alone = sum(costs.values())
+        together = max(*costs.values(), alone / self._workers, 0.0)
         self._dear = self._workers > 1 and alone - together > WORTH_HELP
         # The dearest first: begun last, it would run on when all the others are through.
-        self._order = sorted(self._runs, key=lambda run: costs[run[0]], reverse=True)
+        self._order = sorted(range(len(self._runs)), key=lambda i: costs.get(i, 0.0), reverse=True)
+        self._sorted = [self._runs[position] for position in self._order]
 
     # Helpers
 
     def _call_helpers(self, batch: _Batch) -> None:
-        batch.progress = Alarm()
-        batch.shared = True
+        batch.share()
         while len(self._helpers) < self._workers - 1:
             hand = _Hand()
             self._helpers.append(hand)
@@ -281,12 +328,9 @@ class _ThreadsCrew:
             if self._closed:
                 return
             batch = self._batch
-            if batch is None or not batch.shared:
+            if batch is None or batch.progress is None:
                 continue  # too late: the leader is through
-            hand.batch = batch
-            batch.work(hand)
-            hand.batch = None
-            assert batch.progress is not None
+            batch.work_beside(hand)
             batch.progress.ring()
 
     def _write_off(self, batch: _Batch, position: int) -> None:
@@ -295,8 +339,8 @@ class _ThreadsCrew:
             reason = f"it did not return within task_timeout={self._timeout:g} s"
         else:
             reason = "it was still running when the runner was shut down"
-        batch.overdue[position] = reason
-        self._hung[position] = batch
+        batch.overdue = {**(batch.overdue or {}), position: reason}
+        self._hung[position] = batch.ends, batch.window
         for hand in tuple(self._helpers):
             if hand.batch is batch and hand.position == position:
                 hand.written_off = True
@@ -330,9 +374,9 @@ class _ThreadsCrew:
 
     def _look_after(self, batch: _Batch) -> float:
         """Do what the batch needs. Returns when to look again, in seconds."""
-        now = time.perf_counter()
+        now = _clock()
         age = now - batch.begun
-        if age >= PATIENCE and not batch.shared and self._workers > 1:
+        if age >= PATIENCE and batch.since is None and self._workers > 1:
             self._call_helpers(batch)
         patience = self._patience
         if patience is None:
@@ -341,27 +385,32 @@ class _ThreadsCrew:
             lead = batch.helm[0]
         except IndexError:
             return PATIENCE  # the leader is through with its tasks, and looks after the rest
-        position = lead.position
-        start = batch.starts[position]
-        if start is None or batch.ends[position] is not None:
+        taken = batch.at_work()
+        if lead.batch is batch:
+            taken = [task for task in taken if task[0] == lead.position]
+        elif batch.since is not None:
+            taken = [task for task in taken if task[0] not in batch.since]
+        if not taken:
             return min(PATIENCE, patience)
-        remaining = start + patience - now
+        # Tasks are taken in order: the first that is not a helper's is the one in its hands.
+        position, since = taken[0]
+        remaining = since + patience - now
         if remaining <= 0:
             self._depose(batch, lead, position)
             return PATIENCE
         return min(remaining, max(PATIENCE, age))
 
     def _depose(self, batch: _Batch, lead: _Hand, position: int) -> None:
+        if batch.since is None:
+            batch.share()  # what the new leader runs is not in line with what the old one ran
         try:
             batch.helm.remove(lead)
         except ValueError:
             return  # it came back in this very moment
         self._write_off(batch, position)
-        ticks = self._ticks
-        assert ticks is not None
         hand = _Hand()
         batch.helm.append(hand)
-        self._start_thread("leader", self._lead, ticks, batch, hand)
+        self._start_thread("leader", self._take_over, batch, hand)
 
     # The end
 
@@ -379,10 +428,10 @@ class _ThreadsCrew:
         return thread
 
     def running(self) -> Sequence[str]:
-        positions = {i for i, batch in self._hung.items() if batch.ends[i] is None}
+        positions = {i for i, (ends, _) in self._hung.items() if ends[i] is None}
         batch = self._batch
         if batch is not None:
-            positions.update(i for i in batch.in_work() if batch.starts[i] is not None)
+            positions.update(position for position, _ in batch.at_work())
         return [self._names[i] for i in sorted(positions)]
 
     def abandon(self) -> None:

@@ -6,14 +6,12 @@ import threading
 import time
 from collections import deque
 from types import TracebackType
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from run_task.alarm import Alarm, AsyncAlarm, Bell
 from run_task.errors import LockTimeout
 
 T = TypeVar("T")
-
-_WRITER: Final = -1
 
 
 class _Request:
@@ -28,32 +26,50 @@ class _Request:
 
 
 class _Lock(Generic[T]):
-    """The lock itself. Threads and tasks come in by one way, and each waits in its own."""
+    """The lock itself. Threads and tasks come in by one way, and each waits in its own.
 
-    __slots__ = ("held", "mutex", "queue", "since", "value", "writer")
+    A reader that finds nobody in its way takes no mutex: it puts itself among the readers and then
+    looks whether the lock is ``contended``; a writer says so first, and then looks for readers. So
+    one of the two sees the other.
+    """
+
+    __slots__ = ("contended", "mutex", "queue", "readers", "since", "value", "writer", "writing")
 
     def __init__(self, value: T) -> None:
         self.value: T = value
-        self.mutex: threading.Lock = (
-            threading.Lock()
-        )  # held for a few steps only, never while waiting
-        self.held: int = 0  # how many readers hold the lock, or _WRITER
+        self.readers: deque[None] = deque()  # one entry each: appending and popping are atomic
+        self.contended: bool = False  # whether somebody writes or waits; else readers may pass
+        self.mutex: threading.Lock = threading.Lock()  # for all below, never held while waiting
+        self.writing: bool = False
         self.queue: deque[_Request] = deque()
-        self.writer: str = ""  # who holds it and since when, for the message of a LockTimeout
+        self.writer: str = ""  # who writes and since when, for the message of a LockTimeout
         self.since: float = 0.0
 
-    def try_enter(self, *, exclusive: bool) -> bool:
-        with self.mutex:
-            if self.queue or (self.held if exclusive else self.held < 0):
-                return False
-            self.held = _WRITER if exclusive else self.held + 1
+    def try_read(self) -> bool:
+        self.readers.append(None)
+        if self.contended:
+            self.readers.pop()
+            return False
         return True
 
-    def leave(self) -> None:
+    def try_write(self) -> bool:
         with self.mutex:
-            self.held = 0 if self.held < 0 else self.held - 1
-            if self.queue:
+            if self.contended:
+                return False
+            self.contended = True
+            self.writing = self.contended = not self.readers
+            return self.writing
+
+    def leave_read(self) -> None:
+        self.readers.pop()
+        if self.contended:
+            with self.mutex:
                 self._grant()
+
+    def leave_write(self) -> None:
+        with self.mutex:
+            self.writing = False
+            self._grant()
 
     def enter(self, timeout: float | None, *, exclusive: bool) -> None:
         alarm = Alarm()
@@ -79,6 +95,7 @@ class _Lock(Generic[T]):
         request = _Request(bell, exclusive=exclusive)
         with self.mutex:
             self.queue.append(request)
+            self.contended = True
             self._grant()  # the lock may have come free since it was tried
         return request
 
@@ -92,8 +109,12 @@ class _Lock(Generic[T]):
 
     def _abandon(self, request: _Request) -> None:
         """The wait was broken off: keep neither the place in the queue nor the lock."""
-        if not self._withdraw(request):
-            self.leave()
+        if self._withdraw(request):
+            return
+        if request.exclusive:
+            self.leave_write()
+        else:
+            self.leave_read()
 
     def _withdraw(self, request: _Request) -> bool:
         """Leave the queue; False if the lock has been granted."""
@@ -106,14 +127,18 @@ class _Lock(Generic[T]):
 
     def _grant(self) -> None:
         """Give the lock to those at the head of the queue who can have it. Under the mutex."""
-        while self.queue:
+        while self.queue and not self.writing:
             request = self.queue[0]
-            if self.held if request.exclusive else self.held < 0:
-                return
-            self.held = _WRITER if request.exclusive else self.held + 1
+            if not request.exclusive:
+                self.readers.append(None)
+            elif self.readers:
+                break
+            else:
+                self.writing = True
             self.queue.popleft()
             request.granted = True
             request.bell.ring()
+        self.contended = self.writing or bool(self.queue)
 
     def sign(self) -> None:
         """Note who writes."""
@@ -121,29 +146,28 @@ class _Lock(Generic[T]):
         self.since = time.monotonic()
 
     def describe(self) -> str:
-        if self.held < 0:
+        if self.writing:
             held_for = time.monotonic() - self.since
             return f"thread {self.writer!r} has been writing for {held_for:.3g} s"
-        readers = f"{self.held} reading"
+        readers = f"{len(self.readers)} reading"
         return f"{readers}, and a writer waits for them" if self.queue else readers
 
 
-class RwAccess(Generic[T]):
-    """The ``with`` or ``async with`` block of :meth:`RwLock.read` or :meth:`RwLock.write`."""
+class ReadAccess(Generic[T]):
+    """A ``with`` or ``async with`` block that reads; see :meth:`RwLock.read`."""
 
-    __slots__ = ("_exclusive", "_lock", "_timeout")
+    __slots__ = ("_lock", "timeout")
 
-    def __init__(self, lock: _Lock[T], timeout: float | None, *, exclusive: bool) -> None:
+    def __init__(self, lock: _Lock[T], timeout: float | None) -> None:
         self._lock = lock
-        self._timeout = timeout
-        self._exclusive = exclusive
+        self.timeout: float | None = timeout
 
     def __enter__(self) -> T:
         lock = self._lock
-        if not lock.try_enter(exclusive=self._exclusive):
-            lock.enter(self._timeout, exclusive=self._exclusive)
-        if self._exclusive:
-            lock.sign()
+        lock.readers.append(None)  # as in try_read, which a call would make dearer by half
+        if lock.contended:
+            lock.readers.pop()
+            lock.enter(self.timeout, exclusive=False)
         return lock.value
 
     def __exit__(
@@ -153,14 +177,12 @@ class RwAccess(Generic[T]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        self._lock.leave()
+        self._lock.leave_read()
 
     async def __aenter__(self) -> T:
         lock = self._lock
-        if not lock.try_enter(exclusive=self._exclusive):
-            await lock.enter_async(self._timeout, exclusive=self._exclusive)
-        if self._exclusive:
-            lock.sign()
+        if not lock.try_read():
+            await lock.enter_async(self.timeout, exclusive=False)
         return lock.value
 
     async def __aexit__(
@@ -170,7 +192,49 @@ class RwAccess(Generic[T]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        self._lock.leave()
+        self._lock.leave_read()
+
+
+class WriteAccess(Generic[T]):
+    """A ``with`` or ``async with`` block that writes; see :meth:`RwLock.write`."""
+
+    __slots__ = ("_lock", "timeout")
+
+    def __init__(self, lock: _Lock[T], timeout: float | None) -> None:
+        self._lock = lock
+        self.timeout: float | None = timeout
+
+    def __enter__(self) -> T:
+        lock = self._lock
+        if not lock.try_write():
+            lock.enter(self.timeout, exclusive=True)
+        lock.sign()
+        return lock.value
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self._lock.leave_write()
+
+    async def __aenter__(self) -> T:
+        lock = self._lock
+        if not lock.try_write():
+            await lock.enter_async(self.timeout, exclusive=True)
+        lock.sign()
+        return lock.value
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self._lock.leave_write()
 
 
 class RwLock(Generic[T]):
@@ -191,26 +255,31 @@ class RwLock(Generic[T]):
     :param value: what is shared
     """
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_lock", "_read_access")
 
     def __init__(self, value: T) -> None:
         self._lock = _Lock(value)
+        self._read_access = ReadAccess(self._lock, None)
 
-    def read(self, timeout: float | None = None) -> RwAccess[T]:
+    def read(self, timeout: float | None = None) -> ReadAccess[T]:
         """Hold the value together with other readers, for as long as the block lasts.
 
         :param timeout: how many seconds to wait for writers; None: for ever
         :raises LockTimeout: on entering the block
         """
-        return RwAccess(self._lock, timeout, exclusive=False)
+        access = self._read_access
+        if access.timeout != timeout:
+            # It has no state of its own: one serves all who read with the same timeout.
+            access = self._read_access = ReadAccess(self._lock, timeout)
+        return access
 
-    def write(self, timeout: float | None = None) -> RwAccess[T]:
+    def write(self, timeout: float | None = None) -> WriteAccess[T]:
         """Hold the value alone, for as long as the block lasts.
 
         :param timeout: how many seconds to wait for readers and other writers; None: for ever
         :raises LockTimeout: on entering the block
         """
-        return RwAccess(self._lock, timeout, exclusive=True)
+        return WriteAccess(self._lock, timeout)
 
     def replace(self, new: T, timeout: float | None = None) -> T:
         """Put a new value in the place of the old.
