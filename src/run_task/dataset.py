@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
@@ -27,7 +28,7 @@ class Results:
     :param names: the tasks, in order
     :param order: their positions, in the order in which they were begun
     :param values: what each returned, by position
-    :param ends: when each ended, in seconds by any one clock; None if it did not
+    :param ends: when each ended, in seconds by any one clock; 0 if it did not
     :param begun: when the first of them began
     """
 
@@ -38,13 +39,14 @@ class Results:
         names: Sequence[str],
         order: Iterable[int],
         values: list[Any],
-        ends: list[float | None],
+        ends: array[float],
         begun: float,
     ) -> None:
         self.names: Sequence[str] = names
         self.order: Iterable[int] = order
         self.values: list[Any] = values
-        self.ends: list[float | None] = ends
+        # A list would keep a float object for each: four times the memory, and work for the GC.
+        self.ends: array[float] = ends
         self.begun: float = begun
         # When a task began that did not begin as the one before it ended.
         self.starts: Mapping[int, float] | None = None
@@ -65,7 +67,7 @@ class Results:
         before = self.begun
         for position in self.order:
             end = self.ends[position]
-            if end is None:
+            if not end:
                 continue
             start = starts.get(position)
             if start is None:

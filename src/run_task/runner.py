@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+from array import array
 from collections import deque
 from types import TracebackType
 from typing import Final, Generic, TypeVar
@@ -131,7 +132,7 @@ class Runner(Generic[I, O]):
     def _without_view(self, window: Window, cause: LockTimeout) -> Results:
         """What comes of a tick without data: an error for every task."""
         names = [task.name for task in self._context.tasks]
-        results = Results(names, (), [None] * len(names), [None] * len(names), 0.0)
+        results = Results(names, (), [], array("d"), 0.0)
         errors = {name: TaskError(name, window) for name in names}
         for error in errors.values():
             error.__cause__ = cause

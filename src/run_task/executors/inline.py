@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ class _InlineCrew:
         names = self._names
         size = len(names)
         values: list[Any] = [None] * size
-        ends: list[float | None] = [None] * size
+        ends = array("d", bytes(8 * size))
         errors: dict[str, TaskError] = {}
         begun = start = time.perf_counter()
         for position, run in enumerate(self._runs):

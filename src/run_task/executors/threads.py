@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -70,15 +71,15 @@ class _Batch(Results):
         names: Sequence[str],
         order: Sequence[int],
         claims: Iterator[tuple[int, _Run]],
+        no_ends: array[float],
         tick: Tick,
         lead: _Hand,
     ) -> None:
         # What Results.__init__ does, and not by a call: that would be a tenth of a cheap tick.
-        size = len(names)
         self.names = names
         self.order = order
-        self.values = [None] * size
-        self.ends = [None] * size
+        self.values = [None] * len(names)
+        self.ends = no_ends[:]
         self.starts = None
         self.errors = NO_ERRORS
         self.claims = claims
@@ -142,7 +143,7 @@ class _Batch(Results):
             end = self.ends[position]
             if position in overdue:
                 continue
-            if end is None:
+            if not end:
                 found.append((position, since.get(position, latest)))
             elif position not in since:
                 latest = end
@@ -187,11 +188,12 @@ class _ThreadsCrew:
         self._ticks: Ticks | None = None
         self._batch: _Batch | None = None
         # Tasks that timed out and have not come back: where the end will be noted, and the window.
-        self._hung: dict[int, tuple[list[float | None], Window]] = {}
+        self._hung: dict[int, tuple[array[float], Window]] = {}
         # What earlier ticks told: the order to take the tasks in, and whether to call for help.
         self._sorted = self._runs
         self._order: Sequence[int] = range(len(tasks))
         self._dear = False
+        self._no_ends = array("d", bytes(8 * len(tasks)))
         # Whether the watch has to be woken. It has nothing to do for a task on its own.
         self._asleep = task_timeout is not None or (len(tasks) > 1 and workers > 1)
         self._watch_alarm = Alarm()
@@ -229,7 +231,7 @@ class _ThreadsCrew:
 
     def _begin(self, tick: Tick, hand: _Hand) -> _Batch:
         claims = iter(self._sorted if not self._hung else self._without_hung())
-        self._batch = batch = _Batch(self._names, self._order, claims, tick, hand)
+        self._batch = batch = _Batch(self._names, self._order, claims, self._no_ends, tick, hand)
         if self._hung:
             batch.overdue = {
                 position: f"it is still running from the window [{start}, {end})"
@@ -242,7 +244,7 @@ class _ThreadsCrew:
         return batch
 
     def _without_hung(self) -> Sequence[tuple[int, _Run]]:
-        self._hung = {i: hung for i, hung in self._hung.items() if hung[0][i] is None}
+        self._hung = {i: hung for i, hung in self._hung.items() if not hung[0][i]}
         return [run for run in self._sorted if run[0] not in self._hung]
 
     def _finish(self, batch: _Batch, hand: _Hand, ended: float) -> bool:
@@ -284,7 +286,7 @@ class _ThreadsCrew:
 
     def _note_errors(self, batch: _Batch) -> None:
         # A task that hangs may yet write to the lists it was given: the results do not change.
-        batch.ends = list(batch.ends)
+        batch.ends = batch.ends[:]
         batch.values = list(batch.values)
         timeout = self._timeout
         seconds = batch.seconds() if timeout is not None else {}
@@ -428,7 +430,7 @@ class _ThreadsCrew:
         return thread
 
     def running(self) -> Sequence[str]:
-        positions = {i for i, (ends, _) in self._hung.items() if ends[i] is None}
+        positions = {i for i, (ends, _) in self._hung.items() if not ends[i]}
         batch = self._batch
         if batch is not None:
             positions.update(position for position, _ in batch.at_work())
