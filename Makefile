@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH := .venv-bench
 
-.PHONY: demo test check format lock clean
+.PHONY: demo test check bench format lock clean
 
 demo: $(READY)  ## watch this machine, live, for 15 seconds (SECONDS=60 for longer)
 	@$(BIN)/python examples/machine.py $(if $(SECONDS),--seconds $(SECONDS))
@@ -20,6 +21,9 @@ check: $(READY)  ## all that has to be green before a change lands
 	PYTHONPATH=src $(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes run_task
 	$(BIN)/pytest
 
+bench: $(BENCH)/.ready  ## measure speed and punctuality, beside a bare loop and peers (QUICK=1)
+	$(BENCH)/bin/python -m benchmarks $(if $(QUICK),--quick)
+
 format: $(READY)  ## lay the code out
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -28,6 +32,9 @@ lock:  ## bring requirements-dev.txt up to date with pyproject.toml
 	uv pip compile --python-version 3.11 --universal --group dev --group build pyproject.toml \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--output-file requirements-dev.txt
+	uv pip compile --python-version 3.11 --universal --group bench --group build --group peers \
+		pyproject.toml --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--output-file requirements-bench.txt
 
 $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,5 +42,14 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(BIN)/pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The peers are large: where they do not install, the rest is measured without them.
+$(BENCH)/.ready: requirements-bench.txt pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip --quiet --disable-pip-version-check install --require-hashes -r requirements-bench.txt \
+		|| (echo "the peers do not install here: skipped"; \
+		$(BENCH)/bin/pip --quiet --disable-pip-version-check install --require-hashes -r requirements-dev.txt)
+	$(BENCH)/bin/pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
+	@touch $@
+
 clean:  ## remove what was made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage dist build
+	rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage dist build

@@ -238,8 +238,8 @@ class Runner(Generic[I, O]):
                     f"make a new one, with a new context"
                 )
             self._started = True
-        self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
         self._ticker = ticker = Ticker(self._context.interval, self._config, self._clock)
+        self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
         if self._stopping:
             ticker.stop()  # shut down before it began
         threading.Thread(

@@ -193,6 +193,7 @@ class _ThreadsCrew:
         self._sorted = self._runs
         self._order: Sequence[int] = range(len(tasks))
         self._dear = False
+        self._slow = False  # whether the last tick was
         self._no_ends = array("d", bytes(8 * len(tasks)))
         # Whether the watch has to be woken. It has nothing to do for a task on its own.
         self._asleep = task_timeout is not None or (len(tasks) > 1 and workers > 1)
@@ -260,8 +261,13 @@ class _ThreadsCrew:
         self._batch = None
         batch.view = None  # whoever keeps the results does not keep the data
         batch.took = took = ended - batch.begun
-        if took > DEAR or self._dear:
+        slow = took > DEAR or batch.since is not None
+        if slow and self._slow:
+            # The second in a row: one alone may have lost the processor to another thread.
             self._learn(batch)
+        elif not slow:
+            self._dear = False
+        self._slow = slow
         if batch.faulty or batch.overdue or (self._timeout is not None and took > self._timeout):
             self._note_errors(batch)
         return True
