@@ -185,7 +185,7 @@ def draw(report: Report, path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="trivial tasks", ylabel="µs a tick")
     axes.set_title("What a tick costs, saturated, on 2 cores")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", fontsize="small")
+    figure.legend(loc="outside right center", fontsize="small")
     figure.savefig(path)
 
 

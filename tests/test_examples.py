@@ -42,12 +42,16 @@ def readme_block(name: str) -> str:
     return match[1]
 
 
-def test_the_first_example_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
-    file = tmp_path / "first.py"
-    file.write_text(readme_block("first"))
+def run_readme_block(name: str, folder: Path) -> list[str]:
+    file = folder / "example.py"
+    file.write_text(readme_block(name))
     done = python(file)
     assert done.stderr == ""
-    lines = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_the_first_example_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
+    lines = run_readme_block("first", tmp_path)
     assert len(lines) == 5
     ends = [int(line.split("end=")[1].split(")")[0]) for line in lines]
     assert ends == list(range(ends[0], ends[0] + 500, 100))
@@ -58,11 +62,7 @@ def test_the_first_example_of_the_readme_runs_as_printed(tmp_path: Path) -> None
 
 
 def test_the_pipeline_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
-    file = tmp_path / "pipeline.py"
-    file.write_text(readme_block("pipeline"))
-    done = python(file)
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
+    lines = run_readme_block("pipeline", tmp_path)
     assert len(lines) == 5
     assert all(re.fullmatch(r"DataSet \[\d+, \d+\) of 1 results", line) for line in lines)
 

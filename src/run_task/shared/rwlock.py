@@ -60,15 +60,14 @@ class _Lock(Generic[T]):
             self.writing = self.contended = not self.readers
             return self.writing
 
-    def leave_read(self) -> None:
-        self.readers.pop()
-        if self.contended:
-            with self.mutex:
-                self._grant()
-
-    def leave_write(self) -> None:
+    def leave(self, *, exclusive: bool) -> None:
+        if not exclusive:
+            self.readers.pop()
+            if not self.contended:
+                return
         with self.mutex:
-            self.writing = False
+            if exclusive:
+                self.writing = False
             self._grant()
 
     def enter(self, timeout: float | None, *, exclusive: bool) -> None:
@@ -109,12 +108,8 @@ class _Lock(Generic[T]):
 
     def _abandon(self, request: _Request) -> None:
         """The wait was broken off: keep neither the place in the queue nor the lock."""
-        if self._withdraw(request):
-            return
-        if request.exclusive:
-            self.leave_write()
-        else:
-            self.leave_read()
+        if not self._withdraw(request):
+            self.leave(exclusive=request.exclusive)
 
     def _withdraw(self, request: _Request) -> bool:
         """Leave the queue; False if the lock has been granted."""
@@ -153,21 +148,22 @@ class _Lock(Generic[T]):
         return f"{readers}, and a writer waits for them" if self.queue else readers
 
 
-class ReadAccess(Generic[T]):
-    """A ``with`` or ``async with`` block that reads; see :meth:`RwLock.read`."""
+class RwAccess(Generic[T]):
+    """The ``with`` or ``async with`` block of :meth:`RwLock.read` or :meth:`RwLock.write`."""
 
-    __slots__ = ("_lock", "timeout")
+    __slots__ = ("_exclusive", "_lock", "timeout")
 
-    def __init__(self, lock: _Lock[T], timeout: float | None) -> None:
+    def __init__(self, lock: _Lock[T], timeout: float | None, *, exclusive: bool) -> None:
         self._lock = lock
+        self._exclusive = exclusive
         self.timeout: float | None = timeout
 
     def __enter__(self) -> T:
         lock = self._lock
-        lock.readers.append(None)  # as in try_read, which a call would make dearer by half
-        if lock.contended:
-            lock.readers.pop()
-            lock.enter(self.timeout, exclusive=False)
+        if not (lock.try_write() if self._exclusive else lock.try_read()):
+            lock.enter(self.timeout, exclusive=self._exclusive)
+        if self._exclusive:
+            lock.sign()
         return lock.value
 
     def __exit__(
@@ -177,12 +173,14 @@ class ReadAccess(Generic[T]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        self._lock.leave_read()
+        self._lock.leave(exclusive=self._exclusive)
 
     async def __aenter__(self) -> T:
         lock = self._lock
-        if not lock.try_read():
-            await lock.enter_async(self.timeout, exclusive=False)
+        if not (lock.try_write() if self._exclusive else lock.try_read()):
+            await lock.enter_async(self.timeout, exclusive=self._exclusive)
+        if self._exclusive:
+            lock.sign()
         return lock.value
 
     async def __aexit__(
@@ -192,49 +190,7 @@ class ReadAccess(Generic[T]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        self._lock.leave_read()
-
-
-class WriteAccess(Generic[T]):
-    """A ``with`` or ``async with`` block that writes; see :meth:`RwLock.write`."""
-
-    __slots__ = ("_lock", "timeout")
-
-    def __init__(self, lock: _Lock[T], timeout: float | None) -> None:
-        self._lock = lock
-        self.timeout: float | None = timeout
-
-    def __enter__(self) -> T:
-        lock = self._lock
-        if not lock.try_write():
-            lock.enter(self.timeout, exclusive=True)
-        lock.sign()
-        return lock.value
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self._lock.leave_write()
-
-    async def __aenter__(self) -> T:
-        lock = self._lock
-        if not lock.try_write():
-            await lock.enter_async(self.timeout, exclusive=True)
-        lock.sign()
-        return lock.value
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self._lock.leave_write()
+        self._lock.leave(exclusive=self._exclusive)
 
 
 class RwLock(Generic[T]):
@@ -259,9 +215,9 @@ class RwLock(Generic[T]):
 
     def __init__(self, value: T) -> None:
         self._lock = _Lock(value)
-        self._read_access = ReadAccess(self._lock, None)
+        self._read_access = RwAccess(self._lock, None, exclusive=False)
 
-    def read(self, timeout: float | None = None) -> ReadAccess[T]:
+    def read(self, timeout: float | None = None) -> RwAccess[T]:
         """Hold the value together with other readers, for as long as the block lasts.
 
         :param timeout: how many seconds to wait for writers; None: for ever
@@ -270,16 +226,16 @@ class RwLock(Generic[T]):
         access = self._read_access
         if access.timeout != timeout:
             # It has no state of its own: one serves all who read with the same timeout.
-            access = self._read_access = ReadAccess(self._lock, timeout)
+            access = self._read_access = RwAccess(self._lock, timeout, exclusive=False)
         return access
 
-    def write(self, timeout: float | None = None) -> WriteAccess[T]:
+    def write(self, timeout: float | None = None) -> RwAccess[T]:
         """Hold the value alone, for as long as the block lasts.
 
         :param timeout: how many seconds to wait for readers and other writers; None: for ever
         :raises LockTimeout: on entering the block
         """
-        return WriteAccess(self._lock, timeout)
+        return RwAccess(self._lock, timeout, exclusive=True)
 
     def replace(self, new: T, timeout: float | None = None) -> T:
         """Put a new value in the place of the old.
