@@ -49,7 +49,7 @@ class Results:
         self.ends: array[float] = ends
         self.begun: float = begun
         # When a task began that did not begin as the one before it ended.
-        self.starts: Mapping[int, float] | None = None
+        self.starts: dict[int, float] | None = None
         self.errors: Mapping[str, TaskError] = NO_ERRORS
         self.took: float = 0.0  # seconds, from the first task's start to the last one's end
 

@@ -5,9 +5,6 @@ cheap ones cost less than waking somebody to run them. Helpers take their share 
 tasks were dear before, or that goes on for longer than expected. The watch looks after the
 leader: when a task outlives its timeout in the leader's hands, the watch gives the lead to a new
 thread, and the old one goes when the task lets it.
-
-Nothing is handed over a task. A tick's tasks stand in one iterator that every thread takes its
-next task from, which is atomic, and each notes what came of it at the task's own position.
 """
 
 from __future__ import annotations
@@ -15,12 +12,12 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 from run_task.alarm import Alarm
-from run_task.dataset import NO_ERRORS, Results
 from run_task.errors import TaskError, TaskTimeout
+from run_task.executors.batch import Batch, Hand, Raised, Run, clock
 from run_task.executors.protocol import Crew, Tick, Ticks, failed
 from run_task.interval import Window
 from run_task.task import Runnable
@@ -34,120 +31,6 @@ times what it costs to wake them."""
 
 DEAR: Final = 0.0005
 """From how many seconds on a tick's tasks are looked at one by one, to see what helpers save."""
-
-_Run: TypeAlias = Callable[[Any, int, int], Any]
-
-_clock = time.perf_counter
-
-
-class _Raised:
-    """Stands in the place of a result when the task raised."""
-
-    __slots__ = ("exception",)
-
-    def __init__(self, exception: BaseException) -> None:
-        self.exception = exception
-
-
-class _Hand:
-    """A helper, or a leader in a helper's place, and the task that it has in hand."""
-
-    __slots__ = ("alarm", "batch", "position", "written_off")
-
-    def __init__(self) -> None:
-        self.alarm = Alarm()
-        self.batch: _Batch | None = None
-        self.position = -1
-        self.written_off = False
-
-
-class _Batch(Results):
-    """One tick in work."""
-
-    __slots__ = ("claims", "faulty", "helm", "overdue", "progress", "since", "view", "window")
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        order: Sequence[int],
-        claims: Iterator[tuple[int, _Run]],
-        no_ends: array[float],
-        tick: Tick,
-        lead: _Hand,
-    ) -> None:
-        # What Results.__init__ does, and not by a call: that would be a tenth of a cheap tick.
-        self.names = names
-        self.order = order
-        self.values = [None] * len(names)
-        self.ends = no_ends[:]
-        self.starts = None
-        self.errors = NO_ERRORS
-        self.claims = claims
-        self.view, self.window = tick
-        self.helm = [lead]  # who has the lead takes it out to finish: only one can
-        self.faulty = False  # whether a task raised
-        self.overdue: dict[int, str] | None = None  # position: why nothing is waited for any more
-        # Set once helpers may take tasks: when they began, and a bell for when they are through.
-        self.since: dict[int, float] | None = None
-        self.progress: Alarm | None = None
-        self.begun = _clock()
-
-    def work(self) -> float:
-        """Run tasks until none is left to take. Returns the time."""
-        view = self.view
-        begin, until = self.window
-        values = self.values
-        ends = self.ends
-        clock = _clock
-        now = self.begun
-        for position, run in self.claims:
-            try:
-                values[position] = run(view, begin, until)
-            except BaseException as raised:
-                values[position] = _Raised(raised)
-                self.faulty = True
-            ends[position] = now = clock()
-        return now
-
-    def work_beside(self, hand: _Hand) -> None:
-        """Run tasks until none is left to take, beside the leader, who began as the tick did."""
-        view, values, ends, since = self.view, self.values, self.ends, self.since
-        assert since is not None
-        hand.batch = self
-        for position, run in self.claims:
-            hand.position = position
-            since[position] = _clock()
-            try:
-                values[position] = run(view, *self.window)
-            except BaseException as raised:
-                values[position] = _Raised(raised)
-                self.faulty = True
-            ends[position] = _clock()
-        hand.batch = None
-
-    def share(self) -> None:
-        """Let helpers take tasks from now on."""
-        self.starts = self.since = {}
-        self.progress = Alarm()
-
-    def at_work(self) -> list[tuple[int, float]]:
-        """The tasks that are waited for: position, and since when, in the order of taking.
-
-        One that the leader has, or is yet to take, counts from the end of the last one it had.
-        """
-        since: dict[int, float] = self.since or {}
-        overdue = self.overdue or {}
-        latest = self.begun
-        found: list[tuple[int, float]] = []
-        for position in self.order:
-            end = self.ends[position]
-            if position in overdue:
-                continue
-            if not end:
-                found.append((position, since.get(position, latest)))
-            elif position not in since:
-                latest = end
-        return found
 
 
 class ThreadsExecutor:
@@ -180,13 +63,13 @@ class _ThreadsCrew:
         workers: int,
     ) -> None:
         self._names = tuple(task.name for task in tasks)
-        self._runs: Sequence[tuple[int, _Run]] = [(i, task.run) for i, task in enumerate(tasks)]
+        self._runs: Sequence[tuple[int, Run]] = [(i, task.run) for i, task in enumerate(tasks)]
         self._name = name
         self._timeout = task_timeout
         self._patience = task_timeout  # how long to wait for a task: not at all, once abandoned
         self._workers = workers
         self._ticks: Ticks | None = None
-        self._batch: _Batch | None = None
+        self._batch: Batch | None = None
         # Tasks that timed out and have not come back: where the end will be noted, and the window.
         self._hung: dict[int, tuple[array[float], Window]] = {}
         # What earlier ticks told: the order to take the tasks in, and whether to call for help.
@@ -199,7 +82,7 @@ class _ThreadsCrew:
         self._asleep = task_timeout is not None or (len(tasks) > 1 and workers > 1)
         self._watch_alarm = Alarm()
         self._watch_thread: threading.Thread | None = None
-        self._helpers: list[_Hand] = []
+        self._helpers: list[Hand] = []
         self._threads: list[threading.Thread] = []
         self._mutex = threading.Lock()  # for the list of threads
         self._closed = False
@@ -212,10 +95,10 @@ class _ThreadsCrew:
             self._threads.append(threading.current_thread())
         tick = next(ticks, None)
         if tick is not None:
-            hand = _Hand()
+            hand = Hand()
             self._lead(self._begin(tick, hand), hand)
 
-    def _lead(self, batch: _Batch, hand: _Hand) -> None:
+    def _lead(self, batch: Batch, hand: Hand) -> None:
         assert self._ticks is not None
         send = self._ticks.send
         while self._finish(batch, hand, batch.work()):
@@ -225,14 +108,14 @@ class _ThreadsCrew:
                 return
             batch = self._begin(tick, hand)
 
-    def _take_over(self, batch: _Batch, hand: _Hand) -> None:
+    def _take_over(self, batch: Batch, hand: Hand) -> None:
         """Lead on in the place of a leader that a task hangs in."""
         batch.work_beside(hand)
         self._lead(batch, hand)
 
-    def _begin(self, tick: Tick, hand: _Hand) -> _Batch:
+    def _begin(self, tick: Tick, hand: Hand) -> Batch:
         claims = iter(self._sorted if not self._hung else self._without_hung())
-        self._batch = batch = _Batch(self._names, self._order, claims, self._no_ends, tick, hand)
+        self._batch = batch = Batch(self._names, self._order, claims, self._no_ends, tick, hand)
         if self._hung:
             batch.overdue = {
                 position: f"it is still running from the window [{start}, {end})"
@@ -244,11 +127,11 @@ class _ThreadsCrew:
             self._call_helpers(batch)
         return batch
 
-    def _without_hung(self) -> Sequence[tuple[int, _Run]]:
+    def _without_hung(self) -> Sequence[tuple[int, Run]]:
         self._hung = {i: hung for i, hung in self._hung.items() if not hung[0][i]}
         return [run for run in self._sorted if run[0] not in self._hung]
 
-    def _finish(self, batch: _Batch, hand: _Hand, ended: float) -> bool:
+    def _finish(self, batch: Batch, hand: Hand, ended: float) -> bool:
         """Complete the batch; False if it is another's by now, as is the lead."""
         try:
             batch.helm.remove(hand)
@@ -256,12 +139,12 @@ class _ThreadsCrew:
             if batch.progress is not None:
                 batch.progress.ring()
             return False
-        if batch.since is not None:
+        if batch.starts is not None:
             ended = self._wait_for_helpers(batch)
         self._batch = None
         batch.view = None  # whoever keeps the results does not keep the data
         batch.took = took = ended - batch.begun
-        slow = took > DEAR or batch.since is not None
+        slow = took > DEAR or batch.starts is not None
         if slow and self._slow:
             # The second in a row: one alone may have lost the processor to another thread.
             self._learn(batch)
@@ -272,10 +155,10 @@ class _ThreadsCrew:
             self._note_errors(batch)
         return True
 
-    def _wait_for_helpers(self, batch: _Batch) -> float:
+    def _wait_for_helpers(self, batch: Batch) -> float:
         """Wait until every task is back or overdue. All are taken: the leader found none left."""
         while True:
-            now = _clock()
+            now = clock()
             waiting = batch.at_work()
             if not waiting:
                 return now
@@ -290,7 +173,7 @@ class _ThreadsCrew:
             assert batch.progress is not None
             batch.progress.wait(remaining)
 
-    def _note_errors(self, batch: _Batch) -> None:
+    def _note_errors(self, batch: Batch) -> None:
         # A task that hangs may yet write to the lists it was given: the results do not change.
         batch.ends = batch.ends[:]
         batch.values = list(batch.values)
@@ -305,11 +188,11 @@ class _ThreadsCrew:
             elif timeout is not None and (took := seconds.get(position, 0.0)) > timeout:
                 reason = f"it ran for {took:.3g} s, task_timeout is {timeout:g} s"
                 errors[name] = TaskTimeout(name, batch.window, reason)
-            elif type(value) is _Raised:
+            elif type(value) is Raised:
                 errors[name] = failed(name, batch.window, value.exception)
         batch.errors = errors
 
-    def _learn(self, batch: _Batch) -> None:
+    def _learn(self, batch: Batch) -> None:
         """See from a tick that took long what helpers would save, and which tasks to begin with."""
         costs = batch.seconds()
         alone = sum(costs.values())
@@ -321,16 +204,16 @@ class _ThreadsCrew:
 
     # Helpers
 
-    def _call_helpers(self, batch: _Batch) -> None:
+    def _call_helpers(self, batch: Batch) -> None:
         batch.share()
         while len(self._helpers) < self._workers - 1:
-            hand = _Hand()
+            hand = Hand()
             self._helpers.append(hand)
             self._start_thread(f"helper {len(self._helpers)}", self._help, hand)
         for hand in tuple(self._helpers):
             hand.alarm.ring()
 
-    def _help(self, hand: _Hand) -> None:
+    def _help(self, hand: Hand) -> None:
         while not hand.written_off:
             hand.alarm.wait()
             if self._closed:
@@ -341,7 +224,7 @@ class _ThreadsCrew:
             batch.work_beside(hand)
             batch.progress.ring()
 
-    def _write_off(self, batch: _Batch, position: int) -> None:
+    def _write_off(self, batch: Batch, position: int) -> None:
         """Wait no longer for a task, nor for the thread that is in it."""
         if self._patience == self._timeout:
             reason = f"it did not return within task_timeout={self._timeout:g} s"
@@ -380,11 +263,11 @@ class _ThreadsCrew:
             self._asleep = False
             pause = self._look_after(batch)
 
-    def _look_after(self, batch: _Batch) -> float:
+    def _look_after(self, batch: Batch) -> float:
         """Do what the batch needs. Returns when to look again, in seconds."""
-        now = _clock()
+        now = clock()
         age = now - batch.begun
-        if age >= PATIENCE and batch.since is None and self._workers > 1:
+        if age >= PATIENCE and batch.starts is None and self._workers > 1:
             self._call_helpers(batch)
         patience = self._patience
         if patience is None:
@@ -396,8 +279,8 @@ class _ThreadsCrew:
         taken = batch.at_work()
         if lead.batch is batch:
             taken = [task for task in taken if task[0] == lead.position]
-        elif batch.since is not None:
-            taken = [task for task in taken if task[0] not in batch.since]
+        elif batch.starts is not None:
+            taken = [task for task in taken if task[0] not in batch.starts]
         if not taken:
             return min(PATIENCE, patience)
         # Tasks are taken in order: the first that is not a helper's is the one in its hands.
@@ -408,15 +291,15 @@ class _ThreadsCrew:
             return PATIENCE
         return min(remaining, max(PATIENCE, age))
 
-    def _depose(self, batch: _Batch, lead: _Hand, position: int) -> None:
-        if batch.since is None:
+    def _depose(self, batch: Batch, lead: Hand, position: int) -> None:
+        if batch.starts is None:
             batch.share()  # what the new leader runs is not in line with what the old one ran
         try:
             batch.helm.remove(lead)
         except ValueError:
             return  # it came back in this very moment
         self._write_off(batch, position)
-        hand = _Hand()
+        hand = Hand()
         batch.helm.append(hand)
         self._start_thread("leader", self._take_over, batch, hand)
 
