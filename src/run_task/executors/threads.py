@@ -84,7 +84,7 @@ class _ThreadsCrew:
         self._watch_thread: threading.Thread | None = None
         self._helpers: list[Hand] = []
         self._threads: list[threading.Thread] = []
-        self._mutex = threading.Lock()  # for the list of threads
+        self._mutex = threading.RLock()  # for the list of threads, and for starting one
         self._closed = False
 
     # The lead
@@ -205,13 +205,15 @@ class _ThreadsCrew:
     # Helpers
 
     def _call_helpers(self, batch: Batch) -> None:
-        batch.share()
-        while len(self._helpers) < self._workers - 1:
-            hand = Hand()
-            self._helpers.append(hand)
-            self._start_thread(f"helper {len(self._helpers)}", self._help, hand)
-        for hand in tuple(self._helpers):
-            hand.alarm.ring()
+        with self._mutex:  # the leader and the watch may both find that it is time
+            if batch.progress is None:
+                batch.share()
+            while len(self._helpers) < self._workers - 1:
+                hand = Hand()
+                self._helpers.append(hand)
+                self._start_thread(f"helper {len(self._helpers)}", self._help, hand)
+            for hand in self._helpers:
+                hand.alarm.ring()
 
     def _help(self, hand: Hand) -> None:
         while not hand.written_off:
@@ -241,10 +243,10 @@ class _ThreadsCrew:
 
     def _wake_watch(self) -> None:
         self._asleep = False
-        if self._watch_thread is None:
-            self._watch_thread = self._start_thread("watch", self._watch)
-        else:
-            self._watch_alarm.ring()
+        with self._mutex:  # the leader may wake it, and who shuts the runner down
+            if self._watch_thread is None:
+                self._watch_thread = self._start_thread("watch", self._watch)
+        self._watch_alarm.ring()
 
     def _watch(self) -> None:
         """Look after the tick in hand every few milliseconds, and sleep when there are none."""
@@ -292,12 +294,13 @@ class _ThreadsCrew:
         return min(remaining, max(PATIENCE, age))
 
     def _depose(self, batch: Batch, lead: Hand, position: int) -> None:
-        if batch.starts is None:
-            batch.share()  # what the new leader runs is not in line with what the old one ran
         try:
             batch.helm.remove(lead)
         except ValueError:
             return  # it came back in this very moment
+        with self._mutex:
+            if batch.progress is None:
+                batch.share()  # the new leader works beside the old one, should that come back
         self._write_off(batch, position)
         hand = Hand()
         batch.helm.append(hand)
@@ -319,7 +322,7 @@ class _ThreadsCrew:
         return thread
 
     def running(self) -> Sequence[str]:
-        positions = {i for i, (ends, _) in self._hung.items() if not ends[i]}
+        positions = {i for i, (ends, _) in tuple(self._hung.items()) if not ends[i]}
         batch = self._batch
         if batch is not None:
             positions.update(position for position, _ in batch.at_work())
