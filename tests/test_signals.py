@@ -39,7 +39,9 @@ def consume():
             say("ready")
     assert ends == list(range(ends[0], ends[-1] + 5, 5)), ends
     say("received all")
+    received.set()
 
+received = threading.Event()  # a join() that Ctrl-C interrupts takes the thread for ended
 consumer = threading.Thread(target=consume)
 consumer.start()
 try:
@@ -54,7 +56,7 @@ say(runner.stats.missed, "missed", threading.active_count(), "threads")
 RUNS = {
     "run_sync": "runner.run_sync()",
     "asyncio": "asyncio.run(runner.run())",
-    "with": "with runner: consumer.join()",
+    "with": "with runner: received.wait()",
 }
 
 

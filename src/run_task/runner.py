@@ -242,12 +242,18 @@ class Runner(Generic[I, O]):
         self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
         if self._stopping:
             ticker.stop()  # shut down before it began
-        threading.Thread(
+        thread = threading.Thread(
             target=self._crew.drive,
             args=(self._engine(ticker),),
             name=f"run-task {self.name}",
             daemon=True,  # a task that hangs must not keep the process from ending
-        ).start()
+        )
+        try:
+            thread.start()
+        except BaseException:  # Ctrl-C: there is no block yet whose end would shut it down
+            self.shutdown()
+            self._exit.close()
+            raise
 
     def _ring(self) -> None:
         for bell in tuple(self._bells):
