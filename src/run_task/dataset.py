@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from struct import Struct
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
 
@@ -19,66 +19,21 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 NO_ERRORS: Final[Mapping[str, TaskError]] = _NOTHING
 
 
-class Results:
-    """What came of a tick, noted by the tasks' positions, and put into mappings on demand.
+class Roster:
+    """The tasks of a runner, in order: what all its DataSets have in common.
 
-    A tick makes one of these, and most are never looked at in full: to note a result must cost
-    next to nothing, to look it up may cost a little.
-
-    :param names: the tasks, in order
-    :param order: their positions, in the order in which they were begun
-    :param values: what each returned, by position
-    :param ends: when each ended, in seconds by any one clock; 0 if it did not
-    :param begun: when the first of them began
+    :param names: the tasks' names
     """
 
-    __slots__ = ("begun", "ends", "errors", "names", "order", "starts", "took", "values")
+    __slots__ = ("names", "pack", "unpack")
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        order: Iterable[int],
-        values: list[Any],
-        ends: array[float],
-        begun: float,
-    ) -> None:
-        self.names: Sequence[str] = names
-        self.order: Iterable[int] = order
-        self.values: list[Any] = values
-        # A list would keep a float object for each: four times the memory, and work for the GC.
-        self.ends: array[float] = ends
-        self.begun: float = begun
-        # When a task began that did not begin as the one before it ended.
-        self.starts: dict[int, float] | None = None
-        self.errors: Mapping[str, TaskError] = NO_ERRORS
-        self.took: float = 0.0  # seconds, from the first task's start to the last one's end
-
-    def to_dict(self) -> dict[str, Any]:
-        """The results by name, without those of tasks that have an error."""
-        results = dict(zip(self.names, self.values))
-        for name in self.errors:
-            results.pop(name, None)
-        return results
-
-    def seconds(self) -> dict[int, float]:
-        """How long each task ran that came to an end, by position."""
-        starts = self.starts or {}
-        seconds: dict[int, float] = {}
-        before = self.begun
-        for position in self.order:
-            end = self.ends[position]
-            if not end:
-                continue
-            start = starts.get(position)
-            if start is None:
-                start, before = before, end
-            seconds[position] = end - start
-        return seconds
-
-    def durations(self) -> dict[str, float]:
-        """How long each task ran that came to an end, by name."""
-        seconds = self.seconds()
-        return {name: seconds[i] for i, name in enumerate(self.names) if i in seconds}
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names: Sequence[str] = tuple(names)
+        floats = Struct(f"{len(self.names)}d")
+        # Times by position, eight bytes each: a list would keep a float object for each, four
+        # times the memory, and an array takes three times as long to fill.
+        self.pack: Callable[..., bytes] = floats.pack
+        self.unpack: Callable[[bytes], tuple[float, ...]] = floats.unpack
 
 
 class DataSet(Mapping[str, O_co]):
@@ -93,15 +48,36 @@ class DataSet(Mapping[str, O_co]):
     :param errors: why a task has no result, by task name
     :param durations: how long each task ran, in seconds, by task name
     :param lateness: how long after the window's end (and grace) the tick began, in seconds
+    :param took: how long the tasks took together, in seconds; by default the sum of the durations
     """
 
-    __slots__ = ("_durations", "_errors", "_lateness", "_results", "_values", "_window")
+    __slots__ = (
+        "_begun",
+        "_durations",
+        "_ends",
+        "_errors",
+        "_late_ns",
+        "_results",
+        "_roster",
+        "_values",
+        "_window",
+        "took",
+    )
 
+    took: float
+    """How long the tasks took together, in seconds, from the first one's start to the last one's
+    end."""
+
+    # A tick notes by position, and most of it is never looked at: it is put into mappings on
+    # demand.
+    _roster: Roster
+    _results: Sequence[Any]
+    _begun: float
+    _ends: bytes
+    _values: dict[str, O_co] | None
     _durations: Mapping[str, float] | None
     _errors: Mapping[str, TaskError]
-    _lateness: float
-    _results: Results | None
-    _values: dict[str, O_co] | None
+    _late_ns: int
     _window: Window
 
     def __init__(
@@ -111,30 +87,53 @@ class DataSet(Mapping[str, O_co]):
         errors: Mapping[str, TaskError] = _NOTHING,
         durations: Mapping[str, float] = _NOTHING,
         lateness: float = 0.0,
+        took: float | None = None,
     ) -> None:
         self._window = window
         self._values = dict(values)
         self._errors = errors
         self._durations = durations
-        self._lateness = lateness
-        self._results = None
+        self._late_ns = round(lateness * 1e9)
+        self.took = sum(durations.values()) if took is None else took
 
     @classmethod
-    def of(cls, window: Window, results: Results, lateness: float) -> DataSet[Any]:
-        """The DataSet of what came of a tick."""
+    def of(
+        cls,
+        window: Window,
+        late_ns: int,
+        roster: Roster,
+        results: Sequence[Any],
+        begun: float,
+        ends: bytes,
+        took: float,
+    ) -> DataSet[Any]:
+        """The DataSet of a tick whose tasks were run one after another, and gave no error.
+
+        :param window: the window
+        :param late_ns: how late the tick was, in nanoseconds
+        :param roster: its tasks
+        :param results: what each returned, by position
+        :param begun: when the first began, in seconds by any one clock
+        :param ends: when each ended, packed by the roster
+        :param took: how long it all took, in seconds
+        """
         self: DataSet[Any] = cls.__new__(cls)
         self._window = window
-        self._values = self._durations = None
-        self._errors = results.errors
-        self._lateness = lateness
+        self._late_ns = late_ns
+        self._roster = roster
         self._results = results
+        self._begun = begun
+        self._ends = ends
+        self.took = took
+        self._values = self._durations = None
+        self._errors = NO_ERRORS
         return self
 
     def _mapping(self) -> dict[str, O_co]:
-        if self._values is None:
-            assert self._results is not None
-            self._values = self._results.to_dict()
-        return self._values
+        values = self._values
+        if values is None:
+            values = self._values = dict(zip(self._roster.names, self._results))
+        return values
 
     @property
     def window(self) -> Window:
@@ -154,15 +153,19 @@ class DataSet(Mapping[str, O_co]):
     @property
     def durations(self) -> Mapping[str, float]:
         """How long each task that ran took, in seconds, by task name."""
-        if self._durations is None:
-            assert self._results is not None
-            self._durations = self._results.durations()
-        return self._durations
+        durations = self._durations
+        if durations is None:
+            ends = self._roster.unpack(self._ends)
+            starts = (self._begun, *ends)  # each began as the one before it ended
+            durations = self._durations = {
+                name: end - start for name, start, end in zip(self._roster.names, starts, ends)
+            }
+        return durations
 
     @property
     def lateness(self) -> float:
         """How long after the window's end (and grace) the tick began, in seconds."""
-        return self._lateness
+        return self._late_ns / 1e9
 
     @overload
     def __getitem__(self, key: str, /) -> O_co: ...
@@ -223,6 +226,11 @@ class DataSet(Mapping[str, O_co]):
     def to_dict(self) -> dict[str, O_co]:
         """The results as a new dict."""
         return dict(self._mapping())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        errors = dict(self._errors)
+        timing = self.durations, self.lateness, self.took
+        return DataSet, (self._window, self._mapping(), errors, *timing)
 
     def __str__(self) -> str:
         start, end = self._window

@@ -6,16 +6,16 @@ import contextlib
 import logging
 import threading
 import time
-from array import array
 from collections import deque
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from run_task.alarm import Alarm, AsyncAlarm, Bell
 from run_task.clock import Clock, SystemClock
 from run_task.config import OnError
 from run_task.context import Context
-from run_task.dataset import DataSet, Results
+from run_task.dataset import DataSet
 from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTimeout, TaskError
 from run_task.executors import Ticks
 from run_task.interval import Window
@@ -67,7 +67,7 @@ class Runner(Generic[I, O]):
         self._window: Window | None = None  # in hand
         self._ticks = 0
         self._lost = 0
-        self._lateness: deque[float] = deque(maxlen=RECENT)
+        self._late_ns: deque[int] = deque(maxlen=RECENT)
         self._duration: deque[float] = deque(maxlen=RECENT)
 
     @property
@@ -83,7 +83,7 @@ class Runner(Generic[I, O]):
             ticks=self._ticks,
             missed=self._lost + (ticker.skipped if ticker is not None else 0),
             dropped=self._context.sender.dropped,
-            lateness=Percentiles.of(self._lateness),
+            lateness=Percentiles.of(self._late_ns, 1e-9),
             duration=Percentiles.of(self._duration),
         )
 
@@ -94,26 +94,25 @@ class Runner(Generic[I, O]):
         data = self._context.data
         timeout = self._config.lock_timeout
         send = self._context.sender.send
-        note_lateness = self._lateness.append
+        note_lateness = self._late_ns.append
         note_duration = self._duration.append
         failure: BaseException | None = None
         try:
             while (window := ticker.next()) is not None:
                 self._window = window
-                lateness = ticker.late_ns / 1e9
+                late_ns = ticker.late_ns
                 try:
                     with data.read(timeout) as view:
-                        results = yield view, window
+                        dataset = yield view, window, late_ns
                 except LockTimeout as error:
-                    results = self._without_view(window, error)
-                dataset: DataSet[O] = DataSet.of(window, results, lateness)
+                    dataset = self._without_view(window, late_ns, error)
                 send(dataset)
                 self._window = None
                 self._ticks += 1
-                note_lateness(lateness)
-                note_duration(results.took)
-                if results.errors:
-                    self._note(results)
+                note_lateness(late_ns)
+                note_duration(dataset.took)
+                if dataset.errors:
+                    self._note(dataset.errors)
         except GeneratorExit:
             raise  # the interpreter is going down
         except ChannelClosed as error:
@@ -129,21 +128,18 @@ class Runner(Generic[I, O]):
             failure = ShutdownTimeout(self.name, self._config.shutdown_timeout, hung)
         self._end(failure)
 
-    def _without_view(self, window: Window, cause: LockTimeout) -> Results:
+    def _without_view(self, window: Window, late_ns: int, cause: LockTimeout) -> DataSet[Any]:
         """What comes of a tick without data: an error for every task."""
-        names = [task.name for task in self._context.tasks]
-        results = Results(names, (), [], array("d"), 0.0)
-        errors = {name: TaskError(name, window) for name in names}
+        errors = {task.name: TaskError(task.name, window) for task in self._context.tasks}
         for error in errors.values():
             error.__cause__ = cause
-        results.errors = errors
-        return results
+        return DataSet(window, errors=errors, lateness=late_ns / 1e9)
 
-    def _note(self, results: Results) -> None:
-        for error in results.errors.values():
+    def _note(self, errors: Mapping[str, TaskError]) -> None:
+        for error in errors.values():
             _logger.warning("%s: %s", self.name, error)
         if self._config.on_error is OnError.RAISE:
-            raise next(iter(results.errors.values()))
+            raise next(iter(errors.values()))
 
     def _end(self, failure: BaseException | None) -> None:
         with self._mutex:

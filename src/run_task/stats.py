@@ -22,12 +22,16 @@ class Percentiles:
     max: float = 0.0
 
     @classmethod
-    def of(cls, seconds: deque[float]) -> Percentiles:
-        """Percentiles of what has been measured, by linear interpolation."""
-        values = list(seconds)  # in one step of C, so no tick gets in between
+    def of(cls, measured: deque[float] | deque[int], unit: float = 1.0) -> Percentiles:
+        """Percentiles of what has been measured, by linear interpolation.
+
+        :param measured: times
+        :param unit: how many seconds their unit has
+        """
+        values = list(measured)  # in one step of C, so no tick gets in between
         if not values:
             return cls()
-        return cls(*np.percentile(values, (50, 90, 99, 100)).tolist())
+        return cls(*(np.percentile(values, (50, 90, 99, 100)) * unit).tolist())
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One tick in work, by as many threads as take part.
+"""One tick in work by several threads, or by one that needs looking after.
 
 All take their next task from one iterator, which is atomic, and note what came of it at the
 task's own position: so nothing has to be agreed on, and nothing is handed over a task.
@@ -7,18 +7,20 @@ task's own position: so nothing has to be agreed on, and nothing is handed over 
 from __future__ import annotations
 
 import time
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from run_task.alarm import Alarm
-from run_task.dataset import NO_ERRORS, Results
-from run_task.errors import TaskError
-from run_task.executors.protocol import Tick
+from run_task.dataset import DataSet, Roster
+from run_task.errors import TaskError, TaskTimeout
+from run_task.executors.protocol import Tick, failed
 from run_task.interval import Window
 
 Run: TypeAlias = Callable[[Any, int, int], Any]
 """What a task does."""
+
+Claims: TypeAlias = Iterator[tuple[int, Run]]
+"""Where threads take their next task from: its position, and what it does."""
 
 clock: Callable[[], float] = time.perf_counter
 """In seconds."""
@@ -34,7 +36,7 @@ class Raised:
 
 
 class Hand:
-    """A helper, or a leader in a helper's place, and the task that it has in hand."""
+    """A thread that takes tasks, and the task that it has in hand."""
 
     __slots__ = ("alarm", "batch", "position", "written_off")
 
@@ -45,91 +47,143 @@ class Hand:
         self.written_off: bool = False
 
 
-class Batch(Results):
-    """One tick in work."""
+Helm: TypeAlias = "list[Hand | Batch]"
+"""Whose tick it is. Who has the lead takes their hand out to finish the tick: only one can. Behind
+it stands the batch, once there is one."""
 
-    __slots__ = ("claims", "faulty", "helm", "overdue", "progress", "view", "window")
+Alone: TypeAlias = tuple[Helm, Tick, Claims, list[Any], list[float], float]
+"""A tick in work by its leader alone: all that a :class:`Batch` of it would be made of."""
+
+
+class Batch:
+    """One tick in work.
+
+    :param tick: what there is to do
+    :param helm: whose it is
+    :param claims: the tasks that nobody has taken yet
+    :param order: the positions of all of them, in the order of taking
+    :param values: what each task returned, by position
+    :param ends: when each ended, by position; 0 if it did not
+    :param begun: when the first began
+    """
+
+    __slots__ = (
+        "begun",
+        "claims",
+        "ends",
+        "helm",
+        "order",
+        "overdue",
+        "progress",
+        "starts",
+        "tick",
+        "values",
+    )
 
     def __init__(
         self,
-        names: Sequence[str],
-        order: Sequence[int],
-        claims: Iterator[tuple[int, Run]],
-        no_ends: array[float],
         tick: Tick,
-        lead: Hand,
+        helm: Helm,
+        claims: Claims,
+        order: Sequence[int],
+        values: list[Any],
+        ends: list[float],
+        begun: float,
     ) -> None:
-        # What Results.__init__ does, and not by a call: that would be a tenth of a cheap tick.
-        self.names: Sequence[str] = names
-        self.order: Iterable[int] = order
-        self.values: list[Any] = [None] * len(names)
-        self.ends: array[float] = no_ends[:]
-        self.errors: Mapping[str, TaskError] = NO_ERRORS
-        self.claims: Iterator[tuple[int, Run]] = claims
-        self.view: Any
-        self.window: Window
-        self.view, self.window = tick
-        self.helm: list[Hand] = [lead]  # who has the lead takes it out to finish: only one can
-        self.faulty: bool = False  # whether a task raised
-        self.overdue: dict[int, str] | None = None  # position: why nothing is waited for any more
-        # Set once helpers may take tasks: when these began, and a bell for when all are through.
-        self.starts: dict[int, float] | None = None
-        self.progress: Alarm | None = None
-        self.begun: float = clock()
+        self.tick: Tick = tick
+        self.helm: Helm = helm
+        self.claims: Claims = claims
+        self.order: Sequence[int] = order
+        self.values: list[Any] = values
+        self.ends: list[float] = ends
+        self.begun: float = begun
+        self.starts: dict[int, float] = {}  # of tasks that did not begin as the one before ended
+        self.overdue: dict[int, str] = {}  # position: why nothing is waited for any more
+        self.progress: Alarm = Alarm()  # rung when a thread is through
+        helm.append(self)
 
-    def work(self) -> float:
-        """Run tasks until none is left to take. Returns the time."""
-        view = self.view
-        begin, until = self.window
-        values = self.values
-        ends = self.ends
-        read_clock = clock
-        now = self.begun
-        for position, run in self.claims:
-            try:
-                values[position] = run(view, begin, until)
-            except BaseException as raised:
-                values[position] = Raised(raised)
-                self.faulty = True
-            ends[position] = now = read_clock()
-        return now
+    @classmethod
+    def of(cls, alone: Alone) -> Batch:
+        """Make a batch of a tick that its leader has had alone."""
+        helm, tick, claims, values, ends, begun = alone
+        return cls(tick, helm, claims, range(len(values)), values, ends, begun)
 
-    def work_beside(self, hand: Hand) -> None:
-        """Run tasks until none is left to take, beside the leader, who began as the tick did."""
-        view, values, ends, starts = self.view, self.values, self.ends, self.starts
-        assert starts is not None
+    @property
+    def window(self) -> Window:
+        """The window of its tick."""
+        return self.tick[1]
+
+    def work(self, hand: Hand) -> None:
+        """Run tasks until none is left to take, beside whoever else does."""
+        view, (begin, until), _ = self.tick
+        values, ends, starts = self.values, self.ends, self.starts
         hand.batch = self
         for position, run in self.claims:
             hand.position = position
             starts[position] = clock()
             try:
-                values[position] = run(view, *self.window)
+                values[position] = run(view, begin, until)
             except BaseException as raised:
                 values[position] = Raised(raised)
-                self.faulty = True
             ends[position] = clock()
         hand.batch = None
-
-    def share(self) -> None:
-        """Let helpers take tasks from now on."""
-        self.starts = {}
-        self.progress = Alarm()
+        self.progress.ring()
 
     def at_work(self) -> list[tuple[int, float]]:
         """The tasks that are waited for: position, and since when, in the order of taking.
 
         One that the leader has, or is yet to take, counts from the end of the last one it had.
         """
-        starts = self.starts or {}
-        overdue = self.overdue or {}
         latest = self.begun
         found: list[tuple[int, float]] = []
         for position in self.order:
             end = self.ends[position]
-            if position in overdue:
+            if position in self.overdue:
                 continue
             if not end:
-                found.append((position, starts.get(position, latest)))
-            elif position not in starts:
+                found.append((position, self.starts.get(position, latest)))
+            elif position not in self.starts:
                 latest = end
         return found
+
+    def seconds(self) -> dict[int, float]:
+        """How long each task ran that came to an end, by position."""
+        seconds: dict[int, float] = {}
+        before = self.begun
+        for position in self.order:
+            end = self.ends[position]
+            if not end:
+                continue
+            start = self.starts.get(position)
+            if start is None:
+                start, before = before, end
+            seconds[position] = end - start
+        return seconds
+
+    def dataset(self, roster: Roster, took: float, task_timeout: float) -> DataSet[Any]:
+        """What came of it.
+
+        :param roster: the tasks
+        :param took: how long it took, in seconds
+        :param task_timeout: from how many seconds on a result is too late
+        """
+        seconds = self.seconds()
+        values: dict[str, Any] = {}
+        errors: dict[str, TaskError] = {}
+        for position, name in enumerate(roster.names):
+            # A task that hangs may yet write to the lists it was given: the mappings do not change.
+            value = self.values[position]
+            if position in self.overdue:
+                errors[name] = TaskTimeout(name, self.window, self.overdue[position])
+            elif seconds[position] > task_timeout:
+                reason = (
+                    f"it ran for {seconds[position]:.3g} s, task_timeout is {task_timeout:g} s"
+                )
+                errors[name] = TaskTimeout(name, self.window, reason)
+            elif type(value) is Raised:
+                errors[name] = failed(name, self.window, value.exception)
+            else:
+                values[name] = value
+        durations = {name: seconds[i] for i, name in enumerate(roster.names) if i in seconds}
+        lateness = self.tick[2] / 1e9
+        return DataSet(self.window, values, errors, durations, lateness, took)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from run_task.dataset import Results
+from run_task.dataset import DataSet
 from run_task.errors import TaskError, TaskTimeout
 from run_task.executors.protocol import Crew, Tick, Ticks, failed
 from run_task.task import Runnable
@@ -34,8 +33,7 @@ class InlineExecutor:
 
 class _InlineCrew:
     def __init__(self, tasks: Sequence[Runnable[Any, Any]], task_timeout: float | None) -> None:
-        self._names = tuple(task.name for task in tasks)
-        self._runs = tuple(task.run for task in tasks)
+        self._runs = tuple((task.name, task.run) for task in tasks)
         self._timeout = float("inf") if task_timeout is None else task_timeout
         self._current: str | None = None
 
@@ -47,30 +45,28 @@ class _InlineCrew:
             except StopIteration:
                 return
 
-    def _run(self, tick: Tick) -> Results:
-        view, (begin, until) = tick
-        names = self._names
-        size = len(names)
-        values: list[Any] = [None] * size
-        ends = array("d", bytes(8 * size))
+    def _run(self, tick: Tick) -> DataSet[Any]:
+        view, window, late_ns = tick
+        begin, until = window
+        values: dict[str, Any] = {}
         errors: dict[str, TaskError] = {}
+        durations: dict[str, float] = {}
         begun = start = time.perf_counter()
-        for position, run in enumerate(self._runs):
-            self._current = name = names[position]
+        for name, run in self._runs:
+            self._current = name
             try:
-                values[position] = run(view, begin, until)
+                values[name] = run(view, begin, until)
             except BaseException as raised:
-                errors[name] = failed(name, tick[1], raised)
-            ends[position] = end = time.perf_counter()
-            if end - start > self._timeout:
-                reason = f"it ran for {end - start:.3g} s, task_timeout is {self._timeout:g} s"
-                errors[name] = TaskTimeout(name, tick[1], reason)
+                errors[name] = failed(name, window, raised)
+            end = time.perf_counter()
+            durations[name] = took = end - start
+            if took > self._timeout:
+                reason = f"it ran for {took:.3g} s, task_timeout is {self._timeout:g} s"
+                errors[name] = TaskTimeout(name, window, reason)
+                values.pop(name, None)
             start = end
         self._current = None
-        results = Results(names, range(size), values, ends, begun)
-        results.errors = errors
-        results.took = start - begun
-        return results
+        return DataSet(window, values, errors, durations, late_ns / 1e9, start - begun)
 
     def running(self) -> Sequence[str]:
         current = self._current

@@ -1,6 +1,6 @@
 """What a runner asks of an executor.
 
-The runner's loop is a generator: it yields a tick, is sent back its :class:`Results`,
+The runner's loop is a generator: it yields a tick, is sent back its :class:`~run_task.DataSet`,
 and does everything else in between. Whoever drives the generator is the engine. That is a role and
 not a thread: when a task hangs in the thread that has it, the loop stands at its ``yield``, and
 another thread can go on with it.
@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from run_task.dataset import Results
+from run_task.dataset import DataSet
 from run_task.errors import TaskError
 from run_task.interval import Window
 from run_task.task import Runnable
 
-Tick: TypeAlias = tuple[Any, Window]
-"""What there is to do: every task, over one view of the data and one window."""
+Tick: TypeAlias = tuple[Any, Window, int]
+"""What there is to do: every task, over one view of the data and one window. Last, how many
+nanoseconds late the tick is: for its DataSet to tell."""
 
-Ticks: TypeAlias = Generator[Tick, Results, None]
+Ticks: TypeAlias = Generator[Tick, DataSet[Any], None]
 """A runner's loop. It raises nothing: what goes wrong in it, it deals with itself."""
 
 

@@ -9,16 +9,16 @@ thread, and the old one goes when the task lets it.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from run_task.alarm import Alarm
-from run_task.errors import TaskError, TaskTimeout
-from run_task.executors.batch import Batch, Hand, Raised, Run, clock
-from run_task.executors.protocol import Crew, Tick, Ticks, failed
+from run_task.dataset import DataSet, Roster
+from run_task.executors.batch import Alone, Batch, Hand, Helm, Raised, Run, clock
+from run_task.executors.protocol import Crew, Tick, Ticks
 from run_task.interval import Window
 from run_task.task import Runnable
 
@@ -62,29 +62,33 @@ class _ThreadsCrew:
         task_timeout: float | None,
         workers: int,
     ) -> None:
-        self._names = tuple(task.name for task in tasks)
+        self._roster = Roster(task.name for task in tasks)
         self._runs: Sequence[tuple[int, Run]] = [(i, task.run) for i, task in enumerate(tasks)]
         self._name = name
-        self._timeout = task_timeout
-        self._patience = task_timeout  # how long to wait for a task: not at all, once abandoned
+        self._timeout = math.inf if task_timeout is None else task_timeout
+        self._patience = self._timeout  # how long to wait for a task: not at all, once abandoned
         self._workers = workers
         self._ticks: Ticks | None = None
+        # The tick in hand: as its leader has it alone, and as a batch once there is more to it.
+        self._alone: Alone | None = None
         self._batch: Batch | None = None
         # Tasks that timed out and have not come back: where the end will be noted, and the window.
-        self._hung: dict[int, tuple[array[float], Window]] = {}
-        # What earlier ticks told: the order to take the tasks in, and whether to call for help.
-        self._sorted = self._runs
-        self._order: Sequence[int] = range(len(tasks))
+        self._hung: dict[int, tuple[list[float], Window]] = {}
+        # What earlier ticks told: whether to call for help, and the order to take the tasks in.
         self._dear = False
         self._slow = False  # whether the last tick was
-        self._no_ends = array("d", bytes(8 * len(tasks)))
+        self._order: Sequence[int] = range(len(tasks))
+        self._notable = min(DEAR, self._timeout)
+        # What every tick begins with.
+        self._no_values: list[Any] = [None] * len(tasks)
+        self._no_ends = [0.0] * len(tasks)
         # Whether the watch has to be woken. It has nothing to do for a task on its own.
         self._asleep = task_timeout is not None or (len(tasks) > 1 and workers > 1)
         self._watch_alarm = Alarm()
         self._watch_thread: threading.Thread | None = None
         self._helpers: list[Hand] = []
         self._threads: list[threading.Thread] = []
-        self._mutex = threading.RLock()  # for the list of threads, and for starting one
+        self._mutex = threading.RLock()  # for the batch, the list of threads, and starting one
         self._closed = False
 
     # The lead
@@ -93,121 +97,149 @@ class _ThreadsCrew:
         self._ticks = ticks
         with self._mutex:
             self._threads.append(threading.current_thread())
-        tick = next(ticks, None)
-        if tick is not None:
-            hand = Hand()
-            self._lead(self._begin(tick, hand), hand)
+        self._lead(next(ticks, None), Hand())
 
-    def _lead(self, batch: Batch, hand: Hand) -> None:
+    def _lead(self, tick: Tick | None, hand: Hand) -> None:
+        """Drive the loop on from this tick."""
         assert self._ticks is not None
         send = self._ticks.send
-        while self._finish(batch, hand, batch.work()):
+        while tick is not None:
+            if self._dear or self._hung:
+                dataset = self._run_batch(tick, hand)
+            else:
+                dataset = self._run_alone(tick, hand)
+            if dataset is None:
+                return  # the lead is another's by now
             try:
-                tick = send(batch)
+                tick = send(dataset)
             except StopIteration:
                 return
-            batch = self._begin(tick, hand)
 
     def _take_over(self, batch: Batch, hand: Hand) -> None:
         """Lead on in the place of a leader that a task hangs in."""
-        batch.work_beside(hand)
-        self._lead(batch, hand)
+        assert self._ticks is not None
+        batch.work(hand)
+        dataset = self._finish(batch, hand)
+        if dataset is None:
+            return
+        try:
+            tick = self._ticks.send(dataset)
+        except StopIteration:
+            return
+        self._lead(tick, hand)
 
-    def _begin(self, tick: Tick, hand: Hand) -> Batch:
-        claims = iter(self._sorted if not self._hung else self._without_hung())
-        self._batch = batch = Batch(self._names, self._order, claims, self._no_ends, tick, hand)
-        if self._hung:
-            batch.overdue = {
-                position: f"it is still running from the window [{start}, {end})"
-                for position, (_, (start, end)) in self._hung.items()
-            }
+    def _run_alone(self, tick: Tick, hand: Hand) -> DataSet[Any] | None:
+        """Run a tick that is expected to be cheap; None if the lead was lost meanwhile.
+
+        Every cheap tick pays for what is done here, so a batch is only made once it is needed.
+        """
+        view, window, late_ns = tick
+        begin, until = window
+        values = self._no_values[:]
+        ends = self._no_ends[:]
+        claims = iter(self._runs)
+        helm: Helm = [hand]
+        faulty = False
+        read_clock = clock
+        begun = now = read_clock()
+        self._alone = alone = helm, tick, claims, values, ends, begun
+        if self._asleep:
+            self._wake_watch()
+        for position, run in claims:
+            try:
+                values[position] = run(view, begin, until)
+            except BaseException as raised:
+                values[position] = Raised(raised)
+                faulty = True
+            ends[position] = now = read_clock()
+        try:
+            helm.remove(hand)
+        except ValueError:
+            assert isinstance(helm[0], Batch)  # it was made to take the lead away
+            helm[0].progress.ring()
+            return None
+        took = now - begun
+        if helm or faulty or took > self._notable:
+            batch = helm[0] if helm else Batch.of(alone)
+            assert isinstance(batch, Batch)
+            return self._settle(batch)
+        self._alone = None  # whoever has the DataSet does not keep the data
+        self._slow = False
+        roster = self._roster
+        return DataSet.of(window, late_ns, roster, values, begun, roster.pack(*ends), took)
+
+    def _run_batch(self, tick: Tick, hand: Hand) -> DataSet[Any] | None:
+        """Run a tick with helpers, or around tasks that hang; None if the lead was lost."""
+        self._hung = {i: hung for i, hung in self._hung.items() if not hung[0][i]}
+        order = [i for i in self._order if i not in self._hung]
+        claims = iter([self._runs[i] for i in order])
+        ends = self._no_ends[:]
+        batch = Batch(tick, [hand], claims, order, self._no_values[:], ends, clock())
+        batch.overdue = {
+            position: f"it is still running from the window [{start}, {end})"
+            for position, (_, (start, end)) in self._hung.items()
+        }
+        self._batch = batch
         if self._asleep:
             self._wake_watch()
         if self._dear:
-            self._call_helpers(batch)
-        return batch
+            self._call_helpers()
+        batch.work(hand)
+        return self._finish(batch, hand)
 
-    def _without_hung(self) -> Sequence[tuple[int, Run]]:
-        self._hung = {i: hung for i, hung in self._hung.items() if not hung[0][i]}
-        return [run for run in self._sorted if run[0] not in self._hung]
-
-    def _finish(self, batch: Batch, hand: Hand, ended: float) -> bool:
-        """Complete the batch; False if it is another's by now, as is the lead."""
+    def _finish(self, batch: Batch, hand: Hand) -> DataSet[Any] | None:
+        """Complete the batch; None if it is another's by now, as is the lead."""
         try:
             batch.helm.remove(hand)
         except ValueError:
-            if batch.progress is not None:
-                batch.progress.ring()
-            return False
-        if batch.starts is not None:
-            ended = self._wait_for_helpers(batch)
-        self._batch = None
-        batch.view = None  # whoever keeps the results does not keep the data
-        batch.took = took = ended - batch.begun
-        slow = took > DEAR or batch.starts is not None
-        if slow and self._slow:
-            # The second in a row: one alone may have lost the processor to another thread.
-            self._learn(batch)
-        elif not slow:
+            batch.progress.ring()
+            return None
+        return self._settle(batch)
+
+    def _settle(self, batch: Batch) -> DataSet[Any]:
+        """Wait for who else is at work, see what there is to learn, and put the results together.
+
+        All tasks are taken: the leader found none left.
+        """
+        took = self._wait_for_helpers(batch) - batch.begun
+        with self._mutex:  # the watch may be making it the batch in hand right now
+            self._batch = self._alone = None
+        costs = batch.seconds()
+        slow = sum(costs.values()) > DEAR
+        if not slow:
             self._dear = False
+        elif self._slow:
+            # The second in a row: one alone may have lost the processor to another thread.
+            self._learn(costs)
         self._slow = slow
-        if batch.faulty or batch.overdue or (self._timeout is not None and took > self._timeout):
-            self._note_errors(batch)
-        return True
+        return batch.dataset(self._roster, took, self._timeout)
 
     def _wait_for_helpers(self, batch: Batch) -> float:
-        """Wait until every task is back or overdue. All are taken: the leader found none left."""
-        while True:
+        """Wait until every task is back or overdue. Returns the time."""
+        while waiting := batch.at_work():
             now = clock()
-            waiting = batch.at_work()
-            if not waiting:
-                return now
-            remaining = None
-            if self._patience is not None:
-                remaining = min(since for _, since in waiting) + self._patience - now
-                if remaining <= 0:
-                    for position, since in waiting:
-                        if now - since >= self._patience:
-                            self._write_off(batch, position)
-                    continue
-            assert batch.progress is not None
-            batch.progress.wait(remaining)
+            remaining = min(since for _, since in waiting) + self._patience - now
+            if remaining > 0:
+                batch.progress.wait(remaining)
+                continue
+            for position, since in waiting:
+                if now - since >= self._patience:
+                    self._write_off(batch, position)
+        return clock()
 
-    def _note_errors(self, batch: Batch) -> None:
-        # A task that hangs may yet write to the lists it was given: the results do not change.
-        batch.ends = batch.ends[:]
-        batch.values = list(batch.values)
-        timeout = self._timeout
-        seconds = batch.seconds() if timeout is not None else {}
-        overdue = batch.overdue or {}
-        errors: dict[str, TaskError] = {}
-        for position, name in enumerate(self._names):
-            value = batch.values[position]
-            if position in overdue:
-                errors[name] = TaskTimeout(name, batch.window, overdue[position])
-            elif timeout is not None and (took := seconds.get(position, 0.0)) > timeout:
-                reason = f"it ran for {took:.3g} s, task_timeout is {timeout:g} s"
-                errors[name] = TaskTimeout(name, batch.window, reason)
-            elif type(value) is Raised:
-                errors[name] = failed(name, batch.window, value.exception)
-        batch.errors = errors
-
-    def _learn(self, batch: Batch) -> None:
+    def _learn(self, costs: Mapping[int, float]) -> None:
         """See from a tick that took long what helpers would save, and which tasks to begin with."""
-        costs = batch.seconds()
         alone = sum(costs.values())
         together = max(*costs.values(), alone / self._workers, 0.0)
         self._dear = self._workers > 1 and alone - together > WORTH_HELP
         # The dearest first: begun last, it would run on when all the others are through.
-        self._order = sorted(range(len(self._runs)), key=lambda i: costs.get(i, 0.0), reverse=True)
-        self._sorted = [self._runs[position] for position in self._order]
+        positions = range(len(self._runs))
+        self._order = sorted(positions, key=lambda i: costs.get(i, 0.0), reverse=True)
 
     # Helpers
 
-    def _call_helpers(self, batch: Batch) -> None:
+    def _call_helpers(self) -> None:
         with self._mutex:  # the leader and the watch may both find that it is time
-            if batch.progress is None:
-                batch.share()
             while len(self._helpers) < self._workers - 1:
                 hand = Hand()
                 self._helpers.append(hand)
@@ -221,10 +253,8 @@ class _ThreadsCrew:
             if self._closed:
                 return
             batch = self._batch
-            if batch is None or batch.progress is None:
-                continue  # too late: the leader is through
-            batch.work_beside(hand)
-            batch.progress.ring()
+            if batch is not None:  # else it is too late: the leader is through
+                batch.work(hand)
 
     def _write_off(self, batch: Batch, position: int) -> None:
         """Wait no longer for a task, nor for the thread that is in it."""
@@ -232,7 +262,7 @@ class _ThreadsCrew:
             reason = f"it did not return within task_timeout={self._timeout:g} s"
         else:
             reason = "it was still running when the runner was shut down"
-        batch.overdue = {**(batch.overdue or {}), position: reason}
+        batch.overdue = {**batch.overdue, position: reason}
         self._hung[position] = batch.ends, batch.window
         for hand in tuple(self._helpers):
             if hand.batch is batch and hand.position == position:
@@ -255,39 +285,58 @@ class _ThreadsCrew:
             self._watch_alarm.wait(pause)
             if self._closed:
                 return
-            batch = self._batch
-            if batch is None:
-                # The leader sets the batch and then looks whether the watch sleeps; the watch
+            if self._has_tick():
+                self._asleep = False
+                pause = self._look_after_tick()
+            else:
+                # The leader sets the tick and then looks whether the watch sleeps; the watch
                 # does it the other way round. So one of the two sees the other.
                 self._asleep = True
-                pause = None if self._batch is None else PATIENCE
-                continue
-            self._asleep = False
-            pause = self._look_after(batch)
+                pause = PATIENCE if self._has_tick() else None
+
+    def _has_tick(self) -> bool:
+        return self._alone is not None or self._batch is not None
+
+    def _look_after_tick(self) -> float:
+        """Do what the tick needs. Returns when to look again, in seconds."""
+        batch, alone = self._batch, self._alone
+        if batch is None and alone is not None:
+            remaining = alone[-1] + min(PATIENCE, self._patience) - clock()
+            if remaining > 0:
+                return remaining
+            batch = self._share(alone)
+        return PATIENCE if batch is None else self._look_after(batch)
+
+    def _share(self, alone: Alone) -> Batch | None:
+        """Make a batch of a tick that goes on for longer than expected; None if it is over."""
+        with self._mutex:
+            batch = Batch.of(alone)
+            if batch.helm[0] is batch:
+                return None  # its leader was through before
+            self._batch = batch
+        if self._workers > 1:
+            self._call_helpers()
+        return batch
 
     def _look_after(self, batch: Batch) -> float:
-        """Do what the batch needs. Returns when to look again, in seconds."""
+        """See whether the leader is held up. Returns when to look again, in seconds."""
         now = clock()
         age = now - batch.begun
-        if age >= PATIENCE and batch.starts is None and self._workers > 1:
-            self._call_helpers(batch)
-        patience = self._patience
-        if patience is None:
-            return PATIENCE if age < PATIENCE else min(age, 0.1)
-        try:
-            lead = batch.helm[0]
-        except IndexError:
+        if self._patience == math.inf:
+            return min(max(PATIENCE, age), 0.1)
+        lead = next((hand for hand in tuple(batch.helm) if isinstance(hand, Hand)), None)
+        if lead is None:
             return PATIENCE  # the leader is through with its tasks, and looks after the rest
         taken = batch.at_work()
         if lead.batch is batch:
             taken = [task for task in taken if task[0] == lead.position]
-        elif batch.starts is not None:
+        else:
             taken = [task for task in taken if task[0] not in batch.starts]
         if not taken:
-            return min(PATIENCE, patience)
+            return min(PATIENCE, self._patience)
         # Tasks are taken in order: the first that is not a helper's is the one in its hands.
         position, since = taken[0]
-        remaining = since + patience - now
+        remaining = since + self._patience - now
         if remaining <= 0:
             self._depose(batch, lead, position)
             return PATIENCE
@@ -298,9 +347,6 @@ class _ThreadsCrew:
             batch.helm.remove(lead)
         except ValueError:
             return  # it came back in this very moment
-        with self._mutex:
-            if batch.progress is None:
-                batch.share()  # the new leader works beside the old one, should that come back
         self._write_off(batch, position)
         hand = Hand()
         batch.helm.append(hand)
@@ -323,15 +369,18 @@ class _ThreadsCrew:
 
     def running(self) -> Sequence[str]:
         positions = {i for i, (ends, _) in tuple(self._hung.items()) if not ends[i]}
-        batch = self._batch
+        batch, alone = self._batch, self._alone
         if batch is not None:
             positions.update(position for position, _ in batch.at_work())
-        return [self._names[i] for i in sorted(positions)]
+        elif alone is not None:
+            ends = alone[4]
+            positions.update(i for i, end in enumerate(ends) if not end and (not i or ends[i - 1]))
+        return [self._roster.names[i] for i in sorted(positions)]
 
     def abandon(self) -> None:
         self._patience = 0.0
         batch = self._batch
-        if batch is not None and batch.progress is not None:
+        if batch is not None:
             batch.progress.ring()
         self._wake_watch()
 
