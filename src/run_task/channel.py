@@ -116,9 +116,10 @@ class Sender(Generic[T_contra]):
         :raises TimeoutError: if there was no room in time; the item was not sent
         """
         buffer = self._buffer
+        items = buffer.items
         with buffer.mutex:
-            if sent := buffer.open and len(buffer.items) < buffer.capacity:
-                buffer.items.append(item)
+            if sent := buffer.open and len(items) < buffer.capacity:
+                items.append(item)
             else:
                 sent = self._offer(item)
         if not sent:

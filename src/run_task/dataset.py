@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_new: Final = object.__new__  # found in one step, not along the bases of a Mapping
+
 NO_ERRORS: Final[Mapping[str, TaskError]] = _NOTHING
 
 
@@ -55,17 +57,23 @@ class DataSet(Mapping[str, O_co]):
         "_begun",
         "_durations",
         "_ends",
-        "_errors",
         "_late_ns",
         "_results",
         "_roster",
         "_values",
-        "_window",
+        "errors",
         "took",
+        "window",
     )
 
+    window: Window
+    """The window that was computed, in the interval's unit since the Unix epoch."""
+
+    errors: Mapping[str, TaskError]
+    """Why tasks have no result, by task name. Empty when all is well."""
+
     took: float
-    """How long the tasks took together, in seconds, from the first one's start to the last one's
+    """How long the tasks took together, in seconds: from the first one's start to the last one's
     end."""
 
     # A tick notes by position, and most of it is never looked at: it is put into mappings on
@@ -76,9 +84,7 @@ class DataSet(Mapping[str, O_co]):
     _ends: bytes
     _values: dict[str, O_co] | None
     _durations: Mapping[str, float] | None
-    _errors: Mapping[str, TaskError]
     _late_ns: int
-    _window: Window
 
     def __init__(
         self,
@@ -89,9 +95,9 @@ class DataSet(Mapping[str, O_co]):
         lateness: float = 0.0,
         took: float | None = None,
     ) -> None:
-        self._window = window
+        self.window = window
         self._values = dict(values)
-        self._errors = errors
+        self.errors = errors
         self._durations = durations
         self._late_ns = round(lateness * 1e9)
         self.took = sum(durations.values()) if took is None else took
@@ -117,8 +123,8 @@ class DataSet(Mapping[str, O_co]):
         :param ends: when each ended, packed by the roster
         :param took: how long it all took, in seconds
         """
-        self: DataSet[Any] = cls.__new__(cls)
-        self._window = window
+        self: DataSet[Any] = _new(cls)
+        self.window = window
         self._late_ns = late_ns
         self._roster = roster
         self._results = results
@@ -126,7 +132,7 @@ class DataSet(Mapping[str, O_co]):
         self._ends = ends
         self.took = took
         self._values = self._durations = None
-        self._errors = NO_ERRORS
+        self.errors = NO_ERRORS
         return self
 
     def _mapping(self) -> dict[str, O_co]:
@@ -136,19 +142,9 @@ class DataSet(Mapping[str, O_co]):
         return values
 
     @property
-    def window(self) -> Window:
-        """The window that was computed, in the interval's unit since the Unix epoch."""
-        return self._window
-
-    @property
     def timestamp(self) -> int:
         """The end of the window, in the interval's unit since the Unix epoch."""
-        return self._window[1]
-
-    @property
-    def errors(self) -> Mapping[str, TaskError]:
-        """Why tasks have no result, by task name. Empty when all is well."""
-        return self._errors
+        return self.window[1]
 
     @property
     def durations(self) -> Mapping[str, float]:
@@ -180,7 +176,7 @@ class DataSet(Mapping[str, O_co]):
         try:
             return self._mapping()[name]
         except KeyError:
-            error = self._errors.get(name)
+            error = self.errors.get(name)
             if error is None:
                 raise KeyError(f"no task {name!r} in {self}") from None
             raise KeyError(f"{error}") from error
@@ -202,9 +198,9 @@ class DataSet(Mapping[str, O_co]):
         if isinstance(other, DataSet):
             theirs = cast("DataSet[object]", other)
             return (
-                self._window == theirs._window
+                self.window == theirs.window
                 and self._mapping() == theirs._mapping()
-                and self._errors.keys() == theirs._errors.keys()
+                and self.errors.keys() == theirs.errors.keys()
             )
         return super().__eq__(other)
 
@@ -228,21 +224,21 @@ class DataSet(Mapping[str, O_co]):
         return dict(self._mapping())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        errors = dict(self._errors)
+        errors = dict(self.errors)
         timing = self.durations, self.lateness, self.took
-        return DataSet, (self._window, self._mapping(), errors, *timing)
+        return DataSet, (self.window, self._mapping(), errors, *timing)
 
     def __str__(self) -> str:
-        start, end = self._window
-        failed = f", failed: {', '.join(self._errors)}" if self._errors else ""
+        start, end = self.window
+        failed = f", failed: {', '.join(self.errors)}" if self.errors else ""
         return f"DataSet [{start}, {end}) of {len(self._mapping())} results{failed}"
 
     def __repr__(self) -> str:
-        start, end = self._window
+        start, end = self.window
         lines = [f"DataSet [{start}, {end})"]
-        width = max(map(len, (*self._mapping(), *self._errors)), default=0)
+        width = max(map(len, (*self._mapping(), *self.errors)), default=0)
         lines += [f"  {name:<{width}}  {value!r}" for name, value in self._mapping().items()]
-        lines += [f"  {name:<{width}}  ! {error}" for name, error in self._errors.items()]
+        lines += [f"  {name:<{width}}  ! {error}" for name, error in self.errors.items()]
         return "\n".join(lines)
 
 

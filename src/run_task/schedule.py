@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 from run_task.errors import ConfigError
 from run_task.interval import Window
+
+_new: Callable[[type[Window], tuple[int, int]], Window] = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # typeshed has the element type open
+"""What Window(start, end) comes to, by way of a function in Python that costs as much again."""
 
 
 class MissedTick(enum.Enum):
@@ -111,5 +115,4 @@ class Schedule:
                 end += more * period
                 self._end = end + period
             self._due = self._end
-        # What Window(start, end) comes to, by way of a function in Python that costs as much again.
-        return tuple.__new__(Window, (start, end))  # pyright: ignore[reportUnknownMemberType]  # typeshed has the element type open
+        return _new(Window, (start, end))

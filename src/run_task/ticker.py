@@ -35,6 +35,7 @@ class Ticker:
 
     def __init__(self, interval: TaskInterval, config: RunnerConfig, clock: Clock) -> None:
         self._clock = clock
+        self._monotonic_ns = clock.monotonic_ns
         self._alarm = Alarm()
         self._stopped = False
         self._unit_ns = interval.unit.nanos
@@ -63,7 +64,7 @@ class Ticker:
         while not self._stopped:
             # The wall clock is looked at only before waiting: a window that is due by the
             # monotonic clock is due, wherever the wall clock has stepped.
-            now_ns = self._clock.monotonic_ns() + self._offset_ns
+            now_ns = self._monotonic_ns() + self._offset_ns
             window = self._schedule.poll(now_ns // self._unit_ns)
             if window is not None:
                 self.late_ns = now_ns - window[1] * self._unit_ns

@@ -176,9 +176,7 @@ class Batch:
             if position in self.overdue:
                 errors[name] = TaskTimeout(name, self.window, self.overdue[position])
             elif seconds[position] > task_timeout:
-                reason = (
-                    f"it ran for {seconds[position]:.3g} s, task_timeout is {task_timeout:g} s"
-                )
+                reason = f"it ran for {seconds[position]:.3g} s, task_timeout is {task_timeout:g} s"
                 errors[name] = TaskTimeout(name, self.window, reason)
             elif type(value) is Raised:
                 errors[name] = failed(name, self.window, value.exception)

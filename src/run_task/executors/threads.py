@@ -22,6 +22,8 @@ from run_task.executors.protocol import Crew, Tick, Ticks
 from run_task.interval import Window
 from run_task.task import Runnable
 
+_dataset_of: Final = DataSet.of  # bound once, and not at every tick
+
 PATIENCE: Final = 0.005
 """How many seconds a tick goes on in the leader's hands alone before helpers are called in."""
 
@@ -166,7 +168,7 @@ class _ThreadsCrew:
         self._alone = None  # whoever has the DataSet does not keep the data
         self._slow = False
         roster = self._roster
-        return DataSet.of(window, late_ns, roster, values, begun, roster.pack(*ends), took)
+        return _dataset_of(window, late_ns, roster, values, begun, roster.pack(*ends), took)
 
     def _run_batch(self, tick: Tick, hand: Hand) -> DataSet[Any] | None:
         """Run a tick with helpers, or around tasks that hang; None if the lead was lost."""

@@ -61,13 +61,18 @@ class _Lock(Generic[T]):
             return self.writing
 
     def leave(self, *, exclusive: bool) -> None:
-        if not exclusive:
-            self.readers.pop()
-            if not self.contended:
-                return
-        with self.mutex:
-            if exclusive:
+        if exclusive:
+            with self.mutex:
                 self.writing = False
+                self._grant()
+        else:
+            self.readers.pop()
+            if self.contended:
+                self.left()
+
+    def left(self) -> None:
+        """Somebody left whom others may have waited for."""
+        with self.mutex:
             self._grant()
 
     def enter(self, timeout: float | None, *, exclusive: bool) -> None:
@@ -193,6 +198,32 @@ class RwAccess(Generic[T]):
         self._lock.leave(exclusive=self._exclusive)
 
 
+class _ReadAccess(RwAccess[T]):
+    """An access to read, with the way short that every tick takes: nobody writes or waits."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> T:
+        lock = self._lock
+        lock.readers.append(None)  # as in try_read
+        if lock.contended:
+            lock.readers.pop()
+            lock.enter(self.timeout, exclusive=False)
+        return lock.value
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        lock = self._lock
+        lock.readers.pop()  # as in leave
+        if lock.contended:
+            lock.left()
+
+
 class RwLock(Generic[T]):
     """A value that many readers or one writer may hold, across threads and event loops.
 
@@ -215,7 +246,7 @@ class RwLock(Generic[T]):
 
     def __init__(self, value: T) -> None:
         self._lock = _Lock(value)
-        self._read_access = RwAccess(self._lock, None, exclusive=False)
+        self._read_access: RwAccess[T] = _ReadAccess(self._lock, None, exclusive=False)
 
     def read(self, timeout: float | None = None) -> RwAccess[T]:
         """Hold the value together with other readers, for as long as the block lasts.
@@ -226,7 +257,7 @@ class RwLock(Generic[T]):
         access = self._read_access
         if access.timeout != timeout:
             # It has no state of its own: one serves all who read with the same timeout.
-            access = self._read_access = RwAccess(self._lock, timeout, exclusive=False)
+            access = self._read_access = _ReadAccess(self._lock, timeout, exclusive=False)
         return access
 
     def write(self, timeout: float | None = None) -> RwAccess[T]:
