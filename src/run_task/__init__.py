@@ -17,7 +17,7 @@ from run_task.errors import (
     TaskLost,
     TaskTimeout,
 )
-from run_task.executors import Executor, InlineExecutor, ThreadsExecutor
+from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
 from run_task.interval import TaskInterval, TimeUnit, Window
 from run_task.runner import Runner
 from run_task.schedule import MissedTick, Schedule
@@ -41,6 +41,7 @@ __all__ = [
     "OnError",
     "Overflow",
     "Percentiles",
+    "ProcessesExecutor",
     "Receiver",
     "RunTaskError",
     "Runnable",

@@ -10,15 +10,16 @@ from typing import Any, Final, Literal, TypeAlias
 
 from run_task.channel import Overflow
 from run_task.errors import ConfigError
-from run_task.executors import Executor, InlineExecutor, ThreadsExecutor
+from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
 from run_task.interval import TaskInterval
 from run_task.schedule import MissedTick
 
-ExecutorName: TypeAlias = Literal["inline", "threads"]
+ExecutorName: TypeAlias = Literal["inline", "threads", "processes"]
 
 _EXECUTORS: Final[dict[str, Executor]] = {
     "inline": InlineExecutor(),
     "threads": ThreadsExecutor(),
+    "processes": ProcessesExecutor(),
 }
 
 
@@ -54,7 +55,8 @@ class RunnerConfig:
     :param shutdown_timeout: how many seconds a shutdown may take
     :param on_error: what to do when a task gives no result
     :param missed_tick: what to do when windows fall due faster than they are computed
-    :param executor: how a tick's tasks are run: ``"threads"``, ``"inline"``, or one of your own
+    :param executor: how a tick's tasks are run: ``"threads"``, ``"processes"``, ``"inline"``, or
+        one of your own
     :param workers: how many tasks may run at once; None: as many as the machine has cores
     :param window: how long the windows are; None: one interval; longer: they overlap
     :param grace: how long after its end a window waits for late data; None: not at all

@@ -59,6 +59,7 @@ class Context(Generic[I, O]):
         if not isinstance(self.config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"config={self.config!r}: it is a RunnerConfig")
         _check_window(self.interval, self.config.window)
+        self.config.executor_instance.check(self.tasks)
 
 
 def _check_tasks(tasks: tuple[Any, ...]) -> None:

@@ -57,18 +57,22 @@ class TaskError(RunTaskError):
 
     :ivar task: the name of the task
     :ivar window: the window ``[start, end)`` that has no result, in the interval's unit
+    :ivar reason: what happened, where it was no exception of the task's
     """
 
-    def __init__(self, task: str, window: Window) -> None:
+    def __init__(self, task: str, window: Window, reason: str | None = None) -> None:
         self.task = task
         self.window = window
-        super().__init__(task, window)
+        self.reason = reason
+        super().__init__(task, window, reason)
 
     def __str__(self) -> str:
         start, end = self.window
         return f"task {self.task!r} gave no result for [{start}, {end}): {self._reason()}"
 
     def _reason(self) -> str:
+        if self.reason is not None:
+            return self.reason
         cause = self.__cause__
         if cause is None:
             return "it failed"
@@ -77,16 +81,6 @@ class TaskError(RunTaskError):
 
 class TaskTimeout(TaskError, TimeoutError):
     """A task ran for longer than ``task_timeout``, or was still running from an earlier window."""
-
-    def __init__(self, task: str, window: Window, reason: str) -> None:
-        super().__init__(task, window)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[TaskTimeout], tuple[str, Window, str]]:
-        return type(self), (self.task, self.window, self.reason)
-
-    def _reason(self) -> str:
-        return self.reason
 
 
 class TaskLost(TaskError):

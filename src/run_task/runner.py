@@ -49,6 +49,7 @@ class Runner(Generic[I, O]):
         self._clock = clock if clock is not None else SystemClock()
         self._crew = self._config.executor_instance.start(
             context.tasks,
+            data=context.data,
             name=self._config.name,
             task_timeout=self._config.task_timeout,
             workers=self._config.worker_count,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar, overload
 
@@ -53,6 +54,14 @@ class Task(Generic[I_contra, O_co]):
 
     def __call__(self, data: I_contra, start: int, end: int, /) -> O_co:
         return self.run(data, start, end)
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        # What @task has put in the place of its function is pickled as a function is: by name.
+        # In the main program that name would mean something else to whoever unpickles it.
+        module, name = getattr(self, "__module__", None), getattr(self, "__qualname__", "")
+        if module != "__main__" and getattr(sys.modules.get(str(module)), name, None) is self:
+            return name
+        return type(self), (self.run, self.name)
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r}>"

@@ -9,6 +9,7 @@ from typing import Any
 from run_task.dataset import DataSet
 from run_task.errors import TaskError, TaskTimeout
 from run_task.executors.protocol import Crew, Tick, Ticks, failed
+from run_task.shared.protocol import Shared
 from run_task.task import Runnable
 
 
@@ -19,15 +20,19 @@ class InlineExecutor:
     hangs: a task that outlives ``task_timeout`` loses its result once it returns, and not before.
     """
 
+    def check(self, tasks: Iterable[Runnable[Any, Any]]) -> None:
+        """Any task will do."""
+
     def start(
         self,
         tasks: Iterable[Runnable[Any, Any]],
         *,
+        data: Shared[Any],
         name: str,
         task_timeout: float | None,
         workers: int,
     ) -> Crew:
-        """Make ready; the name and the number of workers are of no use here."""
+        """Make ready; all but the tasks and their timeout is of no use here."""
         return _InlineCrew(tuple(tasks), task_timeout)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from run_task.dataset import DataSet
 from run_task.errors import TaskError
 from run_task.interval import Window
+from run_task.shared.protocol import Shared
 from run_task.task import Runnable
 
 Tick: TypeAlias = tuple[Any, Window, int]
@@ -59,10 +60,18 @@ class Crew(Protocol):
 class Executor(Protocol):
     """A way to run tasks. It keeps no state of its own, so runners may share one."""
 
+    def check(self, tasks: Iterable[Runnable[Any, Any]]) -> None:
+        """See whether it can run these tasks. Called when a context is built.
+
+        :raises ConfigError: if it cannot; the message names the task and the cure
+        """
+        ...
+
     def start(
         self,
         tasks: Iterable[Runnable[Any, Any]],
         *,
+        data: Shared[Any],
         name: str,
         task_timeout: float | None,
         workers: int,
@@ -70,6 +79,7 @@ class Executor(Protocol):
         """Make ready to run these tasks again and again.
 
         :param tasks: the tasks of one runner
+        :param data: what they read
         :param name: the runner's name, for its threads and processes
         :param task_timeout: how many seconds a task may run; None: for ever
         :param workers: how many tasks may run at once

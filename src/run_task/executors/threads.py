@@ -20,6 +20,7 @@ from run_task.dataset import DataSet, Roster
 from run_task.executors.batch import Alone, Batch, Hand, Helm, Raised, Run, clock
 from run_task.executors.protocol import Crew, Tick, Ticks
 from run_task.interval import Window
+from run_task.shared.protocol import Shared
 from run_task.task import Runnable
 
 _dataset_of: Final = DataSet.of  # bound once, and not at every tick
@@ -44,10 +45,14 @@ class ThreadsExecutor:
     before it returns.
     """
 
+    def check(self, tasks: Iterable[Runnable[Any, Any]]) -> None:
+        """Any task will do."""
+
     def start(
         self,
         tasks: Iterable[Runnable[Any, Any]],
         *,
+        data: Shared[Any],
         name: str,
         task_timeout: float | None,
         workers: int,

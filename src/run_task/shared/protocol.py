@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 I_co = TypeVar("I_co", covariant=True)
 
@@ -43,5 +44,27 @@ class Shared(Protocol[I_co]):
 
         :param timeout: how many seconds to wait for it; None: for ever
         :raises LockTimeout: on entering the block, if it could not be had in time
+        """
+        ...
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """Shared data that tells its states apart, so that none is sent to a process twice."""
+
+    @property
+    def version(self) -> int:
+        """Another number once the object that is read was changed in place. Not while it is."""
+        ...
+
+
+@runtime_checkable
+class Relocatable(Protocol):
+    """Shared data that can live in memory which other processes map."""
+
+    def relocate(self, allocate: Callable[[int], Any], /) -> None:
+        """Move there, and stay there.
+
+        :param allocate: makes a block of memory of so many bytes
         """
         ...

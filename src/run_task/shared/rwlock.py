@@ -33,7 +33,17 @@ class _Lock(Generic[T]):
     one of the two sees the other.
     """
 
-    __slots__ = ("contended", "mutex", "queue", "readers", "since", "value", "writer", "writing")
+    __slots__ = (
+        "contended",
+        "mutex",
+        "queue",
+        "readers",
+        "since",
+        "value",
+        "version",
+        "writer",
+        "writing",
+    )
 
     def __init__(self, value: T) -> None:
         self.value: T = value
@@ -42,6 +52,7 @@ class _Lock(Generic[T]):
         self.mutex: threading.Lock = threading.Lock()  # for all below, never held while waiting
         self.writing: bool = False
         self.queue: deque[_Request] = deque()
+        self.version: int = 0  # how often it was written
         self.writer: str = ""  # who writes and since when, for the message of a LockTimeout
         self.since: float = 0.0
 
@@ -142,6 +153,7 @@ class _Lock(Generic[T]):
 
     def sign(self) -> None:
         """Note who writes."""
+        self.version += 1
         self.writer = threading.current_thread().name
         self.since = time.monotonic()
 
@@ -267,6 +279,11 @@ class RwLock(Generic[T]):
         :raises LockTimeout: on entering the block
         """
         return RwAccess(self._lock, timeout, exclusive=True)
+
+    @property
+    def version(self) -> int:
+        """How often the value has been written. It does not move while the value is read."""
+        return self._lock.version
 
     def replace(self, new: T, timeout: float | None = None) -> T:
         """Put a new value in the place of the old.

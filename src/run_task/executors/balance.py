@@ -1,0 +1,35 @@
+"""Tasks put together so that every core has its share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+SHARE: Final = 0.001
+"""From how many seconds on a share is cut smaller: to hand one over costs a tenth of that."""
+
+SHARES_EACH: Final = 8
+"""How many shares a worker has at most: who is through takes the next, so that none waits long."""
+
+
+def shares(costs: Sequence[float], workers: int) -> list[list[int]]:
+    """Cut tasks into shares of like cost, the dearest share first.
+
+    A tick of cheap tasks has one share a worker. One of dear tasks has more, down to a task each,
+    so that a worker who is through with its own takes over from one whose tasks took longer than
+    expected.
+
+    :param costs: what each task is expected to take, in seconds, by position
+    :param workers: how many work
+    :return: positions, each once; no share is empty
+    """
+    each = min(max(int(sum(costs) / workers / SHARE), 1), SHARES_EACH)
+    count = min(workers * each, len(costs))
+    cut: list[list[int]] = [[] for _ in range(count)]
+    loads = [0.0] * count
+    # The dearest first, each to whom has least: no more than a third over the best (Graham 1969).
+    for position in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        least = min(range(count), key=lambda i: (loads[i], len(cut[i])))
+        cut[least].append(position)
+        loads[least] += costs[position]
+    return [cut[i] for i in sorted(range(count), key=lambda i: -loads[i]) if cut[i]]

@@ -1,0 +1,39 @@
+"""What can be sent to another process, as bytes and large buffers beside them."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from typing import Any, Final
+
+PROTOCOL: Final = 5
+
+
+def dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+    """Pickle a value: plainly, or by cloudpickle where that cannot be loaded elsewhere.
+
+    What stands in ``__main__`` is such a case: its name means another module in a worker process,
+    so it has to be sent along whole.
+
+    :param value: what to pickle
+    :param buffers: takes the large buffers, out of band
+    :raises Exception: whatever pickling raises; a PicklingError with the cure if it takes
+        cloudpickle and that is not installed
+    """
+    cause: Exception | None = None
+    try:
+        data = pickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
+        if b"__main__" not in data:
+            return data
+    except Exception as error:
+        cause = error
+    buffers.clear()
+    try:
+        cloudpickle: Any = importlib.import_module("cloudpickle")  # it has no types
+    except ImportError:
+        why = f"{cause}" if cause else "it is defined in the main program"
+        raise pickle.PicklingError(
+            f"{why}; put it at the top of a module of its own, or pip install 'run-task[processes]'"
+        ) from cause
+    whole: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
+    return whole

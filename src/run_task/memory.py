@@ -1,0 +1,95 @@
+"""Memory that other processes can map.
+
+It is an anonymous file: it has a descriptor, which is handed to other processes, and no name. So
+there is nothing to clean up, whoever dies and however: the last process that maps it takes it
+along.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Mapping
+from typing import Final
+
+_numbers: Final = itertools.count(1)
+_blocks: Final[dict[int, weakref.ref[SharedBlock]]] = {}
+
+
+def create(size: int) -> int:
+    """Make memory of so many bytes, all zero. Returns its descriptor, the caller's to close."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("run-task", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:  # not in memory, but mapped and shared all the same
+            descriptor = os.dup(file.fileno())
+    try:
+        os.ftruncate(descriptor, size)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def mapped(descriptor: int, size: int) -> memoryview:
+    """Map memory. It stays mapped for as long as anything refers to what is returned.
+
+    :param descriptor: of the memory; it may be closed afterwards
+    :param size: in bytes, at least 1
+    """
+    return memoryview(mmap.mmap(descriptor, size))
+
+
+class SharedBlock:
+    """A piece of memory that worker processes map, known by a number.
+
+    Its pickle is the number: unpickled in a process that has mapped it, it is the same memory.
+
+    :param size: in bytes
+    :param descriptor: of memory that exists already; None: make it
+    :param number: what it is known by, if it exists already
+    """
+
+    __slots__ = ("__weakref__", "descriptor", "memory", "number", "size")
+
+    shareable: Final = True
+
+    def __init__(self, size: int, descriptor: int | None = None, number: int | None = None) -> None:
+        room = max(size, 1)  # an empty file cannot be mapped
+        self.size: int = size
+        self.descriptor: int = create(room) if descriptor is None else descriptor
+        self.number: int = next(_numbers) if number is None else number
+        weakref.finalize(self, _forget, self.number, self.descriptor)
+        self.memory: memoryview = mapped(self.descriptor, room)[:size]
+        _blocks[self.number] = weakref.ref(self)
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return block, (self.number,)
+
+    def __repr__(self) -> str:
+        return f"<SharedBlock {self.number} of {self.size:,} bytes>"
+
+
+def _forget(number: int, descriptor: int) -> None:
+    _blocks.pop(number, None)
+    os.close(descriptor)
+
+
+def blocks() -> Mapping[int, weakref.ref[SharedBlock]]:
+    """All blocks that are alive in this process, by number."""
+    return _blocks
+
+
+def block(number: int) -> SharedBlock:
+    """The block of this number.
+
+    :raises LookupError: if it is not, or no longer, mapped here
+    """
+    found = _blocks.get(number)
+    shared = found() if found is not None else None
+    if shared is None:
+        raise LookupError(f"shared block {number} is not mapped in this process")
+    return shared
