@@ -1,4 +1,4 @@
-"""What it costs to import run-task and to keep it running: time, memory, growth."""
+"""Footprint: what it costs to import run-task and to keep it running."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ import sys
 import threading
 import time
 import tracemalloc
+from collections.abc import Iterator
+from functools import partial
 
-from benchmarks.workload import Quote, drain, tasks
+from benchmarks.dispatch import drain
+from benchmarks.measure import Figure, side_by_side
+from benchmarks.question import Bound, Effort, Goal, Line, Question, Role, Section
+from benchmarks.workload import Quote, tasks
 from run_task import ContextBuilder, DataSet, Receiver, Runner, TaskInterval
+
+IMPORT_GOAL = Goal(Bound.AT_MOST, 150)
+NO_GROWTH = Goal(Bound.AT_MOST, 1)
+"""Bytes a tick: less than the smallest object, of which a leak would leave one a tick or more."""
+
+
+def _printed(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    return done.stdout
 
 
 def import_ms(module: str) -> float:
     """Milliseconds to import a module in a fresh process, interpreter start not counted."""
-    script = (
-        f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=True, text=True
-    )
-    return float(done.stdout) * 1e3
+    script = f"import time; t = time.perf_counter(); import {module}; t -= time.perf_counter()"
+    return -float(_printed(f"{script}; print(t)")) * 1e3
 
 
 def imported() -> list[str]:
     """The packages, besides the standard library, that ``import run_task`` brings."""
     script = "import sys; a = set(sys.modules); import run_task; print(*set(sys.modules) - a)"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=True, text=True
-    )
-    names = {name.partition(".")[0] for name in done.stdout.split()}
+    names = {name.partition(".")[0] for name in _printed(script).split()}
     return sorted(names - sys.stdlib_module_names)
 
 
@@ -56,23 +64,83 @@ def bytes_of_a_dataset(count: int) -> float:
     return (before - after) / held
 
 
-def growth_kib(ticks: int) -> float:
-    """By how many KiB the process's objects have grown over so many ticks of 8 tasks."""
+def growth(ticks: int, spans: int) -> list[float]:
+    """Bytes by which the process's objects grow a tick of 8 tasks.
+
+    :return: one figure for each span of so many ticks, all of one run
+    """
     runner, receiver = _runner(8)
     consumer = threading.Thread(target=drain, args=(receiver,))
     tracemalloc.start()
     consumer.start()
+    grown: list[float] = []
     with runner:
-        sizes: list[int] = []
-        for until in (5_000, 5_000 + ticks):  # the rings of the statistics are full by the first
-            while runner.stats.ticks < until:
-                time.sleep(0.005)
-            samples: list[int] = []
-            for _ in range(40):  # the channel fills and empties meanwhile: take the lowest
-                gc.collect()
-                samples.append(tracemalloc.get_traced_memory()[0])
-                time.sleep(0.005)
-            sizes.append(min(samples))
+        reached, size = _lowest(runner, 5_000)  # the rings of the statistics are full by then
+        for _ in range(spans):
+            before, smaller = reached, size
+            reached, size = _lowest(runner, before + ticks)
+            grown.append((size - smaller) / (reached - before))
     consumer.join()
     tracemalloc.stop()
-    return (sizes[1] - sizes[0]) / 1024
+    return grown
+
+
+def _lowest(runner: Runner[Quote, float], until: int) -> tuple[int, int]:
+    """The ticks when so many had been, and the bytes that the objects took then.
+
+    The channel fills and empties meanwhile: the lowest of some readings counts.
+    """
+    while (reached := runner.stats.ticks) < until:
+        time.sleep(0.005)
+    sizes: list[int] = []
+    for _ in range(40):
+        gc.collect()
+        sizes.append(tracemalloc.get_traced_memory()[0])
+        time.sleep(0.005)
+    return reached, min(sizes)
+
+
+def footprint(effort: Effort) -> Iterator[Question]:
+    imports = {
+        "import numpy": partial(import_ms, "numpy"),
+        "import run_task": partial(import_ms, "run_task"),
+    }
+    times = side_by_side(imports, effort.repeats * 3)  # short, and easily disturbed
+    others = ", ".join(name for name in imported() if name != "run_task")
+    yield Question(
+        f"Import: run_task brings {others}",
+        [
+            Line("import numpy", Role.FLOOR, "ms", Figure.of(times["import numpy"])),
+            Line(
+                "import run_task",
+                Role.OURS,
+                "ms",
+                Figure.of(times["import run_task"]),
+                goal=IMPORT_GOAL,
+            ),
+        ],
+    )
+
+    repeats = range(effort.repeats)
+    one = [bytes_of_a_dataset(1) for _ in repeats]
+    thousand = [bytes_of_a_dataset(1000) for _ in repeats]
+    each = [(large - small) / 999 for large, small in zip(thousand, one)]
+    ticks = int(effort.seconds * 250_000 / effort.repeats)
+    grown = growth(ticks, effort.repeats)
+    yield Question(
+        "Memory, in bytes",
+        [
+            Line("a DataSet of 1 task that waits", Role.OURS, "B", Figure.of(one)),
+            Line("each further task of it", Role.OURS, "B", Figure.of(each)),
+            Line(
+                f"growth a tick, over {effort.repeats} x {ticks:,} ticks",
+                Role.OURS,
+                "B",
+                Figure.of(grown),
+                goal=NO_GROWTH,
+            ),
+        ],
+    )
+
+
+SECTION = Section("footprint", footprint)

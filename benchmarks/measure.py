@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+Rounds = dict[str, list[float]]
+"""What each system took, round by round."""
 
 
 @dataclass(frozen=True)
@@ -19,25 +22,25 @@ class Figure:
     def of(cls, values: Sequence[float]) -> Figure:
         return cls(statistics.median(values), min(values), max(values))
 
+    @classmethod
+    def of_ratios(cls, values: Sequence[float], bases: Sequence[float]) -> Figure:
+        """Each value over what was measured in the same round."""
+        return cls.of([value / base for value, base in zip(values, bases)])
+
     def __str__(self) -> str:
-        return f"{self.median:,.2f} ({self.low:,.2f} to {self.high:,.2f})"
+        return f"{short(self.median)} ({short(self.low)} to {short(self.high)})"
 
 
-def side_by_side(
-    measured: dict[str, Callable[[], float]], repeats: int
-) -> tuple[dict[str, Figure], dict[str, Figure]]:
-    """Measure everything in turn, again and again, so that a noisy moment hits all alike.
+def short(value: float) -> str:
+    """Three digits, and no fewer than there are before the point."""
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}"
 
-    :param measured: what to call; the first is the floor
-    :return: the figures, and their ratios to the floor of the same round
-    """
-    rounds: dict[str, list[float]] = {name: [] for name in measured}
+
+def side_by_side(measured: Mapping[str, Callable[[], float]], repeats: int) -> Rounds:
+    """Measure everything in turn, again and again, so that a noisy moment hits all alike."""
+    rounds: Rounds = {name: [] for name in measured}
     for _ in range(repeats):
         for name, measure in measured.items():
             rounds[name].append(measure())
-    floor = next(iter(rounds.values()))
-    ratios = {
-        name: Figure.of([value / base for value, base in zip(values, floor)])
-        for name, values in rounds.items()
-    }
-    return {name: Figure.of(values) for name, values in rounds.items()}, ratios
+    return rounds

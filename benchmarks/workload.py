@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
-from run_task import ContextBuilder, DataSet, Receiver, Runner, RunnerConfig, TaskInterval
+FLOOR = "plain loop"
 
 
 @dataclass
@@ -32,7 +30,7 @@ def tasks(count: int) -> list[Mid]:
     return [Mid(number) for number in range(count)]
 
 
-def floor(count: int, seconds: float) -> float:
+def plain_loop(count: int, seconds: float) -> float:
     """Microseconds a tick of a bare loop: no guard, no clock, no thread, no channel."""
     work, data = tasks(count), Quote()
     ticks, begun = 0, time.perf_counter()
@@ -43,29 +41,3 @@ def floor(count: int, seconds: float) -> float:
                 results[task.name] = task.run(data, ticks, ticks + 1)
             ticks += 1
     return took / ticks * 1e6
-
-
-def saturated(count: int, seconds: float, **settings: Any) -> float:
-    """Microseconds a tick of a runner that is always behind, and a thread that receives."""
-    context, receiver, _ = (
-        ContextBuilder(Quote)
-        .with_tasks(tasks(count))
-        .with_interval(TaskInterval.micros(1))
-        .with_config(RunnerConfig(**settings))
-        .build()
-    )
-    consumer = threading.Thread(target=drain, args=(receiver,))
-    consumer.start()
-    runner = Runner(context)
-    with runner:
-        time.sleep(seconds / 4)
-        before, begun = runner.stats.ticks, time.perf_counter()
-        time.sleep(seconds)
-        ticks, took = runner.stats.ticks - before, time.perf_counter() - begun
-    consumer.join()
-    return took / ticks * 1e6
-
-
-def drain(receiver: Receiver[DataSet[float]]) -> None:
-    for _ in receiver:
-        pass

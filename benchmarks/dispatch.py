@@ -1,0 +1,99 @@
+"""Dispatch: what a tick of trivial tasks costs, saturated."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from benchmarks import peers
+from benchmarks.apart import apart
+from benchmarks.measure import Figure, side_by_side
+from benchmarks.question import (
+    Bound,
+    Effort,
+    Goal,
+    Line,
+    Question,
+    Role,
+    Section,
+    Skipped,
+    compared,
+)
+from benchmarks.workload import FLOOR, Quote, plain_loop, tasks
+from run_task import ContextBuilder, DataSet, Receiver, Runner, RunnerConfig, TaskInterval
+
+OURS = "run-task"
+WITH_TIMEOUT = "run-task, task_timeout"
+
+GOALS = {1: 12.0, 10: 4.5, 100: 2.2, 1000: 1.6}
+"""By number of tasks: how many times the plain loop a tick may cost."""
+TIMEOUT_GOAL = Goal(Bound.AT_MOST, 2)
+
+
+def saturated(count: int, seconds: float, config: RunnerConfig) -> float:
+    """Microseconds a tick of a runner that is always behind, and a thread that receives."""
+    context, receiver, _ = (
+        ContextBuilder(Quote)
+        .with_tasks(tasks(count))
+        .with_interval(TaskInterval.micros(1))
+        .with_config(config)
+        .build()
+    )
+    consumer = threading.Thread(target=drain, args=(receiver,))
+    consumer.start()
+    runner = Runner(context)
+    with runner:
+        time.sleep(seconds / 4)
+        while not (before := runner.stats.ticks):  # a loaded machine may not even have begun
+            time.sleep(0.001)
+        begun = time.perf_counter()
+        time.sleep(seconds)
+        while (ticks := runner.stats.ticks - before) == 0:
+            time.sleep(0.001)
+        took = time.perf_counter() - begun
+    consumer.join()
+    return took / ticks * 1e6
+
+
+def drain(receiver: Receiver[DataSet[float]]) -> None:
+    for _ in receiver:
+        pass
+
+
+def dispatch(effort: Effort) -> Iterator[Question | Skipped]:
+    beside: dict[int, list[Line]] = {count: [] for count in GOALS}
+    for name in peers.PEERS:
+        if name not in effort.peers:
+            continue
+        # Some take seconds a tick: fewer and shorter rounds are enough for them.
+        repeats = -(-effort.repeats // 2)
+        theirs = apart(name, peers.measured, name, list(GOALS), repeats, effort.seconds / 2)
+        if isinstance(theirs, Skipped):
+            yield theirs
+            continue
+        for count, rounds in zip(GOALS, theirs):
+            beside[count] += compared(rounds, "µs", Role.PEER)[1:]
+    for count, limit in GOALS.items():
+        ours: dict[str, Callable[[], float]] = {
+            FLOOR: partial(plain_loop, count, effort.seconds),
+            OURS: partial(saturated, count, effort.seconds, RunnerConfig()),
+            WITH_TIMEOUT: partial(saturated, count, effort.seconds, RunnerConfig(task_timeout=1.0)),
+            "run-task, inline": partial(
+                saturated, count, effort.seconds, RunnerConfig(executor="inline")
+            ),
+        }
+        rounds = side_by_side(ours, effort.repeats)
+        dearer = Figure.of_ratios(rounds[WITH_TIMEOUT], rounds[OURS])
+        yield Question(
+            f"Dispatch: µs a tick of {count} trivial task{'s' if count > 1 else ''}",
+            [
+                *compared(rounds, "µs", goals={OURS: Goal(Bound.AT_MOST, limit)}),
+                Line("with task_timeout / without", Role.OURS, "x", dearer, goal=TIMEOUT_GOAL),
+                *beside[count],
+            ],
+        )
+
+
+SECTION = Section("dispatch", dispatch, tuple(peers.PEERS))
