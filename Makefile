@@ -21,8 +21,8 @@ check: $(READY)  ## all that has to be green before a change lands
 	PYTHONPATH=src $(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes run_task
 	$(BIN)/pytest
 
-bench: $(BENCH)/.ready  ## measure speed and punctuality, beside a bare loop and peers (QUICK=1)
-	$(BENCH)/bin/python -m benchmarks $(if $(QUICK),--quick)
+bench: $(BENCH)/.ready  ## measure speed and punctuality, beside a bare loop and peers (QUICK=1, ONLY=dispatch)
+	$(BENCH)/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 format: $(READY)  ## lay the code out
 	$(BIN)/ruff format .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -50,7 +51,7 @@ def arguments() -> argparse.Namespace:
                 parser.error(f"--{option}: there is no {name!r}, but {', '.join(known)}")
     for option in ("repeats", "seconds"):
         value = getattr(given, option)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             parser.error(f"--{option} is {value}: it is a positive number")
     if all(value in (None, False) for value in vars(given).values()):
         given.output = RESULTS

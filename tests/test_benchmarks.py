@@ -1,0 +1,149 @@
+"""The benchmarks run where their peers are not installed. What they measure is not judged here."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from benchmarks import apart, peers
+from benchmarks.measure import Figure, side_by_side
+from benchmarks.question import Bound, Goal, Line, Role, Skipped, Verdict, compared
+from benchmarks.sections import SECTIONS
+from benchmarks.workload import FLOOR
+from tests.conftest import ROOT
+from tests.threads import PATIENCE
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "benchmarks", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 6,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_runs_and_reports_what_it_found(section: str, tmp_path: Path) -> None:
+    done = run(
+        *("--only", section, "--peers", "", "--output", str(tmp_path)),
+        *("--quick", "--seconds", "0.01"),
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    report = json.loads((tmp_path / "latest.json").read_text())
+    assert list(report["sections"]) == [section]
+    answers = report["sections"][section]
+    assert answers["questions"]
+    assert not answers["skipped"]
+    for question in answers["questions"]:
+        assert question["title"].split()[0] in done.stdout
+        assert any(line["role"] == "ours" for line in question["lines"])
+        for line in question["lines"]:
+            figure = line["figure"]
+            assert figure["low"] <= figure["median"] <= figure["high"]
+            assert math.isfinite(figure["median"])
+            assert (line["goal"] is None) == (line["verdict"] is None)
+    judged = [line for question in answers["questions"] for line in question["lines"]]
+    goals = sum(line["goal"] is not None for line in judged)
+    met = sum(line["verdict"] == "met" for line in judged)
+    assert f"{met} of {goals} goals are met" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--only", "dispatch,weather"), "--only: there is no 'weather', but footprint, on_time"),
+        (("--peers", "Rey"), "--peers: there is no 'Rey', but ThreadPoolExecutor"),
+        (("--repeats", "0"), "--repeats is 0: it is a positive number"),
+        (("--seconds", "nan"), "--seconds is nan: it is a positive number"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_named(arguments: tuple[str, ...], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("peer", ["ThreadPoolExecutor", "asyncio.to_thread"])
+def test_a_peer_is_measured_in_a_process_of_its_own(peer: str) -> None:
+    every = apart.apart(peer, peers.measured, peer, [1, 3], 2, 0.002)
+    assert not isinstance(every, Skipped)
+    assert [list(rounds) for rounds in every] == [[FLOOR, peer]] * 2
+    for rounds in every:
+        assert all(len(values) == 2 and min(values) > 0 for values in rounds.values())
+
+
+def missing() -> None:
+    raise ModuleNotFoundError("No module named 'peer'")
+
+
+def silent() -> None:
+    sys.exit(3)
+
+
+def chatty() -> list[int]:
+    sys.stdout.write("hello ")
+    sys.stdout.flush()
+    subprocess.run(["echo", "beside"], check=True)  # to the process's own standard output
+    return [1]
+
+
+def endless() -> None:
+    while True:
+        pass
+
+
+def test_a_peer_that_fails_is_skipped_with_a_word() -> None:
+    assert apart.apart("peer", missing) == Skipped(
+        "peer", "ModuleNotFoundError: No module named 'peer'"
+    )
+    assert apart.apart("peer", silent) == Skipped("peer", "it ended with 3")
+
+
+def test_what_a_peer_prints_does_not_get_into_its_answer() -> None:
+    assert apart.apart("peer", chatty) == [1]
+
+
+def test_a_peer_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "PATIENCE", 0.1)
+    assert apart.apart("peer", endless) == Skipped("peer", "it took more than 0.1 s")
+
+
+def test_figures_are_medians_and_ratios_are_of_the_same_round() -> None:
+    values = {"floor": [1.0, 2.0, 10.0], "ours": [4.0, 4.0, 30.0]}
+    turns: list[str] = []
+
+    def measure(name: str) -> float:
+        turns.append(name)
+        return values[name][turns.count(name) - 1]
+
+    rounds = side_by_side({name: partial(measure, name) for name in values}, 3)
+    assert turns == ["floor", "ours"] * 3
+    assert rounds == values
+    goal = Goal(Bound.AT_MOST, 3)
+    floor, ours = compared(rounds, "µs", goals={"ours": goal})
+    assert floor == Line("floor", Role.FLOOR, "µs", Figure(2, 1, 10))
+    assert ours == Line("ours", Role.OURS, "µs", Figure(4, 4, 30), Figure(3, 2, 4), goal)
+    assert (floor.verdict, ours.verdict) == (None, Verdict.MET)
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "verdict"),
+    [
+        (Goal(Bound.AT_MOST, 1.5), 1.5, Verdict.MET),
+        (Goal(Bound.AT_MOST, 1.5), 1.6, Verdict.MISSED),
+        (Goal(Bound.AT_LEAST, 1.8), 1.8, Verdict.MET),
+        (Goal(Bound.AT_LEAST, 1.8), 1.7, Verdict.MISSED),
+        (Goal(Bound.AT_MOST, 0), 0.0, Verdict.MET),
+    ],
+)
+def test_a_goal_is_met_or_missed(goal: Goal, value: float, verdict: Verdict) -> None:
+    assert goal.judge(value) is verdict
