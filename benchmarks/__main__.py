@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -67,6 +68,9 @@ def main() -> None:
         peers=frozenset(PEERS if given.peers is None else given.peers),
     )
     console = Console(width=100)
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores / 2:
+        console.print(f"The machine is busy (load {load:.1f} on {cores} cores): it will show.")
     report: dict[str, Answers] = {}
     for name in given.only or SECTIONS:
         answers = report[name] = Answers()
@@ -80,7 +84,7 @@ def main() -> None:
     if given.output is None:
         return
     given.output.mkdir(parents=True, exist_ok=True)
-    write(report, effort, given.output / "latest.json")
+    write(report, effort, load, given.output / "latest.json")
     if "dispatch" in report:
         try:
             draw(report["dispatch"].questions, given.output / "dispatch.svg")

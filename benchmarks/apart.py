@@ -1,11 +1,12 @@
 """Measuring in a process of its own.
 
-The threads and objects that some peers leave behind slow whatever is measured after them, and one
-that crashes takes its process along.
+The threads, objects and processes that some peers leave behind slow whatever is measured after
+them, and one that crashes takes its process along.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -43,16 +44,16 @@ def apart(name: str, measure: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
             stdout=subprocess.PIPE,
             stderr=heard,
             cwd=ROOT,
-            start_new_session=True,  # so that what it starts can be ended with it
+            start_new_session=True,  # so that what it started is ended with it
         )
         try:
             answer, _ = child.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             return Skipped(name, f"it took more than {PATIENCE:g} s")
-        finally:
-            if child.poll() is None:  # too slow, or the user has had enough
+        finally:  # it has ended, or is too slow, or the user has had enough
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-                child.communicate()
+            child.communicate()
         if child.returncode == 0:
             result: T = json.loads(answer)
             return result

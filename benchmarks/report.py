@@ -57,14 +57,20 @@ def sum_up(report: dict[str, Answers], console: Console) -> None:
     missed = [pair for pair in judged if pair[1].verdict is Verdict.MISSED]
     console.print(f"{len(judged) - len(missed)} of {len(judged)} goals are met.")
     for question, line in missed:
-        console.print(f"missed: {question.title}: {line.name}: {line.judged}, not {line.goal}")
+        console.print(
+            f"missed: {question.title}: {line.name}: {line.judged}, not {line.goal}", soft_wrap=True
+        )
 
 
-def write(report: dict[str, Answers], effort: Effort, path: Path) -> None:
-    """Write every figure with its spread."""
+def write(report: dict[str, Answers], effort: Effort, load: float, path: Path) -> None:
+    """Write every figure with its spread.
+
+    :param load: the machine's load average before the first measurement
+    """
     everything = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
+        "load": load,
         "repeats": effort.repeats,
         "seconds": effort.seconds,
         "sections": {

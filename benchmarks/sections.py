@@ -1,4 +1,10 @@
-"""Every section there is, in the order in which they are measured."""
+"""Every section there is, in the order in which they are measured.
+
+To add one, write a module whose function takes an :class:`~benchmarks.question.Effort` and gives a
+:class:`~benchmarks.question.Question` for each table, name it in a ``SECTION``, and list it here.
+The rest (options, tables, goals, JSON, the tests' short run) is common to all. Peers are called by
+:func:`benchmarks.apart.apart`.
+"""
 
 from __future__ import annotations
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from benchmarks import apart, peers
 from benchmarks.measure import Figure, side_by_side
@@ -96,6 +99,10 @@ def chatty() -> list[int]:
     return [1]
 
 
+def littering() -> int:
+    return subprocess.Popen(["sleep", "600"]).pid
+
+
 def endless() -> None:
     while True:
         pass
@@ -110,6 +117,17 @@ def test_a_peer_that_fails_is_skipped_with_a_word() -> None:
 
 def test_what_a_peer_prints_does_not_get_into_its_answer() -> None:
     assert apart.apart("peer", chatty) == [1]
+
+
+def test_what_a_peer_leaves_behind_is_ended() -> None:
+    left = apart.apart("peer", littering)
+    assert isinstance(left, int)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(left)
+        deadline = time.monotonic() + PATIENCE
+        while process.status() != psutil.STATUS_ZOMBIE:  # until whoever inherits it looks after it
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_a_peer_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
