@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +24,7 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure run-task beside a bare loop and its peers.",
@@ -45,7 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where to write what came out"
     )
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     for option, known in (("only", SECTIONS), ("peers", PEERS)):
         for name in getattr(given, option) or ():
             if name not in known:
@@ -60,7 +62,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    given = arguments()
+    given = arguments(sys.argv[1:])
     repeats, seconds = (1, 0.15) if given.quick else (5, 0.4)
     effort = Effort(
         repeats=given.repeats or repeats,

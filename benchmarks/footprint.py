@@ -93,7 +93,7 @@ def _lowest(runner: Runner[Quote, float], until: int) -> tuple[int, int]:
     while (reached := runner.stats.ticks) < until:
         time.sleep(0.005)
     sizes: list[int] = []
-    for _ in range(40):
+    for _ in range(20):
         gc.collect()
         sizes.append(tracemalloc.get_traced_memory()[0])
         time.sleep(0.005)

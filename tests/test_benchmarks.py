@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 from benchmarks import apart, peers
+from benchmarks.__main__ import RESULTS
+from benchmarks.__main__ import arguments as command_line
 from benchmarks.measure import Figure, side_by_side
 from benchmarks.question import Bound, Goal, Line, Role, Skipped, Verdict, compared
 from benchmarks.sections import SECTIONS
@@ -22,22 +24,16 @@ from tests.conftest import ROOT
 from tests.threads import PATIENCE
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "benchmarks", *arguments],
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_runs_and_reports_what_it_found(section: str, tmp_path: Path) -> None:
+    words = ["--quick", "--seconds", "0.01", "--only", section, "--peers", ""]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "benchmarks", *words, "--output", tmp_path],
         capture_output=True,
         text=True,
         timeout=PATIENCE * 6,
         check=False,
         cwd=ROOT,
-    )
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_a_section_runs_and_reports_what_it_found(section: str, tmp_path: Path) -> None:
-    done = run(
-        *("--only", section, "--peers", "", "--output", str(tmp_path)),
-        *("--quick", "--seconds", "0.01"),
     )
     assert (done.stderr, done.returncode) == ("", 0)
     report = json.loads((tmp_path / "latest.json").read_text())
@@ -60,7 +56,7 @@ def test_a_section_runs_and_reports_what_it_found(section: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
         (("--only", "dispatch,weather"), "--only: there is no 'weather', but footprint, on_time"),
         (("--peers", "Rey"), "--peers: there is no 'Rey', but ThreadPoolExecutor"),
@@ -68,11 +64,18 @@ def test_a_section_runs_and_reports_what_it_found(section: str, tmp_path: Path) 
         (("--seconds", "nan"), "--seconds is nan: it is a positive number"),
     ],
 )
-def test_a_mistake_in_the_command_line_is_named(arguments: tuple[str, ...], message: str) -> None:
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert not done.stdout
+def test_a_mistake_in_the_command_line_is_named(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command_line(words)
+    assert message in capsys.readouterr().err
+
+
+def test_only_a_whole_run_replaces_the_results() -> None:
+    assert command_line([]).output == RESULTS
+    for words in (["--quick"], ["--only", "dispatch"], ["--peers", ""], ["--repeats", "1"]):
+        assert command_line(words).output is None
 
 
 @pytest.mark.parametrize("peer", ["ThreadPoolExecutor", "asyncio.to_thread"])
