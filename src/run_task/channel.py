@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from run_task.alarm import Alarm, AsyncAlarm, Bell
 from run_task.errors import ChannelClosed, ConfigError
@@ -89,6 +89,30 @@ def _leave(bells: deque[Bell], bell: Bell) -> None:
         bells.remove(bell)
     except ValueError:
         _wake_one(bells)
+
+
+class Outlet(Protocol[T_contra]):
+    """Where a runner's results go: a :class:`Sender`, or what stands in its place."""
+
+    @property
+    def dropped(self) -> int:
+        """How many items were dropped."""
+        ...
+
+    def send(self, item: T_contra, /) -> None:
+        """Put an item in, and wait for room if need be.
+
+        :raises ChannelClosed: if nobody wants any more
+        """
+        ...
+
+    def unbound(self) -> None:
+        """Wait for room no longer, from now on. Safe in a signal handler."""
+        ...
+
+    def close(self) -> None:
+        """Say that nothing more will come."""
+        ...
 
 
 class Sender(Generic[T_contra]):

@@ -100,6 +100,15 @@ class VirtualClock:
         """Let time pass: both clocks move forward."""
         self._move(interval.nanos, interval.nanos)
 
+    def advance_to(self, time_ns: int) -> None:
+        """Let time pass until the wall clock shows this, in nanoseconds since the Unix epoch.
+
+        Nothing happens if it shows that, or more, already.
+        """
+        passed_ns = time_ns - self._wall_ns
+        if passed_ns > 0:
+            self._move(passed_ns, passed_ns)
+
     def step(self, nanoseconds: int) -> None:
         """Set the wall clock forward, or with a negative number back, as an operator would."""
         self._move(nanoseconds, 0)

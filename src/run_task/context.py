@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Never, TypeVar, overload
 
-from run_task.channel import Receiver, Sender, channel
+from run_task.channel import Outlet, Receiver, Sender, channel
 from run_task.config import RunnerConfig
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
@@ -40,7 +40,7 @@ class Context(Generic[I, O]):
     tasks: Iterable[Runnable[I, O]]
     data: Shared[I]
     interval: TaskInterval
-    sender: Sender[DataSet[O]]
+    sender: Outlet[DataSet[O]]
     config: RunnerConfig = field(default_factory=RunnerConfig)
 
     def __post_init__(self) -> None:

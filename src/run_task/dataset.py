@@ -61,6 +61,7 @@ class DataSet(Mapping[str, O_co]):
         "_results",
         "_roster",
         "_values",
+        "behind",
         "errors",
         "took",
         "window",
@@ -71,6 +72,10 @@ class DataSet(Mapping[str, O_co]):
 
     errors: Mapping[str, TaskError]
     """Why tasks have no result, by task name. Empty when all is well."""
+
+    behind: Sequence[str]
+    """Stages of a pipeline whose results up to this window the tasks did not see: they failed, or
+    took too long to be waited for."""
 
     took: float
     """How long the tasks took together, in seconds: from the first one's start to the last one's
@@ -98,6 +103,7 @@ class DataSet(Mapping[str, O_co]):
         self.window = window
         self._values = dict(values)
         self.errors = errors
+        self.behind = ()
         self._durations = durations
         self._late_ns = round(lateness * 1e9)
         self.took = sum(durations.values()) if took is None else took
@@ -133,6 +139,7 @@ class DataSet(Mapping[str, O_co]):
         self.took = took
         self._values = self._durations = None
         self.errors = NO_ERRORS
+        self.behind = ()
         return self
 
     def _mapping(self) -> dict[str, O_co]:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 
@@ -41,9 +41,20 @@ class Runner(Generic[I, O]):
 
     :param context: what to run
     :param clock: where to read the time; a ``VirtualClock`` for tests
+    :param since_ns: begin with the window that holds this time, in nanoseconds since the Unix
+        epoch; None: with the one that holds now
+    :param gate: called with each window before its view of the data is taken, and may wait; it
+        returns the names of those that it did not wait for, for :attr:`DataSet.behind`
     """
 
-    def __init__(self, context: Context[I, O], *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        context: Context[I, O],
+        *,
+        clock: Clock | None = None,
+        since_ns: int | None = None,
+        gate: Callable[[Window], Sequence[str]] | None = None,
+    ) -> None:
         self._context = context
         self._config = context.config
         self._clock = clock if clock is not None else SystemClock()
@@ -54,6 +65,8 @@ class Runner(Generic[I, O]):
             task_timeout=self._config.task_timeout,
             workers=self._config.worker_count,
         )
+        self._since_ns = since_ns
+        self._gate = gate
         self._mutex = threading.Lock()
         self._started = False
         self._stopping = False
@@ -94,6 +107,7 @@ class Runner(Generic[I, O]):
         """The loop, and what comes after it, in whichever thread drives it by then."""
         data = self._context.data
         timeout = self._config.lock_timeout
+        gate = self._gate
         send = self._context.sender.send
         note_lateness = self._late_ns.append
         note_duration = self._duration.append
@@ -102,11 +116,14 @@ class Runner(Generic[I, O]):
             while (window := ticker.next()) is not None:
                 self._window = window
                 late_ns = ticker.late_ns
+                behind = gate(window) if gate is not None else ()
                 try:
                     with data.read(timeout) as view:
                         dataset = yield view, window, late_ns
                 except LockTimeout as error:
                     dataset = self._without_view(window, late_ns, error)
+                if behind:
+                    dataset.behind = behind
                 send(dataset)
                 self._window = None
                 self._ticks += 1
@@ -154,6 +171,59 @@ class Runner(Generic[I, O]):
         self._ring()
 
     # Start and end
+
+    def start(self) -> None:
+        """Begin to run, and return. Who starts a runner shuts it down and joins it.
+
+        A ``with`` block does all that, and sees to SIGTERM besides.
+
+        :raises RunTaskError: if it has run before
+        """
+        with self._mutex:
+            if self._started:
+                raise RunTaskError(
+                    f"runner {self.name!r} has been run before, and a runner runs once: "
+                    f"make a new one, with a new context"
+                )
+            self._started = True
+        self._ticker = ticker = Ticker(
+            self._context.interval, self._config, self._clock, self._since_ns
+        )
+        if self._stopping:
+            ticker.stop()  # shut down before it began
+        threading.Thread(
+            target=self._crew.drive,
+            args=(self._engine(ticker),),
+            name=f"run-task {self.name}",
+            daemon=True,  # a task that hangs must not keep the process from ending
+        ).start()
+
+    def join(self) -> None:
+        """Wait until it has ended.
+
+        :raises ShutdownTimeout: if it did not end within ``shutdown_timeout``
+        :raises Exception: what else made it end
+        """
+        self._wait()
+        self._report(None)
+
+    def finish(self, last_ns: int) -> None:
+        """Run up to the window that holds this time, and end.
+
+        :param last_ns: the time, in nanoseconds since the Unix epoch
+        """
+        if self._ticker is not None:
+            self._ticker.finish(last_ns)
+
+    @property
+    def next_end_ns(self) -> int:
+        """The end of the next window to begin, in nanoseconds since the Unix epoch.
+
+        :raises RunTaskError: if it has not been started
+        """
+        if self._ticker is None:
+            raise RunTaskError(f"runner {self.name!r} has no windows before it is started")
+        return self._ticker.next_end_ns
 
     def run_sync(self) -> None:
         """Run until shut down. Ctrl-C and, in the main thread, SIGTERM shut it down, too.
@@ -228,29 +298,14 @@ class Runner(Generic[I, O]):
         self._report(exc)
 
     def _start(self) -> None:
-        with self._mutex:
-            if self._started:
-                raise RunTaskError(
-                    f"runner {self.name!r} has been run before, and a runner runs once: "
-                    f"make a new one, with a new context"
-                )
-            self._started = True
-        self._ticker = ticker = Ticker(self._context.interval, self._config, self._clock)
-        self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
-        if self._stopping:
-            ticker.stop()  # shut down before it began
-        thread = threading.Thread(
-            target=self._crew.drive,
-            args=(self._engine(ticker),),
-            name=f"run-task {self.name}",
-            daemon=True,  # a task that hangs must not keep the process from ending
-        )
-        try:
-            thread.start()
-        except BaseException:  # Ctrl-C: there is no block yet whose end would shut it down
-            self.shutdown()
-            self._exit.close()
-            raise
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(shut_down_on_sigterm(self.shutdown))
+            try:
+                self.start()
+            except KeyboardInterrupt:  # there is no block yet whose end would shut it down
+                self.shutdown()
+                raise
+            self._exit = opened.pop_all()
 
     def _ring(self) -> None:
         for bell in tuple(self._bells):

@@ -88,6 +88,11 @@ class Schedule:
         return self._due
 
     @property
+    def end(self) -> int:
+        """The end of the next window, or of the first of those that ``COALESCE`` will put in it."""
+        return self._end
+
+    @property
     def skipped(self) -> int:
         """How many windows ``SKIP`` has left out."""
         return self._skipped

@@ -31,13 +31,23 @@ class Ticker:
     :param interval: how often a window falls due, and the unit of its start and end
     :param config: what of it concerns windows: missed_tick, window, grace and align
     :param clock: where to read the time
+    :param since_ns: the first window is the one that holds this time, in nanoseconds since the
+        Unix epoch; None: now
     """
 
-    def __init__(self, interval: TaskInterval, config: RunnerConfig, clock: Clock) -> None:
+    def __init__(
+        self,
+        interval: TaskInterval,
+        config: RunnerConfig,
+        clock: Clock,
+        since_ns: int | None = None,
+    ) -> None:
         self._clock = clock
         self._monotonic_ns = clock.monotonic_ns
         self._alarm = Alarm()
         self._stopped = False
+        self._last_ns: int | None = None  # the last window is the one that holds this time
+        self._ending = False  # whether there is one, or it is stopped
         self._unit_ns = interval.unit.nanos
         self._grace_ns = config.grace.nanos if config.grace is not None else 0
         # The largest difference of wall and monotonic clock that has been seen, less the grace.
@@ -45,10 +55,12 @@ class Ticker:
         # sees too small a difference, never one that would push time forward.
         self._offset_ns = clock.time_ns() - self._grace_ns - clock.monotonic_ns()
         self._stepped_back = False
-        period = interval.count
+        self._period = period = interval.count
         length = config.window.nanos // self._unit_ns if config.window is not None else period
         self._before = length - period  # by how much a window starts before the last one's end
-        now = (clock.monotonic_ns() + self._offset_ns + self._grace_ns) // self._unit_ns
+        if since_ns is None:
+            since_ns = clock.monotonic_ns() + self._offset_ns + self._grace_ns
+        now = since_ns // self._unit_ns
         first = now + period if config.align is Align.START else (now // period + 1) * period
         self._schedule = Schedule(period, first, config.missed_tick)
         self.late_ns: int = 0
@@ -60,8 +72,8 @@ class Ticker:
         return self._schedule.skipped
 
     def next(self) -> Window | None:
-        """Wait for the next window; None once the ticker was stopped."""
-        while not self._stopped:
+        """Wait for the next window; None if there are no more."""
+        while not (self._ending and self._is_over()):
             # The wall clock is looked at only before waiting: a window that is due by the
             # monotonic clock is due, wherever the wall clock has stepped.
             now_ns = self._monotonic_ns() + self._offset_ns
@@ -75,10 +87,33 @@ class Ticker:
                 self._clock.wait(self._alarm, until_ns)
         return None
 
+    @property
+    def next_end_ns(self) -> int:
+        """The end of the next window, in nanoseconds since the Unix epoch."""
+        return self._schedule.end * self._unit_ns
+
+    @property
+    def next_due_ns(self) -> int:
+        """When that window is handed out: after its grace."""
+        return self.next_end_ns + self._grace_ns
+
     def stop(self) -> None:
         """Hand out no more windows. Safe in a signal handler."""
-        self._stopped = True
+        self._stopped = self._ending = True
         self._alarm.ring()
+
+    def finish(self, last_ns: int) -> None:
+        """Hand out the windows up to the one that holds this time, and then no more.
+
+        :param last_ns: the time, in nanoseconds since the Unix epoch
+        """
+        self._last_ns = last_ns
+        self._ending = True
+        self._alarm.ring()
+
+    def _is_over(self) -> bool:
+        start_ns = (self._schedule.end - self._period) * self._unit_ns
+        return self._stopped or (self._last_ns is not None and start_ns > self._last_ns)
 
     def _follow_wall_clock(self) -> bool:
         """Move on to where the wall clock is, if it is ahead; returns whether it was."""
