@@ -85,3 +85,30 @@ class TaskTimeout(TaskError, TimeoutError):
 
 class TaskLost(TaskError):
     """The worker process that ran the task died."""
+
+
+class SourceError(RunTaskError):
+    """A source gave something that cannot be used as a row.
+
+    :ivar source: where it stands: a file's path, or what the source is called
+    :ivar line: in which line, counted from 1; in a Parquet file, which row; None: no line is to
+        blame
+    :ivar column: in which column; None: the row as a whole is wrong
+    :ivar reason: what stands there, and what is wrong with it
+    """
+
+    def __init__(self, source: str, line: int | None, column: str | None, reason: str) -> None:
+        self.source = source
+        self.line = line
+        self.column = column
+        self.reason = reason
+        super().__init__(source, line, column, reason)
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f", line {self.line}"
+        column = "" if self.column is None else f", column {self.column!r}"
+        return f"{self.source}{line}{column}: {self.reason}"
+
+
+class SinkError(RunTaskError):
+    """A sink cannot store what it was given, or cannot read what is there."""
