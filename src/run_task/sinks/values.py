@@ -1,0 +1,106 @@
+"""Results of tasks as something that can be stored, and back."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from run_task.dataset import DataSet
+from run_task.errors import SinkError
+
+_LONGEST_ERROR: Final = 10_000
+"""How many characters of an error are kept."""
+
+
+class Stored(NamedTuple):
+    """One task's result, ready to be stored.
+
+    :param task: the task's name
+    :param number: the result, if it is a number (and no bool); an int that is larger than a float
+        can tell is rounded
+    :param text: the result as JSON, with the ``NaN`` and ``Infinity`` that Python's json has
+    :param error: why there is no result; None if there is one
+    """
+
+    task: str
+    number: float | None
+    text: str | None
+    error: str | None
+
+    @property
+    def beyond_number(self) -> str | None:
+        """The text, if the number alone does not tell the result to the last bit and by its type.
+
+        For a float it does, but for NaN, which SQLite takes for NULL, and for minus zero, which
+        it takes for zero.
+        """
+        if self.number is not None and repr(self.number) == self.text and self.text != "-0.0":
+            return None
+        return self.text
+
+
+class Written(NamedTuple):
+    """A window's results, ready to be stored."""
+
+    pipeline: str
+    stage: str
+    start: int
+    end: int
+    results: tuple[Stored, ...]
+
+
+def written(pipeline: str, stage: str, dataset: DataSet[Any]) -> Written:
+    """A DataSet, ready to be stored.
+
+    :raises SinkError: if a result cannot be
+    """
+    results = [_stored(stage, task, value) for task, value in dataset.items()]
+    results += [Stored(task, None, None, _text(e)) for task, e in dataset.errors.items()]
+    return Written(pipeline, stage, *dataset.window, tuple(results))
+
+
+def restored(number: float | None, beyond_number: str | None) -> Any:
+    """The result that was stored as a number and a text."""
+    return number if beyond_number is None else json.loads(beyond_number)
+
+
+def _stored(stage: str, task: str, value: Any) -> Stored:
+    if isinstance(value, np.generic):
+        value = _item(value)
+    try:
+        text = json.dumps(value, default=_plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SinkError(
+            f"stage {stage!r}, task {task!r}: its result, a {type(value).__qualname__}, cannot be "
+            f"stored ({error}): return numbers, texts, or lists and dicts of these"
+        ) from error
+    number: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf if value > 0 else -math.inf
+    return Stored(task, number, text, None)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        plain = _item(value)
+        if type(plain) is not type(value):  # as is a longdouble's item
+            return plain
+    raise TypeError(f"{type(value).__qualname__} is not JSON")
+
+
+def _item(scalar: Any) -> Any:
+    return scalar.item()
+
+
+def _text(error: BaseException) -> str:
+    # What no text in UTF-8 can hold, and no database takes, must not cost the window.
+    text = str(error)[:_LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
+    return text.replace("\0", "\\x00")
