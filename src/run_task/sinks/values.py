@@ -68,9 +68,9 @@ def restored(number: float | None, beyond_number: str | None) -> Any:
 
 
 def _stored(stage: str, task: str, value: Any) -> Stored:
-    if isinstance(value, np.generic):
-        value = _item(value)
     try:
+        if isinstance(value, np.generic):
+            value = _plain(value)
         text = json.dumps(value, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
         raise SinkError(
@@ -87,17 +87,16 @@ def _stored(stage: str, task: str, value: Any) -> Stored:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        plain = _item(value)
-        if type(plain) is not type(value):  # as is a longdouble's item
+    """What json does not know, as something that it does."""
+    if _is_numpy(value):
+        plain: Any = value.tolist()
+        if not isinstance(plain, np.generic):  # as a longdouble's is
             return plain
     raise TypeError(f"{type(value).__qualname__} is not JSON")
 
 
-def _item(scalar: Any) -> Any:
-    return scalar.item()
+def _is_numpy(value: object) -> bool:
+    return isinstance(value, np.ndarray | np.generic)
 
 
 def _text(error: BaseException) -> str:

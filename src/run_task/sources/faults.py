@@ -29,8 +29,8 @@ class Faults:
     __slots__ = ("count", "on_fault")
 
     def __init__(self, on_fault: OnFault) -> None:
-        self.on_fault = on_fault
-        self.count = 0
+        self.on_fault: OnFault = on_fault
+        self.count: int = 0
 
     def note(self, error: SourceError) -> None:
         """Take note of one fault.
