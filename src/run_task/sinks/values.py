@@ -69,7 +69,7 @@ def restored(number: float | None, beyond_number: str | None) -> Any:
 
 def _stored(stage: str, task: str, value: Any) -> Stored:
     try:
-        if isinstance(value, np.generic):
+        if _is_numpy(value):
             value = _plain(value)
         text = json.dumps(value, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:

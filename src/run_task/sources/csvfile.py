@@ -147,31 +147,34 @@ class CsvFile(RecordedFile):
 
     def _chunks(self) -> Iterator[Chunk]:
         pa = need("pyarrow", "arrow")
-        pc = need("pyarrow.compute", "arrow")
         skipped: deque[Any] = deque()  # Arrow reads ahead: some of these come later in the file
         counter = _LineCounter(self._names is None, self._all)
         try:
             with self._open(self._as_they_stand(pa), skipped) as reader:
                 for batch in reader:
-                    breaks = _line_breaks(pc, batch) if self._quote is not None else None
-                    lines = counter.place(batch.num_rows, breaks, skipped)
-                    there = _not_blank(pa, pc, batch)
-                    filled = batch.filter(there)
-                    arrays = dict(zip(filled.schema.names, filled.columns))
-                    chunk = self._chunk(arrays, lines[there.to_numpy(zero_copy_only=False)])
-                    self._blame(chunk, counter)
-                    yield chunk
+                    yield self._take(batch, counter, skipped)
+                if skipped:  # after the last row that is good
+                    yield self._take(_no_rows(pa, self._all), counter, skipped)
         except pa.ArrowInvalid as error:
             raise self._error(counter.line, None, f"cannot be read on: {error}") from error
 
-    def _blame(self, chunk: Chunk, counter: _LineCounter) -> None:
-        for line, row in counter.taken:
+    def _take(self, batch: Any, counter: _LineCounter, skipped: deque[Any]) -> Chunk:
+        """A chunk of what Arrow read, and of what it skipped in between."""
+        pa = need("pyarrow", "arrow")
+        pc = need("pyarrow.compute", "arrow")
+        breaks = _line_breaks(pc, batch) if self._quote is not None else None
+        lines, found = counter.place(batch.num_rows, breaks, skipped)
+        there = _not_blank(pa, pc, batch)
+        filled = batch.filter(there)
+        arrays = dict(zip(filled.schema.names, filled.columns))
+        chunk = self._chunk(arrays, lines[there.to_numpy(zero_copy_only=False)])
+        for line, row in found:
             reason = (
                 f"{row.actual_columns} values for {row.expected_columns} columns: "
                 f"{row.text[:120]!r}"
             )
             chunk.faults[line] = self._error(line, None, reason)
-        counter.taken.clear()
+        return chunk
 
 
 class _LineCounter:
@@ -184,17 +187,17 @@ class _LineCounter:
     def __init__(self, header: bool, names: Sequence[str]) -> None:
         self.line: int = 1 + (1 + sum(name.count("\n") for name in names) if header else 0)
         self._number = 2 if header else 1  # of the next row, as Arrow numbers them
-        self.taken: list[tuple[int, Any]] = []
 
     def place(
         self, rows: int, breaks: NDArray[np.int64] | None, skipped: deque[Any]
-    ) -> NDArray[np.int64]:
-        """The lines of the next rows.
+    ) -> tuple[NDArray[np.int64], list[tuple[int, Any]]]:
+        """The lines of the next rows, and what Arrow skipped among them, with its lines.
 
         :param rows: how many rows
         :param breaks: how many line breaks stand inside each; None: none at all
-        :param skipped: what Arrow skipped so far; what lies among these rows goes to ``taken``
+        :param skipped: what Arrow skipped so far; what lies among these rows is taken out
         """
+        found: list[tuple[int, Any]] = []
         lines = np.empty(rows, np.int64)
         placed = 0
         while True:
@@ -209,11 +212,15 @@ class _LineCounter:
             placed += count
             self._number += count
             if not skipped or skipped[0].number != self._number:
-                return lines
+                return lines, found
             row = skipped.popleft()
-            self.taken.append((self.line, row))
+            found.append((self.line, row))
             self.line += 1 + row.text.count("\n")
             self._number += 1
+
+
+def _no_rows(pa: Any, names: Sequence[str]) -> Any:
+    return pa.RecordBatch.from_arrays([pa.array([], pa.binary())] * len(names), list(names))
 
 
 def _line_breaks(pc: Any, batch: Any) -> NDArray[np.int64] | None:

@@ -77,12 +77,14 @@ class JsonLinesFile(RecordedFile):
 
     def _look(self) -> dict[str, cols.Kind]:
         values: dict[str, list[Any]] = {}
+        count = 0
         for _, lines in self._blocks():
             for line in lines[:_SAMPLE_LINES]:
                 try:
                     found = read_object(line) if line.strip() else {}
                 except Malformed:
                     continue
+                count += bool(found)
                 for name, value in found.items():
                     values.setdefault(name, []).append(value)
             break
@@ -93,10 +95,10 @@ class JsonLinesFile(RecordedFile):
             name: [] for name, kind in self._wanted.items() if kind is not None
         }
         chosen = self._choose({**declared, **values})
-        self._timestamp_kind = _kind_of(values[self._timestamp]) or int
+        self._timestamp_kind = _kind_of(values[self._timestamp], count) or int
         kinds: dict[str, cols.Kind] = {}
         for name, found in chosen.items():
-            kind = self._wanted.get(name) or _kind_of(found)
+            kind = self._wanted.get(name) or _kind_of(found, count)
             if kind is None:
                 raise ConfigError(
                     f"{self._where}: column {name!r} holds neither numbers nor texts: leave it "
@@ -185,15 +187,20 @@ def _one(pa: Any, column: Any) -> Any:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
-def _kind_of(values: list[Any]) -> cols.Kind | None:
-    """The type that most values are of, int only if no number is a float and none is missing."""
+def _kind_of(values: list[Any], count: int) -> cols.Kind | None:
+    """The type that most values are of, int only if no number is a float and none is missing.
+
+    :param values: those there are
+    :param count: how many there would be if none was missing
+    :return: the type; None if none of the values is of any
+    """
     types: list[type] = [type(value) for value in values if value is not None]
     if not types:
         return float
     whole = types.count(int)
     numbers = whole + types.count(float)
     counts: dict[cols.Kind, int] = {
-        int if whole == numbers and len(types) == len(values) else float: numbers,
+        int if whole == numbers and len(types) == count else float: numbers,
         bool: types.count(bool),
         str: types.count(str),
     }

@@ -1,0 +1,252 @@
+"""What the file sources have in common, each test for all three of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import math
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from run_task import ConfigError, TimeUnit
+from run_task.errors import SourceError
+from run_task.sources import Batched, CsvFile, JsonLinesFile, OnFault, ParquetFile
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+Records = Sequence[dict[str, Any]]
+Make = Callable[..., CsvFile | JsonLinesFile | ParquetFile]
+
+SECONDS = TimeUnit.SECONDS
+
+
+def write_csv(path: Path, records: Records) -> None:
+    names = list(records[0])
+    lines = [names, *([str(record[name]) for name in names] for record in records)]
+    path.write_text("".join(f"{','.join(line)}\n" for line in lines))
+
+
+def write_json_lines(path: Path, records: Records) -> None:
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+
+
+def write_parquet(path: Path, records: Records) -> None:
+    parquet.write_table(pa.Table.from_pylist(list(records)), path, row_group_size=100)
+
+
+@pytest.fixture(params=["csv", "jsonl", "parquet"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def make(kind: str, tmp_path: Path) -> Make:
+    """Writes records to a file, and makes a source of it."""
+    write, source = {
+        "csv": (write_csv, CsvFile),
+        "jsonl": (write_json_lines, JsonLinesFile),
+        "parquet": (write_parquet, ParquetFile),
+    }[kind]
+
+    def make(records: Records, **arguments: Any) -> Any:
+        path = tmp_path / f"file.{kind}"
+        write(path, records)
+        return source(path, unit=SECONDS, **arguments)
+
+    return make
+
+
+def records(count: int) -> list[dict[str, Any]]:
+    return [
+        {"timestamp": 10 * i, "price": i / 7, "size": i, "open": i % 2 == 0, "name": f"n{i}"}
+        for i in range(count)
+    ]
+
+
+def test_rows_are_mappings_of_plain_values_of_inferred_types(make: Make) -> None:
+    source = make(records(3))
+    assert source.columns == {"price": float, "size": int, "open": bool, "name": str}
+    assert list(source) == [
+        (0, {"price": 0.0, "size": 0, "open": True, "name": "n0"}),
+        (10, {"price": 1 / 7, "size": 1, "open": False, "name": "n1"}),
+        (20, {"price": 2 / 7, "size": 2, "open": True, "name": "n2"}),
+    ]
+    assert {type(value) for _, row in source for value in row.values()} == {float, int, bool, str}
+    assert source.malformed == 0
+    assert source.unit is SECONDS
+
+
+def test_batches_are_the_same_rows_and_no_larger_than_asked_for(make: Make) -> None:
+    source = make(records(1000), batch_rows=300)
+    assert isinstance(source, Batched)
+    batches = list(source.batches())
+    assert max(map(len, batches)) <= 300
+    assert [row for batch in batches for row in batch.rows()] == list(source)
+    assert [len(list(source)), len(list(source))] == [1000, 1000]  # each time from the start
+    for batch in batches:
+        assert batch.timestamps.dtype == np.int64
+        assert {name: column.dtype for name, column in batch.columns.items()} == {
+            "price": np.float64,
+            "size": np.int64,
+            "open": np.bool_,
+            "name": object,
+        }
+
+
+def test_columns_can_be_chosen_and_given_a_type(make: Make) -> None:
+    source = make(records(2), columns=["size", "price"])
+    assert list(source) == [(0, {"size": 0, "price": 0.0}), (10, {"size": 1, "price": 1 / 7})]
+    source = make(records(2), columns={"size": float})
+    assert [row for _, row in source] == [{"size": 0.0}, {"size": 1.0}]
+    assert isinstance(next(iter(source))[1]["size"], float)
+
+
+def test_a_gap_a_duplicate_and_a_row_out_of_order_come_as_they_stand(make: Make) -> None:
+    times = [5, 6, 6, 1_000_000, 7, 6, 1_000_001]
+    source = make([{"timestamp": t, "value": i} for i, t in enumerate(times)])
+    assert [(t, row["value"]) for t, row in source] == list(zip(times, range(7)))
+
+
+def test_timestamps_are_converted_from_what_is_stored(make: Make) -> None:
+    stored = [{"timestamp": t, "v": 1} for t in (1_999, 2_000, -1)]
+    assert [t for t, _ in make(stored, stored=TimeUnit.MILLIS)] == [1, 2, -1]
+    texts = [{"at": "2013-12-02 21:15:00", "v": 1}, {"at": "2013-12-02T21:15:01Z", "v": 2}]
+    assert [t for t, _ in make(texts, timestamp="at")] == [1386018900, 1386018901]
+
+
+BAD: list[dict[str, Any]] = [
+    {"timestamp": "1", "value": "1.5"},
+    {"timestamp": "soon", "value": "2.5"},
+    {"timestamp": "3", "value": "much"},
+    {"timestamp": "4", "value": "4.5"},
+]
+
+
+def test_a_malformed_row_is_counted_logged_and_skipped(
+    make: Make, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = make(BAD, columns={"value": str if kind == "jsonl" else float})
+    with caplog.at_level(logging.WARNING, "run_task"):
+        times = [t for t, _ in source]
+    line = {"csv": 3, "jsonl": 2, "parquet": 2}[kind]
+    expected = [f"file.{kind}, line {line}, column 'timestamp': 'soon' is not a timestamp"]
+    if kind != "jsonl":  # where no text is read as a number
+        expected.append(
+            f"file.{kind}, line {line + 1}, column 'value': 'much' is not a valid float"
+        )
+    assert len(caplog.messages) == len(expected) == source.malformed
+    for message, part in zip(caplog.messages, expected):
+        assert part in message
+    assert times == ([1, 3, 4] if kind == "jsonl" else [1, 4])
+    list(source)
+    assert source.malformed == len(expected)  # of the last reading
+
+
+def test_a_malformed_row_can_be_fatal_after_the_rows_before_it(make: Make, kind: str) -> None:
+    source = make(BAD, columns=["value"], on_malformed=OnFault.RAISE)
+    rows = iter(source)
+    assert next(rows)[0] == 1
+    with pytest.raises(
+        SourceError, match="column 'timestamp': 'soon' is not a timestamp"
+    ) as caught:
+        next(rows)
+    assert caught.value.source.endswith(f"file.{kind}")
+    assert (caught.value.line, caught.value.column) == (3 if kind == "csv" else 2, "timestamp")
+    assert source.malformed == 1
+
+
+def test_a_missing_value_is_nan_in_a_float_column_and_malformed_in_an_int_column(
+    make: Make, kind: str
+) -> None:
+    missing = "" if kind == "csv" else None
+    stored = [
+        {"timestamp": 1, "price": 1.5, "size": 1, "name": "a"},
+        {"timestamp": 2, "price": missing, "size": 2, "name": "b"},
+        {"timestamp": 3, "price": 3.5, "size": missing, "name": "c"},
+        {"timestamp": missing, "price": 3.5, "size": 4, "name": "c"},
+        {"timestamp": 5, "price": 5.5, "size": 5, "name": missing},
+    ]
+    source = make(stored, columns={"price": float, "size": int, "name": str})
+    rows = list(source)
+    assert [t for t, _ in rows] == [1, 2, 5]
+    assert math.isnan(rows[1][1]["price"])
+    assert rows[2][1]["name"] == ""
+    assert source.malformed == 2
+    assert make(stored).columns["size"] is (int if kind == "parquet" else float)
+
+
+def test_an_int_that_does_not_fit_is_malformed(make: Make, kind: str) -> None:
+    if kind == "parquet":
+        stored: list[dict[str, Any]] = [{"timestamp": 1, "v": 1.0}, {"timestamp": 2, "v": 1.5}]
+    else:
+        stored = [{"timestamp": 1, "v": 1}, {"timestamp": 2, "v": 2**63}]
+    source = make(stored, columns={"v": int})
+    assert list(source) == [(1, {"v": 1})]
+    assert source.malformed == 1
+
+
+def test_floats_come_to_the_last_bit(make: Make) -> None:
+    values = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 2.2250738585072011e-308]
+    source = make([{"timestamp": i, "v": value} for i, value in enumerate(values)])
+    assert [row["v"].hex() for _, row in source] == [value.hex() for value in values]
+
+
+def test_what_cannot_be_is_refused_when_the_source_is_made(
+    make: Make, kind: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="there is no column 'volume'; there are 'timestamp'"):
+        make(records(1), columns=["volume"])
+    with pytest.raises(ConfigError, match="there is no column 'time'; there are 'timestamp'"):
+        make(records(1), timestamp="time")
+    with pytest.raises(ConfigError, match="'timestamp' is the timestamp"):
+        make(records(1), columns=["timestamp", "price"])
+    with pytest.raises(ConfigError, match=r"column 'price' is to be <class 'complex'>"):
+        make(records(1), columns={"price": complex})
+    with pytest.raises(ConfigError, match=r"write \['price'\]"):
+        make(records(1), columns="price")
+    with pytest.raises(ConfigError, match="names none"):
+        make(records(1), columns=[])
+    with pytest.raises(ConfigError, match="batch_rows=0: it is a positive int"):
+        make(records(1), batch_rows=0)
+    with pytest.raises(ConfigError, match=r"'skip' is not one of OnFault\.SKIP, OnFault\.RAISE"):
+        make(records(1), on_malformed="skip")
+    with pytest.raises(ConfigError, match="stored='s': it is a TimeUnit"):
+        make(records(1), stored="s")
+    source = {"csv": CsvFile, "jsonl": JsonLinesFile, "parquet": ParquetFile}[kind]
+    with pytest.raises(ConfigError, match="unit='s': it is a TimeUnit"):
+        source("there.is.none", unit="s")  # pyright: ignore[reportArgumentType] what is refused
+    for path in ("there.is.none", tmp_path):
+        with pytest.raises(ConfigError, match="there is no such file"):
+            source(path)
+
+
+def test_a_file_much_larger_than_a_batch_needs_no_more_memory(make: Make, kind: str) -> None:
+    count = 60_000
+    source = make([{"timestamp": i, "v": i / 3} for i in range(count)], batch_rows=1_000)
+    largest = 0
+    read = 0
+    tracemalloc.start()
+    try:
+        for batch in source.batches():
+            read += len(batch)
+            arrow = pa.total_allocated_bytes()
+            largest = max(largest, tracemalloc.get_traced_memory()[0] + arrow)
+    finally:
+        tracemalloc.stop()
+    assert read == count
+    assert largest < {"csv": 12e6, "jsonl": 12e6, "parquet": 2e6}[kind]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_compressed_file_is_read_as_it_is(make: Make, kind: str, tmp_path: Path) -> None:
+    source = make(records(10))
+    path = tmp_path / f"file.{kind}.gz"
+    path.write_bytes(gzip.compress((tmp_path / f"file.{kind}").read_bytes()))
+    assert list(type(source)(path, unit=SECONDS)) == list(source)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from run_task import TimeUnit
+from run_task.sources.timestamps import from_arrow, parse
+
+pa = pytest.importorskip("pyarrow")
+
+NANOS = [unit.nanos for unit in TimeUnit]
+SECOND, MILLI, MICRO, MINUTE = 10**9, 10**6, 10**3, 60 * 10**9
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+units = st.sampled_from(NANOS)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), units, units)
+def test_an_int_is_converted_exactly_and_rounded_down(value: int, stored: int, unit: int) -> None:
+    exact = math.floor(Fraction(value * stored, unit))
+    if -(2**63) <= exact < 2**63:
+        assert parse(value, stored, unit) == exact
+    else:
+        with pytest.raises(ValueError, match="beyond what 64 bits hold"):
+            parse(value, stored, unit)
+
+
+@given(st.datetimes(), units)
+def test_a_text_without_a_zone_is_in_utc(moment: datetime, unit: int) -> None:
+    micros = (moment.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+    assert parse(moment.isoformat(), SECOND, unit) == micros * 1000 // unit
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2013-12-02 21:15:00", 1386018900),
+        ("2013-12-02T21:15:00Z", 1386018900),
+        ("2013-12-02T22:15:00+01:00", 1386018900),
+        ("2013-12-02 16:15:00-0500", 1386018900),
+        (" 2013-12-02 21:15 ", 1386018900),
+        ("20131202T211500", 1386018900),
+        ("2013-12-02", 1385942400),
+        ("1386018900", 1386018900),
+        ("1386018900.75", 1386018900),
+        ("1.3860189e9", 1386018900),
+        ("-1", -1),
+        ("1969-12-31 23:59:59.5", -1),
+    ],
+)
+def test_texts(text: str, seconds: int) -> None:
+    assert parse(text, SECOND, SECOND) == seconds
+    timestamps, faults = from_arrow(pa.array([text.encode()]), SECOND, SECOND)
+    assert (timestamps.tolist(), faults) == ([seconds], {})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "soon", "2013-13-01", "0x1F", "1_000", "nan", math.nan, math.inf, None, True, [1], 1e300],
+)
+def test_what_is_none_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"there is no timestamp|is not a timestamp|64 bits"):
+        parse(value, SECOND, SECOND)
+
+
+def test_a_float_has_the_microsecond_that_was_written() -> None:
+    assert parse(1700000000.123, SECOND, MILLI) == 1700000000123
+    assert parse(1700000000.9999, SECOND, SECOND) == 1700000000
+    assert parse(1700000000.9999996, SECOND, SECOND) == 1700000001  # no float is nearer
+    assert parse(-0.25, SECOND, MILLI) == -250
+
+
+@given(st.integers(-(10**15), 4 * 10**15), units)
+def test_seconds_as_floats_keep_their_microseconds(micros: int, unit: int) -> None:
+    # Floats of seconds tell microseconds apart until 2**33 s, in the year 2242.
+    assert parse(micros / 10**6, SECOND, unit) == micros * 1000 // unit
+
+
+@pytest.mark.parametrize("resolution", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+def test_arrow_timestamps_of_any_resolution_and_zone(resolution: str, zone: str | None) -> None:
+    column = pa.array([1386018900, -1, None], pa.timestamp("s", zone))
+    column = column.cast(pa.timestamp(resolution, zone))
+    timestamps, faults = from_arrow(column, SECOND, MINUTE)
+    assert timestamps[:2].tolist() == [1386018900 // 60, -1]
+    assert faults == {2: "there is no timestamp"}
+
+
+def test_nanoseconds_are_rounded_down() -> None:
+    column = pa.array([1_999_999_999, -1], pa.timestamp("ns"))
+    assert from_arrow(column, SECOND, SECOND)[0].tolist() == [1, -1]
+    assert from_arrow(column, SECOND, MICRO)[0].tolist() == [1_999_999, -1]
+
+
+def test_dates_and_unsigned_ints() -> None:
+    assert from_arrow(pa.array([1], pa.date32()), SECOND, MINUTE)[0].tolist() == [1440]
+    assert from_arrow(pa.array([86_400_000], pa.date64()), SECOND, MINUTE)[0].tolist() == [1440]
+    timestamps, faults = from_arrow(pa.array([5, 2**64 - 1], pa.uint64()), SECOND, SECOND)
+    assert timestamps[0] == 5
+    assert list(faults) == [1]
+
+
+ZONE = timezone(timedelta(hours=-3, minutes=-30))
+written = st.one_of(
+    st.integers(-(2**64), 2**64).map(str),
+    st.floats().map(repr),
+    st.datetimes().map(datetime.isoformat),
+    st.datetimes(timezones=st.sampled_from([UTC, ZONE])).map(datetime.isoformat),
+    st.dates().map(str),
+    st.text(max_size=12),
+)
+stored_values = st.one_of(
+    st.lists(st.none() | written),
+    st.lists(written),
+    st.lists(st.datetimes().map(datetime.isoformat)),
+    st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)),
+    st.lists(st.none() | st.floats()),
+)
+
+
+@given(stored_values, units, units)
+def test_a_column_gives_what_its_values_give_one_by_one(
+    values: list[object], stored: int, unit: int
+) -> None:
+    expected: dict[int, int] = {}
+    refused: dict[int, str] = {}
+    for position, value in enumerate(values):
+        try:
+            expected[position] = parse(value, stored, unit)
+        except ValueError as error:
+            refused[position] = str(error)
+    timestamps, faults = from_arrow(pa.array(values), stored, unit)
+    assert timestamps.dtype == np.int64
+    assert {at: int(timestamps[at]) for at in expected} == expected
+    assert faults.keys() == refused.keys()
