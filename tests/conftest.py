@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.databases import find_postgres, postgres
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +20,16 @@ def nab() -> Path:
     if not folder.is_dir():
         pytest.skip("the NAB series are not here: they are not part of the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server that runs for the tests."""
+    programs = find_postgres()
+    if programs is None:
+        pytest.skip("there is no PostgreSQL server on this machine")
+    with postgres(programs) as url:
+        yield url
 
 
 @pytest.fixture

@@ -24,6 +24,9 @@ _COLUMNS: Final = (
     "error",
     "rows",
 )
+_LINE_END: Final = "\r\n"
+"""That of RFC 4180; also because Python's csv puts quotes only around the ones it writes."""
+
 _LONGEST: Final = 131_072
 """How many characters Python's csv reads in a value."""
 
@@ -52,7 +55,7 @@ class CsvSink(AppendedFile):
 
     @property
     def _header(self) -> bytes:
-        return f"{','.join(_COLUMNS)}\n".encode()
+        return f"{','.join(_COLUMNS)}{_LINE_END}".encode()
 
     def _check(self, window: Written) -> None:
         for task, _, text, _ in window.results:
@@ -66,7 +69,7 @@ class CsvSink(AppendedFile):
         text = io.StringIO()
         key = window[:4]
         count = len(window.results)
-        csv.writer(text, lineterminator="\n").writerows(
+        csv.writer(text, lineterminator=_LINE_END).writerows(
             (*key, task, value, error, count) for task, _, value, error in window.results
         )
         return text.getvalue().encode()

@@ -46,13 +46,13 @@ class SqlSink(Durable):
 
     def __init__(self, database: str | os.PathLike[str], *, table: str = "results") -> None:
         need("sqlalchemy", "sql")
-        from sqlalchemy import create_engine, event, make_url
+        from sqlalchemy import URL, create_engine, event, make_url
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
         text = os.fspath(database)
         try:
-            url = make_url(text if "://" in text else f"sqlite:///{Path(text)}")
-        except ArgumentError as error:
+            url = make_url(text) if "://" in text else URL.create("sqlite", database=text)
+        except (ArgumentError, ValueError) as error:
             raise ConfigError(f"SqlSink({_without_password(text)!r}): {error}") from None
         super().__init__(f"SqlSink({url.render_as_string()!r})")  # which hides the password
         is_sqlite = url.get_backend_name() == "sqlite"

@@ -1,0 +1,346 @@
+"""What durable sinks have in common, each test for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.threads import together
+
+from run_task import ConfigError, DataSet, TaskError, Window
+from run_task.errors import SinkError
+from run_task.sinks import (
+    CallbackSink,
+    CsvSink,
+    DurableSink,
+    JsonLinesSink,
+    ParquetSink,
+    Row,
+    SqlSink,
+)
+
+Open = Callable[[], DurableSink]
+"""Opens the same store, again and again."""
+
+KINDS = ["jsonl", "csv", "parquet", "sqlite", "postgres"]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def opened(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
+    sinks: list[DurableSink] = []
+    table = f"results_{random.randrange(10**9)}"
+
+    def open_it() -> DurableSink:
+        sink: DurableSink
+        match kind:
+            case "jsonl":
+                sink = JsonLinesSink(tmp_path / "file.jsonl")
+            case "csv":
+                sink = CsvSink(tmp_path / "file.csv")
+            case "parquet":
+                sink = ParquetSink(tmp_path / "folder")
+            case "sqlite":
+                sink = SqlSink(tmp_path / "file.db")
+            case _:
+                sink = SqlSink(request.getfixturevalue("postgres_url"), table=table)
+        sinks.append(sink)
+        return sink
+
+    yield open_it
+    for sink in sinks:
+        sink.close()
+
+
+def begun(open_it: Open, pipeline: str = "p") -> DurableSink:
+    sink = open_it()
+    sink.begin(pipeline)
+    return sink
+
+
+def results(end: int, **values: Any) -> DataSet[Any]:
+    return DataSet(Window(end - 60, end), values)
+
+
+def summary(sink: DurableSink, stage: str | None = None) -> list[tuple[str, int, str, Any]]:
+    return [(row.stage, row.end, row.task, row.value) for row in sink.rows(stage)]
+
+
+def test_a_row_for_each_task_and_window(opened: Open) -> None:
+    error = TaskError("bad", Window(0, 60))
+    error.__cause__ = KeyError("x")
+    sink = begun(opened)
+    assert isinstance(sink, DurableSink)
+    sink.write("s", DataSet(Window(0, 60), {"mean": 1.5, "n": 3}, {"bad": error}))
+    sink.flush()
+    assert list(sink.rows()) == [
+        Row("p", "s", 0, 60, "mean", 1.5, None),
+        Row("p", "s", 0, 60, "n", 3, None),
+        Row("p", "s", 0, 60, "bad", None, "task 'bad' gave no result for [0, 60): KeyError: 'x'"),
+    ]
+
+
+VALUES: dict[str, tuple[Any, Any]] = {
+    "float": (1 / 3, 1 / 3),
+    "whole float": (2.0, 2.0),
+    "tiny": (5e-324, 5e-324),
+    "huge": (1.7976931348623157e308, 1.7976931348623157e308),
+    "minus zero": (-0.0, -0.0),
+    "nan": (math.nan, math.nan),
+    "infinity": (math.inf, math.inf),
+    "minus infinity": (-math.inf, -math.inf),
+    "int": (3, 3),
+    "large int": (2**53 + 1, 2**53 + 1),
+    "larger int": (10**400, 10**400),
+    "bool": (True, True),
+    "none": (None, None),
+    "text": ("a\"b'c,\né\0\ud800", "a\"b'c,\né\0\ud800"),
+    "empty text": ("", ""),
+    "list": ([1, (2.5, math.nan), {"k": None}], [1, [2.5, math.nan], {"k": None}]),
+    "float32": (np.float32(0.1), float(np.float32(0.1))),
+    "float64": (np.float64(0.1), 0.1),
+    "int64": (np.int64(7), 7),
+    "bool_": (np.bool_(True), True),
+    "array": (np.array([[1.5, -math.inf]]), [[1.5, -math.inf]]),
+    "scalars within": ({"a": [np.int8(1)]}, {"a": [1]}),
+}
+
+
+def test_values_come_back_to_the_bit_and_by_their_type(opened: Open) -> None:
+    sink = begun(opened)
+    sink.write("s", results(60, **{name: stored for name, (stored, _) in VALUES.items()}))
+    sink.close()
+    rows = {row.task: row.value for row in begun(opened).rows()}
+    assert list(rows) == list(VALUES)
+    for name, (_, expected) in VALUES.items():
+        assert repr(rows[name]) == repr(expected), name
+
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(names, values, min_size=1, max_size=4), names.filter(bool))
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
+)
+def test_any_value_under_any_name(opened: Open, window: dict[str, Any], stage: str) -> None:
+    sink = begun(opened)
+    with contextlib.closing(sink):
+        sink.write(stage, DataSet(Window(0, 60), window))
+        assert repr([(row.task, row.value) for row in sink.rows(stage)]) == repr([*window.items()])
+
+
+def test_errors_that_no_database_can_hold_as_they_are(opened: Open) -> None:
+    error = TaskError("bad", Window(0, 60))
+    error.__cause__ = ValueError('zero \0, half a pair \ud800, quotes ",\r\n and ' + "x" * 10**6)
+    sink = begun(opened)
+    sink.write("s", DataSet(Window(0, 60), {}, {"bad": error}))
+    sink.close()
+    (row,) = begun(opened).rows()
+    assert row.error is not None
+    assert 'zero \\x00, half a pair \\ud800, quotes ",\r\n and xxx' in row.error
+    assert len(row.error) < 20_000
+
+
+def test_a_window_that_is_written_again_replaces_the_one_that_is_there(opened: Open) -> None:
+    sink = begun(opened)
+    for end in (60, 120, 180):
+        sink.write("s", results(end, a=end, gone=1))
+    sink.write("s", results(120, a="in the same flush"))
+    sink.flush()
+    assert sorted(summary(sink), key=str) == [
+        ("s", 120, "a", "in the same flush"),
+        ("s", 180, "a", 180),
+        ("s", 180, "gone", 1),
+        ("s", 60, "a", 60),
+        ("s", 60, "gone", 1),
+    ]
+    sink.write("s", results(120, b="in a flush of its own"))
+    sink.write("other", results(120, b="of another stage"))
+    sink.flush()
+    sink.write("s", results(60, a="before it was closed"))
+    assert sink.last("s") == 180
+    sink.close()
+    expected = [
+        ("other", 120, "b", "of another stage"),
+        ("s", 120, "b", "in a flush of its own"),
+        ("s", 180, "a", 180),
+        ("s", 180, "gone", 1),
+        ("s", 60, "a", "before it was closed"),
+    ]
+    sink = begun(opened)
+    assert sorted(summary(sink), key=str) == expected
+    sink.write("s", results(60, a="when opened again"))
+    sink.flush()
+    expected[-1] = ("s", 60, "a", "when opened again")
+    assert sorted(summary(sink), key=str) == expected
+    assert sink.last("s") == 180
+
+
+def test_last_is_of_this_pipeline_and_stage(opened: Open) -> None:
+    sink = begun(opened, "p")
+    assert sink.last("s") is None
+    sink.write("s", results(60, a=1))
+    sink.write("s", results(120, a=1))
+    sink.write("other", results(60, a=1))
+    assert (sink.last("s"), sink.last("other"), sink.last("none")) == (120, 60, None)
+    sink.close()
+    sink = begun(opened, "q")
+    assert (sink.last("s"), list(sink.rows())) == (None, [])
+    sink.write("s", results(300, a=2))
+    sink.close()
+    sink = begun(opened, "p")
+    assert (sink.last("s"), sink.last("other")) == (120, 60)
+    assert summary(sink, "other") == [("other", 60, "a", 1)]
+    assert len(summary(sink)) == 3
+
+
+def test_before_the_epoch(opened: Open) -> None:
+    sink = begun(opened)
+    sink.write("s", results(-60, a=1))
+    sink.write("s", results(0, a=2))
+    sink.close()
+    sink = begun(opened)
+    assert sink.last("s") == 0
+    assert summary(sink) == [("s", -60, "a", 1), ("s", 0, "a", 2)]
+
+
+def test_a_value_that_cannot_be_stored_is_refused_and_nothing_of_its_window_is(
+    opened: Open,
+) -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    sink = begun(opened)
+    sink.write("s", results(60, a=1))
+    refused: list[Any] = [object(), 1j, {1, 2}, {(1, 2): 3}, circle, np.longdouble(1), b"x"]
+    for value in refused:
+        kind = type(value).__name__
+        with pytest.raises(SinkError, match=f"stage 's', task 'bad': its result, a {kind}, cannot"):
+            sink.write("s", results(120, good=1, bad=value))
+    sink.write("s", results(180, a=3))
+    assert summary(sink) == [("s", 60, "a", 1), ("s", 180, "a", 3)]
+
+
+def test_a_sink_is_begun_once_and_not_used_before_or_after(opened: Open) -> None:
+    sink = opened()
+    for use in (
+        lambda: sink.write("s", results(60, a=1)),
+        lambda: sink.last("s"),
+        lambda: list(sink.rows()),
+    ):
+        with pytest.raises(SinkError, match=r"call begin\(\) with the pipeline's name first"):
+            use()
+    with pytest.raises(ConfigError, match="'' is no name of a pipeline"):
+        sink.begin("")
+    sink.begin("p")
+    sink.begin("p")
+    with pytest.raises(ConfigError, match="belongs to pipeline 'p': make another one for 'q'"):
+        sink.begin("q")
+    sink.close()
+    sink.close()
+    for use in (
+        lambda: sink.write("s", results(60, a=1)),
+        sink.flush,
+        lambda: sink.last("s"),
+        lambda: list(sink.rows()),
+        lambda: sink.begin("p"),
+    ):
+        with pytest.raises(SinkError, match="is closed"):
+            use()
+
+
+def test_close_flushes(opened: Open) -> None:
+    sink = begun(opened)
+    sink.write("s", results(60, a=1))
+    sink.close()
+    assert summary(begun(opened)) == [("s", 60, "a", 1)]
+
+
+def test_a_sink_nobody_flushes_does_not_keep_all_windows_in_memory(opened: Open) -> None:
+    sink = begun(opened)
+    for end in range(1, 1_500):
+        sink.write("s", results(end, a=end))
+    waiting: Any = getattr(sink, "_waiting")  # noqa: B009 it is private
+    assert len(waiting) < 1_024
+    assert [row.value for row in sink.rows()] == list(range(1, 1_500))
+
+
+def test_stages_write_at_the_same_time(opened: Open, switching: None) -> None:
+    sink = begun(opened)
+
+    def stage(name: str) -> Callable[[], None]:
+        def write() -> None:
+            for end in range(1, 40):
+                sink.write(name, results(end, a=end))
+                if end % 5 == 0:
+                    sink.flush()
+                    assert sink.last(name) == end
+
+        return write
+
+    def read() -> None:
+        for _ in range(5):
+            for name in "abc":
+                ends = [row.end for row in sink.rows(name)]
+                assert ends == list(range(1, len(ends) + 1))
+
+    together(stage("a"), stage("b"), stage("c"), read)
+    for name in "abc":
+        assert summary(sink, name) == [(name, end, "a", end) for end in range(1, 40)]
+
+
+def test_rows_are_those_there_were_when_they_were_asked_for(opened: Open) -> None:
+    sink = begun(opened)
+    for end in range(1, 20):
+        sink.write("s", results(end, a=end))
+        sink.flush()
+    rows = sink.rows()
+    ends = [next(rows).end, next(rows).end]
+    for end in range(20, 60):
+        sink.write("s", results(end, a=end))
+        sink.flush()
+    ends += (row.end for row in rows)
+    assert ends == list(range(1, 20))
+
+
+def test_a_second_sink_on_the_same_file_is_refused(opened: Open, kind: str) -> None:
+    sink = begun(opened)
+    sink.write("s", results(60, a=1))
+    sink.flush()
+    if kind in ("sqlite", "postgres"):  # databases have locks of their own
+        assert summary(begun(opened)) == [("s", 60, "a", 1)]
+        return
+    with pytest.raises(ConfigError, match="another sink is writing there: close it first"):
+        opened()
+    sink.close()
+    assert summary(begun(opened)) == [("s", 60, "a", 1)]
+
+
+def test_a_callback_is_called_with_each_dataset() -> None:
+    seen: list[tuple[str, DataSet[Any]]] = []
+    sink = CallbackSink(lambda stage, dataset: seen.append((stage, dataset)))
+    dataset = results(60, a=object())
+    sink.write("s", dataset)
+    sink.flush()
+    sink.close()
+    assert seen == [("s", dataset)]
+    assert not isinstance(sink, DurableSink)
+    with pytest.raises(ConfigError, match="it takes a callable"):
+        CallbackSink(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] what is refused

@@ -1,0 +1,85 @@
+"""A program that writes windows to a sink until it is killed; started by test_sink_kills.
+
+It is started once, and forks a writer for each line that it reads, so that a kill costs no new
+interpreter. A writer goes on from the last window that its sink holds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+from run_task import DataSet, TaskError, Window
+from run_task.sinks import CsvSink, DurableSink, JsonLinesSink, ParquetSink, SqlSink
+
+WINDOWS = 400
+STAGE = "s"
+
+
+def opened(kind: str, where: str) -> DurableSink:
+    sink: DurableSink
+    match kind:
+        case "jsonl":
+            sink = JsonLinesSink(Path(where, "file"))
+        case "csv":
+            sink = CsvSink(Path(where, "file"))
+        case "parquet":
+            sink = ParquetSink(Path(where, "folder"), rows_per_file=300)
+        case "sqlite":
+            sink = SqlSink(Path(where, "file"))
+        case _:
+            sink = SqlSink(where)
+    sink.begin("p")
+    return sink
+
+
+def window(end: int) -> DataSet[Any]:
+    error = TaskError("bad", Window(end - 1, end))
+    error.__cause__ = ValueError('two\nlines, "quoted"')
+    values = {"a": end / 7, "text": "é\n" * (end % 90)}
+    return DataSet(Window(end - 1, end), values, {"bad": error})
+
+
+def write(kind: str, where: str) -> None:
+    sink = opened(kind, where)
+    last = sink.last(STAGE) or 0
+    # Also windows that it holds already, as after a crash of the whole machine.
+    for end in range(max(1, last - random.randrange(3)), WINDOWS + 1):
+        sink.write(STAGE, window(end))
+        if random.random() < 0.3:
+            sink.flush()
+            say(f"flushed {end}")
+    sink.close()
+    say(f"flushed {WINDOWS}")
+    say("ended")
+
+
+def say(line: str) -> None:
+    os.write(1, f"{line}\n".encode())
+
+
+def main() -> None:
+    for module in {"parquet": ["pyarrow.parquet"], "jsonl": [], "csv": []}.get(
+        sys.argv[1], ["sqlalchemy", "psycopg"]
+    ):
+        importlib.import_module(module)  # once, and not in each writer
+    for _ in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            random.seed()
+            try:
+                write(*sys.argv[1:])
+            finally:
+                os._exit(0)
+        say(f"started {pid}")
+        sys.stdin.readline()  # not reaped before it is killed: its id could be another's by then
+        os.waitpid(pid, 0)
+        say("gone")
+
+
+if __name__ == "__main__":
+    main()
