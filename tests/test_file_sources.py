@@ -245,6 +245,20 @@ def test_a_file_much_larger_than_a_batch_needs_no_more_memory(make: Make, kind: 
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_compressed_file_that_ends_too_early_cannot_be_read_on(
+    make: Make, kind: str, tmp_path: Path
+) -> None:
+    source = make([{"timestamp": i, "v": math.sin(i)} for i in range(100_000)])
+    path = tmp_path / f"file.{kind}.gz"
+    path.write_bytes(gzip.compress((tmp_path / f"file.{kind}").read_bytes())[:-100_000])
+    read = 0
+    with pytest.raises(SourceError, match=rf"file\.{kind}\.gz.*: cannot be read on: "):
+        for batch in type(source)(path, unit=SECONDS).batches():
+            read += len(batch)
+    assert read > 10_000
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_compressed_file_is_read_as_it_is(make: Make, kind: str, tmp_path: Path) -> None:
     source = make(records(10))
     path = tmp_path / f"file.{kind}.gz"

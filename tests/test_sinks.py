@@ -238,6 +238,26 @@ def test_a_value_that_cannot_be_stored_is_refused_and_nothing_of_its_window_is(
     assert summary(sink) == [("s", 60, "a", 1), ("s", 180, "a", 3)]
 
 
+@pytest.mark.parametrize("name", ["zero \0", "half a pair \ud800"])
+def test_a_name_that_no_database_can_hold_is_refused_before_it_is_in_the_way(
+    opened: Open, name: str
+) -> None:
+    sink = opened()
+    with pytest.raises(ConfigError, match="is no name of a pipeline"):
+        sink.begin(name)
+    sink.begin("p")
+    window = Window(0, 60)
+    for stage, dataset in (
+        (name, results(60, a=1)),
+        ("s", DataSet(window, {name: 1})),
+        ("s", DataSet(window, {"a": 1}, {name: TaskError("a", window)})),
+    ):
+        with pytest.raises(SinkError, match="is no name that can be stored: rename it"):
+            sink.write(stage, dataset)
+    sink.write("s", results(120, a=1))
+    assert summary(sink) == [("s", 120, "a", 1)]
+
+
 def test_a_sink_is_begun_once_and_not_used_before_or_after(opened: Open) -> None:
     sink = opened()
     for use in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -107,14 +108,17 @@ class AppendedFile(Durable):
             self._superseded = True
 
     def _append(self, data: bytes, size: int) -> None:
-        """Append to the file, all or nothing."""
+        """Append to the file, which has so many bytes, all or nothing."""
         view = memoryview(data)
         try:
+            if os.fstat(self._descriptor).st_size != size:
+                os.truncate(self._descriptor, size)
             while view:
                 view = view[os.write(self._descriptor, view) :]
             os.fsync(self._descriptor)
         except OSError as error:
-            os.truncate(self._descriptor, size)
+            with contextlib.suppress(OSError):  # then the next append does it
+                os.truncate(self._descriptor, size)
             raise SinkError(f"{self._where}: cannot be written: {error}") from error
 
     def _keep(self, windows: list[Written]) -> None:

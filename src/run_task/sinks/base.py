@@ -10,7 +10,7 @@ from typing import Any, Final
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks.protocol import Row
-from run_task.sinks.values import Written, written
+from run_task.sinks.values import Written, is_storable, written
 
 _MOST_WAITING: Final = 1_024
 """How many windows wait for a flush at most, so that memory stays bounded without one."""
@@ -29,7 +29,7 @@ class Durable(ABC):
         self._waiting: list[Written] = []
         self._closed = False
 
-    def begin(self, pipeline: str, /) -> None:
+    def begin(self, pipeline: str) -> None:
         """Say whose results come now. Before the first write.
 
         :param pipeline: the pipeline's name, a part of each key
@@ -38,7 +38,7 @@ class Durable(ABC):
         with self._mutex:
             self._check_open()
             given: object = pipeline
-            if type(given) is not str or not given:
+            if type(given) is not str or not given or not is_storable(given):
                 raise ConfigError(f"{self._where}: {given!r} is no name of a pipeline")
             if self._pipeline not in (None, pipeline):
                 raise ConfigError(
@@ -47,12 +47,14 @@ class Durable(ABC):
                 )
             self._pipeline = pipeline
 
-    def write(self, stage: str, dataset: DataSet[Any], /) -> None:
+    def write(self, stage: str, dataset: DataSet[Any]) -> None:
         """Take the results of a window; :meth:`flush` makes them last.
 
         :param stage: the name of the stage that they are of
         :param dataset: the results
-        :raises SinkError: if a result cannot be stored; then nothing of the window is
+        :raises SinkError: if a name or a result cannot be stored, and then nothing of the window
+            is; or if so many windows wait that they are flushed, and that fails, and then all of
+            them wait on
         """
         with self._mutex:
             window = written(self._name(), stage, dataset)
@@ -70,14 +72,14 @@ class Durable(ABC):
             self._check_open()
             self._store()
 
-    def last(self, stage: str, /) -> int | None:
+    def last(self, stage: str) -> int | None:
         """The end of the last window that the sink holds of a stage of this pipeline, or None."""
         with self._mutex:
             pipeline = self._name()
             self._store()
             return self._last(pipeline, stage)
 
-    def rows(self, stage: str | None = None, /) -> Iterator[Row]:
+    def rows(self, stage: str | None = None) -> Iterator[Row]:
         """The rows of this pipeline, each key once, windows that were replaced left out.
 
         :param stage: of which stage; None: of all

@@ -28,7 +28,7 @@ class CallbackSink:
             raise ConfigError(f"CallbackSink({fn!r}): it takes a callable of (stage, dataset)")
         self._fn = fn
 
-    def write(self, stage: str, dataset: DataSet[Any], /) -> None:
+    def write(self, stage: str, dataset: DataSet[Any]) -> None:
         """Call the function."""
         self._fn(stage, dataset)
 

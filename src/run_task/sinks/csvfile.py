@@ -87,17 +87,17 @@ class CsvSink(AppendedFile):
 
         rows: list[Row] = []
         bad: tuple[int, int] | None = None
-        reader = csv.reader(lines())
+        reader = csv.reader(lines())  # which does not see the first line
         for fields in reader:
             if bad is not None:
                 raise self._broken(bad[0], bad[1], "this is no row of a window")
             parsed = _parse(fields) if whole else None
             if parsed is None:
-                bad = reader.line_num, start
+                bad = reader.line_num + 1, start
                 continue
             row, count = parsed
             if rows and row[:4] != rows[0][:4]:
-                raise self._broken(reader.line_num, start, "here, a window ends too early")
+                raise self._broken(reader.line_num + 1, start, "here, a window ends too early")
             rows.append(row)
             if len(rows) == count:
                 yield Found(start, position, (row.pipeline, row.stage), row.end, rows)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from run_task.dataset import DataSet
 from run_task.errors import SinkError
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half of a pair, which no text in UTF-8 can hold."""
 
 _LONGEST_ERROR: Final = 10_000
 """How many characters of an error are kept."""
@@ -55,11 +59,19 @@ class Written(NamedTuple):
 def written(pipeline: str, stage: str, dataset: DataSet[Any]) -> Written:
     """A DataSet, ready to be stored.
 
-    :raises SinkError: if a result cannot be
+    :raises SinkError: if a name or a result cannot be
     """
+    for name in (stage, *dataset, *dataset.errors):
+        if not is_storable(name):
+            raise SinkError(f"stage {stage!r}: {name!r} is no name that can be stored: rename it")
     results = [_stored(stage, task, value) for task, value in dataset.items()]
     results += [Stored(task, None, None, _text(e)) for task, e in dataset.errors.items()]
     return Written(pipeline, stage, *dataset.window, tuple(results))
+
+
+def is_storable(name: str) -> bool:
+    """Whether a text is one in UTF-8 without a zero, as every file and database takes it."""
+    return "\0" not in name and _SURROGATE.search(name) is None
 
 
 def restored(number: float | None, beyond_number: str | None) -> Any:

@@ -155,7 +155,7 @@ class CsvFile(RecordedFile):
                     yield self._take(batch, counter, skipped)
                 if skipped:  # after the last row that is good
                     yield self._take(_no_rows(pa, self._all), counter, skipped)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, OSError) as error:
             raise self._error(counter.line, None, f"cannot be read on: {error}") from error
 
     def _take(self, batch: Any, counter: _LineCounter, skipped: deque[Any]) -> Chunk:

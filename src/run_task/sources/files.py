@@ -16,6 +16,7 @@ from run_task.errors import ConfigError, SourceError
 from run_task.interval import TimeUnit
 from run_task.sources import columns as cols
 from run_task.sources import timestamps as times
+from run_task.sources.arguments import check
 from run_task.sources.faults import Faults, OnFault
 from run_task.sources.protocol import Batch
 
@@ -97,10 +98,13 @@ class RecordedFile(ABC):
             where the file as a whole cannot be read on
         """
         self._faults = faults = Faults(self._on_malformed)
-        for chunk in self._chunks():
-            for batch in _without_faults(chunk, faults):
-                for start in range(0, len(batch), self._batch_rows):
-                    yield batch[start : start + self._batch_rows]
+        try:
+            for chunk in self._chunks():
+                for batch in _without_faults(chunk, faults):
+                    for start in range(0, len(batch), self._batch_rows):
+                        yield batch[start : start + self._batch_rows]
+        except OSError as error:
+            raise self._error(None, None, f"cannot be read on: {error}") from error
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows of the file one by one: timestamp, and value by column."""
@@ -153,20 +157,6 @@ class RecordedFile(ABC):
 
     def _error(self, line: int | None, column: str | None, reason: str) -> SourceError:
         return SourceError(str(self._path), line, column, reason)
-
-
-def check(where: str, unit: object, stored: object, on_fault: object) -> None:
-    """Refuse what a caller without a type checker may have got wrong.
-
-    :raises ConfigError: if one of these is not what it has to be
-    """
-    if not isinstance(unit, TimeUnit):
-        raise ConfigError(f"{where}: unit={unit!r}: it is a TimeUnit")
-    if not isinstance(stored, TimeUnit | None):
-        raise ConfigError(f"{where}: stored={stored!r}: it is a TimeUnit or None")
-    if not isinstance(on_fault, OnFault):
-        choices = ", ".join(map(str, OnFault))
-        raise ConfigError(f"{where}: {on_fault!r} is not one of {choices}")
 
 
 def _without_faults(chunk: Chunk, faults: Faults) -> Iterator[Batch]:

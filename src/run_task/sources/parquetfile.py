@@ -91,5 +91,5 @@ class ParquetFile(RecordedFile):
                     lines = np.arange(row, row + int(batch.num_rows), dtype=np.int64)
                     row += len(lines)
                     yield self._chunk(dict(zip(batch.schema.names, batch.columns)), lines)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise self._error(row, None, f"cannot be read on: {error}") from error

@@ -9,8 +9,8 @@ from run_task.alarm import Alarm
 from run_task.clock import Clock, SystemClock
 from run_task.errors import ConfigError, SourceError
 from run_task.interval import TaskInterval, TimeUnit
+from run_task.sources.arguments import check
 from run_task.sources.faults import Faults, OnFault
-from run_task.sources.files import check
 
 R = TypeVar("R")
 
@@ -71,6 +71,7 @@ class Polling(Generic[R]):
         due_ns = clock.time_ns()
         while not self._closed:
             now_ns = max(clock.time_ns(), due_ns)
+            began_ns = clock.monotonic_ns()
             try:
                 row = self._fn()
             except Exception as error:
@@ -81,18 +82,23 @@ class Polling(Generic[R]):
             else:
                 if row is not None and not self._closed:
                     yield now_ns // self._unit.nanos, row
-            due_ns = self._next(due_ns)
+            due_ns = self._next(due_ns, began_ns)
 
-    def _next(self, due_ns: int) -> int:
-        """Wait for the next poll, and return when by the wall clock it was due."""
+    def _next(self, due_ns: int, began_ns: int) -> int:
+        """Wait for the next poll, and return when by the wall clock it is due.
+
+        :param due_ns: when by the wall clock the last one was due
+        :param began_ns: when by the monotonic clock it began
+        """
         clock, every_ns = self._clock, self._every_ns
         now_ns = clock.time_ns()
         following_ns = (due_ns // every_ns + 1) * every_ns
         late_ns = now_ns - following_ns
-        if late_ns >= 0:
-            self._skipped += late_ns // every_ns + 1
-        if late_ns >= 0 or late_ns < -2 * every_ns:  # or the clock was set back
-            following_ns = (now_ns // every_ns + 1) * every_ns
+        if late_ns > 0 or late_ns < -2 * every_ns:  # or the clock was set back
+            following_ns = -(-now_ns // every_ns) * every_ns
+            # When the clock was set forward, no more was left out than fits in what really passed.
+            passed = -((began_ns - clock.monotonic_ns()) // every_ns)
+            self._skipped += min(max(0, -(-late_ns // every_ns)), passed)
         until_ns = clock.monotonic_ns() + following_ns - now_ns
         while not self._closed and clock.monotonic_ns() < until_ns:
             clock.wait(self._alarm, until_ns)

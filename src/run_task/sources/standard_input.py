@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import select
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
 from run_task.errors import SourceError
 from run_task.interval import TimeUnit
 from run_task.sources import columns as cols
+from run_task.sources.arguments import check
 from run_task.sources.faults import Faults, OnFault
-from run_task.sources.files import check
 from run_task.sources.json_rows import Malformed, read_row
 
 _READ_BYTES: Final = 65_536
@@ -64,6 +65,9 @@ class StdinJsonLines:
         self._stored = stored or unit
         self._faults = Faults(on_malformed)
         self._closed = False
+        # The pipe's ends are not to be closed, and be another file's, while close() writes. It may
+        # be called by a signal handler, so the lock lets its own thread in again.
+        self._mutex = threading.RLock()
         self._wake: tuple[int, int] | None = None
 
     @property
@@ -79,9 +83,9 @@ class StdinJsonLines:
     def close(self) -> None:
         """Give no more rows. From any thread; it also ends a read that waits, if that can be."""
         self._closed = True
-        wake = self._wake
-        if wake is not None:
-            os.write(wake[1], b"!")
+        with self._mutex:
+            if self._wake is not None:
+                os.write(self._wake[1], b"!")
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows as they come.
@@ -114,7 +118,7 @@ class StdinJsonLines:
             yield line
 
     def _lines_of_descriptor(self, descriptor: int) -> Iterator[bytes]:
-        self._wake = woken, _ = os.pipe()
+        self._wake = woken, wake = os.pipe()
         try:
             rest = b""
             while not self._closed:
@@ -132,6 +136,7 @@ class StdinJsonLines:
                         return
                     yield line
         finally:
-            wake, self._wake = self._wake, None
-            for end in wake:
-                os.close(end)
+            with self._mutex:
+                self._wake = None
+                os.close(woken)
+                os.close(wake)
