@@ -9,8 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from run_task import ConfigError, TimeUnit
-from run_task.errors import SourceError
+from run_task import ConfigError, SourceError, TimeUnit
 from run_task.sources import CsvFile, OnFault
 
 SECONDS = TimeUnit.SECONDS

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from run_task import ConfigError, TimeUnit
-from run_task.errors import SourceError
+from run_task import ConfigError, SourceError, TimeUnit
 from run_task.sources import Batched, CsvFile, JsonLinesFile, OnFault, ParquetFile
 
 pa = pytest.importorskip("pyarrow")

@@ -22,8 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.threads import PATIENCE, beside
 
-from run_task import ConfigError, TimeUnit
-from run_task.errors import SourceError
+from run_task import ConfigError, SourceError, TimeUnit
 from run_task.sources import JsonLinesFile, OnFault, StdinJsonLines
 from run_task.sources.json_rows import Malformed, read_row
 

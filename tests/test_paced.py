@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.threads import PATIENCE, beside
 
 from run_task import (
@@ -21,7 +24,7 @@ from run_task import (
     task,
 )
 from run_task.alarm import Alarm
-from run_task.sources import Batch, Batched, CsvFile, paced, polling
+from run_task.sources import Batch, Batched, CsvFile, PlaybackClock, paced, polling
 
 SECONDS = TimeUnit.SECONDS
 SECOND_NS = 10**9
@@ -30,9 +33,14 @@ SECOND_NS = 10**9
 class Jumping(VirtualClock):
     """A clock that moves on to the end of each wait."""
 
+    def __init__(self, start_ns: int = 0) -> None:
+        super().__init__(start_ns)
+        self.waits: list[int] = []
+
     def wait(self, alarm: Alarm, until_ns: int) -> None:
         remaining_ns = until_ns - self.monotonic_ns()
-        self.advance(TaskInterval.micros(-(-remaining_ns // 1000)))
+        self.waits.append(remaining_ns)
+        self.advance(TaskInterval.micros(max(1, -(-remaining_ns // 1000))))
 
     @property
     def seconds(self) -> float:
@@ -154,6 +162,18 @@ def test_the_clock_of_a_recording_reads_its_time(speed: float) -> None:
         base.advance(TaskInterval.millis(10))
         waiting.result(PATIENCE)
     assert clock.monotonic_ns() == 20_000_000 * speed
+
+
+@given(st.floats(1e-3, 1e9), st.integers(0, 10**18))
+def test_a_wait_for_a_time_of_a_recording_ends_when_its_clock_reads_it(
+    speed: float, until_ns: int
+) -> None:
+    base = Jumping()
+    clock = PlaybackClock(base, 0, speed)
+    clock.wait(Alarm(), until_ns)
+    (waited_ns,) = base.waits
+    assert Fraction(speed) * waited_ns >= until_ns
+    assert waited_ns == 0 or Fraction(speed) * (waited_ns - 1) < until_ns
 
 
 def test_windows_of_a_runner_line_up_with_a_recording() -> None:

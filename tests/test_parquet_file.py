@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from run_task import ConfigError, TimeUnit
-from run_task.errors import SourceError
+from run_task import ConfigError, SourceError, TimeUnit
 from run_task.sources import ParquetFile
 
 pa = pytest.importorskip("pyarrow")
@@ -62,6 +61,13 @@ def test_a_column_that_is_neither_number_nor_text_is_refused(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"column 'v' is list<.*>, which is neither a number"):
         ParquetFile(path)
     assert list(ParquetFile(path, columns=["w"], unit=SECONDS)) == [(1, {"w": 2})]
+
+
+def test_a_column_that_is_no_timestamp_is_refused(tmp_path: Path) -> None:
+    for values in ([[1]], [datetime.time(1)], [True], [b"1"]):
+        path = file(tmp_path, {"timestamp": values, "w": [2]})
+        with pytest.raises(ConfigError, match=r"column 'timestamp' is .*, which is no timestamp"):
+            ParquetFile(path)
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.threads import PATIENCE, beside
 
-from run_task import ConfigError, SystemClock, TaskInterval, TimeUnit, VirtualClock
+from run_task import ConfigError, SourceError, SystemClock, TaskInterval, TimeUnit, VirtualClock
 from run_task.alarm import Alarm
-from run_task.errors import SourceError
 from run_task.sources import OnFault, polling
 
 SECOND = TaskInterval.seconds(1)

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from run_task import ConfigError, DataSet, TaskError, Window
-from run_task.errors import SinkError
+from run_task import ConfigError, DataSet, SinkError, TaskError, Window
 from run_task.sinks import CsvSink, JsonLinesSink, ParquetSink, Row
 
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests import writer
 
-KILLS = 12
+KILLS = 10
 
 
 def expected(count: int) -> list[tuple[int, str, object]]:

@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.threads import together
 
-from run_task import ConfigError, DataSet, TaskError, Window
-from run_task.errors import SinkError
+from run_task import ConfigError, DataSet, SinkError, TaskError, Window
 from run_task.sinks import (
     CallbackSink,
     CsvSink,

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from run_task import ConfigError, DataSet, Window
-from run_task.errors import SinkError
+from run_task import ConfigError, DataSet, SinkError, Window
 from run_task.sinks import SqlSink
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -103,6 +104,14 @@ def test_dates_and_unsigned_ints() -> None:
     timestamps, faults = from_arrow(pa.array([5, 2**64 - 1], pa.uint64()), SECOND, SECOND)
     assert timestamps[0] == 5
     assert list(faults) == [1]
+    assert from_arrow(pa.array([2**64 - 1], pa.uint64()), MICRO, SECOND)[0][0] == 2**64 // 10**6
+
+
+def test_decimals_and_categories() -> None:
+    column = pa.array([Decimal("1700000000.123"), None])
+    assert from_arrow(column, SECOND, MILLI)[0][0] == 1700000000123
+    column = pa.array(["1970-01-02", "1970-01-01"]).dictionary_encode()
+    assert from_arrow(column, SECOND, MINUTE)[0].tolist() == [1440, 0]
 
 
 ZONE = timezone(timedelta(hours=-3, minutes=-30))

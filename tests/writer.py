@@ -16,7 +16,7 @@ from typing import Any
 from run_task import DataSet, TaskError, Window
 from run_task.sinks import CsvSink, DurableSink, JsonLinesSink, ParquetSink, SqlSink
 
-WINDOWS = 400
+WINDOWS = 250
 STAGE = "s"
 
 

@@ -38,7 +38,8 @@ class PlaybackClock:
     def __init__(self, clock: Clock, first_ns: int, speed: float) -> None:
         self._clock = clock
         self._first_ns = first_ns
-        self._speed = speed
+        # As a fraction, so that a wait for a time ends when the clock reads it, not before.
+        self._numerator, self._denominator = float(speed).as_integer_ratio()
         self._origin_ns = clock.monotonic_ns()
 
     def time_ns(self) -> int:
@@ -48,13 +49,12 @@ class PlaybackClock:
     def monotonic_ns(self) -> int:
         """Nanoseconds of the recording since its first row."""
         passed_ns = self._clock.monotonic_ns() - self._origin_ns
-        return passed_ns if self._speed == 1 else math.floor(passed_ns * self._speed)
+        return passed_ns * self._numerator // self._denominator
 
     def wait(self, alarm: Alarm, until_ns: int) -> None:
         """Wait until the alarm rings or the recording has been played so far."""
-        if self._speed != 1:
-            until_ns = math.ceil(until_ns / self._speed)
-        self._clock.wait(alarm, self._origin_ns + until_ns)
+        passed_ns = -(-until_ns * self._denominator // self._numerator)
+        self._clock.wait(alarm, self._origin_ns + passed_ns)
 
 
 class Paced(Generic[R]):

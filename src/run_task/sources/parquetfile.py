@@ -13,6 +13,7 @@ from run_task.interval import TimeUnit
 from run_task.sources import columns as cols
 from run_task.sources.faults import OnFault
 from run_task.sources.files import Chunk, RecordedFile
+from run_task.sources.timestamps import is_readable
 
 
 class ParquetFile(RecordedFile):
@@ -69,8 +70,15 @@ class ParquetFile(RecordedFile):
                 schema = file.schema_arrow
         except pa.ArrowInvalid as error:
             raise ConfigError(f"{self._where}: cannot be read: {error}") from error
+        there = dict(zip(schema.names, schema.types))
+        chosen = self._choose(there)
+        if not is_readable(there[self._timestamp]):
+            raise ConfigError(
+                f"{self._where}: column {self._timestamp!r} is {there[self._timestamp]}, which is "
+                f"no timestamp"
+            )
         found: dict[str, cols.Kind] = {}
-        for name, arrow_type in self._choose(dict(zip(schema.names, schema.types))).items():
+        for name, arrow_type in chosen.items():
             kind = cols.kind_of_type(arrow_type)
             if kind is None:
                 raise ConfigError(

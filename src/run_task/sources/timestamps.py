@@ -94,17 +94,18 @@ def from_arrow(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict[
     if column.null_count:
         for position in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)):
             faults.setdefault(int(position), "there is no timestamp")
-    kind = column.type
-    if pa.types.is_date(kind):
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("ms"))
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = _from_text(pa, pc, column)
-    elif pa.types.is_uint64(kind):
-        column = column.cast(pa.decimal128(20, 0)) if _beyond_int64(pc, column) else column
     if pa.types.is_timestamp(column.type):
         stored_ns = _ARROW_NS[column.type.unit]
         column = column.cast(pa.int64())
-    if pa.types.is_integer(column.type):
+    if pa.types.is_integer(column.type) and not _beyond_int64(pa, pc, column):
         whole = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         timestamps, good = _rescale(whole, stored_ns, unit_ns)
     elif pa.types.is_floating(column.type):
@@ -122,7 +123,28 @@ def from_arrow(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict[
     return timestamps, faults
 
 
-def _beyond_int64(pc: Any, column: Any) -> bool:
+def is_readable(arrow_type: Any) -> bool:
+    """Whether :func:`from_arrow` takes arrays of a type."""
+    types = need("pyarrow", "arrow").types
+    if types.is_dictionary(arrow_type):
+        return is_readable(arrow_type.value_type)
+    return any(
+        is_of(arrow_type)
+        for is_of in (
+            types.is_timestamp,
+            types.is_date,
+            types.is_integer,
+            types.is_floating,
+            types.is_decimal,
+            types.is_string,
+            types.is_large_string,
+        )
+    )
+
+
+def _beyond_int64(pa: Any, pc: Any, column: Any) -> bool:
+    if not pa.types.is_uint64(column.type):
+        return False
     largest = pc.max(column).as_py()
     return largest is not None and largest > _INT64.max
 
@@ -148,9 +170,7 @@ def _one_by_one(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict
     faults: dict[int, str] = {}
     for position, value in enumerate(column.to_pylist()):
         try:
-            timestamps[position] = parse(
-                value if value is None or isinstance(value, str) else int(value), stored_ns, unit_ns
-            )
+            timestamps[position] = parse(value, stored_ns, unit_ns)
         except ValueError as error:
             faults[position] = str(error)
     return timestamps, faults
