@@ -23,13 +23,14 @@ from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, Thre
 from run_task.interval import TaskInterval, TimeUnit, Window
 from run_task.runner import Runner
 from run_task.schedule import MissedTick, Schedule
-from run_task.shared import Access, RwLock, Shared
+from run_task.shared import Access, Atom, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.stats import Percentiles, RunnerStats
 from run_task.task import Runnable, Task, task
 
 __all__ = [
     "Access",
     "Align",
+    "Atom",
     "ChannelClosed",
     "Clock",
     "ConfigError",
@@ -64,6 +65,8 @@ __all__ = [
     "TaskLost",
     "TaskTimeout",
     "ThreadsExecutor",
+    "TimeSeries",
+    "TimeSeriesView",
     "TimeUnit",
     "VirtualClock",
     "Window",

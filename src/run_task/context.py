@@ -13,7 +13,7 @@ from run_task.config import RunnerConfig
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
 from run_task.interval import TaskInterval
-from run_task.shared import RwLock, Shared
+from run_task.shared import Atom, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.task import Runnable
 
 I = TypeVar("I")
@@ -140,6 +140,12 @@ class ContextBuilder(Generic[I, O, S_co]):
 
     @overload
     def with_data(self, data: RwLock[I]) -> ContextBuilder[I, O, RwLock[I]]: ...
+    @overload
+    def with_data(self, data: Atom[I]) -> ContextBuilder[I, O, Atom[I]]: ...
+    @overload
+    def with_data(
+        self: ContextBuilder[TimeSeriesView, O, Any], data: TimeSeries
+    ) -> ContextBuilder[TimeSeriesView, O, TimeSeries]: ...
     @overload
     def with_data(self, data: Shared[I]) -> ContextBuilder[I, O, Shared[I]]: ...
     def with_data(self, data: Any) -> Any:

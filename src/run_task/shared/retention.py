@@ -1,0 +1,84 @@
+"""Which rows of a time series stay when new ones come."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.errors import ConfigError
+from run_task.interval import TaskInterval, TimeUnit
+from run_task.shared.store import Store
+
+_STEPS: Final = 8
+"""How many rows are looked at one by one before a binary search is cheaper."""
+
+
+class Retention:
+    """How many of the last rows stay, or for how long before the newest.
+
+    :param keep: a number of rows, a length of time, or None for all
+    :param unit: the unit of the series' timestamps
+    :raises ConfigError: if it is neither
+    """
+
+    __slots__ = ("_text", "limited", "rows", "span")
+
+    def __init__(self, keep: Any, unit: TimeUnit) -> None:
+        self.rows: int | None = None
+        self.span: int | None = None  # in units; what is less than a unit makes no difference
+        self.limited: bool = keep is not None
+        self._text = f"{keep}"
+        if isinstance(keep, TaskInterval):
+            self.span = keep.nanos // unit.nanos
+        elif type(keep) is int and keep > 0:
+            self.rows = keep
+            self._text = f"{keep:,} rows"
+        elif keep is not None:
+            raise ConfigError(
+                f"TimeSeries(retention={keep!r}): it is a positive int, how many rows stay, or a "
+                f"TaskInterval, for how long before the newest, or None for all"
+            )
+
+    def first(self, store: Store, first: int, stop: int, newest: int) -> int:
+        """The first row that stays, of those from ``first`` to ``stop``."""
+        if self.rows is not None:
+            return max(first, stop - self.rows)
+        if self.span is not None:
+            oldest, times = newest - self.span, store.times
+            for row in range(first, min(first + _STEPS, stop)):
+                if times[row] >= oldest:
+                    return row
+            return first + int(np.searchsorted(store.arrays[0][first:stop], oldest))
+        return first
+
+    def oldest(self, times: NDArray[np.int64], newest: int) -> int | None:
+        """Rows that are older than this do not stay, once a row as new as ``newest`` is there.
+
+        :param times: of the rows that are there
+        """
+        if self.span is not None:
+            return newest - self.span
+        if self.rows is not None and len(times) >= self.rows:
+            return int(times[0])
+        return None
+
+    def passing(self, times: NDArray[np.int64], more: NDArray[np.int64]) -> int:
+        """How many rows pass out.
+
+        :param times: of the rows, in order
+        :param more: of more rows, after these; one at least
+        """
+        if self.rows is not None:
+            return max(0, len(times) + len(more) - self.rows)
+        if self.span is not None:
+            oldest = max(int(more[-1]) - self.span, -(2**63))
+            passing = int(np.searchsorted(times, oldest))
+            if passing == len(times):
+                passing += int(np.searchsorted(more, oldest))
+            return passing
+        return 0
+
+    def __str__(self) -> str:
+        return self._text

@@ -1,0 +1,99 @@
+"""What the rows of a time series are made of, and where they lie in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from run_task.errors import ConfigError
+from run_task.interval import TimeUnit
+from run_task.shared.columns import Column
+
+TIME: Final = "time"
+"""What the timestamps are called where they stand beside the columns."""
+
+_TAKEN: Final = ("self", "timestamp", "timestamps", TIME)
+
+_ALIGNMENT: Final = 64
+"""Of each column, in bytes: a line of the cache, and the widest SIMD register."""
+
+
+class Schema:
+    """The columns of a series, and the unit of its timestamps.
+
+    :param columns: the kind of each column, by name
+    :param unit: the unit of timestamps
+    :raises ConfigError: if there cannot be such a series
+    """
+
+    __slots__ = ("columns", "names", "positions", "row_bytes", "unit")
+
+    def __init__(self, columns: Mapping[str, Any], unit: TimeUnit) -> None:
+        # The caller may have no type checker.
+        if not isinstance(columns, Mapping) or not columns:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(
+                f"TimeSeries({columns!r}): give its columns as a mapping of name to kind, such as "
+                f"{{'price': float, 'size': int}}, with one at least"
+            )
+        for name in columns:
+            if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigError(f"column {name!r}: a column's name is a text that is not empty")
+            if name in _TAKEN:
+                raise ConfigError(
+                    f"column {name!r}: the name is taken, by a parameter or by the timestamps; "
+                    f"call it something else"
+                )
+        if not isinstance(unit, TimeUnit):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"TimeSeries(unit={unit!r}): it is a TimeUnit, such as MILLIS")
+        self._set(tuple(Column(name, kind) for name, kind in columns.items()), unit)
+
+    def _set(self, columns: tuple[Column, ...], unit: TimeUnit) -> None:
+        self.columns: tuple[Column, ...] = columns
+        self.unit: TimeUnit = unit
+        self.names: tuple[str, ...] = tuple(column.name for column in columns)
+        self.positions: dict[str, int] = {name: i for i, name in enumerate(self.names)}
+        self.row_bytes: int = 8 + sum(column.dtype.itemsize for column in columns)
+
+    @classmethod
+    def empty(cls) -> Schema:
+        """The schema of no columns, of a view that is of no series."""
+        schema = cls.__new__(cls)
+        schema._set((), TimeUnit.MILLIS)
+        return schema
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kinds = {column.name: column.dtype.str for column in self.columns}
+        return (Schema, (kinds, self.unit)) if kinds else (Schema.empty, ())
+
+    def __repr__(self) -> str:
+        return f"{', '.join(map(repr, self.columns))}; time in {self.unit.value}"
+
+
+class Layout:
+    """Where a block of memory holds the timestamps and each column of so many rows.
+
+    :param schema: the columns
+    :param capacity: for how many rows there is room
+    """
+
+    __slots__ = ("capacity", "dtypes", "offsets", "schema", "size")
+
+    def __init__(self, schema: Schema, capacity: int) -> None:
+        self.schema: Schema = schema
+        self.capacity: int = capacity
+        self.dtypes: tuple[np.dtype[Any], ...] = (
+            np.dtype(np.int64),
+            *(column.dtype for column in schema.columns),
+        )
+        offsets: list[int] = []
+        end = 0
+        for dtype in self.dtypes:
+            offsets.append(end)
+            end += -(-dtype.itemsize * capacity // _ALIGNMENT) * _ALIGNMENT
+        self.offsets: tuple[int, ...] = tuple(offsets)
+        self.size: int = end
+
+    def __reduce__(self) -> tuple[type[Layout], tuple[Schema, int]]:
+        return Layout, (self.schema, self.capacity)

@@ -1,0 +1,395 @@
+"""A table that grows in the order of time, while others look at it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.errors import ConfigError
+from run_task.interval import TaskInterval, TimeUnit
+from run_task.shared.block import Allocate, PrivateBlock
+from run_task.shared.columns import Array, Column, Unfit, timestamp, timestamps
+from run_task.shared.late import Shift, Snapshot, merge
+from run_task.shared.retention import Retention
+from run_task.shared.schema import Layout, Schema
+from run_task.shared.store import Lease, Store
+from run_task.shared.view import TimeSeriesView
+
+_logger = logging.getLogger(__name__)
+
+_SMALLEST: Final = 64
+"""For how many rows there is room at least."""
+
+_FACTOR: Final = 2
+"""For how many times as many rows as there are a new store has room."""
+
+_SLACK: Final = 1.1
+"""By how much a store may be larger than a new one would be, and still be kept."""
+
+_BEFORE_ALL: Final = -(2**63)
+
+
+class SeriesAccess:
+    """The ``with`` or ``async with`` block of :meth:`TimeSeries.read`, without any state."""
+
+    __slots__ = ("_series",)
+
+    def __init__(self, series: TimeSeries) -> None:
+        self._series = series
+
+    def __enter__(self) -> TimeSeriesView:
+        return self._series.view()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        pass
+
+    async def __aenter__(self) -> TimeSeriesView:
+        return self._series.view()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        pass
+
+
+class TimeSeries:
+    """Columns that grow in the order of time, and that tasks read without waiting or copying.
+
+    ::
+
+        trades = TimeSeries({"price": float, "size": int}, unit=TimeUnit.MILLIS)
+        trades.append(1_700_000_000_000, price=101.5, size=3)
+        trades.extend([1_700_000_000_010, 1_700_000_000_020], price=[101.4, 101.6], size=[1, 2])
+        with trades.read() as view:
+            last = view.between(1_700_000_000_000, 1_700_000_000_020)
+            print(last["price"].mean(), last["size"].sum())
+
+    Rows may come from any thread, one writer at a time. A row that comes late goes to its place,
+    after rows of the same timestamp. A view stays as it was for as long as anyone holds it or an
+    array of it; readers never wait for a writer, and never make one wait.
+
+    :param columns: the kind of each column by name: ``float``, ``int``, ``bool``, ``"U8"`` for
+        texts of up to 8 characters, ``"S8"`` for bytes, ``"datetime64[ms]"``, or another NumPy
+        dtype of these kinds
+    :param unit: the unit of timestamps, which are ints since the Unix epoch
+    :param retention: how many of the last rows stay, or for how long before the newest; None: all
+    :raises ConfigError: if there cannot be such a series
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Any],
+        unit: TimeUnit = TimeUnit.MILLIS,
+        retention: int | TaskInterval | None = None,
+    ) -> None:
+        self._schema = Schema(columns, unit)
+        self._retention = Retention(retention, unit)
+        self._width = len(self._schema.columns)
+        self._allocate: Allocate = PrivateBlock
+        self._lock = threading.Lock()  # of whoever writes; readers do not take it
+        self._dropped = 0
+        self._newest = _BEFORE_ALL
+        layout = Layout(self._schema, _SMALLEST)
+        store = Store(self._allocate(layout.size), layout)
+        self._snapshot: Snapshot = (store, 0, 0, object(), None)
+        self._access = SeriesAccess(self)
+
+    @property
+    def unit(self) -> TimeUnit:
+        """The unit of timestamps."""
+        return self._schema.unit
+
+    @property
+    def columns(self) -> Mapping[str, np.dtype[Any]]:
+        """The dtype of each column, by name."""
+        return {column.name: column.dtype for column in self._schema.columns}
+
+    @property
+    def dropped(self) -> int:
+        """How many rows came too late to be kept."""
+        return self._dropped
+
+    def read(self, timeout: float | None = None) -> SeriesAccess:
+        """Give a view of all rows as they are when the block is entered.
+
+        :param timeout: of no effect, since reading never waits
+        """
+        return self._access
+
+    def view(self) -> TimeSeriesView:
+        """A view of all rows as they are now: the same as reading, without a block."""
+        while True:
+            snapshot = self._snapshot
+            store, first, length, era, shift = snapshot
+            if shift is None:
+                lease = Lease(store, length)
+                if self._snapshot[3] is era:  # no row has moved, and none will now
+                    return TimeSeriesView(self._schema, lease, first, length)
+            else:
+                _, first_after, length_after, _, _ = shift.after
+                lease = Lease(store, max(length, length_after))
+                if self._snapshot is snapshot:
+                    if shift.moves():
+                        shift.move()
+                        first, length = first_after, length_after
+                    return TimeSeriesView(self._schema, lease, first, length)
+
+    def append(self, timestamp: int, **columns: Any) -> None:
+        """Add one row.
+
+        :param timestamp: its time, in the series' unit since the Unix epoch
+        :param columns: the value of each column
+        :raises ConfigError: if it cannot be stored; the message names the column
+        """
+        with self._lock:
+            store, first, length, era, shift = self._snapshot
+            if (
+                type(timestamp) is int
+                and timestamp >= self._newest
+                and length < store.limit
+                and len(columns) == self._width
+                and shift is None
+            ):
+                try:
+                    for name, exact, convert, cells in store.cells:
+                        value = columns[name]
+                        cells[length] = value if type(value) is exact else convert(value)
+                    store.times[length] = timestamp
+                except (KeyError, TypeError, ValueError):
+                    pass  # what is wrong is found out below, and said
+                else:
+                    length += 1
+                    if self._retention.limited:
+                        first = self._retention.first(store, first, length, timestamp)
+                    # In this order: were it broken off in between, this row would not be there,
+                    # and the next would be taken for late, and find its place all the same.
+                    self._newest = timestamp
+                    self._snapshot = (store, first, length, era, None)
+                    return
+            self._insert(*self._row(timestamp, columns))
+
+    def extend(self, timestamps: Any, **columns: Any) -> None:
+        """Add many rows: all of them, or none if one cannot be stored.
+
+        :param timestamps: their times, in any order, in the series' unit since the Unix epoch
+        :param columns: the values of each column, as many as there are timestamps
+        :raises ConfigError: if one cannot be stored; the message names the column and the row
+        """
+        times, arrays = self._rows(timestamps, columns)
+        if len(times):
+            with self._lock:
+                self._insert(times, arrays)
+
+    def relocate(self, allocate: Allocate) -> None:
+        """Move to other memory: all that is retained now, and all that comes later.
+
+        Views that were taken before stay where they are.
+
+        :param allocate: makes a block of so many bytes
+        """
+        with self._lock:
+            before, self._allocate = self._allocate, allocate
+            try:
+                store, first, length, _ = self._settled()
+                self._move(first, length, store.rows(length, length))
+            except BaseException:
+                self._allocate = before
+                raise
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a TimeSeries stays in its process: send a view of it")
+
+    def __repr__(self) -> str:
+        _, first, length, _, _ = self._snapshot
+        retention = f", the last {self._retention}" if self._retention.limited else ""
+        return f"<TimeSeries of {length - first:,} rows{retention}: {self._schema}>"
+
+    # What is given becomes arrays, or is refused.
+
+    def _row(self, time: Any, columns: Mapping[str, Any]) -> tuple[NDArray[np.int64], list[Array]]:
+        self._check_names(columns)
+        try:
+            times = np.array([timestamp(time)], np.int64)
+        except Unfit as unfit:
+            raise ConfigError(str(unfit)) from None
+        arrays: list[Array] = []
+        for column in self._schema.columns:
+            try:
+                arrays.append(column.one(columns[column.name]))
+            except Unfit as unfit:
+                raise _refusal(column, f"row of timestamp {time}", unfit) from None
+        return times, arrays
+
+    def _rows(
+        self, given: Any, columns: Mapping[str, Any]
+    ) -> tuple[NDArray[np.int64], list[Array]]:
+        self._check_names(columns)
+        try:
+            times = timestamps(given)
+        except Unfit as unfit:
+            where = "" if unfit.row is None else f"row {unfit.row}: "
+            raise ConfigError(f"{where}{unfit}") from None
+        arrays: list[Array] = []
+        for column in self._schema.columns:
+            try:
+                array = column.many(columns[column.name])
+            except Unfit as unfit:
+                where = "all rows"
+                if unfit.row is not None:
+                    where = f"row {unfit.row}"
+                    if unfit.row < len(times):
+                        where += f", of timestamp {times[unfit.row]}"
+                raise _refusal(column, where, unfit) from None
+            if len(array) != len(times):
+                raise ConfigError(
+                    f"column {column.name!r} has {len(array)} values for {len(times)} timestamps: "
+                    f"give one for each; nothing was stored"
+                )
+            arrays.append(array)
+        return times, arrays
+
+    def _check_names(self, columns: Mapping[str, Any]) -> None:
+        known = self._schema.positions
+        for name in columns:
+            if name not in known:
+                raise ConfigError(
+                    f"there is no column {name!r}: the columns are {', '.join(map(repr, known))}"
+                )
+        for name in known:
+            if name not in columns:
+                raise ConfigError(f"column {name!r} is missing: give a value for each column")
+
+    # Arrays go into the store. All under the lock.
+
+    def _settled(self) -> tuple[Store, int, int, object]:
+        """What is published, once a shift that was broken off, by Ctrl-C perhaps, is at its end."""
+        snapshot = self._snapshot
+        shift = snapshot[4]
+        if shift is not None:
+            if shift.may_move():
+                shift.move()
+                snapshot = self._snapshot = shift.after
+            else:
+                snapshot = self._snapshot = (*snapshot[:4], None)
+        return snapshot[:4]
+
+    def _insert(self, times: NDArray[np.int64], columns: Sequence[Array]) -> None:
+        """Add rows: one at least."""
+        store, first, length, era = self._settled()
+        there: NDArray[np.int64] = store.arrays[0][first:length]
+        newest = int(there[-1]) if len(there) else _BEFORE_ALL
+        rows: list[Array] = [times, *columns]
+        start = length  # from this row on, what is in the store changes
+        dropped = 0
+        if times[0] >= newest and (times[1:] >= times[:-1]).all():
+            self._newest = int(times[-1])
+            passing = self._retention.passing(there, times)
+        else:
+            # Which rows came after newer ones, and all in the order of time.
+            late: NDArray[np.bool_] = (
+                times < np.maximum.accumulate(np.append(np.int64(newest), times))[:-1]
+            )
+            order = np.argsort(times, kind="stable")
+            rows, late = [array[order] for array in rows], late[order]
+            self._newest = max(newest, int(rows[0][-1]))
+            oldest = self._retention.oldest(there, self._newest)
+            if oldest is not None and rows[0][0] < oldest:
+                # To move others for the sake of these would be in vain.
+                cut = int(np.searchsorted(rows[0], oldest))
+                dropped += int(np.count_nonzero(late[:cut]))
+                rows, late = [array[cut:] for array in rows], late[cut:]
+                if not len(late):
+                    self._note_dropped(dropped)
+                    return
+            start = first + int(there.searchsorted(int(rows[0][0]), "right"))
+            rows, positions = merge(store.rows(start, length), rows)
+            passing = self._retention.passing(there[: start - first], rows[0])
+            dropped += int(np.count_nonzero(late & (positions + (start - first) < passing)))
+        before = start - first  # rows in front that do not change
+        if passing > before:
+            rows = [array[passing - before :] for array in rows]
+        self._put(min(first + passing, start), start, rows, (store, first, length, era))
+        self._note_dropped(dropped)
+
+    def _put(
+        self, first: int, start: int, rows: Sequence[Array], now: tuple[Store, int, int, object]
+    ) -> None:
+        """Let the series be the rows of its store from ``first`` to ``start``, and then these."""
+        store, first_now, length_now, era = now
+        length = start + len(rows[0])
+        if length > store.limit and store.covered() <= store.limit:
+            store.limit = store.layout.capacity  # who looked at the rows behind it is gone
+        if length > store.limit:
+            if not self._slide(first, start, rows):
+                self._move(first, start, rows)
+        elif start == length_now:
+            store.write(start, rows)
+            self._snapshot = (store, first, length, era, None)
+        else:
+            after: Snapshot = (store, first, length, object(), None)
+            shift = Shift(start, rows, after)
+            self._snapshot = (store, first_now, length_now, object(), shift)
+            if shift.may_move():
+                shift.move()
+                self._snapshot = after
+            else:
+                self._move(first, start, rows)
+
+    def _slide(self, first: int, stop: int, rows: Sequence[Array]) -> bool:
+        """Let the series be some rows of its store and then others, at the front of the store,
+        where what passed out of retention was: no new memory is needed, nor as much again.
+
+        :return: whether it could be done
+        """
+        store, first_now, length_now, _, _ = self._snapshot
+        length = stop - first + len(rows[0])
+        capacity = store.layout.capacity
+        if not length <= first_now or capacity > max(_SMALLEST, _FACTOR * length * _SLACK):
+            return False
+        # Whoever has read an earlier snapshot, and has no lease yet, finds a new era and tries
+        # again. Whoever comes from now on does not look at rows before the first.
+        self._snapshot = (store, first_now, length_now, object(), None)
+        if store.covered():
+            return False
+        store.limit = first_now
+        store.write(0, store.rows(first, stop))
+        store.write(stop - first, rows)
+        self._snapshot = (store, 0, length, object(), None)
+        return True
+
+    def _move(self, first: int, stop: int, rows: Sequence[Array]) -> None:
+        """Let the series be some rows of its store, and then others, in a new store."""
+        store = self._snapshot[0]
+        length = stop - first + len(rows[0])
+        layout = Layout(self._schema, max(_SMALLEST, _FACTOR * length))
+        new = Store(self._allocate(layout.size), layout)
+        new.write(0, store.rows(first, stop))
+        new.write(stop - first, rows)
+        self._snapshot = (new, 0, length, object(), None)
+
+    def _note_dropped(self, dropped: int) -> None:
+        if dropped:
+            self._dropped += dropped
+            _logger.warning(
+                "%d rows came too late to be kept, with a retention of %s", dropped, self._retention
+            )
+
+
+def _refusal(column: Column, where: str, unfit: Unfit) -> ConfigError:
+    return ConfigError(f"column {column.name!r}, {where}: {unfit}; nothing was stored")
