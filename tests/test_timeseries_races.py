@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from tests.threads import together
+from tests.threads import PATIENCE, beside, together
 
 from run_task import TaskInterval, TimeSeries, TimeSeriesView
+from run_task.shared import timeseries
+from run_task.shared.columns import Array
+from run_task.shared.late import Shift
+from run_task.shared.store import Lease, Store
 
 pytestmark = pytest.mark.usefixtures("switching")
 
 
 def series(retention: int | TaskInterval | None = None) -> TimeSeries:
     return TimeSeries({"whole": int, "half": float, "text": "U8"}, retention=retention)
+
+
+def view_of(data: TimeSeries) -> TimeSeriesView:
+    with data.read() as view:
+        return view
+
+
+def times_of(data: TimeSeries) -> list[int]:
+    times: list[int] = view_of(data).time.tolist()
+    return times
 
 
 def agrees(view: TimeSeriesView) -> bool:
@@ -113,3 +127,166 @@ def test_rows_of_all_writers_are_there_once_each() -> None:
     with data.read() as view:
         found = sorted(view["whole"].tolist())
     assert found == sorted(time * 1000 + lane for time in range(150) for lane in range(3))
+
+
+# A reader that comes at the worst moment.
+
+
+@pytest.fixture
+def ten() -> TimeSeries:
+    data = series()
+    extend(data, list(range(0, 20, 2)), 0)
+    return data
+
+
+BEFORE = list(range(0, 20, 2))
+AFTER = sorted([*BEFORE, 5])
+
+
+def test_a_reader_that_comes_while_nothing_is_decided_has_the_rows_as_they_were(
+    ten: TimeSeries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[TimeSeriesView] = []
+    covered = Store.covered
+
+    def read_and_look(store: Store) -> int:
+        until = covered(store)
+        taken.append(view_of(ten))  # after the writer has looked for it in vain
+        return until
+
+    monkeypatch.setattr(Store, "covered", read_and_look)
+    append(ten, 5, 1)
+    assert [view.time.tolist() for view in taken] == [BEFORE]
+    assert times_of(ten) == AFTER
+    assert agrees(taken[0])
+    assert agrees(view_of(ten))
+
+
+def test_a_reader_that_comes_while_rows_move_has_them_where_they_will_be(
+    ten: TimeSeries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[TimeSeriesView] = []
+    write = Store.write
+
+    def write_in_part(store: Store, start: int, arrays: Sequence[Array]) -> None:
+        with monkeypatch.context() as context:
+            context.setattr(Store, "write", write)
+            for buffer, array in list(zip(store.arrays, arrays))[:2]:
+                buffer[start : start + len(array)] = array
+            taken.append(view_of(ten))
+            assert agrees(taken[0])
+        write(store, start, arrays)
+
+    monkeypatch.setattr(Store, "write", write_in_part)
+    append(ten, 5, 1)
+    monkeypatch.undo()
+    assert [view.time.tolist() for view in taken] == [AFTER]
+    assert taken[0].time.base is not None
+    assert np.shares_memory(taken[0].time, view_of(ten).time)
+    append(ten, 3, 2)  # the one who helped has a lease
+    assert taken[0].time.tolist() == AFTER
+    assert times_of(ten) == sorted([*AFTER, 3])
+    assert agrees(view_of(ten))
+
+
+def test_a_reader_that_was_about_to_help_does_not_once_it_is_too_late(
+    ten: TimeSeries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving, go, stopped = threading.Event(), threading.Event(), threading.Event()
+    move = Shift.move
+    main = threading.get_ident()
+
+    def wait_and_move(shift: Shift) -> None:
+        if threading.get_ident() != main and not moving.is_set():
+            moving.set()
+            assert go.wait(PATIENCE)
+        move(shift)
+
+    def write() -> None:
+        append(ten, 5, 1)
+        append(ten, 3, 2)  # moves some of the same rows again
+        stopped.set()
+
+    def lease(store: Store, until: int) -> Lease:
+        go.set()  # the reader has seen that rows are about to move, and now sleeps for long
+        assert stopped.wait(PATIENCE)
+        return Lease(store, until)
+
+    monkeypatch.setattr(Shift, "move", wait_and_move)
+    with beside(write):
+        assert moving.wait(PATIENCE)
+        monkeypatch.setattr(timeseries, "Lease", lease)
+        view = view_of(ten)
+    assert view.time.tolist() == times_of(ten) == sorted([*AFTER, 3])
+    assert agrees(view)
+
+
+def test_a_reader_that_sleeps_before_it_has_a_lease_sees_what_came_meanwhile(
+    ten: TimeSeries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lease(store: Store, until: int) -> Lease:
+        monkeypatch.undo()
+        append(ten, 5, 1)
+        return Lease(store, until)
+
+    monkeypatch.setattr(timeseries, "Lease", lease)
+    assert times_of(ten) == AFTER
+
+
+def test_a_reader_that_sleeps_while_old_rows_are_written_over_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = series(retention=10)
+    extend(data, list(range(50)), 0)
+
+    def lease(store: Store, until: int) -> Lease:
+        monkeypatch.undo()
+        for time in range(50, 150):
+            append(data, time, 0)
+        return Lease(store, until)
+
+    monkeypatch.setattr(timeseries, "Lease", lease)
+    view = view_of(data)
+    assert view.time.tolist() == list(range(140, 150))
+    assert agrees(view)
+
+
+def test_rows_are_not_written_over_that_a_reader_looked_at_before_they_slid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = series(retention=10)
+    for time in range(64):  # now its store is full
+        append(data, time, 0)
+    taken: list[TimeSeriesView] = []
+    write = Store.write
+
+    def read_and_write(store: Store, start: int, arrays: Sequence[Array]) -> None:
+        if not taken:
+            taken.append(view_of(data))  # after the writer has looked for it in vain
+        write(store, start, arrays)
+
+    monkeypatch.setattr(Store, "write", read_and_write)
+    for time in range(64, 300):
+        append(data, time, 0)
+        assert taken[0].time.tolist() == list(range(54, 64))
+        assert agrees(taken[0])
+        assert times_of(data) == list(range(time - 9, time + 1))
+
+
+@pytest.mark.parametrize("where", ["covered", "write"])
+def test_a_late_row_that_is_interrupted_is_there_whole_or_not_at_all(
+    ten: TimeSeries, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, where, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        append(ten, 5, 1)
+    monkeypatch.undo()
+    now = AFTER if where == "write" else BEFORE
+    assert times_of(ten) == now
+    append(ten, 20, 2)
+    append(ten, 3, 3)
+    assert times_of(ten) == sorted([*now, 3, 20])
+    assert agrees(view_of(ten))
