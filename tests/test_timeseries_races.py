@@ -251,6 +251,42 @@ def test_a_reader_that_sleeps_while_old_rows_are_written_over_tries_again(
     assert agrees(view)
 
 
+def test_a_reader_that_wakes_while_old_rows_are_written_over_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = series(retention=10)
+    append(data, 0, 0)
+    asleep, sliding, awake = threading.Event(), threading.Event(), threading.Event()
+    main = threading.get_ident()
+    write = Store.write
+
+    def wait_and_write(store: Store, start: int, arrays: Sequence[Array]) -> None:
+        sliding.set()
+        assert awake.wait(PATIENCE)
+        write(store, start, arrays)
+
+    def append_many() -> None:
+        assert asleep.wait(PATIENCE)
+        for time in range(1, 65):  # the last one finds the store full
+            append(data, time, 0)
+
+    def lease(store: Store, until: int) -> Lease:
+        assert threading.get_ident() == main
+        monkeypatch.setattr(timeseries, "Lease", Lease)
+        asleep.set()
+        assert sliding.wait(PATIENCE)
+        return Lease(store, until)
+
+    monkeypatch.setattr(Store, "write", wait_and_write)
+    monkeypatch.setattr(timeseries, "Lease", lease)
+    with beside(append_many):
+        view = view_of(data)
+        awake.set()
+    assert view.time.tolist() == list(range(54, 64))
+    assert agrees(view)
+    assert times_of(data) == list(range(55, 65))
+
+
 def test_rows_are_not_written_over_that_a_reader_looked_at_before_they_slid(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
