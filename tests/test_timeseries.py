@@ -49,6 +49,19 @@ def filled(count: int, retention: int | None = None) -> TimeSeries:
     return series
 
 
+def touched(block: SharedBlock) -> int:
+    """How many rows of a block were ever written to, if all of them were -1."""
+    return int(np.count_nonzero(np.frombuffer(block.memory, np.int64) == -1))
+
+
+class Blocks(list[SharedBlock]):
+    """All blocks that were allocated."""
+
+    def allocate(self, size: int) -> SharedBlock:
+        self.append(SharedBlock(size))
+        return self[-1]
+
+
 # What a view is.
 
 
@@ -115,38 +128,28 @@ def test_an_array_alone_keeps_its_rows_when_late_ones_come() -> None:
 
 
 def test_late_rows_take_no_new_memory_when_nobody_looks() -> None:
-    sizes: list[int] = []
-
-    def allocate(size: int) -> SharedBlock:
-        sizes.append(size)
-        return SharedBlock(size)
-
+    blocks = Blocks()
     series = filled(32)
-    series.relocate(allocate)
-    assert len(sizes) == 1
+    series.relocate(blocks.allocate)
+    assert len(blocks) == 1
     series.append(3, price=0.0, size=100)
     with series.read() as view:  # it looks at what a row at the end does not move
         series.append(31, price=0.0, size=101)
-        assert len(sizes) == 1
+        assert len(blocks) == 1
         series.append(30, price=0.0, size=102)
-        assert len(sizes) == 2
+        assert len(blocks) == 2
         assert len(view) == 33
         assert view["size"].tolist() == [0, 1, 2, 3, 100, *range(4, 32)]
     del view
     series.append(3, price=0.0, size=103)
-    assert len(sizes) == 2
+    assert len(blocks) == 2
     assert times_of(series) == sorted([*range(32), 3, 3, 30, 31])
 
 
 def test_what_was_sent_by_reference_is_never_moved() -> None:
-    blocks: list[SharedBlock] = []  # whoever unpickles may do so when the series is elsewhere
-
-    def allocate(size: int) -> SharedBlock:
-        blocks.append(SharedBlock(size))
-        return blocks[-1]
-
+    blocks = Blocks()  # whoever unpickles may do so when the series is elsewhere
     series = filled(32)
-    series.relocate(allocate)
+    series.relocate(blocks.allocate)
     pickled = pickle.dumps(view_of(series))
     series.append(3, price=0.0, size=100)
     sent: TimeSeriesView = pickle.loads(pickled)
@@ -498,39 +501,61 @@ def test_the_extremes_of_time_have_a_place() -> None:
     assert times_of(series) == [-(2**63), 1 - 2**63, 2 - 2**63]
 
 
-def test_rows_that_nobody_looks_at_need_no_new_memory() -> None:
-    sizes: list[int] = []
+@pytest.mark.parametrize("retention", [1000, TaskInterval.millis(999)], ids=str)
+def test_memory_is_twice_what_is_retained(retention: int | TaskInterval) -> None:
+    blocks = Blocks()
+    series = TimeSeries({"x": int}, retention=retention)
+    series.relocate(blocks.allocate)
+    series.extend(range(3000), x=[-1] * 3000)
+    before = len(blocks)
+    for time in range(3000, 20_000):
+        series.append(time, x=-1)
+    assert len(blocks) == before
+    assert times_of(series) == list(range(19_000, 20_000))
+    assert touched(blocks[-1]) <= 2.2 * 1000
 
-    def allocate(size: int) -> SharedBlock:
-        sizes.append(size)
-        return SharedBlock(size)
 
-    series = filled(1000, retention=1000)
-    series.relocate(allocate)
-    for time in range(1000, 20_000):
-        series.append(time, price=time / 2, size=time)
-    assert len(sizes) == 1
-    assert sizes[0] <= 2.2 * 1000 * 24
-    held = view_of(series)["size"]
-    series.extend(range(20_000, 23_000), price=[0.0] * 3000, size=range(3000))
-    assert len(sizes) == 2
-    assert held.tolist() == list(range(19_000, 20_000))
+def test_views_that_are_held_for_a_moment_make_no_copy_necessary() -> None:
+    blocks = Blocks()
+    series = TimeSeries({"x": int}, retention=1000)
+    series.relocate(blocks.allocate)
+    before = 0
+    for time in range(20_000):
+        if time % 200 == 0:
+            held = view_of(series)
+        elif time % 200 == 100:
+            del held
+        series.append(time, x=-1)
+        if time == 3000:  # it is as large as it has to be
+            before = len(blocks)
+    assert len(blocks) == before
+    assert touched(blocks[-1]) <= 2.5 * 1000
+
+
+def test_rows_of_a_view_that_is_held_for_long_are_not_written_over() -> None:
+    blocks = Blocks()
+    series = TimeSeries({"x": int}, retention=1000)
+    series.extend(range(1000), x=range(1000))
+    series.relocate(blocks.allocate)
+    held = view_of(series)["x"]
+    series.extend(range(1000, 9000), x=[-1] * 8000)
+    for time in range(9000, 15_000):
+        series.append(time, x=-1)
+        if time == 10_000:
+            late = view_of(series)["x"]
+    assert held.tolist() == list(range(1000))
+    assert late.tolist() == [-1] * 1000
 
 
 def test_a_series_that_was_larger_becomes_small_again() -> None:
-    sizes: list[int] = []
-
-    def allocate(size: int) -> SharedBlock:
-        sizes.append(size)
-        return SharedBlock(size)
-
-    series = prices(retention=TaskInterval.millis(1000))
-    series.relocate(allocate)
-    series.extend(np.repeat(np.arange(1000), 10), price=np.zeros(10_000), size=np.zeros(10_000))
-    for time in range(1000, 20_000):
-        series.append(time, price=0.0, size=0)
+    blocks = Blocks()
+    series = TimeSeries({"x": int}, retention=TaskInterval.millis(1000))
+    series.relocate(blocks.allocate)
+    series.extend(np.repeat(np.arange(1000), 10), x=np.full(10_000, -1))
+    for time in range(1000, 4000):
+        series.append(time, x=-1)
     assert len(view_of(series)) == 1001
-    assert sizes[-1] <= 2.2 * 1001 * 24
+    assert touched(blocks[-1]) <= 2.2 * 1001
 
 
 # Elsewhere.

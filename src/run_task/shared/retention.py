@@ -14,6 +14,15 @@ from run_task.shared.store import Store
 _STEPS: Final = 8
 """How many rows are looked at one by one before a binary search is cheaper."""
 
+_SMALLEST: Final = 64
+"""For how many rows a store has room at least."""
+
+_EARLY: Final = 8
+_EARLY_BYTES: Final = 1 << 25
+"""How many times as large a store is as the one it replaces, as long as it stays below so many
+bytes. Memory is taken up only where it is written to, and to be given new memory takes longer than
+writing to it: so it is better not to copy often while there is little to copy."""
+
 
 class Retention:
     """How many of the last rows stay, or for how long before the newest.
@@ -79,6 +88,24 @@ class Retention:
                 passing += int(np.searchsorted(more, oldest))
             return passing
         return 0
+
+    def capacity(self, rows: int, row_bytes: int, *, growing: bool = False) -> int:
+        """For how many rows a new store has room, that begins with so many.
+
+        Memory is taken up only where rows are written. Of a series with a retention that is as
+        long as it will be, twice the rows are, and the rest lies idle unless it grows, or views
+        keep its rows from being written over.
+
+        :param row_bytes: how many bytes a row takes
+        :param growing: whether no row has passed out yet
+        """
+        room = max(2 * rows, min(_EARLY * rows, _EARLY_BYTES // row_bytes))
+        if self.rows is not None:
+            if 3 * rows >= self.rows:
+                room = 3 * self.rows
+        elif self.span is not None and not growing:
+            room = 3 * rows
+        return max(room, _SMALLEST)
 
     def __str__(self) -> str:
         return self._text

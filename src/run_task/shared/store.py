@@ -37,6 +37,7 @@ class Store:
         "leases",
         "limit",
         "times",
+        "turn",
     )
 
     def __init__(self, block: Block, layout: Layout) -> None:
@@ -61,6 +62,8 @@ class Store:
         """Who may be looking, and up to which row: its id is the key."""
         self.limit: int = layout.capacity
         """The row before which there is room. Behind it, somebody may be looking."""
+        self.turn: int = layout.capacity
+        """Once the first row of the series is this one, it is time to write over those before."""
         self.exported: int = 0
         """Up to which row other processes may be looking, for ever."""
 

@@ -23,15 +23,6 @@ from run_task.shared.view import TimeSeriesView
 
 _logger = logging.getLogger(__name__)
 
-_SMALLEST: Final = 64
-"""For how many rows there is room at least."""
-
-_FACTOR: Final = 2
-"""For how many times as many rows as there are a new store has room."""
-
-_SLACK: Final = 1.1
-"""By how much a store may be larger than a new one would be, and still be kept."""
-
 _BEFORE_ALL: Final = -(2**63)
 
 
@@ -105,7 +96,7 @@ class TimeSeries:
         self._lock = threading.Lock()  # of whoever writes; readers do not take it
         self._dropped = 0
         self._newest = _BEFORE_ALL
-        layout = Layout(self._schema, _SMALLEST)
+        layout = Layout(self._schema, self._retention.capacity(0, self._schema.row_bytes))
         store = Store(self._allocate(layout.size), layout)
         self._snapshot: Snapshot = (store, 0, 0, object(), None)
         self._access = SeriesAccess(self)
@@ -181,6 +172,8 @@ class TimeSeries:
                     # and the next would be taken for late, and find its place all the same.
                     self._newest = timestamp
                     self._snapshot = (store, first, length, era, None)
+                    if first >= store.turn:
+                        self._tidy()
                     return
             self._insert(*self._row(timestamp, columns))
 
@@ -336,11 +329,12 @@ class TimeSeries:
         if length > store.limit and store.covered() <= store.limit:
             store.limit = store.layout.capacity  # who looked at the rows behind it is gone
         if length > store.limit:
-            if not self._slide(first, start, rows):
-                self._move(first, start, rows)
+            self._move(first, start, rows)
         elif start == length_now:
             store.write(start, rows)
             self._snapshot = (store, first, length, era, None)
+            if first >= store.turn:
+                self._tidy()
         else:
             after: Snapshot = (store, first, length, object(), None)
             shift = Shift(start, rows, after)
@@ -351,37 +345,37 @@ class TimeSeries:
             else:
                 self._move(first, start, rows)
 
-    def _slide(self, first: int, stop: int, rows: Sequence[Array]) -> bool:
-        """Let the series be some rows of its store and then others, at the front of the store,
-        where what passed out of retention was: no new memory is needed, nor as much again.
-
-        :return: whether it could be done
-        """
-        store, first_now, length_now, _, _ = self._snapshot
-        length = stop - first + len(rows[0])
-        capacity = store.layout.capacity
-        if not length <= first_now or capacity > max(_SMALLEST, _FACTOR * length * _SLACK):
-            return False
-        # Whoever has read an earlier snapshot, and has no lease yet, finds a new era and tries
-        # again. Whoever comes from now on does not look at rows before the first.
-        self._snapshot = (store, first_now, length_now, object(), None)
-        if store.covered():
-            return False
-        store.limit = first_now
-        store.write(0, store.rows(first, stop))
-        store.write(stop - first, rows)
-        self._snapshot = (store, 0, length, object(), None)
-        return True
-
     def _move(self, first: int, stop: int, rows: Sequence[Array]) -> None:
         """Let the series be some rows of its store, and then others, in a new store."""
-        store = self._snapshot[0]
+        store, passed = self._snapshot[:2]
         length = stop - first + len(rows[0])
-        layout = Layout(self._schema, max(_SMALLEST, _FACTOR * length))
+        capacity = self._retention.capacity(length, self._schema.row_bytes, growing=not passed)
+        layout = Layout(self._schema, capacity)
         new = Store(self._allocate(layout.size), layout)
         new.write(0, store.rows(first, stop))
         new.write(stop - first, rows)
+        new.turn = length
         self._snapshot = (new, 0, length, object(), None)
+
+    def _tidy(self) -> None:
+        """As many rows have passed out as are left: let these begin where those did, so that what
+        is in memory is never much more than twice what is retained."""
+        store, first, length, _, _ = self._snapshot
+        kept = length - first
+        if store.exported or length > 4 * kept:  # then it is better to give memory back
+            self._move(first, length, store.rows(length, length))
+            return
+        # Whoever has read an earlier snapshot, and has no lease yet, finds a new era and tries
+        # again. Whoever comes from now on does not look at rows before the first.
+        self._snapshot = (store, first, length, object(), None)
+        if first < kept or store.covered():
+            store.turn = first + kept // 8 + 1
+            return
+        store.write(0, store.rows(first, length))
+        store.turn = kept
+        # Some may have come after all, and look at the rows where they were.
+        store.limit = first
+        self._snapshot = (store, 0, kept, object(), None)
 
     def _note_dropped(self, dropped: int) -> None:
         if dropped:
