@@ -520,11 +520,12 @@ def test_views_that_are_held_for_a_moment_make_no_copy_necessary() -> None:
     series = TimeSeries({"x": int}, retention=1000)
     series.relocate(blocks.allocate)
     before = 0
+    held: list[TimeSeriesView] = []
     for time in range(20_000):
         if time % 200 == 0:
-            held = view_of(series)
+            held.append(view_of(series))
         elif time % 200 == 100:
-            del held
+            held.clear()
         series.append(time, x=-1)
         if time == 3000:  # it is as large as it has to be
             before = len(blocks)
@@ -539,10 +540,10 @@ def test_rows_of_a_view_that_is_held_for_long_are_not_written_over() -> None:
     series.relocate(blocks.allocate)
     held = view_of(series)["x"]
     series.extend(range(1000, 9000), x=[-1] * 8000)
-    for time in range(9000, 15_000):
-        series.append(time, x=-1)
-        if time == 10_000:
-            late = view_of(series)["x"]
+    series.append(9000, x=-1)
+    late = view_of(series)["x"]
+    for time in range(9001, 15_000):
+        series.append(time, x=-2)
     assert held.tolist() == list(range(1000))
     assert late.tolist() == [-1] * 1000
 

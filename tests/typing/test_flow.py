@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import assert_type
 
 from run_task import (
+    Atom,
     Context,
     ContextBuilder,
     DataSet,
@@ -21,6 +22,8 @@ from run_task import (
     Shared,
     Task,
     TaskInterval,
+    TimeSeries,
+    TimeSeriesView,
     VirtualClock,
     Window,
     channel,
@@ -117,12 +120,41 @@ def test_data_of_ones_own_has_its_own_type() -> None:
         assert read is again
 
 
+def test_an_atom_and_a_series_keep_their_types() -> None:
+    _, _, atom = ContextBuilder(Prices).with_data(Atom(Prices())).with_task(mean).build()
+    assert_type(atom, Atom[Prices])
+    with atom.read() as prices:
+        assert_type(prices, Prices)
+
+    @task
+    def rows(view: TimeSeriesView, start: int, end: int) -> int:
+        return len(view.between(start, end))
+
+    context, receiver, series = (
+        ContextBuilder(TimeSeriesView)
+        .with_task(rows)
+        .with_data(TimeSeries({"price": float}))
+        .with_interval(TaskInterval.seconds(1))
+        .build()
+    )
+    assert_type(context, Context[TimeSeriesView, int])
+    assert_type(receiver, Receiver[DataSet[int]])
+    assert_type(series, TimeSeries)
+    shared: Shared[TimeSeriesView] = series
+    with shared.read(timeout=1) as view:
+        assert_type(view, TimeSeriesView)
+
+
 def test_a_task_for_other_data_is_an_error() -> None:
     builder = ContextBuilder(Prices)
     builder.with_task(shout)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     builder.with_tasks([shout])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     text = RwLock("text")
     builder.with_data(text)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    atom = Atom("text")
+    builder.with_data(atom)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    series = TimeSeries({"price": float})
+    builder.with_data(series)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def test_a_channel_of_ones_own_must_take_what_the_tasks_give() -> None:

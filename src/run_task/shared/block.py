@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeAlias
-
-_HUGE: Final = 1 << 26
-"""From how many bytes on memory is asked for in huge pages: it comes faster, and what is taken up
-in vain, one huge page for each column, is little beside it."""
+from typing import Any, Protocol, TypeAlias
 
 
 class Block(Protocol):
@@ -39,10 +35,7 @@ class PrivateBlock:
         options: dict[str, Any] = {}
         if hasattr(mmap, "MAP_PRIVATE"):
             options["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        memory = mmap.mmap(-1, max(size, 1), **options)
-        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        self.memory: memoryview = memoryview(memory)[:size]
+        self.memory: memoryview = memoryview(mmap.mmap(-1, size, **options))
 
     @property
     def shareable(self) -> bool:

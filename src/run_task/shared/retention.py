@@ -17,11 +17,11 @@ _STEPS: Final = 8
 _SMALLEST: Final = 64
 """For how many rows a store has room at least."""
 
-_EARLY: Final = 8
-_EARLY_BYTES: Final = 1 << 25
+_EARLY: Final = 16
+_EARLY_BYTES: Final = 1 << 28
 """How many times as large a store is as the one it replaces, as long as it stays below so many
-bytes. Memory is taken up only where it is written to, and to be given new memory takes longer than
-writing to it: so it is better not to copy often while there is little to copy."""
+bytes. Memory is taken up only where it is written to, and to be given new memory takes several
+times as long as writing to it: so it is better to have room, and not to copy."""
 
 
 class Retention:
@@ -55,11 +55,12 @@ class Retention:
         if self.rows is not None:
             return max(first, stop - self.rows)
         if self.span is not None:
-            oldest, times = newest - self.span, store.times
-            for row in range(first, min(first + _STEPS, stop)):
-                if times[row] >= oldest:
-                    return row
-            return first + int(np.searchsorted(store.arrays[0][first:stop], oldest))
+            oldest, times, row = newest - self.span, store.times, first
+            while times[row] < oldest:  # the newest is not
+                row += 1
+                if row - first > _STEPS:
+                    return first + int(np.searchsorted(store.arrays[0][first:stop], oldest))
+            return row
         return first
 
     def oldest(self, times: NDArray[np.int64], newest: int) -> int | None:
