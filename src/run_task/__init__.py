@@ -21,6 +21,7 @@ from run_task.errors import (
 )
 from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
 from run_task.interval import TaskInterval, TimeUnit, Window
+from run_task.pipeline import Pipeline, Stage
 from run_task.runner import Runner
 from run_task.schedule import MissedTick, Schedule
 from run_task.shared import Access, Atom, RwLock, Shared, TimeSeries, TimeSeriesView
@@ -44,6 +45,7 @@ __all__ = [
     "OnError",
     "Overflow",
     "Percentiles",
+    "Pipeline",
     "ProcessesExecutor",
     "Receiver",
     "RunTaskError",
@@ -58,6 +60,7 @@ __all__ = [
     "ShutdownTimeout",
     "SinkError",
     "SourceError",
+    "Stage",
     "SystemClock",
     "Task",
     "TaskError",

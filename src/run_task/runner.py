@@ -216,14 +216,25 @@ class Runner(Generic[I, O]):
             self._ticker.finish(last_ns)
 
     @property
+    def first_end_ns(self) -> int:
+        """The end of the first window, in nanoseconds since the Unix epoch.
+
+        :raises RunTaskError: if it has not been started
+        """
+        return self._started_ticker().first_end_ns
+
+    @property
     def next_end_ns(self) -> int:
         """The end of the next window to begin, in nanoseconds since the Unix epoch.
 
         :raises RunTaskError: if it has not been started
         """
+        return self._started_ticker().next_end_ns
+
+    def _started_ticker(self) -> Ticker:
         if self._ticker is None:
             raise RunTaskError(f"runner {self.name!r} has no windows before it is started")
-        return self._ticker.next_end_ns
+        return self._ticker
 
     def run_sync(self) -> None:
         """Run until shut down. Ctrl-C and, in the main thread, SIGTERM shut it down, too.

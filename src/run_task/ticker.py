@@ -62,6 +62,8 @@ class Ticker:
             since_ns = clock.monotonic_ns() + self._offset_ns + self._grace_ns
         now = since_ns // self._unit_ns
         first = now + period if config.align is Align.START else (now // period + 1) * period
+        self.first_end_ns: int = first * self._unit_ns
+        """The end of the first window, in nanoseconds since the Unix epoch."""
         self._schedule = Schedule(period, first, config.missed_tick)
         self.late_ns: int = 0
         """How long after its end and grace the last window was handed out, in nanoseconds."""

@@ -4,45 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Generic, TypeVar
 
 from run_task.errors import RunTaskError
+from run_task.shared.giving import Giving
 
 T = TypeVar("T")
-
-
-class AtomAccess(Generic[T]):
-    """The ``with`` or ``async with`` block of :meth:`Atom.read`. It has no state of its own."""
-
-    __slots__ = ("_atom",)
-
-    def __init__(self, atom: Atom[T]) -> None:
-        self._atom = atom
-
-    def __enter__(self) -> T:
-        return self._atom.value
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        pass
-
-    async def __aenter__(self) -> T:
-        return self._atom.value
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        pass
 
 
 class Atom(Generic[T]):
@@ -61,25 +28,39 @@ class Atom(Generic[T]):
     :param value: what is shared
     """
 
-    __slots__ = ("_access", "_swapping", "_value", "_writing")
+    __slots__ = ("_swapping", "_value", "_writing")
 
     def __init__(self, value: T) -> None:
         self._value: T = value
         self._writing = threading.Lock()
         self._swapping: int | None = None  # the thread that is in a swap's function
-        self._access = AtomAccess(self)
 
     @property
     def value(self) -> T:
         """The value as it is now."""
         return self._value
 
-    def read(self, timeout: float | None = None) -> AtomAccess[T]:
+    def read(self, timeout: float | None = None) -> Giving[T]:
         """Give the value as it is when the block is entered.
 
         :param timeout: of no effect, since reading never waits
         """
-        return self._access
+        return Giving(lambda: self._value)
+
+    def write(self, timeout: float | None = None) -> Giving[Atom[T]]:
+        """Give the Atom itself: for whoever writes to shared data of any kind.
+
+        :param timeout: of no effect, since there is nothing to wait for
+        """
+        return Giving(lambda: self)
+
+    @property
+    def version(self) -> int:
+        """Always 0: the value is not changed in place."""
+        return 0
+
+    def __deepcopy__(self, memo: object) -> Atom[T]:
+        return Atom(self._value)  # which nobody changes
 
     def reset(self, new: T) -> None:
         """Put a new value in the place of the old, whatever that is.

@@ -48,6 +48,19 @@ class Shared(Protocol[I_co]):
         ...
 
 
+class Writable(Protocol[I_co]):
+    """Shared data that somebody changes."""
+
+    def write(self, timeout: float | None = None) -> Access[I_co]:
+        """Give what is changed: the value of a lock, alone; or the data itself, if it sees to its
+        own consistency.
+
+        :param timeout: how many seconds to wait for it; None: for ever
+        :raises LockTimeout: on entering the block, if it could not be had in time
+        """
+        ...
+
+
 @runtime_checkable
 class Versioned(Protocol):
     """Shared data that tells its states apart, so that none is sent to a process twice."""

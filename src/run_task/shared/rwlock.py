@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import deque
@@ -301,6 +302,10 @@ class RwLock(Generic[T]):
         async with self.write(timeout) as old:
             self._lock.value = new
         return old
+
+    def __deepcopy__(self, memo: dict[int, object]) -> RwLock[T]:
+        with self.read() as value:
+            return RwLock(copy.deepcopy(value, memo))
 
     def __repr__(self) -> str:
         return f"<RwLock of {self._lock.value!r}, {self._lock.describe()}>"

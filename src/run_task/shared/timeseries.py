@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Final, Never
 
 import numpy as np
@@ -15,6 +14,7 @@ from run_task.errors import ConfigError
 from run_task.interval import TaskInterval, TimeUnit
 from run_task.shared.block import Allocate, PrivateBlock
 from run_task.shared.columns import Array, Column, Unfit, timestamp, timestamps
+from run_task.shared.giving import Giving
 from run_task.shared.late import Shift, Snapshot, merge
 from run_task.shared.retention import Retention
 from run_task.shared.schema import Layout, Schema
@@ -24,39 +24,6 @@ from run_task.shared.view import TimeSeriesView
 _logger = logging.getLogger(__name__)
 
 _BEFORE_ALL: Final = -(2**63)
-
-
-class SeriesAccess:
-    """The ``with`` or ``async with`` block of :meth:`TimeSeries.read`, without any state."""
-
-    __slots__ = ("_series",)
-
-    def __init__(self, series: TimeSeries) -> None:
-        self._series = series
-
-    def __enter__(self) -> TimeSeriesView:
-        return self._series.view()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        pass
-
-    async def __aenter__(self) -> TimeSeriesView:
-        return self._series.view()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        pass
 
 
 class TimeSeries:
@@ -99,7 +66,6 @@ class TimeSeries:
         layout = Layout(self._schema, self._retention.capacity(0, self._schema.row_bytes))
         store = Store(self._allocate(layout.size), layout)
         self._snapshot: Snapshot = (store, 0, 0, object(), None)
-        self._access = SeriesAccess(self)
 
     @property
     def unit(self) -> TimeUnit:
@@ -116,12 +82,12 @@ class TimeSeries:
         """How many rows came too late to be kept."""
         return self._dropped
 
-    def read(self, timeout: float | None = None) -> SeriesAccess:
+    def read(self, timeout: float | None = None) -> Giving[TimeSeriesView]:
         """Give a view of all rows as they are when the block is entered.
 
         :param timeout: of no effect, since reading never waits
         """
-        return self._access
+        return Giving(self.view)
 
     def view(self) -> TimeSeriesView:
         """A view of all rows as they are now: the same as reading, without a block."""
@@ -140,6 +106,13 @@ class TimeSeries:
                         shift.move()
                         first, length = first_after, length_after
                     return TimeSeriesView(self._schema, lease, first, length)
+
+    def write(self, timeout: float | None = None) -> Giving[TimeSeries]:
+        """Give the series itself: for whoever writes to shared data of any kind.
+
+        :param timeout: of no effect, since there is nothing to wait for
+        """
+        return Giving(lambda: self)
 
     def append(self, timestamp: int, **columns: Any) -> None:
         """Add one row.
@@ -204,6 +177,13 @@ class TimeSeries:
             except BaseException:
                 self._allocate = before
                 raise
+
+    def __deepcopy__(self, memo: object) -> TimeSeries:
+        twin = TimeSeries(self.columns, self.unit)
+        twin._retention = self._retention
+        view = self.view()
+        twin.extend(view.time, **{name: view[name] for name in self.columns})
+        return twin
 
     def __reduce__(self) -> Never:
         raise TypeError("a TimeSeries stays in its process: send a view of it")

@@ -85,7 +85,9 @@ class Paced(Generic[R]):
         self._base = clock
         self._alarm = Alarm()
         self._closed = False
-        self._playback: PlaybackClock | None = None
+        self._playback: Clock | None = None
+        self._first_ns: int | None = None
+        self._next_ns = -math.inf
         self._feed: Iterator[Any] | None = None
 
     @property
@@ -98,22 +100,42 @@ class Paced(Generic[R]):
         """How many malformed rows the source has counted so far; 0 if it does not count."""
         return int(getattr(self._source, "malformed", 0))
 
-    def start(self) -> PlaybackClock | None:
+    @property
+    def speed(self) -> float:
+        """How many seconds of the recording pass in a second."""
+        return self._speed
+
+    @property
+    def first_ns(self) -> int | None:
+        """The time of the first row, in nanoseconds since the Unix epoch; None: there is no row."""
+        if self._feed is None:
+            feed = self._open()
+            head = next(feed, None)
+            if head is not None:
+                self._first_ns = self._next_ns = self._first(head) * self._unit.nanos
+                feed = itertools.chain((head,), feed)
+            self._feed = feed
+        return self._first_ns
+
+    @property
+    def next_ns(self) -> float:
+        """When the next row comes, in nanoseconds since the Unix epoch, by the clock of the
+        recording: all rows before have been given, and the next was asked for. Infinity: there are
+        no more."""
+        return self._next_ns
+
+    def start(self, clock: Clock | None = None) -> Clock | None:
         """Read the first row, and let the time of the recording begin with it, now.
 
         Iterating does this, too; do it before where something else, such as a runner, is to live
         in the time of the recording. Any number of times, the first counts.
 
+        :param clock: that of another recording, which this one is played along with; None: one of
+            its own
         :return: the clock of the recording; None if there is no row in it
         """
-        if self._feed is None:
-            feed = self._open()
-            head = next(feed, None)
-            if head is not None:
-                first_ns = self._first(head) * self._unit.nanos
-                self._playback = PlaybackClock(self._base, first_ns, self._speed)
-                feed = itertools.chain((head,), feed)
-            self._feed = feed
+        if self._playback is None and (first_ns := self.first_ns) is not None:
+            self._playback = clock or PlaybackClock(self._base, first_ns, self._speed)
         return self._playback
 
     def close(self) -> None:
@@ -126,10 +148,14 @@ class Paced(Generic[R]):
 
     def __iter__(self) -> Iterator[tuple[int, R]]:
         """The rows, each when it is due. A recording is played once."""
+        latest: int | None = None
         for timestamp, row in self._take():
-            if not self._wait(timestamp):
+            due = timestamp if latest is None else max(latest, timestamp)
+            if not self._wait(due):
                 return
+            latest = due
             yield timestamp, row
+        self._next_ns = math.inf
 
     def _open(self) -> Iterator[Any]:
         return iter(self._source)
@@ -146,7 +172,7 @@ class Paced(Generic[R]):
         """Wait until a row is due; whether it still is wanted."""
         playback = self._playback
         assert playback is not None
-        due_ns = timestamp * self._unit.nanos
+        self._next_ns = due_ns = timestamp * self._unit.nanos
         while not self._closed:
             remaining_ns = due_ns - playback.time_ns()
             if remaining_ns <= 0:
@@ -179,6 +205,7 @@ class PacedBatches(Paced[R]):
                 yield batch[start:end]
                 start = end
             latest = int(due[-1])
+        self._next_ns = math.inf
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """The rows, each when it is due. A recording is played once."""

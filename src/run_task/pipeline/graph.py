@@ -1,0 +1,70 @@
+"""How stages hang together: who is fed by whom, and in which order they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, TypeAlias
+
+from run_task.config import RunnerConfig
+from run_task.errors import ConfigError
+from run_task.interval import TimeUnit
+from run_task.pipeline.stage import Stage
+
+AnyStage: TypeAlias = Stage[Any, Any]
+
+
+def upstreams(stages: Sequence[AnyStage]) -> Mapping[AnyStage, Sequence[AnyStage]]:
+    """Each stage, and those whose results enter its data. Those that are fed come after.
+
+    :param stages: the stages
+    :raises ConfigError: if a stage is fed by its own results, by whatever way round
+    """
+    fed_by = {
+        stage: [
+            other for other in stages if any(route.leads_to(stage.data) for route in other.routes)
+        ]
+        for stage in stages
+    }
+    try:
+        order = tuple(TopologicalSorter(fed_by).static_order())
+    except CycleError as error:
+        drawn = " -> ".join(repr(stage.name) for stage in error.args[1])
+        raise ConfigError(
+            f"these stages would wait for each other for ever: {drawn}: let one of them write to "
+            f"other data"
+        ) from None
+    return {stage: fed_by[stage] for stage in order}
+
+
+def configs(fed_by: Mapping[AnyStage, Sequence[AnyStage]]) -> Mapping[AnyStage, RunnerConfig]:
+    """How each stage's runner behaves. Its grace is no shorter than that of who feeds it, whose
+    results are not there before."""
+    found: dict[AnyStage, RunnerConfig] = {}
+    for stage, feeding in fed_by.items():
+        graces = [found[other].grace for other in feeding]
+        grace = max((g for g in (*graces, stage.config.grace) if g is not None), default=None)
+        found[stage] = replace(stage.config, name=stage.name, grace=grace)
+    return found
+
+
+def unit_of(
+    source: object, into: object, given: TimeUnit | None, readers: Sequence[AnyStage]
+) -> TimeUnit:
+    """The unit of a source's timestamps: what it says, what its data says, or who reads that.
+
+    :raises ConfigError: if they differ, or nobody says
+    """
+    said = {
+        "unit": given,
+        f"{source!r}": getattr(source, "unit", None),
+        f"{into!r}": getattr(into, "unit", None),
+    }
+    units = {who: unit for who, unit in said.items() if isinstance(unit, TimeUnit)}
+    if not units:
+        units = {f"stage {stage.name!r}": stage.interval.unit for stage in readers}
+    if len(set(units.values())) > 1:
+        told = ", ".join(f"{who} is in {unit.name.lower()}" for who, unit in units.items())
+        raise ConfigError(f"timestamps have one unit, but {told}: make them the same")
+    return next(iter(units.values()))

@@ -1,0 +1,432 @@
+"""Runners, sources and sinks wired together, live or over history."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, TypeVar, overload
+
+from run_task.alarm import Alarm, AsyncAlarm
+from run_task.clock import Clock
+from run_task.config import RunnerConfig
+from run_task.context import DEFAULT_INTERVAL
+from run_task.dataset import DataSet
+from run_task.errors import ConfigError, RunTaskError
+from run_task.interval import TaskInterval, TimeUnit
+from run_task.pipeline.conductor import Conductor
+from run_task.pipeline.graph import AnyStage, configs, unit_of, upstreams
+from run_task.pipeline.progress import Progress
+from run_task.pipeline.replay import History
+from run_task.pipeline.stage import Route, Stage
+from run_task.pipeline.writer import FLUSH_EVERY
+from run_task.shared import Shared, TimeSeries, Writable
+from run_task.signals import shut_down_on_sigterm
+from run_task.sinks.protocol import DurableSink, Sink
+from run_task.task import Runnable
+
+I = TypeVar("I")
+O = TypeVar("O")
+R = TypeVar("R")
+D = TypeVar("D")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DEFAULT_CONFIG: Final = RunnerConfig()
+
+
+class Pipeline:
+    """Sources, stages and sinks, wired together: run live, or replayed over history.
+
+    ::
+
+        pipeline = Pipeline("machine")
+        pipeline.source(CsvFile("temperature.csv"), into=temperature)
+        hourly = pipeline.stage("hourly", [mean], temperature, TaskInterval.seconds(3600))
+        hourly.into(means, lambda data, dataset: data.append(dataset.timestamp, mean=dataset[mean]))
+        daily = pipeline.stage("daily", [trend], means, TaskInterval.seconds(86_400))
+        daily.sink(SqlSink("results.db"))
+
+        for stage, dataset in pipeline.replay():  # as fast as the machine goes
+            print(stage, dataset)
+        pipeline.run_sync()  # or live, until it is shut down
+
+    Stages are connected by the data that one writes and another reads. At a time at which windows
+    of both end, the results of the first enter before the second takes its view; so a pipeline
+    gives the same results whichever of its threads comes first, and replayed the same as live.
+
+    **Rows.** A row belongs to the windows that are computed after it arrived. It arrives at its
+    own timestamp, or, if it is out of order, right after the row before it. A window is computed
+    at its end, plus the stage's ``grace``: by then a row that is late has gone to its place.
+
+    **Faults.** A stage that fails, or takes longer than the ``lock_timeout`` of those it feeds,
+    does not hold them up: they go on without its results, and their DataSets say so in
+    :attr:`DataSet.behind`. All that went wrong is raised at the end, in one exception group.
+
+    :param name: what it is called: part of the key of every result, and of thread names
+    :param clock: where live stages read the time, unless a source is a recording that is played
+        and brings its own; None: the machine's
+    :raises ConfigError: if the name is no text, or empty
+    """
+
+    def __init__(self, name: str = "pipeline", *, clock: Clock | None = None) -> None:
+        given: object = name  # a caller without a type checker may pass anything
+        if type(given) is not str or not given:
+            raise ConfigError(f"Pipeline({name!r}): its name is a text that is not empty")
+        self._name = name
+        self._clock = clock
+        self._sources: list[tuple[Any, Route, TimeUnit | None]] = []
+        self._stages: list[AnyStage] = []
+        self._conductor: Conductor | None = None
+        self._stopping = False
+        self._exit = contextlib.ExitStack()
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._name
+
+    @property
+    def stages(self) -> Sequence[AnyStage]:
+        """Its stages, those that are fed after those that feed them."""
+        return tuple(upstreams(self._stages))
+
+    # Declaration
+
+    @overload
+    def source(
+        self,
+        source: Iterable[tuple[int, Mapping[str, Any]]]
+        | AsyncIterable[tuple[int, Mapping[str, Any]]],
+        into: TimeSeries,
+        ingest: None = None,
+        *,
+        unit: TimeUnit | None = None,
+    ) -> Pipeline: ...
+    @overload
+    def source(
+        self,
+        source: Iterable[tuple[int, R]] | AsyncIterable[tuple[int, R]],
+        into: Writable[D],
+        ingest: Callable[[D, R], object],
+        *,
+        unit: TimeUnit | None = None,
+    ) -> Pipeline: ...
+    def source(
+        self,
+        source: Any,
+        into: Any,
+        ingest: Callable[[Any, Any], object] | None = None,
+        *,
+        unit: TimeUnit | None = None,
+    ) -> Pipeline:
+        """Let a source's rows enter shared data.
+
+        :param source: an iterable or async iterable of ``(timestamp, row)``, such as those of
+            :mod:`run_task.sources`
+        :param into: the data
+        :param ingest: how a row enters it: called with the value of an ``RwLock``, which nobody
+            else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the row. None: for
+            a ``TimeSeries``, whose rows are mappings of column to value
+        :param unit: the unit of the timestamps; None: what the source, or its data, says, or that
+            of the stages that read the data
+        :return: the pipeline
+        :raises ConfigError: if something about it cannot work
+        """
+        where = f"source {source!r}"
+        if not hasattr(source, "__iter__") and not hasattr(source, "__aiter__"):
+            raise ConfigError(
+                f"{where}: it is no iterable of (timestamp, row): for a function, polling() makes "
+                f"one"
+            )
+        route = Route.checked(where, into, ingest)
+        if ingest is None and not callable(getattr(into, "append", None)):
+            raise ConfigError(f"{where}: say by ingest= how a row enters {into!r}")
+        self._sources.append((source, route, unit))
+        return self
+
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[I, O]],
+        data: Shared[I],
+        interval: TaskInterval = DEFAULT_INTERVAL,
+        config: RunnerConfig = _DEFAULT_CONFIG,
+    ) -> Stage[I, O]:
+        """Add a stage.
+
+        :param name: what it is called; no two stages share one
+        :param tasks: what it runs; at least one, no two of one name
+        :param data: what they read
+        :param interval: how often; its unit is that of the stage's timestamps
+        :param config: everything else; its name is not used
+        :return: the stage, to say where its results go
+        :raises ConfigError: if something about it cannot work
+        """
+        given: object = name
+        if type(given) is not str or not given:
+            raise ConfigError(f"stage({name!r}): a stage's name is a text that is not empty")
+        if any(stage.name == name for stage in self._stages):
+            raise ConfigError(
+                f"two stages are called {name!r}: rename one of them, since the name is part of "
+                f"the key of its results"
+            )
+        stage = Stage(name, tasks, data, interval, config, lambda: upstreams(self._stages))
+        self._stages.append(stage)
+        try:
+            upstreams(self._stages)
+        except ConfigError:
+            self._stages.pop()
+            raise
+        return stage
+
+    def _plan(
+        self,
+    ) -> tuple[
+        Mapping[AnyStage, RunnerConfig],
+        Mapping[AnyStage, Sequence[AnyStage]],
+        Sequence[tuple[Any, int, Route]],
+    ]:
+        """The stages in order, who feeds each, and the sources with the unit of each."""
+        if not self._stages:
+            raise ConfigError(f"pipeline {self._name!r} has no stages: add one by stage()")
+        fed_by = upstreams(self._stages)
+        sources: list[tuple[Any, int, Route]] = []
+        for source, route, given in self._sources:
+            readers = [stage for stage in self._stages if route.leads_to(stage.data)]
+            if not readers:
+                raise ConfigError(
+                    f"source {source!r}: no stage reads {route.into!r}, which its rows enter: give "
+                    f"it to one as data="
+                )
+            unit = unit_of(source, route.into, given, readers)
+            sources.append((source, unit.nanos, route))
+        return configs(fed_by), fed_by, sources
+
+    # History
+
+    def replay(
+        self, start: int | datetime | None = None, end: int | datetime | None = None
+    ) -> Iterator[tuple[str, DataSet[Any]]]:
+        """Run over the history that the sources have, as fast as the machine goes.
+
+        The time is that of the rows. Every stage runs every window, from the one that holds the
+        first row to the one that holds the last; its results are given, and written to its sinks,
+        which are flushed in the end and stay open. The replay has copies of the shared data, as
+        it is when it begins, and leaves the data itself alone; so a pipeline can be replayed any
+        number of times, also while it runs live. With the same rows, results are the same to the
+        bit, with any executor and any number of workers.
+
+        Where the standard error is a terminal, and rich is installed, it shows how far it is.
+
+        :param start: windows that end by then are left out; rows before are there all the same.
+            A datetime with a time zone, or an int in the unit of the stages' intervals
+        :param end: windows that start from then on are left out
+        :return: the name of a stage and a DataSet of it, again and again, as they are computed
+        :raises ConfigError: if a source cannot be iterated over, or a time is not clear
+        :raises TaskError: with ``OnError.RAISE``, when a task gave no result
+        """
+        return self._go_through(start, end, None)
+
+    def resume(
+        self,
+        sink: DurableSink,
+        start: int | datetime | None = None,
+        end: int | datetime | None = None,
+    ) -> Iterator[tuple[str, DataSet[Any]]]:
+        """Go on after a run that was killed: replay what the sources have and the sink has not.
+
+        Each stage goes on after the last window of it that the sink holds. Windows before are run
+        again only where other stages are fed by them, and are not written again. So the sink ends
+        up as if nothing had happened. The shared data takes part itself, so that the pipeline can
+        be run live afterwards.
+
+        :param sink: what tells how far the stages had come
+        :param start: as for :meth:`replay`
+        :param end: as for :meth:`replay`
+        :return: the name of a stage and a DataSet of it, again and again, as they are computed
+        :raises ConfigError: if the sink cannot tell, or is no stage's
+        """
+        if not callable(getattr(sink, "last", None)):
+            raise ConfigError(f"resume({sink!r}): this sink does not tell what it holds")
+        if not any(sink in stage.sinks for stage in self._stages):
+            raise ConfigError(f"resume({sink!r}): no stage writes to this sink: add it by sink()")
+        return self._go_through(start, end, sink)
+
+    def _go_through(
+        self, start: int | datetime | None, end: int | datetime | None, resumed: DurableSink | None
+    ) -> Iterator[tuple[str, DataSet[Any]]]:
+        stages, _, sources = self._plan()
+        for source, _, _ in sources:
+            if not hasattr(source, "__iter__"):
+                raise ConfigError(
+                    f"source {source!r} is async, and a replay waits for nothing: collect its rows"
+                )
+        start_ns = self._instant(start, -math.inf)
+        end_ns = self._instant(end, math.inf)
+        sinks = list({id(sink): sink for stage in stages for sink in stage.sinks}.values())
+        for sink in sinks:
+            if isinstance(sink, DurableSink):
+                sink.begin(self._name)
+
+        def held(stage: AnyStage) -> int | None:
+            last = resumed.last(stage.name) if resumed in stage.sinks and resumed else None
+            return None if last is None else last * stage.interval.unit.nanos
+
+        history = History(stages, sources, _itself if resumed is not None else copy.deepcopy)
+        return self._written(history.run(start_ns, end_ns, held), sinks)
+
+    def _written(
+        self, results: Iterator[tuple[AnyStage, DataSet[Any]]], sinks: Sequence[Sink]
+    ) -> Iterator[tuple[str, DataSet[Any]]]:
+        flush_at = time.monotonic() + FLUSH_EVERY
+        try:
+            with Progress(self._name) as progress:
+                for stage, dataset in results:
+                    for sink in stage.sinks:
+                        sink.write(stage.name, dataset)
+                    progress.note(dataset.timestamp * stage.interval.unit.nanos)
+                    yield stage.name, dataset
+                    if sinks and time.monotonic() >= flush_at:
+                        for sink in sinks:
+                            sink.flush()
+                        flush_at = time.monotonic() + FLUSH_EVERY
+        finally:
+            for sink in sinks:
+                sink.flush()
+
+    def _instant(self, time: int | datetime | None, default: float) -> float:
+        """A point in time, in nanoseconds since the Unix epoch."""
+        if time is None:
+            return default
+        if isinstance(time, datetime):
+            if time.tzinfo is None:
+                raise ConfigError(f"{time!r} has no time zone: give it one, such as datetime.UTC")
+            return (time - _EPOCH) // timedelta(microseconds=1) * 1000
+        units = {stage.interval.unit for stage in self._stages}
+        if type(time) is not int or len(units) > 1:
+            told = ", ".join(sorted(unit.name.lower() for unit in units))
+            raise ConfigError(
+                f"{time!r}: a time is a datetime, or an int where all stages have one unit; here "
+                f"they are in {told}"
+            )
+        return time * units.pop().nanos
+
+    # Live
+
+    def run_sync(self) -> None:
+        """Run live until shut down, or until every source has ended and every stage has seen its
+        last row. Ctrl-C and, in the main thread, SIGTERM shut it down, too.
+
+        :raises ExceptionGroup: of all that went wrong
+        :raises KeyboardInterrupt: after the shutdown, if it was Ctrl-C that began it
+        """
+        with self:
+            self._wait()
+
+    async def run(self) -> None:
+        """As :meth:`run_sync`, for asyncio. Cancelling it shuts it down, too.
+
+        :raises ExceptionGroup: of all that went wrong
+        """
+        async with self:
+            await self._wait_async()
+
+    def shutdown(self) -> None:
+        """Stop the sources, and then stage after stage, upstream first, each with what is due.
+
+        Returns at once. It may be called from any thread, any number of times, and in a signal
+        handler.
+        """
+        self._stopping = True
+        if self._conductor is not None:
+            self._conductor.shutdown()
+
+    def __enter__(self) -> Pipeline:
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self.shutdown()
+        try:
+            self._wait()
+        finally:
+            self._exit.close()
+        self._report(exc)
+
+    async def __aenter__(self) -> Pipeline:
+        self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self.shutdown()
+        try:
+            await self._wait_async()
+        finally:
+            self._exit.close()
+        self._report(exc)
+
+    def _start(self) -> None:
+        if self._conductor is not None:
+            raise RunTaskError(
+                f"pipeline {self._name!r} has been run before, and runs live once: make a new one"
+            )
+        stages, fed_by, sources = self._plan()
+        self._conductor = Conductor(self._name, stages, fed_by, sources, self._clock)
+        self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
+        try:
+            self._conductor.start()
+        except BaseException:
+            self._exit.close()
+            raise
+        if self._stopping:
+            self._conductor.shutdown()  # shut down before it began
+
+    def _wait(self) -> None:
+        assert self._conductor is not None
+        alarm = Alarm()
+        self._conductor.wake_at_end(alarm)
+        while not self._conductor.ended:
+            alarm.wait()
+
+    async def _wait_async(self) -> None:
+        assert self._conductor is not None
+        alarm = AsyncAlarm()
+        self._conductor.wake_at_end(alarm)
+        while not self._conductor.ended:
+            await alarm.wait()
+
+    def _report(self, exc: BaseException | None) -> None:
+        """Raise what went wrong, unless the block has an error of its own to tell."""
+        assert self._conductor is not None
+        failures = self._conductor.failures
+        if not failures:
+            return
+        group = BaseExceptionGroup(f"pipeline {self._name!r} failed", failures)
+        if isinstance(exc, Exception):
+            exc.add_note(f"besides, {group!r}")
+        else:
+            raise group
+
+    def __repr__(self) -> str:
+        names = ", ".join(stage.name for stage in self._stages)
+        return f"<Pipeline {self._name!r} of {len(self._sources)} sources and stages: {names}>"
+
+
+def _itself(shared: Any) -> Any:
+    return shared

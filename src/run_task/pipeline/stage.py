@@ -1,0 +1,133 @@
+"""A stage of a pipeline: what a runner will run, and where its results go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from run_task.channel import Receiver, Sender, channel
+from run_task.config import RunnerConfig
+from run_task.context import Context
+from run_task.dataset import DataSet
+from run_task.errors import ConfigError
+from run_task.interval import TaskInterval
+from run_task.shared import Shared, Writable
+from run_task.sinks.protocol import Sink
+from run_task.task import Runnable
+
+I = TypeVar("I")
+O = TypeVar("O")
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way into shared data.
+
+    :param into: the data
+    :param ingest: called with what may be changed of it, and with what enters; None: a row with
+        its timestamp is appended
+    """
+
+    into: Writable[Any]
+    ingest: Callable[[Any, Any], object] | None
+
+    @classmethod
+    def checked(cls, where: str, into: Any, ingest: Any) -> Route:
+        """A route, if it can be one.
+
+        :param where: what leads there, for messages
+        :raises ConfigError: if something about it cannot work
+        """
+        if not callable(getattr(into, "write", None)):
+            raise ConfigError(
+                f"{where}: into={into!r} has no write(): give an RwLock, an Atom, a TimeSeries, or "
+                f"other data that can be written"
+            )
+        if ingest is not None and not callable(ingest):
+            raise ConfigError(f"{where}: ingest={ingest!r} is no function of (data, what enters)")
+        return cls(into, ingest)
+
+    def leads_to(self, data: object) -> bool:
+        """Whether this is the data that it leads into."""
+        return self.into is data
+
+
+class Stage(Generic[I, O]):
+    """Tasks over shared data, as part of a pipeline. :meth:`Pipeline.stage` makes one.
+
+    :ivar name: what it is called in results, sinks and messages
+    :ivar tasks: what it runs
+    :ivar data: what they read
+    :ivar interval: how often
+    :ivar config: everything else
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[I, O]],
+        data: Shared[I],
+        interval: TaskInterval,
+        config: RunnerConfig,
+        check: Callable[[], object],
+    ) -> None:
+        ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(1)
+        try:
+            # What a context would refuse once the pipeline runs is refused now.
+            context = Context[I, O](
+                tasks=tasks, data=data, interval=interval, sender=ends[0], config=config
+            )
+        except ConfigError as error:
+            raise ConfigError(f"stage {name!r}: {error}") from error
+        self.name = name
+        self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
+        self.data = data
+        self.interval = interval
+        self.config = config
+        self.routes: Sequence[Route] = ()
+        self.sinks: Sequence[Sink] = ()
+        self._check = check
+
+    @property
+    def grace_ns(self) -> int:
+        """How long after its end a window waits for late rows, in nanoseconds."""
+        return self.config.grace.nanos if self.config.grace is not None else 0
+
+    def into(self, shared: Writable[D], ingest: Callable[[D, DataSet[O]], object]) -> Stage[I, O]:
+        """Let each DataSet enter other data, which other stages read.
+
+        :param shared: the data
+        :param ingest: how a DataSet enters it: called with the value of an ``RwLock``, which
+            nobody else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself
+        :return: the stage
+        :raises ConfigError: if a stage would wait for itself: the message draws how
+        """
+        given: object = ingest  # a caller without a type checker may pass anything
+        if given is None:
+            raise ConfigError(f"stage {self.name!r}: say by ingest= how a DataSet enters the data")
+        before = self.routes
+        self.routes = (*before, Route.checked(f"stage {self.name!r}", shared, ingest))
+        try:
+            self._check()
+        except ConfigError:
+            self.routes = before
+            raise
+        return self
+
+    def sink(self, sink: Sink) -> Stage[I, O]:
+        """Let each DataSet be written to a sink. Stages may share one.
+
+        :param sink: where to
+        :return: the stage
+        :raises ConfigError: if it is no sink
+        """
+        for method in ("write", "flush", "close"):
+            if not callable(getattr(sink, method, None)):
+                raise ConfigError(f"stage {self.name!r}: sink={sink!r} has no {method}()")
+        self.sinks = (*self.sinks, sink)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Stage {self.name!r}: {len(self.tasks)} tasks every {self.interval}>"
