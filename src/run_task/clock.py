@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from run_task.alarm import Alarm
@@ -36,11 +37,10 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of this machine."""
 
-    __slots__ = ()
-
-    # The functions themselves, so that a tick reads the clock with nothing in between.
-    time_ns = staticmethod(time.time_ns)
-    monotonic_ns = staticmethod(time.monotonic_ns)
+    def __init__(self) -> None:
+        # The functions themselves, so that a tick reads the clock with nothing in between.
+        self.time_ns: Callable[[], int] = time.time_ns
+        self.monotonic_ns: Callable[[], int] = time.monotonic_ns
 
     def wait(self, alarm: Alarm, until_ns: int) -> None:
         """Wait until the alarm rings or the monotonic clock reads so much.

@@ -83,7 +83,7 @@ class Conductor:
         self._tasks: list[asyncio.Task[None]] = []
         self._bells: list[Bell] = []
         self.failures: list[BaseException] = []
-        self.ended = False
+        self.ended: bool = False
 
     def start(self) -> None:
         """Start everything, and return.

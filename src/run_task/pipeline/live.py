@@ -44,7 +44,7 @@ class Watermarks:
 
     def __init__(self) -> None:
         self._moved = threading.Condition()
-        self.stopped = False  # nobody waits any more
+        self.stopped: bool = False  # nobody waits any more
 
     def move(self) -> None:
         """Wake those who wait: something has moved."""
@@ -100,7 +100,7 @@ class LiveStage:
     ) -> None:
         self.stage = stage
         self.config = config
-        self.ended = False
+        self.ended: bool = False
         self._first_ns: float = -math.inf  # the end of the first window
         self._next_ns: float = -math.inf  # the end of the window after the last that was ingested
         self._upstreams = upstreams
@@ -114,7 +114,9 @@ class LiveStage:
         context = Context[Any, Any](
             tasks=stage.tasks, data=stage.data, interval=stage.interval, sender=self, config=config
         )
-        self.runner = Runner(context, clock=clock, since_ns=since_ns, gate=self._wait)
+        self.runner: Runner[Any, Any] = Runner(
+            context, clock=clock, since_ns=since_ns, gate=self._wait
+        )
 
     def start(self) -> None:
         """Begin to run."""
@@ -240,7 +242,7 @@ class LiveSource:
         self._foreseen = source if isinstance(source, Foreseen) else None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.readers: Sequence[LiveStage] = ()
-        self.ended = False
+        self.ended: bool = False
 
     @property
     def is_foreseen(self) -> bool:
