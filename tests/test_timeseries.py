@@ -4,20 +4,23 @@ import datetime
 import gc
 import importlib
 import logging
+import operator
 import pickle
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import pytest
 from tests.blocks import SharedBlock
-from tests.threads import PATIENCE, together
+from tests.threads import PATIENCE, eventually, together
 
 from run_task import (
     ConfigError,
     ContextBuilder,
     DataSet,
     Runner,
+    RunnerConfig,
     TaskInterval,
     TimeSeries,
     TimeSeriesView,
@@ -612,6 +615,28 @@ def test_a_relocation_that_fails_changes_nothing() -> None:
     assert times_of(series) == list(range(500))
 
 
+def test_a_row_that_was_stored_is_not_refused_for_want_of_memory_to_tidy_up() -> None:
+    left = [SharedBlock(100_000), SharedBlock(100_000)]
+    asked = 0
+
+    def allocate(size: int) -> SharedBlock:
+        nonlocal asked
+        asked += 1
+        if not left:
+            raise MemoryError
+        return left.pop()
+
+    series = prices(retention=100)
+    series.relocate(allocate)
+    for time in range(100):
+        series.append(time, price=0.0, size=time)
+    assert len(pickle.dumps(view_of(series))) < 600  # so nothing can be written over
+    for time in range(100, 290):
+        series.append(time, price=0.0, size=time)
+    assert times_of(series) == list(range(190, 290))
+    assert 2 < asked < 20
+
+
 def test_rows_for_which_there_is_no_memory_change_nothing() -> None:
     series = filled(10)
     left = [SharedBlock(10_000)]
@@ -747,3 +772,29 @@ def test_a_runner_gives_each_tick_one_view() -> None:
             datasets.append(receiver.recv(PATIENCE))
     assert [dataset[total] for dataset in datasets] == [45, 45, 45]
     assert [dataset[rows] for dataset in datasets] == [10, 20, 31]
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+def test_a_runner_that_waits_holds_no_view(executor: Literal["inline", "threads"]) -> None:
+    """Else the first late row after each tick would be dear, since it may not disturb the view."""
+
+    @task
+    def rows(view: TimeSeriesView, start: int, end: int) -> int:
+        return len(view["price"])
+
+    series = filled(10)
+    context, receiver, _ = (
+        ContextBuilder(TimeSeriesView)
+        .with_data(series)
+        .with_task(rows)
+        .with_interval(TaskInterval.millis(10))
+        .with_config(RunnerConfig(executor=executor))
+        .build()
+    )
+    clock = VirtualClock()
+    with Runner(context, clock=clock):
+        for _ in range(3):
+            clock.advance(TaskInterval.millis(10))
+            assert receiver.recv(PATIENCE)[rows] == 10
+            store = series._snapshot[0]  # pyright: ignore[reportPrivateUsage]  # nothing else tells
+            eventually(partial(operator.not_, store.leases))

@@ -120,6 +120,7 @@ class Runner(Generic[I, O]):
                 try:
                     with data.read(timeout) as view:
                         dataset = yield view, window, late_ns
+                        del view  # whoever waits for the next tick does not keep this one's data
                 except LockTimeout as error:
                     dataset = self._without_view(window, late_ns, error)
                 if behind:

@@ -46,7 +46,8 @@ class _InlineCrew:
         tick = next(ticks, None)
         while tick is not None:
             try:
-                tick = ticks.send(self._run(tick))
+                results, tick = self._run(tick), None  # the data is not kept while it waits
+                tick = ticks.send(results)
             except StopIteration:
                 return
 

@@ -117,6 +117,7 @@ class _ThreadsCrew:
                 dataset = self._run_alone(tick, hand)
             if dataset is None:
                 return  # the lead is another's by now
+            tick = None  # whoever waits for the next one does not keep this one's data
             try:
                 tick = send(dataset)
             except StopIteration:
@@ -127,13 +128,15 @@ class _ThreadsCrew:
         assert self._ticks is not None
         batch.work(hand)
         dataset = self._finish(batch, hand)
-        if dataset is None:
-            return
+        if dataset is not None:
+            self._lead(self._next(dataset), hand)
+
+    def _next(self, dataset: DataSet[Any]) -> Tick | None:
+        assert self._ticks is not None
         try:
-            tick = self._ticks.send(dataset)
+            return self._ticks.send(dataset)
         except StopIteration:
-            return
-        self._lead(tick, hand)
+            return None
 
     def _run_alone(self, tick: Tick, hand: Hand) -> DataSet[Any] | None:
         """Run a tick that is expected to be cheap; None if the lead was lost meanwhile.
@@ -219,7 +222,9 @@ class _ThreadsCrew:
             # The second in a row: one alone may have lost the processor to another thread.
             self._learn(costs)
         self._slow = slow
-        return batch.dataset(self._roster, took, self._timeout)
+        dataset = batch.dataset(self._roster, took, self._timeout)
+        batch.tick = None, *batch.tick[1:]  # helpers keep the batch, but not the data
+        return dataset
 
     def _wait_for_helpers(self, batch: Batch) -> float:
         """Wait until every task is back or overdue. Returns the time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -343,7 +344,9 @@ class TimeSeries:
         store, first, length, _, _ = self._snapshot
         kept = length - first
         if store.exported or length > 4 * kept:  # then it is better to give memory back
-            self._move(first, length, store.rows(length, length))
+            store.turn = first + kept // 8 + 1  # the rows are where they are, should this fail
+            with contextlib.suppress(MemoryError, OSError):
+                self._move(first, length, store.rows(length, length))
             return
         # Whoever has read an earlier snapshot, and has no lease yet, finds a new era and tries
         # again. Whoever comes from now on does not look at rows before the first.
