@@ -492,6 +492,22 @@ def test_rows_that_come_too_late_are_counted_and_logged(
     ]
 
 
+def test_who_is_told_of_a_dropped_row_may_write() -> None:
+    series = prices(retention=TaskInterval.millis(10))
+
+    class Note(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            series.append(100, price=0.0, size=2)
+
+    handler = Note()
+    logging.getLogger("run_task").addHandler(handler)
+    try:
+        series.extend([100, 0], price=[0.0, 0.0], size=[0, 1])
+    finally:
+        logging.getLogger("run_task").removeHandler(handler)
+    assert view_of(series)["size"].tolist() == [0, 2]
+
+
 def test_the_extremes_of_time_have_a_place() -> None:
     series = prices(retention=TaskInterval.minutes(1))
     for time in (-(2**63), 2**63 - 1, 0):
@@ -634,7 +650,20 @@ def test_a_row_that_was_stored_is_not_refused_for_want_of_memory_to_tidy_up() ->
     for time in range(100, 290):
         series.append(time, price=0.0, size=time)
     assert times_of(series) == list(range(190, 290))
-    assert 2 < asked < 20
+    assert 2 < asked < 40
+
+
+def test_where_no_room_to_grow_can_be_had_there_is_room_for_the_rows() -> None:
+    def allocate(size: int) -> SharedBlock:
+        if size > 40_000:
+            raise OSError
+        return SharedBlock(size)
+
+    series = filled(1000)
+    series.relocate(allocate)
+    for time in range(1000, 1200):
+        series.append(time, price=0.0, size=time)
+    assert times_of(series) == list(range(1200))
 
 
 def test_rows_for_which_there_is_no_memory_change_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What the rows of a time series are made of, and where they lie in memory."""
+"""What the rows of a time series are made of, what becomes a row, and where it lies in memory."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from run_task.errors import ConfigError
 from run_task.interval import TimeUnit
-from run_task.shared.columns import Column
+from run_task.shared.columns import Array, Column, Unfit, timestamp, timestamps
 
 TIME: Final = "time"
 """What the timestamps are called where they stand beside the columns."""
@@ -63,12 +64,75 @@ class Schema:
         schema._set((), TimeUnit.MILLIS)
         return schema
 
+    def row(self, time: Any, columns: Mapping[str, Any]) -> tuple[NDArray[np.int64], list[Array]]:
+        """The timestamp and the values of one row, each as an array.
+
+        :raises ConfigError: if one cannot be stored; the message names the column
+        """
+        self._check_names(columns)
+        try:
+            times = np.array([timestamp(time)], np.int64)
+        except Unfit as unfit:
+            raise ConfigError(str(unfit)) from None
+        arrays: list[Array] = []
+        for column in self.columns:
+            try:
+                arrays.append(column.one(columns[column.name]))
+            except Unfit as unfit:
+                raise _refusal(column, f"row of timestamp {time}", unfit) from None
+        return times, arrays
+
+    def rows(self, given: Any, columns: Mapping[str, Any]) -> tuple[NDArray[np.int64], list[Array]]:
+        """The timestamps and the columns of many rows, as arrays of one length.
+
+        :raises ConfigError: if a value cannot be stored; the message names the column and the row
+        """
+        self._check_names(columns)
+        try:
+            times = timestamps(given)
+        except Unfit as unfit:
+            where = "" if unfit.row is None else f"row {unfit.row}: "
+            raise ConfigError(f"{where}{unfit}") from None
+        arrays: list[Array] = []
+        for column in self.columns:
+            try:
+                array = column.many(columns[column.name])
+            except Unfit as unfit:
+                where = "all rows"
+                if unfit.row is not None:
+                    where = f"row {unfit.row}"
+                    if unfit.row < len(times):
+                        where += f", of timestamp {times[unfit.row]}"
+                raise _refusal(column, where, unfit) from None
+            if len(array) != len(times):
+                raise ConfigError(
+                    f"column {column.name!r} has {len(array)} values for {len(times)} timestamps: "
+                    f"give one for each; nothing was stored"
+                )
+            arrays.append(array)
+        return times, arrays
+
+    def _check_names(self, columns: Mapping[str, Any]) -> None:
+        known = self.positions
+        for name in columns:
+            if name not in known:
+                raise ConfigError(
+                    f"there is no column {name!r}: the columns are {', '.join(map(repr, known))}"
+                )
+        for name in known:
+            if name not in columns:
+                raise ConfigError(f"column {name!r} is missing: give a value for each column")
+
     def __reduce__(self) -> tuple[Any, ...]:
         kinds = {column.name: column.dtype.str for column in self.columns}
         return (Schema, (kinds, self.unit)) if kinds else (Schema.empty, ())
 
     def __repr__(self) -> str:
         return f"{', '.join(map(repr, self.columns))}; time in {self.unit.value}"
+
+
+def _refusal(column: Column, where: str, unfit: Unfit) -> ConfigError:
+    return ConfigError(f"column {column.name!r}, {where}: {unfit}; nothing was stored")
 
 
 class Layout:

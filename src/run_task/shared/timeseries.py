@@ -11,10 +11,9 @@ from typing import Any, Final, Never
 import numpy as np
 from numpy.typing import NDArray
 
-from run_task.errors import ConfigError
 from run_task.interval import TaskInterval, TimeUnit
 from run_task.shared.block import Allocate, PrivateBlock
-from run_task.shared.columns import Array, Column, Unfit, timestamp, timestamps
+from run_task.shared.columns import Array
 from run_task.shared.giving import Giving
 from run_task.shared.late import Shift, Snapshot, merge
 from run_task.shared.retention import Retention
@@ -64,8 +63,7 @@ class TimeSeries:
         self._lock = threading.Lock()  # of whoever writes; readers do not take it
         self._dropped = 0
         self._newest = _BEFORE_ALL
-        layout = Layout(self._schema, self._retention.capacity(0, self._schema.row_bytes))
-        store = Store(self._allocate(layout.size), layout)
+        store = self._new_store(self._retention.capacity(0, self._schema.row_bytes), 0)
         self._snapshot: Snapshot = (store, 0, 0, object(), None)
 
     @property
@@ -149,7 +147,7 @@ class TimeSeries:
                     if first >= store.turn:
                         self._tidy()
                     return
-            self._insert(*self._row(timestamp, columns))
+        self._insert(*self._schema.row(timestamp, columns))
 
     def extend(self, timestamps: Any, **columns: Any) -> None:
         """Add many rows: all of them, or none if one cannot be stored.
@@ -158,10 +156,7 @@ class TimeSeries:
         :param columns: the values of each column, as many as there are timestamps
         :raises ConfigError: if one cannot be stored; the message names the column and the row
         """
-        times, arrays = self._rows(timestamps, columns)
-        if len(times):
-            with self._lock:
-                self._insert(times, arrays)
+        self._insert(*self._schema.rows(timestamps, columns))
 
     def relocate(self, allocate: Allocate) -> None:
         """Move to other memory: all that is retained now, and all that comes later.
@@ -194,62 +189,19 @@ class TimeSeries:
         retention = f", the last {self._retention}" if self._retention.limited else ""
         return f"<TimeSeries of {length - first:,} rows{retention}: {self._schema}>"
 
-    # What is given becomes arrays, or is refused.
-
-    def _row(self, time: Any, columns: Mapping[str, Any]) -> tuple[NDArray[np.int64], list[Array]]:
-        self._check_names(columns)
-        try:
-            times = np.array([timestamp(time)], np.int64)
-        except Unfit as unfit:
-            raise ConfigError(str(unfit)) from None
-        arrays: list[Array] = []
-        for column in self._schema.columns:
-            try:
-                arrays.append(column.one(columns[column.name]))
-            except Unfit as unfit:
-                raise _refusal(column, f"row of timestamp {time}", unfit) from None
-        return times, arrays
-
-    def _rows(
-        self, given: Any, columns: Mapping[str, Any]
-    ) -> tuple[NDArray[np.int64], list[Array]]:
-        self._check_names(columns)
-        try:
-            times = timestamps(given)
-        except Unfit as unfit:
-            where = "" if unfit.row is None else f"row {unfit.row}: "
-            raise ConfigError(f"{where}{unfit}") from None
-        arrays: list[Array] = []
-        for column in self._schema.columns:
-            try:
-                array = column.many(columns[column.name])
-            except Unfit as unfit:
-                where = "all rows"
-                if unfit.row is not None:
-                    where = f"row {unfit.row}"
-                    if unfit.row < len(times):
-                        where += f", of timestamp {times[unfit.row]}"
-                raise _refusal(column, where, unfit) from None
-            if len(array) != len(times):
-                raise ConfigError(
-                    f"column {column.name!r} has {len(array)} values for {len(times)} timestamps: "
-                    f"give one for each; nothing was stored"
+    def _insert(self, times: NDArray[np.int64], columns: Sequence[Array]) -> None:
+        if len(times):
+            with self._lock:
+                dropped = self._merge(times, columns)
+                self._dropped += dropped
+            if dropped:
+                _logger.warning(
+                    "%d rows came too late to be kept, with a retention of %s",
+                    dropped,
+                    self._retention,
                 )
-            arrays.append(array)
-        return times, arrays
 
-    def _check_names(self, columns: Mapping[str, Any]) -> None:
-        known = self._schema.positions
-        for name in columns:
-            if name not in known:
-                raise ConfigError(
-                    f"there is no column {name!r}: the columns are {', '.join(map(repr, known))}"
-                )
-        for name in known:
-            if name not in columns:
-                raise ConfigError(f"column {name!r} is missing: give a value for each column")
-
-    # Arrays go into the store. All under the lock.
+    # All that follows is done under the lock.
 
     def _settled(self) -> tuple[Store, int, int, object]:
         """What is published, once a shift that was broken off, by Ctrl-C perhaps, is at its end."""
@@ -263,8 +215,8 @@ class TimeSeries:
                 snapshot = self._snapshot = (*snapshot[:4], None)
         return snapshot[:4]
 
-    def _insert(self, times: NDArray[np.int64], columns: Sequence[Array]) -> None:
-        """Add rows: one at least."""
+    def _merge(self, times: NDArray[np.int64], columns: Sequence[Array]) -> int:
+        """Add rows: one at least. Returns how many of them came too late to be kept."""
         store, first, length, era = self._settled()
         there: NDArray[np.int64] = store.arrays[0][first:length]
         newest = int(there[-1]) if len(there) else _BEFORE_ALL
@@ -289,8 +241,7 @@ class TimeSeries:
                 dropped += int(np.count_nonzero(late[:cut]))
                 rows, late = [array[cut:] for array in rows], late[cut:]
                 if not len(late):
-                    self._note_dropped(dropped)
-                    return
+                    return dropped
             start = first + int(there.searchsorted(int(rows[0][0]), "right"))
             rows, positions = merge(store.rows(start, length), rows)
             passing = self._retention.passing(there[: start - first], rows[0])
@@ -299,7 +250,7 @@ class TimeSeries:
         if passing > before:
             rows = [array[passing - before :] for array in rows]
         self._put(min(first + passing, start), start, rows, (store, first, length, era))
-        self._note_dropped(dropped)
+        return dropped
 
     def _put(
         self, first: int, start: int, rows: Sequence[Array], now: tuple[Store, int, int, object]
@@ -326,13 +277,23 @@ class TimeSeries:
             else:
                 self._move(first, start, rows)
 
+    def _new_store(self, capacity: int, rows: int) -> Store:
+        """A store of that capacity; of a smaller one, if that cannot be had."""
+        try:
+            layout = Layout(self._schema, capacity)
+            block = self._allocate(layout.size)
+        except (MemoryError, OSError):
+            # Some systems promise no more than there is, though most of it would stay untouched.
+            layout = Layout(self._schema, rows + rows // 8 + 1)
+            block = self._allocate(layout.size)
+        return Store(block, layout)
+
     def _move(self, first: int, stop: int, rows: Sequence[Array]) -> None:
         """Let the series be some rows of its store, and then others, in a new store."""
         store, passed = self._snapshot[:2]
         length = stop - first + len(rows[0])
         capacity = self._retention.capacity(length, self._schema.row_bytes, growing=not passed)
-        layout = Layout(self._schema, capacity)
-        new = Store(self._allocate(layout.size), layout)
+        new = self._new_store(capacity, length)
         new.write(0, store.rows(first, stop))
         new.write(stop - first, rows)
         new.turn = length
@@ -359,14 +320,3 @@ class TimeSeries:
         # Some may have come after all, and look at the rows where they were.
         store.limit = first
         self._snapshot = (store, 0, kept, object(), None)
-
-    def _note_dropped(self, dropped: int) -> None:
-        if dropped:
-            self._dropped += dropped
-            _logger.warning(
-                "%d rows came too late to be kept, with a retention of %s", dropped, self._retention
-            )
-
-
-def _refusal(column: Column, where: str, unfit: Unfit) -> ConfigError:
-    return ConfigError(f"column {column.name!r}, {where}: {unfit}; nothing was stored")

@@ -158,12 +158,23 @@ class TimeSeriesView:
 
         return to_pandas(self)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def whereabouts(self) -> tuple[Block, Layout, int, int] | None:
+        """What :func:`view_at` makes the same view of where the same block is mapped; None if the
+        rows are in no block that can be.
+
+        It is for one who holds this view for as long as the other is looked at: later, rows may be
+        moved that the other shows.
+        """
         rows = self._rows
         if isinstance(rows, Lease) and rows.store.block.shareable:
-            store = rows.store
-            store.export(self._stop)
-            return _by_reference, (store.block, store.layout, self._first, self._stop)
+            return rows.store.block, rows.store.layout, self._first, self._stop
+        return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        place = self.whereabouts()
+        if place is not None and isinstance(self._rows, Lease):
+            self._rows.store.export(self._stop)  # nobody will tell when it is done with
+            return view_at, place
         arrays = [self._array(position) for position in range(len(self._schema.columns) + 1)]
         return _by_value, (self._schema, arrays)
 
@@ -184,7 +195,8 @@ class TimeSeriesView:
         return "\n".join([f"TimeSeriesView of {count:,} rows", *lines])
 
 
-def _by_reference(block: Block, layout: Layout, first: int, stop: int) -> TimeSeriesView:
+def view_at(block: Block, layout: Layout, first: int, stop: int) -> TimeSeriesView:
+    """The view of some rows of a block. They stay as they are only if somebody sees to it."""
     return TimeSeriesView(layout.schema, Lease(Store(block, layout), stop), first, stop)
 
 
