@@ -476,6 +476,13 @@ def test_rows_pass_out_by_age(unit: TimeUnit, retention: TaskInterval, expected:
     assert one.dropped == many.dropped == 0
 
 
+def test_many_rows_pass_out_at_once() -> None:
+    series = prices(retention=TaskInterval.millis(100))
+    for time in (*range(100), 1000, 1050, 1101):
+        series.append(time, price=0.0, size=time)
+    assert times_of(series) == [1050, 1101]
+
+
 def test_rows_that_come_too_late_are_counted_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -55,9 +55,6 @@ class Column:
         if self.dtype.kind in "iu":
             self.exact = int
 
-    def __reduce__(self) -> tuple[type[Column], tuple[str, str]]:
-        return Column, (self.name, self.dtype.str)
-
     def one(self, value: Any) -> Array:
         """An array of one value. :raises Unfit: if it cannot be stored"""
         return self._each((value,), 1)
@@ -84,11 +81,12 @@ class Column:
         cast_array, unfit = cast(array, self.dtype)
         if unfit is not None and unfit.any():
             row = int(unfit.argmax())
+            reason = f"{array[row]!r} does not fit"
             try:
-                self.convert(array[row])  # it knows why not
-            except Unfit as unfit_one:
-                raise Unfit(str(unfit_one), row) from None
-            raise Unfit(f"{array[row]!r} does not fit", row)
+                self.convert(array[row])
+            except Unfit as known:
+                reason = str(known)
+            raise Unfit(reason, row)
         return cast_array
 
     def _each(self, values: Iterable[Any], count: int) -> Array:

@@ -14,7 +14,7 @@ from run_task.shared.schema import Layout
 
 _EXPORTING: Final = threading.Lock()
 
-_ARRAYS_ONLY: Final = "eUSg"
+_ARRAYS_ONLY: Final = "eUS"
 """The kinds of item that a memoryview cannot store: half floats and texts."""
 
 
