@@ -106,11 +106,10 @@ class Lease:
     :param until: the row after the last one
     """
 
-    __slots__ = ("store", "until")
+    __slots__ = ("store",)
 
     def __init__(self, store: Store, until: int) -> None:
         self.store: Store = store
-        self.until: int = until
         store.leases[id(self)] = until
 
     def __del__(self) -> None:
