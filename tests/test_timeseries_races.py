@@ -314,6 +314,30 @@ def test_rows_are_not_written_over_that_a_reader_looked_at_before_they_slid(
     assert taken
 
 
+def test_rows_do_not_slide_onto_those_that_a_reader_looks_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = series(retention=TaskInterval.millis(20))
+    taken: list[tuple[TimeSeriesView, list[int]]] = []
+    write = Store.write
+
+    def read_and_write(store: Store, start: int, arrays: Sequence[Array]) -> None:
+        taken.append((view_of(data), times_of(data)))
+        write(store, start, arrays)
+
+    monkeypatch.setattr(Store, "write", read_and_write)
+    looked = 0
+    # Rows come slowly, and then so fast that more are kept than have passed out.
+    for time in [*range(0, 1000, 10), *(t for t in range(1000, 1100) for _ in range(4))]:
+        append(data, time, 0)
+        for view, times in taken:
+            assert view.time.tolist() == times
+            assert agrees(view)
+            looked += 1
+        taken.clear()
+    assert looked > 2
+
+
 @pytest.mark.parametrize("where", ["covered", "write"])
 def test_a_late_row_that_is_interrupted_is_there_whole_or_not_at_all(
     ten: TimeSeries, monkeypatch: pytest.MonkeyPatch, where: str
