@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tests.databases import find_postgres, postgres
 
 ROOT = Path(__file__).parent.parent
+
+# The first example of a test imports what it needs, and on a busy machine any may take long.
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ KINDS: dict[str, Any] = {"f": float, "i": int, "b": bool, "s": str}
 
 
 @given(st.lists(objects | objects | objects | raw, max_size=8))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_gives_what_its_lines_give_one_by_one(tmp_path: Path, lines: list[str]) -> None:
     """Blocks that Arrow parses, and blocks that it does not, mean the same."""
     expected: list[tuple[int, dict[str, Any]]] = []

@@ -63,6 +63,18 @@ def test_a_column_that_is_neither_number_nor_text_is_refused(tmp_path: Path) -> 
     assert list(ParquetFile(path, columns=["w"], unit=SECONDS)) == [(1, {"w": 2})]
 
 
+def test_a_type_that_a_column_cannot_be_read_as_is_refused(tmp_path: Path) -> None:
+    path = file(
+        tmp_path, {"timestamp": [1], "at": [datetime.datetime(2026, 1, 31, tzinfo=datetime.UTC)]}
+    )
+    with pytest.raises(
+        ConfigError, match=r"column 'at' is timestamp.*, which cannot be read as fl"
+    ):
+        ParquetFile(path, columns={"at": float})
+    source = ParquetFile(path, columns={"at": str}, unit=SECONDS)
+    assert [row["at"][:10] for _, row in source] == ["2026-01-31"]
+
+
 def test_a_column_that_is_no_timestamp_is_refused(tmp_path: Path) -> None:
     for values in ([[1]], [datetime.time(1)], [True], [b"1"]):
         path = file(tmp_path, {"timestamp": values, "w": [2]})

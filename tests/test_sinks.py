@@ -136,9 +136,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(names, values, min_size=1, max_size=4), names.filter(bool))
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_any_value_under_any_name(opened: Open, window: dict[str, Any], stage: str) -> None:
     sink = begun(opened)
     with contextlib.closing(sink):

@@ -29,6 +29,7 @@ _NUMPY: Final[dict[Kind, Any]] = {float: np.float64, int: np.int64, bool: np.boo
 _NOTHING: Final[dict[Kind, Any]] = {float: float("nan"), int: 0, bool: False, str: ""}
 _INT: Final = r"^\s*[+-]?[0-9]+\s*$"
 _NUMBER: Final = r"(?i)^\s*[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity)\s*$"
+_NO_NUMBER: Final = "?"  # what Arrow takes for nothing at all
 _BOOL: Final = r"(?i)^\s*(true|false)\s*$"
 
 
@@ -129,12 +130,10 @@ def from_arrow(column: Any, kind: Kind) -> tuple[NDArray[Any], dict[int, str]]:
             pc.is_in(column, _spelled_null(pa)), pa.scalar(None, pa.binary()), column
         )
     column = decoded(column, faults)
-    if kind is not str and (
-        pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    ):
-        column = pc.utf8_trim_whitespace(column)
-    exact = not (kind is float and pa.types.is_integer(column.type))  # the nearest float will do
     missing = column.is_null() if column.null_count else None
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = _trimmed(pa, pc, column, kind)
+    exact = not (kind is float and pa.types.is_integer(column.type))  # the nearest float will do
     column = _cast(pa, column, wanted, faults, f"a valid {kind.__name__}", exact=exact)
     if missing is not None and kind in (int, bool):
         for position in np.flatnonzero(missing.to_numpy(zero_copy_only=False)):
@@ -142,6 +141,28 @@ def from_arrow(column: Any, kind: Kind) -> tuple[NDArray[Any], dict[int, str]]:
     faults = shown(whole, faults)
     column = column.fill_null(_NOTHING[kind])
     return column.to_numpy(zero_copy_only=False), faults
+
+
+def can_be(arrow_type: Any, kind: Kind) -> bool:
+    """Whether :func:`from_arrow` can make arrays of an Arrow type into ones of a type."""
+    pa = need("pyarrow", "arrow")
+    try:
+        from_arrow(pa.array([], arrow_type), kind)
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
+def _trimmed(pa: Any, pc: Any, texts: Any, kind: Kind) -> Any:
+    """Texts as Arrow can cast them to numbers, where they are some."""
+    if kind is str:
+        return texts
+    texts = pc.utf8_trim_whitespace(texts)
+    if kind is int:  # Arrow would take 0x1F for one, but not +1
+        texts = pc.if_else(
+            pc.match_substring_regex(texts, _INT), pc.utf8_ltrim(texts, "+"), _NO_NUMBER
+        )
+    return texts
 
 
 def decoded(column: Any, faults: dict[int, str]) -> Any:

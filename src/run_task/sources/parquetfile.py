@@ -86,6 +86,11 @@ class ParquetFile(RecordedFile):
                     f"nor a text: leave it out by columns="
                 )
             found[name] = self._wanted.get(name) or kind
+            if not cols.can_be(arrow_type, found[name]):
+                raise ConfigError(
+                    f"{self._where}: column {name!r} is {arrow_type}, which cannot be read as "
+                    f"{found[name].__name__}"
+                )
         return found
 
     def _chunks(self) -> Iterator[Chunk]:
