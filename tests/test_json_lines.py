@@ -184,6 +184,15 @@ def test_a_column_of_lists_is_refused(tmp_path: Path) -> None:
     assert list(JsonLinesFile(path, columns=["w"], unit=SECONDS)) == [(1, {"w": 2})]
 
 
+def test_a_declared_column_may_come_late_and_its_absence_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = file(tmp_path, '{"timestamp":1}\n' * 1_000 + '{"timestamp":2,"v":3}\n')
+    source = JsonLinesFile(path, columns={"v": float}, unit=SECONDS)
+    assert "no row among the first has a column 'v'" in caplog.text
+    assert [row["v"] for _, row in source][-1] == 3.0
+
+
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     assert list(JsonLinesFile(file(tmp_path, ""), columns=["v"])) == []
     assert list(JsonLinesFile(file(tmp_path, "\n\n"))) == []

@@ -140,6 +140,41 @@ def test_windows_that_were_superseded_are_taken_out_when_it_is_closed_or_opened(
     assert path.read_bytes()[: len(rewritten)] == rewritten
 
 
+def test_a_file_keeps_its_mode_and_a_link_to_it_is_followed(
+    make: Callable[[], Appended], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    sink = make()
+    sink.close()
+    path.chmod(0o640)
+    real = tmp_path / "real"
+    path.rename(real)
+    path.symlink_to(real)
+    sink = make()
+    sink.write("s", window(60))
+    sink.flush()
+    size = real.stat().st_size
+    sink.write("s", window(60))
+    sink.close()
+    assert path.is_symlink()
+    assert (real.stat().st_size, real.stat().st_mode & 0o777) == (size, 0o640)
+
+
+def test_zeros_that_a_loss_of_power_left_are_cut_off(
+    make: Callable[[], Appended], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    sink = make()
+    sink.write("s", window(60))
+    sink.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(10_000))
+    sink = make()
+    assert sink.last("s") == 60
+    sink.close()
+    assert path.read_bytes() == whole
+
+
 def test_json_lines_are_strict_json(tmp_path: Path) -> None:
     path = tmp_path / "file"
     sink = JsonLinesSink(path)
@@ -211,6 +246,11 @@ def test_files_that_cannot_be_are_refused_when_the_sink_is_made(tmp_path: Path) 
         CsvSink(other)
     with pytest.raises(SinkError, match="this is no window"):
         JsonLinesSink(other)
+    note = tmp_path / "note"
+    note.write_text("a single line, which is no torn one\n")
+    with pytest.raises(SinkError, match="this is no window, nor a part of one"):
+        JsonLinesSink(note)
+    assert note.read_text() == "a single line, which is no torn one\n"
     with pytest.raises(ConfigError, match=r"cannot be opened: .*File exists"):
         ParquetSink(other)
     assert other.read_text() == "timestamp,value\n1,2\n"

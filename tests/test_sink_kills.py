@@ -14,6 +14,8 @@ import pytest
 from tests import writer
 
 KILLS = 10
+OVER = {"ended\n", "failed\n"}
+"""What a writer says last, if it is not killed."""
 
 
 def expected(count: int) -> list[tuple[int, str, object]]:
@@ -59,13 +61,16 @@ def test_whole_windows_up_to_the_last_flush_survive_and_can_be_resumed_from(
             flushed = 0
             lines: list[str] = []
             if kills < KILLS:
-                lines += (process.stdout.readline() for _ in range(chance.randrange(8)))
+                wanted = chance.randrange(8)
+                while len(lines) < wanted and OVER.isdisjoint(lines):
+                    lines.append(process.stdout.readline())
                 time.sleep(chance.random() * 0.003)  # the moment is to be a random one
                 os.kill(pid, signal.SIGKILL)
                 kills += 1
             process.stdin.write("reap\n")
             while not lines or lines[-1] != "gone\n":
                 lines.append(process.stdout.readline())
+            assert "failed\n" not in lines, f"seed {seed}"
             for line in lines:
                 ended = ended or line == "ended\n"
                 if line.startswith("flushed"):

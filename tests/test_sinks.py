@@ -191,6 +191,13 @@ def test_a_window_that_is_written_again_replaces_the_one_that_is_there(opened: O
     assert sink.last("s") == 180
 
 
+def test_a_window_of_no_task_leaves_no_trace(opened: Open) -> None:
+    sink = begun(opened)
+    sink.write("s", results(60, a=1))
+    sink.write("s", results(120))
+    assert (sink.last("s"), summary(sink)) == (60, [("s", 60, "a", 1)])
+
+
 def test_last_is_of_this_pipeline_and_stage(opened: Open) -> None:
     sink = begun(opened, "p")
     assert sink.last("s") is None

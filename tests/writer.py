@@ -10,6 +10,7 @@ import importlib
 import os
 import random
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ def main() -> None:
             random.seed()
             try:
                 write(*sys.argv[1:])
+            except BaseException:
+                traceback.print_exc()
+                say("failed")
             finally:
                 os._exit(0)
         say(f"started {pid}")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks.base import Durable
 from run_task.sinks.durability import lock, replace, sync_folder
 from run_task.sinks.protocol import Row
 from run_task.sinks.values import Written
+
+_FLAGS: Final = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
+_HEAD_BYTES: Final = 4_096
 
 
 class Found(NamedTuple):
@@ -40,13 +44,11 @@ class AppendedFile(Durable):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(f"{type(self).__name__}({os.fspath(path)!r})")
-        self._path = Path(path)
+        self._path = Path(path).resolve()  # a link stays one when the file is replaced
         self._latest: dict[tuple[str, str], int] = {}
         self._superseded = False
         try:
-            self._descriptor = os.open(
-                self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666
-            )
+            self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT, 0o666)
         except OSError as error:
             raise ConfigError(f"{self._where}: cannot be opened: {error}") from error
         try:
@@ -76,6 +78,10 @@ class AppendedFile(Durable):
         :raises SinkError: if something that is no window stands before the end of the stream
         """
 
+    def _may_be_torn(self, tail: bytes) -> bool:
+        """Whether what follows the last whole window may be the beginning of another."""
+        return True
+
     def _recover(self) -> None:
         """Find what is there, and cut off what was not written to its end."""
         header = self._header
@@ -93,7 +99,11 @@ class AppendedFile(Durable):
             for found in self._read(stream, self._size, size):
                 self._notice(found.stage, found.window_end)
                 self._size = found.end
+            stream.seek(self._size)
+            tail = stream.read(_HEAD_BYTES)
         if self._size < size:
+            if not self._may_be_torn(tail):
+                raise self._broken(None, self._size, "this is no window, nor a part of one")
             os.truncate(self._descriptor, self._size)
             os.fsync(self._descriptor)
         sync_folder(self._path.parent)
@@ -161,16 +171,11 @@ class AppendedFile(Durable):
     def _rewrite(self) -> None:
         """Rewrite the file without what was superseded."""
         temporary = self._path.with_name(f"{self._path.name}.rewriting")
-        with self._path.open("rb") as stream, temporary.open("wb") as rewritten:
-            rewritten.write(self._header)
-            copy = self._path.open("rb")
-            with copy:
-                for found in self._newest(stream, self._size):
-                    copy.seek(found.begin)
-                    rewritten.write(copy.read(found.end - found.begin))
-            rewritten.flush()
-            os.fsync(rewritten.fileno())
-        descriptor = os.open(temporary, os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        try:
+            self._write_newest(temporary)
+            descriptor = os.open(temporary, _FLAGS)
+        except OSError as error:
+            raise SinkError(f"{self._where}: cannot be rewritten: {error}") from error
         try:
             lock(descriptor, self._where)
             size = os.fstat(descriptor).st_size
@@ -180,6 +185,18 @@ class AppendedFile(Durable):
             raise
         os.close(self._descriptor)
         self._descriptor, self._size, self._superseded = descriptor, size, False
+
+    def _write_newest(self, temporary: Path) -> None:
+        with self._path.open("rb") as stream, temporary.open("wb") as rewritten:
+            rewritten.write(self._header)
+            copy = self._path.open("rb")
+            with copy:
+                for found in self._newest(stream, self._size):
+                    copy.seek(found.begin)
+                    rewritten.write(copy.read(found.end - found.begin))
+            rewritten.flush()
+            os.fsync(rewritten.fileno())
+        shutil.copymode(self._path, temporary)
 
     def _release(self) -> None:
         try:

@@ -50,6 +50,8 @@ class Durable(ABC):
     def write(self, stage: str, dataset: DataSet[Any]) -> None:
         """Take the results of a window; :meth:`flush` makes them last.
 
+        A window without any task, of which a row could tell, leaves no trace.
+
         :param stage: the name of the stage that they are of
         :param dataset: the results
         :raises SinkError: if a name or a result cannot be stored, and then nothing of the window
@@ -58,6 +60,8 @@ class Durable(ABC):
         """
         with self._mutex:
             window = written(self._name(), stage, dataset)
+            if not window.results:
+                return
             self._check(window)
             self._waiting.append(window)
             if len(self._waiting) >= _MOST_WAITING:
@@ -87,7 +91,7 @@ class Durable(ABC):
         with self._mutex:
             pipeline = self._name()
             self._store()
-        return self._rows(pipeline, stage)
+            return self._rows(pipeline, stage)
 
     def close(self) -> None:
         """Flush, and let go of what is open. Any number of times."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from run_task.sinks.appended import AppendedFile, Found
 from run_task.sinks.protocol import Row
 from run_task.sinks.values import Written
+
+_BEGIN: Final = b'{"pipeline":'
 
 
 class JsonLinesSink(AppendedFile):
@@ -31,7 +33,8 @@ class JsonLinesSink(AppendedFile):
 
     :param path: the file; it is made if it is not there
     :raises ConfigError: if it cannot be opened, or another sink has it
-    :raises SinkError: if a line in it, other than the last, is not a window's
+    :raises SinkError: if a line in it is not a window's, other than the last if that looks like a
+        part of one
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -40,6 +43,10 @@ class JsonLinesSink(AppendedFile):
     @property
     def _header(self) -> bytes:
         return b""
+
+    def _may_be_torn(self, tail: bytes) -> bool:
+        # A loss of power may leave zeros. What begins otherwise is of somebody else.
+        return not tail.strip(b"\0") or tail.startswith(_BEGIN[: len(tail)])
 
     def _encode(self, window: Written) -> bytes:
         values: list[str] = []

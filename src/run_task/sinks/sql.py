@@ -62,7 +62,7 @@ class SqlSink(Durable):
             raise ConfigError(f"{self._where}: this is a folder: give the path of a file")
         try:
             connect_args = {"timeout": _LOCK_TIMEOUT_S} if is_sqlite else {}
-            self._engine: Engine = create_engine(url, connect_args=connect_args)
+            self._engine: Engine = create_engine(url, connect_args=connect_args, pool_pre_ping=True)
         except (ImportError, NoSuchModuleError) as error:
             raise ConfigError(
                 f"{self._where}: the driver of this database is not installed: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any, Final
@@ -17,6 +18,8 @@ from run_task.sources.faults import OnFault
 from run_task.sources.files import Chunk, RecordedFile
 from run_task.sources.json_rows import Malformed, read_object, read_row
 from run_task.sources.protocol import Batch
+
+_logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES: Final = 1 << 20
 _SAMPLE_LINES: Final = 1_000
@@ -95,6 +98,9 @@ class JsonLinesFile(RecordedFile):
             name: [] for name, kind in self._wanted.items() if kind is not None
         }
         chosen = self._choose({**declared, **values})
+        for name in declared:
+            if name not in values:
+                _logger.warning("%s: no row among the first has a column %r", self._where, name)
         self._timestamp_kind = _kind_of(values[self._timestamp], count) or int
         kinds: dict[str, cols.Kind] = {}
         for name, found in chosen.items():

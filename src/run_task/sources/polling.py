@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +29,10 @@ class Polling(Generic[R]):
     ) -> None:
         if not callable(fn):
             raise ConfigError(f"polling({fn!r}): what is polled is a callable without arguments")
+        if inspect.iscoroutinefunction(fn):
+            raise ConfigError(
+                f"polling({fn!r}): it is async; an async generator of (timestamp, row) is a source"
+            )
         name: Any = getattr(fn, "__qualname__", None) or repr(fn)
         self._name = f"polling({name})"
         if not isinstance(every, TaskInterval):  # pyright: ignore[reportUnnecessaryIsInstance] a caller without a type checker may pass anything
