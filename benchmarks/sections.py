@@ -8,7 +8,7 @@ The rest (options, tables, goals, JSON, the tests' short run) is common to all. 
 
 from __future__ import annotations
 
-from benchmarks import dispatch, footprint, on_time, parallel
+from benchmarks import dispatch, footprint, on_time, parallel, series
 
 SECTIONS = {
     section.name: section
@@ -17,5 +17,6 @@ SECTIONS = {
         on_time.SECTION,
         parallel.SECTION,
         dispatch.SECTION,
+        series.SECTION,
     )
 }

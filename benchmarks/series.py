@@ -9,9 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
+from benchmarks.measure import Figure
+from benchmarks.question import Bound, Effort, Goal, Line, Question, Role, Section
 from run_task import TaskInterval, TimeSeries
 
 BATCH = 1000
@@ -151,3 +155,96 @@ def memory(rows: int = 1_000_000, kind: str = "rows") -> tuple[float, float]:
     )
     steady, peak = map(float, done.stdout.split())
     return steady, peak
+
+
+def _figure(measure: Callable[[], float], effort: Effort) -> list[float]:
+    return [measure() for _ in range(effort.repeats)]
+
+
+def answer(effort: Effort) -> Iterator[Question]:
+    rows = max(20_000, int(effort.seconds * 2_500_000))
+    kept = rows // 10
+    retentions = {"all rows": None, "a tenth": kept, "a tenth, by time": TaskInterval.millis(kept)}
+    yield Question(
+        f"Series: million rows/s by extend, in batches of {BATCH}, 3 columns",
+        _rates(
+            {name: partial(extend_rate, rows, kept) for name, kept in retentions.items()},
+            1e6,
+            "M rows/s",
+            Goal(Bound.AT_LEAST, 20),
+            effort,
+        ),
+    )
+    some = rows // 10
+    kept = some // 10
+    retentions = {"all rows": None, "a tenth": kept, "a tenth, by time": TaskInterval.millis(kept)}
+    yield Question(
+        "Series: thousand rows/s by append, 3 columns",
+        _rates(
+            {name: partial(append_rate, some, kept) for name, kept in retentions.items()},
+            1e3,
+            "k rows/s",
+            Goal(Bound.AT_LEAST, 400),
+            effort,
+        ),
+    )
+    ordered = _figure(lambda: append_rate(some), effort)
+    late = _figure(lambda: append_rate(some, late=0.01), effort)
+    slower = Figure.of_ratios(ordered, late)
+    free = _figure(lambda: append_p99_us(held=False, seconds=effort.seconds), effort)
+    held = _figure(lambda: append_p99_us(held=True, seconds=effort.seconds), effort)
+    yield Question(
+        "Series: what late rows and readers cost who appends",
+        [
+            Line(
+                "in order over 1 % late by up to 100 rows",
+                Role.OURS,
+                "x",
+                slower,
+                goal=Goal(Bound.AT_MOST, 5),
+            ),
+            Line("p99 of append, no reader", Role.FLOOR, "µs", Figure.of(free)),
+            Line(
+                "p99 of append, a view held for 100 ms",
+                Role.OURS,
+                "µs",
+                Figure.of(held),
+                Figure.of_ratios(held, free),
+                Goal(Bound.AT_MOST, 3),
+            ),
+        ],
+    )
+    limit = Goal(Bound.AT_MOST, 2.2)
+    lines: list[Line] = []
+    for name, kind in (("all rows", "all"), ("by number", "rows"), ("by time", "span")):
+        # Below some millions of rows, what the interpreter takes besides would tell.
+        both = [memory(max(rows, 1_000_000), kind) for _ in range(max(1, effort.repeats // 2))]
+        steady, peak = (Figure.of([pair[i] for pair in both]) for i in (0, 1))
+        lines.append(Line(f"{name}: steady", Role.OURS, "x", steady, goal=limit))
+        lines.append(Line(f"{name}: peak", Role.OURS, "x", peak))
+    yield Question("Series: memory, over the bytes of the retained rows", lines)
+
+
+def _rates(
+    measured: dict[str, Callable[[], float]], scale: float, unit: str, goal: Goal, effort: Effort
+) -> list[Line]:
+    """Rates with a goal, and how much slower they are with retention than without."""
+    rates: dict[str, list[float]] = {name: [] for name in measured}
+    for _ in range(effort.repeats):
+        for name, measure in measured.items():
+            rates[name].append(measure() / scale)
+    first, *others = rates
+    lines = [Line(name, Role.OURS, unit, Figure.of(rates[name]), goal=goal) for name in rates]
+    return lines + [
+        Line(
+            f"all rows over {name}",
+            Role.OURS,
+            "x",
+            Figure.of_ratios(rates[first], rates[name]),
+            goal=Goal(Bound.AT_MOST, 2),
+        )
+        for name in others
+    ]
+
+
+SECTION = Section("series", answer)
