@@ -7,16 +7,33 @@ along.
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import itertools
 import mmap
 import os
 import tempfile
+import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Generator
 from typing import Final
 
 _numbers: Final = itertools.count(1)
 _blocks: Final[dict[int, weakref.ref[SharedBlock]]] = {}
+_notes: Final = threading.local()
+
+
+class MapMode(enum.IntEnum):
+    """What may be done with memory that is mapped."""
+
+    READ = mmap.ACCESS_READ
+    """Nothing but reading."""
+
+    WRITE = mmap.ACCESS_WRITE
+    """Writing, for all to see who map it."""
+
+    COPY = mmap.ACCESS_COPY
+    """Writing, for nobody else to see: a page is copied when it is written."""
 
 
 def create(size: int) -> int:
@@ -34,19 +51,21 @@ def create(size: int) -> int:
     return descriptor
 
 
-def mapped(descriptor: int, size: int) -> memoryview:
+def mapped(descriptor: int, size: int, mode: MapMode) -> memoryview:
     """Map memory. It stays mapped for as long as anything refers to what is returned.
 
     :param descriptor: of the memory; it may be closed afterwards
     :param size: in bytes, at least 1
+    :param mode: what may be done with it
     """
-    return memoryview(mmap.mmap(descriptor, size))
+    return memoryview(mmap.mmap(descriptor, size, access=mode))
 
 
 class SharedBlock:
     """A piece of memory that worker processes map, known by a number.
 
     Its pickle is the number: unpickled in a process that has mapped it, it is the same memory.
+    Only the process that made it can write to it.
 
     :param size: in bytes
     :param descriptor: of memory that exists already; None: make it
@@ -63,10 +82,14 @@ class SharedBlock:
         self.descriptor: int = create(room) if descriptor is None else descriptor
         self.number: int = next(_numbers) if number is None else number
         weakref.finalize(self, _forget, self.number, self.descriptor)
-        self.memory: memoryview = mapped(self.descriptor, room)[:size]
+        mode = MapMode.WRITE if descriptor is None else MapMode.READ
+        self.memory: memoryview = mapped(self.descriptor, room, mode)[:size]
         _blocks[self.number] = weakref.ref(self)
 
     def __reduce__(self) -> tuple[object, tuple[int]]:
+        noted: dict[int, SharedBlock] | None = getattr(_notes, "blocks", None)
+        if noted is not None:
+            noted[self.number] = self
         return block, (self.number,)
 
     def __repr__(self) -> str:
@@ -78,9 +101,14 @@ def _forget(number: int, descriptor: int) -> None:
     os.close(descriptor)
 
 
-def blocks() -> Mapping[int, weakref.ref[SharedBlock]]:
-    """All blocks that are alive in this process, by number."""
-    return _blocks
+@contextlib.contextmanager
+def pickled_blocks() -> Generator[dict[int, SharedBlock]]:
+    """Note the blocks, by number, that this thread pickles meanwhile."""
+    _notes.blocks = noted = dict[int, SharedBlock]()
+    try:
+        yield noted
+    finally:
+        _notes.blocks = None
 
 
 def block(number: int) -> SharedBlock:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from run_task.executors.link import Parcel, pack, pickled
+from run_task.executors.link import NOTHING, pack, pickled
+from run_task.memory import SharedBlock, pickled_blocks
 from run_task.shared.protocol import Shared, Versioned
 
 
@@ -22,10 +23,12 @@ class Cargo:
         self._stamp: int | None = None
         self.number = 0
         """Of the view that was packed last; a worker that has a lower one has another view."""
-        self.parcel = Parcel((), (), 0)
+        self.parcel = NOTHING
         """The view."""
         self.memory: Sequence[int] = ()
         """The descriptor of the memory that goes with the parcel, if any does."""
+        self.blocks: Mapping[int, SharedBlock] = {}
+        """The shared blocks that the view lies in, by number."""
 
     def load(self, view: Any) -> None:
         """Pack a view, unless it is the one that was packed last, in the same state.
@@ -38,7 +41,8 @@ class Cargo:
             return
         # Nothing is left of the last one if this one cannot be packed.
         self.unload()
-        self.parcel, self.memory = pack(pickled(view))
+        with pickled_blocks() as self.blocks:
+            self.parcel, self.memory = pack(pickled(view))
         self.number += 1
         if versioned is not None:
             self._view, self._stamp = view, stamp
@@ -46,6 +50,7 @@ class Cargo:
     def unload(self) -> None:
         """Let go of the view, and of the memory that goes with it."""
         self._view = None
+        self.blocks = {}
         for descriptor in self.memory:
             os.close(descriptor)
         self.memory = ()

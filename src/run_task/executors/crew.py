@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -9,63 +10,36 @@ import selectors
 import socket
 import subprocess
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+import weakref
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from run_task.dataset import DataSet
 from run_task.errors import TaskError, TaskLost, TaskTimeout
 from run_task.executors.balance import SHARE, shares
 from run_task.executors.cargo import Cargo
-from run_task.executors.link import Access, loads, pack, pickled, unpack
-from run_task.executors.protocol import Tick, Ticks, failed
+from run_task.executors.job import Job
+from run_task.executors.link import pack, pickled, unpack
+from run_task.executors.protocol import Tick, Ticks, drive
 from run_task.executors.serve import Hello
 from run_task.executors.workerprocess import WorkerProcess
-from run_task.interval import Window
+from run_task.memory import MapMode
 from run_task.shared.protocol import Shared
 from run_task.task import Runnable
 
 _logger = logging.getLogger(__name__)
 
 _FALSE_STARTS: Final = 3
-"""How often in one tick workers may die with no task in hand before their tasks are given up."""
+"""How many workers may die of loading a task before it is loaded no more; and, beyond one each, how
+many may die in a tick of what is no task's fault before the tick is given up."""
 
 _LOOK_AGAIN: Final = 1.0
-"""How many seconds to wait for workers at a time: a child of theirs may keep a socket open."""
+"""How many seconds to wait for a worker to tell, or its socket to close, before asking the system
+whether it has died: a process that it forked may keep the socket open."""
 
 _UNEVEN: Final = 1.25
 """By what factor the dearest share must have grown or shrunk for the shares to be cut anew."""
-
-
-class _Job:
-    """A tick in work: what is still to be handed out, and what came of the rest."""
-
-    def __init__(self, names: Sequence[str], window: Window, cut: Iterable[list[int]]) -> None:
-        self.names = names
-        self.window = window
-        self.queue = deque(cut)
-        self.open = set(range(len(names)))  # the positions that have no outcome yet
-        self.values: dict[int, Any] = {}
-        self.errors: dict[int, TaskError] = {}
-        self.seconds: dict[int, float] = {}
-        self.false_starts = 0
-
-    def fail(self, position: int, kind: type[TaskError], reason: str) -> None:
-        self.open.discard(position)
-        self.errors[position] = kind(self.names[position], self.window, reason)
-
-    def dataset(self, late_ns: int, took: float) -> DataSet[Any]:
-        values: dict[str, Any] = {}
-        errors: dict[str, TaskError] = {}
-        durations: dict[str, float] = {}
-        for position, name in enumerate(self.names):  # in the order in which they were given
-            if position in self.errors:
-                errors[name] = self.errors[position]
-            else:
-                values[name] = self.values[position]
-            if position in self.seconds:
-                durations[name] = self.seconds[position]
-        return DataSet(self.window, values, errors, durations, late_ns / 1e9, took)
 
 
 class ProcessesCrew:
@@ -97,36 +71,38 @@ class ProcessesCrew:
         self._shares = shares([0.0] * len(tasks), self._size)
         self._dearest = SHARE  # what the dearest of them took when they were cut
         self._cargo = Cargo(data)
-        packed = [pack(pickled(task)) for task in tasks]
-        self._hello = Hello([parcel for parcel, _ in packed])
-        self._memory = [descriptor for _, memory in packed for descriptor in memory]
+        self._deadly: Counter[int] = Counter()  # how many workers died of loading a task
+        self._barred: dict[int, str] = {}  # why a task is loaded no more
+        self._given_up: list[str] = []
+        tasks_pieces = [pickled(task) for task in tasks]
+        parcel, self._memory = pack([piece for pieces in tasks_pieces for piece in pieces])
+        self._hello = Hello([len(pieces) for pieces in tasks_pieces], parcel, self._barred)
         self._selector = selectors.DefaultSelector()
         self._bell, self._ringer = socket.socketpair()  # to be woken by another thread
         self._selector.register(self._bell, selectors.EVENT_READ)
-        self._abandoned = False
-        self._given_up: list[str] = []
+        # Also those of a runner that is never run are let go of.
+        self._let_go = weakref.finalize(
+            self, _let_go, self._selector, (self._bell, self._ringer), self._memory
+        )
 
     def drive(self, ticks: Ticks) -> None:
         self._hire()
-        tick = next(ticks, None)
-        while tick is not None:
-            try:
-                tick = ticks.send(self._run(tick))
-            except StopIteration:
-                return
+        drive(ticks, self._run)
 
     # A tick
 
     def _run(self, tick: Tick) -> DataSet[Any]:
         view, window, late_ns = tick
         begun = time.perf_counter()
-        job = _Job(self._names, window, self._shares)
+        job = Job(self._names, window, self._shares)
         try:
             self._cargo.load(view)
         except Exception as error:
-            error.add_note("the data cannot be sent to a worker process")
-            errors = {name: failed(name, window, error) for name in self._names}
-            return DataSet(window, errors=errors, lateness=late_ns / 1e9)
+            for position in range(len(self._names)):
+                job.fail(position, TaskError, "the data cannot be sent to a worker process", error)
+            return job.dataset(late_ns, time.perf_counter() - begun)
+        for position, reason in self._barred.items():
+            job.fail(position, TaskLost, reason)
         self._hire(job)
         self._hand_out(job)
         while job.open:
@@ -134,69 +110,66 @@ class ProcessesCrew:
             for key, _ in ready:
                 if key.data is None:
                     self._give_up(job)
-                    break
-                self._receive(key.data, job)
+                elif key.data in self._workers:  # else another's report brought its end to light
+                    self._receive(key.data, job)
             if not ready:
                 self._bury(job)
         self._learn(job)
         return job.dataset(late_ns, time.perf_counter() - begun)
 
-    def _hire(self, job: _Job | None = None) -> None:
+    def _hire(self, job: Job | None = None) -> None:
         """Start processes in the place of those that are missing."""
-        if job is not None and job.false_starts >= _FALSE_STARTS:
-            return  # not again in this tick
         try:
             while len(self._workers) < self._size:
                 worker = WorkerProcess(self._hello, self._memory)
                 self._workers.append(worker)
                 self._selector.register(worker.link, selectors.EVENT_READ, worker)
-        except OSError as error:
+        except Exception as error:  # the runner goes on, and tries again at the next tick
             _logger.error("%s: no worker process could be started: %s", self._name, error)
             if job is not None and not self._workers:
-                self._lose(job, f"no worker process could be started: {error}")
+                job.lose("no worker process could be started", error)
 
-    def _hand_out(self, job: _Job) -> None:
+    def _hand_out(self, job: Job) -> None:
         """Give a share to every worker that has none, as long as there are shares."""
         cargo = self._cargo
         for worker in tuple(self._workers):
-            if not worker.ready or worker.positions or not job.queue:
+            if not worker.ready or worker.positions:
                 continue
-            positions = job.queue.popleft()
+            positions = job.share()
+            if not positions:
+                return
             try:
                 if worker.cargo == cargo.number:
                     worker.order(job.window, positions)
                 else:
-                    worker.order(job.window, positions, cargo.parcel, cargo.memory)
+                    worker.order(job.window, positions, cargo.parcel, cargo.memory, cargo.blocks)
                     worker.cargo = cargo.number
             except OSError:
                 self._mourn(worker, job)
 
-    def _receive(self, worker: WorkerProcess, job: _Job) -> None:
+    def _receive(self, worker: WorkerProcess, job: Job) -> None:
         try:
             report, memory = worker.report()
         except (EOFError, OSError):
             self._mourn(worker, job)
             return
-        pieces = unpack(report.parcel, memory, Access.WRITE)
+        try:
+            pieces = unpack(report.parcel, memory, MapMode.COPY)
+        except (MemoryError, OSError) as error:
+            for outcome in report.outcomes:
+                job.fail(outcome.position, TaskError, "its result cannot be mapped", error)
+            pieces = []
         for position, raised, seconds, count in report.outcomes:
             own, pieces = pieces[:count], pieces[count:]
             job.seconds[position] = seconds
-            job.open.discard(position)
-            try:
-                value = loads(own)
-                if raised:
-                    job.errors[position] = failed(self._names[position], job.window, value)
-                else:
-                    job.values[position] = value
-            except Exception as error:
-                error.add_note("what the worker process sent cannot be loaded")
-                job.errors[position] = failed(self._names[position], job.window, error)
             if seconds > self._timeout:
                 reason = f"it ran for {seconds:.3g} s, task_timeout is {self._timeout:g} s"
                 job.fail(position, TaskTimeout, reason)
+            elif position in job.open:
+                job.settle(position, own, raised=raised)
         self._hand_out(job)
 
-    def _learn(self, job: _Job) -> None:
+    def _learn(self, job: Job) -> None:
         """Cut the shares anew if the tasks do not take what they did when they were cut."""
         dearest = max(sum(job.seconds.get(i, 0.0) for i in share) for share in self._shares)
         dearest = max(dearest, SHARE)
@@ -207,52 +180,65 @@ class ProcessesCrew:
 
     # Workers that hang, and workers that die
 
-    def _look_after(self, job: _Job) -> float:
+    def _look_after(self, job: Job) -> float:
         """End the workers whose task is overdue. Returns when to look again, in seconds."""
         soonest = _LOOK_AGAIN
         if self._timeout == math.inf:
             return soonest
         for worker in tuple(self._workers):
-            hand = worker.in_hand()
-            if hand is None:
+            if not worker.positions:
+                continue
+            position = worker.progress.in_hand()
+            since = worker.progress.since(position) if position is not None else None
+            if position is None or since is None:
                 soonest = min(soonest, self._timeout)  # it may begin with one right now
                 continue
-            position, since = hand
             remaining = since + self._timeout - time.perf_counter()
-            if remaining <= 0 and position in job.open:
-                self._dismiss(worker)
-                reason = (
-                    f"it did not return within task_timeout={self._timeout:g} s, "
-                    f"and was ended with its worker process"
-                )
-                job.fail(position, TaskTimeout, reason)
-                self._replace(worker, job)
-                remaining = 0.0
-            soonest = min(soonest, max(remaining, 0.0))
+            if remaining > 0:
+                soonest = min(soonest, remaining)
+            elif worker.process.poll() is not None:
+                self._mourn(worker, job)  # it did not hang
+                soonest = 0.0
+            else:
+                # Read again: on some processors, what another has written may come in disorder.
+                if worker.progress.since(position) == since:
+                    self._write_off(worker, position, job)
+                soonest = 0.0
         return soonest
 
-    def _bury(self, job: _Job) -> None:
+    def _write_off(self, worker: WorkerProcess, position: int, job: Job) -> None:
+        self._dismiss(worker)
+        reason = (
+            f"it did not return within task_timeout={self._timeout:g} s, "
+            f"and was ended with its worker process"
+        )
+        job.fail(position, TaskTimeout, reason)
+        self._replace(worker, job)
+
+    def _bury(self, job: Job) -> None:
         """See to workers that died without a word."""
         for worker in tuple(self._workers):
             if worker.process.poll() is not None:
                 self._mourn(worker, job)
 
-    def _mourn(self, worker: WorkerProcess, job: _Job) -> None:
+    def _mourn(self, worker: WorkerProcess, job: Job) -> None:
         """A worker died: its task is lost, and what it had not begun is another's."""
         how = self._dismiss(worker)
         _logger.warning("%s: a worker process %s, and is replaced", self._name, how)
-        position = worker.position
-        if position in job.open:
-            job.fail(position, TaskLost, f"its worker process {how}")
-        elif worker.positions or not worker.ready:
-            job.false_starts += 1
-            if job.false_starts >= _FALSE_STARTS and not any(w.ready for w in self._workers):
-                self._lose(job, f"{job.false_starts} worker processes died, the last {how}")
+        running, loading = worker.progress.in_hand(), worker.progress.loading()
+        if running in job.open:
+            job.fail(running, TaskLost, f"its worker process {how}")
+        elif loading is not None:
+            self._deadly[loading] += 1
+            if self._deadly[loading] == _FALSE_STARTS:
+                reason = f"{_FALSE_STARTS} worker processes died of loading it, the last {how}"
+                self._barred[loading] = reason
+                job.fail(loading, TaskLost, reason)
+        else:
+            job.deaths += 1
+            if job.deaths > self._size + _FALSE_STARTS:
+                job.lose(f"{job.deaths} worker processes died before it began, the last {how}")
         self._replace(worker, job)
-
-    def _lose(self, job: _Job, reason: str) -> None:
-        for position in tuple(job.open):
-            job.fail(position, TaskLost, reason)
 
     def _dismiss(self, worker: WorkerProcess) -> str:
         """Have nothing more to do with a worker. Returns how it ended."""
@@ -260,25 +246,27 @@ class ProcessesCrew:
         self._selector.unregister(worker.link)
         return worker.end()
 
-    def _replace(self, worker: WorkerProcess, job: _Job) -> None:
-        rest = [position for position in worker.positions if position in job.open]
-        if rest:
-            job.queue.appendleft(rest)
+    def _replace(self, worker: WorkerProcess, job: Job) -> None:
+        job.queue.appendleft(worker.positions)
         self._hire(job)
         self._hand_out(job)
 
     # The end
 
     def running(self) -> Sequence[str]:
-        positions = [worker.position for worker in tuple(self._workers)]
-        return [*self._given_up, *(self._names[i] for i in positions if i >= 0)]
+        if self._given_up:
+            return self._given_up
+        progresses = [worker.progress for worker in tuple(self._workers)]
+        at = [(progress.in_hand(), progress.loading()) for progress in progresses]
+        return [self._names[i] for both in at for i in both if i is not None]
 
     def abandon(self) -> None:
-        self._ringer.send(b"!")
+        with contextlib.suppress(OSError):  # it has been closed: there is nothing to abandon
+            self._ringer.send(b"!")
 
-    def _give_up(self, job: _Job) -> None:
+    def _give_up(self, job: Job) -> None:
         """End every worker, whatever it is at: the runner has been shut down for too long."""
-        self._given_up = list(self.running())
+        self._given_up = [*(self.running() or (self._names[i] for i in sorted(job.open)))]
         for worker in tuple(self._workers):
             self._dismiss(worker)
         for position in tuple(job.open):
@@ -297,9 +285,14 @@ class ProcessesCrew:
             worker.end()
         self._workers = []
         self._cargo.unload()
-        self._selector.close()
-        self._bell.close()
-        self._ringer.close()
-        for descriptor in self._memory:
-            os.close(descriptor)
-        self._memory = []
+        self._let_go()
+
+
+def _let_go(
+    selector: selectors.BaseSelector, ends: Sequence[socket.socket], memory: Sequence[int]
+) -> None:
+    selector.close()
+    for end in ends:
+        end.close()
+    for descriptor in memory:
+        os.close(descriptor)

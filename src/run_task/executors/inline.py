@@ -8,7 +8,7 @@ from typing import Any
 
 from run_task.dataset import DataSet
 from run_task.errors import TaskError, TaskTimeout
-from run_task.executors.protocol import Crew, Tick, Ticks, failed
+from run_task.executors.protocol import Crew, Tick, Ticks, drive, failed
 from run_task.shared.protocol import Shared
 from run_task.task import Runnable
 
@@ -43,13 +43,7 @@ class _InlineCrew:
         self._current: str | None = None
 
     def drive(self, ticks: Ticks) -> None:
-        tick = next(ticks, None)
-        while tick is not None:
-            try:
-                results, tick = self._run(tick), None  # the data is not kept while it waits
-                tick = ticks.send(results)
-            except StopIteration:
-                return
+        drive(ticks, self._run)
 
     def _run(self, tick: Tick) -> DataSet[Any]:
         view, window, late_ns = tick

@@ -7,7 +7,6 @@ waits for the other to read.
 
 from __future__ import annotations
 
-import enum
 import os
 import pickle
 from collections.abc import Sequence
@@ -16,22 +15,12 @@ from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, Final, NamedTuple
 
 from run_task.executors.pickling import PROTOCOL, dumps
-from run_task.memory import create, mapped
+from run_task.memory import MapMode, create, mapped
 
 INLINE: Final = 16_384
 """Up to how many bytes a parcel goes down the socket."""
 
 _ALIGNMENT: Final = 64
-
-
-class Access(enum.Enum):
-    """What may be done with the arrays of a value that was sent."""
-
-    READ = "read"
-    """Nothing but reading: tasks share them."""
-
-    WRITE = "write"
-    """Anything: they belong to who receives them."""
 
 
 class Link:
@@ -65,7 +54,17 @@ class Link:
         :raises OSError: if it went in the middle of a message
         """
         message, count = pickle.loads(self._connection.recv_bytes())
-        return message, [recv_handle(self._connection) for _ in range(count)]
+        descriptors: list[int] = []
+        try:
+            while len(descriptors) < count:
+                descriptors.append(recv_handle(self._connection))
+        except BaseException as error:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if isinstance(error, RuntimeError):  # this is what it says
+                raise OSError("a descriptor got lost: are there too many open files?") from error
+            raise
+        return message, descriptors
 
     def close(self) -> None:
         """Let go of the socket."""
@@ -85,6 +84,10 @@ class Parcel(NamedTuple):
     """How many bytes that memory has; 0: there is none."""
 
 
+NOTHING: Final = Parcel((), (), 0)
+"""A parcel of no pieces."""
+
+
 def pickled(value: Any) -> list[memoryview]:
     """The pieces of a value: its pickle, and the large buffers beside it.
 
@@ -100,6 +103,8 @@ def pack(pieces: Sequence[memoryview]) -> tuple[Parcel, list[int]]:
 
     :return: the parcel, and the descriptor of the memory that goes with it, if any does: the
         caller's to close
+    :raises OSError: if there is no such memory
+    :raises MemoryError: if there is no room to map it
     """
     if sum(piece.nbytes for piece in pieces) <= INLINE:
         return Parcel([bytes(piece) for piece in pieces], (), 0), []
@@ -110,7 +115,7 @@ def pack(pieces: Sequence[memoryview]) -> tuple[Parcel, list[int]]:
         size += -(-piece.nbytes // _ALIGNMENT) * _ALIGNMENT
     descriptor = create(size)
     try:
-        memory = mapped(descriptor, size)
+        memory = mapped(descriptor, size, MapMode.WRITE)
         for piece, (start, end) in zip(pieces, places):
             memory[start:end] = piece
     except BaseException:
@@ -119,24 +124,24 @@ def pack(pieces: Sequence[memoryview]) -> tuple[Parcel, list[int]]:
     return Parcel((), places, size), [descriptor]
 
 
-def unpack(parcel: Parcel, descriptors: list[int], access: Access) -> list[memoryview]:
+def unpack(parcel: Parcel, descriptors: list[int], mode: MapMode) -> list[memoryview]:
     """The pieces of a parcel.
 
     :param parcel: the parcel
     :param descriptors: those that came with the message and were not used yet; the parcel's is
         taken off and closed
-    :param access: what may be done with the pieces
+    :param mode: what may be done with the pieces
     """
     if not parcel.size:
-        pieces = [memoryview(bytearray(piece)) for piece in parcel.pieces]
-    else:
-        descriptor = descriptors.pop(0)
-        try:
-            memory = mapped(descriptor, parcel.size)
-        finally:
-            os.close(descriptor)
-        pieces = [memory[start:end] for start, end in parcel.places]
-    return pieces if access is Access.WRITE else [piece.toreadonly() for piece in pieces]
+        if mode is MapMode.READ:
+            return [memoryview(piece) for piece in parcel.pieces]
+        return [memoryview(bytearray(piece)) for piece in parcel.pieces]
+    descriptor = descriptors.pop(0)
+    try:
+        memory = mapped(descriptor, parcel.size, mode)
+    finally:
+        os.close(descriptor)
+    return [memory[start:end] for start, end in parcel.places]
 
 
 def loads(pieces: Sequence[memoryview]) -> Any:

@@ -8,7 +8,7 @@ another thread can go on with it.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from run_task.dataset import DataSet
@@ -32,6 +32,26 @@ def failed(task: str, window: Window, raised: BaseException) -> TaskError:
     traceback = raised.__traceback__
     error.__cause__ = raised.with_traceback(traceback.tb_next if traceback else None)
     return error
+
+
+def drive(ticks: Ticks, run: Callable[[Tick], DataSet[Any]]) -> None:
+    """Drive a loop in this thread, to its end.
+
+    :param ticks: the loop
+    :param run: what to do with a tick; anything that it raises is thrown into the loop, which ends
+        with it: a runner that fails is better than one that hangs
+    """
+    tick = next(ticks, None)
+    try:
+        while tick is not None:
+            try:
+                dataset, tick = run(tick), None  # who waits for the next keeps no data of this one
+            except BaseException as error:
+                tick = ticks.throw(error)
+            else:
+                tick = ticks.send(dataset)
+    except StopIteration:
+        return
 
 
 class Crew(Protocol):

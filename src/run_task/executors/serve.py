@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
+import sys
 import threading
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Final, NamedTuple
 
-from run_task.executors.link import Access, Link, Parcel, loads, pack, pickled, unpack
+from run_task.executors.faults import Broken, portable, unsendable
+from run_task.executors.link import INLINE, NOTHING, Link, Parcel, loads, pack, pickled, unpack
+from run_task.executors.progress import PROGRESS_SIZE, Progress
 from run_task.interval import Window
-from run_task.memory import SharedBlock, mapped
-
-PROGRESS: Final = "dd"
-"""What a worker notes in memory that its runner maps: the position of the task that it has in
-hand, -1 for none, and since when, in seconds by ``time.perf_counter``; infinity while the two may
-not belong together."""
-
-PROGRESS_SIZE: Final = 16
+from run_task.memory import MapMode, SharedBlock, mapped
 
 _LAST_WORDS: Final = 1.0
 """How many seconds a worker has to end by itself once its runner is gone."""
@@ -30,8 +26,14 @@ _LAST_WORDS: Final = 1.0
 class Hello(NamedTuple):
     """The first message: what a worker is to know once. The memory of its progress comes first."""
 
-    tasks: Sequence[Parcel]
-    """What each task runs, pickled, by position."""
+    counts: Sequence[int]
+    """How many pieces each task has, by position."""
+
+    parcel: Parcel
+    """The pieces of all of them: what they run, pickled."""
+
+    barred: Mapping[int, str]
+    """The positions of tasks that are not to be loaded."""
 
 
 class Order(NamedTuple):
@@ -50,35 +52,57 @@ class Order(NamedTuple):
     """The numbers and sizes of shared blocks that are new to the worker."""
 
     gone: Sequence[int]
-    """The numbers of those that are gone."""
+    """The numbers of those that no data lies in any more."""
+
+
+class Outcome(NamedTuple):
+    """What came of a task."""
+
+    position: int
+    """Which task."""
+
+    raised: bool
+    """Whether it raised, or gave what cannot be sent."""
+
+    seconds: float
+    """How long it ran."""
+
+    pieces: int
+    """How many pieces its result or exception has."""
 
 
 class Report(NamedTuple):
     """What came of an order. The first one, of no task, says that the worker is ready."""
 
-    outcomes: Sequence[tuple[int, bool, float, int]]
-    """Of each task: its position, whether it raised, how many seconds it ran, and how many pieces
-    its result or exception has."""
+    outcomes: Sequence[Outcome]
+    """What came of each task."""
 
     parcel: Parcel
     """The pieces of all of them."""
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, parent: int) -> None:
     """Serve the runner at the other end of a socket until it lets go.
 
     :param descriptor: of the socket
+    :param parent: the number of the runner's process
     """
-    # Ctrl-C goes to every process of a terminal; what it means is the runner's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(descriptor,), daemon=True).start()
-    try:
-        _Server(Link(Connection(descriptor))).serve()
-    except (EOFError, OSError):
-        return  # the runner is through, or is no more
+    os.set_inheritable(descriptor, False)  # what tasks start must not keep the socket open
+    _end_with_parent(parent)
+    threading.Thread(target=_end_with_socket, args=(descriptor,), daemon=True).start()
+    _Server(Link(Connection(descriptor))).serve()
 
 
-def _end_with(descriptor: int) -> None:
+def _end_with_parent(parent: int) -> None:
+    """Have the system end this process when its runner's ends, also if a task holds the GIL."""
+    if sys.platform == "linux":
+        die_with_parent = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)  # it was gone before
+
+
+def _end_with_socket(descriptor: int) -> None:
     """End this process once the other end of the socket is gone, whatever a task is at."""
     poll = select.poll()
     poll.register(descriptor, 0)  # nothing but its end
@@ -87,103 +111,112 @@ def _end_with(descriptor: int) -> None:
     os._exit(1)
 
 
+class _Result(NamedTuple):
+    """What came of a task, and its pieces."""
+
+    position: int
+    raised: bool
+    seconds: float
+    pieces: Sequence[memoryview]
+
+
+def _size(result: _Result) -> int:
+    return sum(piece.nbytes for piece in result.pieces)
+
+
 class _Server:
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._blocks: dict[int, SharedBlock] = {}  # all that may be referred to
+        self._blocks: dict[int, SharedBlock] = {}  # all that the data lies in
         self._data: Any = None
-        (hello, descriptors) = link.recv()
-        assert isinstance(hello, Hello)
-        progress, *rest = descriptors
-        self._progress = mapped(progress, PROGRESS_SIZE).cast("d")
-        os.close(progress)
         self._runs: list[Any] = []
-        for parcel in hello.tasks:
-            pieces = unpack(parcel, rest, Access.WRITE)
-            try:
-                self._runs.append(loads(pieces).run)
-            except Exception as error:
-                self._runs.append(
-                    _Broken(error, "the task cannot be loaded in a worker process").run
-                )
+        try:
+            hello, descriptors = link.recv()
+        except (EOFError, OSError):
+            sys.exit()  # the runner has ended meanwhile
+        assert isinstance(hello, Hello)
+        progress = descriptors.pop(0)
+        self._progress = Progress(mapped(progress, PROGRESS_SIZE, MapMode.WRITE))
+        os.close(progress)
+        # Each worker has its own copy of what tasks hold, and may write to that.
+        pieces = unpack(hello.parcel, descriptors, MapMode.COPY)
+        for position, count in enumerate(hello.counts):
+            own, pieces = pieces[:count], pieces[count:]
+            barred = position in hello.barred
+            self._runs.append(None if barred else self._load(position, own))
+
+    def _load(self, position: int, pieces: Sequence[memoryview]) -> Any:
+        self._progress.load(position)
+        try:
+            return loads(pieces).run
+        except BaseException as error:  # a module may well end in sys.exit()
+            return Broken(error, "the task")
+        finally:
+            self._progress.rest()
 
     def serve(self) -> None:
-        self._link.send(Report((), Parcel((), (), 0)))
-        while True:
-            order, descriptors = self._link.recv()
-            assert isinstance(order, Order)
-            self._prepare(order, descriptors)
-            outcomes: list[tuple[int, bool, float, int]] = []
-            pieces: list[memoryview] = []
-            for position in order.positions:
-                raised, seconds, result = self._run(position, order.window)
-                outcomes.append((position, raised, seconds, len(result)))
-                pieces += result
-            parcel, memory = pack(pieces)
-            self._link.send(Report(outcomes, parcel), memory)
-            for descriptor in memory:
-                os.close(descriptor)
+        try:
+            self._link.send(Report((), NOTHING))
+            while True:
+                order, descriptors = self._link.recv()
+                assert isinstance(order, Order)
+                self._prepare(order, descriptors)
+                results = [self._run(position, order.window) for position in order.positions]
+                self._answer(results)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return  # the runner is through, or is no more
 
     def _prepare(self, order: Order, descriptors: list[int]) -> None:
+        if order.data is None:
+            return
+        self._data = None
+        for number in order.gone:
+            del self._blocks[number]
         for number, size in order.blocks:
             self._blocks[number] = SharedBlock(size, descriptors.pop(0), number)
-        for number in order.gone:
-            self._blocks.pop(number, None)
-        if order.data is not None:
-            pieces = unpack(order.data, descriptors, Access.READ)
-            try:
-                self._data = loads(pieces)
-            except Exception as error:
-                self._data = _Broken(error, "the data cannot be loaded in a worker process")
-
-    def _run(self, position: int, window: Window) -> tuple[bool, float, list[memoryview]]:
-        """Run a task. Returns whether it raised, how long it ran, and what came of it, pickled."""
-        run, data, progress = self._runs[position], self._data, self._progress
-        # Its runner takes the time for this task's only if the position is the same before and
-        # after it reads it.
-        progress[1] = float("inf")
-        progress[0] = position
-        progress[1] = begun = time.perf_counter()
+        pieces = unpack(order.data, descriptors, MapMode.READ)
         try:
-            if isinstance(data, _Broken):
-                data.run()
-            result, raised = run(data, *window), None
+            self._data = loads(pieces)
         except BaseException as error:
-            result, raised = None, error
-        seconds = time.perf_counter() - begun
-        pieces: list[memoryview] = []
-        if raised is None:
+            self._data = Broken(error, "the data")
+
+    def _run(self, position: int, window: Window) -> _Result:
+        for needed in (self._runs[position], self._data):
+            if isinstance(needed, Broken):
+                return _Result(position, True, 0.0, needed.pieces)
+        begun = self._progress.begin(position)
+        try:
+            result = self._runs[position](self._data, *window)
+        except BaseException as error:
+            seconds = time.perf_counter() - begun
+            done = _Result(position, True, seconds, portable(error))
+        else:
+            seconds = time.perf_counter() - begun
             try:
-                pieces = pickled(result)
+                done = _Result(position, False, seconds, pickled(result))
             except Exception as error:
-                error.add_note(f"the result, a {type(result).__name__}, cannot be sent back")
-                raised = error
-        if raised is not None:
-            pieces = _portable(raised)
-        progress[0] = -1.0
-        return raised is not None, seconds, pieces
+                pieces = unsendable(f"a {type(result).__qualname__}", error)
+                done = _Result(position, True, seconds, pieces)
+        self._progress.rest()
+        return done
 
-
-class _Broken:
-    """Stands in the place of what could not be loaded."""
-
-    def __init__(self, error: Exception, why: str) -> None:
-        error.add_note(why)
-        self._error = error
-
-    def run(self, *_: object) -> None:
-        raise self._error
-
-
-def _portable(error: BaseException) -> list[memoryview]:
-    """An exception, pickled: with its traceback in a note, or one that tells it where it cannot."""
-    note = "in the worker process:\n" + "".join(traceback.format_exception(error))
-    try:
-        error.add_note(note)
-        pieces = pickled(error)
-        loads(pieces)
-    except Exception:
-        told = RuntimeError(f"{type(error).__name__}: {error}")
-        told.add_note(note)
-        pieces = pickled(told)
-    return pieces
+    def _answer(self, results: list[_Result]) -> None:
+        """Report what came of an order."""
+        if sum(map(_size, results)) > INLINE:
+            # Should there be no memory for them, it is the fault of the largest.
+            self._progress.blame(max(results, key=_size).position)
+        while True:
+            try:
+                parcel, memory = pack([piece for result in results for piece in result.pieces])
+                break
+            except (MemoryError, OSError) as error:
+                largest = max(results, key=_size)
+                if largest.raised:
+                    raise
+                pieces = unsendable(f"of {_size(largest):,} bytes", error)
+                results[results.index(largest)] = largest._replace(raised=True, pieces=pieces)
+        self._progress.rest()
+        outcomes = [Outcome(*result[:3], len(result.pieces)) for result in results]
+        self._link.send(Report(outcomes, parcel), memory)
+        for descriptor in memory:
+            os.close(descriptor)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 
 from run_task.executors.link import Link, Parcel
-from run_task.executors.serve import PROGRESS_SIZE, Hello, Order, Report
+from run_task.executors.progress import PROGRESS_SIZE, Progress
+from run_task.executors.serve import Hello, Order, Report
 from run_task.interval import Window
-from run_task.memory import blocks, create, mapped
+from run_task.memory import MapMode, SharedBlock, create, mapped
 
 
 class WorkerProcess:
@@ -24,33 +26,26 @@ class WorkerProcess:
 
     :param hello: what it is to know once
     :param descriptors: the memory that goes with it
+    :raises OSError: if it cannot be started
     """
 
     def __init__(self, hello: Hello, descriptors: Sequence[int]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            code = (
-                f"import sys; sys.path[:] = {sys.path!r}; "
-                f"from run_task.executors.serve import main; main({theirs.fileno()})"
-            )
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-            )
-        self.link = Link(Connection(ours.detach()))
         self.ready = False  # to take orders
         self.positions: Sequence[int] = ()  # the tasks of the order in hand
         self.cargo = 0  # the number of the view that it has
         self._blocks: set[int] = set()  # the numbers of the blocks that it has mapped
-        progress = create(PROGRESS_SIZE)
-        self._progress = mapped(progress, PROGRESS_SIZE).cast("d")
-        self._progress[0] = -1.0
-        try:
-            self.link.send(hello, [progress, *descriptors])
-        except OSError:
-            self.end()
-            raise
-        finally:
-            os.close(progress)
+        with contextlib.ExitStack() as unless_it_works:
+            with os.fdopen(create(PROGRESS_SIZE), "wb", 0) as progress:
+                self.progress = Progress(mapped(progress.fileno(), PROGRESS_SIZE, MapMode.WRITE))
+                self.progress.rest()
+                ours, theirs = socket.socketpair()
+                self.link = Link(Connection(ours.detach()))
+                unless_it_works.callback(self.link.close)
+                with theirs:
+                    self.process = _interpreter(theirs.fileno())
+                unless_it_works.callback(self.end)
+                self.link.send(hello, [progress.fileno(), *descriptors])
+            unless_it_works.pop_all()
 
     def order(
         self,
@@ -58,6 +53,7 @@ class WorkerProcess:
         positions: Sequence[int],
         data: Parcel | None = None,
         memory: Sequence[int] = (),
+        blocks: Mapping[int, SharedBlock] | None = None,
     ) -> None:
         """Tell it to run tasks.
 
@@ -65,13 +61,17 @@ class WorkerProcess:
         :param positions: which tasks
         :param data: what they read; None: what they read before
         :param memory: the descriptor of the memory that goes with the data
+        :param blocks: the shared blocks that the data lies in
         :raises OSError: if it is gone
         """
         self.positions = positions
-        alive = {number: block for number, found in tuple(blocks().items()) if (block := found())}
-        new = [block for number, block in alive.items() if number not in self._blocks]
-        gone = [number for number in self._blocks if number not in alive]
-        self._blocks = set(alive)
+        if data is None:
+            self.link.send(Order(window, positions, None, (), ()))
+            return
+        blocks = blocks or {}
+        new = [block for number, block in blocks.items() if number not in self._blocks]
+        gone = [number for number in self._blocks if number not in blocks]
+        self._blocks = set(blocks)
         sizes = [(block.number, block.size) for block in new]
         descriptors = [*(block.descriptor for block in new), *memory]
         self.link.send(Order(window, positions, data, sizes, gone), descriptors)
@@ -82,30 +82,34 @@ class WorkerProcess:
         :raises EOFError: if it is gone
         :raises OSError: if it went in the middle
         """
-        report, memory = self.link.recv()
+        report, descriptors = self.link.recv()
         assert isinstance(report, Report)
         self.ready = True
         self.positions = ()
-        return report, memory
-
-    @property
-    def position(self) -> int:
-        """The position of the task that it has in hand, or had when it died; -1: none."""
-        return int(self._progress[0])
-
-    def in_hand(self) -> tuple[int, float] | None:
-        """The task that it has in hand, and since when by ``time.perf_counter``."""
-        position = self.position
-        since = self._progress[1]
-        if position < 0 or self.position != position or since == float("inf"):
-            return None
-        return position, since
+        return report, descriptors
 
     def end(self) -> str:
         """End it, if it has not ended yet. Returns how it ended."""
         self.link.close()
-        self.process.kill()  # without effect if it is dead or dying
+        self.process.kill()  # without effect on one that is dead or dying: how it ended stands
         code = self.process.wait()
         if code < 0:
             return f"was killed by signal {-code} ({signal.strsignal(-code)})"
         return f"ended with exit code {code}"
+
+
+def _interpreter(descriptor: int) -> subprocess.Popen[bytes]:
+    """Start a new interpreter like this one, which serves at this end of a socket."""
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        f"from run_task.executors.serve import main; main({descriptor}, {os.getpid()})"
+    )
+    # Whether asserts count, and which warnings are errors: a task is to behave as it would here.
+    flags = ["-O"] * sys.flags.optimize + [f"-W{option}" for option in sys.warnoptions]
+    return subprocess.Popen(
+        [sys.executable, *flags, "-c", code],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        # Ctrl-C goes to every process of a terminal's group; what it means is the runner's to say.
+        process_group=0,
+    )

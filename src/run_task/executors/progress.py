@@ -1,0 +1,70 @@
+"""What a worker process is at: noted by the worker in memory that its runner reads.
+
+So a runner knows which task to blame when a process hangs or dies, whatever state it is in, and no
+message has to be sent for it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+PROGRESS_SIZE: Final = 16
+"""How many bytes it takes."""
+
+_RESTING: Final = -1.0
+_LOADING: Final = -2.0  # this is task 0 being loaded, -3 task 1, and so on
+_UNSET: Final = float("inf")
+
+
+class Progress:
+    """One number for what a worker is at, one for when it began with it.
+
+    :param memory: shared by the worker, which writes, and the runner, which reads
+    """
+
+    __slots__ = ("_slots",)
+
+    def __init__(self, memory: memoryview) -> None:
+        self._slots = memory.cast("d")
+
+    # The worker notes
+
+    def load(self, position: int) -> None:
+        """A task is being loaded. It has all the time that it needs."""
+        self._slots[0] = _LOADING - position
+
+    def blame(self, position: int) -> None:
+        """What is done now is done for this task, but the time is not its own."""
+        self._slots[1] = _UNSET
+        self._slots[0] = position
+
+    def begin(self, position: int) -> float:
+        """A task begins. Returns the time, by ``time.perf_counter``."""
+        self.blame(position)  # so that no reader joins this task to the time of another
+        self._slots[1] = now = time.perf_counter()
+        return now
+
+    def rest(self) -> None:
+        """Nothing is done for any task."""
+        self._slots[0] = _RESTING
+
+    # The runner reads
+
+    def loading(self) -> int | None:
+        """The position of the task that is being loaded, or was when the worker died."""
+        at = self._slots[0]
+        return int(_LOADING - at) if at <= _LOADING else None
+
+    def in_hand(self) -> int | None:
+        """The position of the task in hand, or that was in hand when the worker died."""
+        at = self._slots[0]
+        return int(at) if at >= 0 else None
+
+    def since(self, position: int) -> float | None:
+        """When this task began, by ``time.perf_counter``, which is the same in every process.
+
+        :return: None if this is not the task in hand
+        """
+        at, since, still = self._slots[0], self._slots[1], self._slots[0]
+        return since if at == still == position and since != _UNSET else None
