@@ -48,7 +48,9 @@ def switching() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """Every test ends without threads of the library's."""
+    """Every test ends without threads of the library's, unless it began with them."""
+    before = set(threading.enumerate())
     yield
-    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("run-task")]
+    threads = set(threading.enumerate()) - before
+    left = [thread.name for thread in threads if thread.name.startswith("run-task")]
     assert not left

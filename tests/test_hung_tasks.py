@@ -264,3 +264,20 @@ async def test_an_awaited_runner_gives_up_in_the_same_way(gate: Gate) -> None:
             bench.clock.advance(SECOND)
             eventually(lambda: gate.entered)
     assert [dataset.to_dict() async for dataset in bench.receiver] == [{"a": 1}]
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+def test_an_exception_that_cannot_even_be_printed_stays_where_it_happened(executor: str) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    def mute(data: object, start: int, end: int) -> None:
+        raise Mute
+
+    bench = Bench({"mute": mute, "a": quick}, executor=executor)
+    with bench.runner:
+        for _ in range(2):
+            dataset = bench.next()
+            assert dataset.to_dict() == {"a": dataset.timestamp}
+            assert "Mute, whose own text raises LookupError" in str(dataset.errors["mute"])

@@ -76,7 +76,11 @@ class TaskError(RunTaskError):
         cause = self.__cause__
         if cause is None:
             return "it failed"
-        return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+        name = type(cause).__name__
+        try:
+            return f"{name}: {cause}" if str(cause) else name
+        except Exception as error:
+            return f"{name}, whose own text raises {type(error).__name__}"
 
 
 class TaskTimeout(TaskError, TimeoutError):

@@ -12,7 +12,7 @@ SHARES_EACH: Final = 8
 """How many shares a worker has at most: who is through takes the next, so that none waits long."""
 
 
-def shares(costs: Sequence[float], workers: int) -> list[list[int]]:
+def balanced(costs: Sequence[float], workers: int) -> list[list[int]]:
     """Cut tasks into shares of like cost, the dearest share first.
 
     A tick of cheap tasks has one share a worker. One of dear tasks has more, down to a task each,

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from run_task.dataset import DataSet
 from run_task.errors import TaskError, TaskLost, TaskTimeout
-from run_task.executors.balance import SHARE, shares
+from run_task.executors.balance import SHARE, balanced
 from run_task.executors.cargo import Cargo
 from run_task.executors.job import Job
 from run_task.executors.link import pack, pickled, unpack
@@ -68,7 +68,7 @@ class ProcessesCrew:
         self._timeout = math.inf if task_timeout is None else task_timeout
         self._size = min(workers, len(tasks))
         self._workers: list[WorkerProcess] = []
-        self._shares = shares([0.0] * len(tasks), self._size)
+        self._shares = balanced([0.0] * len(tasks), self._size)
         self._dearest = SHARE  # what the dearest of them took when they were cut
         self._cargo = Cargo(data)
         self._deadly: Counter[int] = Counter()  # how many workers died of loading a task
@@ -154,7 +154,9 @@ class ProcessesCrew:
             self._mourn(worker, job)
             return
         try:
-            pieces = unpack(report.parcel, memory, MapMode.COPY)
+            # Copied, for a mapping has a file open for as long as anybody keeps the result.
+            there = unpack(report.parcel, memory, MapMode.READ)
+            pieces = [memoryview(bytearray(piece)) for piece in there]
         except (MemoryError, OSError) as error:
             for outcome in report.outcomes:
                 job.fail(outcome.position, TaskError, "its result cannot be mapped", error)
@@ -175,7 +177,7 @@ class ProcessesCrew:
         dearest = max(dearest, SHARE)
         if not self._dearest / _UNEVEN < dearest < self._dearest * _UNEVEN:
             costs = [job.seconds.get(i, 0.0) for i in range(len(self._names))]
-            self._shares = shares(costs, self._size)
+            self._shares = balanced(costs, self._size)
             self._dearest = max(sum(costs[i] for i in self._shares[0]), SHARE)
 
     # Workers that hang, and workers that die
@@ -213,7 +215,7 @@ class ProcessesCrew:
             f"and was ended with its worker process"
         )
         job.fail(position, TaskTimeout, reason)
-        self._replace(worker, job)
+        self._replace(job, worker.positions)
 
     def _bury(self, job: Job) -> None:
         """See to workers that died without a word."""
@@ -225,8 +227,13 @@ class ProcessesCrew:
         """A worker died: its task is lost, and what it had not begun is another's."""
         how = self._dismiss(worker)
         _logger.warning("%s: a worker process %s, and is replaced", self._name, how)
-        running, loading = worker.progress.in_hand(), worker.progress.loading()
-        if running in job.open:
+        progress, positions = worker.progress, worker.positions
+        running, loading = progress.in_hand(), progress.loading()
+        shares = [positions]
+        if running in job.open and progress.since(running) is None and len(positions) > 1:
+            # It died over its report. Whose fault that is shows when each has a worker to itself.
+            shares = [[position] for position in positions]
+        elif running in job.open:
             job.fail(running, TaskLost, f"its worker process {how}")
         elif loading is not None:
             self._deadly[loading] += 1
@@ -238,7 +245,7 @@ class ProcessesCrew:
             job.deaths += 1
             if job.deaths > self._size + _FALSE_STARTS:
                 job.lose(f"{job.deaths} worker processes died before it began, the last {how}")
-        self._replace(worker, job)
+        self._replace(job, *shares)
 
     def _dismiss(self, worker: WorkerProcess) -> str:
         """Have nothing more to do with a worker. Returns how it ended."""
@@ -246,8 +253,9 @@ class ProcessesCrew:
         self._selector.unregister(worker.link)
         return worker.end()
 
-    def _replace(self, worker: WorkerProcess, job: Job) -> None:
-        job.queue.appendleft(worker.positions)
+    def _replace(self, job: Job, *shares: Sequence[int]) -> None:
+        """Start a worker in the place of one that is gone, and have its shares done."""
+        job.queue.extendleft(shares)
         self._hire(job)
         self._hand_out(job)
 
@@ -277,6 +285,8 @@ class ProcessesCrew:
         for worker in self._workers:
             self._selector.unregister(worker.link)
             worker.link.close()  # it ends by itself when it finds nobody there
+            if not worker.ready:
+                worker.process.kill()  # it has not begun with anything
         for worker in self._workers:
             try:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))

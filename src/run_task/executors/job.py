@@ -62,7 +62,8 @@ class Job:
             reason = f"{reason} ({type(cause).__name__}: {cause})"
         self.open.discard(position)
         self.errors[position] = error = kind(self.names[position], self.window, reason)
-        error.__cause__ = cause
+        # Without its traceback: that would keep alive what was at work.
+        error.__cause__ = cause.with_traceback(None) if cause is not None else None
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """Give up all tasks that have no outcome yet."""

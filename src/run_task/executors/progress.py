@@ -34,19 +34,19 @@ class Progress:
         """A task is being loaded. It has all the time that it needs."""
         self._slots[0] = _LOADING - position
 
-    def blame(self, position: int) -> None:
-        """What is done now is done for this task, but the time is not its own."""
-        self._slots[1] = _UNSET
-        self._slots[0] = position
-
     def begin(self, position: int) -> float:
         """A task begins. Returns the time, by ``time.perf_counter``."""
-        self.blame(position)  # so that no reader joins this task to the time of another
+        self._slots[1] = _UNSET  # so that no reader joins this task to the time of another
+        self._slots[0] = position
         self._slots[1] = now = time.perf_counter()
         return now
 
+    def finish(self) -> None:
+        """The task is over, but its runner does not know what came of it yet."""
+        self._slots[1] = _UNSET
+
     def rest(self) -> None:
-        """Nothing is done for any task."""
+        """Nothing is done for any task. The runner notes it, too, once a report has arrived."""
         self._slots[0] = _RESTING
 
     # The runner reads
@@ -57,14 +57,14 @@ class Progress:
         return int(_LOADING - at) if at <= _LOADING else None
 
     def in_hand(self) -> int | None:
-        """The position of the task in hand, or that was in hand when the worker died."""
+        """The position of the last task that was begun since the worker rested."""
         at = self._slots[0]
         return int(at) if at >= 0 else None
 
     def since(self, position: int) -> float | None:
         """When this task began, by ``time.perf_counter``, which is the same in every process.
 
-        :return: None if this is not the task in hand
+        :return: None if this is not the task in hand, or it is over
         """
         at, since, still = self._slots[0], self._slots[1], self._slots[0]
         return since if at == still == position and since != _UNSET else None

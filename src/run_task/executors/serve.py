@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final, NamedTuple
 
 from run_task.executors.faults import Broken, portable, unsendable
-from run_task.executors.link import INLINE, NOTHING, Link, Parcel, loads, pack, pickled, unpack
+from run_task.executors.link import NOTHING, Link, Parcel, loads, pack, pickled, unpack
 from run_task.executors.progress import PROGRESS_SIZE, Progress
 from run_task.interval import Window
 from run_task.memory import MapMode, SharedBlock, mapped
@@ -197,14 +197,11 @@ class _Server:
             except Exception as error:
                 pieces = unsendable(f"a {type(result).__qualname__}", error)
                 done = _Result(position, True, seconds, pieces)
-        self._progress.rest()
+        self._progress.finish()
         return done
 
     def _answer(self, results: list[_Result]) -> None:
         """Report what came of an order."""
-        if sum(map(_size, results)) > INLINE:
-            # Should there be no memory for them, it is the fault of the largest.
-            self._progress.blame(max(results, key=_size).position)
         while True:
             try:
                 parcel, memory = pack([piece for result in results for piece in result.pieces])
@@ -215,7 +212,6 @@ class _Server:
                     raise
                 pieces = unsendable(f"of {_size(largest):,} bytes", error)
                 results[results.index(largest)] = largest._replace(raised=True, pieces=pieces)
-        self._progress.rest()
         outcomes = [Outcome(*result[:3], len(result.pieces)) for result in results]
         self._link.send(Report(outcomes, parcel), memory)
         for descriptor in memory:

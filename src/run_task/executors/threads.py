@@ -9,6 +9,7 @@ thread, and the old one goes when the task lets it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -76,6 +77,7 @@ class _ThreadsCrew:
         self._patience = self._timeout  # how long to wait for a task: not at all, once abandoned
         self._workers = workers
         self._ticks: Ticks | None = None
+        self._leader: Hand | None = None
         # The tick in hand: as its leader has it alone, and as a batch once there is more to it.
         self._alone: Alone | None = None
         self._batch: Batch | None = None
@@ -104,39 +106,43 @@ class _ThreadsCrew:
         self._ticks = ticks
         with self._mutex:
             self._threads.append(threading.current_thread())
-        self._lead(next(ticks, None), Hand())
+        self._leader = hand = Hand()
+        self._lead(next(ticks, None), None, hand)
 
-    def _lead(self, tick: Tick | None, hand: Hand) -> None:
-        """Drive the loop on from this tick."""
+    def _lead(self, tick: Tick | None, batch: Batch | None, hand: Hand) -> None:
+        """Drive the loop on from this tick, or from a batch whose leader a task hangs in."""
         assert self._ticks is not None
         send = self._ticks.send
-        while tick is not None:
-            if self._dear or self._hung:
-                dataset = self._run_batch(tick, hand)
-            else:
-                dataset = self._run_alone(tick, hand)
-            if dataset is None:
-                return  # the lead is another's by now
-            tick = None  # whoever waits for the next one does not keep this one's data
-            try:
-                tick = send(dataset)
-            except StopIteration:
-                return
-
-    def _take_over(self, batch: Batch, hand: Hand) -> None:
-        """Lead on in the place of a leader that a task hangs in."""
-        assert self._ticks is not None
-        batch.work(hand)
-        dataset = self._finish(batch, hand)
-        if dataset is not None:
-            self._lead(self._next(dataset), hand)
-
-    def _next(self, dataset: DataSet[Any]) -> Tick | None:
-        assert self._ticks is not None
         try:
-            return self._ticks.send(dataset)
+            if batch is not None:
+                batch.work(hand)
+                dataset = self._finish(batch, hand)
+                if dataset is None:
+                    return
+                tick = send(dataset)
+            while tick is not None:
+                if self._dear or self._hung:
+                    dataset = self._run_batch(tick, hand)
+                else:
+                    dataset = self._run_alone(tick, hand)
+                if dataset is None:
+                    return  # the lead is another's by now
+                tick = None  # whoever waits for the next one does not keep this one's data
+                tick = send(dataset)
         except StopIteration:
-            return None
+            return
+        except BaseException as error:
+            self._break(error, hand)
+
+    def _break(self, error: BaseException, hand: Hand) -> None:
+        """End the loop with an error that is no task's: better than to leave it hanging."""
+        assert self._ticks is not None
+        with self._mutex:
+            if self._leader is not hand:
+                return  # it has been given up, and the loop goes on without it
+            self._leader = self._batch = self._alone = None
+        with contextlib.suppress(StopIteration):
+            self._ticks.throw(error)
 
     def _run_alone(self, tick: Tick, hand: Hand) -> DataSet[Any] | None:
         """Run a tick that is expected to be cheap; None if the lead was lost meanwhile.
@@ -355,14 +361,17 @@ class _ThreadsCrew:
         return min(remaining, max(PATIENCE, age))
 
     def _depose(self, batch: Batch, lead: Hand, position: int) -> None:
-        try:
-            batch.helm.remove(lead)
-        except ValueError:
-            return  # it came back in this very moment
+        with self._mutex:
+            if self._leader is not lead:
+                return  # it broke down
+            try:
+                batch.helm.remove(lead)
+            except ValueError:
+                return  # it came back in this very moment
+            self._leader = hand = Hand()
         self._write_off(batch, position)
-        hand = Hand()
         batch.helm.append(hand)
-        self._start_thread("leader", self._take_over, batch, hand)
+        self._start_thread("leader", self._lead, None, batch, hand)
 
     # The end
 

@@ -86,6 +86,7 @@ class WorkerProcess:
         assert isinstance(report, Report)
         self.ready = True
         self.positions = ()
+        self.progress.rest()  # noted here, for it dies over its report or not at all
         return report, descriptors
 
     def end(self) -> str:
