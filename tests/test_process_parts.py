@@ -1,0 +1,167 @@
+"""The parts that worker processes are made of, each on its own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.crews import descriptors
+
+from run_task.executors.balance import SHARE, SHARES_EACH, balanced
+from run_task.executors.link import INLINE, Link, loads, pack, pickled, unpack
+from run_task.executors.pickling import dumps
+from run_task.executors.progress import PROGRESS_SIZE, Progress
+from run_task.memory import MapMode
+
+COSTS = st.lists(st.floats(0, 1), min_size=1, max_size=60)
+
+
+@given(COSTS, st.integers(1, 9))
+def test_shares_hold_each_task_once_and_are_not_empty(costs: list[float], workers: int) -> None:
+    cut = balanced(costs, workers)
+    assert sorted(position for share in cut for position in share) == list(range(len(costs)))
+    assert all(cut)
+    assert min(workers, len(costs)) <= len(cut) <= workers * SHARES_EACH
+
+
+@given(COSTS, st.integers(1, 9))
+def test_shares_are_balanced_and_the_dearest_comes_first(costs: list[float], workers: int) -> None:
+    cut = balanced(costs, workers)
+    loads_ = [sum(costs[position] for position in share) for share in cut]
+    assert loads_ == sorted(loads_, reverse=True)
+    # A task that put its share over the mean came last there, when this was the least loaded.
+    for share, load in zip(cut, loads_):
+        if len(share) > 1:
+            last = min(costs[position] for position in share)
+            assert load - last <= sum(costs) / len(cut) + 1e-9
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=9), st.integers(1, 3))
+def test_no_share_is_a_third_dearer_than_in_the_best_cut(costs: list[int], workers: int) -> None:
+    # So cheap that each worker has one share, and few enough to try every cut there is.
+    scaled = [cost * SHARE / 1000 for cost in costs]
+    dearest = max(sum(costs[i] for i in share) for share in balanced(scaled, workers))
+    reachable = {tuple([0] * workers)}
+    for cost in costs:
+        reachable = {
+            tuple(sorted((*cut[:i], cut[i] + cost, *cut[i + 1 :])))
+            for cut in reachable
+            for i in range(workers)
+        }
+    assert 3 * workers * dearest <= (4 * workers - 1) * min(map(max, reachable))
+
+
+def test_dear_tasks_have_shares_of_their_own() -> None:
+    assert sorted(balanced([0.006] * 8, 2)) == [[i] for i in range(8)]
+    assert len(balanced([1e-6] * 1000, 2)) == 2
+
+
+@given(st.lists(st.binary(max_size=3 * INLINE // 2), min_size=1, max_size=4))
+def test_pieces_come_out_of_a_parcel_as_they_went_in(pieces: list[bytes]) -> None:
+    for mode in (MapMode.READ, MapMode.COPY):
+        parcel, memory = pack([memoryview(piece) for piece in pieces])
+        assert len(memory) == (sum(map(len, pieces)) > INLINE)
+        found = unpack(parcel, memory, mode)
+        assert [bytes(piece) for piece in found] == pieces
+        assert not memory, "it is closed"
+        assert all(piece.readonly is (mode is MapMode.READ) for piece in found)
+
+
+def test_what_is_written_to_a_copy_is_seen_by_nobody_else() -> None:
+    parcel, (descriptor,) = pack([memoryview(bytes(INLINE + 1))])
+    first, second = (unpack(parcel, [os.dup(descriptor)], MapMode.COPY) for _ in range(2))
+    os.close(descriptor)
+    first[0][0] = 1
+    assert second[0][0] == 0
+
+
+def test_arrays_travel_beside_their_pickle() -> None:
+    array = np.arange(10_000)
+    pieces = pickled([array, array[:10].copy()])
+    assert [piece.nbytes for piece in pieces[1:]] == [80_000, 80]
+    assert pieces[0].nbytes < 1000
+    assert np.array_equal(loads(pieces)[0], array)
+
+
+def test_messages_and_descriptors_go_down_a_link() -> None:
+    before = descriptors()
+    ours, theirs = (Link(Connection(end.detach())) for end in socket.socketpair())
+    reading, writing = os.pipe()
+    ours.send({"a": 1}, [reading, writing])
+    os.close(reading)
+    os.close(writing)
+    message, (reading, writing) = theirs.recv()
+    assert message == {"a": 1}
+    os.write(writing, b"hello")
+    assert os.read(reading, 5) == b"hello"
+    os.close(reading)
+    os.close(writing)
+    ours.close()
+    with pytest.raises(EOFError):
+        theirs.recv()
+    with pytest.raises(BrokenPipeError):
+        theirs.send(None)
+    theirs.close()
+    assert descriptors() == before
+
+
+def test_descriptors_that_get_lost_are_an_error_of_the_system() -> None:
+    ours, theirs = (Link(Connection(end.detach())) for end in socket.socketpair())
+    # It says that two come, and they do not.
+    ours._connection.send_bytes(pickle.dumps(("message", 2)))  # pyright: ignore[reportPrivateUsage]
+    ours._connection.send_bytes(b"x")  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(OSError, match="too many open files"):
+        theirs.recv()
+    ours.close()
+    theirs.close()
+
+
+def test_plain_pickle_does_where_it_can_and_cloudpickle_where_it_cannot() -> None:
+    assert dumps(np.mean, []) == pickle.dumps(np.mean, 5)
+    whole = dumps(lambda: 5, [])
+    assert b"cloudpickle" in whole
+    assert pickle.loads(whole)() == 5
+
+
+def test_without_cloudpickle_the_error_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    with pytest.raises(pickle.PicklingError, match=r"pip install 'run-task\[processes\]'"):
+        dumps(lambda: 5, [])
+
+
+class Halfway:
+    """It gives a buffer, and then cannot be pickled plainly."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, ([np.ones(10), lambda: 5],)
+
+
+def test_buffers_of_an_attempt_that_failed_are_not_sent() -> None:
+    pieces = pickled(Halfway())
+    array, function = loads(pieces)
+    assert len(pieces) == 2
+    assert array.sum() == 10
+    assert function() == 5
+
+
+def test_progress_tells_what_a_worker_is_at() -> None:
+    progress = Progress(memoryview(bytearray(PROGRESS_SIZE)))
+    progress.rest()
+    assert (progress.in_hand(), progress.loading()) == (None, None)
+    for position in (0, 7):
+        progress.load(position)
+        assert (progress.in_hand(), progress.loading()) == (None, position)
+        begun = progress.begin(position)
+        assert (progress.in_hand(), progress.loading()) == (position, None)
+        assert progress.since(position) == begun
+        assert progress.since(position + 1) is None
+        progress.finish()
+        assert (progress.in_hand(), progress.since(position)) == (position, None)
