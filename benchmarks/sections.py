@@ -8,7 +8,7 @@ The rest (options, tables, goals, JSON, the tests' short run) is common to all. 
 
 from __future__ import annotations
 
-from benchmarks import dispatch, footprint, on_time, parallel, series
+from benchmarks import dispatch, footprint, on_time, parallel, processes, series
 
 SECTIONS = {
     section.name: section
@@ -16,6 +16,7 @@ SECTIONS = {
         footprint.SECTION,
         on_time.SECTION,
         parallel.SECTION,
+        processes.SECTION,
         dispatch.SECTION,
         series.SECTION,
     )

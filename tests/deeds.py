@@ -120,7 +120,7 @@ DEEDS: Mapping[str, Callable[[], object]] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "forks and dies": _forks_and_dies,
     "abort": os.abort,
-    "closes everything": lambda: os.closerange(3, 100),
+    "closes everything": lambda: os.closerange(3, 1000),
     # It does not return.
     "sleep": lambda: time.sleep(60),
     "busy": _busy,

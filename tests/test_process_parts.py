@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import socket
 import sys
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.crews import descriptors
 
@@ -93,13 +93,13 @@ def test_arrays_travel_beside_their_pickle() -> None:
 
 def test_messages_and_descriptors_go_down_a_link() -> None:
     before = descriptors()
-    ours, theirs = (Link(Connection(end.detach())) for end in socket.socketpair())
+    ours, theirs = (Link(end) for end in socket.socketpair())
     reading, writing = os.pipe()
-    ours.send({"a": 1}, [reading, writing])
+    ours.send(("a", 1), [reading, writing])
     os.close(reading)
     os.close(writing)
     message, (reading, writing) = theirs.recv()
-    assert message == {"a": 1}
+    assert message == ("a", 1)
     os.write(writing, b"hello")
     assert os.read(reading, 5) == b"hello"
     os.close(reading)
@@ -108,20 +108,52 @@ def test_messages_and_descriptors_go_down_a_link() -> None:
     with pytest.raises(EOFError):
         theirs.recv()
     with pytest.raises(BrokenPipeError):
-        theirs.send(None)
+        theirs.send(())
     theirs.close()
     assert descriptors() == before
 
 
-def test_descriptors_that_get_lost_are_an_error_of_the_system() -> None:
-    ours, theirs = (Link(Connection(end.detach())) for end in socket.socketpair())
-    # It says that two come, and they do not.
-    ours._connection.send_bytes(pickle.dumps(("message", 2)))  # pyright: ignore[reportPrivateUsage]
-    ours._connection.send_bytes(b"x")  # pyright: ignore[reportPrivateUsage]
-    with pytest.raises(OSError, match="too many open files"):
-        theirs.recv()
+@given(st.binary(max_size=50_000), st.sampled_from([0, 1, 2, 249, 250, 251, 600]))
+@settings(max_examples=30, deadline=None)
+def test_messages_of_any_size_and_any_number_of_descriptors_arrive(body: bytes, count: int) -> None:
+    ours, theirs = (Link(end) for end in socket.socketpair())
+    reading, writing = os.pipe()
+    try:
+        ours.send((body,), [writing] * count)
+        message, received = theirs.recv()
+        assert message == (body,)
+        assert len(set(received)) == count
+        for descriptor in received:
+            assert os.fstat(descriptor).st_ino == os.fstat(writing).st_ino
+            assert not os.get_inheritable(descriptor)
+            os.close(descriptor)
+    finally:
+        for descriptor in (reading, writing):
+            os.close(descriptor)
+        ours.close()
+        theirs.close()
+
+
+def test_descriptors_that_there_is_no_room_for_are_an_error_and_do_not_leak() -> None:
+    ours, theirs = (Link(end) for end in socket.socketpair())
+    before = descriptors()
+    ours.send((), [ours.fileno()] * 10)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_descriptor() + 5, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too many open files"):
+            theirs.recv()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert descriptors() == before
     ours.close()
     theirs.close()
+
+
+def max_descriptor() -> int:
+    descriptor = os.dup(0)
+    os.close(descriptor)
+    return descriptor
 
 
 def test_plain_pickle_does_where_it_can_and_cloudpickle_where_it_cannot() -> None:

@@ -12,7 +12,8 @@ import subprocess
 import time
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from run_task.dataset import DataSet
@@ -150,23 +151,28 @@ class ProcessesCrew:
     def _receive(self, worker: WorkerProcess, job: Job) -> None:
         try:
             report, memory = worker.report()
-        except (EOFError, OSError):
+        except Exception:  # it is gone, or a task has written to a socket that is not its own
             self._mourn(worker, job)
             return
-        try:
-            # Copied, for a mapping has a file open for as long as anybody keeps the result.
-            there = unpack(report.parcel, memory, MapMode.READ)
-            pieces = [memoryview(bytearray(piece)) for piece in there]
-        except (MemoryError, OSError) as error:
-            for outcome in report.outcomes:
-                job.fail(outcome.position, TaskError, "its result cannot be mapped", error)
-            pieces = []
-        for position, raised, seconds, count in report.outcomes:
-            own, pieces = pieces[:count], pieces[count:]
+        pieces: Iterator[memoryview] = iter(())
+        if report.parcel is not None:
+            try:
+                # Copied, for a mapping has a file open for as long as anybody keeps the result.
+                there = unpack(report.parcel, memory, MapMode.READ)
+                pieces = iter([memoryview(bytearray(piece)) for piece in there])
+            except (MemoryError, OSError) as error:
+                for position, _, _, count, _ in report.outcomes:
+                    if count:
+                        job.fail(position, TaskError, "its result cannot be mapped", error)
+        for position, raised, seconds, count, value in report.outcomes:
+            own = list(islice(pieces, count)) if count else ()
             job.seconds[position] = seconds
             if seconds > self._timeout:
                 reason = f"it ran for {seconds:.3g} s, task_timeout is {self._timeout:g} s"
                 job.fail(position, TaskTimeout, reason)
+            elif not count:
+                job.open.discard(position)
+                job.values[position] = value
             elif position in job.open:
                 job.settle(position, own, raised=raised)
         self._hand_out(job)

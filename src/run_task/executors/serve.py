@@ -6,18 +6,21 @@ import ctypes
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from run_task.executors.faults import Broken, portable, unsendable
-from run_task.executors.link import NOTHING, Link, Parcel, loads, pack, pickled, unpack
+from run_task.executors.link import Link, Parcel, loads, pack, pickled, unpack
 from run_task.executors.progress import PROGRESS_SIZE, Progress
-from run_task.interval import Window
 from run_task.memory import MapMode, SharedBlock, mapped
+
+_PLAIN: Final = frozenset({float, int, bool, type(None)})
+"""Results of these types go into the report as they are."""
 
 _LAST_WORDS: Final = 1.0
 """How many seconds a worker has to end by itself once its runner is gone."""
@@ -39,7 +42,7 @@ class Hello(NamedTuple):
 class Order(NamedTuple):
     """Run these tasks."""
 
-    window: Window
+    window: tuple[int, int]
     """The window to run them for."""
 
     positions: Sequence[int]
@@ -70,15 +73,18 @@ class Outcome(NamedTuple):
     pieces: int
     """How many pieces its result or exception has."""
 
+    value: Any
+    """Its result, if it has no pieces."""
+
 
 class Report(NamedTuple):
     """What came of an order. The first one, of no task, says that the worker is ready."""
 
-    outcomes: Sequence[Outcome]
-    """What came of each task."""
+    outcomes: Sequence[tuple[int, bool, float, int, Any]]
+    """What came of each task: an :class:`Outcome`, made plain for the way."""
 
-    parcel: Parcel
-    """The pieces of all of them."""
+    parcel: Parcel | None
+    """The pieces of all of them, if there are any."""
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -90,7 +96,8 @@ def main(descriptor: int, parent: int) -> None:
     os.set_inheritable(descriptor, False)  # what tasks start must not keep the socket open
     _end_with_parent(parent)
     threading.Thread(target=_end_with_socket, args=(descriptor,), daemon=True).start()
-    _Server(Link(Connection(descriptor))).serve()
+    with socket.socket(fileno=descriptor) as end:
+        _Server(Link(end)).serve()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -112,12 +119,13 @@ def _end_with_socket(descriptor: int) -> None:
 
 
 class _Result(NamedTuple):
-    """What came of a task, and its pieces."""
+    """What came of a task: its pieces, or else the value itself."""
 
     position: int
     raised: bool
     seconds: float
     pieces: Sequence[memoryview]
+    value: Any = None
 
 
 def _size(result: _Result) -> int:
@@ -131,17 +139,17 @@ class _Server:
         self._data: Any = None
         self._runs: list[Any] = []
         try:
-            hello, descriptors = link.recv()
+            message, descriptors = link.recv()
         except (EOFError, OSError):
             sys.exit()  # the runner has ended meanwhile
-        assert isinstance(hello, Hello)
+        hello = Hello(*message)
         progress = descriptors.pop(0)
         self._progress = Progress(mapped(progress, PROGRESS_SIZE, MapMode.WRITE))
         os.close(progress)
         # Each worker has its own copy of what tasks hold, and may write to that.
-        pieces = unpack(hello.parcel, descriptors, MapMode.COPY)
+        pieces = iter(unpack(hello.parcel, descriptors, MapMode.COPY))
         for position, count in enumerate(hello.counts):
-            own, pieces = pieces[:count], pieces[count:]
+            own = list(islice(pieces, count))
             barred = position in hello.barred
             self._runs.append(None if barred else self._load(position, own))
 
@@ -156,31 +164,31 @@ class _Server:
 
     def serve(self) -> None:
         try:
-            self._link.send(Report((), NOTHING))
+            self._link.send(Report((), None))
             while True:
-                order, descriptors = self._link.recv()
-                assert isinstance(order, Order)
-                self._prepare(order, descriptors)
+                message, descriptors = self._link.recv()
+                order = Order(*message)
+                if order.data is not None:
+                    self._unload(order, order.data, descriptors)
                 results = [self._run(position, order.window) for position in order.positions]
                 self._answer(results)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return  # the runner is through, or is no more
 
-    def _prepare(self, order: Order, descriptors: list[int]) -> None:
-        if order.data is None:
-            return
+    def _unload(self, order: Order, data: Parcel, descriptors: list[int]) -> None:
+        """Take in the data that comes with an order."""
         self._data = None
         for number in order.gone:
             del self._blocks[number]
         for number, size in order.blocks:
             self._blocks[number] = SharedBlock(size, descriptors.pop(0), number)
-        pieces = unpack(order.data, descriptors, MapMode.READ)
+        pieces = unpack(data, descriptors, MapMode.READ)
         try:
             self._data = loads(pieces)
         except BaseException as error:
             self._data = Broken(error, "the data")
 
-    def _run(self, position: int, window: Window) -> _Result:
+    def _run(self, position: int, window: tuple[int, int]) -> _Result:
         for needed in (self._runs[position], self._data):
             if isinstance(needed, Broken):
                 return _Result(position, True, 0.0, needed.pieces)
@@ -192,6 +200,9 @@ class _Server:
             done = _Result(position, True, seconds, portable(error))
         else:
             seconds = time.perf_counter() - begun
+            if type(result) in _PLAIN:
+                self._progress.finish()
+                return _Result(position, False, seconds, (), result)
             try:
                 done = _Result(position, False, seconds, pickled(result))
             except Exception as error:
@@ -202,7 +213,8 @@ class _Server:
 
     def _answer(self, results: list[_Result]) -> None:
         """Report what came of an order."""
-        while True:
+        parcel, memory = None, list[int]()
+        while any(result.pieces for result in results):
             try:
                 parcel, memory = pack([piece for result in results for piece in result.pieces])
                 break
@@ -212,7 +224,7 @@ class _Server:
                     raise
                 pieces = unsendable(f"of {_size(largest):,} bytes", error)
                 results[results.index(largest)] = largest._replace(raised=True, pieces=pieces)
-        outcomes = [Outcome(*result[:3], len(result.pieces)) for result in results]
+        outcomes = [(*result[:3], len(result.pieces), result.value) for result in results]
         self._link.send(Report(outcomes, parcel), memory)
         for descriptor in memory:
             os.close(descriptor)

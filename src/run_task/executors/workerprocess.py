@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection
 
 from run_task.executors.link import Link, Parcel
 from run_task.executors.progress import PROGRESS_SIZE, Progress
@@ -39,7 +38,7 @@ class WorkerProcess:
                 self.progress = Progress(mapped(progress.fileno(), PROGRESS_SIZE, MapMode.WRITE))
                 self.progress.rest()
                 ours, theirs = socket.socketpair()
-                self.link = Link(Connection(ours.detach()))
+                self.link = Link(ours)
                 unless_it_works.callback(self.link.close)
                 with theirs:
                     self.process = _interpreter(theirs.fileno())
@@ -66,7 +65,7 @@ class WorkerProcess:
         """
         self.positions = positions
         if data is None:
-            self.link.send(Order(window, positions, None, (), ()))
+            self.link.send(Order((window.start, window.end), positions, None, (), ()))
             return
         blocks = blocks or {}
         new = [block for number, block in blocks.items() if number not in self._blocks]
@@ -74,7 +73,7 @@ class WorkerProcess:
         self._blocks = set(blocks)
         sizes = [(block.number, block.size) for block in new]
         descriptors = [*(block.descriptor for block in new), *memory]
-        self.link.send(Order(window, positions, data, sizes, gone), descriptors)
+        self.link.send(Order((window.start, window.end), positions, data, sizes, gone), descriptors)
 
     def report(self) -> tuple[Report, list[int]]:
         """Receive what came of the order, or that it is ready for one.
@@ -82,8 +81,8 @@ class WorkerProcess:
         :raises EOFError: if it is gone
         :raises OSError: if it went in the middle
         """
-        report, descriptors = self.link.recv()
-        assert isinstance(report, Report)
+        message, descriptors = self.link.recv()
+        report = Report(*message)
         self.ready = True
         self.positions = ()
         self.progress.rest()  # noted here, for it dies over its report or not at all
