@@ -16,8 +16,8 @@ SECTIONS = {
         footprint.SECTION,
         on_time.SECTION,
         parallel.SECTION,
-        processes.SECTION,
         dispatch.SECTION,
+        processes.SECTION,
         series.SECTION,
     )
 }

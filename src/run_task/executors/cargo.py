@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from run_task.executors.link import NOTHING, pack, pickled
+from run_task.executors.link import NOTHING, Parcel, pack, pickled
 from run_task.memory import SharedBlock, pickled_blocks
 from run_task.shared.protocol import Shared, Versioned
 
@@ -21,9 +21,9 @@ class Cargo:
         self._versioned = data if isinstance(data, Versioned) else None
         self._view: Any = None
         self._stamp: int | None = None
-        self.number = 0
+        self.number: int = 0
         """Of the view that was packed last; a worker that has a lower one has another view."""
-        self.parcel = NOTHING
+        self.parcel: Parcel = NOTHING
         """The view."""
         self.memory: Sequence[int] = ()
         """The descriptor of the memory that goes with the parcel, if any does."""

@@ -56,4 +56,4 @@ class Broken:
             f"{what} cannot be loaded in a worker process ({type(error).__name__}: {error})"
         )
         told.__cause__ = error
-        self.pieces = portable(told)
+        self.pieces: Sequence[memoryview] = portable(told)

@@ -25,7 +25,8 @@ class Job:
         self.names = names
         self.window = window
         self.queue: deque[Sequence[int]] = deque(cut)
-        self.open = set(range(len(names)))  # the positions that have no outcome yet
+        # The positions that have no outcome yet.
+        self.open: set[int] = set(range(len(names)))
         self.values: dict[int, Any] = {}
         self.errors: dict[int, TaskError] = {}
         self.seconds: dict[int, float] = {}

@@ -29,10 +29,13 @@ class WorkerProcess:
     """
 
     def __init__(self, hello: Hello, descriptors: Sequence[int]) -> None:
-        self.ready = False  # to take orders
+        self.ready: bool = False  # to take orders
         self.positions: Sequence[int] = ()  # the tasks of the order in hand
         self.cargo = 0  # the number of the view that it has
         self._blocks: set[int] = set()  # the numbers of the blocks that it has mapped
+        self.progress: Progress
+        self.link: Link
+        self.process: subprocess.Popen[bytes]
         with contextlib.ExitStack() as unless_it_works:
             with os.fdopen(create(PROGRESS_SIZE), "wb", 0) as progress:
                 self.progress = Progress(mapped(progress.fileno(), PROGRESS_SIZE, MapMode.WRITE))
