@@ -13,6 +13,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
 from benchmarks.apart import apart
 from benchmarks.dispatch import saturated
 from benchmarks.measure import Figure, Rounds, side_by_side
@@ -27,8 +29,16 @@ from benchmarks.question import (
     Skipped,
     compared,
 )
+from benchmarks.series import BATCH, filled
 from benchmarks.workload import Quote
-from run_task import ContextBuilder, Runner, RunnerConfig, TaskInterval
+from run_task import (
+    ContextBuilder,
+    Runner,
+    RunnerConfig,
+    TaskInterval,
+    TimeSeriesView,
+    VirtualClock,
+)
 
 CORES = 2
 TASKS = 8
@@ -37,6 +47,8 @@ PROCESSES = RunnerConfig(executor="processes", workers=CORES)
 OURS = "run-task, processes"
 INLINE = "inline"
 PIPES = "two pipes"
+SHORT = 0.2
+"""Below so many seconds a figure is a look and not a result, and the large series is smaller."""
 
 
 class Spin:
@@ -253,9 +265,82 @@ def cheap(effort: Effort) -> Iterator[Question]:
     )
 
 
+class Tail:
+    """A task that reads the last 100 rows of a series."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"tail {number}"
+
+    def run(self, view: TimeSeriesView, start: int, end: int) -> float:
+        return float(view["bid"][-100:].sum())
+
+
+@contextlib.contextmanager
+def grown(rows: int) -> Generator[Callable[[int], float]]:
+    """A runner over a series of so many rows: gives a function that lets it grow by 1000 rows a
+    tick, for so many ticks, and returns the median tick in microseconds."""
+    series = filled(rows)
+    context, receiver, _ = (
+        ContextBuilder(TimeSeriesView)
+        .with_data(series)
+        .with_tasks([Tail(number) for number in range(TASKS)])
+        .with_interval(TaskInterval.seconds(1))
+        .with_config(PROCESSES)
+        .build()
+    )
+    clock = VirtualClock()
+    ones = np.ones(BATCH)
+    sizes = np.ones(BATCH, int)
+
+    def measure(ticks: int) -> float:
+        nonlocal rows
+        took: list[float] = []
+        for _ in range(ticks):
+            series.extend(np.arange(rows, rows + BATCH), bid=ones, ask=ones, size=sizes)
+            rows += BATCH
+            clock.advance(TaskInterval.seconds(1))
+            dataset = receiver.recv()
+            assert not dataset.errors
+            took.append(dataset.took)
+        return float(np.median(took)) * 1e6
+
+    with Runner(context, clock=clock):
+        measure(3)
+        yield measure
+
+
+def growing(effort: Effort) -> Iterator[Question]:
+    """What a tick over a series costs that grows meanwhile, in memory that workers map."""
+    ticks = max(20, int(effort.seconds * 500))
+    few, many = 10_000, 10_000_000 if effort.seconds > SHORT else 1_000_000
+    rounds: Rounds = {PIPES: [], f"{few:,} rows": [], f"{many:,} rows": []}
+    with pipes() as round_trip, grown(few) as small, grown(many) as large:
+        for _ in range(effort.repeats):
+            for values, value in zip(
+                rounds.values(), (round_trip(effort.seconds), small(ticks), large(ticks))
+            ):
+                values.append(value)
+    _, a_few, a_lot = rounds
+    limit = Goal(Bound.AT_MOST, 3)
+    yield Question(
+        f"Processes: µs a tick of {TASKS} tasks over a series that grows by {BATCH} rows a tick",
+        [
+            *compared(rounds, "µs", goals={a_few: limit, a_lot: limit}),
+            Line(
+                f"{a_lot} over {a_few}",
+                Role.OURS,
+                "x",
+                Figure.of_ratios(rounds[a_lot], rounds[a_few]),
+                goal=Goal(Bound.AT_MOST, 1.3),
+            ),
+        ],
+    )
+
+
 def processes(effort: Effort) -> Iterator[Question | Skipped]:
     yield from dear(effort)
     yield from cheap(effort)
+    yield from growing(effort)
 
 
 SECTION = Section("processes", processes, tuple(PEERS))
