@@ -152,6 +152,26 @@ def test_many_workers_killed_at_once_are_replaced_and_nothing_is_lost() -> None:
         assert not bench.next().errors
 
 
+def test_a_worker_found_dead_in_two_ways_is_mourned_once() -> None:
+    # One dies in its task, and its share is offered to another, which has died idle: both are known
+    # to have an end to be looked at by then.
+    bench = Bench([Doer(name) for name in "abc"], workers=3)
+    with bench.runner:
+        for _ in range(3):
+            bench.next()
+            first, second, third = (worker.process for worker in crew_of(bench)._workers)
+            with bench.data.write() as told:
+                told.update(a="exit", b="exit", c="exit")
+            for process in (first, second, third):
+                os.kill(process.pid, signal.SIGSTOP)
+            bench.tick()  # it is handed out, and nobody begins
+            for process in (first, second, third):
+                os.kill(process.pid, signal.SIGKILL)
+            dataset = bench.receiver.recv(PATIENCE)
+            assert {type(error) for error in dataset.errors.values()} == {TaskLost}
+            assert all("exit code 3" in str(error) for error in dataset.errors.values())
+
+
 # Tasks that hang
 
 
@@ -195,7 +215,7 @@ def test_a_task_on_the_brink_of_its_timeout_is_in_time_or_late_and_never_both() 
     quick = Task[object, int](lambda data, start, end: end, "quick")
     bench = Bench([quick, Task(brink, "brink")], task_timeout=timeout)
     with bench.runner:
-        for _ in range(12):
+        for _ in range(8):
             dataset = bench.next()
             assert dataset.keys() | dataset.errors.keys() == {"quick", "brink"}
             assert not dataset.keys() & dataset.errors.keys()

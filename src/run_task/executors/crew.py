@@ -111,7 +111,7 @@ class ProcessesCrew:
             for key, _ in ready:
                 if key.data is None:
                     self._give_up(job)
-                elif key.data in self._workers:  # else another's report brought its end to light
+                else:
                     self._receive(key.data, job)
             if not ready:
                 self._bury(job)
@@ -231,6 +231,8 @@ class ProcessesCrew:
 
     def _mourn(self, worker: WorkerProcess, job: Job) -> None:
         """A worker died: its task is lost, and what it had not begun is another's."""
+        if worker not in self._workers:
+            return  # it was found dead when another's share was to be its own
         how = self._dismiss(worker)
         _logger.warning("%s: a worker process %s, and is replaced", self._name, how)
         progress, positions = worker.progress, worker.positions
