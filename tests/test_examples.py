@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import json
 import math
 import os
 import pty
 import re
 import signal
+import sqlite3
 import statistics
+import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 import pytest
-from examples import machine, pipeline
+from examples import machine
 from tests.conftest import ROOT
 from tests.threads import PATIENCE
 
@@ -72,109 +80,232 @@ def test_every_python_block_of_the_readme_is_run() -> None:
     assert text.count("```python") == len(re.findall("<!-- example: ", text)) == 2
 
 
-# The pipeline over a real series, against numbers that are worked out another way
+# Machine temperature: the figures against polars, which shares no code with the pipeline
 
 
-def expected(rows: Sequence[tuple[float, float]]) -> list[dict[str, float | None]]:
-    """The same results by plain definition: no runner, no windows, no shared code."""
-    times, column = np.array(rows).T
-    first, last = math.floor(rows[0][0] / HOUR) * HOUR, rows[-1][0]
-    means: dict[int, tuple[float, float]] = {}
-    results: list[dict[str, float | None]] = []
-    for end in range(first + HOUR, int(last // HOUR + 2) * HOUR, HOUR):
-        values = column[(times >= end - 6 * HOUR) & (times < end)].tolist()
-        result: dict[str, float | None] = dict.fromkeys(("mean", "std", "trend", "z", "unrest"))
-        results.append(result)
-        if len(values) >= 2:
-            mean = math.fsum(values) / len(values)
-            variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
-            means[end] = mean, math.sqrt(variance)
-        if values:
-            result["mean"] = math.fsum(values) / len(values)
-        if end in means:
-            result["std"] = means[end][1]
-        day = [
-            (hour / HOUR, *means[hour])
-            for hour in range(end - 23 * HOUR, end + HOUR, HOUR)
-            if hour in means
-        ]
-        if len(day) < 3:
-            continue
-        n = len(day)
-        x, y = math.fsum(d[0] for d in day) / n, math.fsum(d[1] for d in day) / n
-        covariance = math.fsum((d[0] - x) * (d[1] - y) for d in day)
-        result["trend"] = covariance / math.fsum((d[0] - x) ** 2 for d in day)
-        others = [d[1] for d in day[:-1]]
-        centre = math.fsum(others) / (n - 1)
-        spread = math.sqrt(math.fsum((o - centre) ** 2 for o in others) / (n - 2))
-        if spread:
-            result["z"] = (day[-1][1] - centre) / spread
-        if median := statistics.median(d[2] for d in day):
-            result["unrest"] = day[-1][2] / median
-    return results
+FEATURES = ("trend", "z_score", "shift")
 
 
-def check(path: Path, hours: int) -> None:
-    rows = pipeline.read(path)
-    results = list(pipeline.run(rows))
-    wanted = expected(rows)
-    assert len(results) == len(wanted) == hours
-    names = {"mean": "mean", "std": "std", "trend": "trend", "z": "z_score", "unrest": "unrest"}
-    end = math.floor(rows[0][0] / HOUR) * 60
-    compared = 0
-    for (rolling, features), want in zip(results, wanted, strict=True):
-        end += 60
-        assert rolling.window == (end - 360, end)
-        assert features.window == (end - 1440, end)
-        for short, name in names.items():
-            dataset = rolling if short in ("mean", "std") else features
-            value = want[short]
-            if value is None:
-                assert name in dataset.errors
-            else:
-                assert dataset[name] == pytest.approx(value, rel=1e-9, abs=1e-9)
-                compared += 1
-    assert compared > 4.5 * hours
+class Run(NamedTuple):
+    database: Path
+    picture: Path
+    lines: list[str]
+
+    def table(self) -> list[tuple[Any, ...]]:
+        """All that the database holds, in the order of its keys."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            return connection.execute(
+                "SELECT * FROM results ORDER BY pipeline, stage, window_end, task"
+            ).fetchall()
+
+    def results(self, task: str) -> dict[int, float | dict[str, float]]:
+        """By the end of the window; those that failed are left out."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            found = connection.execute(
+                "SELECT window_end, value, json FROM results WHERE task = ? AND error IS NULL",
+                (task,),
+            )
+            return {end: value if text is None else json.loads(text) for end, value, text in found}
 
 
-def test_the_pipeline_over_a_series_of_a_package() -> None:
-    check(pipeline.seattle(), hours=8760)
-
-
-def test_the_pipeline_over_the_temperature_of_a_machine(nab: Path) -> None:
-    check(nab / "machine_temperature_system_failure.csv", hours=1891)
-
-
-def test_the_pipeline_prints_what_stands_out(nab: Path) -> None:
+def machine_temperature(folder: Path, *arguments: str | Path) -> Run:
+    run = Run(folder / "results.db", folder / "picture.png", [])
     done = python(
-        ROOT / "examples/pipeline.py",
-        nab / "machine_temperature_system_failure.csv",
-        "--top=3",
+        "-Werror",
+        ROOT / "examples/machine_temperature.py",
+        *arguments,
+        *("--database", run.database, "--picture", run.picture),
     )
     assert done.stderr == ""
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("machine_temperature_system_failure.csv: 1891 hours")
-    assert lines[2].startswith("2013-12-15 22:00")
-    assert len(lines) == 5
+    run.lines.extend(done.stdout.splitlines())
+    return run
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("timestamp,value\n2013-12-02 21:15:00,73.9\nyesterday,4\n", "line 3"),
-        ("timestamp,value\n2013-12-02 21:15:00,hot\n", "'hot'"),
-        ("timestamp,value\n2013-12-02 21:15:00\n", "line 2"),
-        ("timestamp,value\n", "no rows"),
-    ],
-)
-def test_the_pipeline_says_what_is_wrong_with_a_file(
-    tmp_path: Path, text: str, complaint: str
+@pytest.fixture(scope="module")
+def series(nab: Path) -> Path:
+    return nab / "machine_temperature_system_failure.csv"
+
+
+@pytest.fixture(scope="module")
+def labelled(nab: Path, series: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return machine_temperature(
+        tmp_path_factory.mktemp("labelled"), series, "--labels", nab / "labels.json"
+    )
+
+
+@pytest.fixture(scope="module")
+def seattle(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return machine_temperature(tmp_path_factory.mktemp("seattle"))
+
+
+def check_hours(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
+    """The hours in the database are those of rows of time (seconds) and value."""
+    value = pl.col("value")
+    hours = (
+        rows.group_by(end=(pl.col("time") // HOUR + 1) * HOUR)
+        .agg(mean=value.mean(), std=value.std(ddof=0), min=value.min(), max=value.max())
+        .sort("end")
+    )
+    ends = hours["end"].to_list()
+    for task in ("mean", "std", "min", "max"):
+        found = run.results(task)
+        assert list(found) == ends
+        assert list(found.values()) == pytest.approx(hours[task].to_list(), rel=1e-9, abs=1e-9)
+    return hours
+
+
+def check_features(run: Run, hours: pl.DataFrame) -> None:
+    """The features in the database are those of these hours, by other formulas."""
+    ends, means = hours["end"].to_numpy(), hours["mean"].to_numpy()
+    wanted: dict[str, dict[int, float]] = {"trend": {}, "z_score": {}, "shift": {}}
+    for end in ends.tolist():
+        of_day = (ends > end - 24 * HOUR) & (ends <= end)
+        time, day = ends[of_day], means[of_day]
+        if len(day) < 12:
+            continue
+        wanted["trend"][end] = float(np.cov(time, day)[0, 1] / np.var(time, ddof=1) * HOUR)
+        variance = np.var(day[:-1], ddof=1)
+        wanted["z_score"][end] = (day[-1] - np.mean(day[:-1])) / math.sqrt(variance)
+        variances = [np.var(part, ddof=1) / len(part) for part in (day[:-6], day[-6:])]
+        difference = np.mean(day[-6:]) - np.mean(day[:-6])
+        wanted["shift"][end] = difference / math.sqrt(sum(variances))
+    for task, values in wanted.items():
+        found = run.results(task)
+        assert list(found) == list(values)
+        assert list(found.values()) == pytest.approx(list(values.values()), rel=1e-9, abs=1e-9)
+
+
+def check_alarms(run: Run) -> dict[int, dict[str, float]]:
+    """The alarms in the database are the outliers among the features of a fortnight."""
+    features = pl.DataFrame({task: run.results(task).values() for task in FEATURES}).to_numpy()
+    ends = np.array(list(run.results("trend")))
+    wanted: dict[int, dict[str, float]] = {}
+    for i, end in enumerate(ends.tolist()):
+        fortnight = features[np.searchsorted(ends, end - 14 * 24 * HOUR, side="right") : i + 1]
+        if len(fortnight) < 7 * 24:
+            continue
+        deviations = fortnight - np.median(fortnight, axis=0)
+        scores = 0.6745 * deviations[-1] / np.median(abs(deviations), axis=0)
+        wanted[end] = {
+            task: score
+            for task, score in zip(FEATURES, scores.tolist(), strict=True)
+            if abs(score) > 3.5
+        }
+    found = run.results("alarm")
+    assert list(found) == list(wanted)
+    for end, outliers in wanted.items():
+        assert found[end] == pytest.approx(outliers, rel=1e-9)
+    return wanted
+
+
+def in_episodes(times: Iterable[int]) -> list[list[int]]:
+    found: list[list[int]] = []
+    for time in times:
+        if found and time - found[-1][-1] <= 24 * HOUR:
+            found[-1].append(time)
+        else:
+            found.append([time])
+    return found
+
+
+def check_picture(path: Path) -> None:
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", data[16:24])
+    assert (width, height) == (1300, 900)
+    assert 50_000 < len(data) < 1_000_000  # a panel without its lines would be far smaller
+
+
+def test_machine_temperature_against_labelled_failures(
+    labelled: Run, series: Path, nab: Path
 ) -> None:
-    file = tmp_path / "bad.csv"
-    file.write_text(text)
-    with pytest.raises(SystemExit, match=re.escape(complaint)) as caught:
-        pipeline.read(file)
-    assert str(file) in str(caught.value)
+    rows = pl.read_csv(series, try_parse_dates=True)
+    rows = rows.select(time=pl.col("timestamp").dt.epoch("s"), value="value")
+    hours = check_hours(labelled, rows)
+    assert len(hours) > 1800
+    check_features(labelled, hours)
+    alarms = check_alarms(labelled)
+    episodes = in_episodes(end for end, outliers in alarms.items() if outliers)
+    spans = [
+        [datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() for text in span]
+        for span in json.loads((nab / "labels.json").read_text())[series.name]
+    ]
+    hits = sum(any(start <= t <= end for e in episodes for t in e) for start, end in spans)
+    false = sum(not any(s <= t <= e for t in episode for s, e in spans) for episode in episodes)
+    summary = (
+        f"{series.name}: {len(episodes)} alarms, {hits} of {len(spans)} labelled windows hit, "
+        f"{false} false alarms; "
+    )
+    assert labelled.lines[-1].startswith(summary)
+    assert len([line for line in labelled.lines if line.startswith("alarm from")]) == len(episodes)
+    assert hits > 0, "or it is of no use"
+    check_picture(labelled.picture)
+
+
+def test_machine_temperature_over_a_series_of_a_package(seattle: Run) -> None:
+    dataset = importlib.metadata.distribution("vega-datasets")
+    path = str(dataset.locate_file("vega_datasets/_data/seattle-temps.csv"))
+    rows = pl.read_csv(path).select(
+        time=pl.col("date").str.to_datetime("%Y/%m/%d %H:%M").dt.epoch("s"), value="temp"
+    )
+    hours = check_hours(seattle, rows)
+    assert len(hours) == 8759
+    check_features(seattle, hours)
+    check_alarms(seattle)
+    assert seattle.lines[-1].startswith("seattle-temps.csv: ")
+    assert "labelled" not in seattle.lines[-1]
+    check_picture(seattle.picture)
+
+
+def test_machine_temperature_goes_on_after_a_run_that_was_killed(
+    labelled: Run, series: Path, tmp_path: Path
+) -> None:
+    with contextlib.closing(sqlite3.connect(labelled.database)) as whole:
+        ends = [end for (end,) in whole.execute("SELECT DISTINCT window_end FROM results")]
+        with contextlib.closing(sqlite3.connect(tmp_path / "results.db")) as killed:
+            whole.backup(killed)
+            # The stages had come as far as a transaction that ended between two of them.
+            for stage, cut in (("hours", 1200), ("features", 1200), ("alarms", 1199)):
+                killed.execute(
+                    "DELETE FROM results WHERE stage = ? AND window_end > ?",
+                    (stage, sorted(ends)[cut]),
+                )
+            killed.commit()
+    run = machine_temperature(tmp_path, series)
+    assert run.lines[0] == f"{3 * (len(ends) - 1201) + 1} windows computed"
+    assert run.table() == labelled.table()
+    assert machine_temperature(tmp_path, series).lines[0] == "0 windows computed"
+    assert run.table() == labelled.table()
+
+
+def test_machine_temperature_live_gives_what_the_replay_gives(
+    labelled: Run, series: Path, tmp_path: Path
+) -> None:
+    run = machine_temperature(tmp_path, series, "--live", "2e6")
+    assert run.table() == labelled.table()
+
+
+def test_machine_temperature_says_what_is_wrong_with_its_files(
+    series: Path, nab: Path, tmp_path: Path
+) -> None:
+    script = ROOT / "examples/machine_temperature.py"
+    where = ("--database", tmp_path / "results.db", "--picture", tmp_path / "picture.png")
+    done = python(script, tmp_path / "none.csv", *where)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "none.csv" in done.stderr
+    other = tmp_path / "other.csv"
+    other.write_text(
+        "timestamp,value\n"
+        + "".join(f"2020-01-01 00:0{minute}:00,{minute}\n" for minute in range(5))
+        + "2020-01-01 00:05:00,hot\n"
+    )
+    done = python(script, other, "--labels", nab / "labels.json", *where)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"there is nothing about 'other.csv', but about {'ec2'}" in done.stderr
+    done = python(script, other, *where)
+    assert done.returncode == 0
+    assert "other.csv, line 7" in done.stderr
+    assert "'hot'" in done.stderr
 
 
 # The demo
