@@ -53,7 +53,14 @@ def readme_block(name: str) -> str:
 def run_readme_block(name: str, folder: Path) -> list[str]:
     file = folder / "example.py"
     file.write_text(readme_block(name))
-    done = python(file)
+    done = subprocess.run(
+        [sys.executable, file],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        cwd=folder,
+    )
     assert done.stderr == ""
     return done.stdout.splitlines()
 
@@ -71,8 +78,19 @@ def test_the_first_example_of_the_readme_runs_as_printed(tmp_path: Path) -> None
 
 def test_the_pipeline_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
     lines = run_readme_block("pipeline", tmp_path)
-    assert len(lines) == 5
-    assert all(re.fullmatch(r"DataSet \[\d+, \d+\) of 1 results", line) for line in lines)
+    assert len(lines) == 61, "an hour that does not begin on the minute"
+    ends = [int(line.split()[0]) for line in lines]
+    assert ends == list(range(ends[0], ends[0] + 61 * 60, 60))
+    assert all(re.fullmatch(r"\d+ [+-]\d\.\d{2}", line) for line in lines)
+    assert lines[0].endswith("+0.00"), "one mean does not move"
+    assert len({line.split()[1] for line in lines}) > 20
+    # What was printed had been written, too, and the same pipeline finds it there.
+    database = tmp_path / "results.db"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        stored = connection.execute(
+            "SELECT window_end, value FROM results WHERE stage = 'features' ORDER BY window_end"
+        ).fetchall()
+    assert [f"{end} {value:+.2f}" for end, value in stored] == lines
 
 
 def test_every_python_block_of_the_readme_is_run() -> None:
@@ -165,10 +183,10 @@ def check_features(run: Run, hours: pl.DataFrame) -> None:
             continue
         wanted["trend"][end] = float(np.cov(time, day)[0, 1] / np.var(time, ddof=1) * HOUR)
         variance = np.var(day[:-1], ddof=1)
-        wanted["z_score"][end] = (day[-1] - np.mean(day[:-1])) / math.sqrt(variance)
+        wanted["z_score"][end] = float((day[-1] - np.mean(day[:-1])) / math.sqrt(variance))
         variances = [np.var(part, ddof=1) / len(part) for part in (day[:-6], day[-6:])]
         difference = np.mean(day[-6:]) - np.mean(day[:-6])
-        wanted["shift"][end] = difference / math.sqrt(sum(variances))
+        wanted["shift"][end] = float(difference / math.sqrt(sum(variances)))
     for task, values in wanted.items():
         found = run.results(task)
         assert list(found) == list(values)
