@@ -8,7 +8,7 @@ The rest (options, tables, goals, JSON, the tests' short run) is common to all. 
 
 from __future__ import annotations
 
-from benchmarks import dispatch, footprint, on_time, parallel, processes, series
+from benchmarks import dispatch, footprint, on_time, parallel, processes, replay, series
 
 SECTIONS = {
     section.name: section
@@ -19,5 +19,6 @@ SECTIONS = {
         dispatch.SECTION,
         processes.SECTION,
         series.SECTION,
+        replay.SECTION,
     )
 }
