@@ -77,25 +77,29 @@ class Columns:
         self._arrivals: NDArray[np.int64] = np.maximum(arrivals, latest) * unit_ns
         self._route = route
         self._at = 0
+        self._next_ns: float = int(self._arrivals[0])
+        self._rows: Sequence[tuple[int, Any]] | None = None  # for when few enter at a time
 
     @property
     def next_ns(self) -> float:
-        at = self._at  # once, since others ask while rows enter
-        return int(self._arrivals[at]) if at < len(self._batch) else NEVER
+        return self._next_ns
 
     def ingest_before(self, limit_ns: float) -> None:
-        start = self._at
-        cut = len(self._batch)
+        start, whole = self._at, len(self._batch)
+        cut = whole
         if limit_ns != NEVER:
-            cut = start + int(self._arrivals[start:].searchsorted(int(limit_ns)))
+            cut = max(start, int(self._arrivals.searchsorted(int(limit_ns))))
         with self._route.into.write() as series:
             if cut - start <= _FEW:
-                for timestamp, row in self._batch[start:cut].rows():
+                if self._rows is None:
+                    self._rows = list(self._batch.rows())
+                for timestamp, row in self._rows[start:cut]:
                     series.append(timestamp, **row)
             else:
                 some = self._batch[start:cut]
                 series.extend(some.timestamps, **some.columns)
         self._at = cut
+        self._next_ns = int(self._arrivals[cut]) if cut < whole else NEVER
 
 
 class Feed:
