@@ -297,19 +297,28 @@ class _ThreadsCrew:
         self._watch_alarm.ring()
 
     def _watch(self) -> None:
-        """Look after the tick in hand every few milliseconds, and sleep when there are none."""
+        """Look after the tick in hand every few milliseconds, and sleep when there are none.
+
+        It sleeps once it has found none twice: one tick may follow on another, and to be woken for
+        each costs more than a cheap one.
+        """
         pause: float | None = PATIENCE
+        idle = False
         while True:
             self._watch_alarm.wait(pause)
             if self._closed:
                 return
             if self._has_tick():
-                self._asleep = False
+                self._asleep = idle = False
                 pause = self._look_after_tick()
+            elif not idle:
+                idle = True
+                pause = min(PATIENCE, self._patience)
             else:
                 # The leader sets the tick and then looks whether the watch sleeps; the watch
                 # does it the other way round. So one of the two sees the other.
                 self._asleep = True
+                idle = False
                 pause = PATIENCE if self._has_tick() else None
 
     def _has_tick(self) -> bool:
