@@ -5,8 +5,7 @@
 
 Without a file, it takes the hourly temperatures of Seattle in 2010. The file has a header and the
 columns ``timestamp`` and ``value``; times are in UTC. Results go to an SQLite database, from which
-the picture is drawn. If the database has some of them already, because a run was killed or the
-file has grown, only what is missing is computed.
+the picture is drawn. If a run was killed, the next one computes what is missing there.
 
 The labels are a JSON object of file name to a list of ``[from, to]``, the times between which
 something was known to be wrong. The pipeline does not see them: they only tell how well it did.
@@ -55,6 +54,8 @@ Rows = Iterable[tuple[int, Mapping[str, float]]]
 
 LIMIT = 3.5
 """The modified z-score beyond which a value is an outlier, as its authors recommend."""
+
+
 # Stage 1: an hour of readings
 
 
@@ -283,7 +284,7 @@ def main() -> None:
         if given.csv:
             source = CsvFile(given.csv, unit=TimeUnit.SECONDS, columns={"value": float})
         with contextlib.closing(SqlSink(given.database)) as sink:
-            if given.live:
+            if given.live is not None:
                 source = paced(source, given.live, unit=TimeUnit.SECONDS)
                 pipeline(name, source, sink).run_sync()
             else:
@@ -293,6 +294,8 @@ def main() -> None:
     except RunTaskError as error:
         raise SystemExit(f"{error}") from None
 
+    if not found:
+        raise SystemExit(f"{name}: there are no rows in it")
     groups = in_groups(at for at, outliers in found[alarm.name].items() if outliers)
     summary = f"{name}: {len(groups)} alarms"
     if labels:

@@ -319,7 +319,11 @@ def test_machine_temperature_says_what_is_wrong_with_its_files(
     )
     done = python(script, other, "--labels", nab / "labels.json", *where)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"there is nothing about 'other.csv', but about {'ec2'}" in done.stderr
+    assert "there is nothing about 'other.csv', but about ec2" in done.stderr
+    empty = tmp_path / "empty.csv"
+    empty.write_text("timestamp,value\n")
+    done = python(script, empty, *where)
+    assert (done.returncode, done.stderr) == (1, "empty.csv: there are no rows in it\n")
     done = python(script, other, *where)
     assert done.returncode == 0
     assert "other.csv, line 7" in done.stderr
