@@ -51,6 +51,7 @@ class DataSet(Mapping[str, O_co]):
     :param durations: how long each task ran, in seconds, by task name
     :param lateness: how long after the window's end (and grace) the tick began, in seconds
     :param took: how long the tasks took together, in seconds; by default the sum of the durations
+    :param behind: the stages of a pipeline whose results the tasks did not see
     """
 
     __slots__ = (
@@ -99,11 +100,12 @@ class DataSet(Mapping[str, O_co]):
         durations: Mapping[str, float] = _NOTHING,
         lateness: float = 0.0,
         took: float | None = None,
+        behind: Sequence[str] = (),
     ) -> None:
         self.window = window
         self._values = dict(values)
         self.errors = errors
-        self.behind = ()
+        self.behind = behind
         self._durations = durations
         self._late_ns = round(lateness * 1e9)
         self.took = sum(durations.values()) if took is None else took
@@ -233,16 +235,18 @@ class DataSet(Mapping[str, O_co]):
     def __reduce__(self) -> tuple[Any, ...]:
         errors = dict(self.errors)
         timing = self.durations, self.lateness, self.took
-        return DataSet, (self.window, self._mapping(), errors, *timing)
+        return DataSet, (self.window, self._mapping(), errors, *timing, self.behind)
 
     def __str__(self) -> str:
         start, end = self.window
         failed = f", failed: {', '.join(self.errors)}" if self.errors else ""
-        return f"DataSet [{start}, {end}) of {len(self._mapping())} results{failed}"
+        behind = f", without {', '.join(self.behind)}" if self.behind else ""
+        return f"DataSet [{start}, {end}) of {len(self._mapping())} results{failed}{behind}"
 
     def __repr__(self) -> str:
         start, end = self.window
-        lines = [f"DataSet [{start}, {end})"]
+        behind = f" without {', '.join(self.behind)}" if self.behind else ""
+        lines = [f"DataSet [{start}, {end}){behind}"]
         width = max(map(len, (*self._mapping(), *self.errors)), default=0)
         lines += [f"  {name:<{width}}  {value!r}" for name, value in self._mapping().items()]
         lines += [f"  {name:<{width}}  ! {error}" for name, error in self.errors.items()]

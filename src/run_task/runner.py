@@ -7,9 +7,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from run_task.alarm import Alarm, AsyncAlarm, Bell
 from run_task.clock import Clock, SystemClock
@@ -32,6 +32,22 @@ _LAST_WORDS: Final = 0.5
 """How many seconds a runner has to deliver its last DataSet once its tasks were given up."""
 
 
+class Gate(Protocol):
+    """What a window passes before it begins."""
+
+    def wait(self, window: Window, /) -> Sequence[str] | None:
+        """Wait for what comes before a window.
+
+        :return: the names of those that it did not wait for, for :attr:`DataSet.behind`; None:
+            there was to be no such window, and the runner ends
+        """
+        ...
+
+    def passed(self) -> None:
+        """The window has its view of the data."""
+        ...
+
+
 class Runner(Generic[I, O]):
     """Runs the tasks of a context at its interval, until it is shut down.
 
@@ -43,8 +59,7 @@ class Runner(Generic[I, O]):
     :param clock: where to read the time; a ``VirtualClock`` for tests
     :param since_ns: begin with the window that holds this time, in nanoseconds since the Unix
         epoch; None: with the one that holds now
-    :param gate: called with each window before its view of the data is taken, and may wait; it
-        returns the names of those that it did not wait for, for :attr:`DataSet.behind`
+    :param gate: what each window waits for before its view of the data is taken
     """
 
     def __init__(
@@ -53,7 +68,7 @@ class Runner(Generic[I, O]):
         *,
         clock: Clock | None = None,
         since_ns: int | None = None,
-        gate: Callable[[Window], Sequence[str]] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._context = context
         self._config = context.config
@@ -116,9 +131,14 @@ class Runner(Generic[I, O]):
             while (window := ticker.next()) is not None:
                 self._window = window
                 late_ns = ticker.late_ns
-                behind = gate(window) if gate is not None else ()
+                behind = gate.wait(window) if gate is not None else ()
+                if behind is None:
+                    self._window = None
+                    break
                 try:
                     with data.read(timeout) as view:
+                        if gate is not None:
+                            gate.passed()
                         dataset = yield view, window, late_ns
                         del view  # whoever waits for the next tick does not keep this one's data
                 except LockTimeout as error:

@@ -53,7 +53,11 @@ class Ticker:
         # The largest difference of wall and monotonic clock that has been seen, less the grace.
         # The wall clock is always read first: a thread that is put aside between the two reads
         # sees too small a difference, never one that would push time forward.
-        self._offset_ns = clock.time_ns() - self._grace_ns - clock.monotonic_ns()
+        before_ns = clock.monotonic_ns()
+        wall_ns = clock.time_ns()
+        after_ns = clock.monotonic_ns()
+        self._offset_ns = wall_ns - self._grace_ns - after_ns
+        self._unsure_ns = after_ns - before_ns  # by how much it may be too small
         self._stepped_back = False
         self._period = period = interval.count
         length = config.window.nanos // self._unit_ns if config.window is not None else period
@@ -119,14 +123,18 @@ class Ticker:
 
     def _follow_wall_clock(self) -> bool:
         """Move on to where the wall clock is, if it is ahead; returns whether it was."""
+        before_ns = self._clock.monotonic_ns()
         wall_ns = self._clock.time_ns() - self._grace_ns
-        step_ns = wall_ns - self._clock.monotonic_ns() - self._offset_ns
+        after_ns = self._clock.monotonic_ns()
+        step_ns = wall_ns - after_ns - self._offset_ns
+        unsure_ns = after_ns - before_ns  # long, if this thread was put aside in between
         if step_ns > 0:
             self._offset_ns += step_ns
             self._stepped_back = False
-            if step_ns >= _NOTICE_NS:
+            if step_ns >= _NOTICE_NS + self._unsure_ns:
                 _logger.warning("the wall clock was set forward by %.3f s", step_ns / 1e9)
-        elif step_ns <= -_NOTICE_NS and not self._stepped_back:
+            self._unsure_ns = unsure_ns
+        elif step_ns + unsure_ns <= -_NOTICE_NS and not self._stepped_back:
             self._stepped_back = True
             _logger.warning(
                 "the wall clock was set back by %.3f s; windows go on from where they were",

@@ -104,10 +104,15 @@ class _ThreadsCrew:
 
     def drive(self, ticks: Ticks) -> None:
         self._ticks = ticks
+        thread = threading.current_thread()
         with self._mutex:
-            self._threads.append(threading.current_thread())
+            self._threads.append(thread)
         self._leader = hand = Hand()
-        self._lead(next(ticks, None), None, hand)
+        try:
+            self._lead(next(ticks, None), None, hand)
+        finally:
+            with self._mutex:  # it may go on with something else, or drive again
+                self._threads.remove(thread)
 
     def _lead(self, tick: Tick | None, batch: Batch | None, hand: Hand) -> None:
         """Drive the loop on from this tick, or from a batch whose leader a task hangs in."""

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol, runtime_checkable
 
 from run_task.alarm import Alarm, Bell
-from run_task.channel import Receiver, Sender, channel
 from run_task.clock import Clock, SystemClock
 from run_task.config import RunnerConfig
-from run_task.errors import ChannelClosed, ConfigError, ShutdownTimeout
+from run_task.errors import ConfigError, ShutdownTimeout
 from run_task.pipeline.graph import AnyStage
-from run_task.pipeline.live import LiveSource, LiveStage, Watermarks
+from run_task.pipeline.livesource import LiveSource
+from run_task.pipeline.livestage import LiveStage
+from run_task.pipeline.pump import Pump
 from run_task.pipeline.stage import Route
+from run_task.pipeline.watermarks import Watermarks
 from run_task.pipeline.writer import Writer
-from run_task.sinks.protocol import DurableSink, Sink
+from run_task.sinks.protocol import DurableSink
 
 _logger = logging.getLogger(__name__)
+
+_NO_WINDOW: Final = -(2**63)
+"""A time before all windows."""
+
+_LAST_WORDS: Final = 0.5
+"""How many seconds sources have to end, once nobody wants their rows any more."""
 
 
 @runtime_checkable
@@ -51,7 +58,6 @@ class Conductor:
 
     :param name: the pipeline's name
     :param stages: the stages, those that are fed after those that feed them, and how they behave
-    :param fed_by: who feeds each
     :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
     :param clock: where to read the time, unless a source brings its own; None: the machine's
     :raises ConfigError: if two sources bring times that pass at different speeds
@@ -61,13 +67,11 @@ class Conductor:
         self,
         name: str,
         stages: Mapping[AnyStage, RunnerConfig],
-        fed_by: Mapping[AnyStage, Sequence[AnyStage]],
         sources: Sequence[tuple[Any, int, Route]],
         clock: Clock | None,
     ) -> None:
         self._name = name
         self._stages = stages
-        self._fed_by = fed_by
         self._declared = sources
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._marks = Watermarks()
@@ -76,11 +80,10 @@ class Conductor:
         self._mutex = threading.Lock()
         self._open_sources = len(sources)
         self._patience = max(config.shutdown_timeout for config in stages.values())
-        self._writers: dict[int, tuple[Sink, Writer]] = {}
+        self._writers: dict[int, Writer] = {}  # by the id of the sink
         self._sources: list[LiveSource] = []
-        self._live: dict[AnyStage, LiveStage] = {}
-        self._pumps: list[Coroutine[Any, Any, None]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._live: list[LiveStage] = []
+        self._pumps: list[Pump] = []
         self._bells: list[Bell] = []
         self.failures: list[BaseException] = []
         self.ended: bool = False
@@ -89,46 +92,27 @@ class Conductor:
         """Start everything, and return.
 
         In a coroutine, async sources are read by its event loop; else each has one of its own.
+
+        :raises Exception: if something cannot be started; then nothing is left running
         """
-        played = [source for source, _, _ in self._declared if isinstance(source, Played)]
-        since_ns = self._play(played)
-        for stage in self._stages:
-            for sink in stage.sinks:
-                self._open(sink)
-        for number, (source, unit_ns, route) in enumerate(self._declared, 1):
-            self._sources.append(
-                LiveSource(
-                    source if hasattr(source, "__iter__") else self._pumped(source),
-                    unit_ns,
-                    route,
-                    self._marks,
-                    f"run-task {self._name} source {number}",
-                    self._source_ended,
-                )
-            )
-        routes = [route for _, _, route in self._declared]
-        for stage, config in self._stages.items():
-            sources = [s for s, route in zip(self._sources, routes) if route.leads_to(stage.data)]
-            self._live[stage] = live = LiveStage(
-                stage,
-                config,
-                [self._live[other] for other in self._fed_by[stage]],
-                sources,
-                [self._writers[id(sink)][1] for sink in stage.sinks],
-                self._marks,
-                self._clock,
-                since_ns,
-                self._alarm.ring,
-            )
-            for source in sources:
-                source.readers = (*source.readers, live)
-        for live in self._live.values():
-            live.start()
-        for source in self._sources:
-            source.start()
-        self._start_pumps()
+        since_ns = self._play([s for s, _, _ in self._declared if isinstance(s, Played)])
+        self._make_writers()
+        self._make_sources()
+        self._make_stages(since_ns)
         name = f"run-task {self._name} conductor"
         threading.Thread(target=self._conduct, name=name, daemon=True).start()
+        try:
+            for writer in self._writers.values():
+                writer.start()
+            for live in self._live:
+                live.start()
+            for pump in self._pumps:
+                pump.start()
+            for source in self._sources:
+                source.start()
+        except BaseException:
+            self.shutdown()
+            raise
 
     def shutdown(self) -> None:
         """Bring it to its end. Returns at once; safe in a signal handler."""
@@ -161,49 +145,40 @@ class Conductor:
         self._clock = clock
         return since_ns
 
-    def _open(self, sink: Sink) -> None:
-        if id(sink) in self._writers:
-            return
-        if isinstance(sink, DurableSink):
-            sink.begin(self._name)
+    def _make_writers(self) -> None:
+        sinks = {id(sink): sink for stage in self._stages for sink in stage.sinks}
         capacity = max(config.channel_capacity for config in self._stages.values())
-        name = f"run-task {self._name} sink {len(self._writers) + 1}"
-        self._writers[id(sink)] = sink, Writer(sink, name, capacity, self._sink_failed)
+        for number, (key, sink) in enumerate(sinks.items(), 1):
+            if isinstance(sink, DurableSink):
+                sink.begin(self._name)
+            name = f"run-task {self._name} sink {number}"
+            self._writers[key] = Writer(sink, name, capacity, self._sink_failed)
 
-    def _pumped(self, source: AsyncIterable[tuple[int, Any]]) -> Receiver[tuple[int, Any]]:
-        """What an async source gives, for a thread."""
-        ends: tuple[Sender[tuple[int, Any]], Receiver[tuple[int, Any]]] = channel(1024)
-        sender, receiver = ends
+    def _make_sources(self) -> None:
+        for number, (declared, unit_ns, route) in enumerate(self._declared, 1):
+            name = f"run-task {self._name} source {number}"
+            source = declared
+            if not hasattr(declared, "__iter__"):
+                source = Pump(declared, f"{name}, async")
+                self._pumps.append(source)
+            self._sources.append(
+                LiveSource(source, unit_ns, route, self._marks, name, self._source_ended)
+            )
 
-        async def pump() -> None:
-            try:
-                async for row in source:
-                    while True:
-                        try:
-                            sender.send(row, timeout=0)
-                            break
-                        except TimeoutError:  # the windows are behind
-                            await asyncio.sleep(0.001)
-            except ChannelClosed:
-                pass  # it is stopped
-            except Exception as error:
-                error.add_note(f"in the source {source!r}")
-                self.failures.append(error)
-            finally:
-                sender.close()
-
-        self._pumps.append(pump())
-        return receiver
-
-    def _start_pumps(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            for pump in self._pumps:
-                name = f"run-task {self._name} async source"
-                threading.Thread(target=asyncio.run, args=(pump,), name=name, daemon=True).start()
-        else:
-            self._tasks = [loop.create_task(pump) for pump in self._pumps]
+    def _make_stages(self, since_ns: int | None) -> None:
+        for index, (stage, config) in enumerate(self._stages.items()):
+            writers = [self._writers[id(sink)] for sink in stage.sinks]
+            ring = self._alarm.ring
+            self._live.append(
+                LiveStage(stage, config, index, writers, self._marks, self._clock, since_ns, ring)
+            )
+        rows = [(source.route, source) for source in self._sources if source.is_foreseen]
+        ending = self._sources if len(rows) == len(self._sources) else ()
+        for live in self._live:
+            live.meet(self._live, rows, ending)
+        for source in self._sources:
+            source.readers = [live for live in self._live if live.reads(source.route.into)]
+            source.rivals = [live for live in self._live if live.writes(source.route.into)]
 
     # The end
 
@@ -224,7 +199,7 @@ class Conductor:
 
     def _conduct(self) -> None:
         try:
-            while not (self._stopping or all(live.ended for live in self._live.values())):
+            while not (self._stopping or all(live.ended for live in self._live)):
                 self._alarm.wait()
             self._stop()
         except BaseException as error:  # it would be lost, and the end waited for in vain
@@ -238,34 +213,38 @@ class Conductor:
         last_ns = self._clock.time_ns()
         if any(source.is_foreseen for source in self._sources):
             lasts = [source.last_ns for source in self._sources if source.last_ns is not None]
-            last_ns = max(lasts, default=last_ns)
-        for live in self._live.values():
+            last_ns = max(lasts, default=_NO_WINDOW)
+        for live in self._live:
             live.finish(last_ns)
 
     def _stop(self) -> None:
         """Stop what still runs, upstream first, so that each gets what those before it have."""
         deadline = time.monotonic() + self._patience
+        with self._mutex:  # a source that has just ended is through with what it does then
+            self._stopping = True
         for source in self._sources:
             source.stop()
         now_ns = self._clock.time_ns()
-        for live in self._live.values():
+        begun = [live for live in self._live if live.started]
+        for live in begun:
             live.finish_due(now_ns)
             while not live.ended and (remaining := deadline - time.monotonic()) > 0:
                 self._alarm.wait(remaining)
-            live.runner.shutdown()
+        for live in begun:
+            live.runner.shutdown()  # all of them, before the first that hangs is waited for
+        for live in begun:
             try:
                 live.runner.join()
             except BaseException as error:
+                error.add_note(f"in {live!r}")
                 self.failures.append(error)
-        self._marks.stopped = True
-        self._marks.move()
-        for source in self._sources:
-            if not source.join(max(0.0, deadline - time.monotonic())):
-                _logger.warning("%s: %r still waits for a row, and is left", self._name, source)
-        for sink, writer in self._writers.values():
+        self._marks.stop()
+        until = time.monotonic() + _LAST_WORDS
+        reading: Sequence[LiveSource | Pump] = (*self._sources, *self._pumps)
+        for left in reading:
+            if not left.join(max(0.0, until - time.monotonic())):
+                _logger.warning("%s: %r still waits for a row, and is left", self._name, left)
+        for writer in self._writers.values():
             if not writer.close(self._patience):
-                self.failures.append(
-                    ShutdownTimeout(self._name, self._patience, [f"writing to {sink!r}"])
-                )
-        for task in self._tasks:
-            task.get_loop().call_soon_threadsafe(task.cancel)
+                late = ShutdownTimeout(self._name, self._patience, [f"writing to {writer!r}"])
+                self.failures.append(late)

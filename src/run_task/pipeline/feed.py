@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.errors import ConfigError
+from run_task.pipeline.brief import brief
 from run_task.pipeline.stage import Route
 from run_task.sources.protocol import Batch, Batched
 
@@ -114,6 +115,7 @@ class Feed:
     def __init__(
         self, source: Iterable[tuple[int, Any]], unit_ns: int, route: Route, at_once: int
     ) -> None:
+        self._source = source
         self._unit_ns = unit_ns
         self._route = route
         self._latest: int | None = None  # timestamp
@@ -141,7 +143,11 @@ class Feed:
         :raises Exception: whatever the source raises
         """
         while (next_ns := self.next_ns) == NEVER:
-            self._piece = next(self._pieces, None)
+            try:
+                self._piece = next(self._pieces, None)
+            except Exception as error:
+                self._note(error)
+                raise
             if self._piece is None:
                 self._pieces = iter(())
                 break
@@ -154,7 +160,14 @@ class Feed:
         :raises Exception: whatever ``ingest`` raises
         """
         assert self._piece is not None
-        self._piece.ingest_before(limit_ns)
+        try:
+            self._piece.ingest_before(limit_ns)
+        except Exception as error:
+            self._note(error)
+            raise
+
+    def _note(self, error: Exception) -> None:
+        error.add_note(f"in the source {brief(self._source)}")
 
     def _rows(self, rows: Iterator[tuple[int, Any]], at_once: int) -> Iterator[Piece]:
         while some := list(itertools.islice(rows, at_once)):

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from run_task.config import RunnerConfig
 from run_task.errors import ConfigError
 from run_task.interval import TimeUnit
+from run_task.pipeline.brief import brief
 from run_task.pipeline.stage import Stage
 
 AnyStage: TypeAlias = Stage[Any, Any]
@@ -51,20 +52,26 @@ def configs(fed_by: Mapping[AnyStage, Sequence[AnyStage]]) -> Mapping[AnyStage, 
 
 def unit_of(
     source: object, into: object, given: TimeUnit | None, readers: Sequence[AnyStage]
-) -> TimeUnit:
-    """The unit of a source's timestamps: what it says, what its data says, or who reads that.
+) -> TimeUnit | None:
+    """The unit of a source's timestamps: what it says, what its data says, or who reads that; None
+    if nobody says.
 
-    :raises ConfigError: if they differ, or nobody says
+    :raises ConfigError: if they differ
     """
     said = {
-        "unit": given,
-        f"{source!r}": getattr(source, "unit", None),
-        f"{into!r}": getattr(into, "unit", None),
+        "unit=": given,
+        "the source": getattr(source, "unit", None),
+        "the data": getattr(into, "unit", None),
     }
     units = {who: unit for who, unit in said.items() if isinstance(unit, TimeUnit)}
+    cure = "make them the same"
     if not units:
         units = {f"stage {stage.name!r}": stage.interval.unit for stage in readers}
+        cure = "say by unit= what they are in"
     if len(set(units.values())) > 1:
         told = ", ".join(f"{who} is in {unit.name.lower()}" for who, unit in units.items())
-        raise ConfigError(f"timestamps have one unit, but {told}: make them the same")
-    return next(iter(units.values()))
+        raise ConfigError(
+            f"source {brief(source)} into {brief(into)}: timestamps have one unit, but {told}: "
+            f"{cure}"
+        )
+    return next(iter(units.values()), None)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
-import time
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import (
+    AsyncIterable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
@@ -18,15 +23,16 @@ from run_task.context import DEFAULT_INTERVAL
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError, RunTaskError
 from run_task.interval import TaskInterval, TimeUnit
+from run_task.pipeline.brief import brief
 from run_task.pipeline.conductor import Conductor
+from run_task.pipeline.copies import Copies
 from run_task.pipeline.graph import AnyStage, configs, unit_of, upstreams
-from run_task.pipeline.progress import Progress
 from run_task.pipeline.replay import History
 from run_task.pipeline.stage import Route, Stage
-from run_task.pipeline.writer import FLUSH_EVERY
+from run_task.pipeline.written import instant, written
 from run_task.shared import Shared, TimeSeries, Writable
 from run_task.signals import shut_down_on_sigterm
-from run_task.sinks.protocol import DurableSink, Sink
+from run_task.sinks.protocol import DurableSink
 from run_task.task import Runnable
 
 I = TypeVar("I")
@@ -34,7 +40,6 @@ O = TypeVar("O")
 R = TypeVar("R")
 D = TypeVar("D")
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DEFAULT_CONFIG: Final = RunnerConfig()
 
 
@@ -80,6 +85,8 @@ class Pipeline:
         self._clock = clock
         self._sources: list[tuple[Any, Route, TimeUnit | None]] = []
         self._stages: list[AnyStage] = []
+        self._taken: set[int] = set()  # the ids of sources that were read, and are once
+        self._resumed: set[int] = set()  # the ids of routes whose rows are in the data
         self._conductor: Conductor | None = None
         self._stopping = False
         self._exit = contextlib.ExitStack()
@@ -136,7 +143,7 @@ class Pipeline:
         :return: the pipeline
         :raises ConfigError: if something about it cannot work
         """
-        where = f"source {source!r}"
+        where = f"source {brief(source)}"
         if not hasattr(source, "__iter__") and not hasattr(source, "__aiter__"):
             raise ConfigError(
                 f"{where}: it is no iterable of (timestamp, row): for a function, polling() makes "
@@ -144,7 +151,8 @@ class Pipeline:
             )
         route = Route.checked(where, into, ingest)
         if ingest is None and not callable(getattr(into, "append", None)):
-            raise ConfigError(f"{where}: say by ingest= how a row enters {into!r}")
+            raise ConfigError(f"{where}: say by ingest= how a row enters {brief(into)}")
+        unit_of(source, into, unit, ())
         self._sources.append((source, route, unit))
         return self
 
@@ -185,12 +193,8 @@ class Pipeline:
 
     def _plan(
         self,
-    ) -> tuple[
-        Mapping[AnyStage, RunnerConfig],
-        Mapping[AnyStage, Sequence[AnyStage]],
-        Sequence[tuple[Any, int, Route]],
-    ]:
-        """The stages in order, who feeds each, and the sources with the unit of each."""
+    ) -> tuple[Mapping[AnyStage, RunnerConfig], Sequence[tuple[Any, int, Route]]]:
+        """The stages in order with how they behave, and the sources with the unit of each."""
         if not self._stages:
             raise ConfigError(f"pipeline {self._name!r} has no stages: add one by stage()")
         fed_by = upstreams(self._stages)
@@ -199,12 +203,13 @@ class Pipeline:
             readers = [stage for stage in self._stages if route.leads_to(stage.data)]
             if not readers:
                 raise ConfigError(
-                    f"source {source!r}: no stage reads {route.into!r}, which its rows enter: give "
-                    f"it to one as data="
+                    f"{route.where}: no stage reads {brief(route.into)}, which its rows enter: "
+                    f"give it to one as data="
                 )
             unit = unit_of(source, route.into, given, readers)
+            assert unit is not None  # its readers have one
             sources.append((source, unit.nanos, route))
-        return configs(fed_by), fed_by, sources
+        return configs(fed_by), sources
 
     # History
 
@@ -226,7 +231,7 @@ class Pipeline:
             A datetime with a time zone, or an int in the unit of the stages' intervals
         :param end: windows that start from then on are left out
         :return: the name of a stage and a DataSet of it, again and again, as they are computed
-        :raises ConfigError: if a source cannot be iterated over, or a time is not clear
+        :raises ConfigError: if a source has no history, as an async one, or a time is not clear
         :raises TaskError: with ``OnError.RAISE``, when a task gave no result
         """
         return self._go_through(start, end, None)
@@ -242,7 +247,8 @@ class Pipeline:
         Each stage goes on after the last window of it that the sink holds. Windows before are run
         again only where other stages are fed by them, and are not written again. So the sink ends
         up as if nothing had happened. The shared data takes part itself, so that the pipeline can
-        be run live afterwards.
+        be run live afterwards: with the sources that have no history, such as ``polling``, for the
+        rows of the others are in the data by then.
 
         :param sink: what tells how far the stages had come
         :param start: as for :meth:`replay`
@@ -251,22 +257,30 @@ class Pipeline:
         :raises ConfigError: if the sink cannot tell, or is no stage's
         """
         if not callable(getattr(sink, "last", None)):
-            raise ConfigError(f"resume({sink!r}): this sink does not tell what it holds")
+            raise ConfigError(f"resume({brief(sink)}): this sink does not tell what it holds")
         if not any(sink in stage.sinks for stage in self._stages):
-            raise ConfigError(f"resume({sink!r}): no stage writes to this sink: add it by sink()")
+            raise ConfigError(
+                f"resume({brief(sink)}): no stage writes to this sink: add it by sink()"
+            )
         return self._go_through(start, end, sink)
 
     def _go_through(
         self, start: int | datetime | None, end: int | datetime | None, resumed: DurableSink | None
     ) -> Iterator[tuple[str, DataSet[Any]]]:
-        stages, _, sources = self._plan()
-        for source, _, _ in sources:
-            if not hasattr(source, "__iter__"):
+        stages, declared = self._plan()
+        sources: list[tuple[Any, int, Route]] = []
+        for source, unit_ns, route in declared:
+            recording = getattr(source, "recording", source)  # of what is played, all at once
+            if hasattr(recording, "__iter__") and not getattr(recording, "endless", False):
+                self._take(recording)
+                sources.append((recording, unit_ns, route))
+            elif resumed is None:
                 raise ConfigError(
-                    f"source {source!r} is async, and a replay waits for nothing: collect its rows"
+                    f"{route.where}: it has no history, and a replay waits for nothing: give rows "
+                    f"that were collected before"
                 )
-        start_ns = self._instant(start, -math.inf)
-        end_ns = self._instant(end, math.inf)
+        start_ns = instant(start, stages, -math.inf)
+        end_ns = instant(end, stages, math.inf)
         sinks = list({id(sink): sink for stage in stages for sink in stage.sinks}.values())
         for sink in sinks:
             if isinstance(sink, DurableSink):
@@ -276,44 +290,25 @@ class Pipeline:
             last = resumed.last(stage.name) if resumed in stage.sinks and resumed else None
             return None if last is None else last * stage.interval.unit.nanos
 
-        history = History(stages, sources, _itself if resumed is not None else copy.deepcopy)
-        return self._written(history.run(start_ns, end_ns, held), sinks)
+        if resumed is not None:
+            self._resumed.update(id(route) for _, _, route in sources)
+        data = [stage.data for stage in stages]
+        own = Copies(data).of if resumed is None else _itself
+        history = History(stages, sources, own)
+        return written(self._name, history.run(start_ns, end_ns, held), sinks)
 
-    def _written(
-        self, results: Iterator[tuple[AnyStage, DataSet[Any]]], sinks: Sequence[Sink]
-    ) -> Iterator[tuple[str, DataSet[Any]]]:
-        flush_at = time.monotonic() + FLUSH_EVERY
-        try:
-            with Progress(self._name) as progress:
-                for stage, dataset in results:
-                    for sink in stage.sinks:
-                        sink.write(stage.name, dataset)
-                    progress.note(dataset.timestamp * stage.interval.unit.nanos)
-                    yield stage.name, dataset
-                    if sinks and time.monotonic() >= flush_at:
-                        for sink in sinks:
-                            sink.flush()
-                        flush_at = time.monotonic() + FLUSH_EVERY
-        finally:
-            for sink in sinks:
-                sink.flush()
+    def _take(self, source: Any) -> None:
+        """Note that a source is going to be read.
 
-    def _instant(self, time: int | datetime | None, default: float) -> float:
-        """A point in time, in nanoseconds since the Unix epoch."""
-        if time is None:
-            return default
-        if isinstance(time, datetime):
-            if time.tzinfo is None:
-                raise ConfigError(f"{time!r} has no time zone: give it one, such as datetime.UTC")
-            return (time - _EPOCH) // timedelta(microseconds=1) * 1000
-        units = {stage.interval.unit for stage in self._stages}
-        if type(time) is not int or len(units) > 1:
-            told = ", ".join(sorted(unit.name.lower() for unit in units))
-            raise ConfigError(
-                f"{time!r}: a time is a datetime, or an int where all stages have one unit; here "
-                f"they are in {told}"
-            )
-        return time * units.pop().nanos
+        :raises ConfigError: if it was before, and gives its rows but once
+        """
+        if isinstance(source, Iterator):
+            if id(source) in self._taken:
+                raise ConfigError(
+                    f"source {brief(source)}: it has been read before, and an iterator gives its "
+                    f"rows once: give what can be iterated over again, such as a list or a file"
+                )
+            self._taken.add(id(source))
 
     # Live
 
@@ -386,16 +381,20 @@ class Pipeline:
             raise RunTaskError(
                 f"pipeline {self._name!r} has been run before, and runs live once: make a new one"
             )
-        stages, fed_by, sources = self._plan()
-        self._conductor = Conductor(self._name, stages, fed_by, sources, self._clock)
+        stages, declared = self._plan()
+        sources = [source for source in declared if id(source[2]) not in self._resumed]
+        for source, _, _ in sources:
+            self._take(source)
+        self._conductor = Conductor(self._name, stages, sources, self._clock)
         self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
         try:
             self._conductor.start()
         except BaseException:
             self._exit.close()
+            self._conductor = None  # it has not been run
             raise
-        if self._stopping:
-            self._conductor.shutdown()  # shut down before it began
+        if self._stopping or (declared and not sources):
+            self._conductor.shutdown()  # shut down, or at its end, before it began
 
     def _wait(self) -> None:
         assert self._conductor is not None
@@ -417,11 +416,11 @@ class Pipeline:
         failures = self._conductor.failures
         if not failures:
             return
-        group = BaseExceptionGroup(f"pipeline {self._name!r} failed", failures)
         if isinstance(exc, Exception):
-            exc.add_note(f"besides, {group!r}")
+            told = "; ".join(f"{type(failure).__name__}: {failure}" for failure in failures)
+            exc.add_note(f"besides, pipeline {self._name!r} failed: {told}")
         else:
-            raise group
+            raise BaseExceptionGroup(f"pipeline {self._name!r} failed", failures)
 
     def __repr__(self) -> str:
         names = ", ".join(stage.name for stage in self._stages)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from run_task.clock import VirtualClock
@@ -19,27 +20,6 @@ from run_task.ticker import Ticker
 
 AT_ONCE: Final = 1024
 """How many rows are read ahead of the time at which they enter the data."""
-
-
-class Copies:
-    """Shared data as a replay has it: the same for all who share it.
-
-    :param made: makes the replay's own of what the pipeline has
-    """
-
-    def __init__(self, made: Callable[[Any], Any]) -> None:
-        self._made = made
-        self._copies: dict[int, tuple[Any, Any]] = {}
-
-    def of(self, shared: Any) -> Any:
-        """The replay's own."""
-        if id(shared) not in self._copies:
-            self._copies[id(shared)] = shared, self._made(shared)
-        return self._copies[id(shared)][1]
-
-    def route(self, route: Route) -> Route:
-        """The way into the replay's own."""
-        return Route(self.of(route.into), route.ingest)
 
 
 class _Once:
@@ -70,6 +50,9 @@ class _Once:
             ).start()
             self._done.wait()
         assert self._dataset is not None
+        for error in self._dataset.errors.values():
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise error.__cause__  # it was not meant for the task that happened to run
         return self._dataset
 
     def _ticks(self, tick: Tick) -> Ticks:
@@ -87,15 +70,15 @@ class _StageReplay:
         self,
         stage: AnyStage,
         config: RunnerConfig,
-        copies: Copies,
+        made: Callable[[Any], Any],
         clock: VirtualClock,
         since_ns: int,
         held_ns: int | None,
     ) -> None:
         self.stage = stage
         self.config = config
-        self.data = copies.of(stage.data)
-        self.routes = [copies.route(route) for route in stage.routes]
+        self.data = made(stage.data)
+        self.routes = [replace(route, into=made(route.into)) for route in stage.routes]
         self.unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
         self.held_ns = -math.inf if held_ns is None else held_ns
@@ -115,9 +98,8 @@ class _StageReplay:
         with self.data.read(self.config.lock_timeout) as view:
             dataset = self.crew.run((view, window, self.ticker.late_ns))
         for route in self.routes:
-            assert route.ingest is not None
             with route.into.write() as target:
-                route.ingest(target, dataset)
+                route.enter(target, dataset)
         return dataset if window.end * self.unit_ns > self.held_ns else None
 
 
@@ -126,7 +108,7 @@ class History:
 
     :param stages: the stages, those that are fed after those that feed them, and how they behave
     :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
-    :param made: makes the replay's own of shared data
+    :param made: gives the replay's own of shared data; the same whenever it is asked
     """
 
     def __init__(
@@ -136,17 +118,18 @@ class History:
         made: Callable[[Any], Any],
     ) -> None:
         self._stages = stages
-        self._copies = copies = Copies(made)
+        self._made = made
         # Rows that go to the same data enter it in the order of their arrival.
         self._groups: dict[int, list[Feed]] = {}
         for source, unit_ns, route in sources:
-            feed = Feed(source, unit_ns, copies.route(route), AT_ONCE)
+            own = replace(route, into=made(route.into))
+            feed = Feed(source, unit_ns, own, AT_ONCE)
             self._groups.setdefault(id(route.into), []).append(feed)
         self._feeds = [feed for group in self._groups.values() for feed in group]
 
     def run(
         self, start_ns: float, end_ns: float, held: Callable[[AnyStage], int | None]
-    ) -> Iterator[tuple[AnyStage, DataSet[Any]]]:
+    ) -> Generator[tuple[AnyStage, DataSet[Any]]]:
         """Run every window, from the one that holds the first row to the one that holds the last.
 
         :param start_ns: windows that end by then are left out
@@ -162,7 +145,7 @@ class History:
         try:
             for stage, config in self._stages.items():
                 replays.append(
-                    _StageReplay(stage, config, self._copies, clock, since_ns, held(stage))
+                    _StageReplay(stage, config, self._made, clock, since_ns, held(stage))
                 )
             yield from self._go(replays, clock, end_ns)
         finally:
@@ -171,7 +154,7 @@ class History:
 
     def _go(
         self, begun: Sequence[_StageReplay], clock: VirtualClock, end_ns: float
-    ) -> Iterator[tuple[AnyStage, DataSet[Any]]]:
+    ) -> Generator[tuple[AnyStage, DataSet[Any]]]:
         last_ns = end_ns - 1
         replays: list[_StageReplay] = list(begun)
         while replays:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from run_task.channel import Receiver, Sender, channel
+from run_task.channel import Overflow, Receiver, Sender, channel
 from run_task.config import RunnerConfig
 from run_task.context import Context
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
-from run_task.interval import TaskInterval
+from run_task.interval import TaskInterval, TimeUnit
+from run_task.pipeline.brief import brief
 from run_task.shared import Shared, Writable
 from run_task.sinks.protocol import Sink
 from run_task.task import Runnable
@@ -25,11 +26,13 @@ D = TypeVar("D")
 class Route:
     """A way into shared data.
 
+    :param where: what leads there, for messages
     :param into: the data
     :param ingest: called with what may be changed of it, and with what enters; None: a row with
         its timestamp is appended
     """
 
+    where: str
     into: Writable[Any]
     ingest: Callable[[Any, Any], object] | None
 
@@ -42,12 +45,26 @@ class Route:
         """
         if not callable(getattr(into, "write", None)):
             raise ConfigError(
-                f"{where}: into={into!r} has no write(): give an RwLock, an Atom, a TimeSeries, or "
-                f"other data that can be written"
+                f"{where}: into={brief(into)} has no write(): give an RwLock, an Atom, a "
+                f"TimeSeries, or other data that can be written"
             )
         if ingest is not None and not callable(ingest):
             raise ConfigError(f"{where}: ingest={ingest!r} is no function of (data, what enters)")
-        return cls(into, ingest)
+        return cls(where, into, ingest)
+
+    def enter(self, target: Any, what: Any) -> None:
+        """Let something enter.
+
+        :param target: what may be changed of the data
+        :param what: what enters
+        :raises Exception: whatever ``ingest`` raises
+        """
+        assert self.ingest is not None
+        try:
+            self.ingest(target, what)
+        except Exception as error:
+            error.add_note(f"in the ingest of {self.where}")
+            raise
 
     def leads_to(self, data: object) -> bool:
         """Whether this is the data that it leads into."""
@@ -81,6 +98,18 @@ class Stage(Generic[I, O]):
             )
         except ConfigError as error:
             raise ConfigError(f"stage {name!r}: {error}") from error
+        if config.overflow is not Overflow.BLOCK:
+            raise ConfigError(
+                f"stage {name!r}: overflow={config.overflow}: a pipeline waits for a sink that is "
+                f"slow, and drops nothing: leave it out"
+            )
+        unit = getattr(data, "unit", None)
+        if isinstance(unit, TimeUnit) and unit is not interval.unit:
+            raise ConfigError(
+                f"stage {name!r}: its interval is in {interval.unit.name.lower()}, its data in "
+                f"{unit.name.lower()}, and windows are looked up in it: give the interval as "
+                f"TaskInterval.{unit.name.lower()}(...)"
+            )
         self.name = name
         self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
         self.data = data
@@ -89,11 +118,6 @@ class Stage(Generic[I, O]):
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
         self._check = check
-
-    @property
-    def grace_ns(self) -> int:
-        """How long after its end a window waits for late rows, in nanoseconds."""
-        return self.config.grace.nanos if self.config.grace is not None else 0
 
     def into(self, shared: Writable[D], ingest: Callable[[D, DataSet[O]], object]) -> Stage[I, O]:
         """Let each DataSet enter other data, which other stages read.
@@ -125,7 +149,7 @@ class Stage(Generic[I, O]):
         """
         for method in ("write", "flush", "close"):
             if not callable(getattr(sink, method, None)):
-                raise ConfigError(f"stage {self.name!r}: sink={sink!r} has no {method}()")
+                raise ConfigError(f"stage {self.name!r}: sink={brief(sink)} has no {method}()")
         self.sinks = (*self.sinks, sink)
         return self
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 from run_task.channel import Receiver, Sender, channel
 from run_task.dataset import DataSet
 from run_task.errors import ChannelClosed
+from run_task.pipeline.brief import brief
 from run_task.sinks.protocol import Sink
 
 FLUSH_EVERY: Final = 1.0
@@ -35,6 +36,9 @@ class Writer:
         ends: tuple[Sender[_Item], Receiver[_Item]] = channel(capacity)
         self._sender, self._receiver = ends
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
         self._thread.start()
 
     def write(self, stage: str, dataset: DataSet[Any]) -> None:
@@ -55,7 +59,8 @@ class Writer:
         :return: whether it was done in time
         """
         self._sender.close()
-        self._thread.join(timeout)
+        if self._thread.ident is not None:  # it has been started
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -85,3 +90,6 @@ class Writer:
             if flush_at is not None and time.monotonic() >= flush_at:
                 self._sink.flush()
                 flush_at = None
+
+    def __repr__(self) -> str:
+        return brief(self._sink)

@@ -91,6 +91,11 @@ class Paced(Generic[R]):
         self._feed: Iterator[Any] | None = None
 
     @property
+    def recording(self) -> Iterable[tuple[int, R]]:
+        """What is played."""
+        return self._source
+
+    @property
     def unit(self) -> TimeUnit:
         """The unit of the timestamps."""
         return self._unit

@@ -53,6 +53,11 @@ class Polling(Generic[R]):
         return self._unit
 
     @property
+    def endless(self) -> bool:
+        """Whether it has no end, and so no history that could be replayed: it has none."""
+        return True
+
+    @property
     def malformed(self) -> int:
         """How many polls have failed."""
         return self._faults.count

@@ -31,8 +31,8 @@ A source gives what there is, as it comes:
   line; then they leave it out or raise a ``SourceError``, as they were told by :class:`OnFault`.
 
 Besides, a source may offer ``batches()``, which makes it :class:`Batched`; ``unit``, a
-``TimeUnit``; ``malformed``, how many malformed rows there were; and ``close()``, callable from
-any thread, after which it gives no more rows.
+``TimeUnit``; ``malformed``, how many malformed rows there were; ``close()``, callable from any
+thread, after which it gives no more rows; and ``endless``, true for one that has no history.
 """
 
 

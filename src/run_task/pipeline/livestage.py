@@ -1,0 +1,261 @@
+"""A stage of a live pipeline: its runner, and where the runner's results go."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from run_task.clock import Clock
+from run_task.config import RunnerConfig
+from run_task.context import Context
+from run_task.dataset import DataSet
+from run_task.errors import LockTimeout
+from run_task.interval import Window
+from run_task.pipeline.graph import AnyStage
+from run_task.pipeline.stage import Route
+from run_task.pipeline.watermarks import Patience, Watermarks
+from run_task.pipeline.writer import Writer
+from run_task.runner import Runner
+
+_logger = logging.getLogger(__name__)
+
+
+class Arrivals(Protocol):
+    """Rows that enter the data of a stage, at times that are known before."""
+
+    @property
+    def next_ns(self) -> float:
+        """When the next row enters; all before have. Infinity: there are no more."""
+        ...
+
+    @property
+    def frontier_ns(self) -> float:
+        """When the latest row comes that is known of."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether there are no more, and that has been told."""
+        ...
+
+
+class LiveStage:
+    """A stage with its runner. It stands in the place of the runner's sender and of its gate.
+
+    All windows of a pipeline have an order: by when they are due, and at one time upstream first.
+    That is the order in which a replay runs them. Live, windows of different stages may run at the
+    same time, but where they share data, they see and change it in this order.
+
+    :param stage: the stage
+    :param config: how its runner behaves
+    :param index: where it stands among the stages
+    :param writers: the sinks of its results
+    :param marks: how far all stages and sources are
+    :param clock: where to read the time
+    :param since_ns: the first window holds this time, in nanoseconds since the Unix epoch
+    :param on_end: called when its runner has ended
+    """
+
+    def __init__(
+        self,
+        stage: AnyStage,
+        config: RunnerConfig,
+        index: int,
+        writers: Sequence[Writer],
+        marks: Watermarks,
+        clock: Clock,
+        since_ns: int | None,
+        on_end: Callable[[], None],
+    ) -> None:
+        self.stage = stage
+        self.config = config
+        self.started: bool = False
+        self.ended: bool = False
+        self._index = index
+        self._first_ns: float = -math.inf  # the end of the first window
+        self._seen_ns: float = -math.inf  # the end of the window after the last that has its view
+        self._done_ns: float = -math.inf  # the end of the window after the last that was ingested
+        self._last_ns: float = math.inf  # the last window is to be the one that holds this time
+        # Who else writes to what it reads; and who reads or writes what it writes.
+        self._upstreams: Sequence[LiveStage] = ()
+        self._readers: Sequence[LiveStage] = ()
+        self._rivals: Sequence[LiveStage] = ()
+        # Rows that say when they come: all, if the end of the run is told by them; and those that
+        # enter what it reads or writes.
+        self._rows: Sequence[Arrivals] = ()
+        self._rows_read: Sequence[Arrivals] = ()
+        self._rows_beside: Sequence[Arrivals] = ()
+        self._writers = writers
+        self._marks = marks
+        self._read_patience = Patience(marks)
+        self._write_patience = Patience(marks)
+        self._on_end = on_end
+        self._unit_ns = stage.interval.unit.nanos
+        length_ns = config.window.nanos if config.window is not None else stage.interval.nanos
+        self._overlap_ns = length_ns - stage.interval.nanos  # of a window with the one before
+        self._grace_ns = config.grace.nanos if config.grace is not None else 0
+        context = Context[Any, Any](
+            tasks=stage.tasks, data=stage.data, interval=stage.interval, sender=self, config=config
+        )
+        self.runner: Runner[Any, Any] = Runner(context, clock=clock, since_ns=since_ns, gate=self)
+
+    def reads(self, data: object) -> bool:
+        """Whether this is the data that it reads."""
+        return self.stage.data is data
+
+    def writes(self, data: object) -> bool:
+        """Whether its results enter this data."""
+        return any(route.leads_to(data) for route in self.stage.routes)
+
+    def meet(
+        self,
+        stages: Sequence[LiveStage],
+        rows: Sequence[tuple[Route, Arrivals]],
+        ending: Sequence[Arrivals],
+    ) -> None:
+        """Learn who else there is.
+
+        :param stages: all stages
+        :param rows: the rows whose time is known before they come, and where they go
+        :param ending: the rows after the last of which the run ends
+        """
+        self._rows = ending
+        others = [stage for stage in stages if stage is not self]
+        targets = [route.into for route in self.stage.routes]
+        self._upstreams = [s for s in others if s.writes(self.stage.data)]
+        self._readers = [s for s in others if any(map(s.reads, targets))]
+        self._rivals = [s for s in others if any(map(s.writes, targets))]
+        self._rows_read = [r for route, r in rows if route.leads_to(self.stage.data)]
+        self._rows_beside = [r for route, r in rows if any(map(route.leads_to, targets))]
+
+    def start(self) -> None:
+        """Begin to run."""
+        self.runner.start()
+        self.started = True
+        self._first_ns = self.runner.first_end_ns
+
+    @property
+    def due_ns(self) -> float:
+        """When the first window falls due whose results are not ingested."""
+        return self._due(max(self._first_ns, self._done_ns))
+
+    @property
+    def unseen_ns(self) -> float:
+        """When the first window falls due that has no view of the data yet."""
+        return self._due(max(self._first_ns, self._done_ns, self._seen_ns))
+
+    def _due(self, end_ns: float) -> float:
+        if self.ended and end_ns - self.stage.interval.nanos > self._last_ns:
+            return math.inf  # there were to be no more
+        return end_ns + self._grace_ns
+
+    def finish(self, last_ns: int) -> None:
+        """Run up to the window that holds this time, and end."""
+        self._last_ns = last_ns
+        self.runner.finish(last_ns)
+
+    def finish_due(self, now_ns: int) -> None:
+        """Run the windows that are due by now, and end."""
+        self.finish(now_ns - self._grace_ns - self.stage.interval.nanos)
+
+    # What a runner asks of its gate
+
+    def wait(self, window: Window, /) -> Sequence[str] | None:
+        """Wait for all that enters its data before a window, and until it is known whether there
+        is a row as late as that. Returns the stages that took too long, or None if there is not."""
+        due_ns = window[1] * self._unit_ns + self._grace_ns
+        start_ns = window[0] * self._unit_ns + self._overlap_ns
+
+        def missing() -> Sequence[LiveStage]:
+            return [stage for stage in self._upstreams if stage.due_ns <= due_ns]
+
+        def unsure() -> Sequence[Arrivals]:
+            known = any(rows.frontier_ns >= start_ns for rows in self._rows)
+            return () if known else self._rows
+
+        def awaited() -> Sequence[LiveStage | Arrivals]:
+            return [
+                *(stage for stage in missing() if not stage.ended),
+                *(rows for rows in self._rows_read if rows.next_ns < due_ns),
+                *(rows for rows in unsure() if not rows.ended),
+            ]
+
+        glance = bool(self._rows or self._rows_read)
+        late = self._read_patience.wait(awaited, self.config.lock_timeout, glance=glance)
+        if start_ns > self._last_ns:
+            return None
+        for one in late:
+            _logger.warning("%r goes on without %r, which is behind", self, one)
+        return [stage.stage.name for stage in missing()] if self._upstreams else ()
+
+    def passed(self) -> None:
+        """A window has its view of the data: what comes after it may enter."""
+        self._seen_ns = self.runner.next_end_ns
+        self._marks.move()
+
+    def _wait_for_others(self, due_ns: int) -> None:
+        """Wait for those who are to see or change what the results enter, before these do."""
+
+        def awaited() -> Sequence[LiveStage | Arrivals]:
+            me = due_ns, self._index
+            return [
+                *(s for s in self._readers if s.unseen_ns < due_ns and not s.ended),
+                *(s for s in self._rivals if (s.due_ns, s._index) < me and not s.ended),
+                *(rows for rows in self._rows_beside if rows.next_ns < due_ns),
+            ]
+
+        others = [self, *self._readers, *self._rivals]
+        timeout = max(other.config.lock_timeout for other in others)
+        late = self._write_patience.wait(awaited, timeout, glance=bool(self._rows_beside))
+        for one in late:
+            _logger.warning("results of %r enter, although %r is behind", self, one)
+
+    # What a runner asks of its sender
+
+    @property
+    def dropped(self) -> int:
+        """None: whoever is too slow is waited for."""
+        return 0
+
+    def send(self, dataset: DataSet[Any], /) -> None:
+        """Let the results of a window enter other data, and go to sinks.
+
+        :raises ChannelClosed: if a sink has failed
+        :raises Exception: whatever ``ingest`` raises
+        """
+        if self.stage.routes:
+            self._wait_for_others(dataset.window[1] * self._unit_ns + self._grace_ns)
+        for route in self.stage.routes:
+            with contextlib.ExitStack() as opened:
+                route.enter(self._open(route, opened), dataset)
+        self._done_ns = self.runner.next_end_ns
+        self._marks.move()
+        for writer in self._writers:
+            writer.write(self.stage.name, dataset)
+
+    def _open(self, route: Route, opened: contextlib.ExitStack) -> Any:
+        """What the results enter, however long somebody else holds it: else they would be lost."""
+        while True:
+            try:
+                return opened.enter_context(route.into.write(self.config.lock_timeout))
+            except LockTimeout as error:
+                if self.ended:  # given up by who shuts it down
+                    raise
+                _logger.warning("%r waits on, with its results: %s", self, error)
+
+    def unbound(self) -> None:
+        """Wait for sinks no longer."""
+        for writer in self._writers:
+            writer.unbound()
+
+    def close(self) -> None:
+        """The runner has ended."""
+        self.ended = True
+        self._marks.move()
+        self._on_end()
+
+    def __repr__(self) -> str:
+        return f"stage {self.stage.name!r}"

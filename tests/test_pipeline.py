@@ -1,0 +1,307 @@
+"""How a pipeline is declared, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from run_task import (
+    Atom,
+    ConfigError,
+    DataSet,
+    Overflow,
+    Pipeline,
+    RunnerConfig,
+    RwLock,
+    TaskInterval,
+    TimeSeries,
+    TimeSeriesView,
+    TimeUnit,
+    task,
+)
+from run_task.sinks import CallbackSink
+from run_task.sources import CsvFile, polling
+
+SECOND = TaskInterval.seconds(1)
+ROWS = [(0, 1.0), (1, 2.0)]
+
+
+@task
+def total(values: list[float], start: int, end: int) -> float:
+    return sum(values)
+
+
+@task
+def length(view: TimeSeriesView, start: int, end: int) -> int:
+    return len(view)
+
+
+def add(values: list[float], value: float) -> None:
+    values.append(value)
+
+
+def take(values: list[float], dataset: DataSet[float]) -> None:
+    values.extend(dataset.values())
+
+
+def test_a_stage_and_a_pipeline_tell_what_they_are() -> None:
+    pipeline = Pipeline("plant")
+    data = RwLock([0.0])
+    same = pipeline.source(ROWS, into=data, ingest=add)
+    stage = pipeline.stage("sums", tasks=[total], data=data, interval=SECOND)
+    assert same is pipeline
+    assert stage.into(RwLock([0.0]), take) is stage
+    assert stage.sink(CallbackSink(lambda stage, dataset: None)) is stage
+    assert (stage.name, stage.data, stage.interval, list(stage.tasks)) == (
+        "sums",
+        data,
+        SECOND,
+        [total],
+    )
+    assert repr(stage) == "<Stage 'sums': 1 tasks every 1s>"
+    assert repr(pipeline) == "<Pipeline 'plant' of 1 sources and stages: sums>"
+    assert pipeline.name == "plant"
+
+
+def test_stages_stand_in_the_order_in_which_they_are_fed() -> None:
+    pipeline = Pipeline()
+    first, second, third = (RwLock([0.0]) for _ in range(3))
+    c = pipeline.stage("c", [total], third, SECOND)
+    b = pipeline.stage("b", [total], second, SECOND)
+    a = pipeline.stage("a", [total], first, SECOND)
+    a.into(second, take).into(third, take)
+    b.into(third, take)
+    assert list(pipeline.stages) == [a, b, c]
+
+
+class TestCycles:
+    def test_one_of_two_stages(self) -> None:
+        pipeline = Pipeline()
+        left, right = RwLock([0.0]), RwLock([0.0])
+        a = pipeline.stage("a", [total], left, SECOND)
+        b = pipeline.stage("b", [total], right, SECOND)
+        a.into(right, take)
+        with pytest.raises(ConfigError, match=r"'a' -> 'b' -> 'a'|'b' -> 'a' -> 'b'"):
+            b.into(left, take)
+        # Nothing of it has stayed.
+        assert list(pipeline.stages) == [a, b]
+        assert not b.routes
+
+    def test_a_stage_that_feeds_itself(self) -> None:
+        pipeline = Pipeline()
+        data = RwLock([0.0])
+        with pytest.raises(ConfigError, match="'a' -> 'a'"):
+            pipeline.stage("a", [total], data, SECOND).into(data, take)
+
+    def test_one_that_a_new_stage_closes(self) -> None:
+        pipeline = Pipeline()
+        first, second = RwLock([0.0]), RwLock([0.0])
+        pipeline.stage("a", [total], first, SECOND).into(second, take)
+        b = pipeline.stage("b", [total], second, SECOND).into(third := RwLock([0.0]), take)
+        b.into(fourth := RwLock([0.0]), take)
+        pipeline.stage("c", [total], third, SECOND).into(fourth, take)
+        with pytest.raises(ConfigError, match="'d'") as caught:
+            pipeline.stage("d", [total], fourth, SECOND).into(first, take)
+        drawn = str(caught.value).split(": ")[1].split(" -> ")
+        assert drawn[0] == drawn[-1]
+        assert {"'a'", "'b'", "'d'"} <= set(drawn)
+
+    def test_a_new_stage_over_data_that_closes_one_is_not_kept(self) -> None:
+        pipeline = Pipeline()
+        data = RwLock([0.0])
+        stage = pipeline.stage("a", [total], RwLock([0.0]), SECOND).into(data, take)
+        pipeline.stage("b", [total], data, SECOND)
+        with pytest.raises(ConfigError, match="'b'"):
+            pipeline.stage("b", [total], data, SECOND)
+        assert [s.name for s in pipeline.stages] == ["a", "b"]
+        assert stage in pipeline.stages
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_names_are_texts(name: Any) -> None:
+    with pytest.raises(ConfigError, match="name is a text"):
+        Pipeline(name)
+    with pytest.raises(ConfigError, match="name is a text"):
+        Pipeline().stage(name, [total], RwLock([0.0]))
+
+
+class TestRefusedStages:
+    def test_what_a_context_would_refuse(self) -> None:
+        with pytest.raises(ConfigError, match="stage 'a': there are no tasks"):
+            Pipeline().stage("a", [], RwLock([0.0]))
+        with pytest.raises(ConfigError, match=r"stage 'a': data=\[0.0\] has no read"):
+            Pipeline().stage("a", [total], [0.0])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    def test_an_overflow_that_loses_results(self) -> None:
+        config = RunnerConfig(overflow=Overflow.DROP_OLDEST)
+        with pytest.raises(ConfigError, match=r"stage 'a': overflow=.*drops nothing"):
+            Pipeline().stage("a", [total], RwLock([0.0]), config=config)
+
+    def test_an_interval_in_another_unit_than_the_data(self) -> None:
+        series = TimeSeries({"v": float}, unit=TimeUnit.MILLIS)
+        with pytest.raises(
+            ConfigError, match="stage 'a': its interval is in seconds, its data in millis"
+        ):
+            Pipeline().stage("a", [length], series, SECOND)
+
+    def test_targets_that_cannot_be_written(self) -> None:
+        stage: Any = Pipeline().stage("a", [total], RwLock([0.0]))
+        with pytest.raises(ConfigError, match=r"stage 'a': into=\[\] has no write"):
+            stage.into([], take)
+        with pytest.raises(ConfigError, match="stage 'a': ingest='take' is no function"):
+            stage.into(RwLock([0.0]), "take")
+        with pytest.raises(ConfigError, match="stage 'a': say by ingest= how"):
+            stage.into(RwLock([0.0]), None)
+        assert not stage.routes
+
+    def test_sinks_that_are_none(self) -> None:
+        stage: Any = Pipeline().stage("a", [total], RwLock([0.0]))
+        with pytest.raises(ConfigError, match=r"stage 'a': sink=\[\] has no write"):
+            stage.sink([])
+        assert not stage.sinks
+
+
+class TestRefusedSources:
+    def test_what_is_no_iterable(self) -> None:
+        source: Any = lambda: 1.0  # noqa: E731
+        with pytest.raises(ConfigError, match=r"no iterable.*polling"):
+            Pipeline().source(source, into=RwLock([0.0]), ingest=add)
+
+    def test_data_that_cannot_be_written(self) -> None:
+        into: Any = [0.0]
+        with pytest.raises(ConfigError, match=r"into=\[0.0\] has no write"):
+            Pipeline().source(ROWS, into=into, ingest=add)
+
+    def test_a_lock_without_a_way_to_enter_it(self) -> None:
+        into: Any = RwLock([0.0])
+        with pytest.raises(ConfigError, match="say by ingest= how a row enters <RwLock"):
+            Pipeline().source(ROWS, into=into)
+        into = Atom(0.0)
+        with pytest.raises(ConfigError, match="say by ingest="):
+            Pipeline().source(ROWS, into=into)
+
+    def test_long_rows_are_not_spelled_out(self) -> None:
+        class Rows(list[tuple[int, float]]):
+            def __repr__(self) -> str:
+                raise AssertionError("this takes a while")
+
+        rows = Rows((i, 0.0) for i in range(100_000))
+        into: Any = RwLock([0.0] * 10_000)
+        with pytest.raises(ConfigError) as caught:
+            Pipeline().source(rows, into=into)
+        assert len(str(caught.value)) < 500
+        with pytest.raises(ConfigError) as caught:
+            Pipeline().source([(i, 0.0) for i in range(100_000)], into=into)
+        assert len(str(caught.value)) < 500
+
+    def test_one_that_nobody_reads(self) -> None:
+        pipeline = Pipeline().source(ROWS, into=RwLock([0.0]), ingest=add)
+        pipeline.stage("a", [total], RwLock([0.0]), SECOND)
+        with pytest.raises(ConfigError, match=r"no stage reads <RwLock of .0.0.* give it to one"):
+            pipeline.replay()
+        with pytest.raises(ConfigError, match="no stage reads"):
+            pipeline.run_sync()
+
+    def test_units_that_differ(self, tmp_path: Path) -> None:
+        series = TimeSeries({"v": float}, unit=TimeUnit.MILLIS)
+        (tmp_path / "x.csv").write_text("timestamp,v\n")
+        file = CsvFile(tmp_path / "x.csv", unit=TimeUnit.SECONDS)
+        with pytest.raises(
+            ConfigError, match="the source is in seconds, the data is in millis: make them the same"
+        ):
+            Pipeline().source(file, into=series)
+        with pytest.raises(ConfigError, match="unit= is in micros, the data is in millis"):
+            Pipeline().source([(0, {"v": 1.0})], into=series, unit=TimeUnit.MICROS)
+
+    def test_units_that_only_the_stages_could_tell_and_do_not(self) -> None:
+        pipeline = Pipeline()
+        data = RwLock([0.0])
+        pipeline.source(ROWS, into=data, ingest=add)
+        pipeline.stage("a", [total], data, TaskInterval.seconds(1))
+        pipeline.stage("b", [total], data, TaskInterval.millis(1))
+        with pytest.raises(
+            ConfigError, match="stage 'a' is in seconds, stage 'b' is in millis: say by unit="
+        ):
+            pipeline.replay()
+
+    def test_rows_that_are_none(self) -> None:
+        rows: Any
+        for rows in ([5], [("x", 1)], [(1.5, 1)], [(True, 1)], [(1, 2, 3)]):
+            pipeline = Pipeline()
+            data = RwLock([0.0])
+            pipeline.source(rows, into=data, ingest=add)
+            pipeline.stage("a", [total], data, SECOND)
+            with pytest.raises(ConfigError, match=r"tuples of .timestamp, row.") as caught:
+                list(pipeline.replay())
+            assert "in the source" in caught.value.__notes__[0]
+
+
+class TestHistory:
+    """What can be replayed."""
+
+    def test_a_pipeline_without_stages_cannot(self) -> None:
+        with pytest.raises(ConfigError, match="'p' has no stages: add one"):
+            Pipeline("p").replay()
+        with pytest.raises(ConfigError, match="'p' has no stages: add one"):
+            Pipeline("p").run_sync()
+
+    def test_sources_that_have_none_cannot(self) -> None:
+        async def rows() -> AsyncIterator[tuple[int, float]]:
+            yield 0, 1.0
+
+        data = RwLock([0.0])
+        for source in (rows(), polling(lambda: 1.0, every=SECOND)):
+            pipeline = Pipeline().source(source, into=data, ingest=add)
+            pipeline.stage("a", [total], data, SECOND)
+            with pytest.raises(ConfigError, match="it has no history"):
+                pipeline.replay()
+
+    def test_an_iterator_can_once(self) -> None:
+        def rows() -> Iterator[tuple[int, float]]:
+            yield from ROWS
+
+        data = RwLock([0.0])
+        pipeline = Pipeline().source(rows(), into=data, ingest=add)
+        pipeline.stage("a", [total], data, SECOND)
+        assert [dataset[total] for _, dataset in pipeline.replay()] == [1.0, 3.0]
+        with pytest.raises(ConfigError, match="an iterator gives its rows once"):
+            pipeline.replay()
+        with pytest.raises(ConfigError, match="an iterator gives its rows once"):
+            pipeline.run_sync()
+
+    def test_data_that_cannot_be_copied_cannot(self) -> None:
+        data = RwLock({"lock": threading.Lock()})
+        pipeline = Pipeline()
+
+        @task
+        def count(data: dict[str, Any], start: int, end: int) -> int:
+            return len(data)
+
+        pipeline.stage("a", [count], data, SECOND)
+        with pytest.raises(ConfigError, match=r"cannot be copied .*give it a __deepcopy__"):
+            pipeline.replay()
+
+    def test_times_that_are_not_clear_cannot(self) -> None:
+        from datetime import datetime
+
+        pipeline = Pipeline()
+        pipeline.stage("a", [total], RwLock([0.0]), SECOND)
+        with pytest.raises(ConfigError, match="has no time zone"):
+            pipeline.replay(start=datetime(2020, 1, 1))  # noqa: DTZ001
+        start: Any = 1.5
+        with pytest.raises(ConfigError, match="a time is a datetime, or an int"):
+            pipeline.replay(start=start)
+        pipeline.stage("b", [total], RwLock([0.0]), TaskInterval.millis(1))
+        with pytest.raises(ConfigError, match="here they are in millis, seconds"):
+            pipeline.replay(end=5)
+
+    def test_a_sink_that_tells_nothing_cannot_be_resumed_from(self) -> None:
+        sink: Any = CallbackSink(lambda stage, dataset: None)
+        pipeline = Pipeline()
+        pipeline.stage("a", [total], RwLock([0.0]), SECOND).sink(sink)
+        with pytest.raises(ConfigError, match="does not tell what it holds"):
+            pipeline.resume(sink)

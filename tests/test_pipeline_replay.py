@@ -1,0 +1,629 @@
+"""Replay: deterministic to the bit, and equal to what ran live."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import logging
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.threads import together
+
+from run_task import (
+    Align,
+    Atom,
+    DataSet,
+    OnError,
+    Pipeline,
+    RunnerConfig,
+    RwLock,
+    TaskError,
+    TaskInterval,
+    TaskTimeout,
+    TimeSeries,
+    TimeSeriesView,
+    TimeUnit,
+    VirtualClock,
+    Window,
+    task,
+)
+from run_task.config import ExecutorName
+from run_task.sinks import CallbackSink
+from run_task.sources import Batch, CsvFile, paced
+
+SECOND = TaskInterval.seconds(1)
+MINUTE = TaskInterval.seconds(60)
+
+Results = list[tuple[str, DataSet[Any]]]
+Row = dict[str, float]
+
+
+@task
+def seen(values: list[float], start: int, end: int) -> list[float]:
+    return list(values)
+
+
+@task
+def count(view: TimeSeriesView, start: int, end: int) -> int:
+    return len(view.between(start, end))
+
+
+@task
+def everything(view: TimeSeriesView, start: int, end: int) -> list[tuple[int, float]]:
+    return list(zip(view.time.tolist(), view["v"].tolist()))
+
+
+@task
+def mean(view: TimeSeriesView, start: int, end: int) -> float:
+    rows = view.between(start, end)["v"]
+    return float(rows.mean()) if len(rows) else float("nan")
+
+
+@task
+def deviation(view: TimeSeriesView, start: int, end: int) -> float:
+    rows = view.between(start, end)["v"]
+    return float(rows.std()) if len(rows) else -1.0
+
+
+@task
+def length(values: list[float], start: int, end: int) -> int:
+    return len(values)
+
+
+@task
+def total(values: list[float], start: int, end: int) -> float:
+    return sum(values)
+
+
+def add(values: list[float], value: float) -> None:
+    values.append(value)
+
+
+def exact(results: Any) -> Results:
+    """Results for a comparison to the bit, since a NaN is not equal to itself."""
+    return [
+        (stage, repr(dataset.window), repr(dataset.to_dict()), sorted(dataset.errors))
+        for stage, dataset in results
+    ]
+
+
+def by_stage(results: Any) -> dict[str, Results]:
+    found: dict[str, Results] = {}
+    for result in exact(results):
+        found.setdefault(result[0], []).append(result)
+    return found
+
+
+def of_rows(rows: Any, *, grace: int = 0, **kwargs: Any) -> Results:
+    """What stage "a" sees of rows that enter a lock, second by second."""
+    pipeline = Pipeline()
+    data = RwLock[list[float]]([])
+    pipeline.source(rows, into=data, ingest=add)
+    config = RunnerConfig(grace=TaskInterval.seconds(grace) if grace else None)
+    pipeline.stage("a", [seen], data, SECOND, config)
+    return list(pipeline.replay(**kwargs))
+
+
+def windows(results: Results) -> list[Any]:
+    return [(dataset.window, dataset["seen"]) for _, dataset in results]
+
+
+class TestWindows:
+    def test_from_the_one_that_holds_the_first_row_to_the_one_that_holds_the_last(self) -> None:
+        assert windows(of_rows([(100, 1.0), (101, 2.0), (101, 3.0), (104, 4.0)])) == [
+            ((100, 101), [1.0]),
+            ((101, 102), [1.0, 2.0, 3.0]),
+            ((102, 103), [1.0, 2.0, 3.0]),  # a gap
+            ((103, 104), [1.0, 2.0, 3.0]),
+            ((104, 105), [1.0, 2.0, 3.0, 4.0]),
+        ]
+
+    def test_no_rows_no_windows(self) -> None:
+        assert of_rows([]) == []
+
+    def test_a_row_before_the_epoch(self) -> None:
+        assert windows(of_rows([(-2, 1.0), (0, 2.0)])) == [
+            ((-2, -1), [1.0]),
+            ((-1, 0), [1.0]),
+            ((0, 1), [1.0, 2.0]),
+        ]
+
+    def test_a_row_out_of_order_comes_with_the_one_before_it(self) -> None:
+        assert windows(of_rows([(0, 1.0), (2, 2.0), (1, 3.0), (2, 4.0)])) == [
+            ((0, 1), [1.0]),
+            ((1, 2), [1.0]),
+            ((2, 3), [1.0, 2.0, 3.0, 4.0]),
+        ]
+
+    def test_grace_waits_for_late_rows(self) -> None:
+        assert windows(of_rows([(0, 1.0), (1, 2.0), (0, 3.0), (2, 4.0)], grace=1)) == [
+            ((0, 1), [1.0, 2.0, 3.0]),
+            ((1, 2), [1.0, 2.0, 3.0, 4.0]),
+            ((2, 3), [1.0, 2.0, 3.0, 4.0]),
+        ]
+
+    def test_a_part_of_history(self) -> None:
+        rows = [(i, float(i)) for i in range(10)]
+        part = of_rows(rows, start=3, end=6)
+        assert [dataset.window for _, dataset in part] == [(3, 4), (4, 5), (5, 6)]
+        assert part == [r for r in of_rows(rows) if 3 < r[1].timestamp <= 6]
+        times = [datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in (3, 6)]
+        assert of_rows(rows, start=times[0], end=times[1]) == part
+        assert of_rows(rows, start=10) == []
+        assert of_rows(rows, end=0) == []
+        assert of_rows(rows, start=-5) == of_rows(rows, end=99) == of_rows(rows)
+
+    def test_sliding_windows_and_a_grid_that_begins_with_the_first_row(self) -> None:
+        pipeline = Pipeline()
+        series = TimeSeries({"v": float}, unit=TimeUnit.SECONDS)
+        pipeline.source([(i, {"v": 1.0}) for i in range(3, 12)], into=series)
+        config = RunnerConfig(window=TaskInterval.seconds(10), align=Align.START)
+        pipeline.stage("a", [count], series, TaskInterval.seconds(5), config)
+        found = [(dataset.window, dataset[count]) for _, dataset in pipeline.replay()]
+        assert found == [((-2, 8), 5), ((3, 13), 9)]
+
+    def test_sources_that_enter_the_same_data_are_merged_by_arrival(self) -> None:
+        def run(*sources: Any) -> Results:
+            pipeline = Pipeline()
+            data = RwLock[list[float]]([])
+            for source in sources:
+                pipeline.source(source, into=data, ingest=add)
+            pipeline.stage("a", [seen], data, TaskInterval.seconds(100))
+            return list(pipeline.replay())
+
+        one = [(i, float(i)) for i in range(0, 3000, 3)]
+        other = [(i, float(-i)) for i in range(1, 3000, 2)]
+        ((_, last),) = run(one, other)[-1:]
+        expected = sorted(one + other, key=lambda row: row[0])  # of two at a time, the first's
+        assert last["seen"] == [row for _, row in expected]
+        late = [(5, 1.0), (2, 2.0), (9, 3.0)]
+        assert run(late, [(4, 4.0), (6, 5.0)])[-1][1]["seen"] == [4.0, 1.0, 2.0, 5.0, 3.0]
+
+
+class Batches:
+    """Rows in batches, as a file gives them."""
+
+    unit = TimeUnit.SECONDS
+
+    def __init__(self, rows: list[tuple[int, float]], size: int) -> None:
+        self._rows = rows
+        self._size = size
+
+    def batches(self) -> Iterator[Batch]:
+        for start in range(0, len(self._rows), self._size):
+            some = self._rows[start : start + self._size]
+            yield Batch(np.array([t for t, _ in some]), {"v": np.array([v for _, v in some])})
+            yield Batch(np.array([], np.int64), {"v": np.array([])})
+
+    def __iter__(self) -> Iterator[tuple[int, Row]]:
+        return ((t, {"v": v}) for t, v in self._rows)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 5000])
+def test_batches_give_what_rows_give(size: int) -> None:
+    chance = np.random.default_rng(size)
+    times = np.arange(3000) * 2 + chance.integers(-20, 20, 3000)
+    rows = [(t, float(i)) for i, t in enumerate(times.tolist())]
+
+    def run(source: Any) -> tuple[Results, Results]:
+        found: list[Results] = []
+        for with_ingest in (False, True):
+            pipeline = Pipeline()
+            data: Any
+            if with_ingest:
+                data = RwLock[list[float]]([])
+                pipeline.source(source, data, lambda values, row: values.append(row["v"]))
+                tasks: list[Any] = [total, length]
+            else:
+                data = TimeSeries({"v": float}, unit=TimeUnit.SECONDS)
+                pipeline.source(source, into=data)
+                tasks = [count, mean]
+            config = RunnerConfig(grace=TaskInterval.seconds(5))
+            pipeline.stage("a", tasks, data, TaskInterval.seconds(30), config)
+            found.append(exact(pipeline.replay()))
+        return found[0], found[1]
+
+    assert run(Batches(rows, size)) == run(list(iter(Batches(rows, size))))
+
+
+# Determinism
+
+
+def of_nab(
+    path: Path, executor: ExecutorName = "threads", workers: int = 2, speed: float | None = None
+) -> Pipeline:
+    """Hourly figures of a series, figures of these over a day, and a stage of rows in a list."""
+    source = CsvFile(path, unit=TimeUnit.SECONDS)
+    series = TimeSeries({"value": float}, unit=TimeUnit.SECONDS)
+    hourly = TimeSeries({"v": float}, unit=TimeUnit.SECONDS)
+    latest = Atom(0.0)
+    rows = RwLock[list[float]]([])
+    config = RunnerConfig(executor=executor, workers=workers, lock_timeout=30.0)
+    pipeline = Pipeline("nab")
+    played = [source, source] if speed is None else [paced(source, speed) for _ in range(2)]
+    pipeline.source(played[0], into=series)
+    pipeline.source(played[1], rows, lambda values, row: values.append(row["value"]))
+    pipeline.stage("hour", [Mean("hourly"), Spread()], series, HOUR, config).into(
+        hourly, lambda data, ds: data.append(ds.timestamp - 1, v=ds["hourly"])
+    ).into(latest, lambda atom, ds: atom.reset(ds["hourly"]))
+    wide = RunnerConfig(
+        executor=executor,
+        workers=workers,
+        window=TaskInterval.seconds(7 * 86400),
+        lock_timeout=30.0,
+    )
+    pipeline.stage("day", [mean, deviation, count], hourly, TaskInterval.seconds(86400), wide)
+    pipeline.stage("now", [current], latest, TaskInterval.seconds(6 * 3600), config)
+    late = RunnerConfig(executor="inline", grace=TaskInterval.seconds(900), lock_timeout=30.0)
+    pipeline.stage("rows", [length, total], rows, TaskInterval.seconds(7200), late)
+    return pipeline
+
+
+HOUR = TaskInterval.seconds(3600)
+
+
+class Mean:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def run(self, view: TimeSeriesView, start: int, end: int) -> float:
+        rows = view.between(start, end)["value"]
+        return float(rows.mean()) if len(rows) else 0.0
+
+
+class Spread:
+    name = "spread"
+
+    def run(self, view: TimeSeriesView, start: int, end: int) -> float:
+        rows = view.between(start, end)["value"]
+        return float(rows.std()) if len(rows) else 0.0
+
+
+@task
+def current(value: float, start: int, end: int) -> float:
+    return value
+
+
+@pytest.fixture(scope="session")
+def head(nab: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four weeks of a series, with a gap, duplicates, and rows out of order by up to two hours."""
+    with (nab / "machine_temperature_system_failure.csv").open() as file:
+        header, *rows = itertools.islice(csv.reader(file), 8000)
+    del rows[3000:3200]
+    for i in range(50, len(rows), 97):
+        rows[i], rows[i - i % 24] = rows[i - i % 24], rows[i]
+    rows[500] = rows[499] = rows[498]
+    path = tmp_path_factory.mktemp("nab") / "head.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+class TestDeterminism:
+    def test_two_replays_of_one_pipeline_are_equal_and_leave_its_data_alone(
+        self, head: Path
+    ) -> None:
+        pipeline = of_nab(head)
+        first = exact(pipeline.replay())
+        assert exact(pipeline.replay()) == first
+        assert len(first) > 900
+        for stage in pipeline.stages:
+            data: Any = stage.data
+            with data.read() as view:
+                assert view == 0.0 if isinstance(data, Atom) else not len(view)
+
+    @pytest.mark.parametrize(
+        ("executor", "workers"),
+        [("inline", 1), ("threads", 1), ("threads", 4), ("processes", 1), ("processes", 4)],
+    )
+    def test_any_executor_gives_the_same(
+        self, head: Path, executor: ExecutorName, workers: int
+    ) -> None:
+        expected = exact(of_nab(head, "threads", 2).replay())
+        assert exact(of_nab(head, executor, workers).replay()) == expected
+
+    def test_data_as_it_is_when_the_replay_begins_is_what_it_starts_from(self) -> None:
+        pipeline = Pipeline()
+        data = RwLock([7.0])
+        pipeline.source([(0, 1.0)], into=data, ingest=add)
+        pipeline.stage("a", [seen], data, SECOND)
+        replay = pipeline.replay()
+        with data.write() as values:
+            values.append(8.0)
+        assert windows(list(replay)) == [((0, 1), [7.0, 1.0])]
+        assert windows(list(pipeline.replay())) == [((0, 1), [7.0, 8.0, 1.0])]
+
+
+class TestLive:
+    """A paced live run gives what a replay gives."""
+
+    @pytest.mark.parametrize("run", range(4))
+    def test_of_a_file(self, head: Path, run: int) -> None:
+        expected = by_stage(of_nab(head).replay())
+        live: Results = []
+        pipeline = of_nab(head, speed=2e6)
+        sink = CallbackSink(lambda stage, dataset: live.append((stage, dataset)))
+        for stage in pipeline.stages:
+            stage.sink(sink)
+        pipeline.run_sync()
+        assert by_stage(live) == expected
+        assert not any(dataset.behind for _, dataset in live)
+        # The pipeline itself gives it, too: what is played is replayed at once.
+        fresh = of_nab(head, speed=2e6)
+        assert by_stage(fresh.replay()) == expected
+
+    @pytest.mark.parametrize("run", range(15))
+    def test_of_rows_that_windows_tell_apart_only_by_when_they_come(
+        self, run: int, switching: None
+    ) -> None:
+        chance = np.random.default_rng(run)
+        times = np.sort(chance.integers(0, 300, 600))
+        late = chance.random(600) < 0.1
+        times[late] -= chance.integers(0, 20, late.sum())
+        rows = [(int(t), float(i)) for i, t in enumerate(times)]
+
+        def pipeline(play: bool) -> Pipeline:
+            made = Pipeline()
+            first, second, both = (RwLock[list[float]]([]) for _ in range(3))
+            source: Any = rows
+            other: Any = [(t + 3, v) for t, v in rows[: 300 + run * 20]]
+            if play:
+                source = paced(rows, 20_000, unit=TimeUnit.SECONDS)
+                other = paced(other, 20_000, unit=TimeUnit.SECONDS)
+            made.source(source, into=first, ingest=add)
+            made.source(other, into=second, ingest=add)
+            a = made.stage("a", [length, total], first, TaskInterval.seconds(3))
+            b = made.stage(
+                "b",
+                [length, total],
+                second,
+                TaskInterval.seconds(4),
+                RunnerConfig(grace=TaskInterval.seconds(run % 4) if run % 4 else None),
+            )
+            for stage in (a, b):
+                stage.into(both, lambda data, ds: data.append(ds["total"] + ds.timestamp))
+            made.stage("c", [length], both, TaskInterval.seconds(12))
+            # In which order those of one time enter is not promised: its sum is.
+            made.stage("d", [Sorted()], both, TaskInterval.seconds(6))
+            return made
+
+        live: Results = []
+        played = pipeline(True)
+        for stage in played.stages:
+            stage.sink(CallbackSink(lambda stage, dataset: live.append((stage, dataset))))
+        played.run_sync()
+        assert by_stage(live) == by_stage(pipeline(False).replay())
+
+    def test_of_no_rows_at_all(self) -> None:
+        live: Results = []
+        data = RwLock[list[float]]([])
+        nothing: list[tuple[int, float]] = []
+        pipeline = Pipeline().source(paced(nothing, unit=TimeUnit.SECONDS), into=data, ingest=add)
+        pipeline.stage("a", [seen], data, TaskInterval.minutes(60)).sink(
+            CallbackSink(lambda stage, dataset: live.append((stage, dataset)))
+        )
+        pipeline.run_sync()
+        assert live == []
+
+
+class Sorted:
+    name = "sorted"
+
+    def run(self, values: list[float], start: int, end: int) -> list[float]:
+        return sorted(values)
+
+
+# Faults
+
+
+def test_a_task_that_fails_is_an_error_of_its_window() -> None:
+    @task
+    def picky(values: list[float], start: int, end: int) -> float:
+        return 1 / (end - 2)
+
+    pipeline = Pipeline()
+    data = RwLock[list[float]]([])
+    pipeline.source([(i, 0.0) for i in range(4)], into=data, ingest=add)
+    pipeline.stage("a", [picky, length], data, SECOND)
+    results = list(pipeline.replay())
+    assert [list(dataset.errors) for _, dataset in results] == [[], ["picky"], [], []]
+    assert [dataset[length] for _, dataset in results] == [1, 2, 3, 4]
+
+
+def test_a_failure_may_end_it() -> None:
+    @task
+    def picky(values: list[float], start: int, end: int) -> float:
+        return 1 / (end - 2)
+
+    pipeline = Pipeline()
+    data = RwLock[list[float]]([])
+    pipeline.source([(i, 0.0) for i in range(4)], into=data, ingest=add)
+    pipeline.stage("a", [picky], data, SECOND, RunnerConfig(on_error=OnError.RAISE))
+    results: Results = []
+    with pytest.raises(TaskError, match=r"'picky' gave no result for .1, 2.: ZeroDivision"):
+        results.extend(pipeline.replay())
+    assert [dataset.window for _, dataset in results] == [(0, 1), (1, 2)]
+
+
+def test_a_task_that_hangs_is_left_in_its_thread() -> None:
+    go_on = threading.Event()
+
+    @task
+    def slow(values: list[float], start: int, end: int) -> int:
+        if end == 2:
+            go_on.wait(20)
+        return end
+
+    pipeline = Pipeline()
+    data = RwLock[list[float]]([])
+    pipeline.source([(i, 0.0) for i in range(4)], into=data, ingest=add)
+    config = RunnerConfig(task_timeout=0.05)
+    pipeline.stage("a", [slow, length], data, SECOND, config)
+    results: Results = []
+    for stage, dataset in pipeline.replay():
+        results.append((stage, dataset))
+        if dataset.timestamp == 3:
+            go_on.set()
+            time.sleep(0.05)
+    assert [dataset.get("slow") for _, dataset in results] == [1, None, None, 4]
+    assert isinstance(results[1][1].errors["slow"], TaskTimeout)
+    assert [dataset[length] for _, dataset in results] == [1, 2, 3, 4]
+
+
+def test_what_fails_is_told_with_its_place() -> None:
+    def rows() -> Iterator[tuple[int, float]]:
+        yield 0, 1.0
+        raise OSError("the disk is gone")
+
+    def refuse(values: list[float], dataset: DataSet[Any]) -> None:
+        raise ValueError("no more")
+
+    data = RwLock[list[float]]([])
+    pipeline = Pipeline().source(rows(), into=data, ingest=add)
+    pipeline.stage("a", [length], data, SECOND)
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        list(pipeline.replay())
+    assert caught.value.__notes__[0].startswith("in the source <generator object")
+    pipeline = Pipeline().source([(0, 1.0)], into=data, ingest=add)
+    pipeline.stage("a", [length], data, SECOND).into(RwLock[list[float]]([]), refuse)
+    with pytest.raises(ValueError, match="no more") as refused:
+        list(pipeline.replay())
+    assert refused.value.__notes__ == ["in the ingest of stage 'a'"]
+
+
+def test_ctrl_c_ends_a_replay_also_while_a_task_runs() -> None:
+    @task
+    def interrupted(values: list[float], start: int, end: int) -> None:
+        raise KeyboardInterrupt  # as Python does in whatever the main thread is at
+
+    pipeline = Pipeline()
+    data = RwLock[list[float]]([])
+    pipeline.source([(0, 1.0)], into=data, ingest=add)
+    pipeline.stage("a", [interrupted], data, SECOND)
+    with pytest.raises(KeyboardInterrupt):
+        list(pipeline.replay())
+
+
+# What is left behind
+
+
+class Counting:
+    """A sink that counts what is asked of it."""
+
+    def __init__(self) -> None:
+        self.written: list[Any] = []
+        self.flushed = 0
+        self.closed = 0
+
+    def write(self, stage: str, dataset: DataSet[Any], /) -> None:
+        self.written.append((stage, dataset))
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_a_replay_that_is_left_in_the_middle_leaves_nothing(
+    executor: ExecutorName, head: Path
+) -> None:
+    pipeline = of_nab(head, executor)
+    sink = Counting()
+    pipeline.stages[0].sink(sink)
+    before = threading.active_count()
+    replay = pipeline.replay()
+    next(replay)
+    del replay
+    assert sink.flushed == 1
+    assert sink.closed == 0
+    assert threading.active_count() == before
+    another = [pipeline.replay()]
+    together(lambda: next(another[0]), lambda: None)
+    started = time.monotonic()
+    another.clear()  # in another thread
+    assert time.monotonic() - started < 3
+
+
+def test_sinks_get_what_is_given_and_stay_open() -> None:
+    pipeline = Pipeline()
+    data = RwLock[list[float]]([])
+    pipeline.source([(i, 0.0) for i in range(3)], into=data, ingest=add)
+    sink = Counting()
+    pipeline.stage("a", [length], data, SECOND).sink(sink)
+    pipeline.stage("b", [length], data, SECOND).sink(sink)
+    pipeline.stage("c", [length], data, SECOND)
+    results = list(pipeline.replay())
+    assert sink.written == [result for result in results if result[0] != "c"]
+    assert (sink.flushed, sink.closed) == (1, 0)
+
+
+def test_constant_memory() -> None:
+    def run(count: int, config: RunnerConfig) -> int:
+        def rows() -> Iterator[tuple[int, Row]]:
+            return ((i, {"v": 1.0}) for i in range(count))
+
+        pipeline = Pipeline()
+        series = TimeSeries({"v": float}, unit=TimeUnit.SECONDS, retention=100)
+        pipeline.source(rows(), into=series)
+        pipeline.stage("a", [mean], series, TaskInterval.seconds(10), config)
+        tracemalloc.start()
+        try:
+            for _ in pipeline.replay():
+                pass
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    for config in (RunnerConfig(), RunnerConfig(task_timeout=5.0)):
+        run(2_000, config)
+        assert run(40_000, config) < run(4_000, config) + 30_000
+
+
+def test_how_far_it_is_shows_where_somebody_looks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("run_task.pipeline.progress._PATIENCE", 0.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    pipeline = Pipeline("plant")
+    data = RwLock[list[float]]([])
+    pipeline.source([(i, 0.0) for i in range(300)], into=data, ingest=add)
+    pipeline.stage("a", [length], data, SECOND)
+    for _, dataset in pipeline.replay():
+        if not dataset.timestamp % 64:
+            time.sleep(0.11)
+    assert "plant:" in capsys.readouterr().err
+
+
+def test_a_replay_beside_a_live_run() -> None:
+    clock = VirtualClock()
+    pipeline = Pipeline(clock=clock)
+    data = RwLock[list[float]]([])
+    pipeline.source([(0, 1.0)], into=data, ingest=add)
+    stage = pipeline.stage("a", [length], data, SECOND)
+    with pipeline:
+        assert [dataset[length] for _, dataset in pipeline.replay()] in ([1], [2])
+    assert stage.data is data
+
+
+def test_nothing_is_logged_when_all_is_well(head: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        list(of_nab(head).replay())
+    assert caplog.records == []
+
+
+def test_a_window_is_a_window() -> None:
+    ((_, dataset),) = of_rows([(5, 1.0)])
+    assert isinstance(dataset.window, Window)
+    assert dataset.lateness == 0.0
