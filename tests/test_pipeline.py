@@ -177,12 +177,11 @@ class TestRefusedSources:
             Pipeline().source(ROWS, into=into, ingest=add)
 
     def test_a_lock_without_a_way_to_enter_it(self) -> None:
-        into: Any = RwLock([0.0])
+        pipeline: Any = Pipeline()
         with pytest.raises(ConfigError, match="say by ingest= how a row enters <RwLock"):
-            Pipeline().source(ROWS, into=into)
-        into = Atom(0.0)
+            pipeline.source(ROWS, into=RwLock([0.0]))
         with pytest.raises(ConfigError, match="say by ingest="):
-            Pipeline().source(ROWS, into=into)
+            pipeline.source(ROWS, into=Atom(0.0))
 
     def test_long_rows_are_not_spelled_out(self) -> None:
         class Rows(list[tuple[int, float]]):
@@ -190,12 +189,13 @@ class TestRefusedSources:
                 raise AssertionError("this takes a while")
 
         rows = Rows((i, 0.0) for i in range(100_000))
-        into: Any = RwLock([0.0] * 10_000)
+        into = RwLock([0.0] * 10_000)
+        pipeline: Any = Pipeline()
         with pytest.raises(ConfigError) as caught:
-            Pipeline().source(rows, into=into)
+            pipeline.source(rows, into=into)
         assert len(str(caught.value)) < 500
         with pytest.raises(ConfigError) as caught:
-            Pipeline().source([(i, 0.0) for i in range(100_000)], into=into)
+            pipeline.source([(i, 0.0) for i in range(100_000)], into=into)
         assert len(str(caught.value)) < 500
 
     def test_one_that_nobody_reads(self) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,10 @@ def add(values: list[float], value: float) -> None:
     values.append(value)
 
 
-def exact(results: Any) -> Results:
+Exact = list[tuple[str, str, str, list[str]]]
+
+
+def exact(results: Iterable[tuple[str, DataSet[Any]]]) -> Exact:
     """Results for a comparison to the bit, since a NaN is not equal to itself."""
     return [
         (stage, repr(dataset.window), repr(dataset.to_dict()), sorted(dataset.errors))
@@ -96,8 +99,8 @@ def exact(results: Any) -> Results:
     ]
 
 
-def by_stage(results: Any) -> dict[str, Results]:
-    found: dict[str, Results] = {}
+def by_stage(results: Iterable[tuple[str, DataSet[Any]]]) -> dict[str, Exact]:
+    found: dict[str, Exact] = {}
     for result in exact(results):
         found.setdefault(result[0], []).append(result)
     return found
@@ -214,8 +217,8 @@ def test_batches_give_what_rows_give(size: int) -> None:
     times = np.arange(3000) * 2 + chance.integers(-20, 20, 3000)
     rows = [(t, float(i)) for i, t in enumerate(times.tolist())]
 
-    def run(source: Any) -> tuple[Results, Results]:
-        found: list[Results] = []
+    def run(source: Any) -> tuple[Exact, Exact]:
+        found: list[Exact] = []
         for with_ingest in (False, True):
             pipeline = Pipeline()
             data: Any
@@ -252,16 +255,18 @@ def of_nab(
     played = [source, source] if speed is None else [paced(source, speed) for _ in range(2)]
     pipeline.source(played[0], into=series)
     pipeline.source(played[1], rows, lambda values, row: values.append(row["value"]))
-    pipeline.stage("hour", [Mean("hourly"), Spread()], series, HOUR, config).into(
+    hour: list[Any] = [Mean("hourly"), Spread()]
+    pipeline.stage("hour", hour, series, HOUR, config).into(
         hourly, lambda data, ds: data.append(ds.timestamp - 1, v=ds["hourly"])
     ).into(latest, lambda atom, ds: atom.reset(ds["hourly"]))
+    figures: list[Any] = [mean, deviation, count]
     wide = RunnerConfig(
         executor=executor,
         workers=workers,
         window=TaskInterval.seconds(7 * 86400),
         lock_timeout=30.0,
     )
-    pipeline.stage("day", [mean, deviation, count], hourly, TaskInterval.seconds(86400), wide)
+    pipeline.stage("day", figures, hourly, TaskInterval.seconds(86400), wide)
     pipeline.stage("now", [current], latest, TaskInterval.seconds(6 * 3600), config)
     late = RunnerConfig(executor="inline", grace=TaskInterval.seconds(900), lock_timeout=30.0)
     pipeline.stage("rows", [length, total], rows, TaskInterval.seconds(7200), late)

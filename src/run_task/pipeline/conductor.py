@@ -85,6 +85,8 @@ class Conductor:
         self._live: list[LiveStage] = []
         self._pumps: list[Pump] = []
         self._bells: list[Bell] = []
+        thread = f"run-task {name} conductor"
+        self._thread = threading.Thread(target=self._conduct, name=thread, daemon=True)
         self.failures: list[BaseException] = []
         self.ended: bool = False
 
@@ -99,8 +101,7 @@ class Conductor:
         self._make_writers()
         self._make_sources()
         self._make_stages(since_ns)
-        name = f"run-task {self._name} conductor"
-        threading.Thread(target=self._conduct, name=name, daemon=True).start()
+        self._thread.start()
         try:
             for writer in self._writers.values():
                 writer.start()
@@ -124,6 +125,10 @@ class Conductor:
         self._bells.append(bell)
         if self.ended:
             bell.ring()
+
+    def join(self) -> None:
+        """See the thread off that brought the end about: it has nothing left to do."""
+        self._thread.join()
 
     # The beginning
 
@@ -223,22 +228,25 @@ class Conductor:
         with self._mutex:  # a source that has just ended is through with what it does then
             self._stopping = True
         for source in self._sources:
-            source.stop()
+            if not source.is_foreseen:
+                source.stop()
         now_ns = self._clock.time_ns()
         begun = [live for live in self._live if live.started]
-        for live in begun:
+        for live in begun:  # what is due gets the rows of recordings that it is still to see
             live.finish_due(now_ns)
             while not live.ended and (remaining := deadline - time.monotonic()) > 0:
                 self._alarm.wait(remaining)
         for live in begun:
             live.runner.shutdown()  # all of them, before the first that hangs is waited for
+        self._marks.stop()
         for live in begun:
             try:
                 live.runner.join()
             except BaseException as error:
                 error.add_note(f"in {live!r}")
                 self.failures.append(error)
-        self._marks.stop()
+        for source in self._sources:
+            source.stop()
         until = time.monotonic() + _LAST_WORDS
         reading: Sequence[LiveSource | Pump] = (*self._sources, *self._pumps)
         for left in reading:

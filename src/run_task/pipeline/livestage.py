@@ -136,6 +136,7 @@ class LiveStage:
         self.runner.start()
         self.started = True
         self._first_ns = self.runner.first_end_ns
+        self._marks.move()  # those that were started before may be waiting to know that
 
     @property
     def due_ns(self) -> float:
@@ -165,7 +166,7 @@ class LiveStage:
 
     def wait(self, window: Window, /) -> Sequence[str] | None:
         """Wait for all that enters its data before a window, and until it is known whether there
-        is a row as late as that. Returns the stages that took too long, or None if there is not."""
+        is a row as late as that. Returns the stages that took too long; None: do not run it."""
         due_ns = window[1] * self._unit_ns + self._grace_ns
         start_ns = window[0] * self._unit_ns + self._overlap_ns
 
@@ -185,11 +186,11 @@ class LiveStage:
 
         glance = bool(self._rows or self._rows_read)
         late = self._read_patience.wait(awaited, self.config.lock_timeout, glance=glance)
-        if start_ns > self._last_ns:
-            return None
+        if start_ns > self._last_ns or (self._marks.stopped and (missing() or awaited())):
+            return None  # there was to be no such window; or it would not be what it should
         for one in late:
             _logger.warning("%r goes on without %r, which is behind", self, one)
-        return [stage.stage.name for stage in missing()] if self._upstreams else ()
+        return tuple(stage.stage.name for stage in missing()) if self._upstreams else ()
 
     def passed(self) -> None:
         """A window has its view of the data: what comes after it may enter."""

@@ -302,7 +302,7 @@ class Pipeline:
 
         :raises ConfigError: if it was before, and gives its rows but once
         """
-        if isinstance(source, Iterator):
+        if hasattr(source, "__next__") or hasattr(source, "__anext__"):
             if id(source) in self._taken:
                 raise ConfigError(
                     f"source {brief(source)}: it has been read before, and an iterator gives its "
@@ -402,6 +402,7 @@ class Pipeline:
         self._conductor.wake_at_end(alarm)
         while not self._conductor.ended:
             alarm.wait()
+        self._conductor.join()
 
     async def _wait_async(self) -> None:
         assert self._conductor is not None
@@ -409,6 +410,7 @@ class Pipeline:
         self._conductor.wake_at_end(alarm)
         while not self._conductor.ended:
             await alarm.wait()
+        self._conductor.join()
 
     def _report(self, exc: BaseException | None) -> None:
         """Raise what went wrong, unless the block has an error of its own to tell."""

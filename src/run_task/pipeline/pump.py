@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from typing import Any, Final
 
 from run_task.channel import Receiver, Sender, channel
@@ -90,7 +90,7 @@ class Pump:
             self._over.set()
 
     async def _read(self) -> None:
-        rows = aiter(self._source)
+        rows: AsyncIterator[tuple[int, Any]] = aiter(self._source)
         try:
             async for row in rows:
                 while True:
@@ -100,7 +100,7 @@ class Pump:
                     except TimeoutError:  # the windows are behind
                         await asyncio.sleep(_PAUSE)
         finally:
-            if hasattr(rows, "aclose"):  # a generator, which may have something to clean up
+            if isinstance(rows, AsyncGenerator):  # it may have something to clean up
                 await rows.aclose()
 
     def __repr__(self) -> str:

@@ -38,7 +38,6 @@ class _Once:
         self._dataset: DataSet[Any] | None = None
 
     def run(self, tick: Tick) -> DataSet[Any]:
-        self._dataset = None
         if self._config.task_timeout is None:
             self._crew.drive(self._ticks(tick))
         else:
@@ -49,11 +48,12 @@ class _Once:
                 target=self._crew.drive, args=(self._ticks(tick),), name=name, daemon=True
             ).start()
             self._done.wait()
-        assert self._dataset is not None
-        for error in self._dataset.errors.values():
+        dataset, self._dataset = self._dataset, None
+        assert dataset is not None
+        for error in dataset.errors.values():
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise error.__cause__  # it was not meant for the task that happened to run
-        return self._dataset
+        return dataset
 
     def _ticks(self, tick: Tick) -> Ticks:
         self._dataset = yield tick

@@ -58,7 +58,7 @@ class Patience:
 
     def __init__(self, marks: Watermarks) -> None:
         self._marks = marks
-        self._given_up: Sequence[object] = ()
+        self._missed: Callable[[], Sequence[object]] = tuple
 
     def wait(
         self, missing: Callable[[], Sequence[T]], timeout: float, *, glance: bool = False
@@ -70,12 +70,12 @@ class Patience:
         :param glance: whether one of them may come further without a word
         :return: those that are given up in this moment
         """
-        before = self._given_up
+        given_up = self._missed()  # they have not even come as far as was waited for before
+        self._missed = missing
 
-        def unexpected() -> bool:
-            return all(one in before for one in missing())
+        def late() -> Sequence[T]:
+            return [one for one in missing() if one not in given_up]
 
-        if not unexpected():
-            self._marks.wait(unexpected, timeout, glance=glance)
-        self._given_up = late = missing()
-        return [one for one in late if one not in before]
+        if late():
+            self._marks.wait(lambda: not late(), timeout, glance=glance)
+        return late()
