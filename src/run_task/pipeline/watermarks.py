@@ -58,7 +58,8 @@ class Patience:
 
     def __init__(self, marks: Watermarks) -> None:
         self._marks = marks
-        self._missed: Callable[[], Sequence[object]] = tuple
+        self._given_up: Sequence[object] = ()
+        self._missing: Callable[[], Sequence[object]] = tuple  # at the last wait
 
     def wait(
         self, missing: Callable[[], Sequence[T]], timeout: float, *, glance: bool = False
@@ -70,12 +71,15 @@ class Patience:
         :param glance: whether one of them may come further without a word
         :return: those that are given up in this moment
         """
-        given_up = self._missed()  # they have not even come as far as was waited for before
-        self._missed = missing
+        # Those that have not even come as far as was waited for before.
+        given_up = [one for one in self._missing() if one in self._given_up]
+        self._missing = missing
 
         def late() -> Sequence[T]:
             return [one for one in missing() if one not in given_up]
 
         if late():
             self._marks.wait(lambda: not late(), timeout, glance=glance)
-        return late()
+        left = late()
+        self._given_up = [*given_up, *left]
+        return left
