@@ -54,7 +54,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "kills"), [("sqlite", 20), ("jsonl", 8), ("csv", 8), ("parquet", 8)]
+    ("kind", "kills"), [("sqlite", 20), ("jsonl", 6), ("csv", 6), ("parquet", 5)]
 )
 def test_a_run_that_is_killed_and_resumed_ends_up_as_an_undisturbed_one(
     kind: str, kills: int, tmp_path: Path, undisturbed: list[Any]

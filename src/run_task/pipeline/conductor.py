@@ -167,7 +167,7 @@ class Conductor:
                 source = Pump(declared, f"{name}, async")
                 self._pumps.append(source)
             self._sources.append(
-                LiveSource(source, unit_ns, route, self._marks, name, self._source_ended)
+                LiveSource(source, unit_ns, route, number, self._marks, name, self._source_ended)
             )
 
     def _make_stages(self, since_ns: int | None) -> None:
@@ -182,6 +182,8 @@ class Conductor:
         for live in self._live:
             live.meet(self._live, rows, ending)
         for source in self._sources:
+            same = [other for other in self._sources if other.route.leads_to(source.route.into)]
+            source.beside = [other for other in same if other.is_foreseen and other is not source]
             source.readers = [live for live in self._live if live.reads(source.route.into)]
             source.rivals = [live for live in self._live if live.writes(source.route.into)]
 

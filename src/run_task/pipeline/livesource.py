@@ -36,6 +36,7 @@ class LiveSource:
     :param source: the source
     :param unit_ns: how many nanoseconds the unit of its timestamps has
     :param route: where its rows go
+    :param index: where it stands among the sources
     :param marks: how far the stages are
     :param name: what the thread is called
     :param on_end: called with what it raised, or None, once there are no more rows, and before any
@@ -47,11 +48,13 @@ class LiveSource:
         source: Any,
         unit_ns: int,
         route: Route,
+        index: int,
         marks: Watermarks,
         name: str,
         on_end: Callable[[BaseException | None], None],
     ) -> None:
         self.route = route
+        self.index = index
         self._source = source
         self._marks = marks
         self._patience = Patience(marks)
@@ -61,6 +64,7 @@ class LiveSource:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.readers: Sequence[LiveStage] = ()  # of the data that its rows enter
         self.rivals: Sequence[LiveStage] = ()  # who write to it, too
+        self.beside: Sequence[LiveSource] = ()  # whose rows enter it, too, at times known before
         self.ended: bool = False
 
     @property
@@ -130,19 +134,21 @@ class LiveSource:
     def _limit(self, next_ns: float) -> float:
         """Wait for the windows that come before the next row. Returns up to when rows may enter."""
 
-        def ahead() -> Sequence[LiveStage]:
-            return [stage for stage, due_ns in self._dues() if due_ns <= next_ns]
+        def ahead() -> Sequence[LiveStage | LiveSource]:
+            return [other for other, until_ns in self._untils() if until_ns <= next_ns]
 
         timeout = max(stage.config.lock_timeout for stage in self.readers)
-        for late in self._patience.wait(ahead, timeout):
-            _logger.warning("%r goes on, although %r has not seen to its window yet", self, late)
-        return min((due_ns for _, due_ns in self._dues() if due_ns > next_ns), default=NEVER)
+        for late in self._patience.wait(ahead, timeout, glance=bool(self.beside)):
+            _logger.warning("rows of %r enter, although %r is behind", self, late)
+        return min((ns for _, ns in self._untils() if ns > next_ns), default=NEVER)
 
-    def _dues(self) -> Sequence[tuple[LiveStage, float]]:
-        """The stages that have to see, or to change, the data before a row does; and until when."""
+    def _untils(self) -> Sequence[tuple[LiveStage | LiveSource, float]]:
+        """Who has to see or change the data before rows do that arrive at a time or later."""
         seen = [(stage, stage.unseen_ns) for stage in self.readers if not stage.ended]
         done = [(stage, stage.due_ns) for stage in self.rivals if not stage.ended]
-        return [*seen, *done]
+        # Of rows of one time, those of the source that was declared first are first.
+        rows = [(s, s.next_ns + (s.index > self.index)) for s in self.beside if not s.ended]
+        return [*seen, *done, *rows]
 
     def __repr__(self) -> str:
         return f"source {brief(self._source)}"

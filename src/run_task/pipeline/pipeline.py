@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import (
     AsyncIterable,
@@ -13,25 +12,23 @@ from collections.abc import (
     Sequence,
 )
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
-from run_task.alarm import Alarm, AsyncAlarm
 from run_task.clock import Clock
 from run_task.config import RunnerConfig
 from run_task.context import DEFAULT_INTERVAL
 from run_task.dataset import DataSet
-from run_task.errors import ConfigError, RunTaskError
+from run_task.errors import ConfigError
 from run_task.interval import TaskInterval, TimeUnit
 from run_task.pipeline.brief import brief
 from run_task.pipeline.conductor import Conductor
 from run_task.pipeline.copies import Copies
 from run_task.pipeline.graph import AnyStage, configs, unit_of, upstreams
+from run_task.pipeline.live import Live
 from run_task.pipeline.replay import History
 from run_task.pipeline.stage import Route, Stage
 from run_task.pipeline.written import instant, written
 from run_task.shared import Shared, TimeSeries, Writable
-from run_task.signals import shut_down_on_sigterm
 from run_task.sinks.protocol import DurableSink
 from run_task.task import Runnable
 
@@ -43,7 +40,7 @@ D = TypeVar("D")
 _DEFAULT_CONFIG: Final = RunnerConfig()
 
 
-class Pipeline:
+class Pipeline(Live):
     """Sources, stages and sinks, wired together: run live, or replayed over history.
 
     ::
@@ -81,20 +78,12 @@ class Pipeline:
         given: object = name  # a caller without a type checker may pass anything
         if type(given) is not str or not given:
             raise ConfigError(f"Pipeline({name!r}): its name is a text that is not empty")
-        self._name = name
+        super().__init__(name)
         self._clock = clock
         self._sources: list[tuple[Any, Route, TimeUnit | None]] = []
         self._stages: list[AnyStage] = []
         self._taken: set[int] = set()  # the ids of sources that were read, and are once
         self._resumed: set[int] = set()  # the ids of routes whose rows are in the data
-        self._conductor: Conductor | None = None
-        self._stopping = False
-        self._exit = contextlib.ExitStack()
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        return self._name
 
     @property
     def stages(self) -> Sequence[AnyStage]:
@@ -312,117 +301,14 @@ class Pipeline:
 
     # Live
 
-    def run_sync(self) -> None:
-        """Run live until shut down, or until every source has ended and every stage has seen its
-        last row. Ctrl-C and, in the main thread, SIGTERM shut it down, too.
-
-        :raises ExceptionGroup: of all that went wrong
-        :raises KeyboardInterrupt: after the shutdown, if it was Ctrl-C that began it
-        """
-        with self:
-            self._wait()
-
-    async def run(self) -> None:
-        """As :meth:`run_sync`, for asyncio. Cancelling it shuts it down, too.
-
-        :raises ExceptionGroup: of all that went wrong
-        """
-        async with self:
-            await self._wait_async()
-
-    def shutdown(self) -> None:
-        """Stop the sources, and then stage after stage, upstream first, each with what is due.
-
-        Returns at once. It may be called from any thread, any number of times, and in a signal
-        handler.
-        """
-        self._stopping = True
-        if self._conductor is not None:
-            self._conductor.shutdown()
-
-    def __enter__(self) -> Pipeline:
-        self._start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self.shutdown()
-        try:
-            self._wait()
-        finally:
-            self._exit.close()
-        self._report(exc)
-
-    async def __aenter__(self) -> Pipeline:
-        self._start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self.shutdown()
-        try:
-            await self._wait_async()
-        finally:
-            self._exit.close()
-        self._report(exc)
-
-    def _start(self) -> None:
-        if self._conductor is not None:
-            raise RunTaskError(
-                f"pipeline {self._name!r} has been run before, and runs live once: make a new one"
-            )
+    def _make_conductor(self) -> Conductor:
         stages, declared = self._plan()
         sources = [source for source in declared if id(source[2]) not in self._resumed]
         for source, _, _ in sources:
             self._take(source)
-        self._conductor = Conductor(self._name, stages, sources, self._clock)
-        self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
-        try:
-            self._conductor.start()
-        except BaseException:
-            self._exit.close()
-            self._conductor = None  # it has not been run
-            raise
-        if self._stopping or (declared and not sources):
-            self._conductor.shutdown()  # shut down, or at its end, before it began
-
-    def _wait(self) -> None:
-        assert self._conductor is not None
-        alarm = Alarm()
-        self._conductor.wake_at_end(alarm)
-        while not self._conductor.ended:
-            alarm.wait()
-        self._conductor.join()
-
-    async def _wait_async(self) -> None:
-        assert self._conductor is not None
-        alarm = AsyncAlarm()
-        self._conductor.wake_at_end(alarm)
-        while not self._conductor.ended:
-            await alarm.wait()
-        self._conductor.join()
-
-    def _report(self, exc: BaseException | None) -> None:
-        """Raise what went wrong, unless the block has an error of its own to tell."""
-        assert self._conductor is not None
-        failures = self._conductor.failures
-        if not failures:
-            return
-        if isinstance(exc, Exception):
-            told = "; ".join(f"{type(failure).__name__}: {failure}" for failure in failures)
-            exc.add_note(f"besides, pipeline {self._name!r} failed: {told}")
-        else:
-            raise BaseExceptionGroup(f"pipeline {self._name!r} failed", failures)
+        if declared and not sources:
+            self.shutdown()  # it is at its end before it begins
+        return Conductor(self._name, stages, sources, self._clock)
 
     def __repr__(self) -> str:
         names = ", ".join(stage.name for stage in self._stages)
