@@ -66,7 +66,8 @@ class Pipeline(Live):
 
     **Faults.** A stage that fails, or takes longer than the ``lock_timeout`` of those it feeds,
     does not hold them up: they go on without its results, and their DataSets say so in
-    :attr:`DataSet.behind`. All that went wrong is raised at the end, in one exception group.
+    :attr:`DataSet.behind`. A sink that fails ends the pipeline. All that went wrong is raised at
+    the end, in one exception group.
 
     :param name: what it is called: part of the key of every result, and of thread names
     :param clock: where live stages read the time, unless a source is a recording that is played
@@ -211,8 +212,9 @@ class Pipeline(Live):
         first row to the one that holds the last; its results are given, and written to its sinks,
         which are flushed in the end and stay open. The replay has copies of the shared data, as
         it is when it begins, and leaves the data itself alone; so a pipeline can be replayed any
-        number of times, also while it runs live. With the same rows, results are the same to the
-        bit, with any executor and any number of workers.
+        number of times, also while it runs live. With the same rows, and tasks that keep nothing to
+        themselves from one window to the next, results are the same to the bit, with any executor
+        and any number of workers.
 
         Where the standard error is a terminal, and rich is installed, it shows how far it is.
 
@@ -261,7 +263,6 @@ class Pipeline(Live):
         for source, unit_ns, route in declared:
             recording = getattr(source, "recording", source)  # of what is played, all at once
             if hasattr(recording, "__iter__") and not getattr(recording, "endless", False):
-                self._take(recording)
                 sources.append((recording, unit_ns, route))
             elif resumed is None:
                 raise ConfigError(
@@ -279,10 +280,12 @@ class Pipeline(Live):
             last = resumed.last(stage.name) if resumed in stage.sinks and resumed else None
             return None if last is None else last * stage.interval.unit.nanos
 
-        if resumed is not None:
-            self._resumed.update(id(route) for _, _, route in sources)
         data = [stage.data for stage in stages]
         own = Copies(data).of if resumed is None else _itself
+        for recording, _, route in sources:
+            self._take(recording)
+            if resumed is not None:
+                self._resumed.add(id(route))
         history = History(stages, sources, own)
         return written(self._name, history.run(start_ns, end_ns, held), sinks)
 
