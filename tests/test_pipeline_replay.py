@@ -355,7 +355,7 @@ class TestLive:
     """A paced live run gives what a replay gives."""
 
     @pytest.mark.parametrize("run", range(3))
-    def test_of_a_file(self, head: Path, run: int) -> None:
+    def test_of_a_file(self, head: Path, run: int, caplog: pytest.LogCaptureFixture) -> None:
         expected = by_stage(of_nab(head).replay())
         live: Results = []
         pipeline = of_nab(head, speed=2e6)
@@ -365,6 +365,7 @@ class TestLive:
         pipeline.run_sync()
         assert by_stage(live) == expected
         assert not any(dataset.behind for _, dataset in live)
+        assert caplog.text == ""
         # The pipeline itself gives it, too: what is played is replayed at once.
         fresh = of_nab(head, speed=2e6)
         assert by_stage(fresh.replay()) == expected

@@ -189,3 +189,52 @@ def test_a_clock_that_moves_while_the_ticker_begins_to_wait_is_not_missed() -> N
             clock.advance(SECOND)
             eventually(partial(reached, second))
     assert windows == [Window(end - 1, end) for end in range(1, 501)]
+
+
+def test_windows_may_begin_in_the_past_and_end_with_one_that_holds_a_time() -> None:
+    clock = VirtualClock(start_ns=100 * 10**9)
+    ticker = Ticker(TaskInterval.seconds(2), RunnerConfig(), clock, since_ns=91 * 10**9)
+    assert ticker.first_end_ns == ticker.next_end_ns == 92 * 10**9
+    assert due(ticker, 2) == [(90, 92), (92, 94)]
+    assert ticker.next_end_ns == 96 * 10**9
+    ticker.finish(97 * 10**9)
+    assert due(ticker, 2) == [(94, 96), (96, 98)]
+    assert ticker.next() is None
+
+
+def test_a_finish_ends_a_wait() -> None:
+    ticker = Ticker(SECOND, RunnerConfig(), VirtualClock())
+    with beside(ticker.next) as waiting:
+        ticker.finish(-1)
+        assert waiting.result(PATIENCE) is None
+
+
+def test_next_due_is_after_the_grace() -> None:
+    config = RunnerConfig(grace=TaskInterval.seconds(3))
+    ticker = Ticker(SECOND, config, VirtualClock(), since_ns=0)
+    assert (ticker.next_end_ns, ticker.next_due_ns) == (10**9, 4 * 10**9)
+
+
+def test_the_virtual_clock_is_advanced_to_a_time_and_not_back() -> None:
+    clock = VirtualClock(start_ns=5)
+    clock.advance_to(12)
+    clock.advance_to(7)
+    assert (clock.time_ns(), clock.monotonic_ns()) == (12, 7)
+
+
+class Hasty(VirtualClock):
+    """A clock that runs so fast that much passes between any two looks at it."""
+
+    def time_ns(self) -> int:
+        self.advance(TaskInterval.seconds(20))
+        return super().time_ns()
+
+    def monotonic_ns(self) -> int:
+        self.advance(TaskInterval.seconds(20))
+        return super().monotonic_ns()
+
+
+def test_a_clock_that_is_fast_was_not_set(caplog: pytest.LogCaptureFixture) -> None:
+    ticker = Ticker(TaskInterval.seconds(100), RunnerConfig(), Hasty(10**18))
+    assert len(due(ticker, 50)) == 50
+    assert caplog.text == ""
