@@ -546,6 +546,38 @@ def test_a_sink_that_is_slow_loses_nothing() -> None:
     assert slow.closed == 1
 
 
+def test_a_sink_that_is_slow_holds_up_who_shares_it_with_a_stage_that_has_ended() -> None:
+    go_on = threading.Event()
+    ran: list[int] = []
+
+    class Slow(Kept):
+        def write(self, stage: str, dataset: DataSet[Any], /) -> None:
+            go_on.wait(PATIENCE)
+            super().write(stage, dataset)
+
+    @task
+    def bad(values: Values, start: int, end: int) -> None:
+        raise LookupError("bad")
+
+    @task
+    def count(values: Values, start: int, end: int) -> None:
+        ran.append(end)
+
+    bench = Bench()
+    slow = Slow()
+    config = RunnerConfig(channel_capacity=2, on_error=OnError.RAISE)
+    bench.pipeline.stage("a", [bad], lock(), SECOND, config).sink(slow)
+    bench.pipeline.stage("b", [count], lock(), SECOND, config).sink(slow)
+    with pytest.raises(ExceptionGroup), bench.pipeline:
+        bench.advance()
+        eventually(lambda: not [t for t in threading.enumerate() if t.name == "run-task a"])
+        bench.advance(50)
+        time.sleep(0.1)
+        assert len(ran) < 6
+        go_on.set()
+    assert [dataset.timestamp for dataset in slow.of("b")] == ran == list(range(1, 52))
+
+
 def test_a_sink_that_never_ends_is_told() -> None:
     go_on = threading.Event()
 

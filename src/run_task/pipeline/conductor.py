@@ -238,9 +238,9 @@ class Conductor:
             live.finish_due(now_ns)
             while not live.ended and (remaining := deadline - time.monotonic()) > 0:
                 self._alarm.wait(remaining)
+        self._marks.stop()
         for live in begun:
             live.runner.shutdown()  # all of them, before the first that hangs is waited for
-        self._marks.stop()
         for live in begun:
             try:
                 live.runner.join()

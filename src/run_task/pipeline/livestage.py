@@ -248,9 +248,10 @@ class LiveStage:
                 _logger.warning("%r waits on, with its results: %s", self, error)
 
     def unbound(self) -> None:
-        """Wait for sinks no longer."""
-        for writer in self._writers:
-            writer.unbound()
+        """Wait for sinks no longer, if the whole pipeline ends: stages may share them."""
+        if self._marks.stopped:
+            for writer in self._writers:
+                writer.unbound()
 
     def close(self) -> None:
         """The runner has ended."""
