@@ -20,7 +20,7 @@ def test_a_copy_of_a_lock_has_its_value_and_is_apart() -> None:
 
 
 def test_a_copy_of_an_atom_is_apart() -> None:
-    atom = Atom((1, 2))
+    atom: Atom[tuple[int, ...]] = Atom((1, 2))
     twin = copy.deepcopy(atom)
     twin.reset((3, 4))
     assert (atom.value, twin.value) == ((1, 2), (3, 4))
