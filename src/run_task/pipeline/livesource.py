@@ -66,6 +66,7 @@ class LiveSource:
         self.rivals: Sequence[LiveStage] = ()  # who write to it, too
         self.beside: Sequence[LiveSource] = ()  # whose rows enter it, too, at times known before
         self.ended: bool = False
+        self._entered_ns: float = -NEVER  # all rows that arrive before have entered
 
     @property
     def is_foreseen(self) -> bool:
@@ -83,7 +84,8 @@ class LiveSource:
         if next_ns == NEVER:  # that was the last row: what comes after it is for on_end to say
             last_ns = self._feed.last_ns
             next_ns = -NEVER if last_ns is None else last_ns + 1
-        return next_ns
+        # Until the source goes on, it tells when the rows came that it gave last.
+        return max(next_ns, self._entered_ns)
 
     @property
     def frontier_ns(self) -> float:
@@ -125,6 +127,9 @@ class LiveSource:
         try:
             while not self._marks.stopped and (next_ns := self._feed.fetch()) != NEVER:
                 self._feed.ingest_before(self._limit(next_ns))
+                left_ns = self._feed.next_ns
+                last_ns = self._feed.last_ns
+                self._entered_ns = last_ns if left_ns == NEVER and last_ns is not None else left_ns
         except BaseException as error:
             failure = error
         self._on_end(failure)
