@@ -271,7 +271,7 @@ def test_an_upstream_that_hangs_is_waited_for_once_until_it_has_caught_up(
         started = time.monotonic()
         bench.advance(20)
         assert bench.sink.wait_for("down", 21).behind == ("up",)
-        assert 0.2 <= time.monotonic() - started < 2  # and not 20 times as long
+        assert 0.2 <= time.monotonic() - started < 3  # and not 20 times as long
         hangs.go_on.set()
         bench.sink.wait_for("up", 21)
         bench.advance()
@@ -310,7 +310,7 @@ def test_a_downstream_that_hangs_holds_up_who_feeds_it_no_longer_than_once() -> 
         started = time.monotonic()
         bench.advance(20)
         bench.sink.wait_for("up", 22)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 3  # and not 20 times as long as a lock_timeout
         hangs.go_on.set()
         bench.sink.wait_for("down", 22)
 
