@@ -62,7 +62,7 @@ class TimeSeriesView:
     ``ContextBuilder(TimeSeriesView)`` that is given a series by ``with_data``.
     """
 
-    __slots__ = ("_arrays", "_first", "_rows", "_schema", "_stop")
+    __slots__ = ("_arrays", "_first", "_rows", "_schema", "_stop", "_window")
 
     def __init__(
         self, schema: Schema | None = None, rows: Rows | None = None, first: int = 0, stop: int = 0
@@ -72,6 +72,7 @@ class TimeSeriesView:
         self._first = first
         self._stop = stop
         self._arrays: dict[int, Array] = {}
+        self._window: tuple[int, int, TimeSeriesView] | None = None
 
     def _array(self, position: int) -> Array:
         array = self._arrays.get(position)
@@ -120,10 +121,15 @@ class TimeSeriesView:
         :param start: the first timestamp that is in it, in :attr:`unit`
         :param end: the first timestamp after it
         """
+        window = self._window  # remembered, for the tasks of a tick ask for the same one
+        if window is not None and window[0] == start and window[1] == end:
+            return window[2]
         time = self._array(0)
         first = self._first + int(time.searchsorted(start))
         stop = self._first + int(time.searchsorted(end))
-        return TimeSeriesView(self._schema, self._rows, first, max(first, stop))
+        found = TimeSeriesView(self._schema, self._rows, first, max(first, stop))
+        self._window = (start, end, found)
+        return found
 
     def to_arrow(self) -> Any:
         """A :class:`pyarrow.Table`: ``time`` without a time zone, and each column.
