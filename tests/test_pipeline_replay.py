@@ -638,7 +638,9 @@ def test_constant_memory() -> None:
 
     for config in (RunnerConfig(), RunnerConfig(task_timeout=5.0)):
         run(2_000, config)
-        assert run(20_000, config) < run(4_000, config) + 15_000
+        # The peak of one run differs from that of another by some 30 kB, as threads happen to
+        # meet; what 1600 more windows of DataSets would take is ten times as much as this.
+        assert run(20_000, config) < run(4_000, config) + 100_000
 
 
 def test_how_far_it_is_shows_where_somebody_looks(
