@@ -140,8 +140,8 @@ def alarm(features: TimeSeriesView, start: int, end: int) -> dict[str, float]:
     z-scores, which outliers in that past hardly change. (Iglewicz and Hoaglin, "How to Detect and
     Handle Outliers", 1993; e-Handbook, 1.3.5.17.)
 
-    It sees the past only, as it has to live, and the limit is the one in the book: nothing here is
-    fitted to labels.
+    It sees the past only, as it has to live, and the limit is the one in the book. That one outlier
+    among the features is enough for an alarm was decided with labelled series in view.
     """
     fortnight = results(features, start, end, at_least=7 * 24)
     values = np.column_stack([fortnight[feature.name] for feature in FEATURES])
@@ -159,7 +159,7 @@ HOURLY = [mean, std, low, high]
 FEATURES = [trend, z_score, shift]
 
 
-def table(*columns: str, retention: TaskInterval | None = None) -> TimeSeries:
+def table(*columns: str, retention: TaskInterval) -> TimeSeries:
     return TimeSeries(dict.fromkeys(columns, float), TimeUnit.SECONDS, retention)
 
 
@@ -170,9 +170,9 @@ def append(data: TimeSeries, dataset: DataSet[float]) -> None:
 
 
 def pipeline(name: str, source: Rows, sink: SqlSink) -> Pipeline:
-    readings = table("value", retention=DAY)  # of hours there are few, and they are kept
-    hours = table(*(task.name for task in HOURLY))
-    features = table(*(task.name for task in FEATURES))
+    readings = table("value", retention=DAY)
+    hours = table(*(task.name for task in HOURLY), retention=DAY)
+    features = table(*(task.name for task in FEATURES), retention=FORTNIGHT)
     of_day, of_fortnight = RunnerConfig(window=DAY), RunnerConfig(window=FORTNIGHT)
 
     made = Pipeline(name)
