@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from run_task.errors import ConfigError
 from run_task.pipeline.brief import brief
@@ -74,11 +73,11 @@ class Columns:
 
     def __init__(self, batch: Batch, latest: int, unit_ns: int, route: Route) -> None:
         self._batch = batch
-        arrivals = np.maximum.accumulate(batch.timestamps)
-        self._arrivals: NDArray[np.int64] = np.maximum(arrivals, latest) * unit_ns
+        arrivals = np.maximum(np.maximum.accumulate(batch.timestamps), latest) * unit_ns
+        self._arrivals: list[int] = arrivals.tolist()  # few are looked at at a time
         self._route = route
         self._at = 0
-        self._next_ns: float = int(self._arrivals[0])
+        self._next_ns: float = self._arrivals[0]
         self._rows: Sequence[tuple[int, Any]] | None = None  # for when few enter at a time
 
     @property
@@ -86,10 +85,8 @@ class Columns:
         return self._next_ns
 
     def ingest_before(self, limit_ns: float) -> None:
-        start, whole = self._at, len(self._batch)
-        cut = whole
-        if limit_ns != NEVER:
-            cut = max(start, int(self._arrivals.searchsorted(int(limit_ns))))
+        start = self._at
+        cut = bisect_left(self._arrivals, limit_ns, start)
         with self._route.into.write() as series:
             if cut - start <= _FEW:
                 if self._rows is None:
@@ -100,7 +97,7 @@ class Columns:
                 some = self._batch[start:cut]
                 series.extend(some.timestamps, **some.columns)
         self._at = cut
-        self._next_ns = int(self._arrivals[cut]) if cut < whole else NEVER
+        self._next_ns = self._arrivals[cut] if cut < len(self._arrivals) else NEVER
 
 
 class Feed:

@@ -62,7 +62,7 @@ class TimeSeriesView:
     ``ContextBuilder(TimeSeriesView)`` that is given a series by ``with_data``.
     """
 
-    __slots__ = ("_arrays", "_first", "_rows", "_schema", "_stop", "_window")
+    __slots__ = ("_arrays", "_first", "_rows", "_schema", "_stop", "_time", "_window")
 
     def __init__(
         self, schema: Schema | None = None, rows: Rows | None = None, first: int = 0, stop: int = 0
@@ -71,15 +71,9 @@ class TimeSeriesView:
         self._rows: Rows = rows or Held([np.empty(0, np.int64)])
         self._first = first
         self._stop = stop
-        self._arrays: dict[int, Array] = {}
+        self._time: Array | None = None
+        self._arrays: dict[str, Array] = {}  # those that were asked for, as the timestamps
         self._window: tuple[int, int, TimeSeriesView] | None = None
-
-    def _array(self, position: int) -> Array:
-        array = self._arrays.get(position)
-        if array is None:
-            array = self._rows.array(position, self._first, self._stop)
-            self._arrays[position] = array
-        return array
 
     @property
     def unit(self) -> TimeUnit:
@@ -94,18 +88,25 @@ class TimeSeriesView:
     @property
     def time(self) -> NDArray[np.int64]:
         """The timestamps in ascending order, in :attr:`unit` since the Unix epoch; read-only."""
-        return self._array(0)
+        time = self._time
+        if time is None:
+            time = self._time = self._rows.array(0, self._first, self._stop)
+        return time
 
     def __getitem__(self, column: str) -> NDArray[Any]:
         """The values of a column, one for each timestamp; read-only.
 
         :raises KeyError: if there is no such column
         """
-        position = self._schema.positions.get(column)
-        if position is None:
-            names = ", ".join(map(repr, self._schema.names))
-            raise KeyError(f"there is no column {column!r}: the columns are {names}")
-        return self._array(position + 1)
+        array = self._arrays.get(column)
+        if array is None:
+            position = self._schema.positions.get(column)
+            if position is None:
+                names = ", ".join(map(repr, self._schema.names))
+                raise KeyError(f"there is no column {column!r}: the columns are {names}")
+            array = self._rows.array(position + 1, self._first, self._stop)
+            self._arrays[column] = array
+        return array
 
     # Else Python would take a view for a sequence, and index it by ints.
     __iter__: None = None
@@ -124,10 +125,12 @@ class TimeSeriesView:
         window = self._window  # remembered, for the tasks of a tick ask for the same one
         if window is not None and window[0] == start and window[1] == end:
             return window[2]
-        time = self._array(0)
+        time = self.time
         first = self._first + int(time.searchsorted(start))
-        stop = self._first + int(time.searchsorted(end))
-        found = TimeSeriesView(self._schema, self._rows, first, max(first, stop))
+        stop = self._stop  # as for the window of a tick, which ends after all rows there are
+        if stop > first and time[-1] >= end:
+            stop = max(first, self._first + int(time.searchsorted(end)))
+        found = TimeSeriesView(self._schema, self._rows, first, stop)
         self._window = (start, end, found)
         return found
 
@@ -181,8 +184,7 @@ class TimeSeriesView:
         if place is not None and isinstance(self._rows, Lease):
             self._rows.store.export(self._stop)  # nobody will tell when it is done with
             return view_at, place
-        arrays = [self._array(position) for position in range(len(self._schema.columns) + 1)]
-        return _by_value, (self._schema, arrays)
+        return _by_value, (self._schema, [self.time, *(self[name] for name in self._schema.names)])
 
     def __repr__(self) -> str:
         count = len(self)
@@ -191,7 +193,7 @@ class TimeSeriesView:
         else:
             shown = [*range(_SHOWN), None, *range(count - _SHOWN, count)]
         cells = [[f"{TIME} ({self.unit.value})", *self._schema.names]]
-        arrays = [self._array(position) for position in range(len(cells[0]))]
+        arrays = [self.time, *(self[name] for name in self._schema.names)]
         cells += [["..." if row is None else str(array[row]) for array in arrays] for row in shown]
         widths = [max(map(len, column)) for column in zip(*cells)]
         lines = [
