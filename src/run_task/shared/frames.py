@@ -5,12 +5,11 @@ Arrow and pandas come without types that a checker could read, so their tables a
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from run_task.errors import ConfigError
+from run_task.extras import need
 from run_task.shared.columns import Array
 from run_task.shared.schema import TIME
 
@@ -18,13 +17,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from run_task.shared.view import TimeSeriesView
-
-
-def _library(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ConfigError(f"{name} is not installed: pip install 'run-task[{extra}]'") from None
 
 
 def _unit(array: Array) -> str:
@@ -39,7 +31,7 @@ def _columns(view: TimeSeriesView) -> dict[str, Array]:
 
 def to_arrow(view: TimeSeriesView) -> Any:
     """A table of Arrow; numbers are not copied."""
-    arrow = _library("pyarrow", "arrow")
+    arrow = need("pyarrow", "arrow")
     return arrow.table(
         {
             name: arrow.array(array.astype("M8[s]") if _unit(array) in ("h", "m") else array)
@@ -50,7 +42,7 @@ def to_arrow(view: TimeSeriesView) -> Any:
 
 def to_polars(view: TimeSeriesView) -> pl.DataFrame:
     """A DataFrame of polars."""
-    polars = _library("polars", "polars")
+    polars = need("polars", "polars")
 
     def series(name: str, array: Array) -> pl.Series:
         if _unit(array) in ("h", "m", "s"):
@@ -67,7 +59,7 @@ def to_polars(view: TimeSeriesView) -> pl.DataFrame:
 
 def to_pandas(view: TimeSeriesView) -> Any:
     """A DataFrame of pandas, which has copies."""
-    pandas = _library("pandas", "pandas")
+    pandas = need("pandas", "pandas")
     return pandas.DataFrame(
         {
             name: array.astype("M8[s]") if _unit(array) in ("D", "h", "m") else array.copy()
