@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import logging
 import threading
 import time
 from collections import deque
@@ -13,12 +12,13 @@ from typing import Generic, Protocol, TypeVar
 
 from run_task.alarm import Alarm, AsyncAlarm, Bell
 from run_task.errors import ChannelClosed, ConfigError
+from run_task.log import Log
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 
-_logger = logging.getLogger(__name__)
+_log = Log(__name__)
 
 
 class Overflow(enum.Enum):
@@ -48,6 +48,7 @@ class _Buffer(Generic[T]):
         "dropped",
         "items",
         "mutex",
+        "name",
         "open",
         "overflow",
         "receiver_closed",
@@ -56,8 +57,9 @@ class _Buffer(Generic[T]):
         "senders",
     )
 
-    def __init__(self, capacity: int, overflow: Overflow) -> None:
+    def __init__(self, capacity: int, overflow: Overflow, name: str | None) -> None:
         self.capacity: float = capacity
+        self.name: str | None = name
         self.overflow: Overflow = overflow
         self.items: deque[T] = deque()
         self.dropped: int = 0
@@ -70,7 +72,13 @@ class _Buffer(Generic[T]):
 
     def drop(self, item: T, why: str) -> None:
         self.dropped += 1
-        _logger.warning("dropped %s: %s (%d dropped so far)", item, why, self.dropped)
+        _log.warning(
+            "dropped %s: %s (%d dropped so far)",
+            item,
+            why,
+            self.dropped,
+            extra={"runner": self.name, "window": getattr(item, "window", None)},
+        )
 
 
 def _wake_one(bells: deque[Bell]) -> None:
@@ -351,7 +359,9 @@ def _describe(buffer: _Buffer[T]) -> str:
     return f"{state} channel with {items}, {buffer.dropped} dropped"
 
 
-def channel(capacity: int, overflow: Overflow = Overflow.BLOCK) -> tuple[Sender[T], Receiver[T]]:
+def channel(
+    capacity: int, overflow: Overflow = Overflow.BLOCK, *, name: str | None = None
+) -> tuple[Sender[T], Receiver[T]]:
     """Make a bounded channel.
 
     ::
@@ -361,10 +371,11 @@ def channel(capacity: int, overflow: Overflow = Overflow.BLOCK) -> tuple[Sender[
 
     :param capacity: how many items may wait in it, at least 1
     :param overflow: what sending to a full channel does
+    :param name: the runner whose results go through it, for the log
     :return: its two ends
     :raises ConfigError: if the capacity is not a positive int
     """
     if type(capacity) is not int or capacity < 1:
         raise ConfigError(f"a channel's capacity is a positive int, not {capacity!r}")
-    buffer = _Buffer[T](capacity, overflow)
+    buffer = _Buffer[T](capacity, overflow, name)
     return Sender(buffer), Receiver(buffer)

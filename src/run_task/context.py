@@ -182,7 +182,7 @@ class ContextBuilder(Generic[I, O, S_co]):
             raise ConfigError(f"with_config({config!r}): it takes a RunnerConfig")
         data: Any = self._data if self._data is not None else RwLock(self._default())
         ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(
-            config.channel_capacity, config.overflow
+            config.channel_capacity, config.overflow, name=config.name
         )
         sender, receiver = ends
         context = Context[I, O](

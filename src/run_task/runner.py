@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
@@ -19,14 +18,13 @@ from run_task.dataset import DataSet
 from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTimeout, TaskError
 from run_task.executors import Ticks
 from run_task.interval import Window
+from run_task.log import Log
 from run_task.signals import shut_down_on_sigterm
 from run_task.stats import RECENT, Percentiles, RunnerStats
 from run_task.ticker import Ticker
 
 I = TypeVar("I")
 O = TypeVar("O")
-
-_logger = logging.getLogger(__name__)
 
 _LAST_WORDS: Final = 0.5
 """How many seconds a runner has to deliver its last DataSet once its tasks were given up."""
@@ -72,6 +70,7 @@ class Runner(Generic[I, O]):
     ) -> None:
         self._context = context
         self._config = context.config
+        self._log = Log(__name__, self._config.name)
         self._clock = clock if clock is not None else SystemClock()
         self._crew = self._config.executor_instance.start(
             context.tasks,
@@ -155,10 +154,15 @@ class Runner(Generic[I, O]):
         except GeneratorExit:
             raise  # the interpreter is going down
         except ChannelClosed as error:
-            _logger.info("%s ends, nobody listens: %s", self.name, error)
+            about = {"window": self._window}
+            self._log.info("%s ends, nobody listens: %s", self.name, error, extra=about)
         except BaseException as error:
             failure = error
-            _logger.error("%s ends: %s", self.name, error)
+            about = {
+                "task": getattr(error, "task", None),
+                "window": getattr(error, "window", self._window),
+            }
+            self._log.error("%s ends: %s", self.name, error, extra=about)
         self.shutdown()
         self._context.sender.close()
         self._crew.close(self._remaining())
@@ -176,7 +180,8 @@ class Runner(Generic[I, O]):
 
     def _note(self, errors: Mapping[str, TaskError]) -> None:
         for error in errors.values():
-            _logger.warning("%s: %s", self.name, error)
+            about = {"task": error.task, "window": error.window}
+            self._log.warning("%s: %s", self.name, error, extra=about)
         if self._config.on_error is OnError.RAISE:
             raise next(iter(errors.values()))
 
@@ -186,7 +191,8 @@ class Runner(Generic[I, O]):
                 return  # given up, and come back after all
             if self._window is not None:
                 self._lost += 1
-                _logger.warning("%s: the window %s is lost", self.name, self._window)
+                about = {"window": self._window}
+                self._log.warning("%s: the window %s is lost", self.name, self._window, extra=about)
             self._failure = failure
             self._ended = True
         self._ring()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 from run_task.alarm import Alarm
 from run_task.clock import Clock
 from run_task.config import Align, RunnerConfig
 from run_task.interval import TaskInterval, Window
+from run_task.log import Log
 from run_task.schedule import Schedule
-
-_logger = logging.getLogger(__name__)
 
 _NOTICE_NS: Final = 1_000_000_000
 """From how many nanoseconds on a step of the wall clock is worth a line in the log."""
@@ -42,6 +40,7 @@ class Ticker:
         clock: Clock,
         since_ns: int | None = None,
     ) -> None:
+        self._log = Log(__name__, config.name)
         self._clock = clock
         self._monotonic_ns = clock.monotonic_ns
         self._alarm = Alarm()
@@ -132,11 +131,11 @@ class Ticker:
             self._offset_ns += step_ns
             self._stepped_back = False
             if step_ns >= _NOTICE_NS + self._unsure_ns:
-                _logger.warning("the wall clock was set forward by %.3f s", step_ns / 1e9)
+                self._log.warning("the wall clock was set forward by %.3f s", step_ns / 1e9)
             self._unsure_ns = unsure_ns
         elif step_ns + unsure_ns <= -_NOTICE_NS and not self._stepped_back:
             self._stepped_back = True
-            _logger.warning(
+            self._log.warning(
                 "the wall clock was set back by %.3f s; windows go on from where they were",
                 -step_ns / 1e9,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import selectors
@@ -25,11 +24,10 @@ from run_task.executors.link import pack, pickled, unpack
 from run_task.executors.protocol import Tick, Ticks, drive
 from run_task.executors.serve import Hello
 from run_task.executors.workerprocess import WorkerProcess
+from run_task.log import Log
 from run_task.memory import MapMode
 from run_task.shared.protocol import Shared
 from run_task.task import Runnable
-
-_logger = logging.getLogger(__name__)
 
 _FALSE_STARTS: Final = 3
 """How many workers may die of loading a task before it is loaded no more; and, beyond one each, how
@@ -66,6 +64,7 @@ class ProcessesCrew:
     ) -> None:
         self._names = [task.name for task in tasks]
         self._name = name
+        self._log = Log(__name__, name)
         self._timeout = math.inf if task_timeout is None else task_timeout
         self._size = min(workers, len(tasks))
         self._workers: list[WorkerProcess] = []
@@ -126,7 +125,12 @@ class ProcessesCrew:
                 self._workers.append(worker)
                 self._selector.register(worker.link, selectors.EVENT_READ, worker)
         except Exception as error:  # the runner goes on, and tries again at the next tick
-            _logger.error("%s: no worker process could be started: %s", self._name, error)
+            self._log.error(
+                "%s: no worker process could be started: %s",
+                self._name,
+                error,
+                extra={"window": job.window if job is not None else None},
+            )
             if job is not None and not self._workers:
                 job.lose("no worker process could be started", error)
 
@@ -234,9 +238,18 @@ class ProcessesCrew:
         if worker not in self._workers:
             return  # it was found dead when another's share was to be its own
         how = self._dismiss(worker)
-        _logger.warning("%s: a worker process %s, and is replaced", self._name, how)
         progress, positions = worker.progress, worker.positions
         running, loading = progress.in_hand(), progress.loading()
+        culprit = running if running in job.open else loading
+        self._log.warning(
+            "%s: a worker process %s, and is replaced",
+            self._name,
+            how,
+            extra={
+                "task": None if culprit is None else self._names[culprit],
+                "window": job.window,
+            },
+        )
         shares = [positions]
         if running in job.open and progress.since(running) is None and len(positions) > 1:
             # It died over its report. Whose fault that is shows when each has a worker to itself.
@@ -299,7 +312,7 @@ class ProcessesCrew:
             try:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                _logger.warning("%s: a worker process did not end, and is killed", self._name)
+                self._log.warning("%s: a worker process did not end, and is killed", self._name)
             worker.end()
         self._workers = []
         self._cargo.unload()

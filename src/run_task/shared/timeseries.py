@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Never
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.interval import TaskInterval, TimeUnit
+from run_task.log import Log
 from run_task.shared.block import Allocate, PrivateBlock
 from run_task.shared.columns import Array
 from run_task.shared.giving import Giving
@@ -21,7 +21,7 @@ from run_task.shared.schema import Layout, Schema
 from run_task.shared.store import Lease, Store
 from run_task.shared.view import TimeSeriesView
 
-_logger = logging.getLogger(__name__)
+_log = Log(__name__)
 
 _BEFORE_ALL: Final = -(2**63)
 
@@ -195,7 +195,7 @@ class TimeSeries:
                 dropped = self._merge(times, columns)
                 self._dropped += dropped
             if dropped:
-                _logger.warning(
+                _log.warning(
                     "%d rows came too late to be kept, with a retention of %s",
                     dropped,
                     self._retention,

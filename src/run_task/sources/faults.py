@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-import logging
 
 from run_task.errors import SourceError
+from run_task.log import Log
 
-_logger = logging.getLogger(__name__)
+_log = Log(__name__)
 
 
 class OnFault(enum.Enum):
@@ -38,6 +38,6 @@ class Faults:
         :raises SourceError: the same, if faults are fatal
         """
         self.count += 1
-        _logger.warning("%s", error)
+        _log.warning("%s", error)
         if self.on_fault is OnFault.RAISE:
             raise error

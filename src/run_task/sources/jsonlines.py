@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 from collections.abc import Iterator
 from typing import Any, Final
@@ -13,13 +12,14 @@ import numpy as np
 from run_task.errors import ConfigError
 from run_task.extras import need
 from run_task.interval import TimeUnit
+from run_task.log import Log
 from run_task.sources import columns as cols
 from run_task.sources.faults import OnFault
 from run_task.sources.files import Chunk, RecordedFile
 from run_task.sources.json_rows import Malformed, read_object, read_row
 from run_task.sources.protocol import Batch
 
-_logger = logging.getLogger(__name__)
+_log = Log(__name__)
 
 _BLOCK_BYTES: Final = 1 << 20
 _SAMPLE_LINES: Final = 1_000
@@ -100,7 +100,7 @@ class JsonLinesFile(RecordedFile):
         chosen = self._choose({**declared, **values})
         for name in declared:
             if name not in values:
-                _logger.warning("%s: no row among the first has a column %r", self._where, name)
+                _log.warning("%s: no row among the first has a column %r", self._where, name)
         self._timestamp_kind = _kind_of(values[self._timestamp], count) or int
         kinds: dict[str, cols.Kind] = {}
         for name, found in chosen.items():

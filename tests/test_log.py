@@ -1,0 +1,140 @@
+"""What the library logs: every record says which runner, task and window it is about."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from pathlib import Path
+
+import pytest
+from tests.threads import PATIENCE
+
+import run_task
+from run_task import (
+    ContextBuilder,
+    Overflow,
+    Runner,
+    RunnerConfig,
+    TaskInterval,
+    TimeSeries,
+    VirtualClock,
+    Window,
+    channel,
+    task,
+)
+from run_task.sources import JsonLinesFile
+
+SECOND = TaskInterval.seconds(1)
+PACKAGE = Path(run_task.__file__).parent
+PIPELINES = ["pipeline/conductor.py", "pipeline/live.py"]  # theirs tell no fields yet
+
+
+@task
+def fails(data: list[float], start: int, end: int) -> float:
+    raise ValueError("no good")
+
+
+def fields(record: logging.LogRecord) -> tuple[object, object, object]:
+    named = vars(record)
+    return named["runner"], named["task"], named["window"]
+
+
+def run(clock: VirtualClock, config: RunnerConfig, windows: int = 1) -> None:
+    context, receiver, _ = (
+        ContextBuilder(list[float])
+        .with_task(fails)
+        .with_interval(SECOND)
+        .with_config(config)
+        .build()
+    )
+    with Runner(context, clock=clock):
+        for _ in range(windows):
+            clock.advance(SECOND)
+            receiver.recv(PATIENCE)
+
+
+def test_a_task_that_fails_is_named_with_its_runner_and_window(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run(VirtualClock(), RunnerConfig(name="prices"))
+    (record,) = caplog.records
+    assert record.name == "run_task.runner"
+    assert record.levelno == logging.WARNING
+    assert fields(record) == ("prices", "fails", Window(0, 1))
+    assert "no good" in record.getMessage()
+
+
+def test_a_runner_that_ends_by_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(run_task.TaskError):
+        run(VirtualClock(), RunnerConfig(on_error=run_task.OnError.RAISE))
+    warning, error = caplog.records
+    assert fields(warning) == fields(error) == ("runner", "fails", Window(0, 1))
+    assert error.levelno == logging.ERROR
+
+
+def test_what_is_dropped_tells_whose_window_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    context, receiver, _ = (
+        ContextBuilder(list[float])
+        .with_task(run_task.Task(lambda data, start, end: len(data), "count"))
+        .with_interval(SECOND)
+        .with_config(RunnerConfig(name="tight", channel_capacity=1, overflow=Overflow.DROP_OLDEST))
+        .build()
+    )
+    clock = VirtualClock()
+    with Runner(context, clock=clock) as runner:
+        clock.advance(TaskInterval.seconds(3))
+        while receiver.recv(PATIENCE).window.end < 3:
+            pass
+        dropped = runner.stats.dropped
+    assert [fields(record) for record in caplog.records] == [
+        ("tight", None, Window(i, i + 1)) for i in range(dropped)
+    ]
+
+
+def test_a_channel_of_ones_own_has_a_name(caplog: pytest.LogCaptureFixture) -> None:
+    ends: tuple[run_task.Sender[int], run_task.Receiver[int]] = channel(1, name="mine")
+    ends[0].send(5)
+    ends[1].close()
+    (record,) = caplog.records
+    assert fields(record) == ("mine", None, None)
+
+
+def test_a_step_of_the_clock_is_a_runners_matter(caplog: pytest.LogCaptureFixture) -> None:
+    clock = VirtualClock()
+    context, receiver, _ = (
+        ContextBuilder(list[float]).with_task(fails).with_interval(SECOND).build()
+    )
+    with Runner(context, clock=clock):
+        clock.step(5 * 10**9)
+        receiver.recv(PATIENCE)
+    steps = [record for record in caplog.records if record.name == "run_task.ticker"]
+    assert [fields(record) for record in steps] == [("runner", None, None)]
+
+
+def test_what_is_about_no_runner_has_the_fields_too(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    series = TimeSeries({"price": float}, retention=1)
+    series.append(5, price=1.0)
+    series.append(1, price=1.0)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"timestamp": 1, "price": 2.0}\nnonsense\n')
+    assert len(list(JsonLinesFile(path))) == 1
+    assert {record.name for record in caplog.records} == {
+        "run_task.shared.timeseries",
+        "run_task.sources.faults",
+    }
+    assert {fields(record) for record in caplog.records} == {(None, None, None)}
+
+
+def test_all_loggers_are_made_by_one_class_and_nothing_is_printed() -> None:
+    culprits: list[str] = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(func=ast.Name(id="print")) | ast.Attribute(attr="getLogger"):
+                    culprits.append(str(path.relative_to(PACKAGE)))
+                case _:
+                    pass
+    # log.py makes them, and the package has a NullHandler.
+    assert sorted(culprits) == ["__init__.py", "log.py", *PIPELINES]
