@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from struct import Struct
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
@@ -52,6 +53,8 @@ class DataSet(Mapping[str, O_co]):
     :param lateness: how long after the window's end (and grace) the tick began, in seconds
     :param took: how long the tasks took together, in seconds; by default the sum of the durations
     :param behind: the stages of a pipeline whose results the tasks did not see
+    :param starts: when each task began, in seconds after the tick did, by task name; by default
+        each began as the one before it ended
     """
 
     __slots__ = (
@@ -61,6 +64,7 @@ class DataSet(Mapping[str, O_co]):
         "_late_ns",
         "_results",
         "_roster",
+        "_starts",
         "_values",
         "behind",
         "errors",
@@ -90,6 +94,7 @@ class DataSet(Mapping[str, O_co]):
     _ends: bytes
     _values: dict[str, O_co] | None
     _durations: Mapping[str, float] | None
+    _starts: Mapping[str, float] | None
     _late_ns: int
 
     def __init__(
@@ -101,12 +106,14 @@ class DataSet(Mapping[str, O_co]):
         lateness: float = 0.0,
         took: float | None = None,
         behind: Sequence[str] = (),
+        starts: Mapping[str, float] | None = None,
     ) -> None:
         self.window = window
         self._values = dict(values)
         self.errors = errors
         self.behind = behind
         self._durations = durations
+        self._starts = starts
         self._late_ns = round(lateness * 1e9)
         self.took = sum(durations.values()) if took is None else took
 
@@ -139,7 +146,7 @@ class DataSet(Mapping[str, O_co]):
         self._begun = begun
         self._ends = ends
         self.took = took
-        self._values = self._durations = None
+        self._values = self._durations = self._starts = None
         self.errors = NO_ERRORS
         self.behind = ()
         return self
@@ -166,6 +173,16 @@ class DataSet(Mapping[str, O_co]):
                 name: end - start for name, start, end in zip(self._roster.names, starts, ends)
             }
         return durations
+
+    @property
+    def starts(self) -> Mapping[str, float]:
+        """When each task that ran began, in seconds after the tick did, by task name."""
+        starts = self._starts
+        if starts is None:
+            durations = self.durations  # each began as the one before it ended
+            before = accumulate(durations.values(), initial=0.0)
+            starts = self._starts = dict(zip(durations, before))
+        return starts
 
     @property
     def lateness(self) -> float:
@@ -235,7 +252,8 @@ class DataSet(Mapping[str, O_co]):
     def __reduce__(self) -> tuple[Any, ...]:
         errors = dict(self.errors)
         timing = self.durations, self.lateness, self.took
-        return DataSet, (self.window, self._mapping(), errors, *timing, self.behind)
+        rest = self.behind, self.starts
+        return DataSet, (self.window, self._mapping(), errors, *timing, *rest)
 
     def __str__(self) -> str:
         start, end = self.window

@@ -21,6 +21,7 @@ from run_task.interval import Window
 from run_task.log import Log
 from run_task.signals import shut_down_on_sigterm
 from run_task.stats import RECENT, Percentiles, RunnerStats
+from run_task.telemetry import Losses, Telemetry, telemetry
 from run_task.ticker import Ticker
 
 I = TypeVar("I")
@@ -89,6 +90,7 @@ class Runner(Generic[I, O]):
         self._ended = False
         self._failure: BaseException | None = None
         self._ticker: Ticker | None = None
+        self._telemetry: Telemetry | None = None
         self._bells: list[Bell] = []  # of those who wait for the end
         self._exit = contextlib.ExitStack()
         self._last_thread: threading.Thread | None = None
@@ -106,14 +108,18 @@ class Runner(Generic[I, O]):
     @property
     def stats(self) -> RunnerStats:
         """How it has been doing. At any time, from any thread."""
-        ticker = self._ticker
+        missed, dropped = self._losses()
         return RunnerStats(
             ticks=self._ticks,
-            missed=self._lost + (ticker.skipped if ticker is not None else 0),
-            dropped=self._context.sender.dropped,
+            missed=missed,
+            dropped=dropped,
             lateness=Percentiles.of(self._late_ns, 1e-9),
             duration=Percentiles.of(self._duration),
         )
+
+    def _losses(self) -> Losses:
+        skipped = self._ticker.skipped if self._ticker is not None else 0
+        return Losses(self._lost + skipped, self._context.sender.dropped)
 
     # The engine
 
@@ -123,6 +129,8 @@ class Runner(Generic[I, O]):
         timeout = self._config.lock_timeout
         gate = self._gate
         send = self._context.sender.send
+        if self._telemetry is not None:
+            send = self._telemetry.telling(send)
         note_lateness = self._late_ns.append
         note_duration = self._duration.append
         failure: BaseException | None = None
@@ -195,6 +203,8 @@ class Runner(Generic[I, O]):
                 self._log.warning("%s: the window %s is lost", self.name, self._window, extra=about)
             self._failure = failure
             self._ended = True
+        if self._telemetry is not None:
+            self._telemetry.close()
         self._ring()
 
     # Start and end
@@ -216,6 +226,7 @@ class Runner(Generic[I, O]):
         self._ticker = ticker = Ticker(
             self._context.interval, self._config, self._clock, self._since_ns
         )
+        self._telemetry = telemetry(self.name, self._clock, self._losses)
         if self._stopping:
             ticker.stop()  # shut down before it began
         threading.Thread(

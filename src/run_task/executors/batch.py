@@ -146,9 +146,9 @@ class Batch:
                 latest = end
         return found
 
-    def seconds(self) -> dict[int, float]:
-        """How long each task ran that came to an end, by position."""
-        seconds: dict[int, float] = {}
+    def spans(self) -> dict[int, tuple[float, float]]:
+        """When each task began that came to an end, and how long it ran, by position."""
+        spans: dict[int, tuple[float, float]] = {}
         before = self.begun
         for position in self.order:
             end = self.ends[position]
@@ -157,8 +157,12 @@ class Batch:
             start = self.starts.get(position)
             if start is None:
                 start, before = before, end
-            seconds[position] = end - start
-        return seconds
+            spans[position] = start, end - start
+        return spans
+
+    def seconds(self) -> dict[int, float]:
+        """How long each task ran that came to an end, by position."""
+        return {position: seconds for position, (_, seconds) in self.spans().items()}
 
     def dataset(self, roster: Roster, took: float, task_timeout: float) -> DataSet[Any]:
         """What came of it.
@@ -167,7 +171,7 @@ class Batch:
         :param took: how long it took, in seconds
         :param task_timeout: from how many seconds on a result is too late
         """
-        seconds = self.seconds()
+        spans = self.spans()
         values: dict[str, Any] = {}
         errors: dict[str, TaskError] = {}
         for position, name in enumerate(roster.names):
@@ -175,13 +179,15 @@ class Batch:
             value = self.values[position]
             if position in self.overdue:
                 errors[name] = TaskTimeout(name, self.window, self.overdue[position])
-            elif seconds[position] > task_timeout:
-                reason = f"it ran for {seconds[position]:.3g} s, task_timeout is {task_timeout:g} s"
+            elif (seconds := spans[position][1]) > task_timeout:
+                reason = f"it ran for {seconds:.3g} s, task_timeout is {task_timeout:g} s"
                 errors[name] = TaskTimeout(name, self.window, reason)
             elif type(value) is Raised:
                 errors[name] = failed(name, self.window, value.exception)
             else:
                 values[name] = value
-        durations = {name: seconds[i] for i, name in enumerate(roster.names) if i in seconds}
+        ended = [(name, *spans[i]) for i, name in enumerate(roster.names) if i in spans]
+        durations = {name: seconds for name, _, seconds in ended}
+        starts = {name: start - self.begun for name, start, _ in ended}
         lateness = self.tick[2] / 1e9
-        return DataSet(self.window, values, errors, durations, lateness, took)
+        return DataSet(self.window, values, errors, durations, lateness, took, starts=starts)

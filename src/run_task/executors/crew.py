@@ -100,7 +100,7 @@ class ProcessesCrew:
         except Exception as error:
             for position in range(len(self._names)):
                 job.fail(position, TaskError, "the data cannot be sent to a worker process", error)
-            return job.dataset(late_ns, time.perf_counter() - begun)
+            return job.dataset(late_ns, begun, time.perf_counter() - begun)
         for position, reason in self._barred.items():
             job.fail(position, TaskLost, reason)
         self._hire(job)
@@ -115,7 +115,7 @@ class ProcessesCrew:
             if not ready:
                 self._bury(job)
         self._learn(job)
-        return job.dataset(late_ns, time.perf_counter() - begun)
+        return job.dataset(late_ns, begun, time.perf_counter() - begun)
 
     def _hire(self, job: Job | None = None) -> None:
         """Start processes in the place of those that are missing."""
@@ -165,12 +165,12 @@ class ProcessesCrew:
                 there = unpack(report.parcel, memory, MapMode.READ)
                 pieces = iter([memoryview(bytearray(piece)) for piece in there])
             except (MemoryError, OSError) as error:
-                for position, _, _, count, _ in report.outcomes:
+                for position, _, _, _, count, _ in report.outcomes:
                     if count:
                         job.fail(position, TaskError, "its result cannot be mapped", error)
-        for position, raised, seconds, count, value in report.outcomes:
+        for position, raised, start, seconds, count, value in report.outcomes:
             own = list(islice(pieces, count)) if count else ()
-            job.seconds[position] = seconds
+            job.starts[position], job.seconds[position] = start, seconds
             if seconds > self._timeout:
                 reason = f"it ran for {seconds:.3g} s, task_timeout is {self._timeout:g} s"
                 job.fail(position, TaskTimeout, reason)

@@ -29,6 +29,7 @@ class Job:
         self.open: set[int] = set(range(len(names)))
         self.values: dict[int, Any] = {}
         self.errors: dict[int, TaskError] = {}
+        self.starts: dict[int, float] = {}  # in seconds by time.perf_counter
         self.seconds: dict[int, float] = {}
         self.deaths = 0  # of workers, that no task is to blame for
 
@@ -71,10 +72,11 @@ class Job:
         for position in tuple(self.open):
             self.fail(position, TaskLost, reason, cause)
 
-    def dataset(self, late_ns: int, took: float) -> DataSet[Any]:
+    def dataset(self, late_ns: int, begun: float, took: float) -> DataSet[Any]:
         values: dict[str, Any] = {}
         errors: dict[str, TaskError] = {}
         durations: dict[str, float] = {}
+        starts: dict[str, float] = {}
         for position, name in enumerate(self.names):  # in the order in which they were given
             if position in self.errors:
                 errors[name] = self.errors[position]
@@ -82,4 +84,6 @@ class Job:
                 values[name] = self.values[position]
             if position in self.seconds:
                 durations[name] = self.seconds[position]
-        return DataSet(self.window, values, errors, durations, late_ns / 1e9, took)
+                starts[name] = self.starts[position] - begun
+        lateness = late_ns / 1e9
+        return DataSet(self.window, values, errors, durations, lateness, took, starts=starts)

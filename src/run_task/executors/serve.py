@@ -67,6 +67,9 @@ class Outcome(NamedTuple):
     raised: bool
     """Whether it raised, or gave what cannot be sent."""
 
+    begun: float
+    """When it began, in seconds by ``time.perf_counter``."""
+
     seconds: float
     """How long it ran."""
 
@@ -80,7 +83,7 @@ class Outcome(NamedTuple):
 class Report(NamedTuple):
     """What came of an order. The first one, of no task, says that the worker is ready."""
 
-    outcomes: Sequence[tuple[int, bool, float, int, Any]]
+    outcomes: Sequence[tuple[int, bool, float, float, int, Any]]
     """What came of each task: an :class:`Outcome`, made plain for the way."""
 
     parcel: Parcel | None
@@ -123,6 +126,7 @@ class _Result(NamedTuple):
 
     position: int
     raised: bool
+    begun: float
     seconds: float
     pieces: Sequence[memoryview]
     value: Any = None
@@ -191,23 +195,23 @@ class _Server:
     def _run(self, position: int, window: tuple[int, int]) -> _Result:
         for needed in (self._runs[position], self._data):
             if isinstance(needed, Broken):
-                return _Result(position, True, 0.0, needed.pieces)
+                return _Result(position, True, time.perf_counter(), 0.0, needed.pieces)
         begun = self._progress.begin(position)
         try:
             result = self._runs[position](self._data, *window)
         except BaseException as error:
             seconds = time.perf_counter() - begun
-            done = _Result(position, True, seconds, portable(error))
+            done = _Result(position, True, begun, seconds, portable(error))
         else:
             seconds = time.perf_counter() - begun
             if type(result) in _PLAIN:
                 self._progress.finish()
-                return _Result(position, False, seconds, (), result)
+                return _Result(position, False, begun, seconds, (), result)
             try:
-                done = _Result(position, False, seconds, pickled(result))
+                done = _Result(position, False, begun, seconds, pickled(result))
             except Exception as error:
                 pieces = unsendable(f"a {type(result).__qualname__}", error)
-                done = _Result(position, True, seconds, pieces)
+                done = _Result(position, True, begun, seconds, pieces)
         self._progress.finish()
         return done
 
@@ -224,7 +228,7 @@ class _Server:
                     raise
                 pieces = unsendable(f"of {_size(largest):,} bytes", error)
                 results[results.index(largest)] = largest._replace(raised=True, pieces=pieces)
-        outcomes = [(*result[:3], len(result.pieces), result.value) for result in results]
+        outcomes = [(*result[:4], len(result.pieces), result.value) for result in results]
         self._link.send(Report(outcomes, parcel), memory)
         for descriptor in memory:
             os.close(descriptor)
