@@ -9,12 +9,21 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Final
+from weakref import WeakSet
 
 from run_task.executors.link import Link, Parcel
 from run_task.executors.progress import PROGRESS_SIZE, Progress
 from run_task.executors.serve import Hello, Order, Report
 from run_task.interval import Window
 from run_task.memory import MapMode, SharedBlock, create, mapped
+
+_started: Final[WeakSet[WorkerProcess]] = WeakSet()
+
+
+def worker_processes() -> Sequence[subprocess.Popen[bytes]]:
+    """The worker processes of this program that somebody still has, alive or not."""
+    return [worker.process for worker in tuple(_started)]
 
 
 class WorkerProcess:
@@ -46,6 +55,7 @@ class WorkerProcess:
                 with theirs:
                     self.process = _interpreter(theirs.fileno())
                 unless_it_works.callback(self.end)
+                _started.add(self)
                 self.link.send(hello, [progress.fileno(), *descriptors])
             unless_it_works.pop_all()
 
