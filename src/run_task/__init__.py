@@ -4,6 +4,7 @@ import logging
 
 from run_task.channel import Overflow, Receiver, Sender, channel
 from run_task.clock import Clock, SystemClock, VirtualClock
+from run_task.collect import DataSets, acollect, collect
 from run_task.config import Align, OnError, RunnerConfig
 from run_task.context import Context, ContextBuilder
 from run_task.dataset import DataSet
@@ -38,6 +39,7 @@ __all__ = [
     "Context",
     "ContextBuilder",
     "DataSet",
+    "DataSets",
     "Executor",
     "InlineExecutor",
     "LockTimeout",
@@ -73,7 +75,9 @@ __all__ = [
     "TimeUnit",
     "VirtualClock",
     "Window",
+    "acollect",
     "channel",
+    "collect",
     "task",
 ]
 

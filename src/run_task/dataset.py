@@ -270,6 +270,11 @@ class DataSet(Mapping[str, O_co]):
         lines += [f"  {name:<{width}}  ! {error}" for name, error in self.errors.items()]
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        from run_task.html import dataset_table
+
+        return dataset_table(self)
+
 
 def _name(key: Any) -> Any:
     return key if isinstance(key, str) else getattr(key, "name", key)

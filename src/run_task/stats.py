@@ -50,3 +50,8 @@ class RunnerStats:
     dropped: int
     lateness: Percentiles
     duration: Percentiles
+
+    def _repr_html_(self) -> str:
+        from run_task.html import stats_table
+
+        return stats_table(self)

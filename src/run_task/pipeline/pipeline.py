@@ -12,7 +12,7 @@ from collections.abc import (
     Sequence,
 )
 from datetime import datetime
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from run_task.clock import Clock
 from run_task.config import RunnerConfig
@@ -31,6 +31,9 @@ from run_task.pipeline.written import instant, written
 from run_task.shared import Shared, TimeSeries, Writable
 from run_task.sinks.protocol import DurableSink
 from run_task.task import Runnable
+
+if TYPE_CHECKING:
+    from run_task.drawing import Drawing
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -201,6 +204,16 @@ class Pipeline(Live):
             sources.append((source, unit.nanos, route))
         return configs(fed_by), sources
 
+    def draw(self) -> Drawing:
+        """Its sources, data, stages and sinks, as they hang together.
+
+        :return: an SVG, as text, which a notebook shows as a picture
+        """
+        from run_task.pipeline.picture import picture
+
+        sources = [(source, route) for source, route, _ in self._sources]
+        return picture(self._name, sources, self._stages)
+
     # History
 
     def replay(
@@ -312,6 +325,11 @@ class Pipeline(Live):
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
         return Conductor(self._name, stages, sources, self._clock)
+
+    def _repr_html_(self) -> str:
+        from run_task.html import BOLD, marked
+
+        return f"<div>{marked(repr(self), BOLD)}<br>{self.draw()}</div>"
 
     def __repr__(self) -> str:
         names = ", ".join(stage.name for stage in self._stages)

@@ -1,0 +1,114 @@
+"""How things look in a notebook: small tables, without colours of their own but for errors.
+
+Colours are inherited, so that they read on light and on dark ground; that of errors has the same
+contrast, 4.5 to 1, to white as to black.
+"""
+
+from __future__ import annotations
+
+import html
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from run_task.dataset import DataSet
+    from run_task.stats import RunnerStats
+
+ERROR: Final = "color:#e0324b;font-weight:bold"
+"""The style of what went wrong."""
+
+BOLD: Final = "font-weight:bold"
+
+_CELL: Final = "text-align:left;padding:2px 12px 2px 0"
+_WIDEST: Final = 120
+"""How many characters of a value are shown."""
+
+_MOST: Final = 100
+"""How many tasks of a DataSet are shown."""
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = _WIDEST
+_short.maxdict = _short.maxlist = _short.maxtuple = _short.maxset = 6
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def short(value: object) -> str:
+    """A value as Python shows it, on one line; its middle left out if it is long."""
+    text = " ".join(_short.repr(value).split())
+    if len(text) > _WIDEST:
+        text = f"{text[: _WIDEST // 2]}...{text[-_WIDEST // 2 :]}"
+    return text
+
+
+def seconds(value: float) -> str:
+    """A length of time, with the unit that suits it."""
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if value * factor >= 1 or unit == "µs":
+            break
+    return f"{value * factor:.3g} {unit}" if value else "0 s"
+
+
+def marked(text: str, style: str) -> Markup:
+    """Text in a style."""
+    return Markup(f'<span style="{style}">{html.escape(text)}</span>')
+
+
+def table(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], style: str = BOLD
+) -> str:
+    """A table.
+
+    :param title: what stands above it
+    :param header: what stands above each column
+    :param rows: the cells; all text is escaped that is not :class:`Markup`
+    :param style: the title's
+    """
+    heads = "".join(f'<th style="{_CELL}">{html.escape(name)}</th>' for name in header)
+    lines = "".join(
+        "<tr>" + "".join(f'<td style="{_CELL}">{_cell(cell)}</td>' for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f"<div>{marked(title, style)}<table><thead><tr>{heads}</tr></thead>"
+        f"<tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _cell(text: str) -> str:
+    return text if isinstance(text, Markup) else html.escape(text)
+
+
+def dataset_table(dataset: DataSet[Any]) -> str:
+    """Tasks, their results or errors, and how long they took. Errors stand last, none left out for
+    the sake of results."""
+    start, end = dataset.window
+    durations = dataset.durations
+
+    def took(name: str) -> str:
+        return seconds(durations[name]) if name in durations else ""
+
+    failed = list(dataset.errors.items())[:_MOST]
+    done = list(dataset.items())[: _MOST - len(failed)]
+    rows = [[name, short(value), took(name)] for name, value in done]
+    rows += [[name, marked(f"\N{BALLOT X} {error}", ERROR), took(name)] for name, error in failed]
+    more = len(dataset) + len(dataset.errors) - len(rows)
+    if more:
+        rows.append([f"and {more} more"])
+    return table(f"DataSet [{start}, {end})", ("task", "result", "took"), rows)
+
+
+def stats_table(stats: RunnerStats) -> str:
+    """Counts in one line, and percentiles below."""
+    lost = stats.missed or stats.dropped
+    title = f"{stats.ticks:,} ticks, {stats.missed:,} missed, {stats.dropped:,} dropped"
+    rows = [
+        [name, *map(seconds, (spread.p50, spread.p90, spread.p99, spread.max))]
+        for name, spread in (("lateness", stats.lateness), ("duration", stats.duration))
+    ]
+    return table(title, ("", "p50", "p90", "p99", "max"), rows, ERROR if lost else BOLD)

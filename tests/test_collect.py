@@ -1,0 +1,284 @@
+"""DataSets in a row, and the tables that they become."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import math
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import ROOT
+from tests.threads import PATIENCE
+
+import run_task
+from run_task import (
+    ConfigError,
+    ContextBuilder,
+    DataSet,
+    DataSets,
+    Pipeline,
+    Receiver,
+    Runner,
+    RwLock,
+    Sender,
+    TaskError,
+    TaskInterval,
+    VirtualClock,
+    Window,
+    acollect,
+    channel,
+    collect,
+    task,
+)
+
+MILLISECOND = TaskInterval.millis(1)
+
+
+@task
+def one(data: list[float], start: int, end: int) -> int:
+    return 1
+
+
+def dataset(end: int, *failed: str, **values: Any) -> DataSet[Any]:
+    window = Window(end - 10, end)
+    return DataSet(window, values, {name: TaskError(name, window) for name in failed})
+
+
+def rows(*results: Any) -> DataSets[Any]:
+    """DataSets of one task; ... stands for an error."""
+    return DataSets(
+        dataset(10 * (i + 1), "x") if result is ... else dataset(10 * (i + 1), x=result)
+        for i, result in enumerate(results)
+    )
+
+
+MIXED = DataSets(
+    [
+        dataset(10, "mean", count=1, name="a", good=True),
+        dataset(20, mean=2.5, count=2, name="b", good=False),
+        dataset(30, "count", "name", "good", mean=math.nan),
+    ]
+)
+
+
+def test_a_table_has_the_timestamp_and_each_task_and_nulls_for_errors() -> None:
+    table = MIXED.to_arrow()
+    assert table.column_names == ["timestamp", "mean", "count", "name", "good"]
+    assert [str(kind) for kind in table.schema.types] == [
+        "int64",
+        "double",
+        "int64",
+        "string",
+        "bool",
+    ]
+    assert table["timestamp"].to_pylist() == [10, 20, 30]
+    assert table["count"].to_pylist() == [1, 2, None]
+    assert table["mean"].null_count == 1, "a NaN that a task returned is no null"
+    assert table["good"].to_pylist() == [True, False, None]
+
+
+def test_polars_has_the_same() -> None:
+    frame = MIXED.to_polars()
+    assert frame.columns == ["timestamp", "mean", "count", "name", "good"]
+    assert [str(kind) for kind in frame.dtypes] == [
+        "Int64",
+        "Float64",
+        "Int64",
+        "String",
+        "Boolean",
+    ]
+    assert frame["count"].to_list() == [1, 2, None]
+    assert frame["mean"].null_count() == 1
+    assert frame["name"].to_list() == ["a", "b", None]
+
+
+def test_pandas_has_the_same_in_its_own_way() -> None:
+    frame = MIXED.to_pandas()
+    assert list(frame.columns) == ["timestamp", "mean", "count", "name", "good"]
+    assert list(map(str, frame.dtypes)) == ["int64", "float64", "Int64", "object", "boolean"]
+    assert frame["count"].isna().tolist() == [False, False, True]
+    assert frame["count"].tolist()[:2] == [1, 2]
+    assert frame["name"].tolist() == ["a", "b", None]
+    whole = rows(1, 2).to_pandas()
+    assert list(map(str, whole.dtypes)) == ["int64", "int64"]
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([1, 2.5, ...], [1.0, 2.5, None]),
+        ([np.float64(1.5), np.int64(2)], [1.5, 2.0]),
+        ([np.bool_(True), ...], [True, None]),
+        ([(1, 2), (3,), ...], [[1, 2], [3], None]),
+        ([..., np.arange(3)], [None, [0, 1, 2]]),
+        ([np.eye(2)], [[[1.0, 0.0], [0.0, 1.0]]]),
+        ([{"low": 1, "high": 2}, ...], [{"low": 1, "high": 2}, None]),
+        ([..., ...], [None, None]),
+        ([b"raw"], [b"raw"]),
+        ([datetime(2026, 1, 2)], [datetime(2026, 1, 2)]),  # noqa: DTZ001 it is what comes back
+        ([], []),
+    ],
+)
+def test_results_come_back_as_they_were(results: list[Any], expected: list[Any]) -> None:
+    datasets = rows(*results)
+    names = ["timestamp", "x"] if results else ["timestamp"]
+    assert datasets.to_arrow().column_names == datasets.to_polars().columns == names
+    assert list(datasets.to_pandas().columns) == names
+    if results:
+        assert datasets.to_arrow()["x"].to_pylist() == expected
+        assert datasets.to_polars()["x"].to_list() == expected
+        missing = datasets.to_pandas()["x"].isna().tolist()
+        assert missing == [value is None for value in expected]
+
+
+@pytest.mark.parametrize("results", [[1, "a"], [True, 1], [(1, "a")]])
+def test_what_has_no_column_is_refused_with_its_task(results: list[Any]) -> None:
+    for convert, library in (
+        (rows(*results).to_arrow, "Arrow"),
+        (rows(*results).to_polars, "polars"),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"task 'x': {library} has no column for .*to_pandas"
+        ):
+            convert()
+    assert rows(*results).to_pandas()["x"].tolist() == results
+
+
+def test_polars_loses_no_key_without_a_word() -> None:
+    datasets = rows({"a": 1}, {"b": 2})
+    with pytest.raises(ConfigError, match=r"task 'x': polars .*their keys differ"):
+        datasets.to_polars()
+    assert datasets.to_arrow()["x"].to_pylist() == [{"a": 1, "b": None}, {"a": None, "b": 2}]
+
+
+def test_an_int_of_any_size_is_kept_or_refused() -> None:
+    datasets = rows(2**70)
+    with pytest.raises(ConfigError, match="task 'x': Arrow has no column"):
+        datasets.to_arrow()
+    assert datasets.to_polars()["x"].to_list() == [2**70]
+    assert datasets.to_pandas()["x"].tolist() == [2**70]
+
+
+def test_a_task_called_timestamp_is_refused() -> None:
+    datasets = DataSets([dataset(10, timestamp=1)])
+    for convert in (datasets.to_arrow, datasets.to_polars, datasets.to_pandas):
+        with pytest.raises(ConfigError, match=r"a task is called 'timestamp'.*rename it"):
+            convert()
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library, extra, convert in (
+        ("pyarrow", "arrow", MIXED.to_arrow),
+        ("polars", "polars", MIXED.to_polars),
+        ("pandas", "pandas", MIXED.to_pandas),
+    ):
+        monkeypatch.setitem(sys.modules, library, None)
+        with pytest.raises(ConfigError, match=rf"needs {library}, .*'run-task\[{extra}\]'"):
+            convert()
+
+
+def test_datasets_are_a_sequence() -> None:
+    assert len(MIXED) == 3
+    assert MIXED[1]["count"] == 2
+    assert [dataset.timestamp for dataset in MIXED[1:]] == [20, 30]
+    assert isinstance(MIXED[1:], DataSets)
+    assert repr(MIXED) == "<3 DataSets, 0 to 30: mean, count, name, good>"
+    assert repr(DataSets[float]()) == "<0 DataSets: >"
+
+
+def test_collect_takes_so_many_and_leaves_the_rest() -> None:
+    clock = VirtualClock()
+    context, receiver, _ = (
+        ContextBuilder(list[float]).with_task(one).with_interval(MILLISECOND).build()
+    )
+    with Runner(context, clock=clock):
+        clock.advance(TaskInterval.millis(5))
+        datasets: DataSets[int] = collect(receiver, 3, timeout=PATIENCE)
+        assert [dataset.timestamp for dataset in datasets] == [1, 2, 3]
+        assert receiver.recv(PATIENCE).timestamp == 4
+        receiver.recv(PATIENCE)
+    assert datasets.to_polars().rows() == [(1, 1), (2, 1), (3, 1)]
+
+
+def sent(count: int) -> tuple[Sender[DataSet[Any]], Receiver[DataSet[Any]]]:
+    ends: tuple[Sender[DataSet[Any]], Receiver[DataSet[Any]]] = channel(10)
+    for i in range(count):
+        ends[0].send(dataset(i, x=i))
+    return ends
+
+
+def test_what_there_is_when_the_time_is_over_is_not_lost() -> None:
+    _, receiver = sent(2)
+    assert len(collect(receiver, 3, timeout=0.01)) == 2
+    assert len(collect(receiver, 3, timeout=0)) == 0
+
+
+def test_what_there_is_at_the_end_of_the_channel_is_not_lost() -> None:
+    sender, receiver = sent(2)
+    sender.close()
+    assert len(collect(receiver, 3)) == 2
+
+
+async def test_the_loop_goes_on_while_acollect_waits() -> None:
+    sender, receiver = sent(0)
+
+    async def feed() -> None:
+        for i in range(3):
+            await asyncio.sleep(0)
+            sender.send(dataset(i, x=i))
+
+    feeding = asyncio.create_task(feed())
+    datasets = await acollect(receiver, 3, timeout=PATIENCE)
+    await feeding
+    assert [dataset["x"] for dataset in datasets] == [0, 1, 2]
+    sender.send(dataset(4, x=4))
+    assert len(await acollect(receiver, 3, timeout=0.01)) == 1
+    sender.close()
+    assert len(await acollect(receiver, 3)) == 0
+
+
+async def test_collect_works_in_a_running_loop() -> None:
+    context, receiver, _ = (
+        ContextBuilder(list[float]).with_task(one).with_interval(MILLISECOND).build()
+    )
+    with Runner(context):
+        assert len(collect(receiver, 3, timeout=PATIENCE)) == 3
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0, True])
+async def test_a_number_that_cannot_be_is_refused(n: Any) -> None:
+    _, receiver = sent(2)
+    with pytest.raises(ConfigError, match=r"collect\(n=.*positive int"):
+        collect(receiver, n)
+    with pytest.raises(ConfigError, match=r"collect\(n=.*positive int"):
+        await acollect(receiver, n)
+    assert len(receiver) == 2
+
+
+async def test_the_notebook_of_the_guide_runs_cell_by_cell(tmp_path: Path) -> None:
+    # As IPython does: each cell in the same names, inside the running loop.
+    context, receiver, _ = (
+        ContextBuilder(list[float]).with_task(one).with_interval(MILLISECOND).build()
+    )
+    pipeline = Pipeline()
+    data = RwLock([0.0])
+    pipeline.source([(0, 1.0), (9, 1.0)], into=data, ingest=list[float].append)
+    pipeline.stage("hourly", [one], data, MILLISECOND)
+    known: dict[str, Any] = {**vars(run_task), "Path": tmp_path.joinpath}
+    known.update(context=context, receiver=receiver, pipeline=pipeline)
+    guide = (ROOT / "docs" / "notebooks.md").read_text()
+    cells = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert len(cells) == 7
+    for cell in cells:
+        code = compile(cell, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        made = eval(code, known)  # it is our own guide
+        if asyncio.iscoroutine(made):
+            await made
+    assert len(known["table"]) == 100
+    assert (tmp_path / "pipeline.svg").read_text() == pipeline.draw()
