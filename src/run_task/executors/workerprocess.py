@@ -40,7 +40,7 @@ class WorkerProcess:
     def __init__(self, hello: Hello, descriptors: Sequence[int]) -> None:
         self.ready: bool = False  # to take orders
         self.positions: Sequence[int] = ()  # the tasks of the order in hand
-        self.cargo = 0  # the number of the view that it has
+        self.cargo: int = 0  # the number of the view that it has
         self._blocks: set[int] = set()  # the numbers of the blocks that it has mapped
         self.progress: Progress
         self.link: Link
