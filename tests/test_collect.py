@@ -137,7 +137,7 @@ def test_results_come_back_as_they_were(results: list[Any], expected: list[Any])
         assert missing == [value is None for value in expected]
 
 
-@pytest.mark.parametrize("results", [[1, "a"], [True, 1], [(1, "a")]])
+@pytest.mark.parametrize("results", [[1, "a"], [True, 1], [(1, "a")], [2**53 + 1, 0.5]])
 def test_what_has_no_column_is_refused_with_its_task(results: list[Any]) -> None:
     for convert, library in (
         (rows(*results).to_arrow, "Arrow"),
@@ -151,6 +151,8 @@ def test_what_has_no_column_is_refused_with_its_task(results: list[Any]) -> None
 
 
 def test_polars_loses_no_key_without_a_word() -> None:
+    same = rows({"a": 1, "b": 2}, {"b": 3, "a": 4}, ...)
+    assert same.to_polars()["x"].to_list() == [{"a": 1, "b": 2}, {"a": 4, "b": 3}, None]
     datasets = rows({"a": 1}, {"b": 2})
     with pytest.raises(ConfigError, match=r"task 'x': polars .*their keys differ"):
         datasets.to_polars()

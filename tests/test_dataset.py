@@ -92,3 +92,13 @@ def test_errors_can_be_pickled(error: TaskError) -> None:
     assert type(again) is type(error)
     assert str(again) == str(error)
     assert (again.task, again.window) == ("a", WINDOW)
+
+
+def test_tasks_began_one_after_the_other_unless_it_is_said() -> None:
+    durations = {"mean": 0.25, "max": 0.5, "min": 1.0}
+    dataset: DataSet[float] = DataSet(WINDOW, durations=durations)
+    assert dataset.starts == {"mean": 0.0, "max": 0.25, "min": 0.75}
+    starts = {"mean": 0.0, "max": 0.0, "min": 0.5}
+    beside: DataSet[float] = DataSet(WINDOW, durations=durations, starts=starts)
+    assert beside.starts["min"] == 0.5
+    assert pickle.loads(pickle.dumps(beside)).starts == beside.starts

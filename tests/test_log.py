@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.conftest import ROOT
 from tests.threads import PATIENCE
 
 import run_task
@@ -138,3 +141,23 @@ def test_all_loggers_are_made_by_one_class_and_nothing_is_printed() -> None:
                     pass
     # log.py makes them, and the package has a NullHandler.
     assert sorted(culprits) == ["__init__.py", "log.py", *PIPELINES]
+
+
+def test_the_guides_format_fits_our_records_and_those_of_others(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = (ROOT / "docs" / "metrics.md").read_text()
+    found = re.search(r"<!-- example: log -->\n```python\n(.*?)```", guide, re.DOTALL)
+    assert found is not None
+    known: dict[str, Any] = {}
+
+    def set_up(**_: object) -> None:
+        """Leave the log of the tests alone."""
+
+    monkeypatch.setattr(logging, "basicConfig", set_up)
+    exec(found[1], known)
+    run(VirtualClock(), RunnerConfig(name="prices"))
+    logging.getLogger("others").warning("hello")
+    lines = [known["handler"].format(record) for record in caplog.records]
+    assert "WARNING prices fails Window(start=0, end=1): prices: task" in lines[0]
+    assert lines[1].endswith(" WARNING   : hello")

@@ -27,6 +27,9 @@ _SHOWN: Final = 10
 
 _COLUMNS_SHOWN: Final = 20
 
+_EXACT: Final = 2**53
+"""Up to which int a float is the same."""
+
 _NUMPY: Final[Any] = (np.generic, np.ndarray)
 
 _NULLABLE: Final = {int: "Int64", bool: "boolean"}
@@ -76,7 +79,7 @@ class DataSets(Sequence[DataSet[O_co]]):
         """The table's columns, as Python's values: None where there is none.
 
         Scalars and arrays of NumPy's become Python's numbers and lists, and ints become floats
-        where both stand in one column.
+        where both stand in one column, if floats can hold them.
 
         :raises ConfigError: if a task is called ``timestamp``
         """
@@ -121,7 +124,7 @@ class DataSets(Sequence[DataSet[O_co]]):
                 )
             except polars_errors as error:
                 raise _unfit("polars", name, values, error) from error
-            keys = {tuple(cast("Any", value)) for value in values if isinstance(value, dict)}
+            keys = {frozenset(cast("Any", value)) for value in values if isinstance(value, dict)}
             if len(keys) > 1:  # it would have those of the first alone, without a word
                 raise _unfit("polars", name, values, "their keys differ")
             return made
@@ -191,7 +194,7 @@ class DataSets(Sequence[DataSet[O_co]]):
 
 def _column(values: Iterable[Any]) -> list[Any]:
     found = [_plain(value) for value in values]
-    if _kinds(found) == {int, float}:
+    if _kinds(found) == {int, float} and all(abs(v) <= _EXACT for v in found if type(v) is int):
         return [None if value is None else float(value) for value in found]
     return found
 

@@ -15,9 +15,7 @@ else:
 class Log(_Adapter):
     """A logger whose records all have the fields ``runner``, ``task`` and ``window``.
 
-    What a record is not about is None, so a format may name all three::
-
-        logging.basicConfig(format="%(levelname)s %(runner)s %(task)s %(window)s: %(message)s")
+    What a record is not about is None, so a format may name all three.
 
     ``extra={"task": ..., "window": ...}`` says what a record is about.
 

@@ -21,7 +21,7 @@ from run_task.interval import Window
 from run_task.log import Log
 from run_task.signals import shut_down_on_sigterm
 from run_task.stats import RECENT, Percentiles, RunnerStats
-from run_task.telemetry import Losses, Telemetry, telemetry
+from run_task.telemetry import Losses, Telemetry
 from run_task.ticker import Ticker
 
 I = TypeVar("I")
@@ -226,7 +226,7 @@ class Runner(Generic[I, O]):
         self._ticker = ticker = Ticker(
             self._context.interval, self._config, self._clock, self._since_ns
         )
-        self._telemetry = telemetry(self.name, self._clock, self._losses)
+        self._telemetry = Telemetry.if_set_up(self.name, self._clock, self._losses)
         if self._stopping:
             ticker.stop()  # shut down before it began
         threading.Thread(

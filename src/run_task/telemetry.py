@@ -18,8 +18,8 @@ SCOPE: Final = "run_task"
 """The instrumentation scope, and what every name begins with."""
 
 TASK_SPAN_FROM: Final = 0.001
-"""How many seconds a task has to take to be worth a span: a span costs some ten microseconds, so
-tracing adds no more than about a hundredth."""
+"""How many seconds a task has to take to be worth a span: a span costs some thirty microseconds, so
+tracing adds a few hundredths at most."""
 
 BOUNDARIES: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Of the histograms' buckets, in seconds: a tick takes from microseconds on."""
@@ -32,40 +32,6 @@ class Losses(NamedTuple):
 
     missed: int
     dropped: int
-
-
-def telemetry(runner: str, clock: Clock, losses: Callable[[], Losses]) -> Telemetry | None:
-    """Whom to tell; None where the program has no OpenTelemetry, or has not set it up.
-
-    A program that sets it up has imported it, so nothing is imported here that is not there.
-
-    :param runner: the runner's name
-    :param clock: where the runner reads the time
-    :param losses: tells how much has been lost
-    """
-    if "opentelemetry" not in sys.modules:
-        return None
-    try:
-        from opentelemetry import metrics, trace
-    except ImportError:
-        return None  # it was another part of the namespace
-    tracers, meters = trace.get_tracer_provider(), metrics.get_meter_provider()
-    if _does_nothing(tracers) and _does_nothing(meters):
-        return None
-    from run_task import __version__
-
-    # What is not set up is told nothing, also if it is set up later: half of it would be missing.
-    if _does_nothing(tracers):
-        tracers = trace.NoOpTracerProvider()
-    if _does_nothing(meters):
-        meters = metrics.NoOpMeterProvider()
-    tracer, meter = tracers.get_tracer(SCOPE, __version__), meters.get_meter(SCOPE, __version__)
-    return Telemetry(runner, clock, losses, tracer, meter)
-
-
-def _does_nothing(provider: object) -> bool:
-    """Whether it is one of the API's own, which stand in the place of a real one."""
-    return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
 
 
 class Telemetry:
@@ -86,6 +52,8 @@ class Telemetry:
         tracer: Tracer,
         meter: Meter,
     ) -> None:
+        from opentelemetry import context, trace
+
         self._runner = runner
         self._about = {"run_task.runner": runner}
         self._clock = clock
@@ -93,8 +61,6 @@ class Telemetry:
         self._told = Losses(0, 0)
         self._log = Log(__name__, runner)
         self._broken = False
-        from opentelemetry import context, trace
-
         self._tracer = tracer
         self._api = trace
         self._root = context.Context()  # a tick is a trace of its own
@@ -122,6 +88,32 @@ class Telemetry:
             "How long after the end of its window, and its grace, a tick began",
             explicit_bucket_boundaries_advisory=BOUNDARIES,
         )
+
+    @classmethod
+    def if_set_up(cls, runner: str, clock: Clock, losses: Callable[[], Losses]) -> Telemetry | None:
+        """None where the program has no OpenTelemetry, or has not set it up.
+
+        A program that sets it up has imported it, so nothing is imported here that is not there.
+        """
+        if "opentelemetry" not in sys.modules:
+            return None
+        try:
+            from opentelemetry import metrics, trace
+        except ImportError:
+            return None  # it was another part of the namespace
+        tracers, meters = trace.get_tracer_provider(), metrics.get_meter_provider()
+        if _does_nothing(tracers) and _does_nothing(meters):
+            return None
+        from run_task import __version__
+
+        # What is not set up is told nothing, also if it is set up later: half of it would be
+        # missing.
+        if _does_nothing(tracers):
+            tracers = trace.NoOpTracerProvider()
+        if _does_nothing(meters):
+            meters = metrics.NoOpMeterProvider()
+        tracer, meter = tracers.get_tracer(SCOPE, __version__), meters.get_meter(SCOPE, __version__)
+        return cls(runner, clock, losses, tracer, meter)
 
     def telling(self, send: Send) -> Send:
         """A function that sends a DataSet, and tells of it."""
@@ -204,3 +196,8 @@ class Telemetry:
             if task in dataset.errors:
                 span.set_status(self._api.StatusCode.ERROR, str(dataset.errors[task]))
             span.end(start_ns + round(seconds * 1e9))
+
+
+def _does_nothing(provider: object) -> bool:
+    """Whether it is one of the API's own, which stand in the place of a real one."""
+    return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
