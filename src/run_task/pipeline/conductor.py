@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from run_task.alarm import Alarm, Bell
 from run_task.clock import Clock, SystemClock
 from run_task.config import RunnerConfig
 from run_task.errors import ConfigError, ShutdownTimeout
+from run_task.log import Log
 from run_task.pipeline.graph import AnyStage
 from run_task.pipeline.livesource import LiveSource
 from run_task.pipeline.livestage import LiveStage
@@ -21,7 +21,7 @@ from run_task.pipeline.watermarks import Watermarks
 from run_task.pipeline.writer import Writer
 from run_task.sinks.protocol import DurableSink
 
-_logger = logging.getLogger(__name__)
+_log = Log(__name__)
 
 _NO_WINDOW: Final = -(2**63)
 """A time before all windows."""
@@ -191,7 +191,7 @@ class Conductor:
 
     def _source_ended(self, failure: BaseException | None) -> None:
         if failure is not None:
-            _logger.error("%s: a source ends: %r", self._name, failure)
+            _log.error("%s: a source ends: %r", self._name, failure)
             self.failures.append(failure)
         with self._mutex:
             self._open_sources -= 1
@@ -200,7 +200,7 @@ class Conductor:
         self._alarm.ring()
 
     def _sink_failed(self, failure: BaseException) -> None:
-        _logger.error("%s ends, since a sink has failed: %r", self._name, failure)
+        _log.error("%s ends, since a sink has failed: %r", self._name, failure)
         self.failures.append(failure)
         self.shutdown()
 
@@ -253,7 +253,7 @@ class Conductor:
         reading: Sequence[LiveSource | Pump] = (*self._sources, *self._pumps)
         for left in reading:
             if not left.join(max(0.0, until - time.monotonic())):
-                _logger.warning("%s: %r still waits for a row, and is left", self._name, left)
+                _log.warning("%s: %r still waits for a row, and is left", self._name, left)
         for writer in self._writers.values():
             if not writer.close(self._patience):
                 late = ShutdownTimeout(self._name, self._patience, [f"writing to {writer!r}"])

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from run_task.log import Log
 from run_task.pipeline.brief import brief
 from run_task.pipeline.feed import NEVER, Feed
 from run_task.pipeline.livestage import LiveStage
 from run_task.pipeline.stage import Route
 from run_task.pipeline.watermarks import Patience, Watermarks
 
-_logger = logging.getLogger(__name__)
+_log = Log(__name__)
 
 
 @runtime_checkable
@@ -114,7 +114,7 @@ class LiveSource:
         except ValueError:
             pass  # a generator that its thread is in: it ends with its next row
         except Exception:
-            _logger.exception("%r cannot be closed", self)
+            _log.exception("%r cannot be closed", self)
 
     def join(self, timeout: float) -> bool:
         """Wait until it has ended. Returns whether it has."""
@@ -144,7 +144,7 @@ class LiveSource:
 
         timeout = max(stage.config.lock_timeout for stage in self.readers)
         for late in self._patience.wait(ahead, timeout, glance=bool(self.beside)):
-            _logger.warning("rows of %r enter, although %r is behind", self, late)
+            _log.warning("rows of %r enter, although %r is behind", self, late)
         return min((ns for _, ns in self._untils() if ns > next_ns), default=NEVER)
 
     def _untils(self) -> Sequence[tuple[LiveStage | LiveSource, float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -14,13 +13,14 @@ from run_task.context import Context
 from run_task.dataset import DataSet
 from run_task.errors import LockTimeout
 from run_task.interval import Window
+from run_task.log import Log
 from run_task.pipeline.graph import AnyStage
 from run_task.pipeline.stage import Route
 from run_task.pipeline.watermarks import Patience, Watermarks
 from run_task.pipeline.writer import Writer
 from run_task.runner import Runner
 
-_logger = logging.getLogger(__name__)
+_log = Log(__name__)
 
 
 class Arrivals(Protocol):
@@ -189,7 +189,7 @@ class LiveStage:
         if start_ns > self._last_ns or (self._marks.stopped and (missing() or awaited())):
             return None  # there was to be no such window; or it would not be what it should
         for one in late:
-            _logger.warning("%r goes on without %r, which is behind", self, one)
+            _log.warning("%r goes on without %r, which is behind", self, one)
         return tuple(stage.stage.name for stage in missing()) if self._upstreams else ()
 
     def passed(self) -> None:
@@ -212,7 +212,7 @@ class LiveStage:
         timeout = max(other.config.lock_timeout for other in others)
         late = self._write_patience.wait(awaited, timeout, glance=bool(self._rows_beside))
         for one in late:
-            _logger.warning("results of %r enter, although %r is behind", self, one)
+            _log.warning("results of %r enter, although %r is behind", self, one)
 
     # What a runner asks of its sender
 
@@ -245,7 +245,7 @@ class LiveStage:
             except LockTimeout as error:
                 if self.ended:  # given up by who shuts it down
                     raise
-                _logger.warning("%r waits on, with its results: %s", self, error)
+                _log.warning("%r waits on, with its results: %s", self, error)
 
     def unbound(self) -> None:
         """Wait for sinks no longer, if the whole pipeline ends: stages may share them."""
