@@ -141,12 +141,13 @@ class TestRefusedStages:
         with pytest.raises(ConfigError, match=r"stage 'a': overflow=.*drops nothing"):
             Pipeline().stage("a", [total], RwLock([0.0]), config=config)
 
-    def test_an_interval_in_another_unit_than_the_data(self) -> None:
+    def test_an_interval_in_another_unit_than_the_data_is_a_warning(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         series = TimeSeries({"v": float}, unit=TimeUnit.MILLIS)
-        with pytest.raises(
-            ConfigError, match="stage 'a': its interval is in seconds, its data in millis"
-        ):
-            Pipeline().stage("a", [length], series, SECOND)
+        Pipeline().stage("a", [length], series, SECOND)
+        assert "'a': its interval is in seconds, its data in millis" in caplog.text
+        assert "with TaskInterval.millis(...)" in caplog.text
 
     def test_targets_that_cannot_be_written(self) -> None:
         stage: Any = Pipeline().stage("a", [total], RwLock([0.0]))

@@ -12,10 +12,13 @@ from run_task.context import Context
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
 from run_task.interval import TaskInterval, TimeUnit
+from run_task.log import Log
 from run_task.pipeline.brief import brief
 from run_task.shared import Shared, Writable
 from run_task.sinks.protocol import Sink
 from run_task.task import Runnable
+
+_log = Log(__name__)
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -105,10 +108,14 @@ class Stage(Generic[I, O]):
             )
         unit = getattr(data, "unit", None)
         if isinstance(unit, TimeUnit) and unit is not interval.unit:
-            raise ConfigError(
-                f"stage {name!r}: its interval is in {interval.unit.name.lower()}, its data in "
-                f"{unit.name.lower()}, and windows are looked up in it: give the interval as "
-                f"TaskInterval.{unit.name.lower()}(...)"
+            # Tasks may convert them, or not look at times: so it is no mistake for certain.
+            _log.warning(
+                "stage %r: its interval is in %s, its data in %s: tasks that look windows up in it "
+                "as they are find nothing; with TaskInterval.%s(...) they are in one unit",
+                name,
+                interval.unit.name.lower(),
+                unit.name.lower(),
+                unit.name.lower(),
             )
         self.name = name
         self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
