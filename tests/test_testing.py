@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import ROOT
+from tests.threads import eventually
 
 from run_task import (
     Align,
@@ -163,6 +164,7 @@ def test_a_task_that_hangs_is_named() -> None:
     with pytest.raises(TimeoutError, match=r"ends at 5 was not done within 0\.05 s") as raised:
         run_windows(context, 1, timeout=0.05)
     let_go.set()
+    eventually(lambda: not any(t.name.startswith("run-task") for t in threading.enumerate()))
     assert "still running: 'hangs'" in raised.value.__notes__[0]
 
 
