@@ -26,7 +26,7 @@ from run_task.pipeline import Pipeline, Stage
 from run_task.runner import Runner
 from run_task.schedule import MissedTick, Schedule
 from run_task.shared import Access, Atom, RwLock, Shared, TimeSeries, TimeSeriesView
-from run_task.stats import Percentiles, RunnerStats
+from run_task.stats import Percentiles, PipelineStats, RunnerStats
 from run_task.task import Runnable, Task, task
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Overflow",
     "Percentiles",
     "Pipeline",
+    "PipelineStats",
     "ProcessesExecutor",
     "Receiver",
     "RunTaskError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,13 +46,27 @@ class RunnerStats:
     :param duration: how long a tick's tasks took together
     """
 
-    ticks: int
-    missed: int
-    dropped: int
-    lateness: Percentiles
-    duration: Percentiles
+    ticks: int = 0
+    missed: int = 0
+    dropped: int = 0
+    lateness: Percentiles = Percentiles()
+    duration: Percentiles = Percentiles()
 
     def _repr_html_(self) -> str:
         from run_task.html import stats_table
 
         return stats_table(self)
+
+
+@dataclass(frozen=True)
+class PipelineStats:
+    """How a live pipeline has been doing up to now; zeros before it runs.
+
+    :param stages: how each stage has been doing, by its name, in the order of ``stages``
+    :param rows: how many rows of each source have entered its data, in the order of ``sources``
+    :param waiting: how many DataSets wait to be written to sinks
+    """
+
+    stages: Mapping[str, RunnerStats]
+    rows: Sequence[int]
+    waiting: int

@@ -20,6 +20,7 @@ from run_task.pipeline.stage import Route
 from run_task.pipeline.watermarks import Watermarks
 from run_task.pipeline.writer import Writer
 from run_task.sinks.protocol import DurableSink
+from run_task.stats import RunnerStats
 
 _log = Log(__name__)
 
@@ -119,6 +120,13 @@ class Conductor:
         """Bring it to its end. Returns at once; safe in a signal handler."""
         self._stopping = True
         self._alarm.ring()
+
+    def stats(self) -> tuple[Mapping[str, RunnerStats], Mapping[int, int], int]:
+        """How the stages have been doing, how many rows have entered by the id of each route, and
+        how many DataSets wait for sinks. At any time, from any thread."""
+        stages = {live.stage.name: live.runner.stats for live in tuple(self._live)}
+        rows = {id(source.route): source.entered for source in tuple(self._sources)}
+        return stages, rows, sum(map(len, tuple(self._writers.values())))
 
     def wake_at_end(self, bell: Bell) -> None:
         """Ring a bell when all has ended."""

@@ -32,8 +32,8 @@ class Piece(Protocol):
         """When the next row arrives, in nanoseconds since the Unix epoch; infinity: no row left."""
         ...
 
-    def ingest_before(self, limit_ns: float) -> None:
-        """Let all rows enter that arrive before this time."""
+    def ingest_before(self, limit_ns: float) -> int:
+        """Let all rows enter that arrive before this time. Returns how many these are."""
         ...
 
 
@@ -55,8 +55,9 @@ class Rows:
         at = self._at  # once, since others ask while rows enter
         return self._arrivals[at] if at < len(self._rows) else NEVER
 
-    def ingest_before(self, limit_ns: float) -> None:
-        cut = bisect_left(self._arrivals, limit_ns, self._at)
+    def ingest_before(self, limit_ns: float) -> int:
+        start = self._at
+        cut = bisect_left(self._arrivals, limit_ns, start)
         ingest = self._route.ingest
         with self._route.into.write() as data:
             while self._at < cut:
@@ -66,6 +67,7 @@ class Rows:
                 else:
                     ingest(data, row)
                 self._at += 1
+        return cut - start
 
 
 class Columns:
@@ -84,7 +86,7 @@ class Columns:
     def next_ns(self) -> float:
         return self._next_ns
 
-    def ingest_before(self, limit_ns: float) -> None:
+    def ingest_before(self, limit_ns: float) -> int:
         start = self._at
         cut = bisect_left(self._arrivals, limit_ns, start)
         with self._route.into.write() as series:
@@ -98,6 +100,7 @@ class Columns:
                 series.extend(some.timestamps, **some.columns)
         self._at = cut
         self._next_ns = self._arrivals[cut] if cut < len(self._arrivals) else NEVER
+        return cut - start
 
 
 class Feed:
@@ -116,6 +119,8 @@ class Feed:
         self._unit_ns = unit_ns
         self._route = route
         self._latest: int | None = None  # timestamp
+        self.entered: int = 0
+        """How many rows have entered the data."""
         if isinstance(source, Batched):
             self._pieces = self._columns(source) if route.ingest is None else self._unrolled(source)
         else:
@@ -158,7 +163,7 @@ class Feed:
         """
         assert self._piece is not None
         try:
-            self._piece.ingest_before(limit_ns)
+            self.entered += self._piece.ingest_before(limit_ns)
         except Exception as error:
             self._note(error)
             raise

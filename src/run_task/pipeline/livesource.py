@@ -96,6 +96,11 @@ class LiveSource:
         return max(known, default=-NEVER)
 
     @property
+    def entered(self) -> int:
+        """How many of its rows have entered the data."""
+        return self._feed.entered
+
+    @property
     def last_ns(self) -> int | None:
         """When the last row came that it has given."""
         return self._feed.last_ns

@@ -30,6 +30,7 @@ from run_task.pipeline.stage import Route, Stage
 from run_task.pipeline.written import instant, written
 from run_task.shared import Shared, TimeSeries, Writable
 from run_task.sinks.protocol import DurableSink
+from run_task.stats import PipelineStats, RunnerStats
 from run_task.task import Runnable
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ R = TypeVar("R")
 D = TypeVar("D")
 
 _DEFAULT_CONFIG: Final = RunnerConfig()
+
+
+def _raise(error: ConfigError) -> None:
+    raise error
 
 
 class Pipeline(Live):
@@ -93,6 +98,23 @@ class Pipeline(Live):
     def stages(self) -> Sequence[AnyStage]:
         """Its stages, those that are fed after those that feed them."""
         return tuple(upstreams(self._stages))
+
+    @property
+    def sources(self) -> Sequence[tuple[object, object]]:
+        """Its sources, each with the data that its rows enter."""
+        return tuple((source, route.into) for source, route, _ in self._sources)
+
+    @property
+    def stats(self) -> PipelineStats:
+        """How it has been doing live. At any time, from any thread."""
+        stages = {stage.name: RunnerStats() for stage in self.stages}
+        rows: Mapping[int, int] = {}
+        waiting = 0
+        if self._conductor is not None:
+            known, rows, waiting = self._conductor.stats()
+            stages |= known
+        entered = tuple(rows.get(id(route), 0) for _, route, _ in self._sources)
+        return PipelineStats(stages, entered, waiting)
 
     # Declaration
 
@@ -184,22 +206,35 @@ class Pipeline(Live):
             raise
         return stage
 
+    def mistakes(self) -> Sequence[ConfigError]:
+        """All that would be refused when it is run. Nothing is run, read or opened for it."""
+        found: list[ConfigError] = []
+        self._plan(found.append)
+        return found
+
     def _plan(
-        self,
+        self, refuse: Callable[[ConfigError], None] = _raise
     ) -> tuple[Mapping[AnyStage, RunnerConfig], Sequence[tuple[Any, int, Route]]]:
         """The stages in order with how they behave, and the sources with the unit of each."""
         if not self._stages:
-            raise ConfigError(f"pipeline {self._name!r} has no stages: add one by stage()")
+            refuse(ConfigError(f"pipeline {self._name!r} has no stages: add one by stage()"))
         fed_by = upstreams(self._stages)
         sources: list[tuple[Any, int, Route]] = []
         for source, route, given in self._sources:
             readers = [stage for stage in self._stages if route.leads_to(stage.data)]
             if not readers:
-                raise ConfigError(
-                    f"{route.where}: no stage reads {brief(route.into)}, which its rows enter: "
-                    f"give it to one as data="
+                refuse(
+                    ConfigError(
+                        f"{route.where}: no stage reads {brief(route.into)}, which its rows enter: "
+                        f"give it to one as data="
+                    )
                 )
-            unit = unit_of(source, route.into, given, readers)
+                continue
+            try:
+                unit = unit_of(source, route.into, given, readers)
+            except ConfigError as error:
+                refuse(error)
+                continue
             assert unit is not None  # its readers have one
             sources.append((source, unit.nanos, route))
         return configs(fed_by), sources

@@ -48,6 +48,10 @@ class Writer:
         """
         self._sender.send((stage, dataset))
 
+    def __len__(self) -> int:
+        """How many DataSets wait to be written."""
+        return len(self._receiver)
+
     def unbound(self) -> None:
         """Let nobody wait from now on."""
         self._sender.unbound()

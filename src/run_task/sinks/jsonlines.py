@@ -49,27 +49,7 @@ class JsonLinesSink(AppendedFile):
         return not tail.strip(b"\0") or tail.startswith(_BEGIN[: len(tail)])
 
     def _encode(self, window: Written) -> bytes:
-        values: list[str] = []
-        errors: dict[str, str] = {}
-        nonfinite: dict[str, str] = {}
-        for task, _, text, error in window.results:
-            if error is not None:
-                errors[task] = error
-            elif text is not None:
-                strict = _is_strict(text)
-                if not strict:
-                    nonfinite[task] = text
-                values.append(f"{json.dumps(task)}:{text if strict else 'null'}")
-        key = {
-            "pipeline": window.pipeline,
-            "stage": window.stage,
-            "window_start": window.start,
-            "window_end": window.end,
-        }
-        head = json.dumps(key, separators=(",", ":"))[:-1]
-        tail = {"errors": errors, "nonfinite": nonfinite} if nonfinite else {"errors": errors}
-        end = json.dumps(tail, separators=(",", ":"))[1:]
-        return f'{head},"values":{{{",".join(values)}}},{end}\n'.encode()
+        return line(window)
 
     def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Found]:
         bad: tuple[int, int] | None = None
@@ -99,6 +79,31 @@ class JsonLinesSink(AppendedFile):
             return None
         rows += [Row(pipeline, stage, start, end, task, None, e) for task, e in errors.items()]
         return Found(begin, begin + len(line), (pipeline, stage), end, rows)
+
+
+def line(window: Written) -> bytes:
+    """A window as a line of such a file, with its end."""
+    values: list[str] = []
+    errors: dict[str, str] = {}
+    nonfinite: dict[str, str] = {}
+    for task, _, text, error in window.results:
+        if error is not None:
+            errors[task] = error
+        elif text is not None:
+            strict = _is_strict(text)
+            if not strict:
+                nonfinite[task] = text
+            values.append(f"{json.dumps(task)}:{text if strict else 'null'}")
+    key = {
+        "pipeline": window.pipeline,
+        "stage": window.stage,
+        "window_start": window.start,
+        "window_end": window.end,
+    }
+    head = json.dumps(key, separators=(",", ":"))[:-1]
+    tail = {"errors": errors, "nonfinite": nonfinite} if nonfinite else {"errors": errors}
+    end = json.dumps(tail, separators=(",", ":"))[1:]
+    return f'{head},"values":{{{",".join(values)}}},{end}\n'.encode()
 
 
 def _is_strict(text: str) -> bool:

@@ -28,6 +28,26 @@ Key = tuple[str, str, int]
 """A pipeline, a stage, and the end of a window."""
 
 
+def schema(pa: Any) -> Any:
+    """The columns of such a file.
+
+    :param pa: pyarrow
+    """
+    text, count = pa.string(), pa.int64()
+    return pa.schema(
+        {
+            "pipeline": text,
+            "stage": text,
+            "window_start": count,
+            "window_end": count,
+            "task": text,
+            "value": pa.float64(),
+            "json": text,
+            "error": text,
+        }
+    )
+
+
 class Part(NamedTuple):
     """A file, which holds what was flushed from the ``first`` time to the ``last``."""
 
@@ -137,30 +157,14 @@ class ParquetSink(Durable):
             start, end = ends.get(stage, (window.end, window.end))
             ends[stage] = min(start, window.end), max(end, window.end)
         number = self._parts[-1].last + 1 if self._parts else 1
-        schema = self._schema()
+        columns = schema(self._pa)
         arrays = [
             self._pa.array([row[position] for row in rows], field.type)
-            for position, field in enumerate(schema)
+            for position, field in enumerate(columns)
         ]
-        table = self._pa.Table.from_arrays(arrays, schema=schema)
+        table = self._pa.Table.from_arrays(arrays, schema=columns)
         self._parts.append(self._write(number, number, table, ends))
         self._merge()
-
-    def _schema(self) -> Any:
-        pa = self._pa
-        text, count = pa.string(), pa.int64()
-        return pa.schema(
-            {
-                "pipeline": text,
-                "stage": text,
-                "window_start": count,
-                "window_end": count,
-                "task": text,
-                "value": pa.float64(),
-                "json": text,
-                "error": text,
-            }
-        )
 
     def _write(self, first: int, last: int, table: Any, ends: dict[Stage, tuple[int, int]]) -> Part:
         path = self._folder / f"{first:010d}-{last:010d}.parquet"

@@ -1,0 +1,18 @@
+"""The command line, ``run-task``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Do what the command line says, and end the process."""
+    try:
+        from run_task.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        sys.exit(
+            f"run-task needs {error.name}, which is not installed: pip install 'run-task[cli]'"
+        )
+    app(prog_name="run-task")

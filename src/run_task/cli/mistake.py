@@ -1,0 +1,115 @@
+"""What is wrong, told by the user's own lines: never by ours."""
+
+from __future__ import annotations
+
+import linecache
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from run_task.errors import RunTaskError, TaskError
+
+_OURS: Final = str(Path(__file__).parent.parent)
+_LIBRARIES: Final = tuple(
+    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+_MOST_PLACES: Final = 5
+"""How many lines of a traceback are told: a recursion has a thousand."""
+
+
+class Mistake(Exception):
+    """What the user has to mend before anything can run.
+
+    Its text says what is wrong, and what to do.
+    """
+
+
+def told(error: BaseException) -> str:
+    """An error as its user has to see it: where in the user's files, what, and what to do.
+
+    Of an exception group, all errors, one after the other.
+    """
+    return "\n\n".join(_told(single) for single in _singles(error))
+
+
+def _singles(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _singles(part)
+    else:
+        yield error
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, Mistake):
+        return str(error)
+    lines = [*_places(_raised_by_user(error)), _what(error)]
+    lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
+    if cure := _cure(error):
+        lines.append(cure)
+    return "\n".join(lines)
+
+
+def _raised_by_user(error: BaseException) -> BaseException:
+    """What a task, or another function of the user's, raised: that has the lines to look at."""
+    while isinstance(error, RunTaskError) and error.__cause__ is not None and not _places(error):
+        error = error.__cause__
+    return error
+
+
+def _places(error: BaseException) -> Sequence[str]:
+    """The lines of the user's files that led to it, outermost first."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        column = " " * max(0, (error.offset or 1) - 1)
+        text = (error.text or "").rstrip("\n")
+        indent = len(text) - len(text.lstrip())
+        pointer = f"    {column[indent:]}^"
+        return [f"{_shown(error.filename)}, line {error.lineno}", f"    {text.strip()}", pointer]
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if _is_users(frame.f_code.co_filename)
+    ]
+    places: list[str] = []
+    if len(frames) > _MOST_PLACES:
+        places.append(f"({len(frames) - _MOST_PLACES} more lines of your files before)")
+    for path, line in frames[-_MOST_PLACES:]:
+        places += [f"{_shown(path)}, line {line}", f"    {linecache.getline(path, line).strip()}"]
+    return places
+
+
+def _is_users(path: str) -> bool:
+    return not path.startswith(("<", _OURS, *_LIBRARIES))
+
+
+def _shown(path: str) -> str:
+    """A file, as seen from the folder that the user is in."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def _what(error: BaseException) -> str:
+    kind = type(error).__name__
+    if isinstance(error, TaskError):
+        return str(error)
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{kind}: {text}" if text else kind
+
+
+def _cure(error: BaseException) -> str | None:
+    match error:
+        case RunTaskError():
+            return None  # its text says what to do
+        case ModuleNotFoundError():
+            return (
+                f"Install what has the module {error.name!r}, or, if it is your own, run this in "
+                f"the folder that it is in."
+            )
+        case SyntaxError():
+            return "Python cannot read this line: correct it."
+        case _:
+            return None

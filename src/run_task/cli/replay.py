@@ -1,0 +1,103 @@
+"""``run-task replay``: a pipeline over history, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from run_task.cli.exits import Exit, building, running
+from run_task.cli.logs import show_log
+from run_task.cli.results import results_file
+from run_task.cli.target import Target
+
+if TYPE_CHECKING:
+    from run_task.dataset import DataSet
+    from run_task.pipeline import Pipeline
+
+
+@dataclass
+class _Done:
+    """What a stage has done."""
+
+    windows: int = 0
+    results: int = 0
+    failed: int = 0
+    behind: int = 0
+
+    def note(self, dataset: DataSet[Any]) -> None:
+        self.windows += 1
+        self.results += len(dataset)
+        self.failed += len(dataset.errors)
+        self.behind += bool(dataset.behind)
+
+
+def replay_target(
+    target: str,
+    start: str | None,
+    end: str | None,
+    out: str | None,
+    quiet: bool,
+    log_level: str | None,
+) -> Exit:
+    """Replay the pipeline that a target names."""
+    first, last = _instant(start, "--start"), _instant(end, "--end")
+    show_log(log_level or "error")
+    with building():
+        pipeline = Target.parse(target).load()
+    done = {stage.name: _Done() for stage in pipeline.stages}
+    began = time.monotonic()
+    with running():
+        try:
+            with ExitStack() as opened:
+                if out is not None:
+                    sink = opened.enter_context(results_file(out, pipeline.name))
+                    for stage in pipeline.stages:
+                        stage.sink(sink)
+                for name, dataset in pipeline.replay(first, last):
+                    done[name].note(dataset)
+        finally:
+            if not quiet:
+                _summarize(pipeline, done, time.monotonic() - began, out)
+    return Exit.DONE
+
+
+def _summarize(pipeline: Pipeline, done: dict[str, _Done], seconds: float, out: str | None) -> None:
+    from rich.console import Console
+
+    from run_task.cli.grid import cell, count, grid
+    from run_task.cli.shown import shown
+
+    table = grid(("stage", 1), ("windows", 0), ("results", 0), ("failed", 0))
+    for name, stage in done.items():
+        table.add_row(
+            cell(shown(name)), f"{stage.windows:,}", f"{stage.results:,}", count(stage.failed)
+        )
+    windows = sum(stage.windows for stage in done.values())
+    console = Console(highlight=False)
+    console.print(table)
+    rate = f", {windows / seconds:,.0f} a second" if seconds > 0 else ""
+    console.print(f"{windows:,} windows in {seconds:.2f} s{rate}", markup=False)
+
+
+def _instant(text: str | None, option: str) -> int | datetime | None:
+    """A point in time, as the user wrote it."""
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time: write 2026-11-24T08:00, or a whole number in the unit of the "
+            f"stages",
+            param_hint=option,
+        ) from None
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)

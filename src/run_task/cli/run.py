@@ -1,0 +1,124 @@
+"""``run-task run``: a pipeline, live, and what is seen of it."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from run_task.cli.exits import Exit, building, running
+from run_task.cli.interrupt import ctrl_c
+from run_task.cli.logs import show_log
+from run_task.cli.output import Results, as_json, as_text, kept_for_results
+from run_task.cli.target import Target
+from run_task.errors import ConfigError
+from run_task.interval import TaskInterval
+
+if TYPE_CHECKING:
+    from run_task.pipeline import Pipeline
+
+
+class Show(enum.Enum):
+    """What is seen of a run."""
+
+    VIEW = "view"
+    LINES = "lines"
+    JSON = "json"
+    NOTHING = "nothing"
+
+    @classmethod
+    def of(cls, quiet: bool, json: bool) -> Show:
+        """What the options ask for, on the standard output that there is."""
+        if quiet and json:
+            raise typer.BadParameter("--quiet and --json contradict each other: leave one out")
+        if json:
+            return cls.JSON
+        if quiet:
+            return cls.NOTHING
+        from rich.console import Console
+
+        console = Console()
+        return cls.VIEW if console.is_terminal and not console.is_dumb_terminal else cls.LINES
+
+
+def run_target(target: str, for_: str | None, show: Show, log_level: str | None) -> Exit:
+    """Run the pipeline that a target names."""
+    return _run(lambda: Target.parse(target).load(), for_, show, log_level)
+
+
+def run_demo(for_: str | None, show: Show, log_level: str | None) -> Exit:
+    """Run the pipeline over this machine's metrics."""
+
+    def build() -> Pipeline:
+        from run_task.cli.machine import pipeline
+
+        return pipeline()
+
+    return _run(build, for_, show, log_level)
+
+
+def _run(
+    build: Callable[[], Pipeline], for_: str | None, show: Show, log_level: str | None
+) -> Exit:
+    limit = _interval(for_)
+    show_log(log_level or ("error" if show is Show.VIEW else "warning"))
+    if show in (Show.JSON, Show.LINES):
+        with kept_for_results() as stream:
+            with building():
+                pipeline = build()
+            encode = as_json(pipeline.name) if show is Show.JSON else as_text
+            sink = Results(stream, encode, pipeline.shutdown)
+            for stage in pipeline.stages:
+                stage.sink(sink)
+            with _until(limit, pipeline.shutdown):
+                pipeline.run_sync()
+        return Exit.DONE
+    with building():
+        pipeline = build()
+    if show is Show.NOTHING:
+        with _until(limit, pipeline.shutdown):
+            pipeline.run_sync()
+        return Exit.DONE
+    from run_task.cli.screen import Screen, on_screen
+    from run_task.cli.terminal import Terminal
+
+    screen = Screen(pipeline)
+
+    def shutdown() -> None:
+        screen.state = screen.state.ENDING
+        pipeline.shutdown()
+
+    with Terminal() as terminal, _until(limit, shutdown, terminal.leave), on_screen(screen):
+        pipeline.run_sync()
+    return Exit.DONE
+
+
+@contextmanager
+def _until(
+    limit: TaskInterval | None,
+    shutdown: Callable[[], None],
+    leave: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Shut down on Ctrl-C, or when its time is over; and tell what went wrong."""
+    timer = threading.Timer(0 if limit is None else limit.nanos / 1e9, shutdown)
+    timer.daemon = True
+    with running(), ctrl_c(shutdown, leave):
+        if limit is not None:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _interval(text: str | None) -> TaskInterval | None:
+    if text is None:
+        return None
+    try:
+        return TaskInterval.parse(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--for") from None

@@ -1,0 +1,59 @@
+"""The terminal while a view is on it: what is typed does not show, and all is put back after."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final
+
+_SHOW_CURSOR: Final = b"\x1b[?25h\n"
+_LOCAL_FLAGS: Final = 3
+"""Where they stand in what ``termios.tcgetattr`` gives."""
+
+
+class Terminal:
+    """The terminal that the program was started in, if there is one."""
+
+    def __init__(self) -> None:
+        self._before: list[Any] | None = None
+
+    def __enter__(self) -> Terminal:
+        # The echo of Ctrl-C would move the cursor, and with it all that is drawn next.
+        try:
+            import termios
+
+            descriptor = sys.__stdin__.fileno() if sys.__stdin__ is not None else -1
+            self._before = termios.tcgetattr(descriptor)
+            quiet = list(self._before)
+            quiet[_LOCAL_FLAGS] &= ~termios.ECHO
+            termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
+        except (ImportError, OSError, ValueError):
+            pass  # no terminal to type in, or one of another kind
+        except Exception as error:
+            if type(error).__module__ != "termios":
+                raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self._restore_echo()
+
+    def leave(self) -> None:
+        """Put it back in the middle of a drawing, since the process ends at once."""
+        self._restore_echo()
+        with suppress(OSError):
+            os.write(1, _SHOW_CURSOR)
+
+    def _restore_echo(self) -> None:
+        if self._before is not None and sys.__stdin__ is not None:
+            import termios
+
+            termios.tcsetattr(sys.__stdin__.fileno(), termios.TCSANOW, self._before)
+            self._before = None

@@ -1,0 +1,143 @@
+"""What a running pipeline shows of itself: last values, failures, and how fast it goes."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from run_task.sinks import CallbackSink
+
+if TYPE_CHECKING:
+    from run_task.dataset import DataSet
+    from run_task.pipeline import Pipeline
+    from run_task.stats import PipelineStats
+
+HISTORY: Final = 60
+"""How many values of a task are kept to be drawn."""
+
+_NOTED_EVERY: Final = 0.05
+"""How many seconds lie between values that are noted: more often, nobody sees them, and the
+pipeline would pay for it."""
+
+_RATE_OVER: Final = 5.0
+"""Over how many seconds rates are taken."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that gave no result.
+
+    :param at: when it was seen, in seconds since the Unix epoch
+    :param stage: whose stage
+    :param task: which task
+    :param what: why
+    """
+
+    at: float
+    stage: str
+    task: str
+    what: str
+
+
+class Watched:
+    """What is known of a stage.
+
+    :param tasks: the names of its tasks
+    """
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self.tasks = tasks
+        self.values: dict[str, Any] = {}
+        self.failing: set[str] = set()
+        self.history: Mapping[str, deque[float]] = {task: deque(maxlen=HISTORY) for task in tasks}
+        self.windows = 0
+        self.failed = 0
+        """How many results are missing, of all windows."""
+        self.noted_at = -math.inf
+
+
+class Watch:
+    """Looks at what a pipeline gives, by a sink that it adds to each stage.
+
+    :param pipeline: the pipeline, before it runs
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._mutex = threading.Lock()
+        self._rates: deque[tuple[float, Sequence[int]]] = deque()
+        self.stages = {
+            stage.name: Watched([task.name for task in stage.tasks]) for stage in pipeline.stages
+        }
+        self.failures: deque[Failure] = deque(maxlen=50)
+        self.began = time.monotonic()
+        sink = CallbackSink(self.note)
+        for stage in pipeline.stages:
+            stage.sink(sink)
+
+    def note(self, stage: str, dataset: DataSet[Any]) -> None:
+        """Take what a window gave.
+
+        :param stage: the name of the stage
+        :param dataset: its results
+        """
+        watched = self.stages[stage]
+        watched.windows += 1
+        errors = dataset.errors
+        if errors:
+            watched.failed += len(errors)
+            for name, error in errors.items():
+                cause = error.__cause__
+                what = f"{type(cause).__name__}: {cause}" if cause else error.reason or str(error)
+                self.failures.append(Failure(time.time(), stage, name, what))
+        now = time.monotonic()
+        if now - watched.noted_at < _NOTED_EVERY and errors.keys() == watched.failing:
+            return
+        with self._mutex:
+            watched.noted_at = now
+            watched.values = dataset.to_dict()
+            watched.failing = set(errors)
+            for name, history in watched.history.items():
+                history.append(number(watched.values.get(name)))
+
+    def stats(self) -> PipelineStats:
+        """How the pipeline does."""
+        return self._pipeline.stats
+
+    def rates(self, rows: Sequence[int]) -> Sequence[float]:
+        """How many rows of each source come in a second.
+
+        :param rows: how many have come up to now
+        """
+        now = time.monotonic()
+        seen = self._rates
+        seen.append((now, rows))
+        while len(seen) > 2 and now - seen[0][0] > _RATE_OVER:
+            seen.popleft()
+        since, before = seen[0]
+        passed = now - since
+        if passed < 0.5:  # of the beginning, when all that was there came at once
+            return [0.0] * len(rows)
+        return [(new - old) / passed for new, old in zip(rows, before)]
+
+    def recent(self, stage: str) -> tuple[Mapping[str, Any], Mapping[str, Sequence[float]]]:
+        """The last values of a stage's tasks, and the numbers among those before."""
+        watched = self.stages[stage]
+        with self._mutex:
+            history = {name: tuple(values) for name, values in watched.history.items()}
+            return watched.values, history
+
+
+def number(value: object) -> float:
+    """A result as a number that can be drawn; NaN if it is none."""
+    if isinstance(value, str | bytes):
+        return math.nan
+    try:
+        return float(value)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] a task may return anything
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
