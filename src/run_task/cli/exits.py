@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -39,7 +39,7 @@ EPILOG: Final = (
 
 
 @contextmanager
-def building() -> Iterator[None]:
+def building() -> Generator[None]:
     """Code of the user's makes a pipeline: what goes wrong meanwhile is a mistake in it."""
     from run_task.cli.mistake import told
 
@@ -53,7 +53,7 @@ def building() -> Iterator[None]:
 
 
 @contextmanager
-def running() -> Iterator[None]:
+def running() -> Generator[None]:
     """A pipeline runs: what goes wrong meanwhile is its failure, unless it could not begin."""
     from run_task.cli.mistake import Mistake, told
     from run_task.errors import ConfigError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,7 +12,7 @@ from run_task.cli.exits import Exit
 
 
 @contextmanager
-def ctrl_c(shutdown: Callable[[], None], leave: Callable[[], None]) -> Iterator[None]:
+def ctrl_c(shutdown: Callable[[], None], leave: Callable[[], None]) -> Generator[None]:
     """For as long as the block lasts, the first Ctrl-C calls a function, and the second ends the
     process, whatever it is doing.
 

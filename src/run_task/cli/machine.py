@@ -147,4 +147,5 @@ def _slope(means: TimeSeriesView, column: str) -> float:
     if len(means) < 2:
         return 0.0
     minutes = (means.time - means.time[0]) / (60 * _MILLIS)
-    return float(np.polynomial.polynomial.polyfit(minutes, means[column], 1)[1])
+    off = minutes - minutes.mean()
+    return float(np.dot(off, means[column]) / np.dot(off, off))

@@ -7,7 +7,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from run_task.errors import RunTaskError, TaskError
 
@@ -36,7 +36,8 @@ def told(error: BaseException) -> str:
 
 def _singles(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        for part in group.exceptions:
             yield from _singles(part)
     else:
         yield error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def kept_for_results() -> Iterator[BinaryIO]:
+def kept_for_results() -> Generator[BinaryIO]:
     """Give the standard output, and let all else that is printed go to the standard error: also
     what user code prints, in this process or in workers."""
     sys.stdout.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from run_task.sinks.parquet import schema
 
 
 @contextmanager
-def results_file(name: str, pipeline: str) -> Iterator[DurableSink]:
+def results_file(name: str, pipeline: str) -> Generator[DurableSink]:
     """Give a sink that writes to a file; it is complete once the block has ended.
 
     A ``.parquet`` file is made anew. To the others, windows are added, or written again.
@@ -49,7 +49,7 @@ def results_file(name: str, pipeline: str) -> Iterator[DurableSink]:
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[ParquetSink]:
+def _parquet(path: Path) -> Generator[ParquetSink]:
     """One file, of the many that a sink writes into a folder, in constant memory."""
     need("pyarrow", "arrow")
     if path.is_dir():

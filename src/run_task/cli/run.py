@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -102,7 +102,7 @@ def _until(
     limit: TaskInterval | None,
     shutdown: Callable[[], None],
     leave: Callable[[], None] = lambda: None,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Shut down on Ctrl-C, or when its time is over; and tell what went wrong."""
     timer = threading.Timer(0 if limit is None else limit.nanos / 1e9, shutdown)
     timer.daemon = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _REFRESHED: Final = 4
 """How many times a second."""
+
+_WIDEST: Final = 120
+"""How many columns are filled at most: further apart, a row is hard to follow."""
 
 _MOST_FAILURES: Final = 4
 
@@ -49,19 +52,21 @@ class Screen:
         self.state: State = State.RUNNING
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        options = options.update(max_width=min(options.max_width, _WIDEST))
         stats = self._watch.stats()
         failures = self._failures()
         above = [self._title(stats), *self._sources(stats), self._stages(stats), Text()]
         below: list[RenderableType] = [Text(), failures] if failures is not None else []
         used = sum(len(console.render_lines(part, options)) for part in (*above, *below))
         room = console.size.height - used - 1
-        yield Group(*above, self._tasks(room, options.max_width), *below)
+        whole = Group(*above, self._tasks(room, options.max_width), *below)
+        yield from console.render(whole, options)
 
     def _title(self, stats: PipelineStats) -> Text:
         title = Text(no_wrap=True, overflow="ellipsis")
         title.append(shown(self._pipeline.name), HEAD)
         title.append(f"  {elapsed(time.monotonic() - self._watch.began)}")
-        title.append(f"  {stats.waiting:,} waiting for sinks")
+        title.append(f"  {stats.waiting:,} queued")
         title.append(f"  {self.state.value}", HEAD if self.state is State.ENDING else "")
         return title
 
@@ -96,10 +101,6 @@ class Screen:
     def _tasks(self, room: int, width: int) -> RenderableType:
         """The tasks with their last values, as many as there is room for."""
         bars = max(10, min(HISTORY, width // 4))
-        table = Table.grid(padding=(0, 2), expand=True)
-        table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
-        table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
-        table.add_column(width=bars, no_wrap=True)
         rows: list[tuple[Text, Text, Text]] = []
         several = len(self._pipeline.stages) > 1
         for stage in self._pipeline.stages:
@@ -115,6 +116,11 @@ class Screen:
                 rows.append((Text(shown(name)), value, Text(line)))
         head = (Text("task", HEAD), Text("value", HEAD), Text())
         shown_rows = rows if len(rows) + 1 <= room else rows[: max(0, room - 2)]
+        table = Table.grid(padding=(0, 2), expand=True)
+        longest = max(name.cell_len for name, _, _ in rows)
+        table.add_column(width=min(longest, (width - bars) // 2), no_wrap=True, overflow="ellipsis")
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column(width=bars, no_wrap=True)
         for row in (head, *shown_rows):
             table.add_row(*row)
         if len(shown_rows) < len(rows):
@@ -136,7 +142,7 @@ class Screen:
 
 
 @contextmanager
-def on_screen(screen: Screen) -> Iterator[None]:
+def on_screen(screen: Screen) -> Generator[None]:
     """Draw it again and again for as long as the block lasts. The last drawing stays."""
     live = Live(
         console=Console(highlight=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -10,21 +10,27 @@ if TYPE_CHECKING:
     from run_task.errors import TaskError
 
 
+_COLLECTIONS: Final[tuple[type, ...]] = (list, tuple, dict, set, frozenset)
+_MOST_CHARACTERS: Final = 1000
+_MOST_ITEMS: Final = 20
+
+
 def shown(value: object) -> str:
     """A value on one line, whatever it is."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None:
+    plain: object = cast("Any", value).item() if isinstance(value, np.generic) else value
+    if plain is None:
         return "-"
-    if isinstance(value, float):
-        return f"{value:,.6g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}" if abs(value) < 10**15 else f"{value:.6e}"
+    if isinstance(plain, float):
+        return f"{plain:,.6g}"
+    if isinstance(plain, int) and not isinstance(plain, bool):
+        return f"{plain:,}" if abs(plain) < 10**15 else f"about 2^{plain.bit_length() - 1}"
+    if (size := _size(plain)) > _MOST_ITEMS:
+        return f"{type(plain).__name__} of {size:,}"
     try:
-        text = str(value)
+        text = str(plain)
     except Exception as error:  # of a class of the user's
-        text = f"<{type(value).__name__} whose str() raises {type(error).__name__}>"
-    return "".join(c if c.isprintable() else " " for c in text[:1000]).strip()
+        text = f"<{type(plain).__name__} whose str() raises {type(error).__name__}>"
+    return "".join(c if c.isprintable() else " " for c in text[:_MOST_CHARACTERS]).strip()
 
 
 def named(thing: object) -> str:
@@ -32,9 +38,14 @@ def named(thing: object) -> str:
     kind = type(thing)
     if kind.__repr__ is object.__repr__:
         return kind.__name__
-    if isinstance(thing, list | tuple | dict | set):
-        return f"{kind.__name__} of {len(thing):,}"  # pyright: ignore[reportUnknownArgumentType] of anything
+    if kind in _COLLECTIONS:
+        return f"{kind.__name__} of {_size(thing):,}"
     return shown(repr(thing))
+
+
+def _size(thing: Any) -> int:
+    """How many items it has, if it is a collection of Python's own."""
+    return len(thing) if type(thing) in _COLLECTIONS else 0
 
 
 def error_shown(error: TaskError) -> str:

@@ -96,7 +96,7 @@ class Watch:
                 what = f"{type(cause).__name__}: {cause}" if cause else error.reason or str(error)
                 self.failures.append(Failure(time.time(), stage, name, what))
         now = time.monotonic()
-        if now - watched.noted_at < _NOTED_EVERY and errors.keys() == watched.failing:
+        if now - watched.noted_at < _NOTED_EVERY and set(errors) == watched.failing:
             return
         with self._mutex:
             watched.noted_at = now
