@@ -73,7 +73,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _main(  # pyright: ignore[reportUnusedFunction]  typer has it
+def _main(
     version: Annotated[
         bool,
         typer.Option(

@@ -65,7 +65,7 @@ def running() -> Generator[None]:
     except (ConfigError, Mistake) as error:
         _tell(told(error))
         raise typer.Exit(Exit.MISTAKE) from None
-    except Exception as error:
+    except (Exception, BaseExceptionGroup) as error:
         _tell(told(error))
         raise typer.Exit(Exit.FAILED) from None
 

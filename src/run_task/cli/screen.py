@@ -48,24 +48,24 @@ class Screen:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._watch = Watch(pipeline)
+        self.watch = Watch(pipeline)
         self.state: State = State.RUNNING
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         options = options.update(max_width=min(options.max_width, _WIDEST))
-        stats = self._watch.stats()
+        stats = self.watch.stats()
         failures = self._failures()
         above = [self._title(stats), *self._sources(stats), self._stages(stats), Text()]
         below: list[RenderableType] = [Text(), failures] if failures is not None else []
         used = sum(len(console.render_lines(part, options)) for part in (*above, *below))
-        room = console.size.height - used - 1
+        room = sys.maxsize if self.state is State.ENDED else console.size.height - used - 1
         whole = Group(*above, self._tasks(room, options.max_width), *below)
         yield from console.render(whole, options)
 
     def _title(self, stats: PipelineStats) -> Text:
         title = Text(no_wrap=True, overflow="ellipsis")
         title.append(shown(self._pipeline.name), HEAD)
-        title.append(f"  {elapsed(time.monotonic() - self._watch.began)}")
+        title.append(f"  {elapsed(time.monotonic() - self.watch.began)}")
         title.append(f"  {stats.waiting:,} queued")
         title.append(f"  {self.state.value}", HEAD if self.state is State.ENDING else "")
         return title
@@ -74,19 +74,19 @@ class Screen:
         if not stats.rows:
             return [Text()]
         table = grid(("source", 1), ("rows", 0), ("rows/s", 0))
-        rates = self._watch.rates(stats.rows)
+        rates = self.watch.rates(stats.rows)
         for (source, _), rows, rate in zip(self._pipeline.sources, stats.rows, rates):
             table.add_row(cell(named(source)), f"{rows:,}", f"{rate:,.1f}")
         return [Text(), table, Text()]
 
     def _stages(self, stats: PipelineStats) -> RenderableType:
         table = grid(
-            ("stage", 1), ("every", 0), ("windows", 0), ("missed", 0), ("failed", 0), ("late", 0),
-            ("took", 0),
+            ("stage", 1), ("every", 0), ("windows", 0), ("missed", 0), ("failed", 0),
+            ("late p50/p99", 0), ("took p50/p99", 0),
         )  # fmt: skip
         for stage in self._pipeline.stages:
             done = stats.stages[stage.name]
-            failed = self._watch.stages[stage.name].failed
+            failed = self.watch.stages[stage.name].failed
             table.add_row(
                 cell(shown(stage.name)),
                 str(stage.interval),
@@ -104,8 +104,8 @@ class Screen:
         rows: list[tuple[Text, Text, Text]] = []
         several = len(self._pipeline.stages) > 1
         for stage in self._pipeline.stages:
-            values, history = self._watch.recent(stage.name)
-            failing = self._watch.stages[stage.name].failing
+            values, history = self.watch.recent(stage.name)
+            failing = self.watch.stages[stage.name].failing
             for task in stage.tasks:
                 name = f"{stage.name} / {task.name}" if several else task.name
                 if task.name in failing:
@@ -128,7 +128,7 @@ class Screen:
         return table
 
     def _failures(self) -> RenderableType | None:
-        latest = list(self._watch.failures)[-_MOST_FAILURES:]
+        latest = list(self.watch.failures)[-_MOST_FAILURES:]
         if not latest:
             return None
         lines = [Text("latest errors", HEAD)]

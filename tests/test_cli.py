@@ -1,0 +1,378 @@
+"""What a person types, and is told."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.commands import HISTORY, LIVE, RUN_TASK, run_here, run_task
+from tests.conftest import ROOT
+from typer.testing import CliRunner
+
+import run_task as library
+from run_task import TaskError, Window
+from run_task.cli.app import app
+from run_task.cli.exits import EPILOG, Exit
+from run_task.cli.shown import elapsed, error_shown, named, seconds, shown
+from run_task.cli.sparkline import sparkline
+
+runner = CliRunner()
+COMMANDS = ("run", "replay", "check", "demo", "new")
+
+
+def words(text: str) -> str:
+    """A text without what lays it out."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
+
+
+def test_the_package_installs_the_command() -> None:
+    (found,) = importlib.metadata.entry_points(group="console_scripts", name="run-task")
+    assert found.value == "run_task.cli:main"
+
+
+def test_the_version() -> None:
+    done = runner.invoke(app, ["--version"])
+    assert done.exit_code == 0
+    assert done.output == f"run-task {library.__version__}\n"
+
+
+def test_the_help_names_every_command_and_exit_code() -> None:
+    told = words(runner.invoke(app, ["--help"]).output)
+    for name in COMMANDS:
+        assert f" {name} " in told
+    for code in Exit:
+        assert re.search(rf"\b{code.value}\b", EPILOG)
+    for arguments in (["--help"], *([name, "--help"] for name in COMMANDS)):
+        done = runner.invoke(app, arguments)
+        assert done.exit_code == 0
+        assert words(EPILOG) in words(done.output)
+
+
+def test_the_manual_has_every_command_option_and_exit_code() -> None:
+    manual = (ROOT / "docs/cli.md").read_text()
+    for name in COMMANDS:
+        assert f"`run-task {name}" in manual
+        for option in set(re.findall(r"--[a-z-]+", words(runner.invoke(app, [name, "-h"]).output))):
+            assert f"`{option}" in manual, f"{option} of {name}"
+    for code in Exit:
+        assert f"| {code.value} |" in manual
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["walk"], "walk"),
+        (["run"], "TARGET"),
+        (["run", "app.py", "--for", "soon"], "soon"),
+        (["run", "app.py", "--for", "0s"], "positive"),
+        (["run", "app.py", "--json", "--quiet"], "contradict"),
+        (["run", "app.py", "--log-level", "loud"], "loud"),
+        (["replay", "app.py", "--start", "noon"], "noon"),
+    ],
+)
+def test_wrong_usage_is_told(arguments: list[str], complaint: str) -> None:
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == Exit.USAGE
+    assert complaint in words(done.output)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, tmp_path: Path) -> None:
+    script = run_task(
+        "--show-completion", shell, cwd=tmp_path, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"
+    )
+    assert script.returncode == 0
+    assert "_RUN_TASK_COMPLETE" in script.stdout
+    (tmp_path / "app.py").touch()
+    (tmp_path / "apples.txt").touch()
+    (tmp_path / "apps").mkdir()
+
+    def completed(*typed: str) -> list[str]:
+        line = " ".join(("run-task", *typed))
+        done = run_task(
+            cwd=tmp_path,
+            _RUN_TASK_COMPLETE=f"complete_{shell}",
+            COMP_WORDS=line,
+            COMP_CWORD=str(len(typed)),
+            _TYPER_COMPLETE_ARGS=line,
+            _TYPER_COMPLETE_FISH_ACTION="get-args",
+        )
+        assert done.stderr == ""
+        return re.findall(r"[a-z][a-z./]*", done.stdout)
+
+    assert "replay" in completed("rep")
+    files = completed("run", "app")
+    assert "app.py" in files
+    assert "apps/" in files
+    assert "apples.txt" not in files
+
+
+# Start-up
+
+
+def test_help_is_there_at_once(tmp_path: Path) -> None:
+    took: list[float] = []
+    for _ in range(5):
+        began = time.perf_counter()
+        done = run_task("--help", cwd=tmp_path)
+        took.append(time.perf_counter() - began)
+        assert done.returncode == 0
+    # 300 ms are promised of an idle machine, and this one may be as busy as can be.
+    assert min(took) < 1.5
+
+
+def test_help_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *RUN_TASK[1:], "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    needless = {"pyarrow", "polars", "pandas", "sqlalchemy", "psutil", "cloudpickle", "rich.live"}
+    assert not imported & needless
+    assert not {name for name in imported if name.startswith("run_task.cli.")} - {
+        "run_task.cli.app",
+        "run_task.cli.exits",
+        "run_task.cli.mistake",
+        "run_task.cli.target",
+    }
+
+
+# Mistakes
+
+
+def test_the_place_of_a_mistake_is_told_and_nothing_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(f"{LIVE}\npipeline.stage('third', [mean, mean], readings)\n")
+    line = LIVE.count("\n") + 2
+    for command in ("run", "replay", "check"):
+        done = run_here(command, "app.py:pipeline", cwd=tmp_path)
+        assert done.exit_code == Exit.MISTAKE
+        assert f"app.py, line {line}\n" in done.stderr
+        assert "pipeline.stage('third', [mean, mean], readings)" in done.stderr
+        assert "two tasks are called 'mean'" in done.stderr
+        assert "rename one of them" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "run_task/" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("def f(:\n", ["app.py, line 1\n    def f(:\n", "SyntaxError: ", "correct it"]),
+        ("import nowhere_to_be_found\n", ["app.py, line 1", "Install what has the module"]),
+        (
+            "import json\njson.loads('{')\n",
+            ["app.py, line 2\n    json.loads('{')\nJSONDecodeError"],
+        ),
+        ("def f(n):\n    f(n + 1)\nf(0)\n", ["more lines of your files", "RecursionError"]),
+        ("import sys\nsys.exit('no')\n", ["app.py, line 2", "SystemExit: no"]),
+        ("x = 1\n", ["no 'pipeline' in it", "none"]),
+        ("pipeline = 3\n", ["no Pipeline but a int"]),
+        ("from run_task import Pipeline\npipeline = Pipeline('empty')\n", ["has no stages"]),
+    ],
+)
+def test_mistakes_in_a_file(source: str, told: list[str], tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(source)
+    for command in ("run", "check"):
+        done = run_here(command, "app.py:pipeline", cwd=tmp_path)
+        assert done.exit_code == Exit.MISTAKE
+        for part in told:
+            assert part in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "run_task/" not in done.stderr
+        assert len(done.stderr.splitlines()) < 25
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("nothing.py:pipeline", "there is no file 'nothing.py'"),
+        ("nothing:pipeline", "there is no module 'nothing'"),
+        ("package.nothing:pipeline", "there is no module 'package.nothing'"),
+        ("history.py:other", "its pipelines: history.py:pipeline"),
+        ("history.py:a.b", "'a.b' is no name of a variable"),
+        ("a b", "names no pipeline"),
+        ("my-file.py:pipeline", "cannot be imported as 'my-file'"),
+        ("json.py:pipeline", "is a module of Python's"),
+        ("two.py", "say which pipeline of it you mean"),
+    ],
+)
+def test_targets_that_are_none(target: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "history.py").write_text(HISTORY)
+    (tmp_path / "my-file.py").write_text(HISTORY)
+    (tmp_path / "json.py").write_text(HISTORY)
+    (tmp_path / "two.py").write_text(f"{HISTORY}\nother = Pipeline('other')\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/__init__.py").touch()
+    done = run_here("check", target, cwd=tmp_path)
+    assert done.exit_code == Exit.MISTAKE
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "history.py:pipeline",
+        "history.py",
+        "history:pipeline",
+        "history",
+        "package/inner.py:pipeline",
+        "package.inner:pipeline",
+        "./package/inner.py",
+    ],
+)
+def test_targets(target: str, tmp_path: Path) -> None:
+    (tmp_path / "history.py").write_text(HISTORY)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/__init__.py").touch()
+    (tmp_path / "package/parts.py").write_text(HISTORY)
+    (tmp_path / "package/inner.py").write_text("from .parts import pipeline\n")
+    for command in ("check", "replay"):
+        done = run_here(command, target, cwd=tmp_path)
+        assert done.exit_code == 0, done.stderr
+        assert "tens" in done.stdout
+
+
+# Check
+
+
+def test_a_pipeline_is_drawn_as_a_tree_and_not_run(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(LIVE)
+    done = run_here("check", "app.py:pipeline", cwd=tmp_path)
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "pipeline live",
+        "├── source Polling",
+        "│   └── feeds first",
+        "├── stage first, every 100ms, threads",
+        "│   ├── reads TimeSeriesView of value float64; time in ms",
+        "│   ├── task mean: TimeSeriesView -> float",
+        "│   ├── task broken: TimeSeriesView -> float",
+        "│   └── feeds second",
+        "└── stage second, every 100ms, threads",
+        "    ├── reads TimeSeriesView of mean float64; time in ms",
+        "    └── task newest: TimeSeriesView -> float",
+    ]
+
+
+def test_every_mistake_is_told(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        """\
+from run_task import *
+from run_task.sources import CsvFile
+import nowhere_to_be_found
+
+good = TimeSeries({"value": float})
+bad = TimeSeries({"value": complex})
+config = RunnerConfig(workers=0)
+
+@task
+def mean(view: TimeSeriesView, start: int, end: int) -> float:
+    return 1.0
+
+@task
+def wrong(values: list[float], start: int, end: int) -> float:
+    return 1.0
+
+@task
+def short(view: TimeSeriesView, start: int) -> float:
+    return 1.0
+
+pipeline = Pipeline("app")
+pipeline.source(CsvFile("missing.csv"), into=good)
+pipeline.source([(1, {"value": 1})], into=bad)
+first = pipeline.stage("first", [mean, mean], good, TaskInterval.millis(1), config)
+second = pipeline.stage("second", [mean, mean], good, TaskInterval.millis(1))
+second.into(good, print)
+third = pipeline.stage("third", [mean, wrong, short], good, TaskInterval.millis(1))
+"""
+    )
+    done = run_here("check", "app.py:pipeline", cwd=tmp_path)
+    assert done.exit_code == Exit.MISTAKE
+    assert "task mean: TimeSeriesView -> float" in done.stdout
+    count, *mistakes = re.split(r"\n\n\d+\. ", done.stderr)
+    assert count == "7 mistakes"
+    for line, mistake in zip((3, 6, 7, 22, 25), mistakes, strict=False):
+        assert mistake.startswith(f"app.py, line {line}\n")
+    assert "'wrong': it takes list[float]" in mistakes[5]
+    assert "'short': it cannot be called with (data, start, end)" in mistakes[6]
+
+
+def test_every_mistake_in_how_things_are_wired_is_told(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        f"""{HISTORY}
+unread = TimeSeries({{"value": float}})
+pipeline.source([(1, {{"value": 1.0}})], into=unread)
+pipeline.source([(1, {{"value": 1.0}})], into=unread)
+"""
+    )
+    done = run_here("check", "app.py:pipeline", cwd=tmp_path)
+    assert done.exit_code == Exit.MISTAKE
+    assert done.stderr.startswith("2 mistakes\n")
+    assert done.stderr.count("no stage reads") == 2
+
+
+# How things are shown
+
+
+def test_a_sparkline() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 3) == "▁▅█"
+    assert sparkline([5, 5], 4) == "  ▁▁"
+    assert sparkline([1, math.nan, 2, math.inf], 4) == "▁ █ "
+    assert sparkline([], 3) == "   "
+    assert sparkline([math.nan], 3) == "   "
+    assert sparkline([-1.7e308, 1.7e308, 0.0], 3)[1] == "█"
+    assert sparkline([1, 2], 0) == ""
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (1234567, "1,234,567"),
+        (10**400, "about 2^1328"),
+        (True, "True"),
+        (1234.56789, "1,234.57"),
+        (math.nan, "nan"),
+        (np.float64(2.5), "2.5"),
+        (np.int32(7), "7"),
+        ("two\nlines\x1b[31m", "two lines [31m"),
+        ([1, 2], "[1, 2]"),
+        (list(range(10**6)), "list of 1,000,000"),
+        (Unprintable(), "<Unprintable whose str() raises ZeroDivisionError>"),
+    ],
+)
+def test_values_are_shown_on_one_line(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_times_and_names_and_errors_are_shown() -> None:
+    assert [seconds(s) for s in (0.0, 12e-6, 234e-6, 1.5e-3, 0.25, 2.5, 1000)] == [
+        "0 µs", "12 µs", "234 µs", "1.5 ms", "250 ms", "2.5 s", "1,000 s",
+    ]  # fmt: skip
+    assert elapsed(3725.9) == "1:02:05"
+    assert named([1, 2]) == "list of 2"
+    assert named(object()) == "object"
+    assert named(Window(1, 2)) == "Window(start=1, end=2)"
+    error = TaskError("t", Window(0, 1))
+    assert "it failed" in error_shown(error)
+    error.__cause__ = ZeroDivisionError()
+    assert error_shown(error) == "ZeroDivisionError"

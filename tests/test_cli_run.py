@@ -1,0 +1,360 @@
+"""``run-task run`` and ``replay``, as processes: what comes out, and how they end."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from tests.commands import HISTORY, LIVE, run_here, run_task, start
+from tests.threads import PATIENCE
+
+from run_task.cli.exits import Exit
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "live.py").write_text(LIVE)
+    (tmp_path / "history.py").write_text(HISTORY)
+    return tmp_path
+
+
+def strict(line: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    return json.loads(line, parse_constant=refuse)
+
+
+def windows(text: str, stage: str) -> list[tuple[int, int]]:
+    lines = [strict(line) for line in text.splitlines()]
+    return [(w["window_start"], w["window_end"]) for w in lines if w["stage"] == stage]
+
+
+def tile(found: list[tuple[int, int]]) -> bool:
+    return all(before[1] == after[0] for before, after in itertools.pairwise(found))
+
+
+# What comes out
+
+
+def test_json_has_nothing_but_datasets_on_the_standard_output(folder: Path) -> None:
+    done = run_task("run", "live.py:pipeline", "--json", "--for", "1s", cwd=folder)
+    assert done.returncode == 0
+    lines = [strict(line) for line in done.stdout.splitlines()]
+    first = [line for line in lines if line["stage"] == "first"]
+    assert len(first) >= 5
+    assert tile(windows(done.stdout, "first"))
+    assert tile(windows(done.stdout, "second"))
+    assert all(line["pipeline"] == "live" for line in lines)
+    assert all(0 <= line["values"]["mean"] <= 1 for line in first[1:])
+    assert "ZeroDivisionError" in first[0]["errors"]["broken"]
+    assert "what user code prints" in done.stderr
+    assert "WARNING run_task.runner: first: task 'broken'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_lines_for_people_go_into_a_pipe(folder: Path) -> None:
+    done = run_task(
+        "run", "live", "--for", "600ms", "--log-level", "error", cwd=folder, COLUMNS="40"
+    )
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) >= 4
+    assert any(line.startswith("first [") and "mean=0." in line for line in lines)
+    assert any("broken failed: ZeroDivisionError: division by zero" in line for line in lines)
+    assert "\x1b" not in done.stdout
+    assert "WARNING" not in done.stderr
+
+
+def test_quiet_shows_nothing_but_the_log(folder: Path) -> None:
+    (folder / "quiet.py").write_text(LIVE.replace("print(", "str("))
+    done = run_task("run", "quiet.py", "-q", "--for", "500ms", cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert all(" WARNING " in line for line in done.stderr.splitlines())
+    done = run_task("run", "quiet.py", "-q", "--for", "500ms", "--log-level", "error", cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_run_ends_when_its_sources_do(folder: Path) -> None:
+    (folder / "paced.py").write_text(
+        f"{HISTORY}\nfrom run_task.sources import paced\n"
+        "pipeline = Pipeline('paced')\n"
+        "pipeline.source(paced([(t, {'value': 1.0}) for t in range(100)], 100,"
+        " unit=TimeUnit.SECONDS), into=values)\n"
+        "pipeline.stage('tens', [total], values, TaskInterval.seconds(10))\n"
+    )
+    done = run_task("run", "paced.py:pipeline", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert windows(done.stdout, "tens") == [(t, t + 10) for t in range(0, 100, 10)]
+
+
+def test_worker_processes_find_the_tasks_of_a_file(folder: Path) -> None:
+    (folder / "workers.py").write_text(
+        LIVE.replace(
+            "[mean, broken], readings, TaskInterval.millis(100)",
+            "[mean, broken], readings, TaskInterval.millis(100),"
+            " RunnerConfig(executor='processes', workers=1)",
+        ).replace("return 1 / 0", "print('a worker prints'); return 1 / 0")
+    )
+    with start("run", "workers.py", "--json", cwd=folder) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            window = strict(line)
+            if window["stage"] == "first" and "mean" in window["values"]:
+                break
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(timeout=PATIENCE * 3)
+    assert process.returncode == 0, err
+    assert all(strict(line) for line in rest.splitlines())
+    assert "a worker prints" in err
+
+
+# How it ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_ends_a_run_well(number: signal.Signals, folder: Path) -> None:
+    with start("run", "live.py", "--json", cwd=folder) as process:
+        assert process.stdout is not None
+        seen = process.stdout.readline()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert tile(windows(seen + out, "first"))
+    assert "Traceback" not in err
+
+
+def test_the_second_ctrl_c_ends_it_at_once(folder: Path) -> None:
+    (folder / "hung.py").write_text(
+        f"""{LIVE}
+import pathlib, threading
+
+@task
+def hang(view: TimeSeriesView, start: int, end: int) -> None:
+    pathlib.Path("hangs").touch()
+    threading.Event().wait()
+
+pipeline.stage("third", [hang], readings, TaskInterval.millis(100),
+               RunnerConfig(shutdown_timeout=600.0))
+"""
+    )
+    with start("run", "hung.py", "-q", cwd=folder) as process:
+        wait_for(folder / "hangs")
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.0)  # it waits for the task
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == Exit.INTERRUPTED
+    assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_ctrl_c_while_the_file_is_read(folder: Path) -> None:
+    (folder / "slow.py").write_text(
+        "import pathlib, time\npathlib.Path('reads').touch()\ntime.sleep(600)\n"
+    )
+    with start("run", "slow.py", cwd=folder) as process:
+        wait_for(folder / "reads")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == Exit.INTERRUPTED
+    assert "Traceback" not in err
+
+
+def test_who_stops_reading_ends_it_well(folder: Path) -> None:
+    with start("run", "live.py", "--json", cwd=folder) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr is not None
+        assert "BrokenPipe" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (
+            (
+                "def rows():\n    yield 1, {'value': 1.0}\n    raise OSError('unplugged')\n"
+                "pipeline.source(rows(), into=readings)\n"
+            ),
+            ["    raise OSError('unplugged')\nOSError: unplugged\n", "in the source"],
+        ),
+        (
+            (
+                "from run_task.sinks import CallbackSink\n"
+                "def write(stage, dataset):\n    raise OSError('disk full')\n"
+                "first.sink(CallbackSink(write))\n"
+            ),
+            ["    raise OSError('disk full')\nOSError: disk full"],
+        ),
+        (
+            "def keep(data, dataset):\n    data.append('now')\nfirst.into(means, keep)\n",
+            ["    data.append('now')\n", "in the ingest of stage 'first'"],
+        ),
+        (
+            (
+                "pipeline.stage('third', [broken], readings, TaskInterval.millis(100),\n"
+                "    RunnerConfig(on_error=OnError.RAISE))\n"
+            ),
+            ["    return 1 / 0\n", "task 'broken' gave no result", "ZeroDivisionError"],
+        ),
+        (
+            (
+                "@task\ndef odd(view: TimeSeriesView, start: int, end: int) -> object:\n"
+                "    return object()\n"
+                "pipeline.stage('third', [odd], readings, TaskInterval.millis(100))\n"
+            ),
+            ["SinkError", "task 'odd'", "return numbers, texts, or lists and dicts of these"],
+        ),
+    ],
+    ids=["source", "sink", "ingest", "task", "result"],
+)
+def test_a_failure_is_told_by_its_place(broken: str, told: list[str], folder: Path) -> None:
+    (folder / "app.py").write_text(LIVE + broken)
+    done = run_task("run", "app.py", "--json", "--for", "1s", cwd=folder)
+    assert done.returncode == Exit.FAILED, done.stderr
+    for part in told:
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "run_task/" not in done.stderr
+
+
+# Replay
+
+
+def test_a_replay_is_summed_up(folder: Path) -> None:
+    done = run_here("replay", "history.py:pipeline", cwd=folder)
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    head, stage, total = done.stdout.splitlines()
+    assert head.split() == ["stage", "windows", "results", "failed"]
+    assert stage.split() == ["tens", "10", "19", "1"]
+    assert total.startswith("10 windows in ")
+    quiet = run_here("replay", "history.py:pipeline", "--quiet", cwd=folder)
+    assert (quiet.exit_code, quiet.output) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [("20", "50"), ("1970-01-01T00:00:20", "1970-01-01T01:00:50+01:00")]
+)
+@pytest.mark.parametrize("out", ["r.parquet", "r.csv", "r.jsonl", "r.db"])
+def test_a_part_of_history_goes_into_a_file(out: str, start: str, end: str, folder: Path) -> None:
+    for _ in range(2):  # the second time, it is there already
+        done = run_here(
+            "replay", "history.py", "--start", start, "--end", end, "--out", out, cwd=folder
+        )
+        assert done.exit_code == 0, done.output
+    totals = {30: 245.0, 40: 345.0, 50: 445.0}
+    assert totals_in(folder / out) == totals
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def totals_in(path: Path) -> dict[int, float]:
+    """What ``total`` gave, by the end of the window."""
+    match path.suffix:
+        case ".parquet":
+            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        case ".csv":
+            head, *lines = [line.split(",") for line in path.read_text().splitlines()]
+            rows = [dict(zip(head, line, strict=False)) for line in lines]
+        case ".jsonl":
+            return {
+                window["window_end"]: window["values"]["total"]
+                for window in map(strict, path.read_text().splitlines())
+            }
+        case _:
+            with sqlite3.connect(path) as connection:
+                connection.row_factory = sqlite3.Row
+                rows = [dict(row) for row in connection.execute("select * from results")]
+            connection.close()
+    found = [(int(r["window_end"]), float(r["value"])) for r in rows if r["task"] == "total"]
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+def test_a_parquet_file_of_no_windows(folder: Path) -> None:
+    done = run_here("replay", "history.py", "--start", "5000", "--out", "r.parquet", cwd=folder)
+    assert done.exit_code == 0
+    assert pq.read_table(folder / "r.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["history.py", "--out", "results"], "end it with .parquet, .csv, .jsonl or .db"),
+        (["history.py", "--out", "nowhere/r.parquet"], "nowhere"),
+        (["history.py", "--out", "nowhere/r.csv"], "nowhere"),
+        (["live.py"], "it has no history"),
+    ],
+)
+def test_a_replay_that_cannot_begin(arguments: list[str], told: str, folder: Path) -> None:
+    done = run_here("replay", *arguments, cwd=folder)
+    assert done.exit_code == Exit.MISTAKE
+    assert told in done.stderr
+    assert (
+        sorted(path.name for path in folder.iterdir()) == ["history.py", "live.py"]
+        or (folder / "__pycache__").exists()
+    )
+
+
+def test_ctrl_c_ends_a_replay_and_tells_how_far_it_was(folder: Path) -> None:
+    (folder / "long.py").write_text(
+        """
+import itertools, pathlib
+from run_task import *
+
+values = TimeSeries({"value": float}, unit=TimeUnit.SECONDS, retention=1000)
+
+def rows():
+    for t in itertools.count():
+        if t == 1000:
+            pathlib.Path("runs").touch()
+        yield t, {"value": 1.0}
+
+@task
+def count(view: TimeSeriesView, start: int, end: int) -> int:
+    return len(view.between(start, end))
+
+pipeline = Pipeline("long")
+pipeline.source(rows(), into=values)
+pipeline.stage("tens", [count], values, TaskInterval.seconds(10))
+"""
+    )
+    with start("replay", "long.py", "--out", "r.parquet", cwd=folder) as process:
+        wait_for(folder / "runs")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == Exit.INTERRUPTED
+    assert "windows in" in out
+    assert err == ""
+    left = [path.name for path in folder.iterdir() if "parquet" in path.name]
+    assert left == []
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + PATIENCE * 2
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_demo_runs(tmp_path: Path) -> None:
+    done = run_task("demo", "--json", "--for", "2s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    last = strict(done.stdout.splitlines()[-1])
+    assert last["errors"] == {}
+    assert {strict(line)["stage"] for line in done.stdout.splitlines()} == {"second", "minute"}
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,287 @@
+"""The live view: on a terminal, and drawn by itself at any width."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import termios
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from tests.commands import LIVE, RUN_TASK
+from tests.threads import PATIENCE
+
+from run_task import (
+    DataSet,
+    Pipeline,
+    RwLock,
+    TaskError,
+    TaskInterval,
+    Window,
+    task,
+)
+from run_task.cli.exits import Exit
+from run_task.cli.screen import Screen, State
+from run_task.cli.watch import HISTORY, Watch
+
+WIDTHS = (40, 80, 200)
+
+
+class OnTerminal:
+    """The command on a terminal of its own, and what it has drawn."""
+
+    def __init__(self, process: subprocess.Popen[bytes], terminal: int) -> None:
+        self.process = process
+        self.terminal = terminal
+        self.seen = ""
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        deadline = time.monotonic() + PATIENCE * 2
+        while (found := re.search(pattern, self.seen, re.DOTALL)) is None:
+            assert time.monotonic() < deadline, self.seen
+            assert self.read(), self.seen
+        return found
+
+    def read(self) -> bool:
+        """Read on. Returns whether there may be more."""
+        if not select.select([self.terminal], [], [], PATIENCE * 2)[0]:
+            return False
+        try:
+            part = os.read(self.terminal, 65536)
+        except OSError:  # Linux says so when the other side is closed
+            return False
+        self.seen += part.decode(errors="replace")
+        return bool(part)
+
+    @property
+    def echoes(self) -> bool:
+        return bool(termios.tcgetattr(self.terminal)[3] & termios.ECHO)
+
+    def end(self) -> int:
+        while self.read():
+            pass
+        return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def on_terminal(*arguments: str, cwd: Path, columns: int = 80) -> Generator[OnTerminal]:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, columns))
+    process = subprocess.Popen(
+        [*RUN_TASK, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=cwd,
+        env={k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+        | {"TERM": "xterm-256color"},
+        start_new_session=True,
+    )
+    try:
+        yield OnTerminal(process, ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(theirs)
+        os.close(ours)
+
+
+def test_the_view_on_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "live.py").write_text(LIVE.replace("print(", "str("))
+    with on_terminal("run", "live.py", cwd=tmp_path) as shown:
+        assert shown.echoes
+        for seen in (
+            "Ctrl-C shuts it down",
+            r"Polling +\d\d+ +\d\d\.\d",  # rows, and rows a second
+            r"first +100ms +\d+ +\d+",
+            r"first / mean +0\.\d+",
+            "no result",
+            "[▁▂▃▄▅▆▇█]{5}",
+            "latest errors",
+            r"first / broken .*ZeroDivisionError: division by zero",
+        ):
+            shown.wait_for(seen)
+        assert not shown.echoes
+        shown.process.send_signal(signal.SIGINT)
+        shown.wait_for("ended")
+        shown.wait_for(re.escape("\x1b[?25h"))  # the cursor is back
+        assert shown.process.wait(PATIENCE) == 0
+        assert shown.echoes
+        assert "Traceback" not in shown.seen
+
+
+def test_a_second_ctrl_c_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "hung.py").write_text(
+        f"""{LIVE}
+import threading
+
+@task
+def hang(view: TimeSeriesView, start: int, end: int) -> None:
+    threading.Event().wait()
+
+pipeline.stage("third", [hang], readings, TaskInterval.millis(100),
+               RunnerConfig(shutdown_timeout=600.0))
+"""
+    )
+    with on_terminal("run", "hung.py", cwd=tmp_path) as shown:
+        shown.wait_for("latest errors")
+        shown.process.send_signal(signal.SIGINT)
+        shown.wait_for("shutting down; Ctrl-C ends it at once")
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.process.wait(PATIENCE) == Exit.INTERRUPTED
+        assert shown.echoes
+        shown.wait_for(re.escape("\x1b[?25h"))
+
+
+def test_log_records_stand_above_the_view(tmp_path: Path) -> None:
+    (tmp_path / "live.py").write_text(LIVE)
+    with on_terminal("run", "live.py", "--log-level", "warning", cwd=tmp_path) as shown:
+        shown.wait_for(r"WARNING run_task.runner: first: task 'broken' gave")
+        shown.wait_for("latest errors")
+
+
+def test_a_dumb_terminal_has_lines(tmp_path: Path) -> None:
+    (tmp_path / "live.py").write_text(LIVE)
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [*RUN_TASK, "run", "live.py", "--for", "500ms"],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "dumb"},
+        timeout=PATIENCE * 2,
+        check=True,
+    )
+    os.close(theirs)
+    assert done.returncode == 0
+    assert os.read(ours, 6) == b"first " or b"second"
+    os.close(ours)
+
+
+# Drawn by itself
+
+
+def pipeline(tasks: int = 2) -> Pipeline:
+    """A pipeline with a long name in each place."""
+
+    @task(name="the mean of all that was measured, in hundredths of a degree Fahrenheit")
+    def mean(data: object, start: int, end: int) -> float:
+        return 1.0
+
+    def other(number: int) -> object:
+        @task(name=f"task {number}")
+        def made(data: object, start: int, end: int) -> float:
+            return 1.0
+
+        return made
+
+    made = Pipeline("a pipeline whose name is longer than any screen is wide, " * 3)
+    data = RwLock[object](None)
+    source = ["a source " * 50]
+    made.source(source, data, lambda data, row: None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] it is not run
+    made.stage(
+        "a stage with quite some name, too, of which not all can be seen",
+        [mean, *(other(n) for n in range(tasks))],  # type: ignore[list-item]  # pyright: ignore[reportArgumentType] as above
+        data,
+        TaskInterval.millis(100),
+    )
+    return made
+
+
+def drawn(screen: Screen, width: int, height: int = 24) -> tuple[str, list[str]]:
+    """What is drawn, with codes and without."""
+    out = io.StringIO()
+    console = Console(
+        file=out, force_terminal=True, color_system="standard", width=width, height=height,
+        highlight=False, legacy_windows=False,
+    )  # fmt: skip
+    console.print(screen)
+    text = out.getvalue()
+    return text, re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+
+
+def fed(made: Pipeline, windows: int = 100) -> Screen:
+    """A screen of a pipeline that has given some results."""
+    screen = Screen(made)
+    (stage,) = made.stages
+    names = [one.name for one in stage.tasks]
+    for number in range(windows):
+        values = dict.fromkeys(names[1:], number * 1.0)
+        failed = TaskError(names[0], Window(number, number + 1), "it is " + "very " * 90 + "hot")
+        screen.watch.stages[stage.name].noted_at = -math.inf
+        screen.watch.note(
+            stage.name, DataSet(Window(number, number + 1), values, {names[0]: failed})
+        )
+    return screen
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_wider_than_the_screen_or_wraps(width: int) -> None:
+    _, lines = drawn(fed(pipeline()), width)
+    assert max(map(cell_len, lines)) <= width
+    assert sum("…" in line for line in lines) >= 4  # title, source, stage, task, error: cut
+    assert len(lines) == 1 + 1 + 2 + 1 + 2 + 1 + 4 + 1 + 5
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_higher_than_the_screen_until_the_end(width: int) -> None:
+    screen = fed(pipeline(tasks=60))
+    _, lines = drawn(screen, width)
+    assert len(lines) < 24
+    more = next(line for line in lines if "more" in line)
+    shown = sum(line.startswith("task ") for line in lines) - 1
+    assert more.strip() == f"and {61 - 1 - shown} more"
+    screen.state = State.ENDED
+    _, lines = drawn(screen, width)
+    assert sum(bool(re.match(r"task \d+ ", line)) for line in lines) == 60
+
+
+def test_colours_are_those_that_any_background_bears() -> None:
+    text, _ = drawn(fed(pipeline()), 80)
+    codes = {code for found in re.findall(r"\x1b\[([0-9;]*)m", text) for code in found.split(";")}
+    assert codes == {"0", "1", "31"}  # bold, and the terminal's own red
+
+
+def test_values_are_remembered_for_a_while() -> None:
+    made = pipeline()
+    screen = fed(made, windows=200)
+    (stage,) = made.stages
+    values, history = screen.watch.recent(stage.name)
+    assert values == {"task 0": 199.0, "task 1": 199.0}
+    assert list(history["task 0"]) == [float(n) for n in range(200 - HISTORY, 200)]
+    assert screen.watch.stages[stage.name].failed == 200
+
+
+def test_a_fast_pipeline_pays_for_no_more_than_can_be_seen() -> None:
+    made = pipeline()
+    watch = Watch(made)
+    (stage,) = made.stages
+    for number in range(1000):
+        watch.note(stage.name, DataSet(Window(number, number + 1), {"task 0": 1.0}))
+    _, history = watch.recent(stage.name)
+    assert 1 <= len(history["task 0"]) < 1000
+
+
+def test_rates_are_taken_over_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("run_task.cli.watch.time.monotonic", lambda: now)
+    watch = Watch(pipeline())
+    assert watch.rates([0]) == [0.0]
+    rates: list[float] = []
+    for second in range(1, 11):
+        now += 1.0
+        rates.append(*watch.rates([second * 50 if second <= 5 else 250]))
+    assert rates[:5] == [50.0] * 5
+    assert rates[-1] == 0.0
