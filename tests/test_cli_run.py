@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -12,12 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from tests.commands import HISTORY, LIVE, run_here, run_task, start
 from tests.threads import PATIENCE
 
 from run_task.cli.exits import Exit
+
+pq: Any = importlib.import_module("pyarrow.parquet")  # it has no types
 
 
 @pytest.fixture

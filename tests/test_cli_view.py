@@ -12,7 +12,7 @@ import signal
 import subprocess
 import termios
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,10 +26,10 @@ from run_task import (
     DataSet,
     Pipeline,
     RwLock,
+    Task,
     TaskError,
     TaskInterval,
     Window,
-    task,
 )
 from run_task.cli.exits import Exit
 from run_task.cli.screen import Screen, State
@@ -174,30 +174,30 @@ def test_a_dumb_terminal_has_lines(tmp_path: Path) -> None:
 
 
 def pipeline(tasks: int = 2) -> Pipeline:
-    """A pipeline with a long name in each place."""
+    """A pipeline with a long name in each place. It is not run."""
 
-    @task(name="the mean of all that was measured, in hundredths of a degree Fahrenheit")
-    def mean(data: object, start: int, end: int) -> float:
+    def one(data: object, start: int, end: int) -> float:
         return 1.0
 
-    def other(number: int) -> object:
-        @task(name=f"task {number}")
-        def made(data: object, start: int, end: int) -> float:
-            return 1.0
-
-        return made
-
-    made = Pipeline("a pipeline whose name is longer than any screen is wide, " * 3)
+    long = "the mean of all that was measured, in hundredths of a degree Fahrenheit"
+    made = Pipeline("a pipeline whose name is longer than any screen is wide, " * 4)
     data = RwLock[object](None)
-    source = ["a source " * 50]
-    made.source(source, data, lambda data, row: None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] it is not run
+    made.source(LongName(), data, lambda data, row: None)
     made.stage(
         "a stage with quite some name, too, of which not all can be seen",
-        [mean, *(other(n) for n in range(tasks))],  # type: ignore[list-item]  # pyright: ignore[reportArgumentType] as above
+        [Task(one, long), *(Task(one, f"task {number}") for number in range(tasks))],
         data,
         TaskInterval.millis(100),
     )
     return made
+
+
+class LongName:
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        return iter(())
+
+    def __repr__(self) -> str:
+        return "a source " * 50
 
 
 def drawn(screen: Screen, width: int, height: int = 24) -> tuple[str, list[str]]:
@@ -232,7 +232,7 @@ def test_nothing_is_wider_than_the_screen_or_wraps(width: int) -> None:
     _, lines = drawn(fed(pipeline()), width)
     assert max(map(cell_len, lines)) <= width
     assert sum("…" in line for line in lines) >= 4  # title, source, stage, task, error: cut
-    assert len(lines) == 1 + 1 + 2 + 1 + 2 + 1 + 4 + 1 + 5
+    assert len(lines) == 1 + 1 + 2 + 1 + 2 + 1 + 4 + 1 + 2
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -252,6 +252,31 @@ def test_colours_are_those_that_any_background_bears() -> None:
     text, _ = drawn(fed(pipeline()), 80)
     codes = {code for found in re.findall(r"\x1b\[([0-9;]*)m", text) for code in found.split(";")}
     assert codes == {"0", "1", "31"}  # bold, and the terminal's own red
+
+
+def test_the_same_error_again_and_again_hides_no_other() -> None:
+    made = pipeline()
+    screen = Screen(made)
+    (stage,) = made.stages
+    window = Window(0, 1)
+    for number in range(300):
+        one = TaskError("task 1", window, "it is another one" if number == 5 else "it is the same")
+        screen.watch.note(stage.name, DataSet(window, {"task 0": 1.0}, {"task 1": one}))
+    latest = screen.watch.latest_failures(4)
+    assert [(failure.what, seen.times) for failure, seen in latest] == [
+        ("it is the same", 299),
+        ("it is another one", 1),
+    ]
+    for number in range(1000):
+        one = TaskError("task 1", window, f"it is number {number}")
+        screen.watch.note(stage.name, DataSet(window, {"task 0": 1.0}, {"task 1": one}))
+    assert [failure.what for failure, _ in screen.watch.latest_failures(2)] == [
+        "it is number 999",
+        "it is number 998",
+    ]
+    assert len(screen.watch.latest_failures(10_000)) == 100
+    _, lines = drawn(screen, 200)
+    assert lines[-1].endswith("task 1 it is number 996")
 
 
 def test_values_are_remembered_for_a_while() -> None:

@@ -10,7 +10,7 @@ import typer
 from run_task.cli.exits import EPILOG
 from run_task.cli.target import complete
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="run-task",
     help="Live analytics in one process: run a pipeline, replay it over history, or check it.",
     epilog=EPILOG,

@@ -48,7 +48,7 @@ class Screen:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self.watch = Watch(pipeline)
+        self.watch: Watch = Watch(pipeline)
         self.state: State = State.RUNNING
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -128,15 +128,16 @@ class Screen:
         return table
 
     def _failures(self) -> RenderableType | None:
-        latest = list(self.watch.failures)[-_MOST_FAILURES:]
+        latest = self.watch.latest_failures(_MOST_FAILURES)
         if not latest:
             return None
         lines = [Text("latest errors", HEAD)]
-        for failure in reversed(latest):
+        for failure, seen in latest:
             line = Text(no_wrap=True, overflow="ellipsis")
-            line.append(time.strftime("%X ", time.localtime(failure.at)))
+            line.append(time.strftime("%X ", time.localtime(seen.at)))
             line.append(f"{shown(failure.stage)} / {shown(failure.task)} ", HEAD)
-            line.append(shown(failure.what), "red")
+            line.append(f"{seen.times:,} times " if seen.times > 1 else "")
+            line.append(failure.what, "red")
             lines.append(line)
         return Group(*lines)
 

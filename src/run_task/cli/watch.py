@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from run_task.cli.shown import error_shown
 from run_task.sinks import CallbackSink
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 HISTORY: Final = 60
 """How many values of a task are kept to be drawn."""
 
+_MOST_FAILURES: Final = 100
+"""How many different ones are kept: a message with a number in it is another one each time."""
+
 _NOTED_EVERY: Final = 0.05
 """How many seconds lie between values that are noted: more often, nobody sees them, and the
 pipeline would pay for it."""
@@ -28,20 +33,24 @@ _RATE_OVER: Final = 5.0
 """Over how many seconds rates are taken."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A task that gave no result.
+class Failure(NamedTuple):
+    """What a task failed by."""
 
-    :param at: when it was seen, in seconds since the Unix epoch
-    :param stage: whose stage
-    :param task: which task
-    :param what: why
-    """
-
-    at: float
     stage: str
     task: str
     what: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How often something was seen.
+
+    :param at: when it was last, in seconds since the Unix epoch
+    :param times: how many times
+    """
+
+    at: float
+    times: int
 
 
 class Watched:
@@ -55,10 +64,9 @@ class Watched:
         self.values: dict[str, Any] = {}
         self.failing: set[str] = set()
         self.history: Mapping[str, deque[float]] = {task: deque(maxlen=HISTORY) for task in tasks}
-        self.windows = 0
-        self.failed = 0
+        self.failed: int = 0
         """How many results are missing, of all windows."""
-        self.noted_at = -math.inf
+        self.noted_at: float = -math.inf
 
 
 class Watch:
@@ -71,11 +79,11 @@ class Watch:
         self._pipeline = pipeline
         self._mutex = threading.Lock()
         self._rates: deque[tuple[float, Sequence[int]]] = deque()
-        self.stages = {
+        self.stages: Mapping[str, Watched] = {
             stage.name: Watched([task.name for task in stage.tasks]) for stage in pipeline.stages
         }
-        self.failures: deque[Failure] = deque(maxlen=50)
-        self.began = time.monotonic()
+        self._failures: dict[Failure, Seen] = {}  # the latest last
+        self.began: float = time.monotonic()
         sink = CallbackSink(self.note)
         for stage in pipeline.stages:
             stage.sink(sink)
@@ -87,14 +95,11 @@ class Watch:
         :param dataset: its results
         """
         watched = self.stages[stage]
-        watched.windows += 1
         errors = dataset.errors
         if errors:
             watched.failed += len(errors)
             for name, error in errors.items():
-                cause = error.__cause__
-                what = f"{type(cause).__name__}: {cause}" if cause else error.reason or str(error)
-                self.failures.append(Failure(time.time(), stage, name, what))
+                self._note(Failure(stage, name, error_shown(error)))
         now = time.monotonic()
         if now - watched.noted_at < _NOTED_EVERY and set(errors) == watched.failing:
             return
@@ -104,6 +109,21 @@ class Watch:
             watched.failing = set(errors)
             for name, history in watched.history.items():
                 history.append(number(watched.values.get(name)))
+
+    def _note(self, failure: Failure) -> None:
+        with self._mutex:
+            before = self._failures.pop(failure, None)
+            self._failures[failure] = Seen(time.time(), before.times + 1 if before else 1)
+            if len(self._failures) > _MOST_FAILURES:
+                del self._failures[next(iter(self._failures))]
+
+    def latest_failures(self, most: int) -> Sequence[tuple[Failure, Seen]]:
+        """What tasks failed by, the latest first; the same again and again is told once.
+
+        :param most: how many at most
+        """
+        with self._mutex:
+            return list(itertools.islice(reversed(self._failures.items()), most))
 
     def stats(self) -> PipelineStats:
         """How the pipeline does."""
