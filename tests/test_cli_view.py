@@ -35,7 +35,7 @@ from run_task.cli.exits import Exit
 from run_task.cli.screen import Screen, State
 from run_task.cli.watch import HISTORY, Watch
 
-WIDTHS = (40, 80, 200)
+WIDTHS = (60, 80, 200)
 
 
 class OnTerminal:
@@ -231,8 +231,15 @@ def fed(made: Pipeline, windows: int = 100) -> Screen:
 def test_nothing_is_wider_than_the_screen_or_wraps(width: int) -> None:
     _, lines = drawn(fed(pipeline()), width)
     assert max(map(cell_len, lines)) <= width
+    for name in ("a stage ", "a source ", "the mean ", "a pipe"):
+        assert any(line.startswith(name) for line in lines)
     assert sum("…" in line for line in lines) >= 4  # title, source, stage, task, error: cut
     assert len(lines) == 1 + 1 + 2 + 1 + 2 + 1 + 4 + 1 + 2
+
+
+def test_a_screen_that_is_far_too_narrow_is_not_left() -> None:
+    _, lines = drawn(fed(pipeline()), 20)
+    assert max(map(cell_len, lines)) <= 20
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -23,6 +23,7 @@ def grid(*columns: tuple[str, int]) -> Table:
         table.add_column(
             name,
             ratio=ratio or None,
+            min_width=8 if ratio else None,
             justify="left" if ratio else "right",
             no_wrap=True,
             overflow="ellipsis",

@@ -29,6 +29,9 @@ _REFRESHED: Final = 4
 _WIDEST: Final = 120
 """How many columns are filled at most: further apart, a row is hard to follow."""
 
+_NARROW: Final = 76
+"""Below how many columns there is no room for all that is known of a stage."""
+
 _MOST_FAILURES: Final = 4
 
 
@@ -55,7 +58,12 @@ class Screen:
         options = options.update(max_width=min(options.max_width, _WIDEST))
         stats = self.watch.stats()
         failures = self._failures()
-        above = [self._title(stats), *self._sources(stats), self._stages(stats), Text()]
+        above = [
+            self._title(stats),
+            *self._sources(stats),
+            self._stages(stats, options.max_width),
+            Text(),
+        ]
         below: list[RenderableType] = [Text(), failures] if failures is not None else []
         used = sum(len(console.render_lines(part, options)) for part in (*above, *below))
         room = sys.maxsize if self.state is State.ENDED else console.size.height - used - 1
@@ -79,23 +87,22 @@ class Screen:
             table.add_row(cell(named(source)), f"{rows:,}", f"{rate:,.1f}")
         return [Text(), table, Text()]
 
-    def _stages(self, stats: PipelineStats) -> RenderableType:
-        table = grid(
-            ("stage", 1), ("every", 0), ("windows", 0), ("missed", 0), ("failed", 0),
-            ("late p50/p99", 0), ("took p50/p99", 0),
-        )  # fmt: skip
+    def _stages(self, stats: PipelineStats, width: int) -> RenderableType:
+        columns = ["every", "windows", "missed", "failed", "late p50/p99", "took p50/p99"]
+        if width < _NARROW:
+            columns = columns[1:-1]
+        table = grid(("stage", 1), *((name, 0) for name in columns))
         for stage in self._pipeline.stages:
             done = stats.stages[stage.name]
-            failed = self.watch.stages[stage.name].failed
-            table.add_row(
-                cell(shown(stage.name)),
-                str(stage.interval),
-                f"{done.ticks:,}",
-                count(done.missed),
-                count(failed),
-                _spread(done.lateness),
-                _spread(done.duration),
-            )
+            cells = {
+                "every": str(stage.interval),
+                "windows": f"{done.ticks:,}",
+                "missed": count(done.missed),
+                "failed": count(self.watch.stages[stage.name].failed),
+                "late p50/p99": _spread(done.lateness),
+                "took p50/p99": _spread(done.duration),
+            }
+            table.add_row(cell(shown(stage.name)), *(cells[name] for name in columns))
         return table
 
     def _tasks(self, room: int, width: int) -> RenderableType:
