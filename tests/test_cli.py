@@ -338,6 +338,11 @@ def test_a_sparkline() -> None:
     assert sparkline([1, 2], 0) == ""
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
 class Unprintable:
     def __str__(self) -> str:
         raise ZeroDivisionError
@@ -376,3 +381,5 @@ def test_times_and_names_and_errors_are_shown() -> None:
     assert "it failed" in error_shown(error)
     error.__cause__ = ZeroDivisionError()
     assert error_shown(error) == "ZeroDivisionError"
+    error.__cause__ = Unspeakable()
+    assert error_shown(error).endswith("<Unspeakable whose str() raises ZeroDivisionError>")

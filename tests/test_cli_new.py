@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tests.commands import run_here, run_task
+from tests.conftest import ROOT
 from tests.threads import PATIENCE
 
 from run_task.cli.exits import Exit
@@ -58,6 +61,26 @@ def test_it_satisfies_a_strict_type_checker(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_what_the_readme_types_works_in_an_empty_folder(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"```sh\n(run-task demo.*?)```", text, re.DOTALL)
+    assert block is not None
+    script = block[1].replace("--for 30s", "--for 1s --quiet").replace("10s", "2s")
+    script = script.replace("run-task run pipeline.py  ", "run-task run pipeline.py --for 1s")
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 6,
+        check=False,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pipeline heat" in done.stdout
+    assert (tmp_path / "heat/results.jsonl").read_text().count("\n") >= 2
 
 
 def test_an_empty_folder_will_do(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ import termios
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -33,7 +35,7 @@ from run_task import (
 )
 from run_task.cli.exits import Exit
 from run_task.cli.screen import Screen, State
-from run_task.cli.watch import HISTORY, Watch
+from run_task.cli.watch import HISTORY, Watch, as_number
 
 WIDTHS = (60, 80, 200)
 
@@ -304,6 +306,25 @@ def test_a_fast_pipeline_pays_for_no_more_than_can_be_seen() -> None:
         watch.note(stage.name, DataSet(Window(number, number + 1), {"task 0": 1.0}))
     _, history = watch.recent(stage.name)
     assert 1 <= len(history["task 0"]) < 1000
+
+
+@pytest.mark.parametrize(
+    ("value", "drawn_as"),
+    [
+        (3, 3.0),
+        (True, 1.0),
+        (np.float32(0.5), 0.5),
+        (np.bool_(True), 1.0),
+        (Decimal("1.5"), 1.5),
+        (10**400, math.nan),
+        ("3", math.nan),
+        (None, math.nan),
+        (np.array([1.0]), math.nan),
+        (1j, math.nan),
+    ],
+)
+def test_only_numbers_are_drawn(value: object, drawn_as: float) -> None:
+    assert as_number(value) == pytest.approx(drawn_as, nan_ok=True)
 
 
 def test_rates_are_taken_over_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,9 +80,9 @@ def test_it_names_its_sources_and_their_data() -> None:
     pipeline = Pipeline("named")
     assert pipeline.sources == ()
     pipeline.source(rows, into=data)
-    ((source, into),) = pipeline.sources
-    assert source is rows
-    assert into is data
+    assert len(pipeline.sources) == 1
+    assert pipeline.sources[0][0] is rows
+    assert pipeline.sources[0][1] is data
 
 
 def test_it_tells_all_mistakes_that_a_run_would_refuse() -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from run_task.cli.shown import error_shown, shown
 from run_task.sinks.jsonlines import line
@@ -14,6 +14,10 @@ from run_task.sinks.values import written
 
 if TYPE_CHECKING:
     from run_task.dataset import DataSet
+    from run_task.pipeline import Pipeline
+
+Encode: TypeAlias = "Callable[[str, str, DataSet[Any]], bytes]"
+"""Makes a line of the names of a pipeline and a stage, and a DataSet."""
 
 
 @contextmanager
@@ -38,18 +42,14 @@ class Results:
 
     :param stream: where to
     :param encode: makes the line
-    :param on_deaf: called when nobody reads them any more, as behind ``| head``
+    :param pipeline: whose results they are; it is shut down when nobody reads them any more, as
+        behind ``| head``
     """
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        encode: Callable[[str, DataSet[Any]], bytes],
-        on_deaf: Callable[[], None],
-    ) -> None:
+    def __init__(self, stream: BinaryIO, encode: Encode, pipeline: Pipeline) -> None:
         self._stream = stream
         self._encode = encode
-        self._on_deaf = on_deaf
+        self._pipeline = pipeline
         self._deaf = False
 
     def write(self, stage: str, dataset: DataSet[Any]) -> None:
@@ -59,13 +59,13 @@ class Results:
         """
         if self._deaf:
             return
-        encoded = self._encode(stage, dataset)
+        encoded = self._encode(self._pipeline.name, stage, dataset)
         try:
             self._stream.write(encoded)
             self._stream.flush()
         except BrokenPipeError:
             self._deaf = True
-            self._on_deaf()
+            self._pipeline.shutdown()
 
     def flush(self) -> None:
         """Nothing: what was written is out."""
@@ -74,15 +74,15 @@ class Results:
         """Nothing: the standard output is not ours to close."""
 
 
-def as_json(pipeline: str) -> Callable[[str, DataSet[Any]], bytes]:
-    """Lines as those of a ``JsonLinesSink``.
+def as_json(pipeline: str, stage: str, dataset: DataSet[Any]) -> bytes:
+    """A line as those of a ``JsonLinesSink``.
 
-    :param pipeline: the pipeline's name
+    :raises SinkError: if a result is not JSON
     """
-    return lambda stage, dataset: line(written(pipeline, stage, dataset))
+    return line(written(pipeline, stage, dataset))
 
 
-def as_text(stage: str, dataset: DataSet[Any]) -> bytes:
+def as_text(pipeline: str, stage: str, dataset: DataSet[Any]) -> bytes:
     """A line that a person can read."""
     start, end = dataset.window
     parts = [f"{shown(name)}={shown(value)}" for name, value in dataset.items()]

@@ -13,7 +13,7 @@ import typer
 from run_task.cli.exits import Exit, building, running
 from run_task.cli.interrupt import ctrl_c
 from run_task.cli.logs import show_log
-from run_task.cli.output import Results, as_json, as_text, kept_for_results
+from run_task.cli.output import Encode, Results, as_json, as_text, kept_for_results
 from run_task.cli.target import Target
 from run_task.errors import ConfigError
 from run_task.interval import TaskInterval
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 class Show(enum.Enum):
     """What is seen of a run."""
 
-    VIEW = "view"
-    LINES = "lines"
-    JSON = "json"
-    NOTHING = "nothing"
+    VIEW = "a live view"
+    LINES = "a line for each DataSet, for people"
+    JSON = "a line for each DataSet, for programs"
+    NOTHING = "nothing but the log"
 
     @classmethod
     def of(cls, quiet: bool, json: bool) -> Show:
@@ -66,49 +66,65 @@ def _run(
 ) -> Exit:
     limit = _interval(for_)
     show_log(log_level or ("error" if show is Show.VIEW else "warning"))
-    if show in (Show.JSON, Show.LINES):
-        with kept_for_results() as stream:
+    match show:
+        case Show.VIEW:
+            _in_view(build, limit)
+        case Show.LINES:
+            _in_lines(build, limit, as_text)
+        case Show.JSON:
+            _in_lines(build, limit, as_json)
+        case Show.NOTHING:
             with building():
                 pipeline = build()
-            encode = as_json(pipeline.name) if show is Show.JSON else as_text
-            sink = Results(stream, encode, pipeline.shutdown)
-            for stage in pipeline.stages:
-                stage.sink(sink)
-            with _until(limit, pipeline.shutdown):
+            with _bounded(limit, pipeline.shutdown):
                 pipeline.run_sync()
-        return Exit.DONE
-    with building():
-        pipeline = build()
-    if show is Show.NOTHING:
-        with _until(limit, pipeline.shutdown):
-            pipeline.run_sync()
-        return Exit.DONE
-    from run_task.cli.screen import Screen, on_screen
-    from run_task.cli.terminal import Terminal
-
-    screen = Screen(pipeline)
-
-    def shutdown() -> None:
-        screen.state = screen.state.ENDING
-        pipeline.shutdown()
-
-    with Terminal() as terminal, _until(limit, shutdown, terminal.leave), on_screen(screen):
-        pipeline.run_sync()
     return Exit.DONE
 
 
+def _in_lines(build: Callable[[], Pipeline], limit: TaskInterval | None, encode: Encode) -> None:
+    with kept_for_results() as stream:
+        with building():
+            pipeline = build()
+        results = Results(stream, encode, pipeline)
+        for stage in pipeline.stages:
+            stage.sink(results)
+        with _bounded(limit, pipeline.shutdown):
+            pipeline.run_sync()
+
+
+def _in_view(build: Callable[[], Pipeline], limit: TaskInterval | None) -> None:
+    from run_task.cli.screen import Screen, State, on_screen
+    from run_task.cli.terminal import Terminal
+
+    with building():
+        pipeline = build()
+    screen = Screen(pipeline)
+
+    def shutdown() -> None:
+        screen.state = State.ENDING
+        pipeline.shutdown()
+
+    with Terminal() as terminal, _bounded(limit, shutdown, terminal.leave), on_screen(screen):
+        pipeline.run_sync()
+
+
 @contextmanager
-def _until(
+def _bounded(
     limit: TaskInterval | None,
     shutdown: Callable[[], None],
     leave: Callable[[], None] = lambda: None,
 ) -> Generator[None]:
-    """Shut down on Ctrl-C, or when its time is over; and tell what went wrong."""
-    timer = threading.Timer(0 if limit is None else limit.nanos / 1e9, shutdown)
+    """Shut down on Ctrl-C, or when the time is over; and tell what went wrong.
+
+    :param limit: how long it may run
+    :param shutdown: shuts it down
+    :param leave: called before a second Ctrl-C ends the process
+    """
+    seconds = threading.TIMEOUT_MAX if limit is None else limit.nanos / 1e9
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), shutdown)
     timer.daemon = True
     with running(), ctrl_c(shutdown, leave):
-        if limit is not None:
-            timer.start()
+        timer.start()
         try:
             yield
         finally:

@@ -94,7 +94,7 @@ class Screen:
         table = grid(("stage", 1), *((name, 0) for name in columns))
         for stage in self._pipeline.stages:
             done = stats.stages[stage.name]
-            cells = {
+            cells: dict[str, str | Text] = {
                 "every": str(stage.interval),
                 "windows": f"{done.ticks:,}",
                 "missed": count(done.missed),

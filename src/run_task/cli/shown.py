@@ -26,11 +26,8 @@ def shown(value: object) -> str:
         return f"{plain:,}" if abs(plain) < 10**15 else f"about 2^{plain.bit_length() - 1}"
     if (size := _size(plain)) > _MOST_ITEMS:
         return f"{type(plain).__name__} of {size:,}"
-    try:
-        text = str(plain)
-    except Exception as error:  # of a class of the user's
-        text = f"<{type(plain).__name__} whose str() raises {type(error).__name__}>"
-    return "".join(c if c.isprintable() else " " for c in text[:_MOST_CHARACTERS]).strip()
+    text = _text(plain)[:_MOST_CHARACTERS]
+    return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 def named(thing: object) -> str:
@@ -43,6 +40,14 @@ def named(thing: object) -> str:
     return shown(repr(thing))
 
 
+def _text(thing: object) -> str:
+    """Its text, or what is wrong with that: it may be of a class of the user's."""
+    try:
+        return str(thing)
+    except Exception as error:
+        return f"<{type(thing).__name__} whose str() raises {type(error).__name__}>"
+
+
 def _size(thing: Any) -> int:
     """How many items it has, if it is a collection of Python's own."""
     return len(thing) if type(thing) in _COLLECTIONS else 0
@@ -53,7 +58,8 @@ def error_shown(error: TaskError) -> str:
     cause = error.__cause__
     if cause is None:
         return shown(error.reason or error)
-    return shown(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
+    kind, text = type(cause).__name__, _text(cause)
+    return shown(f"{kind}: {text}" if text else kind)
 
 
 def seconds(value: float) -> str:

@@ -21,19 +21,13 @@ class Terminal:
 
     def __enter__(self) -> Terminal:
         # The echo of Ctrl-C would move the cursor, and with it all that is drawn next.
-        try:
+        if (descriptor := _typed_into()) is not None:
             import termios
 
-            descriptor = sys.__stdin__.fileno() if sys.__stdin__ is not None else -1
             self._before = termios.tcgetattr(descriptor)
             quiet = list(self._before)
             quiet[_LOCAL_FLAGS] &= ~termios.ECHO
             termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
-        except (ImportError, OSError, ValueError):
-            pass  # no terminal to type in, or one of another kind
-        except Exception as error:
-            if type(error).__module__ != "termios":
-                raise
         return self
 
     def __exit__(
@@ -52,8 +46,20 @@ class Terminal:
             os.write(1, _SHOW_CURSOR)
 
     def _restore_echo(self) -> None:
-        if self._before is not None and sys.__stdin__ is not None:
+        if self._before is not None and (descriptor := _typed_into()) is not None:
             import termios
 
-            termios.tcsetattr(sys.__stdin__.fileno(), termios.TCSANOW, self._before)
+            termios.tcsetattr(descriptor, termios.TCSANOW, self._before)
             self._before = None
+
+
+def _typed_into() -> int | None:
+    """The terminal in which one can type to this process; in the background, one cannot, and who
+    touches it there is stopped."""
+    if os.name != "posix" or sys.__stdin__ is None or not sys.__stdin__.isatty():
+        return None
+    descriptor = sys.__stdin__.fileno()
+    try:
+        return descriptor if os.tcgetpgrp(descriptor) == os.getpgrp() else None
+    except OSError:  # it is not the terminal of this session, and stops nobody
+        return descriptor

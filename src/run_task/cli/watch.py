@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+import numpy as np
 
 from run_task.cli.shown import error_shown
 from run_task.sinks import CallbackSink
@@ -60,9 +64,9 @@ class Watched:
     """
 
     def __init__(self, tasks: Sequence[str]) -> None:
-        self.tasks = tasks
         self.values: dict[str, Any] = {}
-        self.failing: set[str] = set()
+        self.failing: Collection[str] = ()
+        """The tasks that gave no result for the last window."""
         self.history: Mapping[str, deque[float]] = {task: deque(maxlen=HISTORY) for task in tasks}
         self.failed: int = 0
         """How many results are missing, of all windows."""
@@ -96,19 +100,19 @@ class Watch:
         """
         watched = self.stages[stage]
         errors = dataset.errors
+        watched.failing = errors.keys()
         if errors:
             watched.failed += len(errors)
             for name, error in errors.items():
                 self._note(Failure(stage, name, error_shown(error)))
         now = time.monotonic()
-        if now - watched.noted_at < _NOTED_EVERY and set(errors) == watched.failing:
+        if now - watched.noted_at < _NOTED_EVERY:
             return
         with self._mutex:
             watched.noted_at = now
             watched.values = dataset.to_dict()
-            watched.failing = set(errors)
             for name, history in watched.history.items():
-                history.append(number(watched.values.get(name)))
+                history.append(as_number(watched.values.get(name)))
 
     def _note(self, failure: Failure) -> None:
         with self._mutex:
@@ -153,11 +157,11 @@ class Watch:
             return watched.values, history
 
 
-def number(value: object) -> float:
+def as_number(value: object) -> float:
     """A result as a number that can be drawn; NaN if it is none."""
-    if isinstance(value, str | bytes):
+    if not isinstance(value, numbers.Real | Decimal | np.bool_):
         return math.nan
     try:
-        return float(value)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] a task may return anything
-    except (TypeError, ValueError, OverflowError):
+        return float(cast("float", value))
+    except OverflowError:
         return math.nan
