@@ -334,7 +334,8 @@ def test_a_sparkline() -> None:
     assert sparkline([1, math.nan, 2, math.inf], 4) == "▁ █ "
     assert sparkline([], 3) == "   "
     assert sparkline([math.nan], 3) == "   "
-    assert sparkline([-1.7e308, 1.7e308, 0.0], 3)[1] == "█"
+    assert sparkline([-1.7e308, 1.7e308, 0.0], 3) == "▁█▅"
+    assert sparkline([0.0, 5e-324], 2)[0] == "▁"
     assert sparkline([1, 2], 0) == ""
 
 

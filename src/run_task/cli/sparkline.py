@@ -20,15 +20,13 @@ def sparkline(values: Sequence[float], width: int) -> str:
     finite = [value for value in shown if math.isfinite(value)]
     if not finite:
         return _GAP * width
-    low, high = min(finite), max(finite)
+    low, high = min(finite) / 2, max(finite) / 2  # halves, whose difference is finite, too
+    span = high - low
     bars: list[str] = []
     for value in shown:
         if not math.isfinite(value):
             bars.append(_GAP)
-        elif high == low:
-            bars.append(_BARS[0])
         else:
-            # In two steps, since high - low may be more than a float can hold.
-            share = value / (high - low) - low / (high - low) if high - low < math.inf else 0.5
+            share = (value / 2 - low) / span if span > 0 else 0.0
             bars.append(_BARS[min(len(_BARS) - 1, int(share * len(_BARS)))])
     return "".join(bars).rjust(width)
