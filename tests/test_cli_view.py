@@ -239,6 +239,11 @@ def test_nothing_is_wider_than_the_screen_or_wraps(width: int) -> None:
     assert len(lines) == 1 + 1 + 2 + 1 + 2 + 1 + 4 + 1 + 2
 
 
+def test_a_pipeline_without_stages_is_drawn_before_it_is_refused() -> None:
+    _, lines = drawn(Screen(Pipeline("empty")), 80)
+    assert lines[0].startswith("empty")
+
+
 def test_a_screen_that_is_far_too_narrow_is_not_left() -> None:
     _, lines = drawn(fed(pipeline()), 20)
     assert max(map(cell_len, lines)) <= 20

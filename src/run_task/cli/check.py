@@ -34,9 +34,11 @@ def check_target(target: str) -> Exit:
     if pipeline is not None:
         if not mistakes:  # a stage that an earlier mistake has prevented would be missed here
             mistakes += pipeline.mistakes()
-        for stage in pipeline.stages:
-            mistakes += misfits(stage)
-        Console(highlight=False).print(drawn(pipeline))
+        with building():  # the data may be of a class of the user's
+            for stage in pipeline.stages:
+                mistakes += misfits(stage)
+            tree = drawn(pipeline)
+        Console(highlight=False).print(tree)
     if not mistakes:
         return Exit.DONE
     _tell(mistakes)
@@ -68,7 +70,7 @@ def _draw_stage(tree: Tree, pipeline: Pipeline, stage: Stage[Any, Any]) -> None:
     executor = config.executor
     about.append(executor if isinstance(executor, str) else named(executor))
     branch = tree.add(_line("stage ", stage.name, f", {', '.join(about)}"))
-    branch.add(_line("reads ", "", data_named(stage)))
+    branch.add(Text(f"reads {data_named(stage)}"))
     for task in stage.tasks:
         branch.add(_line("task ", task.name, f": {signature(task)}"))
     for other in pipeline.stages:
@@ -79,7 +81,7 @@ def _draw_stage(tree: Tree, pipeline: Pipeline, stage: Stage[Any, Any]) -> None:
 
 
 def _line(kind: str, name: str, about: str = "") -> Text:
-    return Text.assemble(kind, (shown(name), HEAD), shown(about) if name else about)
+    return Text.assemble(kind, (shown(name), HEAD), about)
 
 
 def _tell(mistakes: Sequence[BaseException]) -> None:

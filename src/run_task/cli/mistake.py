@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,9 @@ from typing import Final, cast
 
 from run_task.errors import RunTaskError, TaskError
 
-_OURS: Final = str(Path(__file__).parent.parent)
+_OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
 _LIBRARIES: Final = tuple(
-    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 _MOST_PLACES: Final = 5
 """How many lines of a traceback are told: a recursion has a thousand."""
@@ -68,21 +69,16 @@ def _places(error: BaseException) -> Sequence[str]:
         indent = len(text) - len(text.lstrip())
         pointer = f"    {column[indent:]}^"
         return [f"{_shown(error.filename)}, line {error.lineno}", f"    {text.strip()}", pointer]
-    frames = [
-        (frame.f_code.co_filename, line)
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if _is_users(frame.f_code.co_filename)
-    ]
+    walked = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
+    theirs = [place for place in walked if not place[0].startswith(("<", _OURS))]
+    # A pipeline may stand in a package that is installed, and then it has no other lines.
+    frames = [place for place in theirs if not place[0].startswith(_LIBRARIES)] or theirs
     places: list[str] = []
     if len(frames) > _MOST_PLACES:
         places.append(f"({len(frames) - _MOST_PLACES} more lines of your files before)")
     for path, line in frames[-_MOST_PLACES:]:
         places += [f"{_shown(path)}, line {line}", f"    {linecache.getline(path, line).strip()}"]
     return places
-
-
-def _is_users(path: str) -> bool:
-    return not path.startswith(("<", _OURS, *_LIBRARIES))
 
 
 def _shown(path: str) -> str:

@@ -120,10 +120,12 @@ def _bounded(
     :param shutdown: shuts it down
     :param leave: called before a second Ctrl-C ends the process
     """
-    seconds = threading.TIMEOUT_MAX if limit is None else limit.nanos / 1e9
-    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), shutdown)
-    timer.daemon = True
     with running(), ctrl_c(shutdown, leave):
+        if limit is None:
+            yield
+            return
+        timer = threading.Timer(min(limit.nanos / 1e9, threading.TIMEOUT_MAX), shutdown)
+        timer.daemon = True
         timer.start()
         try:
             yield

@@ -124,7 +124,7 @@ class Screen:
         head = (Text("task", HEAD), Text("value", HEAD), Text())
         shown_rows = rows if len(rows) + 1 <= room else rows[: max(0, room - 2)]
         table = Table.grid(padding=(0, 2), expand=True)
-        longest = max(name.cell_len for name, _, _ in rows)
+        longest = max((name.cell_len for name, _, _ in rows), default=0)
         table.add_column(width=min(longest, (width - bars) // 2), no_wrap=True, overflow="ellipsis")
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         table.add_column(width=bars, no_wrap=True)
