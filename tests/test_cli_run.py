@@ -57,7 +57,10 @@ def test_json_has_nothing_but_datasets_on_the_standard_output(folder: Path) -> N
     assert tile(windows(done.stdout, "first"))
     assert tile(windows(done.stdout, "second"))
     assert all(line["pipeline"] == "live" for line in lines)
-    assert all(0 <= line["values"]["mean"] <= 1 for line in first[1:])
+    # On a busy machine a window may have no readings, and then its mean is NaN, and null.
+    means = [line["values"]["mean"] for line in first if "mean" not in line.get("nonfinite", {})]
+    assert means
+    assert all(0 <= mean <= 1 for mean in means)
     assert "ZeroDivisionError" in first[0]["errors"]["broken"]
     assert "what user code prints" in done.stderr
     assert "WARNING run_task.runner: first: task 'broken'" in done.stderr
