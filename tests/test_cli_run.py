@@ -261,6 +261,7 @@ def test_a_part_of_history_goes_into_a_file(out: str, start: str, end: str, fold
             "replay", "history.py", "--start", start, "--end", end, "--out", out, cwd=folder
         )
         assert done.exit_code == 0, done.output
+        assert done.stdout.splitlines()[-1] == f"written to {out}"
     totals = {30: 245.0, 40: 345.0, 50: 445.0}
     assert totals_in(folder / out) == totals
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
@@ -308,10 +309,9 @@ def test_a_replay_that_cannot_begin(arguments: list[str], told: str, folder: Pat
     done = run_here("replay", *arguments, cwd=folder)
     assert done.exit_code == Exit.MISTAKE
     assert told in done.stderr
-    assert (
-        sorted(path.name for path in folder.iterdir()) == ["history.py", "live.py"]
-        or (folder / "__pycache__").exists()
-    )
+    assert done.stdout == ""
+    left = {path.name for path in folder.iterdir()} - {"__pycache__"}
+    assert left == {"history.py", "live.py"}
 
 
 def test_ctrl_c_ends_a_replay_and_tells_how_far_it_was(folder: Path) -> None:
@@ -343,6 +343,7 @@ pipeline.stage("tens", [count], values, TaskInterval.seconds(10))
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == Exit.INTERRUPTED
     assert "windows in" in out
+    assert "written" not in out
     assert err == ""
     left = [path.name for path in folder.iterdir() if "parquet" in path.name]
     assert left == []

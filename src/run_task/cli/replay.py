@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,6 @@ from run_task.cli.target import Target
 
 if TYPE_CHECKING:
     from run_task.dataset import DataSet
-    from run_task.pipeline import Pipeline
 
 
 @dataclass
@@ -27,13 +27,11 @@ class _Done:
     windows: int = 0
     results: int = 0
     failed: int = 0
-    behind: int = 0
 
     def note(self, dataset: DataSet[Any]) -> None:
         self.windows += 1
         self.results += len(dataset)
         self.failed += len(dataset.errors)
-        self.behind += bool(dataset.behind)
 
 
 def replay_target(
@@ -50,23 +48,25 @@ def replay_target(
     with building():
         pipeline = Target.parse(target).load()
     done = {stage.name: _Done() for stage in pipeline.stages}
-    began = time.monotonic()
-    with running():
+    with running(), ExitStack() as opened:
+        if out is not None:
+            sink = opened.enter_context(results_file(out, pipeline.name))
+            for stage in pipeline.stages:
+                stage.sink(sink)
+        results = pipeline.replay(first, last)
+        began = time.monotonic()
         try:
-            with ExitStack() as opened:
-                if out is not None:
-                    sink = opened.enter_context(results_file(out, pipeline.name))
-                    for stage in pipeline.stages:
-                        stage.sink(sink)
-                for name, dataset in pipeline.replay(first, last):
-                    done[name].note(dataset)
+            for name, dataset in results:
+                done[name].note(dataset)
         finally:
             if not quiet:
-                _summarize(pipeline, done, time.monotonic() - began, out)
+                _summarize(done, time.monotonic() - began)
+    if out is not None and not quiet:
+        typer.echo(f"written to {out}")
     return Exit.DONE
 
 
-def _summarize(pipeline: Pipeline, done: dict[str, _Done], seconds: float, out: str | None) -> None:
+def _summarize(done: Mapping[str, _Done], seconds: float) -> None:
     from rich.console import Console
 
     from run_task.cli.grid import cell, count, grid
