@@ -17,6 +17,7 @@ app: typer.Typer = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help in boxes would take half as long again to come
 )
 
 
@@ -132,7 +133,10 @@ def replay(
     quiet: Quiet = False,
     log_level: LogLevel = None,
 ) -> None:
-    """Run a pipeline over the history that its sources have, as fast as the machine goes."""
+    """Run a pipeline over history, as fast as the machine goes.
+
+    The history is what its sources have, from the first row to the last.
+    """
     from run_task.cli import replay as command
 
     _end(command.replay_target(target, start, end, out, quiet, _name(log_level)))
@@ -140,7 +144,10 @@ def replay(
 
 @app.command(epilog=EPILOG)
 def check(target: Target) -> None:
-    """Build a pipeline without running it, draw it, and list every mistake that is found."""
+    """Draw a pipeline without running it, and list mistakes.
+
+    Every mistake that is found is told, and not only the first.
+    """
     from run_task.cli import check as command
 
     _end(command.check_target(target))
@@ -153,7 +160,7 @@ def demo(
     json: Json = False,
     log_level: LogLevel = None,
 ) -> None:
-    """Watch this machine: a live pipeline over its CPU, memory, disk and network."""
+    """Watch this machine: its CPU, memory, disk and network."""
     from run_task.cli import run as command
 
     _end(command.run_demo(for_, command.Show.of(quiet, json), _name(log_level)))
@@ -165,7 +172,10 @@ def new(
         str, typer.Argument(metavar="NAME", help="The folder to make.", show_default=False)
     ],
 ) -> None:
-    """Make a small working project to start from: a pipeline, its tests, and a README."""
+    """Make a small working project to start from.
+
+    It has a pipeline, its tests, and a README.
+    """
     from run_task.cli import new as command
 
     _end(command.make(name))
