@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ class Schema:
     :raises ConfigError: if there cannot be such a series
     """
 
-    __slots__ = ("columns", "names", "positions", "row_bytes", "unit")
+    __slots__ = ("columns", "kinds", "names", "positions", "row_bytes", "unit")
 
     def __init__(self, columns: Mapping[str, Any], unit: TimeUnit) -> None:
         # The caller may have no type checker.
@@ -54,6 +55,7 @@ class Schema:
         self.columns: tuple[Column, ...] = columns
         self.unit: TimeUnit = unit
         self.names: tuple[str, ...] = tuple(column.name for column in columns)
+        self.kinds: tuple[tuple[str, str], ...] = tuple((c.name, c.dtype.str) for c in columns)
         self.positions: dict[str, int] = {name: i for i, name in enumerate(self.names)}
         self.row_bytes: int = 8 + sum(column.dtype.itemsize for column in columns)
 
@@ -124,8 +126,7 @@ class Schema:
                 raise ConfigError(f"column {name!r} is missing: give a value for each column")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kinds = {column.name: column.dtype.str for column in self.columns}
-        return (Schema, (kinds, self.unit)) if kinds else (Schema.empty, ())
+        return (Schema, (dict(self.kinds), self.unit)) if self.kinds else (Schema.empty, ())
 
     def __repr__(self) -> str:
         return f"{', '.join(map(repr, self.columns))}; time in {self.unit.value}"
@@ -159,5 +160,11 @@ class Layout:
         self.offsets: tuple[int, ...] = tuple(offsets)
         self.size: int = end
 
-    def __reduce__(self) -> tuple[type[Layout], tuple[Schema, int]]:
-        return Layout, (self.schema, self.capacity)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _layout, (self.schema.kinds, self.schema.unit, self.capacity)
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(kinds: tuple[tuple[str, str], ...], unit: TimeUnit, capacity: int) -> Layout:
+    """A layout that was pickled: the same one as before, for a worker gets it at every tick."""
+    return Layout(Schema(dict(kinds), unit), capacity)
