@@ -63,7 +63,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def main() -> None:
     given = arguments(sys.argv[1:])
-    repeats, seconds = (1, 0.15) if given.quick else (5, 0.4)
+    repeats, seconds = (1, 0.15) if given.quick else (5, 0.35)
     effort = Effort(
         repeats=given.repeats or repeats,
         seconds=given.seconds or seconds,
