@@ -159,7 +159,10 @@ pipeline.stage("third", [hang], readings, TaskInterval.millis(100),
             process.wait(1.0)  # it waits for the task
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=PATIENCE)
+        try:
+            process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()  # else the block would wait for it for ever
     assert process.returncode == Exit.INTERRUPTED
     assert time.monotonic() - began < PATIENCE / 2
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from typing import Protocol
+from typing import Final, Protocol
+
+_GLANCE: Final = 0.1
+"""How many seconds at a time the main thread waits, and so how long Ctrl-C may take at most."""
 
 
 class Bell(Protocol):
@@ -44,7 +47,12 @@ class Alarm:
         :return: whether it rang
         """
         if timeout is None:
-            return self._lock.acquire()
+            # A signal that comes just before the lock is waited for does not end the wait, and
+            # its handler runs when the main thread is next awake: so it never sleeps for long.
+            patience = _GLANCE if threading.current_thread() is threading.main_thread() else -1.0
+            while not self._lock.acquire(timeout=patience):
+                pass
+            return True
         return self._lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
 
 
