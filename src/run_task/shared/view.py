@@ -167,23 +167,12 @@ class TimeSeriesView:
 
         return to_pandas(self)
 
-    def whereabouts(self) -> tuple[Block, Layout, int, int] | None:
-        """What :func:`view_at` makes the same view of where the same block is mapped; None if the
-        rows are in no block that can be.
-
-        It is for one who holds this view for as long as the other is looked at: later, rows may be
-        moved that the other shows.
-        """
+    def __reduce__(self) -> tuple[Any, ...]:
         rows = self._rows
         if isinstance(rows, Lease) and rows.store.block.shareable:
-            return rows.store.block, rows.store.layout, self._first, self._stop
-        return None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        place = self.whereabouts()
-        if place is not None and isinstance(self._rows, Lease):
-            self._rows.store.export(self._stop)  # nobody will tell when it is done with
-            return view_at, place
+            store = rows.store
+            store.export(self._stop)  # nobody will tell when it is done with
+            return view_at, (store.block, store.layout, self._first, self._stop)
         return _by_value, (self._schema, [self.time, *(self[name] for name in self._schema.names)])
 
     def __repr__(self) -> str:
