@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+export NO_MKDOCS_2_WARNING := 1
 BENCH := .venv-bench
 
-.PHONY: demo test check bench format lock clean
+.PHONY: demo test check docs bench format lock clean
 
 demo: $(READY)  ## watch this machine, live, for 15 seconds (SECONDS=60 for longer)
 	@$(BIN)/python examples/machine.py $(if $(SECONDS),--seconds $(SECONDS))
@@ -19,7 +20,11 @@ check: $(READY)  ## all that has to be green before a change lands
 	$(BIN)/mypy
 	$(BIN)/pyright
 	PYTHONPATH=src $(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes run_task
+	$(BIN)/mkdocs --quiet build --strict
 	$(BIN)/pytest
+
+docs: $(READY)  ## build the documentation; begin at site/index.html
+	$(BIN)/mkdocs build --strict
 
 bench: $(BENCH)/.ready  ## measure speed and punctuality, beside a bare loop and peers (QUICK=1, ONLY=dispatch)
 	$(BENCH)/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
@@ -52,4 +57,4 @@ $(BENCH)/.ready: requirements-bench.txt pyproject.toml
 	@touch $@
 
 clean:  ## remove what was made
-	rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage dist build
+	rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage dist build site

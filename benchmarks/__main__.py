@@ -17,6 +17,7 @@ from benchmarks.report import Answers, show, sum_up, write
 from benchmarks.sections import SECTIONS
 
 RESULTS = Path(__file__).parent / "results"
+PICTURES = Path(__file__).parent.parent / "docs" / "images"
 PEERS = list(dict.fromkeys(peer for section in SECTIONS.values() for peer in section.peers))
 
 
@@ -28,7 +29,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure run-task beside a bare loop and its peers.",
-        epilog="A run of everything, with no option given, is written to benchmarks/results/.",
+        epilog="A run of everything, with no option given, is written to benchmarks/results/, "
+        "and drawn in docs/images/.",
     )
     parser.add_argument("--quick", action="store_true", help="one short repeat: a look, no result")
     parser.add_argument(
@@ -89,7 +91,8 @@ def main() -> None:
     write(report, effort, load, given.output / "latest.json")
     if "dispatch" in report:
         try:
-            draw(report["dispatch"].questions, given.output / "dispatch.svg")
+            folder = PICTURES if given.output == RESULTS else given.output
+            draw(report["dispatch"].questions, folder / "dispatch.svg")
         except ImportError as error:
             console.print(f"No picture is drawn: {error}")
 

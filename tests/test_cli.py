@@ -56,7 +56,7 @@ def test_the_help_names_every_command_and_exit_code() -> None:
 
 
 def test_the_manual_has_every_command_option_and_exit_code() -> None:
-    manual = (ROOT / "docs/cli.md").read_text()
+    manual = (ROOT / "docs/reference/cli.md").read_text()
     for name in COMMANDS:
         assert f"`run-task {name}" in manual
         for option in set(re.findall(r"--[a-z-]+", words(runner.invoke(app, [name, "-h"]).output))):

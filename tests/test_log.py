@@ -147,8 +147,8 @@ def test_all_loggers_are_made_by_one_class_and_nothing_is_printed() -> None:
 def test_the_guides_format_fits_our_records_and_those_of_others(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guide = (ROOT / "docs" / "metrics.md").read_text()
-    found = re.search(r"<!-- example: log -->\n```python\n(.*?)```", guide, re.DOTALL)
+    guide = (ROOT / "docs" / "how-to" / "metrics.md").read_text()
+    found = re.search(r'```python title="log.py"\n(.*?)```', guide, re.DOTALL)
     assert found is not None
     known: dict[str, Any] = {}
 

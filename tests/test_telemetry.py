@@ -35,7 +35,7 @@ from run_task import (
 from run_task.telemetry import Losses, Telemetry
 
 SECOND = TaskInterval.seconds(1)
-GUIDE = Path(__file__).parent.parent / "docs" / "metrics.md"
+GUIDE = Path(__file__).parent.parent / "docs" / "how-to" / "metrics.md"
 
 
 @task
@@ -335,7 +335,7 @@ def test_a_runner_imports_none_of_it() -> None:
 
 def test_prometheus_gets_it_as_the_guide_says(tmp_path: Path) -> None:
     guide = GUIDE.read_text()
-    found = re.search(r"<!-- example: prometheus -->\n```python\n(.*?)```", guide, re.DOTALL)
+    found = re.search(r'```python title="serve.py"\n(.*?)```', guide, re.DOTALL)
     assert found is not None
     queried = set(re.findall(r"\(?(run_task_[a-z_]+_(?:total|bucket))\b", guide))
     assert len(queried) == 5

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import threading
 from typing import Any
 
 import pytest
-from tests.conftest import ROOT
 from tests.threads import eventually
 
 from run_task import (
@@ -266,13 +264,3 @@ def test_fixtures_come_by_the_entry_point(pytester: pytest.Pytester) -> None:
 def test_a_fixture_is_a_new_clock(virtual_clock: VirtualClock) -> None:
     virtual_clock.advance(FIVE)
     assert virtual_clock.time_ns() == 5 * 10**9
-
-
-def test_the_guides_test_passes(pytester: pytest.Pytester) -> None:
-    guide = (ROOT / "docs" / "testing.md").read_text()
-    found = re.search(r"<!-- example: testing -->\n```python\n(.*?)```", guide, re.DOTALL)
-    assert found is not None
-    pytester.makepyfile(found[1])
-    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio").assert_outcomes(
-        passed=1
-    )

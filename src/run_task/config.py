@@ -113,7 +113,7 @@ class RunnerConfig:
 
     @property
     def executor_instance(self) -> Executor:
-        """The executor that :attr:`executor` names or is."""
+        """The executor that ``executor`` names or is."""
         return _EXECUTORS[self.executor] if isinstance(self.executor, str) else self.executor
 
     @property

@@ -42,7 +42,7 @@ class CsvSink(AppendedFile):
     **What survives.** A flush ends with an fsync: what was flushed survives a kill -9 and a loss
     of power. Later windows may be there or not, but not in part: a window that is not complete is
     cut off when the file is opened again. A window that is written again supersedes the older
-    one, which :class:`AppendedFile` takes out later.
+    one, which closing takes out later.
     The file is read once when it is opened. Only one sink at a time can have it.
 
     :param path: the file; it is made if it is not there
