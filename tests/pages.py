@@ -92,7 +92,7 @@ def _run_shell(example: Example) -> str | None:
         text=True,
         timeout=_SHELL_TAKES,
         check=False,
-        env={**os.environ, "PATH": path, "COLUMNS": "100", "PYTHONWARNINGS": "error"},
+        env={**os.environ, "PATH": path, "COLUMNS": "100"},
     )
     example.namespace["_printed"] = done.stdout
     return None if done.returncode == 0 else f"exit code {done.returncode}:\n{done.stdout}"
