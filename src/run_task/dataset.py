@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
 
 from run_task.errors import TaskError
-from run_task.interval import Window
+from run_task.interval import Span, Window
 from run_task.task import Runnable
 
 O_co = TypeVar("O_co", covariant=True)
@@ -64,16 +64,13 @@ class DataSet(Mapping[str, O_co]):
         "_late_ns",
         "_results",
         "_roster",
+        "_span",
         "_starts",
         "_values",
         "behind",
         "errors",
         "took",
-        "window",
     )
-
-    window: Window
-    """The window that was computed, in the interval's unit since the Unix epoch."""
 
     errors: Mapping[str, TaskError]
     """Why tasks have no result, by task name. Empty when all is well."""
@@ -88,6 +85,7 @@ class DataSet(Mapping[str, O_co]):
 
     # A tick notes by position, and most of it is never looked at: it is put into mappings on
     # demand.
+    _span: Span
     _roster: Roster
     _results: Sequence[Any]
     _begun: float
@@ -108,7 +106,7 @@ class DataSet(Mapping[str, O_co]):
         behind: Sequence[str] = (),
         starts: Mapping[str, float] | None = None,
     ) -> None:
-        self.window = window
+        self._span = window
         self._values = dict(values)
         self.errors = errors
         self.behind = behind
@@ -120,7 +118,7 @@ class DataSet(Mapping[str, O_co]):
     @classmethod
     def of(
         cls,
-        window: Window,
+        span: Span,
         late_ns: int,
         roster: Roster,
         results: Sequence[Any],
@@ -130,7 +128,7 @@ class DataSet(Mapping[str, O_co]):
     ) -> DataSet[Any]:
         """The DataSet of a tick whose tasks were run one after another, and gave no error.
 
-        :param window: the window
+        :param span: the window
         :param late_ns: how late the tick was, in nanoseconds
         :param roster: its tasks
         :param results: what each returned, by position
@@ -139,7 +137,7 @@ class DataSet(Mapping[str, O_co]):
         :param took: how long it all took, in seconds
         """
         self: DataSet[Any] = _new(cls)
-        self.window = window
+        self._span = span
         self._late_ns = late_ns
         self._roster = roster
         self._results = results
@@ -158,9 +156,14 @@ class DataSet(Mapping[str, O_co]):
         return values
 
     @property
+    def window(self) -> Window:
+        """The window that was computed, in the interval's unit since the Unix epoch."""
+        return Window(*self._span)
+
+    @property
     def timestamp(self) -> int:
         """The end of the window, in the interval's unit since the Unix epoch."""
-        return self.window[1]
+        return self._span[1]
 
     @property
     def durations(self) -> Mapping[str, float]:

@@ -17,7 +17,7 @@ from run_task.context import Context
 from run_task.dataset import DataSet
 from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTimeout, TaskError
 from run_task.executors import Ticks
-from run_task.interval import Window
+from run_task.interval import Span, Window
 from run_task.log import Log
 from run_task.signals import shut_down_on_sigterm
 from run_task.stats import RECENT, Percentiles, RunnerStats
@@ -94,7 +94,7 @@ class Runner(Generic[I, O]):
         self._bells: list[Bell] = []  # of those who wait for the end
         self._exit = contextlib.ExitStack()
         self._last_thread: threading.Thread | None = None
-        self._window: Window | None = None  # in hand
+        self._span: Span | None = None  # the window in hand
         self._ticks = 0
         self._lost = 0
         self._late_ns: deque[int] = deque(maxlen=RECENT)
@@ -117,6 +117,12 @@ class Runner(Generic[I, O]):
             duration=Percentiles.of(self._duration),
         )
 
+    @property
+    def _window(self) -> Window | None:
+        """The window in hand."""
+        span = self._span
+        return None if span is None else Window(*span)
+
     def _losses(self) -> Losses:
         skipped = self._ticker.skipped if self._ticker is not None else 0
         return Losses(self._lost + skipped, self._context.sender.dropped)
@@ -135,25 +141,25 @@ class Runner(Generic[I, O]):
         note_duration = self._duration.append
         failure: BaseException | None = None
         try:
-            while (window := ticker.next()) is not None:
-                self._window = window
+            while (span := ticker.next()) is not None:
+                self._span = span
                 late_ns = ticker.late_ns
-                behind = gate.wait(window) if gate is not None else ()
+                behind = gate.wait(Window(*span)) if gate is not None else ()
                 if behind is None:
-                    self._window = None
+                    self._span = None
                     break
                 try:
                     with data.read(timeout) as view:
                         if gate is not None:
                             gate.passed()
-                        dataset = yield view, window, late_ns
+                        dataset = yield view, span, late_ns
                         del view  # whoever waits for the next tick does not keep this one's data
                 except LockTimeout as error:
-                    dataset = self._without_view(window, late_ns, error)
+                    dataset = self._without_view(Window(*span), late_ns, error)
                 if behind:
                     dataset.behind = behind
                 send(dataset)
-                self._window = None
+                self._span = None
                 self._ticks += 1
                 note_lateness(late_ns)
                 note_duration(dataset.took)
@@ -197,10 +203,10 @@ class Runner(Generic[I, O]):
         with self._mutex:
             if self._ended:
                 return  # given up, and come back after all
-            if self._window is not None:
+            if (window := self._window) is not None:
                 self._lost += 1
-                about = {"window": self._window}
-                self._log.warning("%s: the window %s is lost", self.name, self._window, extra=about)
+                about = {"window": window}
+                self._log.warning("%s: the window %s is lost", self.name, window, extra=about)
             self._failure = failure
             self._ended = True
         if self._telemetry is not None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 
 from run_task.errors import ConfigError
-from run_task.interval import Window
-
-_new: Callable[[type[Window], tuple[int, int]], Window] = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # typeshed has the element type open
-"""What Window(start, end) comes to, by way of a function in Python that costs as much again."""
+from run_task.interval import Span, Window
 
 
 class MissedTick(enum.Enum):
@@ -70,22 +66,21 @@ class Schedule:
     :raises ConfigError: if the period is not a positive int
     """
 
-    __slots__ = ("_catches_up", "_due", "_end", "_missed", "_period", "_skipped")
+    __slots__ = ("_end", "_lag", "_missed", "_period", "_skipped")
 
     def __init__(self, period: int, start: int, missed: MissedTick = MissedTick.BURST) -> None:
         if type(period) is not int or period < 1:
             raise ConfigError(f"a schedule's period is a positive int, not {period!r}")
         self._period = period
         self._missed = missed
-        self._catches_up = missed is MissedTick.BURST
         self._end = start  # of the next window
-        self._due = start  # when it is handed out: its end, or later once DELAY has put it off
+        self._lag = 0  # how long after its end it is handed out: more than 0 once DELAY put it off
         self._skipped = 0
 
     @property
     def deadline(self) -> int:
         """When the next window falls due."""
-        return self._due
+        return self._end + self._lag
 
     @property
     def end(self) -> int:
@@ -99,25 +94,26 @@ class Schedule:
 
     def poll(self, now: int) -> Window | None:
         """Hand out the window that is due at ``now``, one a call, or None."""
-        due = self._due
-        if now < due:
+        late = now - self.deadline
+        if late < 0:
             return None
+        if late < self._period or self._missed is MissedTick.BURST:
+            return Window(*self.advance())
+        if self._missed is MissedTick.DELAY:
+            self._lag += late
+            return Window(*self.advance())
+        more = late // self._period  # windows that are due besides this one
+        start, end = self.advance()
+        self._end += more * self._period
+        if self._missed is MissedTick.COALESCE:
+            end += more * self._period
+        else:
+            self._skipped += more
+        return Window(start, end)
+
+    def advance(self) -> Span:
+        """Hand out the next window, due or not, and go on by one period."""
         end = self._end
         period = self._period
-        start = end - period
-        if self._catches_up or now - due < period:
-            self._end = end + period
-            self._due = due + period
-        elif self._missed is MissedTick.DELAY:
-            self._end = end + period
-            self._due = now + period
-        else:
-            more = (now - due) // period  # windows that are due besides this one
-            if self._missed is MissedTick.SKIP:
-                self._skipped += more
-                self._end = end + (more + 1) * period
-            else:
-                end += more * period
-                self._end = end + period
-            self._due = self._end
-        return _new(Window, (start, end))
+        self._end = end + period
+        return end - period, end

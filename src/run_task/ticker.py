@@ -7,9 +7,9 @@ from typing import Final
 from run_task.alarm import Alarm
 from run_task.clock import Clock
 from run_task.config import Align, RunnerConfig
-from run_task.interval import TaskInterval, Window
+from run_task.interval import Span, TaskInterval
 from run_task.log import Log
-from run_task.schedule import Schedule
+from run_task.schedule import MissedTick, Schedule
 
 _NOTICE_NS: Final = 1_000_000_000
 """From how many nanoseconds on a step of the wall clock is worth a line in the log."""
@@ -68,6 +68,10 @@ class Ticker:
         self.first_end_ns: int = first * self._unit_ns
         """The end of the first window, in nanoseconds since the Unix epoch."""
         self._schedule = Schedule(period, first, config.missed_tick)
+        self._advance = self._schedule.advance  # bound once, and not at every tick
+        self._bursts = config.missed_tick is MissedTick.BURST
+        self._period_ns = period * self._unit_ns
+        self._due_ns = self._next_due()  # by the monotonic clock
         self.late_ns: int = 0
         """How long after its end and grace the last window was handed out, in nanoseconds."""
 
@@ -76,21 +80,36 @@ class Ticker:
         """How many windows were left out, by ``MissedTick.SKIP``."""
         return self._schedule.skipped
 
-    def next(self) -> Window | None:
+    def next(self) -> Span | None:
         """Wait for the next window; None if there are no more."""
         while not (self._ending and self._is_over()):
             # The wall clock is looked at only before waiting: a window that is due by the
             # monotonic clock is due, wherever the wall clock has stepped.
-            now_ns = self._monotonic_ns() + self._offset_ns
-            window = self._schedule.poll(now_ns // self._unit_ns)
-            if window is not None:
-                self.late_ns = now_ns - window[1] * self._unit_ns
-                return Window(window[0] - self._before, window[1]) if self._before else window
+            late_ns = self._monotonic_ns() - self._due_ns
+            if late_ns >= 0:
+                if self._bursts:  # all are handed out, one after another, however late they are
+                    span = self._advance()
+                    self._due_ns += self._period_ns
+                    self.late_ns = late_ns
+                else:
+                    span = self._poll(late_ns)
+                return (span[0] - self._before, span[1]) if self._before else span
             if not self._follow_wall_clock():
-                remaining_ns = self._schedule.deadline * self._unit_ns - now_ns
-                until_ns = now_ns - self._offset_ns + min(remaining_ns, _LOOK_AGAIN_NS)
-                self._clock.wait(self._alarm, until_ns)
+                self._clock.wait(self._alarm, self._due_ns + min(0, late_ns + _LOOK_AGAIN_NS))
         return None
+
+    def _poll(self, late_ns: int) -> Span:
+        """The window that the schedule hands out so long after it fell due."""
+        now_ns = self._due_ns + late_ns
+        window = self._schedule.poll(self._schedule.deadline + late_ns // self._unit_ns)
+        assert window is not None
+        self.late_ns = now_ns + self._offset_ns - window.end * self._unit_ns
+        self._due_ns = self._next_due()
+        return window
+
+    def _next_due(self) -> int:
+        """When the monotonic clock will say that the next window is due."""
+        return self._schedule.deadline * self._unit_ns - self._offset_ns
 
     @property
     def next_end_ns(self) -> int:
@@ -129,6 +148,7 @@ class Ticker:
         unsure_ns = after_ns - before_ns  # long, if this thread was put aside in between
         if step_ns > 0:
             self._offset_ns += step_ns
+            self._due_ns -= step_ns
             self._stepped_back = False
             if step_ns >= _NOTICE_NS + self._unsure_ns:
                 self._log.warning("the wall clock was set forward by %.3f s", step_ns / 1e9)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from run_task.alarm import Alarm
 from run_task.dataset import DataSet, Roster
 from run_task.errors import TaskError, TaskTimeout
+from run_task.executors.experience import Help
 from run_task.executors.protocol import Tick, failed
 from run_task.interval import Window
 
@@ -72,6 +73,7 @@ class Batch:
         "claims",
         "ends",
         "helm",
+        "help",
         "order",
         "overdue",
         "progress",
@@ -99,6 +101,7 @@ class Batch:
         self.begun: float = begun
         self.starts: dict[int, float] = {}  # of tasks that did not begin as the one before ended
         self.overdue: dict[int, str] = {}  # position: why nothing is waited for any more
+        self.help: Help = Help.NONE
         self.progress: Alarm = Alarm()  # rung when a thread is through
         helm.append(self)
 
@@ -111,7 +114,7 @@ class Batch:
     @property
     def window(self) -> Window:
         """The window of its tick."""
-        return self.tick[1]
+        return Window(*self.tick[1])
 
     def work(self, hand: Hand) -> None:
         """Run tasks until none is left to take, beside whoever else does."""

@@ -24,6 +24,7 @@ from run_task.executors.link import pack, pickled, unpack
 from run_task.executors.protocol import Tick, Ticks, drive
 from run_task.executors.serve import Hello
 from run_task.executors.workerprocess import WorkerProcess
+from run_task.interval import Window
 from run_task.log import Log
 from run_task.memory import MapMode
 from run_task.shared.protocol import Shared
@@ -92,9 +93,9 @@ class ProcessesCrew:
     # A tick
 
     def _run(self, tick: Tick) -> DataSet[Any]:
-        view, window, late_ns = tick
+        view, span, late_ns = tick
         begun = time.perf_counter()
-        job = Job(self._names, window, self._shares)
+        job = Job(self._names, Window(*span), self._shares)
         try:
             self._cargo.load(view)
         except Exception as error:

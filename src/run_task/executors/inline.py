@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from run_task.dataset import DataSet
-from run_task.errors import TaskError, TaskTimeout
-from run_task.executors.protocol import Crew, Tick, Ticks, drive, failed
+from run_task.dataset import DataSet, Roster
+from run_task.executors.batch import Batch, Raised, Run, clock
+from run_task.executors.protocol import Crew, Tick, Ticks, drive
 from run_task.shared.protocol import Shared
 from run_task.task import Runnable
 
@@ -38,39 +38,40 @@ class InlineExecutor:
 
 class _InlineCrew:
     def __init__(self, tasks: Sequence[Runnable[Any, Any]], task_timeout: float | None) -> None:
-        self._runs = tuple((task.name, task.run) for task in tasks)
-        self._timeout = float("inf") if task_timeout is None else task_timeout
-        self._current: str | None = None
+        self._roster = Roster(task.name for task in tasks)
+        self._runs: Sequence[Run] = [task.run for task in tasks]
+        self._timeout = math.inf if task_timeout is None else task_timeout
+        self._ends: list[float] | None = None  # of the tasks of the tick in hand, so far
 
     def drive(self, ticks: Ticks) -> None:
         drive(ticks, self._run)
 
     def _run(self, tick: Tick) -> DataSet[Any]:
-        view, window, late_ns = tick
-        begin, until = window
-        values: dict[str, Any] = {}
-        errors: dict[str, TaskError] = {}
-        durations: dict[str, float] = {}
-        begun = start = time.perf_counter()
-        for name, run in self._runs:
-            self._current = name
+        view, span, late_ns = tick
+        begin, until = span
+        values: list[Any] = []
+        ends: list[float] = []
+        self._ends = ends
+        faulty = False
+        begun = clock()
+        for run in self._runs:
             try:
-                values[name] = run(view, begin, until)
+                values.append(run(view, begin, until))
             except BaseException as raised:
-                errors[name] = failed(name, window, raised)
-            end = time.perf_counter()
-            durations[name] = took = end - start
-            if took > self._timeout:
-                reason = f"it ran for {took:.3g} s, task_timeout is {self._timeout:g} s"
-                errors[name] = TaskTimeout(name, window, reason)
-                values.pop(name, None)
-            start = end
-        self._current = None
-        return DataSet(window, values, errors, durations, late_ns / 1e9, start - begun)
+                values.append(Raised(raised))
+                faulty = True
+            ends.append(clock())
+        self._ends = None
+        roster = self._roster
+        took = ends[-1] - begun
+        if faulty or took > self._timeout:
+            batch = Batch(tick, [], iter(()), range(len(values)), values, ends, begun)
+            return batch.dataset(roster, took, self._timeout)
+        return DataSet.of(span, late_ns, roster, values, begun, roster.pack(*ends), took)
 
     def running(self) -> Sequence[str]:
-        current = self._current
-        return () if current is None else (current,)
+        ends = self._ends
+        return () if ends is None else self._roster.names[len(ends) : len(ends) + 1]
 
     def abandon(self) -> None:
         """Nothing can be done: the task has the only thread."""

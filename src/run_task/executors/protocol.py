@@ -13,11 +13,11 @@ from typing import Any, Protocol, TypeAlias
 
 from run_task.dataset import DataSet
 from run_task.errors import TaskError
-from run_task.interval import Window
+from run_task.interval import Span, Window
 from run_task.shared.protocol import Shared
 from run_task.task import Runnable
 
-Tick: TypeAlias = tuple[Any, Window, int]
+Tick: TypeAlias = tuple[Any, Span, int]
 """What there is to do: every task, over one view of the data and one window. Last, how many
 nanoseconds late the tick is: for its DataSet to tell."""
 

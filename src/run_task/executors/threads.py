@@ -13,12 +13,13 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from run_task.alarm import Alarm
 from run_task.dataset import DataSet, Roster
 from run_task.executors.batch import Alone, Batch, Hand, Helm, Raised, Run, clock
+from run_task.executors.experience import DEAR, Experience, Help
 from run_task.executors.protocol import Crew, Tick, Ticks
 from run_task.interval import Window
 from run_task.shared.protocol import Shared
@@ -28,13 +29,6 @@ _dataset_of: Final = DataSet.of  # bound once, and not at every tick
 
 PATIENCE: Final = 0.005
 """How many seconds a tick goes on in the leader's hands alone before helpers are called in."""
-
-WORTH_HELP: Final = 0.0003
-"""How many seconds helpers must be expected to save before a tick begins with them: several
-times what it costs to wake them."""
-
-DEAR: Final = 0.0005
-"""From how many seconds on a tick's tasks are looked at one by one, to see what helpers save."""
 
 
 class ThreadsExecutor:
@@ -83,11 +77,9 @@ class _ThreadsCrew:
         self._batch: Batch | None = None
         # Tasks that timed out and have not come back: where the end will be noted, and the window.
         self._hung: dict[int, tuple[list[float], Window]] = {}
-        # What earlier ticks told: whether to call for help, and the order to take the tasks in.
-        self._dear = False
-        self._slow = False  # whether the last tick was
-        self._order: Sequence[int] = range(len(tasks))
-        self._notable = min(DEAR, self._timeout)
+        self._experience = Experience(len(tasks), workers)
+        # From how long on there is something to see about a tick that was run alone.
+        self._notable = min(DEAR if len(tasks) > 1 and workers > 1 else math.inf, self._timeout)
         # What every tick begins with.
         self._no_values: list[Any] = [None] * len(tasks)
         self._no_ends = [0.0] * len(tasks)
@@ -118,6 +110,7 @@ class _ThreadsCrew:
         """Drive the loop on from this tick, or from a batch whose leader a task hangs in."""
         assert self._ticks is not None
         send = self._ticks.send
+        experience = self._experience
         try:
             if batch is not None:
                 batch.work(hand)
@@ -126,7 +119,7 @@ class _ThreadsCrew:
                     return
                 tick = send(dataset)
             while tick is not None:
-                if self._dear or self._hung:
+                if experience.dear or self._hung:
                     dataset = self._run_batch(tick, hand)
                 else:
                     dataset = self._run_alone(tick, hand)
@@ -154,13 +147,13 @@ class _ThreadsCrew:
 
         Every cheap tick pays for what is done here, so a batch is only made once it is needed.
         """
-        view, window, late_ns = tick
-        begin, until = window
+        view, span, late_ns = tick
+        begin, until = span
         values = self._no_values[:]
         ends = self._no_ends[:]
         claims = iter(self._runs)
         helm: Helm = [hand]
-        faulty = False
+        notable = False  # whether there is more to say than results and times
         read_clock = clock
         begun = now = read_clock()
         self._alone = alone = helm, tick, claims, values, ends, begun
@@ -171,7 +164,7 @@ class _ThreadsCrew:
                 values[position] = run(view, begin, until)
             except BaseException as raised:
                 values[position] = Raised(raised)
-                faulty = True
+                notable = True
             ends[position] = now = read_clock()
         try:
             helm.remove(hand)
@@ -180,19 +173,22 @@ class _ThreadsCrew:
             helm[0].progress.ring()
             return None
         took = now - begun
-        if helm or faulty or took > self._notable:
+        if took <= self._notable:
+            self._experience.slow = False
+        elif took > self._timeout or self._experience.is_news():
+            notable = True
+        if helm or notable:
             batch = helm[0] if helm else Batch.of(alone)
             assert isinstance(batch, Batch)
             return self._settle(batch)
         self._alone = None  # whoever has the DataSet does not keep the data
-        self._slow = False
         roster = self._roster
-        return _dataset_of(window, late_ns, roster, values, begun, roster.pack(*ends), took)
+        return _dataset_of(span, late_ns, roster, values, begun, roster.pack(*ends), took)
 
     def _run_batch(self, tick: Tick, hand: Hand) -> DataSet[Any] | None:
         """Run a tick with helpers, or around tasks that hang; None if the lead was lost."""
         self._hung = {i: hung for i, hung in self._hung.items() if not hung[0][i]}
-        order = [i for i in self._order if i not in self._hung]
+        order = [i for i in self._experience.order if i not in self._hung]
         claims = iter([self._runs[i] for i in order])
         ends = self._no_ends[:]
         batch = Batch(tick, [hand], claims, order, self._no_values[:], ends, clock())
@@ -203,7 +199,8 @@ class _ThreadsCrew:
         self._batch = batch
         if self._asleep:
             self._wake_watch()
-        if self._dear:
+        if self._experience.dear:
+            batch.help = Help.FULL
             self._call_helpers()
         batch.work(hand)
         return self._finish(batch, hand)
@@ -225,14 +222,7 @@ class _ThreadsCrew:
         took = self._wait_for_helpers(batch) - batch.begun
         with self._mutex:  # the watch may be making it the batch in hand right now
             self._batch = self._alone = None
-        costs = batch.seconds()
-        slow = sum(costs.values()) > DEAR
-        if not slow:
-            self._dear = False
-        elif self._slow:
-            # The second in a row: one alone may have lost the processor to another thread.
-            self._learn(costs)
-        self._slow = slow
+        self._experience.learn(batch.seconds(), took, batch.help)
         dataset = batch.dataset(self._roster, took, self._timeout)
         batch.tick = None, *batch.tick[1:]  # helpers keep the batch, but not the data
         return dataset
@@ -249,15 +239,6 @@ class _ThreadsCrew:
                 if now - since >= self._patience:
                     self._write_off(batch, position)
         return clock()
-
-    def _learn(self, costs: Mapping[int, float]) -> None:
-        """See from a tick that took long what helpers would save, and which tasks to begin with."""
-        alone = sum(costs.values())
-        together = max(*costs.values(), alone / self._workers, 0.0)
-        self._dear = self._workers > 1 and alone - together > WORTH_HELP
-        # The dearest first: begun last, it would run on when all the others are through.
-        positions = range(len(self._runs))
-        self._order = sorted(positions, key=lambda i: costs.get(i, 0.0), reverse=True)
 
     # Helpers
 
@@ -347,6 +328,7 @@ class _ThreadsCrew:
                 return None  # its leader was through before
             self._batch = batch
         if self._workers > 1:
+            batch.help = Help.LATE
             self._call_helpers()
         return batch
 

@@ -93,14 +93,14 @@ class _StageReplay:
 
     def run(self) -> DataSet[Any] | None:
         """Run the window that is due; None if its results are known already."""
-        window = self.ticker.next()
-        assert window is not None
+        span = self.ticker.next()
+        assert span is not None
         with self.data.read(self.config.lock_timeout) as view:
-            dataset = self.crew.run((view, window, self.ticker.late_ns))
+            dataset = self.crew.run((view, span, self.ticker.late_ns))
         for route in self.routes:
             with route.into.write() as target:
                 route.enter(target, dataset)
-        return dataset if window.end * self.unit_ns > self.held_ns else None
+        return dataset if span[1] * self.unit_ns > self.held_ns else None
 
 
 class History:
