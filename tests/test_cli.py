@@ -254,7 +254,7 @@ def test_a_pipeline_is_drawn_as_a_tree_and_not_run(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "pipeline live",
-        "├── source Polling",
+        "├── source polling(read)",
         "│   └── feeds first",
         "├── stage first, every 100ms, threads",
         "│   ├── reads TimeSeriesView of value float64; time in ms",

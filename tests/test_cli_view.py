@@ -105,7 +105,7 @@ def test_the_view_on_a_terminal(tmp_path: Path) -> None:
         assert shown.echoes
         for seen in (
             "Ctrl-C shuts it down",
-            r"Polling +\d\d+ +\d\d\.\d",  # rows, and rows a second
+            r"polling\(read\) +\d\d+ +\d\d\.\d",  # rows, and rows a second
             r"first +100ms +\d+ +\d+",
             r"first / mean +0\.\d+",
             "no result",

@@ -226,3 +226,12 @@ def test_what_cannot_be_played_is_refused() -> None:
         paced(1, unit=SECONDS)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue] what is refused
     every = TaskInterval.seconds(1)
     assert paced(polling(lambda: 1, every)).unit is SECONDS
+
+
+def test_it_tells_what_it_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("timestamp,v\n1,1\n")
+    assert repr(paced(CsvFile("rows.csv"), speed=60)) == "paced(CsvFile('rows.csv'), speed=60)"
+    rows = [(time, None) for time in range(1_000_000)]
+    assert repr(paced(rows, unit=SECONDS)) == "paced([(0, ...), ...], speed=1)"
+    assert repr(paced(Recording([1]), 0.5)) == "paced(Recording, speed=0.5)"

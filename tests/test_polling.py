@@ -156,3 +156,10 @@ def test_what_cannot_be_polled_is_refused() -> None:
         polling(lambda: 1, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] what is refused
     with pytest.raises(ConfigError, match="None is not one of OnFault"):
         polling(lambda: 1, SECOND, on_failure=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] what is refused
+
+
+def test_it_tells_what_it_polls() -> None:
+    def read() -> int:
+        return 1
+
+    assert repr(polling(read, SECOND)).endswith(".read)")

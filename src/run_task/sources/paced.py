@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import reprlib
 from collections.abc import Iterable, Iterator
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Final, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from run_task.sources.protocol import Batch, Batched
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+_repr: Final = reprlib.Repr()
+_repr.maxlist = _repr.maxtuple = 1  # of rows in a list
+_repr.maxother = 80
 
 
 class BatchedRows(Batched, Protocol[R_co]):
@@ -161,6 +166,13 @@ class Paced(Generic[R]):
             latest = due
             yield timestamp, row
         self._next_ns = math.inf
+
+    def __repr__(self) -> str:
+        source = self._source
+        bare = type(source).__repr__ is object.__repr__
+        return (
+            f"paced({type(source).__name__ if bare else _repr.repr(source)}, speed={self._speed:g})"
+        )
 
     def _open(self) -> Iterator[Any]:
         return iter(self._source)

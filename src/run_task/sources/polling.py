@@ -94,6 +94,9 @@ class Polling(Generic[R]):
                     yield now_ns // self._unit.nanos, row
             due_ns = self._next(due_ns, began_ns)
 
+    def __repr__(self) -> str:
+        return self._name
+
     def _next(self, due_ns: int, began_ns: int) -> int:
         """Wait for the next poll, and return when by the wall clock it is due.
 
