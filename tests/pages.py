@@ -3,7 +3,8 @@
 The code blocks of a page are run from top to bottom, in a folder of the page's own:
 
 - ``python`` goes on where the block above left off, and may ``await``, as in a notebook;
-- anything with a ``title`` is a file of that name, and not run by itself;
+- anything with a ``title`` is a file of that name, and not run by itself; ``title="a, continued"``
+  goes on at the end of the file ``a``, which stands above;
 - ``sh`` is run by bash; ``pip install`` only looks whether there is such a thing to install;
 - ``text`` is what the block above has printed, ``...`` standing for anything;
 - a block without a language is a drawing.
@@ -33,6 +34,7 @@ from sybil import Document, Example, Region
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 _INFO: Final = re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]+)")?[ \t]*$\n', re.MULTILINE)
+_CONTINUED: Final = ", continued"
 _SHELL_TAKES: Final = 60.0
 """How many seconds the commands of one block may take."""
 
@@ -63,7 +65,11 @@ def _source(example: Example) -> str:
 
 
 def _write(example: Example) -> None:
-    file = Path(example.region.lexemes["title"])
+    title = str(example.region.lexemes["title"])
+    file = Path(title.removesuffix(_CONTINUED))
+    if title.endswith(_CONTINUED):
+        file.write_text(f"{file.read_text()}\n\n{_source(example)}")
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(_source(example))
 
