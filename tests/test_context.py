@@ -15,6 +15,8 @@ from run_task import (
     RwLock,
     Sender,
     TaskInterval,
+    TimeSeries,
+    TimeSeriesView,
     channel,
     task,
 )
@@ -151,3 +153,16 @@ def test_tasks_may_come_from_any_iterable() -> None:
 
     tasks: list[Runnable[list[int], int]] = [total, largest]
     assert build(*made()).tasks == build(*tasks).tasks == (total, largest)
+
+
+def test_data_that_keeps_less_than_a_window_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    @task
+    def rows(data: TimeSeriesView, start: int, end: int) -> int:
+        return len(data)
+
+    series = TimeSeries({"v": float}, retention=TaskInterval.minutes(1))
+    builder = ContextBuilder(TimeSeriesView).with_data(series).with_task(rows)
+    builder.with_config(RunnerConfig(window=TaskInterval.minutes(1))).build()
+    assert not caplog.records
+    builder.with_config(RunnerConfig(name="long", window=TaskInterval.minutes(2))).build()
+    assert "long: its windows reach back 2m, its data keeps rows for 1m" in caplog.text

@@ -27,6 +27,7 @@ from run_task.sinks import CallbackSink
 from run_task.sources import CsvFile, polling
 
 SECOND = TaskInterval.seconds(1)
+MINUTE = TaskInterval.seconds(60)
 ROWS = [(0, 1.0), (1, 2.0)]
 
 
@@ -148,6 +149,19 @@ class TestRefusedStages:
         Pipeline().stage("a", [length], series, SECOND)
         assert "'a': its interval is in seconds, its data in millis" in caplog.text
         assert "with TaskInterval.millis(...)" in caplog.text
+
+    def test_data_that_keeps_less_than_a_window_is_a_warning(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        series = TimeSeries({"v": float}, TimeUnit.SECONDS, retention=TaskInterval.minutes(1))
+        pipeline = Pipeline()
+        pipeline.stage("fits", [length], series, SECOND, RunnerConfig(window=MINUTE))
+        counted = TimeSeries({"v": float}, TimeUnit.SECONDS, retention=10)
+        pipeline.stage("counted", [length], counted, SECOND, RunnerConfig(window=MINUTE))
+        assert not caplog.records
+        pipeline.stage("a", [length], series, SECOND, RunnerConfig(window=MINUTE, grace=SECOND))
+        assert "'a': its windows reach back 60s, and wait for 1s, its data keeps" in caplog.text
+        assert "give the data a longer retention=" in caplog.text
 
     def test_targets_that_cannot_be_written(self) -> None:
         stage: Any = Pipeline().stage("a", [total], RwLock([0.0]))

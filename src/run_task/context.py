@@ -13,6 +13,7 @@ from run_task.config import RunnerConfig
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
 from run_task.interval import TaskInterval
+from run_task.log import Log
 from run_task.shared import Atom, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.task import Runnable
 
@@ -21,6 +22,8 @@ O = TypeVar("O")
 T = TypeVar("T")
 D = TypeVar("D")
 S_co = TypeVar("S_co", bound=Shared[Any], covariant=True)
+
+_log = Log(__name__)
 
 DEFAULT_INTERVAL: Final = TaskInterval.seconds(5)
 
@@ -89,6 +92,27 @@ def _check_tasks(tasks: tuple[Any, ...]) -> None:
                 f"since the name is the key of its result"
             )
         seen[name] = task
+
+
+def out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig) -> str | None:
+    """What is wrong if windows reach back to rows that the data no longer has; None: nothing.
+
+    :param data: what the tasks read
+    :param interval: how often
+    :param config: what of it concerns windows
+    """
+    retention = getattr(data, "retention", None)
+    if not isinstance(retention, TaskInterval):
+        return None  # all rows, or so many of them, however old these are
+    window = config.window or interval
+    grace_ns = config.grace.nanos if config.grace is not None else 0
+    if retention.nanos >= window.nanos + grace_ns:
+        return None
+    grace = f", and wait for {config.grace}" if config.grace is not None else ""
+    return (
+        f"its windows reach back {window}{grace}, its data keeps rows for {retention}: windows "
+        "lack the oldest of their rows; give the data a longer retention="
+    )
 
 
 def _check_window(interval: TaskInterval, window: TaskInterval | None) -> None:
@@ -188,4 +212,6 @@ class ContextBuilder(Generic[I, O, S_co]):
         context = Context[I, O](
             tasks=self._tasks, data=data, interval=self._interval, sender=sender, config=config
         )
+        if lack := out_of_retention(data, self._interval, config):
+            _log.warning("%s: %s", config.name, lack, extra={"runner": config.name})
         return context, receiver, data

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from run_task.channel import Overflow, Receiver, Sender, channel
 from run_task.config import RunnerConfig
-from run_task.context import Context
+from run_task.context import Context, out_of_retention
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
 from run_task.interval import TaskInterval, TimeUnit
@@ -117,6 +117,8 @@ class Stage(Generic[I, O]):
                 unit.name.lower(),
                 unit.name.lower(),
             )
+        if lack := out_of_retention(data, interval, config):
+            _log.warning("stage %r: %s", name, lack)
         self.name = name
         self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
         self.data = data

@@ -77,6 +77,11 @@ class TimeSeries:
         return {column.name: column.dtype for column in self._schema.columns}
 
     @property
+    def retention(self) -> int | TaskInterval | None:
+        """How many of the last rows stay, or for how long before the newest; None: all."""
+        return self._retention.given
+
+    @property
     def dropped(self) -> int:
         """How many rows came too late to be kept."""
         return self._dropped
