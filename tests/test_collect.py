@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import math
-import re
 import sys
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import ROOT
 from tests.threads import PATIENCE
 
-import run_task
 from run_task import (
     ConfigError,
     ContextBuilder,
     DataSet,
     DataSets,
-    Pipeline,
     Receiver,
     Runner,
-    RwLock,
     Sender,
     TaskError,
     TaskInterval,
@@ -261,26 +254,3 @@ async def test_a_number_that_cannot_be_is_refused(n: Any) -> None:
     with pytest.raises(ConfigError, match=r"collect\(n=.*positive int"):
         await acollect(receiver, n)
     assert len(receiver) == 2
-
-
-async def test_the_notebook_of_the_guide_runs_cell_by_cell(tmp_path: Path) -> None:
-    # As IPython does: each cell in the same names, inside the running loop.
-    context, receiver, _ = (
-        ContextBuilder(list[float]).with_task(one).with_interval(MILLISECOND).build()
-    )
-    pipeline = Pipeline()
-    data = RwLock([0.0])
-    pipeline.source([(0, 1.0), (9, 1.0)], into=data, ingest=list[float].append)
-    pipeline.stage("hourly", [one], data, MILLISECOND)
-    known: dict[str, Any] = {**vars(run_task), "Path": tmp_path.joinpath}
-    known.update(context=context, receiver=receiver, pipeline=pipeline)
-    guide = (ROOT / "docs" / "notebooks.md").read_text()
-    cells = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-    assert len(cells) == 7
-    for cell in cells:
-        code = compile(cell, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        made = eval(code, known)  # it is our own guide
-        if asyncio.iscoroutine(made):
-            await made
-    assert len(known["table"]) == 100
-    assert (tmp_path / "pipeline.svg").read_text() == pipeline.draw()
