@@ -254,23 +254,23 @@ def missed() -> Timeline:
 
 def lock_a_task() -> Timeline:
     """What goes wrong when each task locks on its own."""
-    drawn = Timeline("Each task locks on its own", (0, 15), ["task spread", "task mid", "writer"])
-    drawn.bar(0, 1, 4.5, Kind.WORK, "sees 100, 101")
+    drawn = Timeline("Each task locks on its own", (0, 15), ["task bid", "task ask", "writer"])
+    drawn.bar(0, 1, 4.5, Kind.WORK, "reads bid 100")
     drawn.bar(2, 2, 4.5, Kind.WAIT, "waits")
     drawn.bar(2, 4.5, 7.5, Kind.BAD, "writes 102, 103")
     drawn.bar(1, 5.5, 7.5, Kind.WAIT, "waits")
-    drawn.bar(1, 7.5, 11, Kind.WORK, "sees 102, 103")
+    drawn.bar(1, 7.5, 11, Kind.WORK, "reads ask 103")
     drawn.note(1, 11.2, "other prices, same window")
     return drawn
 
 
 def lock_a_tick() -> Timeline:
     """Who waits for whom with an RwLock."""
-    lanes = ["the view", "task spread", "task mid", "writer"]
+    lanes = ["the view", "task bid", "task ask", "writer"]
     drawn = Timeline("An RwLock is read once a tick", (0, 15), lanes)
     drawn.bar(0, 1, 8, Kind.WINDOW, "read once, for the whole tick")
-    drawn.bar(1, 1.3, 4.5, Kind.WORK, "sees 100, 101")
-    drawn.bar(2, 4.6, 7.8, Kind.WORK, "sees 100, 101")
+    drawn.bar(1, 1.3, 4.5, Kind.WORK, "reads bid 100")
+    drawn.bar(2, 4.6, 7.8, Kind.WORK, "reads ask 101")
     drawn.bar(3, 3, 8, Kind.WAIT, "waits for the tick")
     drawn.bar(3, 8, 11, Kind.GOOD, "writes 102, 103")
     drawn.note(3, 11.2, "meanwhile, a tick would wait")
@@ -279,11 +279,11 @@ def lock_a_tick() -> Timeline:
 
 def series_a_tick() -> Timeline:
     """Who waits for whom with a TimeSeries: nobody."""
-    lanes = ["the view", "task spread", "task mid", "writer"]
+    lanes = ["the view", "task bid", "task ask", "writer"]
     drawn = Timeline("A TimeSeries gives a view that is frozen", (0, 15), lanes)
     drawn.bar(0, 1, 8, Kind.WINDOW, "the rows up to here, for good")
-    drawn.bar(1, 1.3, 4.5, Kind.WORK, "sees 100, 101")
-    drawn.bar(2, 4.6, 7.8, Kind.WORK, "sees 100, 101")
+    drawn.bar(1, 1.3, 4.5, Kind.WORK, "reads bid 100")
+    drawn.bar(2, 4.6, 7.8, Kind.WORK, "reads ask 101")
     for at in (0.5, 2.1, 3, 3.6, 5.2, 6.3, 7, 8.6, 9.5, 10.4):
         drawn.dot(3, at)
     drawn.note(3, 11.2, "appends at any time")
