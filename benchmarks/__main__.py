@@ -17,6 +17,7 @@ from benchmarks.report import Answers, show, sum_up, write
 from benchmarks.sections import SECTIONS
 
 RESULTS = Path(__file__).parent / "results"
+LATEST = "latest.json"
 PICTURES = Path(__file__).parent.parent / "docs" / "images"
 PEERS = list(dict.fromkeys(peer for section in SECTIONS.values() for peer in section.peers))
 
@@ -42,6 +43,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         metavar="PEER,...",
         help=f"whom to measure beside, '' for nobody, of {', '.join(PEERS)}",
     )
+    parser.add_argument(
+        "--draw", action="store_true", help="measure nothing: draw the results that are there"
+    )
     parser.add_argument("--repeats", type=int, help="how often each figure is measured (5)")
     parser.add_argument(
         "--seconds", type=float, help="how long one measurement lasts; some take multiples (0.4)"
@@ -65,6 +69,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def main() -> None:
     given = arguments(sys.argv[1:])
+    if given.draw:
+        draw(RESULTS / LATEST, PICTURES)
+        return
     repeats, seconds = (1, 0.15) if given.quick else (5, 0.35)
     effort = Effort(
         repeats=given.repeats or repeats,
@@ -88,13 +95,11 @@ def main() -> None:
     if given.output is None:
         return
     given.output.mkdir(parents=True, exist_ok=True)
-    write(report, effort, load, given.output / "latest.json")
-    if "dispatch" in report:
-        try:
-            folder = PICTURES if given.output == RESULTS else given.output
-            draw(report["dispatch"].questions, folder / "dispatch.svg")
-        except ImportError as error:
-            console.print(f"No picture is drawn: {error}")
+    write(report, effort, load, given.output / LATEST)
+    try:
+        draw(given.output / LATEST, PICTURES if given.output == RESULTS else given.output)
+    except ImportError as error:
+        console.print(f"No picture is drawn: {error}")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psutil
 import pytest
-from benchmarks import apart, peers
-from benchmarks.__main__ import RESULTS
+from benchmarks import apart, peers, picture
+from benchmarks.__main__ import LATEST, PICTURES, RESULTS
 from benchmarks.__main__ import arguments as command_line
 from benchmarks.measure import Figure, side_by_side
 from benchmarks.question import Bound, Goal, Line, Role, Skipped, Verdict, compared
@@ -72,9 +73,31 @@ def test_a_mistake_in_the_command_line_is_named(
     assert message in capsys.readouterr().err
 
 
+def test_pictures_are_drawn_of_what_was_found(tmp_path: Path) -> None:
+    pictures = picture.draw(RESULTS / LATEST, tmp_path)
+    assert [path.name for path in pictures] == ["dispatch.svg", "executors.svg", "lateness.svg"]
+    for path in pictures:
+        drawn = path.read_text()
+        ElementTree.fromstring(drawn)
+        assert "run-task" in drawn or "threads" in drawn
+        assert "currentColor" in drawn  # so that it reads on dark pages, too
+        assert (PICTURES / path.name).is_file()
+
+
+def test_pictures_without_figures_are_not_drawn(tmp_path: Path) -> None:
+    (tmp_path / LATEST).write_text('{"machine": "abacus", "sections": {}}')
+    assert picture.draw(tmp_path / LATEST, tmp_path) == []
+
+
 def test_only_a_whole_run_replaces_the_results() -> None:
     assert command_line([]).output == RESULTS
-    for words in (["--quick"], ["--only", "dispatch"], ["--peers", ""], ["--repeats", "1"]):
+    for words in (
+        ["--quick"],
+        ["--only", "dispatch"],
+        ["--peers", ""],
+        ["--repeats", "1"],
+        ["--draw"],
+    ):
         assert command_line(words).output is None
 
 
