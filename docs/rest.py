@@ -1,21 +1,65 @@
-"""Docstrings are written for editors, which read reStructuredText; the pages are Markdown."""
+"""Docstrings are written for editors, which read reStructuredText; the pages are Markdown.
+
+Besides, what only the library itself calls is left out, and names of the library's own that stand
+for a default are told by what they mean.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
+import textwrap
 from typing import Any, Final
 
 import griffe
 
 _ROLE: Final = re.compile(r":(?:class|meth|func|attr|mod|exc):`(?P<short>~?)(?P<path>[\w.]+)`")
-_LITERAL: Final = re.compile(r"^(?P<margin> *)(?P<text>.*?)::$", re.MULTILINE)
+_LITERAL: Final = re.compile(
+    r"^(?P<margin> *)(?P<text>.*?)::\n(?P<code>(?:\n|(?P=margin) +.*(?:\n|\Z))+)", re.MULTILINE
+)
+_INTERNAL: Final = frozenset(
+    {
+        "run_task.collect.DataSets.of",
+        "run_task.dataset.DataSet.of",
+        "run_task.runner.Runner.finish",
+        "run_task.stats.Percentiles.of",
+    }
+)
+_MADE_ELSEWHERE: Final = frozenset(
+    {
+        "run_task.channel.Receiver",
+        "run_task.channel.Sender",
+        "run_task.pipeline.stage.Stage",
+        "run_task.shared.view.TimeSeriesView",
+        "run_task.sources.paced.Paced",
+        "run_task.sources.paced.PacedBatches",
+        "run_task.sources.polling.Polling",
+    }
+)
+"""Classes of which users have objects, but do not make them."""
+_MEANT: Final = {
+    "DEFAULT_INTERVAL": "TaskInterval.seconds(5)",
+    "_DEFAULT_CONFIG": "RunnerConfig()",
+    "PATIENCE": "10.0",
+    "_NOTHING": "{}",
+}
+_NOISE: Final = frozenset({"class-attribute", "instance-attribute"})
 
 
 class Rest(griffe.Extension):
     """Turns roles into links, and ``::`` before indented code into what Markdown has for it."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rewrite a docstring as it is collected."""
+        """Rewrite what was collected of an object, and its docstring."""
+        obj.labels -= _NOISE
+        if obj.path in _INTERNAL and obj.parent is not None:
+            del obj.parent.members[obj.name]
+        if obj.path in _MADE_ELSEWHERE:
+            obj.members.pop("__init__", None)
+        for parameter in obj.parameters if isinstance(obj, griffe.Function) else ():
+            parameter.default = _MEANT.get(str(parameter.default), parameter.default)
+            if parameter.kind is griffe.ParameterKind.var_keyword:
+                parameter.default = None
         if obj.docstring is None:
             return
 
@@ -27,12 +71,36 @@ class Rest(griffe.Extension):
             return f"[{shown}][{target}]" if target.startswith("run_task.") else shown
 
         text = _ROLE.sub(link, obj.docstring.value)
-        obj.docstring.value = _LITERAL.sub(_without_colon, text)
+        obj.docstring.value = _LITERAL.sub(_fenced, text)
+        if ":raises" in text:
+            _link_errors(obj, obj.docstring)
 
 
-def _without_colon(literal: re.Match[str]) -> str:
-    text = literal["text"]
-    return f"{literal['margin']}{text}:" if text else ""
+def _link_errors(obj: griffe.Object, docstring: griffe.Docstring) -> None:
+    """Make names of what Sphinx fields say is raised: to griffe they are mere text."""
+    scope = obj if isinstance(obj, griffe.Class | griffe.Function) else obj.parent
+    for section in docstring.parsed:
+        if isinstance(section, griffe.DocstringSectionRaises):
+            for raised in section.value:
+                if isinstance(raised.annotation, str):
+                    raised.annotation = griffe.ExprName(raised.annotation, parent=scope)
+
+
+def _fenced(literal: re.Match[str]) -> str:
+    margin, text = literal["margin"], literal["text"]
+    code = textwrap.dedent(literal["code"]).strip("\n")
+    fence = f"```{'python' if _is_python(code) else ''}\n{code}\n```"
+    above = f"{margin}{text}:\n\n" if text else ""
+    return f"{above}{textwrap.indent(fence, margin)}\n\n"
+
+
+def _is_python(code: str) -> bool:
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    try:
+        compile(code, "docstring", "exec", flags)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _resolved(obj: griffe.Object, path: str) -> str:

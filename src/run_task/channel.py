@@ -124,7 +124,10 @@ class Outlet(Protocol[T_contra]):
 
 
 class Sender(Generic[T_contra]):
-    """The end of a channel that items go into. Any number of threads may share it."""
+    """The end of a channel that items go into. Any number of threads may share it.
+
+    :func:`channel` makes one.
+    """
 
     __slots__ = ("_buffer",)
 
@@ -143,6 +146,7 @@ class Sender(Generic[T_contra]):
     def send(self, item: T_contra, timeout: float | None = None) -> None:
         """Put an item in.
 
+        :param item: what is sent
         :param timeout: with ``Overflow.BLOCK``, how many seconds to wait for room; None: for ever
         :raises ChannelClosed: if either end is closed
         :raises TimeoutError: if there was no room in time; the item was not sent
@@ -222,6 +226,7 @@ class Receiver(Generic[T_co]):
 
     Iterate with ``for`` or ``async for``; both end when the sender is closed and the buffer
     empty. Any number of threads and tasks may share it: each item goes to one of them.
+    ``ContextBuilder.build`` gives one, and :func:`channel` does.
     """
 
     __slots__ = ("_buffer",)
@@ -242,6 +247,7 @@ class Receiver(Generic[T_co]):
         """Take the next item, and wait for it.
 
         :param timeout: how many seconds to wait; None: for ever
+        :return: the item
         :raises ChannelClosed: if the channel is empty and its sender closed
         :raises TimeoutError: if nothing came in time
         """
@@ -267,6 +273,7 @@ class Receiver(Generic[T_co]):
         """Take the next item, and wait for it without holding up the event loop.
 
         :param timeout: how many seconds to wait; None: for ever
+        :return: the item
         :raises ChannelClosed: if the channel is empty and its sender closed
         :raises TimeoutError: if nothing came in time
         """
@@ -289,8 +296,9 @@ class Receiver(Generic[T_co]):
                 _leave(bells, alarm)
 
     def try_recv(self) -> T_co | None:
-        """Take the next item if there is one, else None.
+        """Take the next item if there is one, without waiting.
 
+        :return: the item, or None
         :raises ChannelClosed: if the channel is empty and its sender closed
         """
         item = self._take()

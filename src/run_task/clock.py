@@ -29,6 +29,10 @@ class Clock(Protocol):
 
         It may end early, for nothing. The time is absolute, so that it does not matter how long
         ago it was worked out.
+
+        :param alarm: what ends the wait when it rings; it has a ``wait(seconds)``, which returns
+            whether it rang
+        :param until_ns: the time, in nanoseconds of the monotonic clock
         """
         ...
 
@@ -40,7 +44,10 @@ class SystemClock:
 
     # The functions themselves, so that a tick reads the clock with nothing in between.
     time_ns: staticmethod[[], int] = staticmethod(time.time_ns)
+    """The wall clock: :func:`time.time_ns`."""
+
     monotonic_ns: staticmethod[[], int] = staticmethod(time.monotonic_ns)
+    """The monotonic clock: :func:`time.monotonic_ns`."""
 
     def wait(self, alarm: Alarm, until_ns: int) -> None:
         """Wait until the alarm rings or the monotonic clock reads so much.
@@ -97,20 +104,28 @@ class VirtualClock:
                 self._sleepers.discard(alarm)
 
     def advance(self, interval: TaskInterval) -> None:
-        """Let time pass: both clocks move forward."""
+        """Let time pass: both clocks move forward.
+
+        :param interval: how much
+        """
         self._move(interval.nanos, interval.nanos)
 
     def advance_to(self, time_ns: int) -> None:
-        """Let time pass until the wall clock shows this, in nanoseconds since the Unix epoch.
+        """Let time pass until the wall clock shows this.
 
         Nothing happens if it shows that, or more, already.
+
+        :param time_ns: the time, in nanoseconds since the Unix epoch
         """
         passed_ns = time_ns - self._wall_ns
         if passed_ns > 0:
             self._move(passed_ns, passed_ns)
 
     def step(self, nanoseconds: int) -> None:
-        """Set the wall clock forward, or with a negative number back, as an operator would."""
+        """Set the wall clock, as an operator would; the monotonic clock does not move.
+
+        :param nanoseconds: how far forward; if negative, back
+        """
         self._move(nanoseconds, 0)
 
     def _move(self, wall_ns: int, monotonic_ns: int) -> None:

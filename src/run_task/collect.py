@@ -249,7 +249,14 @@ def collect(receiver: Receiver[DataSet[O]], n: int, *, timeout: float | None = N
 async def acollect(
     receiver: Receiver[DataSet[O]], n: int, *, timeout: float | None = None
 ) -> DataSets[O]:
-    """As :func:`collect`, without holding up the event loop."""
+    """As :func:`collect`, without holding up the event loop.
+
+    :param receiver: where from
+    :param n: how many
+    :param timeout: how many seconds it may take; None: for ever
+    :return: so many, or fewer if the time is over or the channel is at its end
+    :raises ConfigError: if n is no positive int
+    """
     deadline = _deadline(n, timeout)
     found: list[DataSet[O]] = []
     try:

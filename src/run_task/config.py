@@ -50,15 +50,19 @@ class RunnerConfig:
     :param name: what it is called in messages, logs and thread names
     :param channel_capacity: how many DataSets may wait to be received
     :param overflow: what happens when more do
-    :param lock_timeout: how many seconds a tick waits for its view of the data
-    :param task_timeout: how many seconds a task may run; None: for ever
-    :param shutdown_timeout: how many seconds a shutdown may take
+    :param lock_timeout: how many seconds a tick waits for its view of the data; then each of its
+        tasks has a :class:`~run_task.LockTimeout` as the cause of its error
+    :param task_timeout: how many seconds a task may run, before it has a
+        :class:`~run_task.TaskTimeout` in the place of a result; None: for ever
+    :param shutdown_timeout: how many seconds a shutdown may take, before it gives up with a
+        :class:`~run_task.ShutdownTimeout`
     :param on_error: what to do when a task gives no result
     :param missed_tick: what to do when windows fall due faster than they are computed
     :param executor: how a tick's tasks are run: ``"threads"``, ``"processes"``, ``"inline"``, or
-        one of your own
+        an :class:`~run_task.Executor` of your own
     :param workers: how many tasks may run at once; None: as many as the machine has cores
-    :param window: how long the windows are; None: one interval; longer: they overlap
+    :param window: how long the windows are, at least one interval; longer: they overlap; None: one
+        interval
     :param grace: how long after its end a window waits for late data; None: not at all
     :param align: where the grid of windows lies
     :raises ConfigError: if a value cannot be; the message names it

@@ -139,7 +139,10 @@ class ContextBuilder(Generic[I, O, S_co]):
     ::
 
         context, receiver, data = (
-            ContextBuilder(Prices).with_task(mean).with_interval(TaskInterval.seconds(1)).build()
+            ContextBuilder(Prices)
+            .with_task(mean)
+            .with_interval(TaskInterval.seconds(1))
+            .build()
         )
 
     :param default: a type or function that makes the data to begin with
@@ -173,32 +176,49 @@ class ContextBuilder(Generic[I, O, S_co]):
     @overload
     def with_data(self, data: Shared[I]) -> ContextBuilder[I, O, Shared[I]]: ...
     def with_data(self, data: Any) -> Any:
-        """Share this data, in the place of a new RwLock of the default."""
+        """Share this data, in the place of a new RwLock of the default.
+
+        :param data: an ``RwLock``, an ``Atom``, a ``TimeSeries``, or other shared data
+        """
         return self._with(_data=data)
 
     def with_task(self, task: Runnable[I, T]) -> ContextBuilder[I, O | T, S_co]:
-        """Add a task."""
+        """Add a task.
+
+        :param task: what to run at each tick; its result may be of another type than those before
+        """
         builder: ContextBuilder[I, O | T, S_co] = self._with(_tasks=(*self._tasks, task))
         return builder
 
     def with_tasks(self, tasks: Iterable[Runnable[I, T]]) -> ContextBuilder[I, O | T, S_co]:
-        """Add several tasks."""
+        """Add several tasks.
+
+        :param tasks: they come after those that are there
+        """
         builder: ContextBuilder[I, O | T, S_co] = self._with(_tasks=(*self._tasks, *tasks))
         return builder
 
     def with_interval(self, interval: TaskInterval) -> ContextBuilder[I, O, S_co]:
-        """Say how often the tasks run; every 5 seconds if nothing is said."""
+        """Say how often the tasks run; every 5 seconds if nothing is said.
+
+        :param interval: how often; its unit is that of every timestamp
+        """
         builder: ContextBuilder[I, O, S_co] = self._with(_interval=interval)
         return builder
 
     def with_config(self, config: RunnerConfig) -> ContextBuilder[I, O, S_co]:
-        """Say everything else."""
+        """Say everything else.
+
+        :param config: timeouts, the executor, longer windows, and the rest
+        """
         builder: ContextBuilder[I, O, S_co] = self._with(_config=config)
         return builder
 
     def build(self) -> tuple[Context[I, O], Receiver[DataSet[O]], S_co]:
-        """Check it all, and make the context, the receiver of its DataSets, and the data.
+        """Check it all, and put it together.
 
+        :return: the context, for a :class:`~run_task.Runner`; the receiver of its DataSets; and
+            the data, to write to
         :raises ConfigError: if something about it cannot work
         """
         config = self._config

@@ -236,12 +236,18 @@ class DataSet(Mapping[str, O_co]):
     __hash__ = None  # type: ignore[assignment]  # it can change, by insert and take
 
     def insert(self: DataSet[T], name: str, value: T) -> None:
-        """Add a result, or put it in the place of the one of that name."""
+        """Add a result, or put it in the place of the one of that name.
+
+        :param name: its key
+        :param value: the result
+        """
         self._mapping()[name] = value
 
     def take(self, name: str) -> O_co:
         """Take a result out.
 
+        :param name: its key
+        :return: the result
         :raises KeyError: if there is none of that name
         """
         value = self[name]

@@ -32,6 +32,8 @@ class LockTimeout(RunTaskError, TimeoutError):
 class ShutdownTimeout(RunTaskError, TimeoutError):
     """A runner did not end within its ``shutdown_timeout``.
 
+    :ivar runner: the runner's name
+    :ivar timeout: its ``shutdown_timeout``, in seconds
     :ivar tasks: the names of the tasks that were still running
     """
 

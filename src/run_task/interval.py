@@ -15,9 +15,16 @@ class TimeUnit(enum.Enum):
     """The unit of a timestamp. Its value is the suffix that :meth:`TaskInterval.parse` reads."""
 
     MICROS = "us"
+    """Microseconds, ``"us"``."""
+
     MILLIS = "ms"
+    """Milliseconds, ``"ms"``."""
+
     SECONDS = "s"
+    """Seconds, ``"s"``."""
+
     MINUTES = "m"
+    """Minutes, ``"m"``."""
 
     @property
     def nanos(self) -> int:
@@ -85,8 +92,10 @@ class TaskInterval:
 
     @classmethod
     def parse(cls, text: str) -> TaskInterval:
-        """Read an interval such as ``"250ms"``: a whole number and ``us``, ``ms``, ``s`` or ``m``.
+        """Read an interval such as ``"250ms"``.
 
+        :param text: a whole number and ``us``, ``ms``, ``s`` or ``m``
+        :return: the interval, in that unit
         :raises ConfigError: if the text is anything else
         """
         match = _TEXT.fullmatch(text)
@@ -152,10 +161,16 @@ class TaskInterval:
 
 
 class Window(NamedTuple):
-    """The half-open span of time ``[start, end)``, in units since the Unix epoch."""
+    """The half-open span of time ``[start, end)``.
+
+    Its times are ints since the Unix epoch, in the unit of the interval that it is a window of.
+    """
 
     start: int
+    """The first time that is in it."""
+
     end: int
+    """The first time after it, and the timestamp of its DataSet."""
 
 
 Span: TypeAlias = tuple[int, int]

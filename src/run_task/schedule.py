@@ -79,7 +79,7 @@ class Schedule:
 
     @property
     def deadline(self) -> int:
-        """When the next window falls due."""
+        """When the next window falls due, in the schedule's unit."""
         return self._end + self._lag
 
     @property
@@ -93,7 +93,11 @@ class Schedule:
         return self._skipped
 
     def poll(self, now: int) -> Window | None:
-        """Hand out the window that is due at ``now``, one a call, or None."""
+        """Hand out a window that is due, one a call.
+
+        :param now: the time, in the schedule's unit
+        :return: the window; None if none is due
+        """
         late = now - self.deadline
         if late < 0:
             return None

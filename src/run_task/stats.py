@@ -15,7 +15,13 @@ RECENT: Final = 4096
 
 @dataclass(frozen=True)
 class Percentiles:
-    """The spread of a quantity, in seconds, over the latest 4096 ticks; zeros before the first."""
+    """The spread of a time, over the latest 4096 ticks; zeros before the first.
+
+    :param p50: the median, in seconds
+    :param p90: what nine of ten ticks stay within, in seconds
+    :param p99: what 99 of 100 ticks stay within, in seconds
+    :param max: the longest, in seconds
+    """
 
     p50: float = 0.0
     p90: float = 0.0
@@ -42,8 +48,9 @@ class RunnerStats:
     :param ticks: how many windows gave a DataSet
     :param missed: how many gave none: left out by ``MissedTick.SKIP``, or lost in a shutdown
     :param dropped: how many DataSets were lost in the channel, since it was full or was closed
-    :param lateness: how long after its end (and grace) a window's tick began
-    :param duration: how long a tick's tasks took together
+    :param lateness: how long after its end (and grace) a window's tick began, in seconds
+    :param duration: how long a tick's tasks took together, from the first one's start to the last
+        one's end, in seconds
     """
 
     ticks: int = 0

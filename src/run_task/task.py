@@ -38,6 +38,8 @@ class Runnable(Protocol[I_contra, O_co]):
 class Task(Generic[I_contra, O_co]):
     """A :class:`Runnable` made of a function. It stays callable as the function it was made of.
 
+    :func:`task` is the decorator that makes one.
+
     :param function: called with the data, the start and the end of the window
     :param name: the task's name; by default the function's
     """

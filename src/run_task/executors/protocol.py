@@ -58,7 +58,10 @@ class Crew(Protocol):
     """An executor at work for one runner."""
 
     def drive(self, ticks: Ticks) -> None:
-        """Drive the loop. Returns when it is over, or when another thread has taken it on."""
+        """Drive the loop. Returns when it is over, or when another thread has taken it on.
+
+        :param ticks: the loop: it yields a tick, and is sent back its DataSet
+        """
         ...
 
     def running(self) -> Sequence[str]:
@@ -83,6 +86,7 @@ class Executor(Protocol):
     def check(self, tasks: Iterable[Runnable[Any, Any]]) -> None:
         """See whether it can run these tasks. Called when a context is built.
 
+        :param tasks: the tasks of one runner
         :raises ConfigError: if it cannot; the message names the task and the cure
         """
         ...
@@ -103,5 +107,6 @@ class Executor(Protocol):
         :param name: the runner's name, for its threads and processes
         :param task_timeout: how many seconds a task may run; None: for ever
         :param workers: how many tasks may run at once
+        :return: what drives the runner's loop, in a thread that the runner starts
         """
         ...

@@ -67,6 +67,7 @@ class Atom(Generic[T]):
 
         It waits for a :meth:`swap` that is under way.
 
+        :param new: the new value
         :raises RunTaskError: if it is called by the function of a swap of the same Atom
         """
         self._refuse_within_swap()

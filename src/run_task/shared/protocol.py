@@ -10,7 +10,11 @@ I_co = TypeVar("I_co", covariant=True)
 
 
 class Access(Protocol[I_co]):
-    """A context manager that gives the data, for ``with`` and for ``async with``."""
+    """A block that gives the data, for ``with`` and for ``async with``.
+
+    What it gives on entering is the value of an ``RwLock`` or an ``Atom``, or the view of a
+    ``TimeSeries``.
+    """
 
     def __enter__(self) -> I_co: ...
 
@@ -49,7 +53,7 @@ class Shared(Protocol[I_co]):
 
 
 class Writable(Protocol[I_co]):
-    """Shared data that somebody changes."""
+    """Shared data that somebody changes: what a pipeline's sources and stages write to."""
 
     def write(self, timeout: float | None = None) -> Access[I_co]:
         """Give what is changed: the value of a lock, alone; or the data itself, if it sees to its

@@ -289,6 +289,7 @@ class RwLock(Generic[T]):
     def replace(self, new: T, timeout: float | None = None) -> T:
         """Put a new value in the place of the old.
 
+        :param new: the new value
         :param timeout: how many seconds to wait for readers and other writers; None: for ever
         :return: the old value
         :raises LockTimeout: if it could not be done in time; the old value stays
@@ -298,7 +299,13 @@ class RwLock(Generic[T]):
         return old
 
     async def areplace(self, new: T, timeout: float | None = None) -> T:
-        """As :meth:`replace`, without holding up the event loop."""
+        """As :meth:`replace`, without holding up the event loop.
+
+        :param new: the new value
+        :param timeout: how many seconds to wait for readers and other writers; None: for ever
+        :return: the old value
+        :raises LockTimeout: if it could not be done in time; the old value stays
+        """
         async with self.write(timeout) as old:
             self._lock.value = new
         return old

@@ -33,7 +33,8 @@ class TimeSeries:
 
         trades = TimeSeries({"price": float, "size": int}, unit=TimeUnit.MILLIS)
         trades.append(1_700_000_000_000, price=101.5, size=3)
-        trades.extend([1_700_000_000_010, 1_700_000_000_020], price=[101.4, 101.6], size=[1, 2])
+        times = [1_700_000_000_010, 1_700_000_000_020]
+        trades.extend(times, price=[101.4, 101.6], size=[1, 2])
         with trades.read() as view:
             last = view.between(1_700_000_000_000, 1_700_000_000_020)
             print(last["price"].mean(), last["size"].sum())

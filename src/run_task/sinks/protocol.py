@@ -15,11 +15,15 @@ class Row(NamedTuple):
     """
 
     pipeline: str
+    """The pipeline's name."""
     stage: str
+    """The stage's name."""
     start: int
     """The window's start, in the unit of the stage's interval since the Unix epoch."""
     end: int
+    """The window's end, in the same unit."""
     task: str
+    """The task's name."""
     value: Any
     """What the task returned, as far as JSON can tell: tuples and arrays come back as lists, keys
     as texts, and NumPy scalars as Python's. Floats come back to the last bit, also NaN and
@@ -37,6 +41,8 @@ class Sink(Protocol):
     def write(self, stage: str, dataset: DataSet[Any], /) -> None:
         """Take the results of a window. It need not last before :meth:`flush`.
 
+        :param stage: the name of the stage that they are of
+        :param dataset: the results
         :raises SinkError: if a result cannot be stored; then nothing of the window is
         """
         ...
@@ -66,7 +72,11 @@ class DurableSink(Sink, Protocol):
         ...
 
     def last(self, stage: str, /) -> int | None:
-        """The end of the last window that the sink holds of a stage of this pipeline, or None."""
+        """The end of the last window that the sink holds of a stage of this pipeline.
+
+        :param stage: the name of the stage
+        :return: the end, in the unit of the stage's interval; None: it holds none
+        """
         ...
 
     def rows(self, stage: str | None = None, /) -> Iterator[Row]:

@@ -26,7 +26,8 @@ class CsvFile(RecordedFile):
 
     ::
 
-        source = CsvFile("prices.csv", timestamp="time", columns={"price": float, "size": int})
+        columns = {"price": float, "size": int}
+        source = CsvFile("prices.csv", timestamp="time", columns=columns)
         for timestamp, row in source:
             print(timestamp, row["price"])
 
