@@ -5,6 +5,8 @@ The code blocks of a page are run from top to bottom, in a folder of the page's 
 - ``python`` goes on where the block above left off, and may ``await``, as in a notebook;
 - anything with a ``title`` is a file of that name, and not run by itself; ``title="a, continued"``
   goes on at the end of the file ``a``, which stands above;
+- a ``title="FILE, with LIBRARY"`` is a program that is run at once where that library is installed,
+  here or for the bench, and else skipped with a word, together with what it prints;
 - ``sh`` is run by bash; ``pip install`` only looks whether there is such a thing to install;
 - ``text`` is what the block above has printed, ``...`` standing for anything;
 - a block without a language is a drawing.
@@ -18,25 +20,33 @@ import ast
 import asyncio
 import contextlib
 import doctest
+import functools
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from sybil import Document, Example, Region
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
-_INFO: Final = re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]+)")?[ \t]*$\n', re.MULTILINE)
+_INFO: Final = re.compile(
+    r'(?P<language>\w*)(?: title="(?P<title>[^"]+?)(?:, with (?P<needs>\w+))?")?[ \t]*$\n',
+    re.MULTILINE,
+)
 _CONTINUED: Final = ", continued"
 _SHELL_TAKES: Final = 60.0
 """How many seconds the commands of one block may take."""
+_BENCH: Final = Path(__file__).parent.parent / ".venv-bench/bin/python"
+"""Where ``make bench`` has installed the peers."""
 
 
 class Blocks:
@@ -56,7 +66,10 @@ class Blocks:
             if not language:
                 continue
             fence.parsed = fence.lexemes["source"]
-            fence.evaluator = _write if title else _EVALUATORS[language]
+            if fence.lexemes["needs"]:
+                fence.evaluator = _run_with
+            else:
+                fence.evaluator = _write if title else _EVALUATORS[language]
             yield fence
 
 
@@ -74,6 +87,28 @@ def _write(example: Example) -> None:
     file.write_text(_source(example))
 
 
+def _run_with(example: Example) -> str | None:
+    """Run a program that needs a library which a reader of the page may have, and we may not."""
+    _write(example)
+    library = example.region.lexemes["needs"]
+    python = _python_with(library)
+    if python is None:
+        example.namespace["_printed"] = None
+        pytest.skip(f"{library} is installed neither here nor for the bench")
+    return _run([python, example.region.lexemes["title"]], example)
+
+
+@functools.cache
+def _python_with(library: str) -> str | None:
+    """The first interpreter that has a library, or None."""
+    look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({library!r}) is None)"
+    for python in map(str, [sys.executable, _BENCH]):
+        found = shutil.which(python) is not None
+        if found and subprocess.run([python, "-c", look], check=False).returncode == 0:
+            return python
+    return None
+
+
 def _run_python(example: Example) -> None:
     above = "\n" * (example.line + example.parsed.line_offset)  # so that tracebacks tell the line
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -86,12 +121,16 @@ def _run_python(example: Example) -> None:
 
 
 def _run_shell(example: Example) -> str | None:
+    return _run(["bash", "-euo", "pipefail", "-c", _source(example)], example)
+
+
+def _run(command: Sequence[str], example: Example) -> str | None:
     here = Path(__file__).parent
     path = os.pathsep.join(
         [str(here / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     )
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", _source(example)],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -106,6 +145,8 @@ def _run_shell(example: Example) -> str | None:
 
 def _compare(example: Example) -> str | None:
     printed = example.namespace["_printed"]
+    if printed is None:
+        pytest.skip("what prints this was skipped")
     checker = doctest.OutputChecker()
     if checker.check_output(_source(example), printed, doctest.ELLIPSIS):
         return None

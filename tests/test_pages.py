@@ -1,0 +1,52 @@
+"""What the documentation's pages are run by, where no page shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sybil import Document
+from tests.pages import Blocks, enter, leave
+
+PAGE = """
+```python title="program.py, with {library}"
+print(6 * 7)
+```
+
+```text
+{printed}
+```
+"""
+
+
+def run(page: Path) -> None:
+    document = Document.parse(str(page), Blocks())
+    enter(document.namespace)
+    try:
+        for example in document.examples():
+            example.evaluate()
+    finally:
+        leave(document.namespace)
+
+
+def test_a_program_is_run_where_its_library_is(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.format(library="numpy", printed="42"))
+    run(page)
+    page.write_text(PAGE.format(library="numpy", printed="41"))
+    with pytest.raises(Exception, match="did not evaluate as expected"):
+        run(page)
+
+
+def test_a_program_is_skipped_with_a_word_where_its_library_is_not(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.format(library="no_such_library", printed="42"))
+    with pytest.raises(pytest.skip.Exception, match="no_such_library is installed neither"):
+        run(page)
+
+
+def test_a_word_that_nobody_knows_is_no_way_out(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python notest\n1 / 0\n```\n")
+    with pytest.raises(AssertionError, match="says something besides"):
+        run(page)
