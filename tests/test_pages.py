@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from sybil import Document
+from tests.conftest import ROOT
 from tests.pages import Blocks, enter, leave
 
 PAGE = """
@@ -19,12 +20,14 @@ print(6 * 7)
 """
 
 
-def run(page: Path) -> None:
+def run(page: Path, made: str = "") -> str:
+    """Run a page. Returns what is in a file that it makes."""
     document = Document.parse(str(page), Blocks())
     enter(document.namespace)
     try:
         for example in document.examples():
             example.evaluate()
+        return Path(made).read_text() if made else ""
     finally:
         leave(document.namespace)
 
@@ -50,3 +53,8 @@ def test_a_word_that_nobody_knows_is_no_way_out(tmp_path: Path) -> None:
     page.write_text("```python notest\n1 / 0\n```\n")
     with pytest.raises(AssertionError, match="says something besides"):
         run(page)
+
+
+def test_the_picture_of_a_pipeline_is_what_the_page_beside_it_draws() -> None:
+    drawn = run(ROOT / "docs/how-to/notebooks.md", made="house.svg")
+    assert (ROOT / "docs/images/house.svg").read_text() == drawn
