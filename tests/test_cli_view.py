@@ -34,7 +34,7 @@ from run_task import (
     Window,
 )
 from run_task.cli.exits import Exit
-from run_task.cli.screen import Screen, State
+from run_task.cli.screen import Screen, State, View
 from run_task.cli.watch import HISTORY, Watch, as_number
 
 WIDTHS = (60, 80, 200)
@@ -260,6 +260,90 @@ def test_nothing_is_higher_than_the_screen_until_the_end(width: int) -> None:
     screen.state = State.ENDED
     _, lines = drawn(screen, width)
     assert sum(bool(re.match(r"task \d+ ", line)) for line in lines) == 60
+
+
+def several_stages(stages: int) -> Pipeline:
+    """A pipeline of many stages and sources with long names, each of three tasks."""
+
+    def one(data: object, start: int, end: int) -> float:
+        return 1.0
+
+    made = Pipeline("several stages, and some that fail")
+    for number in range(stages):
+        data = RwLock[object](None)
+        made.source(LongName(), data, lambda data, row: None)
+        name = f"stage {number}, whose name is longer than that of any stage should be"
+        tasks = [Task(one, f"task {number}{letter}") for letter in "abc"]
+        made.stage(name, tasks, data, TaskInterval.millis(100))
+    return made
+
+
+@pytest.mark.parametrize("width", [40, *WIDTHS])
+@pytest.mark.parametrize("stages", [2, 30])
+def test_the_name_of_a_task_is_seen_whatever_that_of_its_stage_is(stages: int, width: int) -> None:
+    screen = Screen(several_stages(stages))
+    stage = next(iter(screen.watch.stages))
+    failed = TaskError("task 0a", Window(0, 1), "it is too hot")
+    screen.watch.note(stage, DataSet(Window(0, 1), {"task 0b": 1.0}, {"task 0a": failed}))
+    _, lines = drawn(screen, width)
+    assert max(map(cell_len, lines)) <= width
+    assert any(re.match(r"stag.*… / task 0a +no result", line) for line in lines)
+    assert any(re.match(r"[\d:]+ stag.* / ta", line) for line in lines)
+    assert len(lines) < 24
+    screen.state = State.ENDED
+    _, lines = drawn(screen, width)
+    assert not any("more" in line for line in lines)
+    assert sum("/ task " in line for line in lines) >= 3 * stages
+
+
+@pytest.mark.parametrize("height", range(6, 25))
+def test_a_low_screen_shows_how_long_and_how_to_end_and_first_of_all_values(height: int) -> None:
+    _, lines = drawn(fed(pipeline()), 40, height)
+    assert len(lines) < height or height < 7
+    assert re.search(r"0:00:0\d +Ctrl-C shuts it down$", lines[0])
+    assert lines[-1].strip()
+    if height >= 8:
+        assert any(line.startswith("the mean") and "no result" in line for line in lines)
+
+
+def test_what_is_not_seen_of_many_stages_is_counted() -> None:
+    _, lines = drawn(Screen(several_stages(30)), 80)
+    assert [line.strip() for line in lines if "more" in line] == ["and 22 more", "and 82 more"]
+
+
+def test_errors_that_come_again_and_again_keep_their_places() -> None:
+    made = several_stages(2)
+    screen = Screen(made)
+    seen: list[list[str]] = []
+    for number in range(10):
+        for stage in made.stages[:: 1 if number % 2 else -1]:
+            names = [task.name for task in stage.tasks]
+            window = Window(number, number + 1)
+            errors = {name: TaskError(name, window, "it is hot") for name in names[:1]}
+            screen.watch.note(stage.name, DataSet(window, dict.fromkeys(names[1:], 1.0), errors))
+        _, lines = drawn(screen, 80)
+        seen.append([found for line in lines for found in re.findall(r":\d\d stage (\d)", line)])
+    assert seen == [["0", "1"]] * 10  # the later one first
+
+
+def test_nothing_remains_of_a_view_when_the_window_becomes_narrower() -> None:
+    screen = fed(pipeline())
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, height=40, legacy_windows=False)
+    view = View(screen, console)
+    view.start(refresh=True)
+    widths = [cell_len(re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", x)) for x in out.getvalue().split("\n")]
+    for columns in (100, 60, 120):  # on the first two, wrapped as most terminals do
+        out.seek(0)
+        out.truncate()
+        console.width = columns
+        view.refresh()
+        rows = sum(max(1, -(-width // columns)) for width in widths)
+        erased, drawing = re.split(r"(?=\x1b\[1mthe|\x1b\[1ma p)", out.getvalue(), maxsplit=1)
+        assert erased.count("\x1b[1A") == rows - 1
+        plain = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", drawing)
+        widths = [cell_len(line) for line in plain.split("\n")]
+    view.stop()
 
 
 def test_colours_are_those_that_any_background_bears() -> None:

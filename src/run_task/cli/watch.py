@@ -51,10 +51,12 @@ class Seen:
 
     :param at: when it was last, in seconds since the Unix epoch
     :param times: how many times
+    :param number: the how many-th of all different things it was
     """
 
     at: float
     times: int
+    number: int
 
 
 class Watched:
@@ -87,6 +89,7 @@ class Watch:
             stage.name: Watched([task.name for task in stage.tasks]) for stage in pipeline.stages
         }
         self._failures: dict[Failure, Seen] = {}  # the latest last
+        self._different = 0
         self.began: float = time.monotonic()
         sink = CallbackSink(self.note)
         for stage in pipeline.stages:
@@ -117,7 +120,10 @@ class Watch:
     def _note(self, failure: Failure) -> None:
         with self._mutex:
             before = self._failures.pop(failure, None)
-            self._failures[failure] = Seen(time.time(), before.times + 1 if before else 1)
+            if before is None:
+                self._different += 1
+            times, number = (before.times, before.number) if before else (0, self._different)
+            self._failures[failure] = Seen(time.time(), times + 1, number)
             if len(self._failures) > _MOST_FAILURES:
                 del self._failures[next(iter(self._failures))]
 
