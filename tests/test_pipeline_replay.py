@@ -6,7 +6,6 @@ import csv
 import itertools
 import logging
 import random
-import sys
 import threading
 import time
 import tracemalloc
@@ -641,22 +640,6 @@ def test_constant_memory() -> None:
         # The peak of one run differs from that of another by some 30 kB, as threads happen to
         # meet; what 1600 more windows of DataSets would take is ten times as much as this.
         assert run(20_000, config) < run(4_000, config) + 100_000
-
-
-def test_how_far_it_is_shows_where_somebody_looks(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr("run_task.pipeline.progress._PATIENCE", 0.0)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    pipeline = Pipeline("plant")
-    data = RwLock[list[float]]([])
-    pipeline.source([(i, 0.0) for i in range(300)], into=data, ingest=add)
-    pipeline.stage("a", [length], data, SECOND)
-    for _, dataset in pipeline.replay():
-        if not dataset.timestamp % 64:
-            time.sleep(0.11)
-    assert "plant:" in capsys.readouterr().err
 
 
 def test_a_replay_beside_a_live_run() -> None:

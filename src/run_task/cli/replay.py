@@ -15,6 +15,7 @@ from run_task.cli.exits import Exit, building, running
 from run_task.cli.logs import show_log
 from run_task.cli.results import results_file
 from run_task.cli.target import Target
+from run_task.pipeline.progress import no_progress
 
 if TYPE_CHECKING:
     from run_task.dataset import DataSet
@@ -49,6 +50,8 @@ def replay_target(
         pipeline = Target.parse(target).load()
     done = {stage.name: _Done() for stage in pipeline.stages}
     with running(), ExitStack() as opened:
+        if quiet:
+            opened.enter_context(no_progress())
         if out is not None:
             sink = opened.enter_context(results_file(out, pipeline.name))
             for stage in pipeline.stages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 
@@ -131,6 +131,18 @@ class Feed:
     def last_ns(self) -> int | None:
         """When the last row that was read arrived, in nanoseconds since the Unix epoch."""
         return None if self._latest is None else self._latest * self._unit_ns
+
+    @property
+    def end_ns(self) -> float:
+        """About when the last row of all arrives, in nanoseconds since the Unix epoch, where that
+        can be told without reading them; infinity: it cannot."""
+        source: Any = self._source
+        if isinstance(source, list | tuple):
+            rows = cast("Sequence[Any]", source)
+            last = rows[-1][0] if rows else None
+        else:
+            last = getattr(source, "last_timestamp", None)
+        return last * self._unit_ns if type(last) is int else NEVER
 
     @property
     def next_ns(self) -> float:

@@ -264,7 +264,7 @@ class Pipeline(Live):
         themselves from one window to the next, results are the same to the bit, with any executor
         and any number of workers.
 
-        Where the standard error is a terminal, and rich is installed, it shows how far it is.
+        Where the standard error is a terminal, and rich is installed, a bar shows how far it is.
 
         :param start: windows that end by then are left out; rows before are there all the same.
             A datetime with a time zone, or an int in the unit of the stages' intervals
@@ -335,7 +335,7 @@ class Pipeline(Live):
             if resumed is not None:
                 self._resumed.add(id(route))
         history = History(stages, sources, own)
-        return written(self._name, history.run(start_ns, end_ns, held), sinks)
+        return written(self._name, history.run(start_ns, end_ns, held), sinks, history)
 
     def _take(self, source: Any) -> None:
         """Note that a source is going to be read.

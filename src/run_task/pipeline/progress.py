@@ -3,34 +3,76 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import math
 import sys
 import time
+from collections.abc import Generator
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 _PATIENCE: Final = 1.0
-"""After how many seconds a replay is worth a line."""
+"""After how many seconds a replay is worth a bar."""
+
+_EVERY: Final = 0.1
+"""How many seconds lie between two looks at how far it is."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+_LONGEST_NAME: Final = 14
+_TEXT: Final = 54
+"""How many columns are taken by what stands right of the bar."""
+
+_hidden: ContextVar[bool] = ContextVar("hidden", default=False)
+
+
+@contextlib.contextmanager
+def no_progress() -> Generator[None]:
+    """Show nothing of replays in this block."""
+    token = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
+
+
+class Traveller(Protocol):
+    """What goes through history."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows have entered the data."""
+        ...
+
+    def bounds(self) -> tuple[float, float]:
+        """From when to when it goes, in nanoseconds since the Unix epoch; infinity: unknown."""
+        ...
+
 
 class Progress:
-    """Shows a line on the standard error, if that is a terminal and rich is installed.
+    """Shows a bar on the standard error, if that is a terminal and rich is installed.
+
+    The bar fills where it is known when the history ends, and moves to and fro where it is not.
 
     :param name: what goes on
+    :param traveller: tells how far it is
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, traveller: Traveller) -> None:
         self._name = name
+        self._traveller = traveller
         self._windows = 0
         self._looked = self._begun = time.monotonic()
-        self._line: Any = None
-        self._console: Any = None
-        if sys.stderr.isatty():
-            with contextlib.suppress(ImportError):
-                self._console = importlib.import_module("rich.console").Console(stderr=True)
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._span: tuple[float, float] | None = None
+        self._console = _terminal()
 
     def note(self, time_ns: int) -> None:
         """A window is done.
@@ -38,22 +80,58 @@ class Progress:
         :param time_ns: its end, in nanoseconds since the Unix epoch
         """
         self._windows += 1
-        if self._console is None or self._windows % 64:
+        if self._console is None:
             return
         now = time.monotonic()
-        if now - self._looked < 0.1 or now - self._begun < _PATIENCE:
+        if now - self._looked < _EVERY or now - self._begun < _PATIENCE:
             return
         self._looked = now
-        rate = self._windows / (now - self._begun)
-        when = _EPOCH + timedelta(microseconds=time_ns // 1000)
-        told = (
-            f"{self._name}: {self._windows:,} windows, {rate:,.0f}/s, at {when:%Y-%m-%d %H:%M:%S}"
+        if self._bar is None:
+            self._start(self._console)
+        self._draw(time_ns)
+
+    def _start(self, console: Console) -> None:
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+        from rich.text import Text
+
+        name = Text(self._name)
+        name.truncate(_LONGEST_NAME, overflow="ellipsis")
+        # The terminal's own colour, and its grey, which are seen on light and dark alike.
+        bar = BarColumn(
+            bar_width=max(10, min(40, console.width - name.cell_len - _TEXT)),
+            style="bright_black",
+            complete_style="default",
+            finished_style="default",
+            pulse_style="black",
         )
-        if self._line is None:
-            self._line = self._console.status(told)
-            self._line.start()
+        texts = [TextColumn(f"{{task.fields[{key}]}}", markup=False) for key in ("share", "told")]
+        self._bar = Bar(
+            TextColumn("{task.description}", markup=False, style="bold"),
+            bar,
+            *texts,
+            console=console,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # what goes into a file goes on into it
+        )
+        since, until = self._traveller.bounds()
+        if math.isfinite(until) and math.isfinite(since) and since < until:
+            self._span = since, until
+        total = None if self._span is None else 1.0
+        self._task = self._bar.add_task(name.plain, total=total, share="", told="")
+        self._bar.start()
+
+    def _draw(self, time_ns: int) -> None:
+        assert self._bar is not None
+        assert self._task is not None
+        rows = self._traveller.rows
+        told = f"{_when(time_ns)}  {short(self._windows)} windows  {short(rows)} rows"
+        if self._span is None:
+            self._bar.update(self._task, told=told)
         else:
-            self._line.update(told)
+            since, until = self._span
+            share = max(0.0, min(1.0, (time_ns - since) / (until - since)))
+            self._bar.update(self._task, completed=share, share=f"{share:4.0%}", told=told)
 
     def __enter__(self) -> Progress:
         return self
@@ -65,5 +143,33 @@ class Progress:
         traceback: TracebackType | None,
         /,
     ) -> None:
-        if self._line is not None:
-            self._line.stop()
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _terminal() -> Console | None:
+    if _hidden.get() or not sys.stderr.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    console = Console(stderr=True)
+    return console if console.is_terminal and not console.is_dumb_terminal else None
+
+
+def _when(time_ns: int) -> str:
+    try:
+        return f"{_EPOCH + timedelta(microseconds=time_ns // 1000):%Y-%m-%d %H:%M:%S}"
+    except OverflowError:
+        return "beyond the year 9999"
+
+
+def short(count: int) -> str:
+    """A number in at most six characters, up to a thousand billions."""
+    for limit, factor, unit in ((10**5, 1, ""), (10**6, 1e3, "k"), (10**9, 1e6, "M")):
+        if count < limit:
+            return (
+                f"{count:,}" if not unit else f"{count / factor:.{1 if unit == 'M' else 0}f}{unit}"
+            )
+    return f"{count / 1e9:.1f}G"

@@ -126,6 +126,21 @@ class History:
             feed = Feed(source, unit_ns, own, AT_ONCE)
             self._groups.setdefault(id(route.into), []).append(feed)
         self._feeds = [feed for group in self._groups.values() for feed in group]
+        self._bounds: tuple[float, float] = (-NEVER, NEVER)
+
+    @property
+    def rows(self) -> int:
+        """How many rows have entered the data."""
+        return sum(feed.entered for feed in self._feeds)
+
+    def bounds(self) -> tuple[float, float]:
+        """From when to about when it goes, in nanoseconds since the Unix epoch.
+
+        :return: the first is known once it goes; the second is infinity where no end was given,
+            and a source cannot tell its own
+        """
+        start_ns, end_ns = self._bounds
+        return start_ns, min(end_ns, max((feed.end_ns for feed in self._feeds), default=NEVER))
 
     def run(
         self, start_ns: float, end_ns: float, held: Callable[[AnyStage], int | None]
@@ -140,6 +155,7 @@ class History:
         if first_ns == NEVER:
             return  # there is no row, and so no window
         since_ns = int(max(first_ns, start_ns))
+        self._bounds = since_ns, end_ns
         clock = VirtualClock(since_ns)
         replays: list[_StageReplay] = []
         try:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
 from run_task.pipeline.graph import AnyStage
-from run_task.pipeline.progress import Progress
+from run_task.pipeline.progress import Progress, Traveller
 from run_task.pipeline.writer import FLUSH_EVERY
 from run_task.sinks.protocol import Sink
 
@@ -19,20 +19,24 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def written(
-    name: str, results: Generator[tuple[AnyStage, DataSet[Any]]], sinks: Sequence[Sink]
+    name: str,
+    results: Generator[tuple[AnyStage, DataSet[Any]]],
+    sinks: Sequence[Sink],
+    traveller: Traveller,
 ) -> Iterator[tuple[str, DataSet[Any]]]:
     """Write results to the sinks of their stages, and hand them on.
 
     :param name: the pipeline's name
     :param results: the results
     :param sinks: all sinks there are, to be flushed
+    :param traveller: tells how far they are
     """
     flush_at = time.monotonic() + FLUSH_EVERY
     with contextlib.ExitStack() as opened:
         for sink in sinks:
             opened.callback(sink.flush)  # each, whatever else goes wrong
         opened.enter_context(contextlib.closing(results))
-        progress = opened.enter_context(Progress(name))
+        progress = opened.enter_context(Progress(name, traveller))
         for stage, dataset in results:
             for sink in stage.sinks:
                 sink.write(stage.name, dataset)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from csv import QUOTE_MINIMAL, QUOTE_NONE
+from csv import reader as lines_of
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +18,7 @@ from run_task.interval import TimeUnit
 from run_task.sources import columns as cols
 from run_task.sources.faults import OnFault
 from run_task.sources.files import Chunk, RecordedFile
+from run_task.sources.timestamps import parse
 
 _BLOCK_BYTES: Final = 1 << 20
 _SAMPLE_ROWS: Final = 10_000
@@ -118,6 +121,18 @@ class CsvFile(RecordedFile):
             name: kind or (float if sample is None else cols.kind_of_texts(sample.column(name)))
             for name, kind in kinds.items()
         }
+
+    def _last(self) -> int | None:
+        (row,) = lines_of(
+            [self._last_line().decode()],
+            delimiter=self._delimiter,
+            quotechar=self._quote,
+            quoting=QUOTE_NONE if self._quote is None else QUOTE_MINIMAL,
+        )
+        if len(row) != len(self._all):
+            return None  # the end of a text of several lines
+        text = row[self._all.index(self._timestamp)]
+        return parse(text, self._stored.nanos, self._unit.nanos)
 
     def _as_they_stand(self, pa: Any) -> dict[str, Any]:
         return dict.fromkeys(self._all, pa.binary())

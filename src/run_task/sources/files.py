@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from run_task.sources import timestamps as times
 from run_task.sources.arguments import check
 from run_task.sources.faults import Faults, OnFault
 from run_task.sources.protocol import Batch
+
+_TAIL_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,14 @@ class RecordedFile(ABC):
         """How many malformed rows there were so far, in the reading that began last."""
         return self._faults.count
 
+    @property
+    def last_timestamp(self) -> int | None:
+        """The timestamp of the last row, where that can be told without reading them all."""
+        try:
+            return self._last()
+        except Exception:  # whatever is wrong with it is told when it is read
+            return None
+
     def batches(self) -> Iterator[Batch]:
         """The rows of the file in batches of at most ``batch_rows``.
 
@@ -121,6 +131,19 @@ class RecordedFile(ABC):
     @abstractmethod
     def _chunks(self) -> Iterator[Chunk]:
         """Read the file from its start, in the order of its lines."""
+
+    @abstractmethod
+    def _last(self) -> int | None:
+        """The timestamp of the last row.
+
+        :raises Exception: if it cannot be told
+        """
+
+    def _last_line(self) -> bytes:
+        """The last line that is not blank, or, if it is very long, what ends it."""
+        with self._path.open("rb") as file:
+            file.seek(max(0, self._path.stat().st_size - _TAIL_BYTES))
+            return file.read().rstrip().rpartition(b"\n")[2]
 
     def _choose(self, there: Mapping[str, Any]) -> dict[str, Any]:
         """Of the columns that are there, those that were asked for.

@@ -113,6 +113,10 @@ class JsonLinesFile(RecordedFile):
             kinds[name] = kind
         return kinds
 
+    def _last(self) -> int | None:
+        stored_ns, unit_ns = self._stored.nanos, self._unit.nanos
+        return read_row(self._last_line(), self._timestamp, stored_ns, unit_ns, {})[0]
+
     def _blocks(self) -> Iterator[tuple[int, list[bytes]]]:
         """The lines of the file, some at a time, and the number of the first of them."""
         pa = need("pyarrow", "arrow")

@@ -11,6 +11,7 @@ from run_task.errors import ConfigError
 from run_task.extras import need
 from run_task.interval import TimeUnit
 from run_task.sources import columns as cols
+from run_task.sources import timestamps as times
 from run_task.sources.faults import OnFault
 from run_task.sources.files import Chunk, RecordedFile
 from run_task.sources.timestamps import is_readable
@@ -92,6 +93,19 @@ class ParquetFile(RecordedFile):
                     f"{found[name].__name__}"
                 )
         return found
+
+    def _last(self) -> int | None:
+        pa = need("pyarrow", "arrow")
+        with need("pyarrow.parquet", "arrow").ParquetFile(self._path) as file:
+            meta, kind = file.metadata, file.schema_arrow.field(self._timestamp).type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            return None  # the greatest text need not be the latest
+        groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
+        columns = [g.column(at) for g in groups for at in range(g.num_columns)]
+        there = [c for c in columns if c.path_in_schema == self._timestamp]
+        greatest = pa.array([max(c.statistics.max for c in there)], kind)
+        found, faults = times.from_arrow(greatest, self._stored.nanos, self._unit.nanos)
+        return None if faults else int(found[0])
 
     def _chunks(self) -> Iterator[Chunk]:
         pa = need("pyarrow", "arrow")

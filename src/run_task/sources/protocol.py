@@ -32,7 +32,8 @@ A source gives what there is, as it comes:
 
 Besides, a source may offer ``batches()``, which makes it :class:`Batched`; ``unit``, a
 ``TimeUnit``; ``malformed``, how many malformed rows there were; ``close()``, callable from any
-thread, after which it gives no more rows; and ``endless``, true for one that has no history.
+thread, after which it gives no more rows; ``last_timestamp``, that of its last row, so that a
+replay can tell how far it is; and ``endless``, true for one that has no history.
 """
 
 
