@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -9,10 +10,12 @@ def main() -> None:
     """Do what the command line says, and end the process."""
     try:
         from run_task.cli.app import app
+        from run_task.cli.completion import join_words
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
         sys.exit(
             f"run-task needs {error.name}, which is not installed: pip install 'run-task[cli]'"
         )
+    join_words(os.environ)
     app(prog_name="run-task")

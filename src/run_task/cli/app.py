@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from run_task.cli.completion import complete
 from run_task.cli.exits import EPILOG
-from run_task.cli.target import complete
 
 app: typer.Typer = typer.Typer(
     name="run-task",

@@ -151,18 +151,3 @@ class Target:
 def _is_at(module: ModuleType, path: Path) -> bool:
     file = getattr(module, "__file__", None)
     return file is not None and Path(file).resolve() == path
-
-
-def complete(incomplete: str) -> list[str]:
-    """The files and folders that what was typed may become, for the shell."""
-    folder, slash, begun = incomplete.rpartition("/")
-    try:
-        found = sorted(Path(folder or (slash or ".")).iterdir())
-    except OSError:
-        return []
-    return [
-        f"{folder}{slash}{path.name}{'/' if path.is_dir() else ''}"
-        for path in found
-        if path.name.startswith(begun) and not path.name.startswith((".", "__"))
-        if path.suffix == ".py" or path.is_dir()
-    ]
