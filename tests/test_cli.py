@@ -176,6 +176,10 @@ def test_the_place_of_a_mistake_is_told_and_nothing_of_ours(tmp_path: Path) -> N
         ("def f(n):\n    f(n + 1)\nf(0)\n", ["more lines of your files", "RecursionError"]),
         ("import sys\nsys.exit('no')\n", ["app.py, line 2", "SystemExit: no"]),
         ("x = 1\n", ["no 'pipeline' in it", "none"]),
+        (
+            "piepline = 1\nx = pipline\n",
+            ["NameError", "Did you mean: 'piepline'?" if sys.version_info >= (3, 12) else ""],
+        ),
         ("pipeline = 3\n", ["no Pipeline but a int"]),
         ("from run_task import Pipeline\npipeline = Pipeline('empty')\n", ["has no stages"]),
     ],
@@ -195,7 +199,13 @@ def test_mistakes_in_a_file(source: str, told: list[str], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ("nothing.py:pipeline", "there is no file 'nothing.py'"),
+        ("nothing.py:pipeline", "there is no file 'nothing.py' here, in "),
+        ("histroy.py:pipeline", "did you mean 'history.py'?"),
+        ("./package/innr.py", "did you mean 'package/inner.py'?"),
+        ("/nowhere/app.py", "there is no file '/nowhere/app.py'\n"),
+        ("package/", "'package' is a folder: name a file in it"),
+        ("notes.txt", "'notes.txt' is no Python file"),
+        ("package/inner.py", "there is no pipeline in it: make one"),
         ("nothing:pipeline", "there is no module 'nothing'"),
         ("package.nothing:pipeline", "there is no module 'package.nothing'"),
         ("history.py:other", "its pipelines: history.py:pipeline"),
@@ -212,7 +222,9 @@ def test_targets_that_are_none(target: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text(HISTORY)
     (tmp_path / "two.py").write_text(f"{HISTORY}\nother = Pipeline('other')\n")
     (tmp_path / "package").mkdir()
+    (tmp_path / "notes.txt").touch()
     (tmp_path / "package/__init__.py").touch()
+    (tmp_path / "package/inner.py").touch()
     done = run_here("check", target, cwd=tmp_path)
     assert done.exit_code == Exit.MISTAKE
     assert told in done.stderr

@@ -352,6 +352,31 @@ pipeline.stage("tens", [count], values, TaskInterval.seconds(10))
     assert left == []
 
 
+def test_a_ctrl_c_that_is_swallowed_ends_a_replay_all_the_same(folder: Path) -> None:
+    (folder / "deaf.py").write_text(
+        HISTORY.replace(
+            '    return float(view.between(start, end)["value"].sum())',
+            """
+    import os, signal
+    try:
+        if start == 50:
+            os.kill(os.getpid(), signal.SIGINT)
+            import time
+            time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+    return 0.0
+""",
+        ).replace(
+            "TaskInterval.seconds(10))",
+            "TaskInterval.seconds(10), RunnerConfig(executor='inline'))",
+        )
+    )
+    done = run_task("replay", "deaf.py", cwd=folder)
+    assert done.returncode == Exit.INTERRUPTED, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("6 windows in ")
+
+
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + PATIENCE * 2
     while not path.exists():

@@ -33,3 +33,28 @@ def ctrl_c(shutdown: Callable[[], None], leave: Callable[[], None]) -> Generator
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ctrl_c_kept() -> Generator[Callable[[], None]]:
+    """Give a function that raises the KeyboardInterrupt of a Ctrl-C again.
+
+    It is raised at once, too, wherever the program is; and some places let no exception out, such
+    as a ``__del__``, or a callback of a C library.
+    """
+    pressed = False
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)

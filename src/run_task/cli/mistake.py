@@ -93,7 +93,14 @@ def _what(error: BaseException) -> str:
     kind = type(error).__name__
     if isinstance(error, TaskError):
         return str(error)
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    match error:
+        case SyntaxError():
+            text = error.msg
+        case NameError() | AttributeError() | ImportError():
+            # With what Python guesses was meant.
+            text = str(traceback.TracebackException.from_exception(error))
+        case _:
+            text = str(error)
     return f"{kind}: {text}" if text else kind
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from run_task.cli.exits import Exit, building, running
+from run_task.cli.interrupt import ctrl_c_kept
 from run_task.cli.logs import show_log
 from run_task.cli.results import results_file
 from run_task.cli.target import Target
@@ -57,10 +58,12 @@ def replay_target(
             for stage in pipeline.stages:
                 stage.sink(sink)
         results = pipeline.replay(first, last)
+        check_ctrl_c = opened.enter_context(ctrl_c_kept())
         began = time.monotonic()
         try:
             for name, dataset in results:
                 done[name].note(dataset)
+                check_ctrl_c()
         finally:
             if not quiet:
                 _summarize(done, time.monotonic() - began)
@@ -84,7 +87,8 @@ def _summarize(done: Mapping[str, _Done], seconds: float) -> None:
     console = Console(highlight=False)
     console.print(table)
     rate = f", {windows / seconds:,.0f} a second" if seconds > 0 else ""
-    console.print(f"{windows:,} windows in {seconds:.2f} s{rate}", markup=False)
+    told = f"{windows:,} window{'' if windows == 1 else 's'}"
+    console.print(f"{told} in {seconds:.2f} s{rate}", markup=False)
 
 
 def _instant(text: str | None, option: str) -> int | datetime | None:

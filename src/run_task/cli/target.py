@@ -49,6 +49,8 @@ class Target:
             )
         if place.endswith(".py") or "/" in place or "\\" in place:
             return cls._of_file(text, Path(place), attribute or None)
+        if Path(place).is_file():
+            raise Mistake(f"{place!r} is no Python file, whose name would end with .py")
         if not all(part.isidentifier() for part in place.split(".")):
             raise Mistake(
                 f"{text!r} names no pipeline: give app.py:pipeline, or package.module:pipeline"
@@ -57,8 +59,10 @@ class Target:
 
     @classmethod
     def _of_file(cls, text: str, path: Path, attribute: str | None) -> Target:
+        if path.is_dir():
+            raise Mistake(f"{str(path)!r} is a folder: name a file in it, such as {path}/app.py")
         if not path.is_file():
-            raise Mistake(f"there is no file {str(path)!r} here, in {str(Path.cwd())!r}")
+            raise Mistake(f"there is no file {str(path)!r}{_seen_from(path)}{_like(path)}")
         path = path.resolve()
         names = [path.stem]
         folder = path.parent
@@ -128,8 +132,13 @@ class Target:
         there = {k: v for k, v in vars(module).items() if isinstance(v, Pipeline)}
         named = ", ".join(f"{self._place}:{name}" for name in there) or "none"
         if self.attribute is None:
-            if len({id(pipeline) for pipeline in there.values()}) != 1:
-                raise Mistake(f"{self.text!r}: say which pipeline of it you mean; there is {named}")
+            if not there:
+                raise Mistake(
+                    f"{self.text!r}: there is no pipeline in it: make one that has a name there, "
+                    f"and not only in a function: pipeline = Pipeline('name')"
+                )
+            if len({id(pipeline) for pipeline in there.values()}) > 1:
+                raise Mistake(f"{self.text!r}: say which pipeline of it you mean; it has {named}")
             return next(iter(there.values()))
         found = getattr(module, self.attribute, None)
         if isinstance(found, Pipeline):
@@ -146,6 +155,19 @@ class Target:
     @property
     def _place(self) -> str:
         return self.text.rpartition(":")[0] if self.attribute else self.text
+
+
+def _seen_from(path: Path) -> str:
+    return "" if path.is_absolute() else f" here, in {str(Path.cwd())!r}"
+
+
+def _like(path: Path) -> str:
+    """What a file that is not there may have been meant to be."""
+    import difflib
+
+    there = [other.name for other in path.parent.glob("*.py")]
+    near = difflib.get_close_matches(path.name, there, 1)
+    return f"; did you mean {str(path.with_name(near[0]))!r}?" if near else ""
 
 
 def _is_at(module: ModuleType, path: Path) -> bool:
