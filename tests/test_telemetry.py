@@ -26,8 +26,10 @@ from run_task import (
     DataSet,
     MissedTick,
     Overflow,
+    Pipeline,
     Runner,
     RunnerConfig,
+    RwLock,
     TaskInterval,
     VirtualClock,
     task,
@@ -172,6 +174,34 @@ def test_errors_are_counted_by_task_and_type(told: Told) -> None:
         "run_task.task": "fails",
         "error.type": "ValueError",
     }
+
+
+def test_a_replay_tells_its_ticks_and_errors_but_no_lateness(told: Told) -> None:
+    @task
+    def inverse(prices: list[float], start: int, end: int) -> float:
+        return 1 / (start - 102)
+
+    pipeline = Pipeline("history")
+    data = RwLock[list[float]]([])
+    pipeline.source(
+        [(second, 1.0) for second in range(100, 110)],
+        into=data,
+        ingest=lambda data, row: data.append(row),
+    )
+    pipeline.stage("seconds", [quick, inverse], data, SECOND)
+    datasets = [dataset for _, dataset in pipeline.replay()]
+    about = {"run_task.runner": "seconds", "run_task.replay": True}
+    (ticks,) = told.points("run_task.ticks")
+    assert (ticks.attributes, ticks.value) == (about, 10)
+    assert told.count("run_task.task.errors", runner="seconds", task="inverse") == 1
+    (duration,) = told.points("run_task.tick.duration")
+    assert duration.sum == pytest.approx(sum(dataset.took for dataset in datasets))
+    assert told.points("run_task.tick.lateness") == []
+    spans = told.ticks()
+    assert [attributes(span)["run_task.window.start"] for span in spans] == [*range(100, 110)]
+    assert all("run_task.tick.lateness" not in attributes(span) for span in spans)
+    # A span lies where the replay was, and not where its rows are.
+    assert all((span.start_time or 0) > 10**18 for span in spans)
 
 
 def test_windows_that_are_missed_are_counted(told: Told) -> None:

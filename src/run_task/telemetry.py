@@ -39,7 +39,8 @@ class Telemetry:
 
     :param runner: the runner's name
     :param clock: where the runner reads the time
-    :param losses: tells how much has been lost
+    :param losses: tells how much has been lost; None: it is a replay, which loses nothing, and has
+        no lateness
     :param tracer: who takes spans
     :param meter: who takes counts and times
     """
@@ -48,14 +49,16 @@ class Telemetry:
         self,
         runner: str,
         clock: Clock,
-        losses: Callable[[], Losses],
+        losses: Callable[[], Losses] | None,
         tracer: Tracer,
         meter: Meter,
     ) -> None:
         from opentelemetry import context, trace
 
         self._runner = runner
-        self._about = {"run_task.runner": runner}
+        self._about: dict[str, str | bool] = {"run_task.runner": runner}
+        if losses is None:
+            self._about["run_task.replay"] = True
         self._clock = clock
         self._losses = losses
         self._told = Losses(0, 0)
@@ -90,7 +93,9 @@ class Telemetry:
         )
 
     @classmethod
-    def if_set_up(cls, runner: str, clock: Clock, losses: Callable[[], Losses]) -> Telemetry | None:
+    def if_set_up(
+        cls, runner: str, clock: Clock, losses: Callable[[], Losses] | None
+    ) -> Telemetry | None:
         """None where the program has no OpenTelemetry, or has not set it up.
 
         A program that sets it up has imported it, so nothing is imported here that is not there.
@@ -142,7 +147,8 @@ class Telemetry:
     def _tell(self, dataset: DataSet[Any], ended_ns: int) -> None:
         self._ticks.add(1, self._about)
         self._duration.record(dataset.took, self._about)
-        self._lateness.record(dataset.lateness, self._about)
+        if self._losses is not None:
+            self._lateness.record(dataset.lateness, self._about)
         for task, error in dataset.errors.items():
             kind = type(error.__cause__ or error).__qualname__
             self._errors.add(1, {**self._about, "run_task.task": task, "error.type": kind})
@@ -150,6 +156,8 @@ class Telemetry:
         self._trace(dataset, ended_ns)
 
     def _tell_losses(self) -> None:
+        if self._losses is None:
+            return
         before, self._told = self._told, self._losses()
         if missed := self._told.missed - before.missed:
             self._missed.add(missed, self._about)
@@ -167,7 +175,7 @@ class Telemetry:
                 **self._about,
                 "run_task.window.start": dataset.window.start,
                 "run_task.window.end": dataset.window.end,
-                "run_task.tick.lateness": dataset.lateness,
+                **({} if self._losses is None else {"run_task.tick.lateness": dataset.lateness}),
             },
         )
         if span.is_recording():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from run_task.clock import VirtualClock
+from run_task.clock import SystemClock, VirtualClock
 from run_task.config import OnError, RunnerConfig
 from run_task.dataset import DataSet
 from run_task.executors import Tick, Ticks
@@ -16,6 +16,7 @@ from run_task.pipeline.feed import NEVER, Feed
 from run_task.pipeline.graph import AnyStage
 from run_task.pipeline.stage import Route
 from run_task.shared import Shared
+from run_task.telemetry import Telemetry
 from run_task.ticker import Ticker
 
 AT_ONCE: Final = 1024
@@ -85,6 +86,8 @@ class _StageReplay:
         if held_ns is not None and not stage.routes:
             since_ns = max(since_ns, held_ns)
         self.ticker = Ticker(stage.interval, config, clock, since_ns)
+        telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
+        self._tell = None if telemetry is None else telemetry.telling(_nowhere)
         self.crew = _Once(stage, self.data, config)
 
     def is_over(self, last_ns: float) -> bool:
@@ -100,7 +103,15 @@ class _StageReplay:
         for route in self.routes:
             with route.into.write() as target:
                 route.enter(target, dataset)
-        return dataset if span[1] * self.unit_ns > self.held_ns else None
+        if span[1] * self.unit_ns <= self.held_ns:
+            return None
+        if self._tell is not None:
+            self._tell(dataset)
+        return dataset
+
+
+def _nowhere(dataset: DataSet[Any]) -> None:
+    """It is not sent, but given to whoever asks for the next one."""
 
 
 class History:
