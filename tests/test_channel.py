@@ -10,6 +10,7 @@ import pytest
 from tests.threads import PATIENCE, beside, eventually, together
 
 from run_task import ChannelClosed, ConfigError, Overflow, Receiver, Sender, channel
+from run_task.channel import sole_channel
 
 T = TypeVar("T")
 
@@ -201,6 +202,53 @@ def test_nothing_is_lost_or_doubled_between_many_threads(capacity: int) -> None:
         for first in range(senders):
             own = [item for item in into if item // each == first]
             assert own == sorted(own)
+
+
+@pytest.mark.usefixtures("switching")
+@pytest.mark.parametrize("overflow", Overflow)
+def test_a_sole_sender_loses_nothing_silently_when_its_receiver_closes(overflow: Overflow) -> None:
+    for _ in range(100):
+        ends: tuple[Sender[int], Receiver[int]] = sole_channel(3, overflow, None)
+        sender, receiver = ends
+        sent, got = 0, 0
+
+        def send(sender: Sender[int] = sender) -> None:
+            nonlocal sent
+            with pytest.raises(ChannelClosed):
+                while True:
+                    sender.send(sent)
+                    sent += 1
+                    assert len(sender) <= 3
+
+        def receive(receiver: Receiver[int] = receiver) -> None:
+            nonlocal got
+            for _ in range(5):
+                receiver.recv(PATIENCE)
+                got += 1
+            receiver.close()
+
+        together(send, receive)
+        assert sent == got + receiver.dropped
+        assert len(receiver) == 0
+
+
+def test_an_item_that_a_sole_sender_puts_into_what_has_just_been_closed_is_dropped() -> None:
+    ends: tuple[Sender[int], Receiver[int]] = sole_channel(3, Overflow.BLOCK, "prices")
+    sender, receiver = ends
+
+    class Moment(float):
+        """A capacity that, once there is found to be room, lets the receiver be closed."""
+
+        def __gt__(self, length: float) -> bool:
+            receiver.close()
+            return True
+
+    sender._buffer.capacity = Moment()  # pyright: ignore[reportPrivateUsage]  # no other way in
+    sender.send(1)
+    assert receiver.dropped == 1
+    with pytest.raises(ChannelClosed):
+        sender.send(2)
+    assert receiver.dropped == 1
 
 
 @pytest.mark.usefixtures("switching")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Never, TypeVar, overload
 
-from run_task.channel import Outlet, Receiver, Sender, channel
+from run_task.channel import Outlet, Receiver, Sender, sole_channel
 from run_task.config import RunnerConfig
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
@@ -225,8 +225,8 @@ class ContextBuilder(Generic[I, O, S_co]):
         if not isinstance(config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
             raise ConfigError(f"with_config({config!r}): it takes a RunnerConfig")
         data: Any = self._data if self._data is not None else RwLock(self._default())
-        ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(
-            config.channel_capacity, config.overflow, name=config.name
+        ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = sole_channel(
+            config.channel_capacity, config.overflow, config.name
         )
         sender, receiver = ends
         context = Context[I, O](

@@ -149,8 +149,8 @@ class _ThreadsCrew:
         """
         view, span, late_ns = tick
         begin, until = span
-        values = self._no_values[:]
-        ends = self._no_ends[:]
+        values = self._no_values.copy()
+        ends = self._no_ends.copy()
         claims = iter(self._runs)
         helm: Helm = [hand]
         notable = False  # whether there is more to say than results and times
@@ -190,8 +190,8 @@ class _ThreadsCrew:
         self._hung = {i: hung for i, hung in self._hung.items() if not hung[0][i]}
         order = [i for i in self._experience.order if i not in self._hung]
         claims = iter([self._runs[i] for i in order])
-        ends = self._no_ends[:]
-        batch = Batch(tick, [hand], claims, order, self._no_values[:], ends, clock())
+        ends = self._no_ends.copy()
+        batch = Batch(tick, [hand], claims, order, self._no_values.copy(), ends, clock())
         batch.overdue = {
             position: f"it is still running from the window [{start}, {end})"
             for position, (_, (start, end)) in self._hung.items()
