@@ -155,7 +155,7 @@ class _ThreadsCrew:
         helm: Helm = [hand]
         notable = False  # whether there is more to say than results and times
         read_clock = clock
-        begun = now = read_clock()
+        begun = read_clock()
         self._alone = alone = helm, tick, claims, values, ends, begun
         if self._asleep:
             self._wake_watch()
@@ -165,14 +165,14 @@ class _ThreadsCrew:
             except BaseException as raised:
                 values[position] = Raised(raised)
                 notable = True
-            ends[position] = now = read_clock()
+            ends[position] = read_clock()
         try:
             helm.remove(hand)
         except ValueError:
             assert isinstance(helm[0], Batch)  # it was made to take the lead away
             helm[0].progress.ring()
             return None
-        took = now - begun
+        took = ends[-1] - begun
         if took <= self._notable:
             self._experience.slow = False
         elif took > self._timeout or self._experience.is_news():
