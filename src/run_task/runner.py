@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -39,6 +40,13 @@ class Gate(Protocol):
 
         :return: the names of those that it did not wait for, for :attr:`DataSet.behind`; None:
             there was to be no such window, and the runner ends
+        """
+        ...
+
+    def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
+        """Give the window that has waited its view of the data.
+
+        :raises LockTimeout: on entering the block, if it could not be had in time
         """
         ...
 
@@ -131,9 +139,9 @@ class Runner(Generic[I, O]):
 
     def _engine(self, ticker: Ticker) -> Ticks:
         """The loop, and what comes after it, in whichever thread drives it by then."""
-        data = self._context.data
         timeout = self._config.lock_timeout
         gate = self._gate
+        data = self._context.data if gate is None else gate
         send = self._context.sender.send
         if self._telemetry is not None:
             send = self._telemetry.telling(send)

@@ -30,7 +30,7 @@ class Foreseen(Protocol):
 class LiveSource:
     """A source with its thread.
 
-    A row that comes when a window falls due, or later, waits until that window has its view, so
+    A row that comes when a window falls due, or later, enters once that window has its view, so
     that what a window sees does not depend on how late it is.
 
     :param source: the source
@@ -58,6 +58,7 @@ class LiveSource:
         self._source = source
         self._marks = marks
         self._patience = Patience(marks)
+        self._view_patience = Patience(marks)
         self._on_end = on_end
         self._feed = Feed(source, unit_ns, route, 1)
         self._foreseen = source if isinstance(source, Foreseen) else None
@@ -144,21 +145,33 @@ class LiveSource:
     def _limit(self, next_ns: float) -> float:
         """Wait for the windows that come before the next row. Returns up to when rows may enter."""
 
-        def ahead() -> Sequence[LiveStage | LiveSource]:
-            return [other for other, until_ns in self._untils() if until_ns <= next_ns]
+        def before() -> Sequence[LiveStage | LiveSource]:
+            return [other for other, until_ns in self._writes() if until_ns <= next_ns]
+
+        def blind() -> Sequence[LiveStage]:
+            for stage in self.readers:
+                stage.keep_views(next_ns + 1)
+            return [stage for stage, until_ns in self._views() if until_ns <= next_ns]
 
         timeout = max(stage.config.lock_timeout for stage in self.readers)
-        for late in self._patience.wait(ahead, timeout, glance=bool(self.beside)):
-            _log.warning("rows of %r enter, although %r is behind", self, late)
-        return min((ns for _, ns in self._untils() if ns > next_ns), default=NEVER)
+        late = self._patience.wait(before, timeout, glance=bool(self.beside))
+        # A row may be ahead of the clock: then windows can have their views only later.
+        glance = any(stage.keeps_views for stage in self.readers)
+        for one in (*late, *self._view_patience.wait(blind, timeout, glance=glance)):
+            _log.warning("rows of %r enter, although %r is behind", self, one)
+        untils = (ns for _, ns in (*self._writes(), *self._views()) if ns > next_ns)
+        return min(untils, default=NEVER)
 
-    def _untils(self) -> Sequence[tuple[LiveStage | LiveSource, float]]:
-        """Who has to see or change the data before rows do that arrive at a time or later."""
-        seen = [(stage, stage.unseen_ns) for stage in self.readers if not stage.ended]
+    def _writes(self) -> Sequence[tuple[LiveStage | LiveSource, float]]:
+        """Who has to change the data before rows do that arrive at a time or later."""
         done = [(stage, stage.due_ns) for stage in self.rivals if not stage.ended]
         # Of rows of one time, those of the source that was declared first are first.
         rows = [(s, s.next_ns + (s.index > self.index)) for s in self.beside if not s.ended]
-        return [*seen, *done, *rows]
+        return [*done, *rows]
+
+    def _views(self) -> Sequence[tuple[LiveStage, float]]:
+        """Who has to see the data before rows change it that arrive at a time or later."""
+        return [(stage, stage.unseen_ns) for stage in self.readers if not stage.ended]
 
     def __repr__(self) -> str:
         return f"source {brief(self._source)}"

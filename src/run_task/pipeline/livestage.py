@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from run_task.clock import Clock
@@ -16,9 +17,11 @@ from run_task.interval import Window
 from run_task.log import Log
 from run_task.pipeline.graph import AnyStage
 from run_task.pipeline.stage import Route
+from run_task.pipeline.views import MOST, Kept, Views
 from run_task.pipeline.watermarks import Patience, Watermarks
 from run_task.pipeline.writer import Writer
 from run_task.runner import Runner
+from run_task.shared.protocol import Viewable
 
 _log = Log(__name__)
 
@@ -92,11 +95,16 @@ class LiveStage:
         self._marks = marks
         self._read_patience = Patience(marks)
         self._write_patience = Patience(marks)
+        self._view_patience = Patience(marks)
         self._on_end = on_end
         self._unit_ns = stage.interval.unit.nanos
         length_ns = config.window.nanos if config.window is not None else stage.interval.nanos
         self._overlap_ns = length_ns - stage.interval.nanos  # of a window with the one before
         self._grace_ns = config.grace.nanos if config.grace is not None else 0
+        self._clock = clock
+        self._views = Views(stage.data) if isinstance(stage.data, Viewable) else None
+        self._hopeless = False  # so far behind that no more views are kept
+        self._end_ns = 0  # of the window in hand
         context = Context[Any, Any](
             tasks=stage.tasks, data=stage.data, interval=stage.interval, sender=self, config=config
         )
@@ -148,6 +156,34 @@ class LiveStage:
         """When the first window falls due that has no view of the data yet."""
         return self._due(max(self._first_ns, self._done_ns, self._seen_ns))
 
+    @property
+    def keeps_views(self) -> bool:
+        """Whether its data has views that can be kept, so that nobody need wait for it to see."""
+        return self._views is not None
+
+    def keep_views(self, before_ns: float) -> None:
+        """See to it that windows which are due before a time do not see what enters then.
+
+        One that has no view yet gets its own, if the data has such as can be kept; for others,
+        whoever lets something enter has to wait. What was to enter before is there.
+
+        :param before_ns: the time, in nanoseconds since the Unix epoch
+        """
+        if self._views is None or not self.started or self.ended:
+            return
+        with self._views.mutex:
+            limit_ns = min(before_ns, self._clock.time_ns() + 1)  # none before it is due
+            while self.unseen_ns < limit_ns:
+                end_ns = self.unseen_ns - self._grace_ns
+                behind = [s.stage.name for s in self._upstreams if s.due_ns <= self.unseen_ns]
+                if not self._views.keep(end_ns, behind) and not self._hopeless:
+                    self._hopeless = True
+                    _log.warning(
+                        "%r is %d windows behind: further ones may see what comes after them",
+                        *(self, MOST),
+                    )
+                self._seen_ns = end_ns + self.stage.interval.nanos
+
     def _due(self, end_ns: float) -> float:
         if self.ended and end_ns - self.stage.interval.nanos > self._last_ns:
             return math.inf  # there were to be no more
@@ -167,7 +203,8 @@ class LiveStage:
     def wait(self, window: Window, /) -> Sequence[str] | None:
         """Wait for all that enters its data before a window, and until it is known whether there
         is a row as late as that. Returns the stages that took too long; None: do not run it."""
-        due_ns = window[1] * self._unit_ns + self._grace_ns
+        self._end_ns = window[1] * self._unit_ns
+        due_ns = self._end_ns + self._grace_ns
         start_ns = window[0] * self._unit_ns + self._overlap_ns
 
         def missing() -> Sequence[LiveStage]:
@@ -177,41 +214,58 @@ class LiveStage:
             known = any(rows.frontier_ns >= start_ns for rows in self._rows)
             return () if known else self._rows
 
+        def kept() -> Kept | None:
+            return self._views.find(window[1] * self._unit_ns) if self._views is not None else None
+
         def awaited() -> Sequence[LiveStage | Arrivals]:
-            return [
-                *(stage for stage in missing() if not stage.ended),
-                *(rows for rows in self._rows_read if rows.next_ns < due_ns),
-                *(rows for rows in unsure() if not rows.ended),
-            ]
+            left: list[LiveStage | Arrivals] = [rows for rows in unsure() if not rows.ended]
+            if kept() is None:  # else all that comes before has come, or was given up by others
+                left += (stage for stage in missing() if not stage.ended)
+                left += (rows for rows in self._rows_read if rows.next_ns < due_ns)
+            return left
 
         glance = bool(self._rows or self._rows_read)
         late = self._read_patience.wait(awaited, self.config.lock_timeout, glance=glance)
-        if start_ns > self._last_ns or (self._marks.stopped and (missing() or awaited())):
+        view = kept()
+        lacks = view.behind if view is not None else [stage.stage.name for stage in missing()]
+        if start_ns > self._last_ns or (self._marks.stopped and (lacks or awaited())):
             return None  # there was to be no such window; or it would not be what it should
         for one in late:
             _log.warning("%r goes on without %r, which is behind", self, one)
-        return tuple(stage.stage.name for stage in missing()) if self._upstreams else ()
+        return tuple(lacks)
+
+    def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
+        """Give a window its view of the data: its own, if something later has entered since."""
+        if self._views is None:
+            return self.stage.data.read(timeout)
+        return contextlib.nullcontext(self._views.take(self._end_ns))
 
     def passed(self) -> None:
         """A window has its view of the data: what comes after it may enter."""
-        self._seen_ns = self.runner.next_end_ns
+        next_ns = self.runner.next_end_ns
+        self._hopeless = self._hopeless and self._seen_ns > next_ns
+        self._seen_ns = max(self._seen_ns, next_ns)
         self._marks.move()
 
     def _wait_for_others(self, due_ns: int) -> None:
         """Wait for those who are to see or change what the results enter, before these do."""
 
-        def awaited() -> Sequence[LiveStage | Arrivals]:
+        def before() -> Sequence[LiveStage | Arrivals]:
             me = due_ns, self._index
             return [
-                *(s for s in self._readers if s.unseen_ns < due_ns and not s.ended),
                 *(s for s in self._rivals if (s.due_ns, s._index) < me and not s.ended),
                 *(rows for rows in self._rows_beside if rows.next_ns < due_ns),
             ]
 
+        def blind() -> Sequence[LiveStage]:
+            return [s for s in self._readers if s.unseen_ns < due_ns and not s.ended]
+
         others = [self, *self._readers, *self._rivals]
         timeout = max(other.config.lock_timeout for other in others)
-        late = self._write_patience.wait(awaited, timeout, glance=bool(self._rows_beside))
-        for one in late:
+        late = self._write_patience.wait(before, timeout, glance=bool(self._rows_beside))
+        for reader in self._readers:
+            reader.keep_views(due_ns)
+        for one in (*late, *self._view_patience.wait(blind, timeout)):
             _log.warning("results of %r enter, although %r is behind", self, one)
 
     # What a runner asks of its sender
@@ -256,6 +310,8 @@ class LiveStage:
     def close(self) -> None:
         """The runner has ended."""
         self.ended = True
+        if self._views is not None:
+            self._views.clear()
         self._marks.move()
         self._on_end()
 

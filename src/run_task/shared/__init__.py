@@ -2,7 +2,7 @@
 
 from run_task.shared.atom import Atom
 from run_task.shared.block import Allocate, Block
-from run_task.shared.protocol import Access, Relocatable, Shared, Versioned, Writable
+from run_task.shared.protocol import Access, Relocatable, Shared, Versioned, Viewable, Writable
 from run_task.shared.rwlock import RwLock
 from run_task.shared.timeseries import TimeSeries
 from run_task.shared.view import TimeSeriesView
@@ -18,5 +18,6 @@ __all__ = [
     "TimeSeries",
     "TimeSeriesView",
     "Versioned",
+    "Viewable",
     "Writable",
 ]

@@ -45,7 +45,11 @@ class Atom(Generic[T]):
 
         :param timeout: of no effect, since reading never waits
         """
-        return Giving(lambda: self._value)
+        return Giving(self.view)
+
+    def view(self) -> T:
+        """The value as it is now: the same as reading, without a block."""
+        return self._value
 
     def write(self, timeout: float | None = None) -> Giving[Atom[T]]:
         """Give the Atom itself: for whoever writes to shared data of any kind.

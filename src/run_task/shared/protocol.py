@@ -66,6 +66,16 @@ class Writable(Protocol[I_co]):
 
 
 @runtime_checkable
+class Viewable(Protocol[I_co]):
+    """Shared data whose views stay as they are for as long as they are kept, and keep nobody
+    waiting: so one may be taken for a window that begins later."""
+
+    def view(self) -> I_co:
+        """The data as it is now."""
+        ...
+
+
+@runtime_checkable
 class Versioned(Protocol):
     """Shared data that tells its states apart, so that none is sent to a process twice."""
 

@@ -1,0 +1,266 @@
+"""Stages that are busy when a window falls due, over data whose views can be kept for them."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+from tests.test_pipeline_live import SECOND, Kept
+from tests.threads import PATIENCE, eventually
+
+from run_task import (
+    Atom,
+    DataSet,
+    MissedTick,
+    Pipeline,
+    RunnerConfig,
+    TaskInterval,
+    TimeSeries,
+    TimeSeriesView,
+    TimeUnit,
+    VirtualClock,
+    task,
+)
+from run_task.pipeline import livestage, views
+
+PATIENT = RunnerConfig(lock_timeout=6 * PATIENCE)
+"""Whoever waits for this long has failed the test."""
+
+
+@task
+def rows(series: TimeSeriesView, start: int, end: int) -> list[int]:
+    """The times of all rows that are to be seen."""
+    return [int(time) for time in series.time]
+
+
+class Busy:
+    """The times of all rows, after a wait in the window that ends at 1."""
+
+    name = "rows"
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    def run(self, series: TimeSeriesView, start: int, end: int) -> list[int]:
+        self.entered.set()
+        if end == 1:
+            assert self.go_on.wait(PATIENCE)
+        return rows(series, start, end)
+
+
+class Feed:
+    """Rows of one column, as they are put into it."""
+
+    def __init__(self) -> None:
+        self.rows: queue.Queue[int | None] = queue.Queue()
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, int]]]:
+        while (time := self.rows.get()) is not None:
+            yield time, {"value": time}
+
+    def close(self) -> None:
+        self.rows.put(None)
+
+
+class Bench:
+    """A pipeline over one series, with a row a second."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.feed = Feed()
+        self.series = TimeSeries({"value": int}, TimeUnit.SECONDS)
+        self.sink = Kept()
+        self.pipeline = Pipeline("bench", clock=self.clock)
+        self.pipeline.source(self.feed, into=self.series)
+
+    def stage(self, name: str, task: Any, config: RunnerConfig = PATIENT) -> None:
+        self.pipeline.stage(name, [task], self.series, SECOND, config).sink(self.sink)
+
+    def row(self, time: int) -> None:
+        """Let a row come at its time, and wait until it has entered."""
+        if time:
+            self.clock.advance(SECOND)
+        self.feed.rows.put(time)
+        eventually(lambda: len(self.series.view()) == time + 1)
+
+    def seen(self, stage: str) -> list[tuple[int, list[int]]]:
+        return [(dataset.timestamp, dataset["rows"]) for dataset in self.sink.of(stage)]
+
+
+def before(end: int) -> list[int]:
+    return list(range(end))
+
+
+def test_a_stage_that_is_busy_holds_up_neither_rows_nor_other_stages() -> None:
+    bench = Bench()
+    busy = Busy()
+    bench.stage("slow", busy)
+    bench.stage("fast", rows)
+    with bench.pipeline:
+        for time in range(6):
+            bench.row(time)
+            if time:
+                bench.sink.wait_for("fast", time)
+        assert not bench.sink.of("slow")
+        busy.go_on.set()
+        bench.sink.wait_for("slow", 5)
+    # Each window has seen what was there when it fell due, and nothing later.
+    assert bench.seen("fast") == bench.seen("slow") == [(end, before(end)) for end in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("missed", "ends"),
+    [
+        (MissedTick.DELAY, [1, 2]),
+        (MissedTick.SKIP, [1, 2, 6]),
+        (MissedTick.COALESCE, [1, 5, 6]),
+    ],
+)
+def test_a_window_sees_what_is_its_own_whichever_are_missed(
+    missed: MissedTick, ends: list[int]
+) -> None:
+    bench = Bench()
+    busy = Busy()
+    # With DELAY it is behind for good: its end is not to be waited for under a clock that stands.
+    config = replace(PATIENT, missed_tick=missed, shutdown_timeout=0.2)
+    bench.stage("slow", busy, config)
+    with bench.pipeline:
+        for time in range(6):
+            bench.row(time)
+            if time == 1:
+                assert busy.entered.wait(PATIENCE)
+        busy.go_on.set()
+        bench.sink.wait_for("slow", ends[1])
+        bench.row(6)
+        bench.sink.wait_for("slow", ends[-1])
+    assert bench.seen("slow")[: len(ends)] == [(end, before(end)) for end in ends]
+
+
+def test_rows_ahead_of_the_clock_wait_for_windows_that_are_not_due_yet() -> None:
+    bench = Bench()
+    bench.stage("only", rows)
+    with bench.pipeline:
+        bench.row(0)
+        bench.feed.rows.put(1)  # at 0
+        time.sleep(0.01)
+        assert bench.seen("only") == []
+        assert len(bench.series.view()) == 1
+        bench.clock.advance(SECOND)
+        bench.sink.wait_for("only", 1)
+        eventually(lambda: len(bench.series.view()) == 2)
+    assert bench.seen("only") == [(1, [0])]
+
+
+def test_results_enter_past_a_reader_that_is_busy() -> None:
+    clock = VirtualClock()
+    sink = Kept()
+    source, totals = Atom(1), TimeSeries({"value": int}, TimeUnit.SECONDS)
+    busy = Busy()
+
+    @task
+    def one(value: int, start: int, end: int) -> int:
+        return value
+
+    def keep(series: TimeSeries, dataset: DataSet[Any]) -> None:
+        series.append(dataset.timestamp, value=dataset["one"])
+
+    pipeline = Pipeline("bench", clock=clock)
+    pipeline.stage("up", [one], source, SECOND, PATIENT).sink(sink).into(totals, keep)
+    pipeline.stage("slow", [busy], totals, SECOND, PATIENT).sink(sink)
+    pipeline.stage("fast", [rows], totals, SECOND, PATIENT).sink(sink)
+    with pipeline:
+        for end in range(1, 6):
+            clock.advance(SECOND)
+            sink.wait_for("fast", end)
+        busy.go_on.set()
+        sink.wait_for("slow", 5)
+    for stage in ("fast", "slow"):
+        found = [(dataset.timestamp, dataset["rows"]) for dataset in sink.of(stage)]
+        assert found == [(end, list(range(1, end + 1))) for end in range(1, 6)]
+        assert not any(dataset.behind for dataset in sink.of(stage))
+
+
+def test_a_stage_that_is_hopelessly_behind_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in (views, livestage):
+        monkeypatch.setattr(module, "MOST", 2)
+    bench = Bench()
+    busy = Busy()
+    bench.stage("slow", busy)
+    with bench.pipeline:
+        for time in range(7):
+            bench.row(time)
+            if time == 1:
+                assert busy.entered.wait(PATIENCE)
+        busy.go_on.set()
+        bench.sink.wait_for("slow", 6)
+        bench.row(7)
+        bench.sink.wait_for("slow", 7)
+    everything = before(7)
+    assert bench.seen("slow") == [
+        *((end, before(end)) for end in (1, 2, 3)),
+        *((end, everything) for end in (4, 5, 6)),
+        (7, before(7)),
+    ]
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["stage 'slow' is 2 windows behind: further ones may see what comes after them"]
+
+
+class Dawdling:
+    """A fingerprint of all rows, for which it now and then takes its time."""
+
+    def __init__(self, name: str, chance: random.Random) -> None:
+        self.name = name
+        self._chance = chance
+
+    def run(self, series: TimeSeriesView, start: int, end: int) -> int:
+        if self._chance.random() < 0.1:
+            time.sleep(0.003)
+        return hash(tuple(series.time.tolist()))
+
+
+def entered(pipeline: Pipeline, count: int) -> bool:
+    return sum(pipeline.stats.rows) == count
+
+
+@pytest.mark.parametrize("run", range(5))
+def test_busy_stages_see_what_they_see_in_a_replay(run: int, switching: None) -> None:
+    chance = random.Random(run)
+    times = [0, *sorted(chance.choices(range(60), k=120)), 60]
+    recording = [(time, {"value": time}) for time in times]
+    sink = Kept()
+
+    def made(source: Any, clock: VirtualClock) -> Pipeline:
+        series = TimeSeries({"value": int}, TimeUnit.SECONDS, retention=TaskInterval.seconds(30))
+        pipeline = Pipeline("bench", clock=clock)
+        pipeline.source(source, into=series)
+        for name, seconds in (("a", 1), ("b", 2), ("c", 3)):
+            tasks = [Dawdling(name, chance)]
+            interval = TaskInterval.seconds(seconds)
+            pipeline.stage(name, tasks, series, interval, PATIENT).sink(sink)
+        return pipeline
+
+    found = made(recording, VirtualClock()).replay()
+    replayed = {(stage, d.timestamp): d[stage] for stage, d in found if d.timestamp <= 60}
+    sink.results.clear()
+    feed, clock = Feed(), VirtualClock()
+    with made(feed, clock) as pipeline:
+        now = 0
+        for count, (at, _) in enumerate(recording, 1):
+            if at > now:
+                clock.advance(TaskInterval.seconds(at - now))
+                now = at
+            feed.rows.put(at)
+            eventually(partial(entered, pipeline, count))
+        for stage in "abc":
+            sink.wait_for(stage, 60)
+    assert {(stage, d.timestamp): d[stage] for stage, d in sink.results} == replayed
