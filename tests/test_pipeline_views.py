@@ -29,6 +29,7 @@ from run_task import (
     task,
 )
 from run_task.pipeline import livestage, views
+from run_task.sources import paced
 
 PATIENT = RunnerConfig(lock_timeout=6 * PATIENCE)
 """Whoever waits for this long has failed the test."""
@@ -264,3 +265,28 @@ def test_busy_stages_see_what_they_see_in_a_replay(run: int, switching: None) ->
         for stage in "abc":
             sink.wait_for(stage, 60)
     assert {(stage, d.timestamp): d[stage] for stage, d in sink.results} == replayed
+
+
+@pytest.mark.parametrize("run", range(5))
+def test_a_recording_waits_for_a_stage_that_is_too_far_behind(
+    run: int, switching: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in (views, livestage):
+        monkeypatch.setattr(module, "MOST", 2)
+    chance = random.Random(run)
+    recording = [(time, {"value": time}) for time in range(300)]
+    sink = Kept()
+
+    def made(source: Any) -> Pipeline:
+        series = TimeSeries({"value": int}, TimeUnit.SECONDS, retention=TaskInterval.seconds(30))
+        pipeline = Pipeline("bench")
+        pipeline.source(source, into=series)
+        stage = pipeline.stage("a", [Dawdling("a", chance)], series, SECOND, PATIENT)
+        stage.sink(sink)
+        return pipeline
+
+    replayed = [dataset.to_dict() for _, dataset in made(recording).replay()]
+    sink.results.clear()
+    made(paced(recording, speed=10_000, unit=TimeUnit.SECONDS)).run_sync()
+    assert [dataset.to_dict() for _, dataset in sink.results] == replayed
+    assert not caplog.records

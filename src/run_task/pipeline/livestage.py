@@ -176,12 +176,15 @@ class LiveStage:
             while self.unseen_ns < limit_ns:
                 end_ns = self.unseen_ns - self._grace_ns
                 behind = [s.stage.name for s in self._upstreams if s.due_ns <= self.unseen_ns]
-                if not self._views.keep(end_ns, behind) and not self._hopeless:
-                    self._hopeless = True
-                    _log.warning(
-                        "%r is %d windows behind: further ones may see what comes after them",
-                        *(self, MOST),
-                    )
+                if not self._views.keep(end_ns, behind):
+                    if self._rows:
+                        return  # all rows are recordings', which can wait
+                    if not self._hopeless:
+                        self._hopeless = True
+                        _log.warning(
+                            "%r is %d windows behind: further ones may see what comes after them",
+                            *(self, MOST),
+                        )
                 self._seen_ns = end_ns + self.stage.interval.nanos
 
     def _due(self, end_ns: float) -> float:
