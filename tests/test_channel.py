@@ -158,6 +158,22 @@ async def test_asyncio_receives_without_holding_up_its_loop() -> None:
         await receiver.arecv()
 
 
+def test_ctrl_c_in_a_loop_over_a_receiver_has_no_other_exception_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(self: object) -> int:
+        raise KeyboardInterrupt
+
+    sender, receiver = ints(2)
+    sender.send(1)
+    monkeypatch.setattr(type(receiver), "recv", interrupted)
+    items = iter(receiver)
+    assert next(items) == 1
+    with pytest.raises(KeyboardInterrupt) as caught:
+        next(items)
+    assert caught.value.__context__ is None
+
+
 async def test_arecv_times_out_and_can_be_cancelled_without_losing_an_item() -> None:
     sender, receiver = ints(2)
     with pytest.raises(TimeoutError):

@@ -370,13 +370,16 @@ class Receiver(Generic[T_co]):
             try:
                 item = popleft()
             except IndexError:
-                try:
-                    item = self.recv()
-                except ChannelClosed:
-                    return
+                pass  # waited for below, so that Ctrl-C there does not come with this traceback
             else:
                 if senders:
                     _wake_one(senders)
+                yield item
+                continue
+            try:
+                item = self.recv()
+            except ChannelClosed:
+                return
             yield item
 
     async def __aiter__(self) -> AsyncIterator[T_co]:
