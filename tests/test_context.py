@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from run_task import (
     RunnerConfig,
     RwLock,
     Sender,
+    Task,
     TaskInterval,
     TimeSeries,
     TimeSeriesView,
+    TimeUnit,
     channel,
     task,
 )
@@ -160,9 +164,68 @@ def test_data_that_keeps_less_than_a_window_is_a_warning(caplog: pytest.LogCaptu
     def rows(data: TimeSeriesView, start: int, end: int) -> int:
         return len(data)
 
-    series = TimeSeries({"v": float}, retention=TaskInterval.minutes(1))
+    series = TimeSeries({"v": float}, TimeUnit.SECONDS, retention=TaskInterval.minutes(1))
     builder = ContextBuilder(TimeSeriesView).with_data(series).with_task(rows)
     builder.with_config(RunnerConfig(window=TaskInterval.minutes(1))).build()
     assert not caplog.records
     builder.with_config(RunnerConfig(name="long", window=TaskInterval.minutes(2))).build()
     assert "long: its windows reach back 2m, its data keeps rows for 1m" in caplog.text
+
+
+def test_data_in_another_unit_than_the_interval_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @task
+    def rows(data: TimeSeriesView, start: int, end: int) -> int:
+        return len(data.between(start, end))
+
+    builder = ContextBuilder(TimeSeriesView).with_data(TimeSeries({"v": float})).with_task(rows)
+    builder.with_interval(TaskInterval.millis(1000)).build()
+    assert not caplog.records
+    builder.with_interval(TaskInterval.seconds(1)).build()
+    assert "runner: its interval is in seconds, its data in millis" in caplog.text
+    assert "with TaskInterval.millis(...) they are in one unit" in caplog.text
+
+
+def test_one_task_in_the_place_of_a_list_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tasks=<Task 'total'>: give a list of tasks"):
+        ContextBuilder(list[int]).with_tasks(total)  # type: ignore[arg-type]  # pyright: ignore
+
+
+def test_a_task_that_takes_other_parameters_is_refused() -> None:
+    def too_few(data: Any) -> int:
+        return 1
+
+    def too_many(data: Any, start: int, end: int, more: int) -> int:
+        return 1
+
+    refused: list[tuple[Callable[..., int], str]] = [
+        (too_few, "too many positional arguments"),
+        (too_many, "missing a required argument: 'more'"),
+    ]
+    for function, why in refused:
+        message = rf"task 'odd' cannot be called with \(data, start, end\): {why}.*three parameters"
+        with pytest.raises(ConfigError, match=message):
+            ContextBuilder(list[int]).with_task(Task(function, "odd")).build()
+
+
+def test_a_wrapper_is_called_with_its_own_parameters() -> None:
+    def of_values(function: Callable[[list[int]], float]) -> Callable[[list[int], int, int], float]:
+        @functools.wraps(function)
+        def run(data: list[int], start: int, end: int) -> float:
+            return function(data)
+
+        return run
+
+    @task
+    @of_values
+    def wrapped(data: list[int]) -> float:
+        return 1.0
+
+    ContextBuilder(list[int]).with_task(wrapped).build()
+    ContextBuilder(list[int]).with_task(Task(max, "of C")).build()
+
+
+def test_a_view_that_no_series_is_behind_says_so() -> None:
+    with pytest.raises(KeyError, match=r"'price': this view is of no TimeSeries.*with_data"):
+        TimeSeriesView()["price"]

@@ -12,7 +12,7 @@ from run_task.channel import Outlet, Receiver, Sender, sole_channel
 from run_task.config import RunnerConfig
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
-from run_task.interval import TaskInterval
+from run_task.interval import TaskInterval, TimeUnit
 from run_task.log import Log
 from run_task.shared import Atom, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.task import Runnable
@@ -47,7 +47,7 @@ class Context(Generic[I, O]):
     config: RunnerConfig = field(default_factory=RunnerConfig)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tasks", tuple(self.tasks))
+        object.__setattr__(self, "tasks", _listed(self.tasks))
         _check_tasks(tuple(self.tasks))
         if not callable(getattr(self.data, "read", None)):
             raise ConfigError(
@@ -63,6 +63,12 @@ class Context(Generic[I, O]):
             raise ConfigError(f"config={self.config!r}: it is a RunnerConfig")
         _check_window(self.interval, self.config.window)
         self.config.executor_instance.check(self.tasks)
+
+
+def _listed(tasks: Iterable[T]) -> tuple[T, ...]:
+    if not isinstance(tasks, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"tasks={tasks!r}: give a list of tasks, also of a single one: [...]")
+    return tuple(tasks)
 
 
 def _check_tasks(tasks: tuple[Any, ...]) -> None:
@@ -92,6 +98,41 @@ def _check_tasks(tasks: tuple[Any, ...]) -> None:
                 f"since the name is the key of its result"
             )
         seen[name] = task
+
+
+def _check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
+    for task in tasks:
+        try:
+            # A wrapper is called with its own parameters, not with those of what it wraps.
+            called = inspect.signature(task.run, follow_wrapped=False)
+        except (TypeError, ValueError):
+            continue  # of C, and without a signature
+        try:
+            called.bind(None, 0, 0)
+        except TypeError as error:
+            raise ConfigError(
+                f"task {task.name!r} cannot be called with (data, start, end): {error}: give its "
+                f"function these three parameters"
+            ) from None
+
+
+def other_unit(data: object, interval: TaskInterval) -> str | None:
+    """What is wrong if data counts its time in another unit than windows; None: nothing.
+
+    Tasks may convert times, or not look at them: so it is no mistake for certain.
+
+    :param data: what the tasks read
+    :param interval: how often
+    """
+    unit = getattr(data, "unit", None)
+    if not isinstance(unit, TimeUnit) or unit is interval.unit:
+        return None
+    name = unit.name.lower()
+    return (
+        f"its interval is in {interval.unit.name.lower()}, its data in {name}: tasks that look "
+        f"windows up in it as they are find nothing; with TaskInterval.{name}(...) they are in "
+        f"one unit"
+    )
 
 
 def out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig) -> str | None:
@@ -195,7 +236,7 @@ class ContextBuilder(Generic[I, O, S_co]):
 
         :param tasks: they come after those that are there
         """
-        builder: ContextBuilder[I, O | T, S_co] = self._with(_tasks=(*self._tasks, *tasks))
+        builder: ContextBuilder[I, O | T, S_co] = self._with(_tasks=(*self._tasks, *_listed(tasks)))
         return builder
 
     def with_interval(self, interval: TaskInterval) -> ContextBuilder[I, O, S_co]:
@@ -232,6 +273,11 @@ class ContextBuilder(Generic[I, O, S_co]):
         context = Context[I, O](
             tasks=self._tasks, data=data, interval=self._interval, sender=sender, config=config
         )
-        if lack := out_of_retention(data, self._interval, config):
-            _log.warning("%s: %s", config.name, lack, extra={"runner": config.name})
+        _check_calls(context.tasks)
+        for doubt in (
+            other_unit(data, self._interval),
+            out_of_retention(data, self._interval, config),
+        ):
+            if doubt is not None:
+                _log.warning("%s: %s", config.name, doubt, extra={"runner": config.name})
         return context, receiver, data

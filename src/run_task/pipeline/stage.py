@@ -8,10 +8,10 @@ from typing import Any, Generic, TypeVar
 
 from run_task.channel import Overflow, Receiver, Sender, channel
 from run_task.config import RunnerConfig
-from run_task.context import Context, out_of_retention
+from run_task.context import Context, other_unit, out_of_retention
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
-from run_task.interval import TaskInterval, TimeUnit
+from run_task.interval import TaskInterval
 from run_task.log import Log
 from run_task.pipeline.brief import brief
 from run_task.shared import Shared, Writable
@@ -106,19 +106,9 @@ class Stage(Generic[I, O]):
                 f"stage {name!r}: overflow={config.overflow}: a pipeline waits for a sink that is "
                 f"slow, and drops nothing: leave it out"
             )
-        unit = getattr(data, "unit", None)
-        if isinstance(unit, TimeUnit) and unit is not interval.unit:
-            # Tasks may convert them, or not look at times: so it is no mistake for certain.
-            _log.warning(
-                "stage %r: its interval is in %s, its data in %s: tasks that look windows up in it "
-                "as they are find nothing; with TaskInterval.%s(...) they are in one unit",
-                name,
-                interval.unit.name.lower(),
-                unit.name.lower(),
-                unit.name.lower(),
-            )
-        if lack := out_of_retention(data, interval, config):
-            _log.warning("stage %r: %s", name, lack)
+        for doubt in (other_unit(data, interval), out_of_retention(data, interval, config)):
+            if doubt is not None:
+                _log.warning("stage %r: %s", name, doubt)
         self.name = name
         self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
         self.data = data

@@ -102,6 +102,11 @@ class TimeSeriesView:
         if array is None:
             position = self._schema.positions.get(column)
             if position is None:
+                if not self._schema.names:
+                    raise KeyError(
+                        f"there is no column {column!r}: this view is of no TimeSeries; give one "
+                        f"by with_data()"
+                    )
                 names = ", ".join(map(repr, self._schema.names))
                 raise KeyError(f"there is no column {column!r}: the columns are {names}")
             array = self._rows.array(position + 1, self._first, self._stop)
