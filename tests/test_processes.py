@@ -342,16 +342,17 @@ def test_what_a_task_starts_does_not_keep_its_workers_end_from_being_seen(crew: 
 # Tasks that cannot be sent, or not be loaded
 
 
+class Locks:
+    name = "locks"
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def run(self, data: object, start: int, end: int) -> int:
+        return end
+
+
 def test_a_task_that_cannot_be_sent_is_refused_when_the_context_is_built() -> None:
-    class Locks:
-        name = "locks"
-
-        def __init__(self) -> None:
-            self.lock = threading.Lock()
-
-        def run(self, data: object, start: int, end: int) -> int:
-            return end
-
     with pytest.raises(ConfigError, match=r"task 'locks' cannot be sent.*lock.*threads'"):
         Bench([Doer("a"), Locks()])
 
@@ -361,8 +362,15 @@ def test_without_cloudpickle_the_refusal_names_the_task_and_the_cure(
 ) -> None:
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     closure = Task[object, int](lambda data, start, end: end, "closure")
-    with pytest.raises(ConfigError, match=r"task 'closure'.*pip install 'run-task\[processes\]'"):
+    with pytest.raises(
+        ConfigError, match=r"task 'closure'.*pip install 'run-task\[processes\]', or take exec"
+    ) as caught:
         Bench([closure])
+    assert "lock" not in str(caught.value)  # that is for tasks that hold one, as this one does:
+
+    with pytest.raises(ConfigError, match=r"task 'locks' cannot.*hold nothing.*a lock") as caught:
+        Bench([Locks()])
+    assert "pip" not in str(caught.value)
     bench = Bench([Doer("a")])  # this one needs none
     with bench.runner:
         assert bench.next().to_dict() == {"a": 1}

@@ -9,6 +9,10 @@ from typing import Any, Final
 PROTOCOL: Final = 5
 
 
+class NeedsCloudpickle(pickle.PicklingError):
+    """What plain pickle cannot send, and cloudpickle, which is not installed, perhaps can."""
+
+
 def dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
     """Pickle a value: plainly, or by cloudpickle where that cannot be loaded elsewhere.
 
@@ -31,8 +35,10 @@ def dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
     try:
         cloudpickle: Any = importlib.import_module("cloudpickle")  # it has no types
     except ImportError:
+        if cause is not None and not isinstance(cause, (pickle.PicklingError, AttributeError)):
+            raise cause from None  # of something in it, and not of where it stands
         why = f"{cause}" if cause else "it is defined in the main program"
-        raise pickle.PicklingError(
+        raise NeedsCloudpickle(
             f"{why}; put it at the top of a module of its own, or pip install 'run-task[processes]'"
         ) from cause
     whole: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)

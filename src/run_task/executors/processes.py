@@ -35,11 +35,16 @@ class ProcessesExecutor:
                 "executor='processes' hands open files to its workers, which this system cannot: "
                 "take executor='threads'"
             )
-        from run_task.executors.pickling import dumps
+        from run_task.executors.pickling import NeedsCloudpickle, dumps
 
         for task in tasks:
             try:
                 dumps(task, [])
+            except NeedsCloudpickle as error:
+                raise ConfigError(
+                    f"task {task.name!r} cannot be sent to a process: {error}, or take "
+                    f"executor='threads'"
+                ) from error
             except Exception as error:
                 raise ConfigError(
                     f"task {task.name!r} cannot be sent to a process ({error}): let it hold "
