@@ -12,6 +12,7 @@ import tracemalloc
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.threads import together
 from run_task import (
     Align,
     Atom,
+    ConfigError,
     DataSet,
     OnError,
     Pipeline,
@@ -651,6 +653,20 @@ def test_a_replay_beside_a_live_run() -> None:
     with pipeline:
         assert [dataset[length] for _, dataset in pipeline.replay()] in ([1], [2])
     assert stage.data is data
+
+
+def test_a_row_for_a_series_is_a_mapping() -> None:
+    def replayed(row: Any) -> list[Any]:
+        series = TimeSeries({"v": float}, TimeUnit.SECONDS)
+        pipeline = Pipeline()
+        pipeline.source([(0, row)], into=series)
+        pipeline.stage("a", [count], series, SECOND)
+        return [dataset[count] for _, dataset in pipeline.replay()]
+
+    assert replayed({"v": 1.0}) == replayed(MappingProxyType({"v": 1.0})) == [1]
+    with pytest.raises(ConfigError, match=r"a mapping of column to value.*and not 1\.0") as caught:
+        replayed(1.0)
+    assert "in the source" in caught.value.__notes__[0]
 
 
 def test_nothing_is_logged_when_all_is_well(head: Path, caplog: pytest.LogCaptureFixture) -> None:

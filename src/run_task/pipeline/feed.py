@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
@@ -62,12 +62,23 @@ class Rows:
         with self._route.into.write() as data:
             while self._at < cut:
                 timestamp, row = self._rows[self._at]
-                if ingest is None:
+                if ingest is not None:
+                    ingest(data, row)
+                elif isinstance(row, dict):
                     data.append(timestamp, **row)
                 else:
-                    ingest(data, row)
+                    data.append(timestamp, **_mapping(row))
                 self._at += 1
         return cut - start
+
+
+def _mapping(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(row, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] a source gives what it likes
+        raise ConfigError(
+            f"a row for a TimeSeries is a mapping of column to value, such as {{'price': 1.0}}, "
+            f"and not {row!r}"
+        )
+    return row
 
 
 class Columns:
