@@ -51,7 +51,7 @@ LogLevel = Annotated[
     typer.Option(
         "--log-level",
         help="From which level on the log is shown, on the standard error. By default warning; "
-        "error beside the live view, which shows failed tasks itself.",
+        "error in a replay, and beside the live view: they count failed tasks themselves.",
         case_sensitive=False,
         show_default=False,
     ),
