@@ -312,6 +312,7 @@ def test_a_replay_that_cannot_begin(arguments: list[str], told: str, folder: Pat
     done = run_here("replay", *arguments, cwd=folder)
     assert done.exit_code == Exit.MISTAKE
     assert told in done.stderr
+    assert ", line " not in done.stderr  # neither of ours nor of Python's own
     assert done.stdout == ""
     left = {path.name for path in folder.iterdir()} - {"__pycache__"}
     assert left == {"history.py", "live.py"}

@@ -13,9 +13,8 @@ from typing import Final, cast
 from run_task.errors import RunTaskError, TaskError
 
 _OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
-_LIBRARIES: Final = tuple(
-    f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
+_PYTHONS: Final = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
+_PACKAGES: Final = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib"))
 _MOST_PLACES: Final = 5
 """How many lines of a traceback are told: a recursion has a thousand."""
 
@@ -70,9 +69,10 @@ def _places(error: BaseException) -> Sequence[str]:
         pointer = f"    {column[indent:]}^"
         return [f"{_shown(error.filename)}, line {error.lineno}", f"    {text.strip()}", pointer]
     walked = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
-    theirs = [place for place in walked if not place[0].startswith(("<", _OURS))]
+    foreign = [place for place in walked if not place[0].startswith(("<", _OURS))]
+    theirs = [place for place in foreign if not place[0].startswith((*_PYTHONS, *_PACKAGES))]
     # A pipeline may stand in a package that is installed, and then it has no other lines.
-    frames = [place for place in theirs if not place[0].startswith(_LIBRARIES)] or theirs
+    frames = theirs or [place for place in foreign if place[0].startswith(_PACKAGES)]
     places: list[str] = []
     if len(frames) > _MOST_PLACES:
         places.append(f"({len(frames) - _MOST_PLACES} more lines of your files before)")
