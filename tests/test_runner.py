@@ -394,6 +394,16 @@ def test_a_runner_runs_once(executor: Any) -> None:
         pass
 
 
+def test_a_context_is_for_one_runner() -> None:
+    context, receiver, _ = ContextBuilder(Pair).with_task(Task(left)).build()
+    with Runner(context):
+        pass
+    again = Runner(context)
+    with pytest.raises(RunTaskError, match="closed, as a runner does when it ends: build a new"):
+        again.start()
+    assert list(receiver) == []
+
+
 def test_a_runner_that_was_shut_down_before_it_ran_ends_at_once(executor: Any) -> None:
     bench = Bench(executor=executor)
     bench.runner.shutdown()

@@ -147,6 +147,11 @@ class Sender(Generic[T_contra]):
         """How many items were dropped, at either end."""
         return self._buffer.dropped
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was said that nothing more will come."""
+        return self._buffer.sender_closed
+
     def __len__(self) -> int:
         """How many items wait to be received."""
         return len(self._buffer.items)

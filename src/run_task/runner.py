@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from run_task.alarm import Alarm, AsyncAlarm, Bell
+from run_task.channel import Sender
 from run_task.clock import Clock, SystemClock
 from run_task.config import OnError
 from run_task.context import Context
@@ -228,13 +229,19 @@ class Runner(Generic[I, O]):
 
         A ``with`` block does all that, and sees to SIGTERM besides.
 
-        :raises RunTaskError: if it has run before
+        :raises RunTaskError: if it has run before, or another one with its context
         """
         with self._mutex:
             if self._started:
                 raise RunTaskError(
                     f"runner {self.name!r} has been run before, and a runner runs once: "
                     f"make a new one, with a new context"
+                )
+            sender = self._context.sender
+            if isinstance(sender, Sender) and sender.closed:
+                raise RunTaskError(
+                    f"runner {self.name!r}: the channel of its context is closed, as a runner does "
+                    f"when it ends: build a new context for it"
                 )
             self._started = True
         self._ticker = ticker = Ticker(
