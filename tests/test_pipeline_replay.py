@@ -552,6 +552,24 @@ def test_what_fails_is_told_with_its_place() -> None:
     assert refused.value.__notes__ == ["in the ingest of stage 'a'"]
 
 
+def test_an_ingest_that_lacks_a_result_is_told_why_it_is_not_there() -> None:
+    @task
+    def fails(values: list[float], start: int, end: int) -> float:
+        raise ValueError("no")
+
+    data = RwLock[list[float]]([])
+    means = TimeSeries({"fails": float}, TimeUnit.SECONDS)
+    pipeline = Pipeline().source([(0, 1.0)], into=data, ingest=add)
+    stage = pipeline.stage("a", [fails], data, SECOND)
+    stage.into(means, lambda means, dataset: means.append(dataset.timestamp, **dataset))
+    with pytest.raises(ConfigError, match="column 'fails' is missing") as caught:
+        list(pipeline.replay())
+    assert caught.value.__notes__ == [
+        "in the ingest of stage 'a'",
+        "of a DataSet without this result: task 'fails' gave no result for [0, 1): ValueError: no",
+    ]
+
+
 def test_ctrl_c_ends_a_replay_also_while_a_task_runs() -> None:
     @task
     def interrupted(values: list[float], start: int, end: int) -> None:

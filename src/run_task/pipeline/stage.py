@@ -67,6 +67,8 @@ class Route:
             self.ingest(target, what)
         except Exception as error:
             error.add_note(f"in the ingest of {self.where}")
+            for failed in what.errors.values() if isinstance(what, DataSet) else ():
+                error.add_note(f"of a DataSet without this result: {failed}")
             raise
 
     def leads_to(self, data: object) -> bool:
@@ -121,9 +123,13 @@ class Stage(Generic[I, O]):
     def into(self, shared: Writable[D], ingest: Callable[[D, DataSet[O]], object]) -> Stage[I, O]:
         """Let each DataSet enter other data, which other stages read.
 
+        A task that failed has no result in it: where that may be, let ``ingest`` look before it
+        takes one. What ``ingest`` raises ends a replay, and live this stage; it is raised when the
+        pipeline ends.
+
         :param shared: the data
         :param ingest: how a DataSet enters it: called with the value of an ``RwLock``, which
-            nobody else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself
+            nobody else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the DataSet
         :return: the stage
         :raises ConfigError: if a stage would wait for itself: the message draws how
         """
