@@ -80,7 +80,8 @@ class Paced(Generic[R]):
             unit = known
         if not isinstance(unit, TimeUnit):
             raise ConfigError(
-                f"paced({source!r}): the unit of its timestamps is not known: give unit="
+                f"paced({_repr.repr(source)}): the unit of its timestamps is not known: "
+                f"give unit=, such as unit=TimeUnit.SECONDS"
             )
         if isinstance(known, TimeUnit) and known is not unit:
             raise ConfigError(f"paced(unit={unit}): the timestamps of {source!r} are in {known}")
