@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.errors import ConfigError
+from run_task.interval import TimeUnit
 
 Array: TypeAlias = NDArray[Any]
 
@@ -103,12 +104,12 @@ class Column:
         return f"{self.name} {self.dtype}"
 
 
-def timestamp(value: Any) -> int:
-    """A timestamp, as an int of 64 bits. :raises Unfit: if it is none"""
+def timestamp(value: Any, unit: TimeUnit) -> int:
+    """A timestamp in this unit, as an int of 64 bits. :raises Unfit: if it is none"""
     if type(value) is not int and not _is_numpy_int(value):
         raise Unfit(
-            f"the timestamp {value!r} is no int: timestamps count units of the series since "
-            f"the Unix epoch"
+            f"the timestamp {value!r} is no int: timestamps of this series count "
+            f"{unit.name.lower()} since the Unix epoch; now is time.time_ns() // {unit.nanos:_}"
         )
     stamp = int(value)
     if not -(2**63) <= stamp < 2**63:
@@ -116,8 +117,8 @@ def timestamp(value: Any) -> int:
     return stamp
 
 
-def timestamps(values: Any) -> NDArray[np.int64]:
-    """Timestamps, as an array of 64-bit ints. :raises Unfit: if one of them is none"""
+def timestamps(values: Any, unit: TimeUnit) -> NDArray[np.int64]:
+    """Timestamps in this unit, as an array of 64-bit ints. :raises Unfit: if one of them is none"""
     if hasattr(values, "__array__"):
         array: Array = np.asarray(values)
     else:
@@ -137,7 +138,7 @@ def timestamps(values: Any) -> NDArray[np.int64]:
     result = np.empty(len(array), np.int64)
     for row, value in enumerate(values):
         try:
-            result[row] = timestamp(value)
+            result[row] = timestamp(value, unit)
         except Unfit as unfit:
             raise Unfit(str(unfit), row) from None
     return result

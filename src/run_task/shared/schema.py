@@ -73,7 +73,7 @@ class Schema:
         """
         self._check_names(columns)
         try:
-            times = np.array([timestamp(time)], np.int64)
+            times = np.array([timestamp(time, self.unit)], np.int64)
         except Unfit as unfit:
             raise ConfigError(str(unfit)) from None
         arrays: list[Array] = []
@@ -91,7 +91,7 @@ class Schema:
         """
         self._check_names(columns)
         try:
-            times = timestamps(given)
+            times = timestamps(given, self.unit)
         except Unfit as unfit:
             where = "" if unfit.row is None else f"row {unfit.row}: "
             raise ConfigError(f"{where}{unfit}") from None
