@@ -278,6 +278,34 @@ def test_a_pipeline_is_drawn_as_a_tree_and_not_run(tmp_path: Path) -> None:
     ]
 
 
+def test_a_wrapper_is_called_with_its_own_parameters(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        """
+import functools
+from run_task import *
+
+def of_rows(function):
+    @functools.wraps(function)
+    def run(view, start, end):
+        return function(view.between(start, end))
+    return run
+
+@task
+@of_rows
+def rows(view: TimeSeriesView) -> int:
+    return len(view)
+
+pipeline = Pipeline("app")
+data = TimeSeries({"value": int})
+pipeline.source([(1, {"value": 1})], into=data)
+pipeline.stage("all", [rows], data, TaskInterval.millis(1))
+"""
+    )
+    done = run_here("check", "app.py", cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert "task rows: TimeSeriesView -> int" in done.stdout
+
+
 def test_every_mistake_is_told(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         """\

@@ -58,7 +58,8 @@ def misfits(stage: Stage[Any, Any]) -> Iterator[ConfigError]:
     for task in stage.tasks:
         where = f"stage {stage.name!r}, task {task.name!r}"
         try:
-            inspect.signature(task.run).bind(view, 0, 0)
+            # A wrapper is called with its own parameters, not with those of what it wraps.
+            inspect.signature(task.run, follow_wrapped=False).bind(view, 0, 0)
         except TypeError as error:
             yield ConfigError(
                 f"{where}: it cannot be called with (data, start, end): {error}: give its function "
