@@ -34,7 +34,7 @@ from run_task import (
     Window,
 )
 from run_task.cli.exits import Exit
-from run_task.cli.screen import Screen, State, View
+from run_task.cli.screen import Screen, State, view
 from run_task.cli.watch import HISTORY, Watch, as_number
 
 WIDTHS = (60, 80, 200)
@@ -330,20 +330,20 @@ def test_nothing_remains_of_a_view_when_the_window_becomes_narrower() -> None:
     screen = fed(pipeline())
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, height=40, legacy_windows=False)
-    view = View(screen, console)
-    view.start(refresh=True)
+    live = view(screen, console)
+    live.start(refresh=True)
     widths = [cell_len(re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", x)) for x in out.getvalue().split("\n")]
     for columns in (100, 60, 120):  # on the first two, wrapped as most terminals do
         out.seek(0)
         out.truncate()
         console.width = columns
-        view.refresh()
+        live.refresh()
         rows = sum(max(1, -(-width // columns)) for width in widths)
         erased, drawing = re.split(r"(?=\x1b\[1mthe|\x1b\[1ma p)", out.getvalue(), maxsplit=1)
         assert erased.count("\x1b[1A") == rows - 1
         plain = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", drawing)
         widths = [cell_len(line) for line in plain.split("\n")]
-    view.stop()
+    live.stop()
 
 
 def test_colours_are_those_that_any_background_bears() -> None:

@@ -222,7 +222,7 @@ class Screen:
         return lines
 
 
-class View(Live):
+class _View(Live):
     """A view that a narrower window leaves no remains of.
 
     Most terminals wrap the lines that are there when they become narrower, so that they are more
@@ -247,10 +247,15 @@ class View(Live):
         return [erase, *super().process_renderables(renderables)]
 
 
+def view(screen: Screen, console: Console) -> Live:
+    """A view of a screen, which is drawn from when it is started until it is stopped."""
+    return _View(screen, console)
+
+
 @contextmanager
 def on_screen(screen: Screen) -> Generator[None]:
     """Draw it again and again for as long as the block lasts. The last drawing stays."""
-    with View(screen, Console(highlight=False)):
+    with view(screen, Console(highlight=False)):
         try:
             yield
         finally:
