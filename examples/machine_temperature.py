@@ -31,7 +31,6 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from run_task import (
-    DataSet,
     Pipeline,
     RunnerConfig,
     RunTaskError,
@@ -163,12 +162,6 @@ def table(*columns: str, retention: TaskInterval) -> TimeSeries:
     return TimeSeries(dict.fromkeys(columns, float), TimeUnit.SECONDS, retention)
 
 
-def append(data: TimeSeries, dataset: DataSet[float]) -> None:
-    """Let results enter the next stage's data. An hour that lacks one is left out there."""
-    if not dataset.errors:
-        data.append(dataset.timestamp, **dataset)
-
-
 def pipeline(name: str, source: Rows, sink: SqlSink) -> Pipeline:
     readings = table("value", retention=DAY)
     hours = table(*(task.name for task in HOURLY), retention=DAY)
@@ -177,8 +170,8 @@ def pipeline(name: str, source: Rows, sink: SqlSink) -> Pipeline:
 
     made = Pipeline(name)
     made.source(source, into=readings)
-    made.stage("hours", HOURLY, readings, HOUR).into(hours, append).sink(sink)
-    made.stage("features", FEATURES, hours, HOUR, of_day).into(features, append).sink(sink)
+    made.stage("hours", HOURLY, readings, HOUR).into(hours).sink(sink)
+    made.stage("features", FEATURES, hours, HOUR, of_day).into(features).sink(sink)
     made.stage("alarms", [alarm], features, HOUR, of_fortnight).sink(sink)
     return made
 

@@ -169,8 +169,12 @@ class TestRefusedStages:
             stage.into([], take)
         with pytest.raises(ConfigError, match="stage 'a': ingest='take' is no function"):
             stage.into(RwLock([0.0]), "take")
-        with pytest.raises(ConfigError, match="stage 'a': say by ingest= how"):
-            stage.into(RwLock([0.0]), None)
+        with pytest.raises(
+            ConfigError, match="stage 'a': say by ingest= how a DataSet enters <RwL"
+        ):
+            stage.into(RwLock([0.0]))
+        with pytest.raises(ConfigError, match="no task is called like the column 'mean', but 'to"):
+            stage.into(TimeSeries({"total": float, "mean": float}))
         assert not stage.routes
 
     def test_sinks_that_are_none(self) -> None:

@@ -697,3 +697,31 @@ def test_a_window_is_a_window() -> None:
     ((_, dataset),) = of_rows([(5, 1.0)])
     assert isinstance(dataset.window, Window)
     assert dataset.lateness == 0.0
+
+
+def test_results_become_rows_under_the_names_of_their_tasks() -> None:
+    @task
+    def low(view: TimeSeriesView, start: int, end: int) -> float:
+        return float(view.between(start, end)["value"].min())
+
+    @task(name="rows")
+    def many(view: TimeSeriesView, start: int, end: int) -> int:
+        return len(view.between(start, end))
+
+    @task
+    def all_rows(view: TimeSeriesView, start: int, end: int) -> list[tuple[int, float, int]]:
+        return list(zip(view.time.tolist(), view["low"].tolist(), view["rows"].tolist()))
+
+    values = TimeSeries({"value": float}, TimeUnit.SECONDS)
+    lows = TimeSeries({"low": float, "rows": int}, TimeUnit.SECONDS)
+    recorded = [(0, {"value": 3.0}), (1, {"value": 2.0}), (4, {"value": 5.0})]
+    pipeline = Pipeline("p").source(recorded, into=values)
+    pipeline.stage("first", [many, low, count], values, TaskInterval.seconds(2)).into(lows)
+    pipeline.stage("second", [all_rows], lows, TaskInterval.seconds(2))
+    results = [(stage, dataset) for stage, dataset in pipeline.replay()]
+    assert [list(dataset.errors) for stage, dataset in results if stage == "first"] == [
+        [],
+        ["low"],  # there is no least of no values: that window gives no row
+        [],
+    ]
+    assert results[-1][1]["all_rows"] == [(2, 2.0, 2), (6, 5.0, 1)]

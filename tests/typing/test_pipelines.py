@@ -63,6 +63,7 @@ def test_a_pipeline_from_end_to_end() -> None:
     stage = pipeline.stage("a", tasks=[mean], data=series, interval=SECOND)
     assert_type(stage, Stage[TimeSeriesView, float])
     assert_type(stage.into(means, add), Stage[TimeSeriesView, float])
+    assert_type(stage.into(TimeSeries({"mean": float})), Stage[TimeSeriesView, float])
     later = pipeline.stage("b", [total], means, SECOND)
     assert_type(later, Stage[list[float], float])
     results = list(pipeline.replay())
@@ -116,11 +117,11 @@ def check_what_is_refused(csv: CsvFile) -> None:
 
     # An ingest for other results, and for other data.
     stage.into(numbers, add_texts)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    stage.into(numbers)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     stage.into(texts, add)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     stage.into(latest, add)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     stage.into(numbers, keep)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    stage.into(numbers)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    stage.into([1.0], add)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    stage.into([1.0], add)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
     # An ingest for other rows; none, where rows do not enter by themselves.
     def number(values: list[float], row: float) -> None:

@@ -56,7 +56,7 @@ class Pipeline(Live):
         pipeline = Pipeline("machine")
         pipeline.source(CsvFile("temperature.csv"), into=temperature)
         hourly = pipeline.stage("hourly", [mean], temperature, TaskInterval.seconds(3600))
-        hourly.into(means, lambda data, ds: data.append(ds.timestamp, mean=ds[mean]))
+        hourly.into(means)
         daily = pipeline.stage("daily", [trend], means, TaskInterval.seconds(86_400))
         daily.sink(SqlSink("results.db"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from run_task.channel import Overflow, Receiver, Sender, channel
 from run_task.config import RunnerConfig
@@ -14,7 +14,7 @@ from run_task.errors import ConfigError
 from run_task.interval import TaskInterval
 from run_task.log import Log
 from run_task.pipeline.brief import brief
-from run_task.shared import Shared, Writable
+from run_task.shared import Shared, TimeSeries, Writable
 from run_task.sinks.protocol import Sink
 from run_task.task import Runnable
 
@@ -120,22 +120,33 @@ class Stage(Generic[I, O]):
         self.sinks: Sequence[Sink] = ()
         self._check = check
 
-    def into(self, shared: Writable[D], ingest: Callable[[D, DataSet[O]], object]) -> Stage[I, O]:
+    @overload
+    def into(self, shared: TimeSeries) -> Stage[I, O]: ...
+    @overload
+    def into(
+        self, shared: Writable[D], ingest: Callable[[D, DataSet[O]], object]
+    ) -> Stage[I, O]: ...
+    def into(
+        self, shared: Writable[Any], ingest: Callable[[Any, DataSet[O]], object] | None = None
+    ) -> Stage[I, O]:
         """Let each DataSet enter other data, which other stages read.
 
-        A task that failed has no result in it: where that may be, let ``ingest`` look before it
-        takes one. What ``ingest`` raises ends a replay, and live this stage; it is raised when the
-        pipeline ends.
+        Without an ``ingest``, it becomes a row of a :class:`~run_task.TimeSeries`: its timestamp,
+        and for each column the result of the task of that name. A window in which one of these
+        tasks failed gives no row.
+
+        An ``ingest`` of your own has to expect that a failed task has no result in the DataSet.
+        What it raises ends a replay, and live this stage; it is raised when the pipeline ends.
 
         :param shared: the data
         :param ingest: how a DataSet enters it: called with the value of an ``RwLock``, which
             nobody else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the DataSet
         :return: the stage
-        :raises ConfigError: if a stage would wait for itself: the message draws how
+        :raises ConfigError: if a stage would wait for itself: the message draws how; or if a
+            column is called like no task
         """
-        given: object = ingest  # a caller without a type checker may pass anything
-        if given is None:
-            raise ConfigError(f"stage {self.name!r}: say by ingest= how a DataSet enters the data")
+        if ingest is None:
+            ingest = self._as_rows(shared)
         before = self.routes
         self.routes = (*before, Route.checked(f"stage {self.name!r}", shared, ingest))
         try:
@@ -144,6 +155,29 @@ class Stage(Generic[I, O]):
             self.routes = before
             raise
         return self
+
+    def _as_rows(self, shared: object) -> Callable[[TimeSeries, DataSet[O]], None]:
+        """An ingest that makes a row of each DataSet."""
+        if not isinstance(shared, TimeSeries):
+            raise ConfigError(
+                f"stage {self.name!r}: say by ingest= how a DataSet enters {brief(shared)}"
+            )
+        columns = tuple(shared.columns)
+        names = [task.name for task in self.tasks]
+        for column in columns:
+            if column not in names:
+                raise ConfigError(
+                    f"stage {self.name!r}: no task is called like the column {column!r}, but "
+                    f"{', '.join(map(repr, names))}: name columns after tasks, or say by ingest= "
+                    f"how a DataSet enters"
+                )
+
+        def append(series: TimeSeries, dataset: DataSet[O]) -> None:
+            if all(column in dataset for column in columns):
+                row: dict[str, Any] = {column: dataset[column] for column in columns}
+                series.append(dataset.timestamp, **row)
+
+        return append
 
     def sink(self, sink: Sink) -> Stage[I, O]:
         """Let each DataSet be written to a sink. Stages may share one.
