@@ -423,3 +423,24 @@ def test_times_and_names_and_errors_are_shown() -> None:
     assert error_shown(error) == "ZeroDivisionError"
     error.__cause__ = Unspeakable()
     assert error_shown(error).endswith("<Unspeakable whose str() raises ZeroDivisionError>")
+
+
+def test_check_warns_of_what_need_not_be_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        """
+from run_task import *
+
+@task
+def count(view: TimeSeriesView, start: int, end: int) -> int:
+    return len(view.between(start, end))
+
+values = TimeSeries({"value": float}, TimeUnit.MILLIS)
+pipeline = Pipeline("p").source([(1, {"value": 1.0})], into=values)
+pipeline.stage("a", [count], values, TaskInterval.seconds(5))
+"""
+    )
+    done = run_here("check", "app.py", cwd=tmp_path)
+    assert done.exit_code == 0
+    assert "stage a, every 5s" in done.stdout
+    assert done.stderr.startswith("warning: stage 'a': its interval is in seconds, its data in mil")
+    assert len(done.stderr.splitlines()) == 1

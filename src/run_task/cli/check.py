@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +21,37 @@ from run_task.cli.target import Target
 from run_task.pipeline import Pipeline, Stage
 
 
+class _Doubts(logging.Handler):
+    """Keeps what the library warns of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
 def check_target(target: str) -> Exit:
     """Check the pipeline that a target names."""
+    doubts = _Doubts()
+    library = logging.getLogger("run_task")
+    library.addHandler(doubts)
+    try:
+        mistakes = _mistakes(target)
+    finally:
+        library.removeHandler(doubts)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for doubt in dict.fromkeys(doubts.told):
+        console.print(f"warning: {doubt}", markup=False)
+    if not mistakes:
+        return Exit.DONE
+    _tell(mistakes, console)
+    return Exit.MISTAKE
+
+
+def _mistakes(target: str) -> Sequence[BaseException]:
+    """Draw the pipeline that a target names, and find what is wrong with it."""
     with building():
         parsed = Target.parse(target)
         module, mistakes = lenient.load(parsed)
@@ -39,10 +69,7 @@ def check_target(target: str) -> Exit:
                 mistakes += misfits(stage)
             tree = drawn(pipeline)
         Console(highlight=False).print(tree)
-    if not mistakes:
-        return Exit.DONE
-    _tell(mistakes)
-    return Exit.MISTAKE
+    return mistakes
 
 
 def drawn(pipeline: Pipeline) -> Tree:
@@ -84,8 +111,7 @@ def _line(kind: str, name: str, about: str = "") -> Text:
     return Text.assemble(kind, (shown(name), HEAD), about)
 
 
-def _tell(mistakes: Sequence[BaseException]) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+def _tell(mistakes: Sequence[BaseException], console: Console) -> None:
     console.print(f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}", style=BAD)
     for number, mistake in enumerate(mistakes, 1):
         console.print(f"\n{number}. {told(mistake)}", markup=False)
