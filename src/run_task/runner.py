@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from run_task.alarm import Alarm, AsyncAlarm, Bell
@@ -21,6 +20,7 @@ from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTi
 from run_task.executors import Ticks
 from run_task.interval import Span, Window
 from run_task.log import Log
+from run_task.running import Running
 from run_task.signals import shut_down_on_sigterm
 from run_task.stats import RECENT, Percentiles, RunnerStats
 from run_task.telemetry import Losses, Telemetry
@@ -56,12 +56,16 @@ class Gate(Protocol):
         ...
 
 
-class Runner(Generic[I, O]):
+class Runner(Running, Generic[I, O]):
     """Runs the tasks of a context at its interval, until it is shut down.
 
     Run it in one of four ways: ``await runner.run()``, ``runner.run_sync()``, or in a ``with`` or
     ``async with`` block, at whose end it is shut down. A thread of its own does the work, so
     neither a busy event loop nor a slow consumer makes a window late. A runner runs once.
+
+    At its end, it raises a :class:`~run_task.ShutdownTimeout` if it did not end within
+    ``shutdown_timeout``, and with ``OnError.RAISE`` the ``TaskError`` of the task that gave no
+    result.
 
     :param context: what to run
     :param clock: where to read the time; a ``VirtualClock`` for tests
@@ -78,6 +82,7 @@ class Runner(Generic[I, O]):
         since_ns: int | None = None,
         gate: Gate | None = None,
     ) -> None:
+        super().__init__()
         self._context = context
         self._config = context.config
         self._log = Log(__name__, self._config.name)
@@ -101,7 +106,6 @@ class Runner(Generic[I, O]):
         self._ticker: Ticker | None = None
         self._telemetry: Telemetry | None = None
         self._bells: list[Bell] = []  # of those who wait for the end
-        self._exit = contextlib.ExitStack()
         self._last_thread: threading.Thread | None = None
         self._span: Span | None = None  # the window in hand
         self._ticks = 0
@@ -295,27 +299,6 @@ class Runner(Generic[I, O]):
             raise RunTaskError(f"runner {self.name!r} has no windows before it is started")
         return self._ticker
 
-    def run_sync(self) -> None:
-        """Run until shut down. Ctrl-C and, in the main thread, SIGTERM shut it down, too.
-
-        :raises RunTaskError: if it has run before
-        :raises ShutdownTimeout: if it did not end within ``shutdown_timeout``
-        :raises TaskError: with ``OnError.RAISE``, when a task gave no result
-        :raises KeyboardInterrupt: after the shutdown, if it was Ctrl-C that began it
-        """
-        with self:
-            self._wait()
-
-    async def run(self) -> None:
-        """Run until shut down. Cancelling it shuts it down, too.
-
-        :raises RunTaskError: if it has run before
-        :raises ShutdownTimeout: if it did not end within ``shutdown_timeout``
-        :raises TaskError: with ``OnError.RAISE``, when a task gave no result
-        """
-        async with self:
-            await self._wait_async()
-
     def shutdown(self) -> None:
         """Finish the window in hand, deliver it, and end.
 
@@ -331,43 +314,7 @@ class Runner(Generic[I, O]):
         self._context.sender.unbound()
         self._ring()
 
-    def __enter__(self) -> Runner[I, O]:
-        self._start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self.shutdown()
-        try:
-            self._wait()
-        finally:
-            self._exit.close()
-        self._report(exc)
-
-    async def __aenter__(self) -> Runner[I, O]:
-        self._start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self.shutdown()
-        try:
-            await self._wait_async()
-        finally:
-            self._exit.close()
-        self._report(exc)
-
-    def _start(self) -> None:
+    def _begin(self) -> None:
         with contextlib.ExitStack() as opened:
             opened.enter_context(shut_down_on_sigterm(self.shutdown))
             try:
@@ -424,7 +371,6 @@ class Runner(Generic[I, O]):
         self._end(ShutdownTimeout(config.name, config.shutdown_timeout, self._crew.running()))
 
     def _report(self, exc: BaseException | None) -> None:
-        """Raise what went wrong, unless the block has an error of its own to tell."""
         failure = self._failure
         if failure is None:
             return

@@ -1,30 +1,28 @@
-"""Running live: in four ways, once, and shut down at the end."""
+"""Running live, by a conductor."""
 
 from __future__ import annotations
 
-import contextlib
-from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import Self
+from abc import abstractmethod
 
 from run_task.alarm import Alarm, AsyncAlarm
 from run_task.errors import RunTaskError
 from run_task.pipeline.conductor import Conductor
+from run_task.running import Running
 from run_task.signals import shut_down_on_sigterm
 
 
-class Live(ABC):
-    """What can be run live: by ``await run()``, by ``run_sync()``, or in a ``with`` or ``async
-    with`` block, at whose end it is shut down.
+class Live(Running):
+    """What can be run live: until it is shut down, or until every source has ended and every stage
+    has seen its last row. All that went wrong is raised at the end, in an ``ExceptionGroup``.
 
     :param name: what it is called
     """
 
     def __init__(self, name: str) -> None:
+        super().__init__()
         self._name = name
         self._conductor: Conductor | None = None
         self._stopping = False
-        self._exit = contextlib.ExitStack()
 
     @property
     def name(self) -> str:
@@ -38,24 +36,6 @@ class Live(ABC):
         :raises ConfigError: if something about it cannot work
         """
 
-    def run_sync(self) -> None:
-        """Run live until shut down, or until every source has ended and every stage has seen its
-        last row. Ctrl-C and, in the main thread, SIGTERM shut it down, too.
-
-        :raises ExceptionGroup: of all that went wrong
-        :raises KeyboardInterrupt: after the shutdown, if it was Ctrl-C that began it
-        """
-        with self:
-            self._wait()
-
-    async def run(self) -> None:
-        """As :meth:`run_sync`, for asyncio. Cancelling it shuts it down, too.
-
-        :raises ExceptionGroup: of all that went wrong
-        """
-        async with self:
-            await self._wait_async()
-
     def shutdown(self) -> None:
         """Stop the sources, and then stage after stage, upstream first, each with what is due.
 
@@ -66,43 +46,7 @@ class Live(ABC):
         if self._conductor is not None:
             self._conductor.shutdown()
 
-    def __enter__(self) -> Self:
-        self._start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self.shutdown()
-        try:
-            self._wait()
-        finally:
-            self._exit.close()
-        self._report(exc)
-
-    async def __aenter__(self) -> Self:
-        self._start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self.shutdown()
-        try:
-            await self._wait_async()
-        finally:
-            self._exit.close()
-        self._report(exc)
-
-    def _start(self) -> None:
+    def _begin(self) -> None:
         if self._conductor is not None:
             raise RunTaskError(
                 f"pipeline {self._name!r} has been run before, and runs live once: make a new one"
@@ -135,7 +79,6 @@ class Live(ABC):
         self._conductor.join()
 
     def _report(self, exc: BaseException | None) -> None:
-        """Raise what went wrong, unless the block has an error of its own to tell."""
         assert self._conductor is not None
         failures = self._conductor.failures
         if not failures:

@@ -1,0 +1,96 @@
+"""Running until shut down, in any of four ways, by threads or in an event loop."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+
+class Running(ABC):
+    """What runs by ``run_sync()``, by ``await run()``, or in a ``with`` or ``async with`` block, at
+    whose end it is shut down. It runs once."""
+
+    def __init__(self) -> None:
+        self._exit = contextlib.ExitStack()  # closed when it has ended
+
+    def run_sync(self) -> None:
+        """Run until it is shut down, or at its end. Ctrl-C and, in the main thread, SIGTERM shut it
+        down, too.
+
+        :raises RunTaskError: if it has run before
+        :raises Exception: what made it end, if it was no shutdown
+        :raises KeyboardInterrupt: after the shutdown, if it was Ctrl-C that began it
+        """
+        with self:
+            self._wait()
+
+    async def run(self) -> None:
+        """As :meth:`run_sync`, for asyncio. Cancelling it shuts it down, too.
+
+        :raises RunTaskError: if it has run before
+        :raises Exception: what made it end, if it was no shutdown
+        """
+        async with self:
+            await self._wait_async()
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """Bring it to its end, and return at once. From any thread, any number of times, and in a
+        signal handler."""
+
+    def __enter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self.shutdown()
+        try:
+            self._wait()
+        finally:
+            self._exit.close()
+        self._report(exc)
+
+    async def __aenter__(self) -> Self:
+        self._begin()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self.shutdown()
+        try:
+            await self._wait_async()
+        finally:
+            self._exit.close()
+        self._report(exc)
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Begin to run, and put what is to be closed at the end into ``_exit``."""
+
+    @abstractmethod
+    def _wait(self) -> None:
+        """Wait for the end."""
+
+    @abstractmethod
+    async def _wait_async(self) -> None:
+        """Wait for the end, without holding up the event loop."""
+
+    @abstractmethod
+    def _report(self, exc: BaseException | None) -> None:
+        """Raise what went wrong, unless the block has an error of its own to tell.
+
+        :param exc: that error
+        """
