@@ -150,6 +150,26 @@ def test_a_forward_step_is_noticed_while_waiting() -> None:
     assert first.result() == Window(0, 60)
 
 
+def test_a_forward_step_is_noticed_at_the_moment_before_a_wait() -> None:
+    class Stepped(VirtualClock):
+        """Is set just before a wait, when the ticker has looked at it."""
+
+        steps = 2
+
+        def wait(self, alarm: Alarm, until_ns: int) -> None:
+            if self.steps:
+                self.steps -= 1
+                self.step(10**9)
+            super().wait(alarm, until_ns)
+
+    ticker = Ticker(SECOND, RunnerConfig(), Stepped())
+    with beside(partial(due, ticker, 2)) as windows:
+        try:
+            assert windows.result(PATIENCE) == [Window(0, 1), Window(1, 2)]
+        finally:
+            ticker.stop()  # or else it would wait for ever
+
+
 def test_stopping_ends_the_wait() -> None:
     ticker = Ticker(TaskInterval.minutes(60), RunnerConfig(), SystemClock())
     with beside(ticker.next) as none:

@@ -80,9 +80,12 @@ class VirtualClock:
         self._wall_ns = start_ns
         self._monotonic_ns = 0
         self._sleepers: set[Alarm] = set()
+        self._moves = 0  # how often it has been moved
+        self._looked = threading.local()  # how often, when a thread last looked at the wall clock
 
     def time_ns(self) -> int:
         """The virtual wall clock."""
+        self._looked.moves = self._moves  # first: when it says so, the move is made
         return self._wall_ns
 
     def monotonic_ns(self) -> int:
@@ -92,6 +95,9 @@ class VirtualClock:
     def wait(self, alarm: Alarm, until_ns: int) -> None:
         """Wait until the alarm rings or the clock has been moved so far."""
         with self._mutex:
+            if getattr(self._looked, "moves", self._moves) != self._moves:
+                self._looked.moves = self._moves
+                return  # it was set since who waits looked at it: let them look again
             self._sleepers.add(alarm)
         try:
             while self._monotonic_ns < until_ns:
@@ -132,5 +138,6 @@ class VirtualClock:
         with self._mutex:
             self._wall_ns += wall_ns
             self._monotonic_ns += monotonic_ns
+            self._moves += 1
             for alarm in self._sleepers:
                 alarm.ring()
