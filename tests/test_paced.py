@@ -164,6 +164,31 @@ def test_the_clock_of_a_recording_reads_its_time(speed: float) -> None:
     assert clock.monotonic_ns() == 20_000_000 * speed
 
 
+class Passing(VirtualClock):
+    """A clock by which a tenth of a second passes from each reading to the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.untils: list[int] = []
+
+    def monotonic_ns(self) -> int:
+        self.advance(TaskInterval.millis(100))
+        return super().monotonic_ns()
+
+    def wait(self, alarm: Alarm, until_ns: int) -> None:
+        self.untils.append(until_ns)
+
+
+def test_time_that_passes_before_a_wait_does_not_make_it_longer() -> None:
+    base = Passing()
+    source = paced([(0, "a"), (5, "b")], 1, unit=SECONDS, clock=base)
+    source.start()
+    begun_ns = VirtualClock.monotonic_ns(base)
+    assert len(list(source)) == 2
+    assert 5 < len(base.untils) < 50
+    assert max(base.untils) <= begun_ns + 5 * SECOND_NS
+
+
 @given(st.floats(1e-3, 1e9), st.integers(0, 10**18))
 def test_a_wait_for_a_time_of_a_recording_ends_when_its_clock_reads_it(
     speed: float, until_ns: int

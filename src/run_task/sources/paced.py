@@ -192,10 +192,13 @@ class Paced(Generic[R]):
         assert playback is not None
         self._next_ns = due_ns = timestamp * self._unit.nanos
         while not self._closed:
+            # Read first: what passes before the next reading makes the wait too short, and is
+            # waited for by the next one. The other way round, it would make it too long.
+            now_ns = playback.monotonic_ns()
             remaining_ns = due_ns - playback.time_ns()
             if remaining_ns <= 0:
                 return True
-            playback.wait(self._alarm, playback.monotonic_ns() + remaining_ns)
+            playback.wait(self._alarm, now_ns + remaining_ns)
         return False
 
     def _now(self) -> int:
