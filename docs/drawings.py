@@ -266,11 +266,7 @@ def lock_a_task() -> Timeline:
 
 def lock_a_tick() -> Timeline:
     """Who waits for whom with an RwLock."""
-    lanes = ["the view", "task bid", "task ask", "writer"]
-    drawn = Timeline("An RwLock is read once a tick", (0, 15), lanes)
-    drawn.bar(0, 1, 8, Kind.WINDOW, "read once, for the whole tick")
-    drawn.bar(1, 1.3, 4.5, Kind.WORK, "reads bid 100")
-    drawn.bar(2, 4.6, 7.8, Kind.WORK, "reads ask 101")
+    drawn = _view_a_tick("An RwLock is read once a tick", "read once, for the whole tick")
     drawn.bar(3, 3, 8, Kind.WAIT, "waits for the tick")
     drawn.bar(3, 8, 11, Kind.GOOD, "writes 102, 103")
     drawn.note(3, 11.2, "meanwhile, a tick would wait")
@@ -279,14 +275,20 @@ def lock_a_tick() -> Timeline:
 
 def series_a_tick() -> Timeline:
     """Who waits for whom with a TimeSeries: nobody."""
-    lanes = ["the view", "task bid", "task ask", "writer"]
-    drawn = Timeline("A TimeSeries gives a view that is frozen", (0, 15), lanes)
-    drawn.bar(0, 1, 8, Kind.WINDOW, "the rows up to here, for good")
-    drawn.bar(1, 1.3, 4.5, Kind.WORK, "reads bid 100")
-    drawn.bar(2, 4.6, 7.8, Kind.WORK, "reads ask 101")
+    title = "A TimeSeries gives a view that is frozen"
+    drawn = _view_a_tick(title, "the rows up to here, for good")
     for at in (0.5, 2.1, 3, 3.6, 5.2, 6.3, 7, 8.6, 9.5, 10.4):
         drawn.dot(3, at)
     drawn.note(3, 11.2, "appends at any time")
+    return drawn
+
+
+def _view_a_tick(title: str, view: str) -> Timeline:
+    """One view, and two tasks that read it."""
+    drawn = Timeline(title, (0, 15), ["the view", "task bid", "task ask", "writer"])
+    drawn.bar(0, 1, 8, Kind.WINDOW, view)
+    drawn.bar(1, 1.3, 4.5, Kind.WORK, "reads bid 100")
+    drawn.bar(2, 4.6, 7.8, Kind.WORK, "reads ask 101")
     return drawn
 
 

@@ -121,6 +121,11 @@ class RunnerConfig:
         return _EXECUTORS[self.executor] if isinstance(self.executor, str) else self.executor
 
     @property
+    def grace_ns(self) -> int:
+        """How long after its end a window waits for late rows, in nanoseconds."""
+        return self.grace.nanos if self.grace is not None else 0
+
+    @property
     def worker_count(self) -> int:
         """How many tasks may run at once."""
         return self.workers or os.cpu_count() or 1

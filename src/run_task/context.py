@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Never, TypeVar, overload
 
@@ -116,14 +116,19 @@ def _check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
             ) from None
 
 
-def other_unit(data: object, interval: TaskInterval) -> str | None:
-    """What is wrong if data counts its time in another unit than windows; None: nothing.
-
-    Tasks may convert times, or not look at them: so it is no mistake for certain.
+def doubts(data: object, interval: TaskInterval, config: RunnerConfig) -> Sequence[str]:
+    """What is probably wrong with how data and windows fit, but no mistake for certain.
 
     :param data: what the tasks read
     :param interval: how often
+    :param config: what of it concerns windows
     """
+    found = _other_unit(data, interval), _out_of_retention(data, interval, config)
+    return [doubt for doubt in found if doubt is not None]
+
+
+def _other_unit(data: object, interval: TaskInterval) -> str | None:
+    # Tasks may convert times, or not look at them.
     unit = getattr(data, "unit", None)
     if not isinstance(unit, TimeUnit) or unit is interval.unit:
         return None
@@ -135,19 +140,12 @@ def other_unit(data: object, interval: TaskInterval) -> str | None:
     )
 
 
-def out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig) -> str | None:
-    """What is wrong if windows reach back to rows that the data no longer has; None: nothing.
-
-    :param data: what the tasks read
-    :param interval: how often
-    :param config: what of it concerns windows
-    """
+def _out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig) -> str | None:
     retention = getattr(data, "retention", None)
     if not isinstance(retention, TaskInterval):
         return None  # all rows, or so many of them, however old these are
     window = config.window or interval
-    grace_ns = config.grace.nanos if config.grace is not None else 0
-    if retention.nanos >= window.nanos + grace_ns:
+    if retention.nanos >= window.nanos + config.grace_ns:
         return None
     grace = f", and wait for {config.grace}" if config.grace is not None else ""
     return (
@@ -274,10 +272,6 @@ class ContextBuilder(Generic[I, O, S_co]):
             tasks=self._tasks, data=data, interval=self._interval, sender=sender, config=config
         )
         _check_calls(context.tasks)
-        for doubt in (
-            other_unit(data, self._interval),
-            out_of_retention(data, self._interval, config),
-        ):
-            if doubt is not None:
-                _log.warning("%s: %s", config.name, doubt, extra={"runner": config.name})
+        for doubt in doubts(data, self._interval, config):
+            _log.warning("%s: %s", config.name, doubt, extra={"runner": config.name})
         return context, receiver, data

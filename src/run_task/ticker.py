@@ -48,7 +48,7 @@ class Ticker:
         self._last_ns: int | None = None  # the last window is the one that holds this time
         self._ending = False  # whether there is one, or it is stopped
         self._unit_ns = interval.unit.nanos
-        self._grace_ns = config.grace.nanos if config.grace is not None else 0
+        self._grace_ns = config.grace_ns
         # The largest difference of wall and monotonic clock that has been seen, less the grace.
         # The wall clock is always read first: a thread that is put aside between the two reads
         # sees too small a difference, never one that would push time forward.

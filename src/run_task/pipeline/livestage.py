@@ -100,7 +100,7 @@ class LiveStage:
         self._unit_ns = stage.interval.unit.nanos
         length_ns = config.window.nanos if config.window is not None else stage.interval.nanos
         self._overlap_ns = length_ns - stage.interval.nanos  # of a window with the one before
-        self._grace_ns = config.grace.nanos if config.grace is not None else 0
+        self._grace_ns = config.grace_ns
         self._clock = clock
         self._views = Views(stage.data) if isinstance(stage.data, Viewable) else None
         self._hopeless = False  # so far behind that no more views are kept
@@ -175,8 +175,8 @@ class LiveStage:
             limit_ns = min(before_ns, self._clock.time_ns() + 1)  # none before it is due
             while self.unseen_ns < limit_ns:
                 end_ns = self.unseen_ns - self._grace_ns
-                behind = [s.stage.name for s in self._upstreams if s.due_ns <= self.unseen_ns]
-                if not self._views.keep(end_ns, behind):
+                behind = self._missing(self.unseen_ns)
+                if not self._views.keep(end_ns, [stage.stage.name for stage in behind]):
                     if self._rows:
                         return  # all rows are recordings', which can wait
                     if not self._hopeless:
@@ -186,6 +186,10 @@ class LiveStage:
                             *(self, MOST),
                         )
                 self._seen_ns = end_ns + self.stage.interval.nanos
+
+    def _missing(self, due_ns: float) -> Sequence[LiveStage]:
+        """Those whose results up to a time have not entered what it reads."""
+        return [stage for stage in self._upstreams if stage.due_ns <= due_ns]
 
     def _due(self, end_ns: float) -> float:
         if self.ended and end_ns - self.stage.interval.nanos > self._last_ns:
@@ -210,27 +214,27 @@ class LiveStage:
         due_ns = self._end_ns + self._grace_ns
         start_ns = window[0] * self._unit_ns + self._overlap_ns
 
-        def missing() -> Sequence[LiveStage]:
-            return [stage for stage in self._upstreams if stage.due_ns <= due_ns]
-
         def unsure() -> Sequence[Arrivals]:
             known = any(rows.frontier_ns >= start_ns for rows in self._rows)
             return () if known else self._rows
 
         def kept() -> Kept | None:
-            return self._views.find(window[1] * self._unit_ns) if self._views is not None else None
+            return self._views.find(self._end_ns) if self._views is not None else None
 
         def awaited() -> Sequence[LiveStage | Arrivals]:
             left: list[LiveStage | Arrivals] = [rows for rows in unsure() if not rows.ended]
             if kept() is None:  # else all that comes before has come, or was given up by others
-                left += (stage for stage in missing() if not stage.ended)
+                left += (stage for stage in self._missing(due_ns) if not stage.ended)
                 left += (rows for rows in self._rows_read if rows.next_ns < due_ns)
             return left
 
         glance = bool(self._rows or self._rows_read)
         late = self._read_patience.wait(awaited, self.config.lock_timeout, glance=glance)
         view = kept()
-        lacks = view.behind if view is not None else [stage.stage.name for stage in missing()]
+        if view is not None:
+            lacks = view.behind
+        else:
+            lacks = [stage.stage.name for stage in self._missing(due_ns)]
         if start_ns > self._last_ns or (self._marks.stopped and (lacks or awaited())):
             return None  # there was to be no such window; or it would not be what it should
         for one in late:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from run_task.channel import Overflow, Receiver, Sender, channel
 from run_task.config import RunnerConfig
-from run_task.context import Context, other_unit, out_of_retention
+from run_task.context import Context, doubts
 from run_task.dataset import DataSet
 from run_task.errors import ConfigError
 from run_task.interval import TaskInterval
@@ -108,9 +108,8 @@ class Stage(Generic[I, O]):
                 f"stage {name!r}: overflow={config.overflow}: a pipeline waits for a sink that is "
                 f"slow, and drops nothing: leave it out"
             )
-        for doubt in (other_unit(data, interval), out_of_retention(data, interval, config)):
-            if doubt is not None:
-                _log.warning("stage %r: %s", name, doubt)
+        for doubt in doubts(data, interval, config):
+            _log.warning("stage %r: %s", name, doubt)
         self.name = name
         self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
         self.data = data

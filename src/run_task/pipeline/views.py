@@ -48,9 +48,10 @@ class Views:
 
     def find(self, end_ns: float) -> Kept | None:
         """The one that was taken for a window; those for windows before it are let go of."""
-        while self._kept and self._kept[0].end_ns < end_ns:
-            self._kept.popleft()
-        return self._kept[0] if self._kept and self._kept[0].end_ns == end_ns else None
+        with self.mutex:  # a runner that was given up may come back while all are let go of
+            while self._kept and self._kept[0].end_ns < end_ns:
+                self._kept.popleft()
+            return self._kept[0] if self._kept and self._kept[0].end_ns == end_ns else None
 
     def take(self, end_ns: float) -> Any:
         """What a window is to see: the view that was taken for it, or the data as it is now."""
@@ -63,4 +64,5 @@ class Views:
 
     def clear(self) -> None:
         """Let go of all."""
-        self._kept.clear()
+        with self.mutex:
+            self._kept.clear()

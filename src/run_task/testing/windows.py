@@ -62,7 +62,7 @@ def run_windows(
     sender, receiver = ends
     config, unit_ns = context.config, context.interval.unit.nanos
     length_ns = (config.window or context.interval).nanos
-    grace_ns = config.grace.nanos if config.grace is not None else 0
+    grace_ns = config.grace_ns
     clock = VirtualClock(start * unit_ns)
     datasets: list[DataSet[O]] = []
     with Runner(replace(context, sender=sender), clock=clock, since_ns=start * unit_ns) as runner:
