@@ -369,11 +369,11 @@ class Receiver(Generic[T_co]):
         _wake_all(buffer.senders)
 
     def __iter__(self) -> Iterator[T_co]:
-        popleft = self._buffer.items.popleft
+        items = self._buffer.items
         senders = self._buffer.senders
         while True:
             try:
-                item = popleft()
+                item = items.popleft()
             except IndexError:
                 pass  # waited for below, so that Ctrl-C there does not come with this traceback
             else:

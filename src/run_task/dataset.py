@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
 
 from run_task.errors import TaskError
-from run_task.interval import Span, Window
+from run_task.interval import Due, Window
 from run_task.task import Runnable
 
 O_co = TypeVar("O_co", covariant=True)
@@ -59,12 +59,11 @@ class DataSet(Mapping[str, O_co]):
 
     __slots__ = (
         "_begun",
+        "_due",
         "_durations",
         "_ends",
-        "_late_ns",
         "_results",
         "_roster",
-        "_span",
         "_starts",
         "_values",
         "behind",
@@ -85,7 +84,7 @@ class DataSet(Mapping[str, O_co]):
 
     # A tick notes by position, and most of it is never looked at: it is put into mappings on
     # demand.
-    _span: Span
+    _due: Due
     _roster: Roster
     _results: Sequence[Any]
     _begun: float
@@ -93,7 +92,6 @@ class DataSet(Mapping[str, O_co]):
     _values: dict[str, O_co] | None
     _durations: Mapping[str, float] | None
     _starts: Mapping[str, float] | None
-    _late_ns: int
 
     def __init__(
         self,
@@ -106,20 +104,19 @@ class DataSet(Mapping[str, O_co]):
         behind: Sequence[str] = (),
         starts: Mapping[str, float] | None = None,
     ) -> None:
-        self._span = window
+        start, end = window
+        self._due = start, end, round(lateness * 1e9)
         self._values = dict(values)
         self.errors = errors
         self.behind = behind
         self._durations = durations
         self._starts = starts
-        self._late_ns = round(lateness * 1e9)
         self.took = sum(durations.values()) if took is None else took
 
     @classmethod
     def of(
         cls,
-        span: Span,
-        late_ns: int,
+        due: Due,
         roster: Roster,
         results: Sequence[Any],
         begun: float,
@@ -128,8 +125,7 @@ class DataSet(Mapping[str, O_co]):
     ) -> DataSet[Any]:
         """The DataSet of a tick whose tasks were run one after another, and gave no error.
 
-        :param span: the window
-        :param late_ns: how late the tick was, in nanoseconds
+        :param due: the window
         :param roster: its tasks
         :param results: what each returned, by position
         :param begun: when the first began, in seconds by any one clock
@@ -137,8 +133,7 @@ class DataSet(Mapping[str, O_co]):
         :param took: how long it all took, in seconds
         """
         self: DataSet[Any] = _new(cls)
-        self._span = span
-        self._late_ns = late_ns
+        self._due = due
         self._roster = roster
         self._results = results
         self._begun = begun
@@ -158,12 +153,13 @@ class DataSet(Mapping[str, O_co]):
     @property
     def window(self) -> Window:
         """The window that was computed, in the interval's unit since the Unix epoch."""
-        return Window(*self._span)
+        start, end, _ = self._due
+        return Window(start, end)
 
     @property
     def timestamp(self) -> int:
         """The end of the window, in the interval's unit since the Unix epoch."""
-        return self._span[1]
+        return self._due[1]
 
     @property
     def durations(self) -> Mapping[str, float]:
@@ -190,7 +186,7 @@ class DataSet(Mapping[str, O_co]):
     @property
     def lateness(self) -> float:
         """How long after the window's end (and grace) the tick began, in seconds."""
-        return self._late_ns / 1e9
+        return self._due[2] / 1e9
 
     @overload
     def __getitem__(self, key: str, /) -> O_co: ...

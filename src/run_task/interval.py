@@ -173,6 +173,8 @@ class Window(NamedTuple):
     """The first time after it, and the timestamp of its DataSet."""
 
 
-Span: TypeAlias = tuple[int, int]
-"""The start and end of a window on its way through a tick: most windows are looked at by nobody,
-and a :class:`Window` takes ten times as long to make as a plain tuple."""
+Due: TypeAlias = tuple[int, int, int]
+"""A window on its way through a tick: its start, its end, and how late the tick is, in nanoseconds.
+
+Most windows are looked at by nobody, and a :class:`Window` takes ten times as long to make as a
+plain tuple."""

@@ -18,7 +18,7 @@ from run_task.context import Context
 from run_task.dataset import DataSet
 from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTimeout, TaskError
 from run_task.executors import Ticks
-from run_task.interval import Span, Window
+from run_task.interval import Due, Window
 from run_task.log import Log
 from run_task.running import Running
 from run_task.signals import shut_down_on_sigterm
@@ -107,7 +107,7 @@ class Runner(Running, Generic[I, O]):
         self._telemetry: Telemetry | None = None
         self._bells: list[Bell] = []  # of those who wait for the end
         self._last_thread: threading.Thread | None = None
-        self._span: Span | None = None  # the window in hand
+        self._due: Due | None = None  # the window in hand
         self._ticks = 0
         self._lost = 0
         self._late_ns: deque[int] = deque(maxlen=RECENT)
@@ -133,8 +133,8 @@ class Runner(Running, Generic[I, O]):
     @property
     def _window(self) -> Window | None:
         """The window in hand."""
-        span = self._span
-        return None if span is None else Window(*span)
+        due = self._due
+        return None if due is None else Window(*due[:2])
 
     def _losses(self) -> Losses:
         skipped = self._ticker.skipped if self._ticker is not None else 0
@@ -152,29 +152,28 @@ class Runner(Running, Generic[I, O]):
             send = self._telemetry.telling(send)
         note_lateness = self._late_ns.append
         note_duration = self._duration.append
+        behind: Sequence[str] | None = ()
         failure: BaseException | None = None
         try:
-            while (span := ticker.next()) is not None:
-                self._span = span
-                late_ns = ticker.late_ns
-                behind = gate.wait(Window(*span)) if gate is not None else ()
-                if behind is None:
-                    self._span = None
+            while (due := ticker.next()) is not None:
+                self._due = due
+                if gate is not None and (behind := gate.wait(Window(*due[:2]))) is None:
+                    self._due = None
                     break
                 try:
                     with data.read(timeout) as view:
                         if gate is not None:
                             gate.passed()
-                        dataset = yield view, span, late_ns
+                        dataset = yield view, due
                         del view  # whoever waits for the next tick does not keep this one's data
                 except LockTimeout as error:
-                    dataset = self._without_view(Window(*span), late_ns, error)
+                    dataset = self._without_view(due, error)
                 if behind:
                     dataset.behind = behind
                 send(dataset)
-                self._span = None
+                self._due = None
                 self._ticks += 1
-                note_lateness(late_ns)
+                note_lateness(due[2])
                 note_duration(dataset.took)
                 if dataset.errors:
                     self._note(dataset.errors)
@@ -198,8 +197,10 @@ class Runner(Running, Generic[I, O]):
             failure = ShutdownTimeout(self.name, self._config.shutdown_timeout, hung)
         self._end(failure)
 
-    def _without_view(self, window: Window, late_ns: int, cause: LockTimeout) -> DataSet[Any]:
+    def _without_view(self, due: Due, cause: LockTimeout) -> DataSet[Any]:
         """What comes of a tick without data: an error for every task."""
+        start, end, late_ns = due
+        window = Window(start, end)
         errors = {task.name: TaskError(task.name, window) for task in self._context.tasks}
         for error in errors.values():
             error.__cause__ = cause

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from run_task.errors import ConfigError
-from run_task.interval import Span, Window
+from run_task.interval import Window
 
 
 class MissedTick(enum.Enum):
@@ -101,23 +101,17 @@ class Schedule:
         late = now - self.deadline
         if late < 0:
             return None
-        if late < self._period or self._missed is MissedTick.BURST:
-            return Window(*self.advance())
+        period = self._period
+        window = Window(self._end - period, self._end)
+        self._end += period
+        if late < period or self._missed is MissedTick.BURST:
+            return window
         if self._missed is MissedTick.DELAY:
             self._lag += late
-            return Window(*self.advance())
-        more = late // self._period  # windows that are due besides this one
-        start, end = self.advance()
-        self._end += more * self._period
+            return window
+        more = late // period  # windows that are due besides this one
+        self._end += more * period
         if self._missed is MissedTick.COALESCE:
-            end += more * self._period
-        else:
-            self._skipped += more
-        return Window(start, end)
-
-    def advance(self) -> Span:
-        """Hand out the next window, due or not, and go on by one period."""
-        end = self._end
-        period = self._period
-        self._end = end + period
-        return end - period, end
+            return Window(window.start, window.end + more * period)
+        self._skipped += more
+        return window

@@ -7,7 +7,7 @@ from typing import Final
 from run_task.alarm import Alarm
 from run_task.clock import Clock
 from run_task.config import Align, RunnerConfig
-from run_task.interval import Span, TaskInterval
+from run_task.interval import Due, TaskInterval
 from run_task.log import Log
 from run_task.schedule import MissedTick, Schedule
 
@@ -59,8 +59,7 @@ class Ticker:
         self._unsure_ns = after_ns - before_ns  # by how much it may be too small
         self._stepped_back = False
         self._period = period = interval.count
-        length = config.window.nanos // self._unit_ns if config.window is not None else period
-        self._before = length - period  # by how much a window starts before the last one's end
+        self._length = config.window.nanos // self._unit_ns if config.window is not None else period
         if since_ns is None:
             since_ns = clock.monotonic_ns() + self._offset_ns + self._grace_ns
         now = since_ns // self._unit_ns
@@ -68,44 +67,48 @@ class Ticker:
         self.first_end_ns: int = first * self._unit_ns
         """The end of the first window, in nanoseconds since the Unix epoch."""
         self._schedule = Schedule(period, first, config.missed_tick)
-        self._advance = self._schedule.advance  # bound once, and not at every tick
         self._bursts = config.missed_tick is MissedTick.BURST
+        self._end = first  # of the next window
         self._period_ns = period * self._unit_ns
         self._due_ns = self._next_due()  # by the monotonic clock
-        self.late_ns: int = 0
-        """How long after its end and grace the last window was handed out, in nanoseconds."""
 
     @property
     def skipped(self) -> int:
         """How many windows were left out, by ``MissedTick.SKIP``."""
         return self._schedule.skipped
 
-    def next(self) -> Span | None:
-        """Wait for the next window; None if there are no more."""
+    def next(self) -> Due | None:
+        """Wait for the next window; None if there are no more.
+
+        It is late from the moment on that its grace is over.
+        """
         while not (self._ending and self._is_over()):
             # The wall clock is looked at only before waiting: a window that is due by the
             # monotonic clock is due, wherever the wall clock has stepped.
             late_ns = self._monotonic_ns() - self._due_ns
             if late_ns >= 0:
-                if self._bursts:  # all are handed out, one after another, however late they are
-                    span = self._advance()
-                    self._due_ns += self._period_ns
-                    self.late_ns = late_ns
-                else:
-                    span = self._poll(late_ns)
-                return (span[0] - self._before, span[1]) if self._before else span
+                if not self._bursts:
+                    return self._poll(late_ns)
+                # All are handed out, one after another, however late they are: there is nothing
+                # to ask the schedule for.
+                end = self._end
+                self._end = end + self._period
+                self._due_ns += self._period_ns
+                return end - self._length, end, late_ns
             if not self._follow_wall_clock():
                 self._clock.wait(self._alarm, self._due_ns + min(0, late_ns + _LOOK_AGAIN_NS))
         return None
 
-    def _poll(self, late_ns: int) -> Span:
+    def _poll(self, late_ns: int) -> Due:
         """The window that the schedule hands out so long after it fell due."""
         now_ns = self._due_ns + late_ns
         window = self._schedule.poll(self._schedule.deadline + late_ns // self._unit_ns)
         assert window is not None
-        self.late_ns = now_ns + self._offset_ns - window.end * self._unit_ns
+        start, end = window
+        self._end = self._schedule.end
         self._due_ns = self._next_due()
-        return window
+        late_ns = now_ns + self._offset_ns - end * self._unit_ns
+        return start + self._period - self._length, end, late_ns
 
     def _next_due(self) -> int:
         """When the monotonic clock will say that the next window is due."""
@@ -114,7 +117,7 @@ class Ticker:
     @property
     def next_end_ns(self) -> int:
         """The end of the next window, in nanoseconds since the Unix epoch."""
-        return self._schedule.end * self._unit_ns
+        return self._end * self._unit_ns
 
     @property
     def next_due_ns(self) -> int:
@@ -136,7 +139,7 @@ class Ticker:
         self._alarm.ring()
 
     def _is_over(self) -> bool:
-        start_ns = (self._schedule.end - self._period) * self._unit_ns
+        start_ns = (self._end - self._period) * self._unit_ns
         return self._stopped or (self._last_ns is not None and start_ns > self._last_ns)
 
     def _follow_wall_clock(self) -> bool:

@@ -114,11 +114,12 @@ class Batch:
     @property
     def window(self) -> Window:
         """The window of its tick."""
-        return Window(*self.tick[1])
+        start, end, _ = self.tick[1]
+        return Window(start, end)
 
     def work(self, hand: Hand) -> None:
         """Run tasks until none is left to take, beside whoever else does."""
-        view, (begin, until), _ = self.tick
+        view, (begin, until, _) = self.tick
         values, ends, starts = self.values, self.ends, self.starts
         hand.batch = self
         for position, run in self.claims:
@@ -192,5 +193,5 @@ class Batch:
         ended = [(name, *spans[i]) for i, name in enumerate(roster.names) if i in spans]
         durations = {name: seconds for name, _, seconds in ended}
         starts = {name: start - self.begun for name, start, _ in ended}
-        lateness = self.tick[2] / 1e9
+        lateness = self.tick[1][2] / 1e9
         return DataSet(self.window, values, errors, durations, lateness, took, starts=starts)

@@ -93,9 +93,9 @@ class ProcessesCrew:
     # A tick
 
     def _run(self, tick: Tick) -> DataSet[Any]:
-        view, span, late_ns = tick
+        view, (start, end, late_ns) = tick
         begun = time.perf_counter()
-        job = Job(self._names, Window(*span), self._shares)
+        job = Job(self._names, Window(start, end), self._shares)
         try:
             self._cargo.load(view)
         except Exception as error:

@@ -47,8 +47,8 @@ class _InlineCrew:
         drive(ticks, self._run)
 
     def _run(self, tick: Tick) -> DataSet[Any]:
-        view, span, late_ns = tick
-        begin, until = span
+        view, due = tick
+        begin, until, _ = due
         values: list[Any] = []
         ends: list[float] = []
         self._ends = ends
@@ -67,7 +67,7 @@ class _InlineCrew:
         if faulty or took > self._timeout:
             batch = Batch(tick, [], iter(()), range(len(values)), values, ends, begun)
             return batch.dataset(roster, took, self._timeout)
-        return DataSet.of(span, late_ns, roster, values, begun, roster.pack(*ends), took)
+        return DataSet.of(due, roster, values, begun, roster.pack(*ends), took)
 
     def running(self) -> Sequence[str]:
         ends = self._ends

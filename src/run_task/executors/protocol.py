@@ -13,13 +13,12 @@ from typing import Any, Protocol, TypeAlias
 
 from run_task.dataset import DataSet
 from run_task.errors import TaskError
-from run_task.interval import Span, Window
+from run_task.interval import Due, Window
 from run_task.shared.protocol import Shared
 from run_task.task import Runnable
 
-Tick: TypeAlias = tuple[Any, Span, int]
-"""What there is to do: every task, over one view of the data and one window. Last, how many
-nanoseconds late the tick is: for its DataSet to tell."""
+Tick: TypeAlias = tuple[Any, Due]
+"""What there is to do: every task, over one view of the data and one window."""
 
 Ticks: TypeAlias = Generator[Tick, DataSet[Any], None]
 """A runner's loop. It raises nothing: what goes wrong in it, it deals with itself."""

@@ -101,32 +101,21 @@ class _ThreadsCrew:
             self._threads.append(thread)
         self._leader = hand = Hand()
         try:
-            self._lead(next(ticks, None), None, hand)
+            self._lead(None, hand)
         finally:
             with self._mutex:  # it may go on with something else, or drive again
                 self._threads.remove(thread)
 
-    def _lead(self, tick: Tick | None, batch: Batch | None, hand: Hand) -> None:
-        """Drive the loop on from this tick, or from a batch whose leader a task hangs in."""
-        assert self._ticks is not None
-        send = self._ticks.send
-        experience = self._experience
+    def _lead(self, batch: Batch | None, hand: Hand) -> None:
+        """Drive the loop from its beginning, or on from a batch whose leader a task hangs in."""
         try:
-            if batch is not None:
+            if batch is None:
+                self._run(None, hand)
+            else:
                 batch.work(hand)
                 dataset = self._finish(batch, hand)
-                if dataset is None:
-                    return
-                tick = send(dataset)
-            while tick is not None:
-                if experience.dear or self._hung:
-                    dataset = self._run_batch(tick, hand)
-                else:
-                    dataset = self._run_alone(tick, hand)
-                if dataset is None:
-                    return  # the lead is another's by now
-                tick = None  # whoever waits for the next one does not keep this one's data
-                tick = send(dataset)
+                if dataset is not None:
+                    self._run(dataset, hand)
         except StopIteration:
             return
         except BaseException as error:
@@ -142,48 +131,75 @@ class _ThreadsCrew:
         with contextlib.suppress(StopIteration):
             self._ticks.throw(error)
 
-    def _run_alone(self, tick: Tick, hand: Hand) -> DataSet[Any] | None:
-        """Run a tick that is expected to be cheap; None if the lead was lost meanwhile.
+    def _run(self, dataset: DataSet[Any] | None, hand: Hand) -> None:
+        """Run tick after tick, for as long as this thread has the lead.
 
-        Every cheap tick pays for what is done here, so a batch is only made once it is needed.
+        Every cheap tick pays for what is done here: so what they have in common is looked up once,
+        and a batch is only made once it is needed.
+
+        :param dataset: what came of the tick before
         """
-        view, span, late_ns = tick
-        begin, until = span
-        values = self._no_values.copy()
-        ends = self._no_ends.copy()
-        claims = iter(self._runs)
-        helm: Helm = [hand]
-        notable = False  # whether there is more to say than results and times
-        read_clock = clock
-        begun = read_clock()
-        self._alone = alone = helm, tick, claims, values, ends, begun
-        if self._asleep:
-            self._wake_watch()
-        for position, run in claims:
+        ticks, experience = self._ticks, self._experience
+        assert ticks is not None
+        runs, roster, no_values, no_ends = self._runs, self._roster, self._no_values, self._no_ends
+        read_clock, pack, notable_from = clock, roster.pack, self._notable
+        values = no_values.copy()
+        together = self._together()
+        while True:
+            tick = next(ticks) if dataset is None else ticks.send(dataset)
+            if together:
+                dataset = self._run_batch(tick, hand)
+                if dataset is None:
+                    return
+                together = self._together()
+                del tick
+                continue
+            view, due = tick
+            begin, until, _ = due
+            ends = no_ends.copy()
+            claims = iter(runs)
+            helm: Helm = [hand]
+            notable = False  # whether there is more to say than results and times
+            begun = read_clock()
+            self._alone = alone = helm, tick, claims, values, ends, begun
+            if self._asleep:
+                self._wake_watch()
+            for position, run in claims:
+                try:
+                    values[position] = run(view, begin, until)
+                except BaseException as raised:
+                    values[position] = Raised(raised)
+                    notable = True
+                ends[position] = read_clock()
             try:
-                values[position] = run(view, begin, until)
-            except BaseException as raised:
-                values[position] = Raised(raised)
+                helm.remove(hand)
+            except ValueError:
+                assert isinstance(helm[0], Batch)  # it was made to take the lead away
+                helm[0].progress.ring()
+                return
+            took = ends[-1] - begun
+            if took <= notable_from:
+                experience.slow = False
+            elif took > self._timeout or experience.is_news():
                 notable = True
-            ends[position] = read_clock()
-        try:
-            helm.remove(hand)
-        except ValueError:
-            assert isinstance(helm[0], Batch)  # it was made to take the lead away
-            helm[0].progress.ring()
-            return None
-        took = ends[-1] - begun
-        if took <= self._notable:
-            self._experience.slow = False
-        elif took > self._timeout or self._experience.is_news():
-            notable = True
-        if helm or notable:
-            batch = helm[0] if helm else Batch.of(alone)
-            assert isinstance(batch, Batch)
-            return self._settle(batch)
-        self._alone = None  # whoever has the DataSet does not keep the data
-        roster = self._roster
-        return _dataset_of(span, late_ns, roster, values, begun, roster.pack(*ends), took)
+            if helm or notable:
+                batch = helm[0] if helm else Batch.of(alone)
+                assert isinstance(batch, Batch)
+                dataset = self._settle(batch)
+                together = self._together()
+                values = no_values.copy()  # a task that hangs may yet write to these
+            else:
+                dataset = _dataset_of(due, roster, tuple(values), begun, pack(*ends), took)
+            # Whoever waits for the next tick does not keep this one's data.
+            self._alone = None
+            del alone, tick, view
+
+    def _together(self) -> bool:
+        """Whether the next tick is for more than its leader: as has been learned of those before.
+
+        It changes only where a batch was looked at.
+        """
+        return self._experience.dear or bool(self._hung)
 
     def _run_batch(self, tick: Tick, hand: Hand) -> DataSet[Any] | None:
         """Run a tick with helpers, or around tasks that hang; None if the lead was lost."""
@@ -224,7 +240,7 @@ class _ThreadsCrew:
             self._batch = self._alone = None
         self._experience.learn(batch.seconds(), took, batch.help)
         dataset = batch.dataset(self._roster, took, self._timeout)
-        batch.tick = None, *batch.tick[1:]  # helpers keep the batch, but not the data
+        batch.tick = None, batch.tick[1]  # helpers keep the batch, but not the data
         return dataset
 
     def _wait_for_helpers(self, batch: Batch) -> float:
@@ -367,7 +383,7 @@ class _ThreadsCrew:
             self._leader = hand = Hand()
         self._write_off(batch, position)
         batch.helm.append(hand)
-        self._start_thread("leader", self._lead, None, batch, hand)
+        self._start_thread("leader", self._lead, batch, hand)
 
     # The end
 

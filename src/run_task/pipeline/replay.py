@@ -96,14 +96,14 @@ class _StageReplay:
 
     def run(self) -> DataSet[Any] | None:
         """Run the window that is due; None if its results are known already."""
-        span = self.ticker.next()
-        assert span is not None
+        due = self.ticker.next()
+        assert due is not None
         with self.data.read(self.config.lock_timeout) as view:
-            dataset = self.crew.run((view, span, self.ticker.late_ns))
+            dataset = self.crew.run((view, due))
         for route in self.routes:
             with route.into.write() as target:
                 route.enter(target, dataset)
-        if span[1] * self.unit_ns <= self.held_ns:
+        if due[1] * self.unit_ns <= self.held_ns:
             return None
         if self._tell is not None:
             self._tell(dataset)
