@@ -23,6 +23,7 @@ from run_task import (
     TaskTimeout,
     VirtualClock,
 )
+from run_task.executors import batch, threads
 
 SECOND = TaskInterval.seconds(1)
 
@@ -105,6 +106,65 @@ def test_a_task_that_hangs_spoils_only_its_own_entry(gate: Gate, workers: int, p
             "hangs": dataset.timestamp
         }
         assert not dataset.errors
+
+
+class Coarse:
+    """A clock that stands still while it is not told to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        for module in (batch, threads):
+            monkeypatch.setattr(module, "clock", lambda: self.now)
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_task_that_hangs_after_it_did_well_has_no_result_of_an_earlier_window(
+    gate: Gate, workers: int, place: int, coarse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Coarse(monkeypatch) if coarse else None
+
+    def well_at_first(data: object, start: int, end: int) -> int:
+        return end if end < 3 else gate.hang(data, start, end)
+
+    names = ["a", "b"]
+    names.insert(place, "hangs")
+    tasks = {name: well_at_first if name == "hangs" else quick for name in names}
+    bench = Bench(tasks, task_timeout=0.03, workers=workers)
+    with bench.runner:
+        for end in (1, 2):
+            assert bench.next().to_dict() == {"a": end, "b": end, "hangs": end}
+        if clock is not None:
+            bench.clock.advance(SECOND)
+            eventually(lambda: gate.entered)
+            clock.now += 1
+            dataset = bench.receiver.recv(PATIENCE)
+            clock.now += 1
+        else:
+            dataset = bench.next()
+        assert dataset.to_dict() == {"a": 3, "b": 3}
+        assert type(dataset.errors["hangs"]) is TaskTimeout
+        dataset = bench.next()
+        assert dataset.to_dict() == {"a": 4, "b": 4}
+        assert "still running from the window [2, 3)" in str(dataset.errors["hangs"])
+        assert gate.entered == 1, "it is not started again while it hangs"
+        gate.opened.set()
+        eventually(lambda: bench.next().to_dict().get("hangs"))
+        dataset = bench.next()
+        assert dataset["hangs"] == dataset.timestamp
+
+
+def test_a_task_that_hangs_in_a_shutdown_after_it_did_well_is_named(gate: Gate) -> None:
+    def well_at_first(data: object, start: int, end: int) -> int:
+        return end if end < 3 else gate.hang(data, start, end)
+
+    bench = Bench({"a": quick, "hangs": well_at_first, "b": quick}, shutdown_timeout=0.1)
+    with pytest.raises(ShutdownTimeout, match="still running: 'hangs'"), bench.runner:
+        bench.next()
+        bench.next()
+        bench.clock.advance(SECOND)
+        eventually(lambda: gate.entered)
 
 
 def test_a_task_that_raises_late_has_timed_out_all_the_same(gate: Gate) -> None:

@@ -64,7 +64,7 @@ class Batch:
     :param claims: the tasks that nobody has taken yet
     :param order: the positions of all of them, in the order of taking
     :param values: what each task returned, by position
-    :param ends: when each ended, by position; 0 if it did not
+    :param ends: when each ended, by position; a time before the tick began if it did not
     :param begun: when the first began
     """
 
@@ -133,6 +133,10 @@ class Batch:
         hand.batch = None
         self.progress.ring()
 
+    def is_running(self, position: int) -> bool:
+        """Whether a task that was taken has not come back."""
+        return self.ends[position] < self.begun
+
     def at_work(self) -> list[tuple[int, float]]:
         """The tasks that are waited for: position, and since when, in the order of taking.
 
@@ -144,7 +148,7 @@ class Batch:
             end = self.ends[position]
             if position in self.overdue:
                 continue
-            if not end:
+            if end < self.begun:
                 found.append((position, self.starts.get(position, latest)))
             elif position not in self.starts:
                 latest = end
@@ -156,7 +160,7 @@ class Batch:
         before = self.begun
         for position in self.order:
             end = self.ends[position]
-            if not end:
+            if end < self.begun:
                 continue
             start = self.starts.get(position)
             if start is None:

@@ -21,7 +21,6 @@ from run_task.dataset import DataSet, Roster
 from run_task.executors.batch import Alone, Batch, Hand, Helm, Raised, Run, clock
 from run_task.executors.experience import DEAR, Experience, Help
 from run_task.executors.protocol import Crew, Tick, Ticks
-from run_task.interval import Window
 from run_task.shared.protocol import Shared
 from run_task.task import Runnable
 
@@ -75,8 +74,7 @@ class _ThreadsCrew:
         # The tick in hand: as its leader has it alone, and as a batch once there is more to it.
         self._alone: Alone | None = None
         self._batch: Batch | None = None
-        # Tasks that timed out and have not come back: where the end will be noted, and the window.
-        self._hung: dict[int, tuple[list[float], Window]] = {}
+        self._hung: dict[int, Batch] = {}  # tasks that timed out and have not come back
         self._experience = Experience(len(tasks), workers)
         # From how long on there is something to see about a tick that was run alone.
         self._notable = min(DEAR if len(tasks) > 1 and workers > 1 else math.inf, self._timeout)
@@ -143,7 +141,9 @@ class _ThreadsCrew:
         assert ticks is not None
         runs, roster, no_values, no_ends = self._runs, self._roster, self._no_values, self._no_ends
         read_clock, pack, notable_from = clock, roster.pack, self._notable
-        values = no_values.copy()
+        # Lists that every tick writes to in turn, for its DataSet has copies. An end from before a
+        # tick began is of an earlier one.
+        values, ends = no_values.copy(), no_ends.copy()
         together = self._together()
         while True:
             tick = next(ticks) if dataset is None else ticks.send(dataset)
@@ -156,11 +156,12 @@ class _ThreadsCrew:
                 continue
             view, due = tick
             begin, until, _ = due
-            ends = no_ends.copy()
             claims = iter(runs)
             helm: Helm = [hand]
             notable = False  # whether there is more to say than results and times
             begun = read_clock()
+            if begun <= ends[-1]:
+                ends = no_ends.copy()  # the clock is so coarse that they cannot be told apart
             self._alone = alone = helm, tick, claims, values, ends, begun
             if self._asleep:
                 self._wake_watch()
@@ -187,7 +188,7 @@ class _ThreadsCrew:
                 assert isinstance(batch, Batch)
                 dataset = self._settle(batch)
                 together = self._together()
-                values = no_values.copy()  # a task that hangs may yet write to these
+                values, ends = no_values.copy(), no_ends.copy()  # who hangs may yet write to those
             else:
                 dataset = _dataset_of(due, roster, tuple(values), begun, pack(*ends), took)
             # Whoever waits for the next tick does not keep this one's data.
@@ -203,14 +204,14 @@ class _ThreadsCrew:
 
     def _run_batch(self, tick: Tick, hand: Hand) -> DataSet[Any] | None:
         """Run a tick with helpers, or around tasks that hang; None if the lead was lost."""
-        self._hung = {i: hung for i, hung in self._hung.items() if not hung[0][i]}
+        self._hung = {i: batch for i, batch in self._hung.items() if batch.is_running(i)}
         order = [i for i in self._experience.order if i not in self._hung]
         claims = iter([self._runs[i] for i in order])
         ends = self._no_ends.copy()
         batch = Batch(tick, [hand], claims, order, self._no_values.copy(), ends, clock())
         batch.overdue = {
             position: f"it is still running from the window [{start}, {end})"
-            for position, (_, (start, end)) in self._hung.items()
+            for position, (start, end) in ((i, hung.window) for i, hung in self._hung.items())
         }
         self._batch = batch
         if self._asleep:
@@ -283,7 +284,7 @@ class _ThreadsCrew:
         else:
             reason = "it was still running when the runner was shut down"
         batch.overdue = {**batch.overdue, position: reason}
-        self._hung[position] = batch.ends, batch.window
+        self._hung[position] = batch
         for hand in tuple(self._helpers):
             if hand.batch is batch and hand.position == position:
                 hand.written_off = True
@@ -401,13 +402,15 @@ class _ThreadsCrew:
         return thread
 
     def running(self) -> Sequence[str]:
-        positions = {i for i, (ends, _) in tuple(self._hung.items()) if not ends[i]}
+        positions = {i for i, batch in tuple(self._hung.items()) if batch.is_running(i)}
         batch, alone = self._batch, self._alone
         if batch is not None:
             positions.update(position for position, _ in batch.at_work())
         elif alone is not None:
-            ends = alone[4]
-            positions.update(i for i, end in enumerate(ends) if not end and (not i or ends[i - 1]))
+            ends, begun = alone[4:]
+            positions.update(
+                i for i, end in enumerate(ends) if end < begun and (not i or ends[i - 1] >= begun)
+            )
         return [self._roster.names[i] for i in sorted(positions)]
 
     def abandon(self) -> None:
