@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,8 @@ def replay_target(
             sink = opened.enter_context(results_file(out, pipeline.name))
             for stage in pipeline.stages:
                 stage.sink(sink)
-        results = pipeline.replay(first, last)
+        # Closed here, since it flushes the file, which must not be closed before.
+        results = opened.enter_context(closing(pipeline.replay(first, last)))
         check_ctrl_c = opened.enter_context(ctrl_c_kept())
         began = time.monotonic()
         try:

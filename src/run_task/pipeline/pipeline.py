@@ -6,8 +6,8 @@ import math
 from collections.abc import (
     AsyncIterable,
     Callable,
+    Generator,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -253,7 +253,7 @@ class Pipeline(Live):
 
     def replay(
         self, start: int | datetime | None = None, end: int | datetime | None = None
-    ) -> Iterator[tuple[str, DataSet[Any]]]:
+    ) -> Generator[tuple[str, DataSet[Any]]]:
         """Run over the history that the sources have, as fast as the machine goes.
 
         The time is that of the rows. Every stage runs every window, from the one that holds the
@@ -269,7 +269,8 @@ class Pipeline(Live):
         :param start: windows that end by then are left out; rows before are there all the same.
             A datetime with a time zone, or an int in the unit of the stages' intervals
         :param end: windows that start from then on are left out
-        :return: the name of a stage and a DataSet of it, again and again, as they are computed
+        :return: the name of a stage and a DataSet of it, again and again, as they are computed. Who
+            leaves before the end calls its ``close()``, which flushes the sinks
         :raises ConfigError: if a source has no history, as an async one, or a time is not clear
         :raises TaskError: with ``OnError.RAISE``, when a task gave no result
         """
@@ -280,7 +281,7 @@ class Pipeline(Live):
         sink: DurableSink,
         start: int | datetime | None = None,
         end: int | datetime | None = None,
-    ) -> Iterator[tuple[str, DataSet[Any]]]:
+    ) -> Generator[tuple[str, DataSet[Any]]]:
         """Go on after a run that was killed: replay what the sources have and the sink has not.
 
         Each stage goes on after the last window of it that the sink holds. Windows before are run
@@ -292,7 +293,7 @@ class Pipeline(Live):
         :param sink: what tells how far the stages had come
         :param start: as for :meth:`replay`
         :param end: as for :meth:`replay`
-        :return: the name of a stage and a DataSet of it, again and again, as they are computed
+        :return: as of :meth:`replay`
         :raises ConfigError: if the sink cannot tell, or is no stage's
         """
         if not callable(getattr(sink, "last", None)):
@@ -305,7 +306,7 @@ class Pipeline(Live):
 
     def _go_through(
         self, start: int | datetime | None, end: int | datetime | None, resumed: DurableSink | None
-    ) -> Iterator[tuple[str, DataSet[Any]]]:
+    ) -> Generator[tuple[str, DataSet[Any]]]:
         stages, declared = self._plan()
         sources: list[tuple[Any, int, Route]] = []
         for source, unit_ns, route in declared:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ def written(
     results: Generator[tuple[AnyStage, DataSet[Any]]],
     sinks: Sequence[Sink],
     traveller: Traveller,
-) -> Iterator[tuple[str, DataSet[Any]]]:
+) -> Generator[tuple[str, DataSet[Any]]]:
     """Write results to the sinks of their stages, and hand them on.
 
     :param name: the pipeline's name
