@@ -67,7 +67,8 @@ def drain(receiver: Receiver[DataSet[float]]) -> None:
 
 
 def dispatch(effort: Effort) -> Iterator[Question | Skipped]:
-    beside: dict[int, list[Line]] = {count: [] for count in GOALS}
+    # Ours before the peers, some of which leave the machine busy for a while.
+    questions = {count: _ours(count, limit, effort) for count, limit in GOALS.items()}
     for name in peers.PEERS:
         if name not in effort.peers:
             continue
@@ -77,26 +78,28 @@ def dispatch(effort: Effort) -> Iterator[Question | Skipped]:
         if isinstance(theirs, Skipped):
             yield theirs
             continue
-        for count, rounds in zip(GOALS, theirs):
-            beside[count] += compared(rounds, "µs", Role.PEER)[1:]
+        for question, rounds in zip(questions.values(), theirs):
+            question.lines.extend(compared(rounds, "µs", Role.PEER)[1:])
+    yield from questions.values()
+
+
+def _ours(count: int, limit: float, effort: Effort) -> Question:
     seconds = effort.seconds / SHORTER
-    for count, limit in GOALS.items():
-        ours: dict[str, Callable[[], float]] = {
-            FLOOR: partial(plain_loop, count, seconds),
-            OURS: partial(saturated, count, seconds, RunnerConfig()),
-            WITH_TIMEOUT: partial(saturated, count, seconds, RunnerConfig(task_timeout=1.0)),
-            "run-task, inline": partial(saturated, count, seconds, RunnerConfig(executor="inline")),
-        }
-        rounds = side_by_side(ours, effort.repeats * SHORTER)
-        dearer = Figure.of_ratios(rounds[WITH_TIMEOUT], rounds[OURS])
-        yield Question(
-            f"Dispatch: µs a tick of {count} trivial task{'s' if count > 1 else ''}",
-            [
-                *compared(rounds, "µs", goals={OURS: Goal(Bound.AT_MOST, limit)}),
-                Line("with task_timeout / without", Role.OURS, "x", dearer, goal=TIMEOUT_GOAL),
-                *beside[count],
-            ],
-        )
+    ours: dict[str, Callable[[], float]] = {
+        FLOOR: partial(plain_loop, count, seconds),
+        OURS: partial(saturated, count, seconds, RunnerConfig()),
+        WITH_TIMEOUT: partial(saturated, count, seconds, RunnerConfig(task_timeout=1.0)),
+        "run-task, inline": partial(saturated, count, seconds, RunnerConfig(executor="inline")),
+    }
+    rounds = side_by_side(ours, effort.repeats * SHORTER)
+    dearer = Figure.of_ratios(rounds[WITH_TIMEOUT], rounds[OURS])
+    return Question(
+        f"Dispatch: µs a tick of {count} trivial task{'s' if count > 1 else ''}",
+        [
+            *compared(rounds, "µs", goals={OURS: Goal(Bound.AT_MOST, limit)}),
+            Line("with task_timeout / without", Role.OURS, "x", dearer, goal=TIMEOUT_GOAL),
+        ],
+    )
 
 
 SECTION = Section("dispatch", dispatch, tuple(peers.PEERS))
