@@ -7,10 +7,12 @@ not lost; and a wait that is over may be for nothing, so the waiter looks again.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Event
 
 _GLANCE: Final = 0.1
 """How many seconds at a time the main thread waits, and so how long Ctrl-C may take at most."""
@@ -62,8 +64,11 @@ class AsyncAlarm:
     __slots__ = ("_event", "_loop")
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
+        # Whoever is in an event loop has asyncio, and who has none would wait 20 ms for it.
+        import asyncio
+
+        self._loop: AbstractEventLoop = asyncio.get_running_loop()
+        self._event: Event = asyncio.Event()
 
     def ring(self) -> None:
         """Wake the task that waits, or that waits next."""
@@ -76,8 +81,10 @@ class AsyncAlarm:
         :param timeout: seconds; None waits for ever
         :return: whether it rang
         """
+        from asyncio import timeout as within
+
         try:
-            async with asyncio.timeout(timeout):
+            async with within(timeout):
                 await self._event.wait()
         except TimeoutError:
             return False

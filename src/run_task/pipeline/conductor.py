@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from run_task.alarm import Alarm, Bell
 from run_task.clock import Clock, SystemClock
@@ -15,12 +15,14 @@ from run_task.log import Log
 from run_task.pipeline.graph import AnyStage
 from run_task.pipeline.livesource import LiveSource
 from run_task.pipeline.livestage import LiveStage
-from run_task.pipeline.pump import Pump
 from run_task.pipeline.stage import Route
 from run_task.pipeline.watermarks import Watermarks
 from run_task.pipeline.writer import Writer
 from run_task.sinks.protocol import DurableSink
 from run_task.stats import RunnerStats
+
+if TYPE_CHECKING:
+    from run_task.pipeline.pump import Pump
 
 _log = Log(__name__)
 
@@ -172,6 +174,8 @@ class Conductor:
             name = f"run-task {self._name} source {number}"
             source = declared
             if not hasattr(declared, "__iter__"):
+                from run_task.pipeline.pump import Pump  # with asyncio, which others can do without
+
                 source = Pump(declared, f"{name}, async")
                 self._pumps.append(source)
             self._sources.append(
