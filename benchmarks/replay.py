@@ -31,9 +31,9 @@ from benchmarks.question import (
     compared,
 )
 from run_task import DataSet, Pipeline, TaskInterval, TimeSeries, TimeSeriesView
-from run_task.interval import TimeUnit
 from run_task.sinks import CallbackSink
 from run_task.sources import Batch, CsvFile, ParquetFile, paced
+from run_task.time._interval import TimeUnit
 
 ROWS = 22_695
 """As many as the machine temperature of the Numenta Anomaly Benchmark has, one each 5 minutes."""

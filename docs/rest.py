@@ -19,21 +19,21 @@ _LITERAL: Final = re.compile(
 )
 _INTERNAL: Final = frozenset(
     {
-        "run_task.collect.DataSets.of",
-        "run_task.dataset.DataSet.of",
-        "run_task.runner.Runner.finish",
-        "run_task.stats.Percentiles.of",
+        "run_task.tasks._collect.DataSets.of",
+        "run_task.tasks._dataset.DataSet.of",
+        "run_task.runner._runner.Runner.finish",
+        "run_task.runner._stats.Percentiles.of",
     }
 )
 _MADE_ELSEWHERE: Final = frozenset(
     {
-        "run_task.channel.Receiver",
-        "run_task.channel.Sender",
-        "run_task.pipeline.stage.Stage",
-        "run_task.shared.view.TimeSeriesView",
-        "run_task.sources.paced.Paced",
-        "run_task.sources.paced.PacedBatches",
-        "run_task.sources.polling.Polling",
+        "run_task.sync._channel.Receiver",
+        "run_task.sync._channel.Sender",
+        "run_task.pipeline._stage.Stage",
+        "run_task.data.series._view.TimeSeriesView",
+        "run_task.sources._paced.Paced",
+        "run_task.sources._paced.PacedBatches",
+        "run_task.sources._polling.Polling",
     }
 )
 """Classes of which users have objects, but do not make them."""

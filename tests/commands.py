@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.threads import PATIENCE
 from typer.testing import CliRunner, Result
 
-from run_task.cli.app import app
+from run_task.cli._app import app
 
 RUN_TASK = (sys.executable, str(Path(sys.executable).with_name("run-task")))
 

@@ -20,7 +20,7 @@ from run_task import (
     TaskInterval,
     VirtualClock,
 )
-from run_task.shared import RwLock
+from run_task.data import RwLock
 
 SECOND = TaskInterval.seconds(1)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.threads import PATIENCE, beside, eventually, together
 
 from run_task import ChannelClosed, ConfigError, Overflow, Receiver, Sender, channel
-from run_task.channel import sole_channel
+from run_task.sync._channel import sole_channel
 
 T = TypeVar("T")
 

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 import run_task as library
 from run_task import TaskError, Window
-from run_task.cli.app import app
-from run_task.cli.exits import EPILOG, Exit
-from run_task.cli.shown import elapsed, error_shown, named, seconds, shown
-from run_task.cli.sparkline import sparkline
+from run_task.cli._app import app
+from run_task.cli._exits import EPILOG, Exit
+from run_task.cli._sparkline import sparkline
+from run_task.observe._format import elapsed, error_shown, named, seconds, shown
 
 runner = CliRunner()
 COMMANDS = ("run", "replay", "check", "demo", "new")
@@ -141,9 +141,9 @@ def test_help_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     needless = {"pyarrow", "polars", "pandas", "sqlalchemy", "psutil", "cloudpickle", "rich"}
     assert not imported & needless
     assert not {name for name in imported if name.startswith("run_task.cli.")} - {
-        "run_task.cli.app",
-        "run_task.cli.completion",
-        "run_task.cli.exits",
+        "run_task.cli._app",
+        "run_task.cli._completion",
+        "run_task.cli._exits",
     }
 
 

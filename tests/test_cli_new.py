@@ -14,7 +14,7 @@ from tests.commands import run_here, run_task
 from tests.conftest import ROOT
 from tests.threads import PATIENCE
 
-from run_task.cli.exits import Exit
+from run_task.cli._exits import Exit
 
 FILES = ["README.md", "pipeline.py", "test_pipeline.py"]
 

@@ -18,7 +18,7 @@ import pytest
 from tests.commands import HISTORY, LIVE, run_here, run_task, start
 from tests.threads import PATIENCE
 
-from run_task.cli.exits import Exit
+from run_task.cli._exits import Exit
 
 pq: Any = importlib.import_module("pyarrow.parquet")  # it has no types
 

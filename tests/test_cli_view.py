@@ -33,9 +33,9 @@ from run_task import (
     TaskInterval,
     Window,
 )
-from run_task.cli.exits import Exit
-from run_task.cli.screen import Screen, State, view
-from run_task.cli.watch import HISTORY, Watch, as_number
+from run_task.cli._exits import Exit
+from run_task.cli._screen import Screen, State, view
+from run_task.pipeline._watch import HISTORY, Watch, as_number
 
 WIDTHS = (60, 80, 200)
 
@@ -418,7 +418,7 @@ def test_only_numbers_are_drawn(value: object, drawn_as: float) -> None:
 
 def test_rates_are_taken_over_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("run_task.cli.watch.time.monotonic", lambda: now)
+    monkeypatch.setattr("run_task.pipeline._watch.time.monotonic", lambda: now)
     watch = Watch(pipeline())
     assert watch.rates([0]) == [0.0]
     rates: list[float] = []

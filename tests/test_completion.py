@@ -19,7 +19,7 @@ import pytest
 from tests.commands import RUN_TASK
 from tests.threads import PATIENCE
 
-from run_task.cli.completion import complete, join_words
+from run_task.cli._completion import complete, join_words
 
 PIPELINES = """
 import run_task

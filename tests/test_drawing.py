@@ -21,8 +21,8 @@ from run_task import (
     TaskInterval,
     TimeSeries,
 )
-from run_task.drawing import Box, Kind, draw
-from run_task.layers import Layers
+from run_task.observe._drawing import Box, Kind, draw
+from run_task.observe._layout import Layers
 from run_task.sinks import CallbackSink
 
 SECOND = TaskInterval.seconds(1)

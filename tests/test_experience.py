@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from run_task.executors.experience import DEAR, WORTH_HELP, Experience, Help
+from run_task.executors.threads._helper_policy import DEAR, WORTH_HELP, Experience, Help
 
 CHEAP = {0: DEAR / 4, 1: DEAR / 4}
 EIGHT = dict.fromkeys(range(8), 0.001)

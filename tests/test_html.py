@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from run_task import DataSet, DataSets, Percentiles, RunnerStats, TaskError, Window
-from run_task.html import ERROR, seconds, short
+from run_task.observe._html import ERROR, seconds, short
 
 WINDOW = Window(10, 20)
 NASTY = "<script>alert('1')</script> & \"co\""

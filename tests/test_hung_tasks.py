@@ -23,7 +23,7 @@ from run_task import (
     TaskTimeout,
     VirtualClock,
 )
-from run_task.executors import batch, threads
+from run_task.executors.threads import _batch, _executor
 
 SECOND = TaskInterval.seconds(1)
 
@@ -113,7 +113,7 @@ class Coarse:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        for module in (batch, threads):
+        for module in (_batch, _executor):
             monkeypatch.setattr(module, "clock", lambda: self.now)
 
 

@@ -24,7 +24,7 @@ from tests.threads import PATIENCE, beside
 
 from run_task import ConfigError, SourceError, TimeUnit
 from run_task.sources import JsonLinesFile, OnFault, StdinJsonLines
-from run_task.sources.json_rows import Malformed, read_row
+from run_task.sources._json_rows import Malformed, read_row
 
 SECONDS = TimeUnit.SECONDS
 SECOND_NS = SECONDS.nanos

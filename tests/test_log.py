@@ -109,7 +109,7 @@ def test_a_step_of_the_clock_is_a_runners_matter(caplog: pytest.LogCaptureFixtur
     with Runner(context, clock=clock):
         clock.step(5 * 10**9)
         receiver.recv(PATIENCE)
-    steps = [record for record in caplog.records if record.name == "run_task.ticker"]
+    steps = [record for record in caplog.records if "the wall clock" in record.getMessage()]
     assert [fields(record) for record in steps] == [("runner", None, None)]
 
 
@@ -123,8 +123,8 @@ def test_what_is_about_no_runner_has_the_fields_too(
     path.write_text('{"timestamp": 1, "price": 2.0}\nnonsense\n')
     assert len(list(JsonLinesFile(path))) == 1
     assert {record.name for record in caplog.records} == {
-        "run_task.shared.timeseries",
-        "run_task.sources.faults",
+        "run_task.data.series",
+        "run_task.sources",
     }
     assert {fields(record) for record in caplog.records} == {(None, None, None)}
 
@@ -141,7 +141,7 @@ def test_all_loggers_are_made_by_one_class_and_nothing_is_printed() -> None:
                 case _:
                     pass
     # log.py makes them, and the package has a NullHandler.
-    assert sorted(culprits) == ["__init__.py", "log.py"]
+    assert sorted(culprits) == ["__init__.py", "observe/_log.py"]
 
 
 def test_the_guides_format_fits_our_records_and_those_of_others(

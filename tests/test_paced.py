@@ -23,8 +23,8 @@ from run_task import (
     Window,
     task,
 )
-from run_task.alarm import Alarm
 from run_task.sources import Batch, Batched, CsvFile, PlaybackClock, paced, polling
+from run_task.sync._alarm import Alarm
 
 SECONDS = TimeUnit.SECONDS
 SECOND_NS = 10**9

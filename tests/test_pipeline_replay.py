@@ -38,7 +38,7 @@ from run_task import (
     Window,
     task,
 )
-from run_task.config import ExecutorName
+from run_task.runner._config import ExecutorName
 from run_task.sinks import CallbackSink
 from run_task.sources import Batch, CsvFile, paced
 

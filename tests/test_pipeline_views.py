@@ -28,7 +28,7 @@ from run_task import (
     VirtualClock,
     task,
 )
-from run_task.pipeline import livestage, views
+from run_task.pipeline.live import _stage, _views
 from run_task.sources import paced
 
 PATIENT = RunnerConfig(lock_timeout=6 * PATIENCE)
@@ -192,7 +192,7 @@ def test_results_enter_past_a_reader_that_is_busy() -> None:
 def test_a_stage_that_is_hopelessly_behind_is_told_of_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in (views, livestage):
+    for module in (_views, _stage):
         monkeypatch.setattr(module, "MOST", 2)
     bench = Bench()
     busy = Busy()
@@ -271,7 +271,7 @@ def test_busy_stages_see_what_they_see_in_a_replay(run: int, switching: None) ->
 def test_a_recording_waits_for_a_stage_that_is_too_far_behind(
     run: int, switching: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in (views, livestage):
+    for module in (_views, _stage):
         monkeypatch.setattr(module, "MOST", 2)
     chance = random.Random(run)
     recording = [(time, {"value": time}) for time in range(300)]

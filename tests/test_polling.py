@@ -7,8 +7,8 @@ import pytest
 from tests.threads import PATIENCE, beside
 
 from run_task import ConfigError, SourceError, SystemClock, TaskInterval, TimeUnit, VirtualClock
-from run_task.alarm import Alarm
 from run_task.sources import OnFault, polling
+from run_task.sync._alarm import Alarm
 
 SECOND = TaskInterval.seconds(1)
 SECOND_NS = 10**9

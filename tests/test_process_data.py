@@ -15,7 +15,7 @@ from tests.crews import Bench, descriptors, pids_of
 from tests.deeds import Doer, ExitsElsewhere, Holder, Looker, OnlyThere, identity, writeable
 
 from run_task import RwLock, TaskError
-from run_task.memory import SharedBlock, block
+from run_task.data._memory import SharedBlock, block
 
 
 class Counted:

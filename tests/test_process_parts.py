@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.crews import descriptors
 
-from run_task.executors.balance import SHARE, SHARES_EACH, balanced
-from run_task.executors.link import INLINE, Link, loads, pack, pickled, unpack
-from run_task.executors.pickling import dumps
-from run_task.executors.progress import PROGRESS_SIZE, Progress
-from run_task.memory import MapMode
+from run_task.data._memory import MapMode
+from run_task.executors.processes._pickling import dumps
+from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
+from run_task.executors.processes._shares import SHARE, SHARES_EACH, balanced
+from run_task.executors.processes._wire import INLINE, Link, loads, pack, pickled, unpack
 
 COSTS = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 

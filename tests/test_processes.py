@@ -469,7 +469,7 @@ def _no_more_processes(*_: object, **__: object) -> None:
 def test_a_worker_that_cannot_be_greeted_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from run_task.executors.link import Link
+    from run_task.executors.processes._wire import Link
 
     def unable(self: Link, message: object, descriptors: object = ()) -> None:
         raise OSError("the line is dead")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from run_task import Pipeline, RwLock, TaskInterval, TimeUnit, task
-from run_task.pipeline.progress import no_progress
+from run_task.pipeline.replay._progress_bar import no_progress
 from run_task.sources import CsvFile, paced
 
 SECOND = TaskInterval.seconds(1)
@@ -42,8 +42,8 @@ def pipeline(source: Iterable[Any], *others: Iterable[Any], name: str = "plant")
 def somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """To be called by the test itself: fixtures have another standard error."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr("run_task.pipeline.progress._PATIENCE", 0.0)
-    monkeypatch.setattr("run_task.pipeline.progress._EVERY", 0.0)
+    monkeypatch.setattr("run_task.pipeline.replay._progress_bar._PATIENCE", 0.0)
+    monkeypatch.setattr("run_task.pipeline.replay._progress_bar._EVERY", 0.0)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
@@ -128,7 +128,7 @@ def test_a_time_of_any_year_is_told(first: int, looked_at: Show) -> None:
 
 
 def test_greatshorts_take_no_more_room() -> None:
-    from run_task.pipeline.progress import short
+    from run_task.pipeline.replay._progress_bar import short
 
     given = (0, 99_999, 100_000, 999_999, 1_000_000, 123_456_789, 10**9, 10**11)
     assert [short(count) for count in given] == [

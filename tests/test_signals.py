@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from tests.threads import PATIENCE
 
-from run_task.signals import shut_down_on_sigterm
+from run_task.runner._signals import shut_down_on_sigterm
 
 PROGRAM = """
 import asyncio, sys, threading

@@ -34,7 +34,7 @@ from run_task import (
     VirtualClock,
     task,
 )
-from run_task.telemetry import Losses, Telemetry
+from run_task.runner._telemetry import Losses, Telemetry
 
 SECOND = TaskInterval.seconds(1)
 GUIDE = Path(__file__).parent.parent / "docs" / "how-to" / "metrics.md"

@@ -15,9 +15,9 @@ from run_task import (
     VirtualClock,
     Window,
 )
-from run_task.alarm import Alarm
-from run_task.interval import Due
-from run_task.ticker import Ticker
+from run_task._window import Due
+from run_task.runner._ticker import Ticker
+from run_task.sync._alarm import Alarm
 
 SECOND = TaskInterval.seconds(1)
 HOUR_NS = 3_600 * 10**9

@@ -11,10 +11,10 @@ import pytest
 from tests.threads import PATIENCE, beside, together
 
 from run_task import TaskInterval, TimeSeries, TimeSeriesView
-from run_task.shared import timeseries
-from run_task.shared.columns import Array
-from run_task.shared.late import Shift
-from run_task.shared.store import Lease, Store
+from run_task.data.series import _timeseries
+from run_task.data.series._column_types import Array
+from run_task.data.series._shift import Shift
+from run_task.data.series._store import Lease, Store
 
 pytestmark = pytest.mark.usefixtures("switching")
 
@@ -215,7 +215,7 @@ def test_a_reader_that_was_about_to_help_does_not_once_it_is_too_late(
     monkeypatch.setattr(Shift, "move", wait_and_move)
     with beside(write):
         assert moving.wait(PATIENCE)
-        monkeypatch.setattr(timeseries, "Lease", lease)
+        monkeypatch.setattr(_timeseries, "Lease", lease)
         view = view_of(ten)
     assert view.time.tolist() == times_of(ten) == sorted([*AFTER, 3])
     assert agrees(view)
@@ -229,7 +229,7 @@ def test_a_reader_that_sleeps_before_it_has_a_lease_sees_what_came_meanwhile(
         append(ten, 5, 1)
         return Lease(store, until)
 
-    monkeypatch.setattr(timeseries, "Lease", lease)
+    monkeypatch.setattr(_timeseries, "Lease", lease)
     assert times_of(ten) == AFTER
 
 
@@ -245,7 +245,7 @@ def test_a_reader_that_sleeps_while_old_rows_are_written_over_tries_again(
             append(data, time, 0)
         return Lease(store, until)
 
-    monkeypatch.setattr(timeseries, "Lease", lease)
+    monkeypatch.setattr(_timeseries, "Lease", lease)
     view = view_of(data)
     assert view.time.tolist() == list(range(140, 150))
     assert agrees(view)
@@ -273,13 +273,13 @@ def test_a_reader_that_wakes_while_old_rows_are_written_over_tries_again(
 
     def lease(store: Store, until: int) -> Lease:
         assert threading.get_ident() == main
-        monkeypatch.setattr(timeseries, "Lease", Lease)
+        monkeypatch.setattr(_timeseries, "Lease", Lease)
         asleep.set()
         assert sliding.wait(PATIENCE)
         return Lease(store, until)
 
     monkeypatch.setattr(Store, "write", wait_and_write)
-    monkeypatch.setattr(timeseries, "Lease", lease)
+    monkeypatch.setattr(_timeseries, "Lease", lease)
     with beside(append_many):
         view = view_of(data)
         awake.set()

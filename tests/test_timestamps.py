@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from run_task import TimeUnit
-from run_task.sources.timestamps import from_arrow, parse
+from run_task.sources._timestamps import from_arrow, parse
 
 pa = pytest.importorskip("pyarrow")
 

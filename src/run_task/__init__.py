@@ -2,12 +2,8 @@
 
 import logging
 
-from run_task.channel import Overflow, Receiver, Sender, channel
-from run_task.clock import Clock, SystemClock, VirtualClock
-from run_task.collect import DataSets, acollect, collect
-from run_task.config import Align, OnError, RunnerConfig
-from run_task.context import Context, ContextBuilder
-from run_task.dataset import DataSet
+from run_task._version import __version__ as __version__
+from run_task.data import Access, Atom, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.errors import (
     ChannelClosed,
     ConfigError,
@@ -21,13 +17,30 @@ from run_task.errors import (
     TaskTimeout,
 )
 from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
-from run_task.interval import TaskInterval, TimeUnit, Window
 from run_task.pipeline import Pipeline, Stage
-from run_task.runner import Runner
-from run_task.schedule import MissedTick, Schedule
-from run_task.shared import Access, Atom, RwLock, Shared, TimeSeries, TimeSeriesView
-from run_task.stats import Percentiles, PipelineStats, RunnerStats
-from run_task.task import Runnable, Task, task
+from run_task.runner import (
+    Align,
+    Context,
+    ContextBuilder,
+    OnError,
+    Percentiles,
+    PipelineStats,
+    Runner,
+    RunnerConfig,
+    RunnerStats,
+)
+from run_task.sync import Overflow, Receiver, Sender, channel
+from run_task.tasks import DataSet, DataSets, Runnable, Task, acollect, collect, task
+from run_task.time import (
+    Clock,
+    MissedTick,
+    Schedule,
+    SystemClock,
+    TaskInterval,
+    TimeUnit,
+    VirtualClock,
+    Window,
+)
 
 __all__ = [
     "Access",
@@ -81,8 +94,6 @@ __all__ = [
     "collect",
     "task",
 ]
-
-__version__ = "0.1.0"
 
 # A library says nothing unless it is asked to.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -7,10 +7,8 @@ derive from that one too, so ``except TimeoutError`` and ``except ValueError`` w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from run_task.interval import Window
+from run_task._window import Window
 
 
 class RunTaskError(Exception):

@@ -9,8 +9,8 @@ import sys
 def main() -> None:
     """Do what the command line says, and end the process."""
     try:
-        from run_task.cli.app import app
-        from run_task.cli.completion import join_words
+        from run_task.cli._app import app
+        from run_task.cli._completion import join_words
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise

@@ -1,9 +1,9 @@
 """How one tick's tasks are run."""
 
-from run_task.executors.inline import InlineExecutor
-from run_task.executors.processes import ProcessesExecutor
-from run_task.executors.protocol import Crew, Executor, Tick, Ticks
-from run_task.executors.threads import ThreadsExecutor
+from run_task.executors._inline import InlineExecutor
+from run_task.executors._protocol import Crew, Executor, Tick, Ticks
+from run_task.executors.processes._executor import ProcessesExecutor
+from run_task.executors.threads._executor import ThreadsExecutor
 
 __all__ = [
     "Crew",

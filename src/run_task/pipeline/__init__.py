@@ -1,6 +1,6 @@
 """Runners, sources and sinks wired together."""
 
-from run_task.pipeline.pipeline import Pipeline
-from run_task.pipeline.stage import Stage
+from run_task.pipeline._pipeline import Pipeline
+from run_task.pipeline._stage import Stage
 
 __all__ = ["Pipeline", "Stage"]

@@ -1,11 +1,11 @@
 """Where results go: files, databases, a callback."""
 
-from run_task.sinks.callback import CallbackSink
-from run_task.sinks.csvfile import CsvSink
-from run_task.sinks.jsonlines import JsonLinesSink
-from run_task.sinks.parquet import ParquetSink
-from run_task.sinks.protocol import DurableSink, Row, Sink
-from run_task.sinks.sql import SqlSink
+from run_task.sinks._callback import CallbackSink
+from run_task.sinks._protocol import DurableSink, Row, Sink
+from run_task.sinks._sql import SqlSink
+from run_task.sinks.files._csv import CsvSink
+from run_task.sinks.files._json_lines import JsonLinesSink
+from run_task.sinks.files._parquet import ParquetSink
 
 __all__ = [
     "CallbackSink",

@@ -1,0 +1,110 @@
+"""What tasks say that they take and give, and whether that fits the data of their stage."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from run_task.data import TimeSeries
+from run_task.errors import ConfigError
+from run_task.pipeline import Stage
+from run_task.tasks._task import Runnable
+
+_NUMBERS: dict[Any, tuple[type, ...]] = {float: (float, int), complex: (complex, float, int)}
+_UNTOLD = "?"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The types of a task.
+
+    :param takes: what its data is; None: it does not say
+    :param gives: what its result is
+    """
+
+    takes: Any
+    gives: Any
+
+    def __str__(self) -> str:
+        return f"{_named(self.takes)} -> {_named(self.gives)}"
+
+
+def signature(task: Runnable[Any, Any]) -> Signature:
+    """What a task's annotations say."""
+    run = task.run
+    try:
+        parameters = list(inspect.signature(run).parameters)
+    except (TypeError, ValueError):  # of C
+        return Signature(None, None)
+    try:
+        hints = typing.get_type_hints(run)
+    except Exception:  # of a name that is there for type checkers only
+        hints = dict(getattr(run, "__annotations__", {}))
+    takes = hints.get(parameters[0]) if parameters else None
+    gives = hints.get("return")
+    return Signature(takes, type(None) if gives is None and "return" in hints else gives)
+
+
+def misfits(stage: Stage[Any, Any]) -> Iterator[ConfigError]:
+    """Tasks that cannot be called as they will be, or want other data than their stage has."""
+    view: Any = None
+    with stage.data.read(stage.config.lock_timeout) as data:
+        view = data
+    for task in stage.tasks:
+        where = f"stage {stage.name!r}, task {task.name!r}"
+        try:
+            # A wrapper is called with its own parameters, not with those of what it wraps.
+            inspect.signature(task.run, follow_wrapped=False).bind(view, 0, 0)
+        except TypeError as error:
+            yield ConfigError(
+                f"{where}: it cannot be called with (data, start, end): {error}: give its function "
+                f"these three parameters"
+            )
+            continue
+        except ValueError:
+            continue  # of C, and without a signature
+        takes = signature(task).takes
+        if not _fits(view, takes):
+            yield ConfigError(
+                f"{where}: it takes {_named(takes)}, and the data of its stage gives "
+                f"{type(view).__name__}: let it take that, or give the stage other data"
+            )
+
+
+def data_named(stage: Stage[Any, Any]) -> str:
+    """What the tasks of a stage read."""
+    if isinstance(stage.data, TimeSeries):
+        columns = ", ".join(f"{name} {dtype}" for name, dtype in stage.data.columns.items())
+        return f"TimeSeriesView of {columns}; time in {stage.data.unit.value}"
+    with stage.data.read(stage.config.lock_timeout) as data:
+        return type(data).__name__
+
+
+def _fits(value: object, wanted: Any) -> bool:
+    """Whether a value is of a type, as far as that can be told at run time."""
+    if isinstance(wanted, types.UnionType) or typing.get_origin(wanted) is typing.Union:
+        return any(_fits(value, one) for one in typing.get_args(wanted))
+    kind = typing.get_origin(wanted) or wanted
+    if not isinstance(kind, type):
+        return True
+    try:
+        return isinstance(value, _NUMBERS.get(kind, kind))
+    except TypeError:  # a protocol, or a TypedDict
+        return True
+
+
+def _named(annotation: Any) -> str:
+    if annotation is None:
+        return _UNTOLD
+    if annotation is type(None):
+        return "None"
+    if isinstance(annotation, str):
+        return annotation
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation.__name__
+    return re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", str(annotation))

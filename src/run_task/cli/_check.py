@@ -1,0 +1,118 @@
+"""``run-task check``: what a pipeline is made of, and what is wrong with it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from run_task.cli._annotations import data_named, misfits, signature
+from run_task.cli._exits import Exit, building
+from run_task.cli._grid import BAD, HEAD
+from run_task.cli._lenient_import import load
+from run_task.cli._mistake import Mistake, told
+from run_task.cli._target import Target
+from run_task.observe._format import named, shown
+from run_task.pipeline import Pipeline, Stage
+
+
+class _Doubts(logging.Handler):
+    """Keeps what the library warns of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
+def check_target(target: str) -> Exit:
+    """Check the pipeline that a target names."""
+    doubts = _Doubts()
+    library = logging.getLogger("run_task")
+    library.addHandler(doubts)
+    try:
+        mistakes = _mistakes(target)
+    finally:
+        library.removeHandler(doubts)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for doubt in dict.fromkeys(doubts.told):
+        console.print(f"warning: {doubt}", markup=False)
+    if not mistakes:
+        return Exit.DONE
+    _tell(mistakes, console)
+    return Exit.MISTAKE
+
+
+def _mistakes(target: str) -> Sequence[BaseException]:
+    """Draw the pipeline that a target names, and find what is wrong with it."""
+    with building():
+        parsed = Target.parse(target)
+        module, mistakes = load(parsed)
+    pipeline: Pipeline | None = None
+    try:
+        pipeline = parsed.pipeline_of(module)
+    except Mistake as error:
+        if not mistakes:  # or else it may be missing for that reason
+            mistakes.append(error)
+    if pipeline is not None:
+        if not mistakes:  # a stage that an earlier mistake has prevented would be missed here
+            mistakes += pipeline.mistakes()
+        with building():  # the data may be of a class of the user's
+            for stage in pipeline.stages:
+                mistakes += misfits(stage)
+            tree = drawn(pipeline)
+        Console(highlight=False).print(tree)
+    return mistakes
+
+
+def drawn(pipeline: Pipeline) -> Tree:
+    """A pipeline as a tree."""
+    tree = Tree(_line("pipeline ", pipeline.name))
+    for source, into in pipeline.sources:
+        branch = tree.add(_line("source ", named(source)))
+        readers = [stage for stage in pipeline.stages if stage.data is into]
+        for stage in readers:
+            branch.add(_line("feeds ", stage.name))
+        if not readers:
+            branch.add(Text("feeds no stage", BAD))
+    for stage in pipeline.stages:
+        _draw_stage(tree, pipeline, stage)
+    return tree
+
+
+def _draw_stage(tree: Tree, pipeline: Pipeline, stage: Stage[Any, Any]) -> None:
+    config = stage.config
+    about = [f"every {stage.interval}"]
+    if config.window is not None:
+        about.append(f"over {config.window}")
+    if config.grace is not None:
+        about.append(f"after {config.grace} of grace")
+    executor = config.executor
+    about.append(executor if isinstance(executor, str) else named(executor))
+    branch = tree.add(_line("stage ", stage.name, f", {', '.join(about)}"))
+    branch.add(Text(f"reads {data_named(stage)}"))
+    for task in stage.tasks:
+        branch.add(_line("task ", task.name, f": {signature(task)}"))
+    for other in pipeline.stages:
+        if any(route.leads_to(other.data) for route in stage.routes):
+            branch.add(_line("feeds ", other.name))
+    for sink in stage.sinks:
+        branch.add(_line("sink ", named(sink)))
+
+
+def _line(kind: str, name: str, about: str = "") -> Text:
+    return Text.assemble(kind, (shown(name), HEAD), about)
+
+
+def _tell(mistakes: Sequence[BaseException], console: Console) -> None:
+    console.print(f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}", style=BAD)
+    for number, mistake in enumerate(mistakes, 1):
+        console.print(f"\n{number}. {told(mistake)}", markup=False)
+    sys.stderr.flush()

@@ -1,0 +1,90 @@
+"""The standard output, kept for results, and what is written to it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+from run_task.observe._format import error_shown, shown
+from run_task.sinks._values import written
+from run_task.sinks.files._json_lines import line
+
+if TYPE_CHECKING:
+    from run_task.pipeline import Pipeline
+    from run_task.tasks._dataset import DataSet
+
+Encode: TypeAlias = "Callable[[str, str, DataSet[Any]], bytes]"
+"""Makes a line of the names of a pipeline and a stage, and a DataSet."""
+
+
+@contextmanager
+def kept_for_results() -> Generator[BinaryIO]:
+    """Give the standard output, and let all else that is printed go to the standard error: also
+    what user code prints, in this process or in workers."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with suppress(BrokenPipeError), os.fdopen(kept, "wb", closefd=False) as stream:
+            yield stream
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+class Results:
+    """A sink that writes each DataSet as a line, at once.
+
+    :param stream: where to
+    :param encode: makes the line
+    :param pipeline: whose results they are; it is shut down when nobody reads them any more, as
+        behind ``| head``
+    """
+
+    def __init__(self, stream: BinaryIO, encode: Encode, pipeline: Pipeline) -> None:
+        self._stream = stream
+        self._encode = encode
+        self._pipeline = pipeline
+        self._deaf = False
+
+    def write(self, stage: str, dataset: DataSet[Any]) -> None:
+        """Write a DataSet.
+
+        :raises SinkError: if a result is not JSON
+        """
+        if self._deaf:
+            return
+        encoded = self._encode(self._pipeline.name, stage, dataset)
+        try:
+            self._stream.write(encoded)
+            self._stream.flush()
+        except BrokenPipeError:
+            self._deaf = True
+            self._pipeline.shutdown()
+
+    def flush(self) -> None:
+        """Nothing: what was written is out."""
+
+    def close(self) -> None:
+        """Nothing: the standard output is not ours to close."""
+
+
+def as_json(pipeline: str, stage: str, dataset: DataSet[Any]) -> bytes:
+    """A line as those of a ``JsonLinesSink``.
+
+    :raises SinkError: if a result is not JSON
+    """
+    return line(written(pipeline, stage, dataset))
+
+
+def as_text(pipeline: str, stage: str, dataset: DataSet[Any]) -> bytes:
+    """A line that a person can read."""
+    start, end = dataset.window
+    parts = [f"{shown(name)}={shown(value)}" for name, value in dataset.items()]
+    parts += [f"{shown(name)} failed: {error_shown(e)}" for name, e in dataset.errors.items()]
+    return f"{shown(stage)} [{start}, {end})  {'; '.join(parts)}\n".encode(errors="replace")

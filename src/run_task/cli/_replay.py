@@ -1,0 +1,111 @@
+"""``run-task replay``: a pipeline over history, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from run_task.cli._exits import Exit, building, running
+from run_task.cli._interrupt import ctrl_c_kept
+from run_task.cli._logs import show_log
+from run_task.cli._results import results_file
+from run_task.cli._target import Target
+from run_task.pipeline.replay._progress_bar import no_progress
+
+if TYPE_CHECKING:
+    from run_task.tasks._dataset import DataSet
+
+
+@dataclass
+class _Done:
+    """What a stage has done."""
+
+    windows: int = 0
+    results: int = 0
+    failed: int = 0
+
+    def note(self, dataset: DataSet[Any]) -> None:
+        self.windows += 1
+        self.results += len(dataset)
+        self.failed += len(dataset.errors)
+
+
+def replay_target(
+    target: str,
+    start: str | None,
+    end: str | None,
+    out: str | None,
+    quiet: bool,
+    log_level: str | None,
+) -> Exit:
+    """Replay the pipeline that a target names."""
+    first, last = _instant(start, "--start"), _instant(end, "--end")
+    show_log(log_level or "error")
+    with building():
+        pipeline = Target.parse(target).load()
+    done = {stage.name: _Done() for stage in pipeline.stages}
+    with running(), ExitStack() as opened:
+        if quiet:
+            opened.enter_context(no_progress())
+        if out is not None:
+            sink = opened.enter_context(results_file(out, pipeline.name))
+            for stage in pipeline.stages:
+                stage.sink(sink)
+        # Closed here, since it flushes the file, which must not be closed before.
+        results = opened.enter_context(closing(pipeline.replay(first, last)))
+        check_ctrl_c = opened.enter_context(ctrl_c_kept())
+        began = time.monotonic()
+        try:
+            for name, dataset in results:
+                done[name].note(dataset)
+                check_ctrl_c()
+        finally:
+            if not quiet:
+                _summarize(done, time.monotonic() - began)
+    if out is not None and not quiet:
+        typer.echo(f"written to {out}")
+    return Exit.DONE
+
+
+def _summarize(done: Mapping[str, _Done], seconds: float) -> None:
+    from rich.console import Console
+
+    from run_task.cli._grid import cell, count, grid
+    from run_task.observe._format import shown
+
+    table = grid(("stage", 1), ("windows", 0), ("results", 0), ("failed", 0))
+    for name, stage in done.items():
+        table.add_row(
+            cell(shown(name)), f"{stage.windows:,}", f"{stage.results:,}", count(stage.failed)
+        )
+    windows = sum(stage.windows for stage in done.values())
+    console = Console(highlight=False)
+    console.print(table)
+    rate = f", {windows / seconds:,.0f} a second" if seconds > 0 else ""
+    told = f"{windows:,} window{'' if windows == 1 else 's'}"
+    console.print(f"{told} in {seconds:.2f} s{rate}", markup=False)
+
+
+def _instant(text: str | None, option: str) -> int | datetime | None:
+    """A point in time, as the user wrote it."""
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time: write 2026-11-24T08:00, or a whole number in the unit of the "
+            f"stages",
+            param_hint=option,
+        ) from None
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)

@@ -1,0 +1,142 @@
+"""``run-task run``: a pipeline, live, and what is seen of it."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from run_task.cli._exits import Exit, building, running
+from run_task.cli._interrupt import ctrl_c
+from run_task.cli._logs import show_log
+from run_task.cli._output import Encode, Results, as_json, as_text, kept_for_results
+from run_task.cli._target import Target
+from run_task.errors import ConfigError
+from run_task.time._interval import TaskInterval
+
+if TYPE_CHECKING:
+    from run_task.pipeline import Pipeline
+
+
+class Show(enum.Enum):
+    """What is seen of a run."""
+
+    VIEW = "a live view"
+    LINES = "a line for each DataSet, for people"
+    JSON = "a line for each DataSet, for programs"
+    NOTHING = "nothing but the log"
+
+    @classmethod
+    def of(cls, quiet: bool, json: bool) -> Show:
+        """What the options ask for, on the standard output that there is."""
+        if quiet and json:
+            raise typer.BadParameter("--quiet and --json contradict each other: leave one out")
+        if json:
+            return cls.JSON
+        if quiet:
+            return cls.NOTHING
+        from rich.console import Console
+
+        console = Console()
+        return cls.VIEW if console.is_terminal and not console.is_dumb_terminal else cls.LINES
+
+
+def run_target(target: str, for_: str | None, show: Show, log_level: str | None) -> Exit:
+    """Run the pipeline that a target names."""
+    return _run(lambda: Target.parse(target).load(), for_, show, log_level)
+
+
+def run_demo(for_: str | None, show: Show, log_level: str | None) -> Exit:
+    """Run the pipeline over this machine's metrics."""
+
+    def build() -> Pipeline:
+        from run_task.cli._demo import pipeline
+
+        return pipeline()
+
+    return _run(build, for_, show, log_level)
+
+
+def _run(
+    build: Callable[[], Pipeline], for_: str | None, show: Show, log_level: str | None
+) -> Exit:
+    limit = _interval(for_)
+    show_log(log_level or ("error" if show is Show.VIEW else "warning"))
+    match show:
+        case Show.VIEW:
+            _in_view(build, limit)
+        case Show.LINES:
+            _in_lines(build, limit, as_text)
+        case Show.JSON:
+            _in_lines(build, limit, as_json)
+        case Show.NOTHING:
+            with building():
+                pipeline = build()
+            with _bounded(limit, pipeline.shutdown):
+                pipeline.run_sync()
+    return Exit.DONE
+
+
+def _in_lines(build: Callable[[], Pipeline], limit: TaskInterval | None, encode: Encode) -> None:
+    with kept_for_results() as stream:
+        with building():
+            pipeline = build()
+        results = Results(stream, encode, pipeline)
+        for stage in pipeline.stages:
+            stage.sink(results)
+        with _bounded(limit, pipeline.shutdown):
+            pipeline.run_sync()
+
+
+def _in_view(build: Callable[[], Pipeline], limit: TaskInterval | None) -> None:
+    from run_task.cli._screen import Screen, State, on_screen
+    from run_task.cli._terminal import Terminal
+
+    with building():
+        pipeline = build()
+    screen = Screen(pipeline)
+
+    def shutdown() -> None:
+        screen.state = State.ENDING
+        pipeline.shutdown()
+
+    with Terminal() as terminal, _bounded(limit, shutdown, terminal.leave), on_screen(screen):
+        pipeline.run_sync()
+
+
+@contextmanager
+def _bounded(
+    limit: TaskInterval | None,
+    shutdown: Callable[[], None],
+    leave: Callable[[], None] = lambda: None,
+) -> Generator[None]:
+    """Shut down on Ctrl-C, or when the time is over; and tell what went wrong.
+
+    :param limit: how long it may run
+    :param shutdown: shuts it down
+    :param leave: called before a second Ctrl-C ends the process
+    """
+    with running(), ctrl_c(shutdown, leave):
+        if limit is None:
+            yield
+            return
+        timer = threading.Timer(min(limit.nanos / 1e9, threading.TIMEOUT_MAX), shutdown)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _interval(text: str | None) -> TaskInterval | None:
+    if text is None:
+        return None
+    try:
+        return TaskInterval.parse(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--for") from None

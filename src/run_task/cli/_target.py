@@ -1,0 +1,175 @@
+"""Which pipeline is meant by ``app.py:pipeline`` or ``package.module:pipeline``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from run_task.cli._mistake import Mistake
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+    from run_task.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Target:
+    """A pipeline's module and name.
+
+    :param text: as the user gave it
+    :param folder: where Python looks for the module
+    :param module: the module's full name
+    :param attribute: what the pipeline is called in it; None: it is the only one
+    """
+
+    text: str
+    folder: Path
+    module: str
+    attribute: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read what the user gave.
+
+        :raises Mistake: if it names no file or module
+        """
+        place, colon, attribute = text.rpartition(":")
+        if not colon or attribute.endswith(".py"):
+            place, attribute = text, ""
+        if attribute and not attribute.isidentifier():
+            raise Mistake(
+                f"{text!r}: {attribute!r} is no name of a variable: give app.py:pipeline, or "
+                f"package.module:pipeline"
+            )
+        if place.endswith(".py") or "/" in place or "\\" in place:
+            return cls._of_file(text, Path(place), attribute or None)
+        if Path(place).is_file():
+            raise Mistake(f"{place!r} is no Python file, whose name would end with .py")
+        if not all(part.isidentifier() for part in place.split(".")):
+            raise Mistake(
+                f"{text!r} names no pipeline: give app.py:pipeline, or package.module:pipeline"
+            )
+        return cls(text, Path.cwd(), place, attribute or None)
+
+    @classmethod
+    def _of_file(cls, text: str, path: Path, attribute: str | None) -> Target:
+        if path.is_dir():
+            raise Mistake(f"{str(path)!r} is a folder: name a file in it, such as {path}/app.py")
+        if not path.is_file():
+            raise Mistake(f"there is no file {str(path)!r}{_seen_from(path)}{_like(path)}")
+        path = path.resolve()
+        names = [path.stem]
+        folder = path.parent
+        while (folder / "__init__.py").is_file():  # a module of a package is imported as such
+            names.insert(0, folder.name)
+            folder = folder.parent
+        if not all(name.isidentifier() for name in names):
+            raise Mistake(
+                f"{str(path)!r} cannot be imported as {'.'.join(names)!r}: rename it, with "
+                f"letters, digits and underscores only"
+            )
+        return cls(text, folder, ".".join(names), attribute)
+
+    def make_importable(self) -> None:
+        """Let Python find the module, as it does when its folder is the one that one is in.
+
+        :raises Mistake: if another module of that name comes first
+        """
+        folder = str(self.folder)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        loaded = sys.modules.get(self.module)
+        there = self.folder / f"{self.module}.py"
+        if loaded is not None and there.is_file() and not _is_at(loaded, there):
+            raise Mistake(
+                f"{str(there)!r} cannot be imported, since {self.module!r} is a module of "
+                f"Python's, or of a library: rename the file"
+            )
+
+    def load(self) -> Pipeline:
+        """Import the module, and give the pipeline.
+
+        :raises Mistake: if there is none
+        :raises Exception: whatever the module raises
+        """
+        self.make_importable()
+        self.spec()
+        return self.pipeline_of(importlib.import_module(self.module))
+
+    def spec(self) -> ModuleSpec:
+        """Find the module, and import the packages around it.
+
+        :raises Mistake: if there is none
+        :raises Exception: whatever the packages raise
+        """
+        spec, missing = None, self.module
+        try:
+            spec = importlib.util.find_spec(self.module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{self.module}.".startswith(f"{error.name}."):
+                raise  # a module that the packages import
+            missing = error.name
+        if spec is None:
+            raise Mistake(
+                f"there is no module {missing!r} here, in {str(self.folder)!r}, nor among what is "
+                f"installed"
+            )
+        return spec
+
+    def pipeline_of(self, module: ModuleType) -> Pipeline:
+        """The pipeline in a module that has been imported.
+
+        :raises Mistake: if there is none
+        """
+        from run_task.pipeline import Pipeline
+
+        there = {k: v for k, v in vars(module).items() if isinstance(v, Pipeline)}
+        named = ", ".join(f"{self._place}:{name}" for name in there) or "none"
+        if self.attribute is None:
+            if not there:
+                raise Mistake(
+                    f"{self.text!r}: there is no pipeline in it: make one that has a name there, "
+                    f"and not only in a function: pipeline = Pipeline('name')"
+                )
+            if len({id(pipeline) for pipeline in there.values()}) > 1:
+                raise Mistake(f"{self.text!r}: say which pipeline of it you mean; it has {named}")
+            return next(iter(there.values()))
+        found = getattr(module, self.attribute, None)
+        if isinstance(found, Pipeline):
+            return found
+        if not hasattr(module, self.attribute):
+            raise Mistake(
+                f"{self.text!r}: there is no {self.attribute!r} in it; its pipelines: {named}"
+            )
+        raise Mistake(
+            f"{self.text!r}: {self.attribute!r} is no Pipeline but a {type(found).__name__}; its "
+            f"pipelines: {named}"
+        )
+
+    @property
+    def _place(self) -> str:
+        return self.text.rpartition(":")[0] if self.attribute else self.text
+
+
+def _seen_from(path: Path) -> str:
+    return "" if path.is_absolute() else f" here, in {str(Path.cwd())!r}"
+
+
+def _like(path: Path) -> str:
+    """What a file that is not there may have been meant to be."""
+    import difflib
+
+    there = [other.name for other in path.parent.glob("*.py")]
+    near = difflib.get_close_matches(path.name, there, 1)
+    return f"; did you mean {str(path.with_name(near[0]))!r}?" if near else ""
+
+
+def _is_at(module: ModuleType, path: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).resolve() == path

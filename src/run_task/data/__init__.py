@@ -1,0 +1,22 @@
+"""Data that changes while tasks read it."""
+
+from run_task.data._atom import Atom
+from run_task.data._block import Allocate, Block
+from run_task.data._protocol import Access, Relocatable, Shared, Versioned, Viewable, Writable
+from run_task.data._rwlock import RwLock
+from run_task.data.series import TimeSeries, TimeSeriesView
+
+__all__ = [
+    "Access",
+    "Allocate",
+    "Atom",
+    "Block",
+    "Relocatable",
+    "RwLock",
+    "Shared",
+    "TimeSeries",
+    "TimeSeriesView",
+    "Versioned",
+    "Viewable",
+    "Writable",
+]

@@ -1,0 +1,108 @@
+"""An immutable value that is swapped for another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from run_task.data._snapshot import Giving
+from run_task.errors import RunTaskError
+
+T = TypeVar("T")
+
+
+class Atom(Generic[T]):
+    """An immutable value, such as a tuple or a frozen dataclass, that is swapped for another.
+
+    ::
+
+        limits = Atom((0.0, 100.0))
+        limits.swap(lambda pair: (pair[0], pair[1] * 2))
+        with limits.read() as (low, high):
+            print(low, high)
+
+    Reading never waits, and a reader keeps the value it was given. Nobody can be stopped from
+    changing a value that is mutable, so put such data in an :class:`~run_task.RwLock`.
+
+    :param value: what is shared
+    """
+
+    __slots__ = ("_swapping", "_value", "_writing")
+
+    def __init__(self, value: T) -> None:
+        self._value: T = value
+        self._writing = threading.Lock()
+        self._swapping: int | None = None  # the thread that is in a swap's function
+
+    @property
+    def value(self) -> T:
+        """The value as it is now."""
+        return self._value
+
+    def read(self, timeout: float | None = None) -> Giving[T]:
+        """Give the value as it is when the block is entered.
+
+        :param timeout: of no effect, since reading never waits
+        """
+        return Giving(self.view)
+
+    def view(self) -> T:
+        """The value as it is now: the same as reading, without a block."""
+        return self._value
+
+    def write(self, timeout: float | None = None) -> Giving[Atom[T]]:
+        """Give the Atom itself: for whoever writes to shared data of any kind.
+
+        :param timeout: of no effect, since there is nothing to wait for
+        """
+        return Giving(lambda: self)
+
+    @property
+    def version(self) -> int:
+        """Always 0: the value is not changed in place."""
+        return 0
+
+    def __deepcopy__(self, memo: object) -> Atom[T]:
+        return Atom(self._value)  # which nobody changes
+
+    def reset(self, new: T) -> None:
+        """Put a new value in the place of the old, whatever that is.
+
+        It waits for a :meth:`swap` that is under way.
+
+        :param new: the new value
+        :raises RunTaskError: if it is called by the function of a swap of the same Atom
+        """
+        self._refuse_within_swap()
+        with self._writing:
+            self._value = new
+
+    def swap(self, function: Callable[[T], T]) -> T:
+        """Put what the function makes of the value in its place, with no other write in between.
+
+        The function is called once; other writers wait for it, readers do not. If it raises, the
+        value stays.
+
+        :param function: takes the value and gives the new one
+        :return: the new value
+        :raises RunTaskError: if it is called by the function of a swap of the same Atom
+        """
+        self._refuse_within_swap()
+        with self._writing:
+            self._swapping = threading.get_ident()
+            try:
+                new = self._value = function(self._value)
+            finally:
+                self._swapping = None
+        return new
+
+    def _refuse_within_swap(self) -> None:
+        if self._swapping == threading.get_ident():
+            raise RunTaskError(
+                f"the function given to swap() writes to the same {self!r}, which waits for that "
+                f"function to end: let it return the new value"
+            )
+
+    def __repr__(self) -> str:
+        return f"<Atom of {self._value!r}>"

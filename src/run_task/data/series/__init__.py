@@ -1,0 +1,6 @@
+"""Columns that grow in the order of time."""
+
+from run_task.data.series._timeseries import TimeSeries
+from run_task.data.series._view import TimeSeriesView
+
+__all__ = ["TimeSeries", "TimeSeriesView"]

@@ -1,0 +1,58 @@
+"""Columns as the table of another library.
+
+Arrow and pandas come without types that a checker could read, so their tables are Any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from run_task._extras import need
+from run_task.data.series._column_types import Array
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def _unit(array: Array) -> str:
+    return np.datetime_data(array.dtype)[0] if array.dtype.kind == "M" else ""
+
+
+def to_arrow(columns: Mapping[str, Array]) -> Any:
+    """A table of Arrow; numbers are not copied."""
+    arrow = need("pyarrow", "arrow")
+    return arrow.table(
+        {
+            name: arrow.array(array.astype("M8[s]") if _unit(array) in ("h", "m") else array)
+            for name, array in columns.items()
+        }
+    )
+
+
+def to_polars(columns: Mapping[str, Array]) -> pl.DataFrame:
+    """A DataFrame of polars."""
+    polars = need("polars", "polars")
+
+    def series(name: str, array: Array) -> pl.Series:
+        if _unit(array) in ("h", "m", "s"):
+            array = array.astype("M8[ms]")
+        dtype = polars.Binary if array.dtype.kind == "S" else None
+        made: pl.Series = polars.Series(name, array if dtype is None else array.tolist(), dtype)
+        return made
+
+    frame: pl.DataFrame = polars.DataFrame([series(name, array) for name, array in columns.items()])
+    return frame
+
+
+def to_pandas(columns: Mapping[str, Array]) -> Any:
+    """A DataFrame of pandas, which has copies."""
+    pandas = need("pandas", "pandas")
+    return pandas.DataFrame(
+        {
+            name: array.astype("M8[s]") if _unit(array) in ("D", "h", "m") else array.copy()
+            for name, array in columns.items()
+        }
+    )

@@ -1,0 +1,170 @@
+"""What the rows of a time series are made of, what becomes a row, and where it lies in memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.data.series._column_types import Array, Column, Unfit, timestamp, timestamps
+from run_task.errors import ConfigError
+from run_task.time._interval import TimeUnit
+
+TIME: Final = "time"
+"""What the timestamps are called where they stand beside the columns."""
+
+_TAKEN: Final = ("self", "timestamp", "timestamps", TIME)
+
+_ALIGNMENT: Final = 64
+"""Of each column, in bytes: a line of the cache, and the widest SIMD register."""
+
+
+class Schema:
+    """The columns of a series, and the unit of its timestamps.
+
+    :param columns: the kind of each column, by name
+    :param unit: the unit of timestamps
+    :raises ConfigError: if there cannot be such a series
+    """
+
+    __slots__ = ("columns", "kinds", "names", "positions", "row_bytes", "unit")
+
+    def __init__(self, columns: Mapping[str, Any], unit: TimeUnit) -> None:
+        # The caller may have no type checker.
+        if not isinstance(columns, Mapping) or not columns:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(
+                f"TimeSeries({columns!r}): give its columns as a mapping of name to kind, such as "
+                f"{{'price': float, 'size': int}}, with one at least"
+            )
+        for name in columns:
+            if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigError(f"column {name!r}: a column's name is a text that is not empty")
+            if name in _TAKEN:
+                raise ConfigError(
+                    f"column {name!r}: the name is taken, by a parameter or by the timestamps; "
+                    f"call it something else"
+                )
+        if not isinstance(unit, TimeUnit):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"TimeSeries(unit={unit!r}): it is a TimeUnit, such as MILLIS")
+        self._set(tuple(Column(name, kind) for name, kind in columns.items()), unit)
+
+    def _set(self, columns: tuple[Column, ...], unit: TimeUnit) -> None:
+        self.columns: tuple[Column, ...] = columns
+        self.unit: TimeUnit = unit
+        self.names: tuple[str, ...] = tuple(column.name for column in columns)
+        self.kinds: tuple[tuple[str, str], ...] = tuple((c.name, c.dtype.str) for c in columns)
+        self.positions: dict[str, int] = {name: i for i, name in enumerate(self.names)}
+        self.row_bytes: int = 8 + sum(column.dtype.itemsize for column in columns)
+
+    @classmethod
+    def empty(cls) -> Schema:
+        """The schema of no columns, of a view that is of no series."""
+        schema = cls.__new__(cls)
+        schema._set((), TimeUnit.MILLIS)
+        return schema
+
+    def row(self, time: Any, columns: Mapping[str, Any]) -> tuple[NDArray[np.int64], list[Array]]:
+        """The timestamp and the values of one row, each as an array.
+
+        :raises ConfigError: if one cannot be stored; the message names the column
+        """
+        self._check_names(columns)
+        try:
+            times = np.array([timestamp(time, self.unit)], np.int64)
+        except Unfit as unfit:
+            raise ConfigError(str(unfit)) from None
+        arrays: list[Array] = []
+        for column in self.columns:
+            try:
+                arrays.append(column.one(columns[column.name]))
+            except Unfit as unfit:
+                raise _refusal(column, f"row of timestamp {time}", unfit) from None
+        return times, arrays
+
+    def rows(self, given: Any, columns: Mapping[str, Any]) -> tuple[NDArray[np.int64], list[Array]]:
+        """The timestamps and the columns of many rows, as arrays of one length.
+
+        :raises ConfigError: if a value cannot be stored; the message names the column and the row
+        """
+        self._check_names(columns)
+        try:
+            times = timestamps(given, self.unit)
+        except Unfit as unfit:
+            where = "" if unfit.row is None else f"row {unfit.row}: "
+            raise ConfigError(f"{where}{unfit}") from None
+        arrays: list[Array] = []
+        for column in self.columns:
+            try:
+                array = column.many(columns[column.name])
+            except Unfit as unfit:
+                where = "all rows"
+                if unfit.row is not None:
+                    where = f"row {unfit.row}"
+                    if unfit.row < len(times):
+                        where += f", of timestamp {times[unfit.row]}"
+                raise _refusal(column, where, unfit) from None
+            if len(array) != len(times):
+                raise ConfigError(
+                    f"column {column.name!r} has {len(array)} values for {len(times)} timestamps: "
+                    f"give one for each; nothing was stored"
+                )
+            arrays.append(array)
+        return times, arrays
+
+    def _check_names(self, columns: Mapping[str, Any]) -> None:
+        known = self.positions
+        for name in columns:
+            if name not in known:
+                raise ConfigError(
+                    f"there is no column {name!r}: the columns are {', '.join(map(repr, known))}"
+                )
+        for name in known:
+            if name not in columns:
+                raise ConfigError(f"column {name!r} is missing: give a value for each column")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Schema, (dict(self.kinds), self.unit)) if self.kinds else (Schema.empty, ())
+
+    def __repr__(self) -> str:
+        return f"{', '.join(map(repr, self.columns))}; time in {self.unit.value}"
+
+
+def _refusal(column: Column, where: str, unfit: Unfit) -> ConfigError:
+    return ConfigError(f"column {column.name!r}, {where}: {unfit}; nothing was stored")
+
+
+class Layout:
+    """Where a block of memory holds the timestamps and each column of so many rows.
+
+    :param schema: the columns
+    :param capacity: for how many rows there is room
+    """
+
+    __slots__ = ("capacity", "dtypes", "offsets", "schema", "size")
+
+    def __init__(self, schema: Schema, capacity: int) -> None:
+        self.schema: Schema = schema
+        self.capacity: int = capacity
+        self.dtypes: tuple[np.dtype[Any], ...] = (
+            np.dtype(np.int64),
+            *(column.dtype for column in schema.columns),
+        )
+        offsets: list[int] = []
+        end = 0
+        for dtype in self.dtypes:
+            offsets.append(end)
+            end += -(-dtype.itemsize * capacity // _ALIGNMENT) * _ALIGNMENT
+        self.offsets: tuple[int, ...] = tuple(offsets)
+        self.size: int = end
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _layout, (self.schema.kinds, self.schema.unit, self.capacity)
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(kinds: tuple[tuple[str, str], ...], unit: TimeUnit, capacity: int) -> Layout:
+    """A layout that was pickled: the same one as before, for a worker gets it at every tick."""
+    return Layout(Schema(dict(kinds), unit), capacity)

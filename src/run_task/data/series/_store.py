@@ -1,0 +1,144 @@
+"""One generation of a time series' buffers, and who looks at them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from run_task.data._block import Block
+from run_task.data.series._column_types import Array
+from run_task.data.series._schema import Layout
+
+_EXPORTING: Final = threading.Lock()
+
+_ARRAYS_ONLY: Final = "eUS"
+"""The kinds of item that a memoryview cannot store: half floats and texts."""
+
+
+class Store:
+    """A block of memory, seen as a column of timestamps and one for each column of the series.
+
+    What has been published of it is not written to again while a lease covers it.
+
+    :param block: the memory
+    :param layout: what lies where in it
+    """
+
+    __slots__ = (
+        "address",
+        "arrays",
+        "block",
+        "cells",
+        "exported",
+        "layout",
+        "leases",
+        "limit",
+        "times",
+        "turn",
+    )
+
+    def __init__(self, block: Block, layout: Layout) -> None:
+        memory = block.memory
+        self.block: Block = block
+        self.layout: Layout = layout
+        self.arrays: list[Array] = [
+            np.ndarray((layout.capacity,), dtype, memory, offset)
+            for dtype, offset in zip(layout.dtypes, layout.offsets)
+        ]
+        """The timestamps, and each column: all rows there is room for."""
+        self.times: memoryview = self._cells(0)
+        """The timestamps, one by one: storing an item is cheaper so than in an array."""
+        self.cells: list[Any] = [
+            (column.name, column.exact, column.convert, self._cells(i))
+            for i, column in enumerate(layout.schema.columns, 1)
+        ]
+        """For each column: its name, the type whose values are stored as they are, what makes
+        such a value of others, and where to store it."""
+        self.address: int = self.arrays[0].__array_interface__["data"][0]
+        self.leases: dict[int, int] = {}
+        """Who may be looking, and up to which row: its id is the key."""
+        self.limit: int = layout.capacity
+        """The row before which there is room. Behind it, somebody may be looking."""
+        self.turn: int = layout.capacity
+        """Once the first row of the series is this one, it is time to write over those before."""
+        self.exported: int = 0
+        """Up to which row other processes may be looking, for ever."""
+
+    def _cells(self, position: int) -> Any:
+        array = self.arrays[position]
+        if array.dtype.char in _ARRAYS_ONLY:
+            return array
+        if array.dtype.kind == "M":
+            array = array.view(np.int64)
+        cells: Any = array  # the checkers do not know that an array is a buffer
+        return memoryview(cells)
+
+    def write(self, start: int, arrays: Sequence[Array]) -> None:
+        """Store rows: the timestamps and each column."""
+        stop = start + len(arrays[0])
+        for buffer, array in zip(self.arrays, arrays):
+            buffer[start:stop] = array
+
+    def rows(self, start: int, stop: int) -> list[Array]:
+        """The timestamps and each column of some rows, not copied."""
+        return [buffer[start:stop] for buffer in self.arrays]
+
+    def covered(self) -> int:
+        """Up to which row somebody may be looking."""
+        # Looking at leases comes first: a view that is exported holds one meanwhile.
+        return max(max(list(self.leases.values()), default=0), self.exported)
+
+    def export(self, until: int) -> None:
+        """Other processes may look at the rows before this one, for ever."""
+        with _EXPORTING:
+            self.exported = max(self.exported, until)
+
+
+class Lease:
+    """Somebody looks at the rows of a store before ``until``: they stay as they are meanwhile.
+
+    It lasts for as long as the object does, to the moment: nothing that it refers to refers back.
+
+    :param store: where they lie
+    :param until: the row after the last one
+    """
+
+    __slots__ = ("store",)
+
+    def __init__(self, store: Store, until: int) -> None:
+        self.store: Store = store
+        store.leases[id(self)] = until
+
+    def __del__(self) -> None:
+        self.store.leases.pop(id(self), None)
+
+    def array(self, position: int, first: int, stop: int) -> Array:
+        """Rows of the timestamps (position 0) or of a column, not copied, read-only."""
+        return np.asarray(_Leased(self, position, first, stop))
+
+
+class _Leased:
+    """Some rows of a column, and the lease that keeps them.
+
+    NumPy leads every array derived from another back to the object that gave the memory. That has
+    to be one of the lease's, so the arrays that are handed out are no slices of the store's own.
+    """
+
+    __slots__ = ("__array_interface__", "_lease")
+
+    def __init__(self, lease: Lease, position: int, first: int, stop: int) -> None:
+        self._lease = lease
+        store = lease.store
+        dtype = store.layout.dtypes[position]
+        self.__array_interface__: dict[str, Any] = {
+            "version": 3,
+            "data": (
+                store.address + store.layout.offsets[position] + dtype.itemsize * first,
+                True,  # read-only
+            ),
+            "shape": (stop - first,),
+            "typestr": dtype.str,
+        }

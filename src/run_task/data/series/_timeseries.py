@@ -1,0 +1,328 @@
+"""A table that grows in the order of time, while others look at it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.data._block import Allocate, PrivateBlock
+from run_task.data._snapshot import Giving
+from run_task.data.series._column_types import Array
+from run_task.data.series._retention import Retention
+from run_task.data.series._schema import Layout, Schema
+from run_task.data.series._shift import Shift, Snapshot, merge
+from run_task.data.series._store import Lease, Store
+from run_task.data.series._view import TimeSeriesView
+from run_task.observe._log import Log
+from run_task.time._interval import TaskInterval, TimeUnit
+
+_log = Log(__name__)
+
+_BEFORE_ALL: Final = -(2**63)
+
+
+class TimeSeries:
+    """Columns that grow in the order of time, and that tasks read without waiting or copying.
+
+    ::
+
+        trades = TimeSeries({"price": float, "size": int}, unit=TimeUnit.MILLIS)
+        trades.append(1_700_000_000_000, price=101.5, size=3)
+        times = [1_700_000_000_010, 1_700_000_000_020]
+        trades.extend(times, price=[101.4, 101.6], size=[1, 2])
+        with trades.read() as view:
+            last = view.between(1_700_000_000_000, 1_700_000_000_020)
+            print(last["price"].mean(), last["size"].sum())
+
+    Rows may come from any thread, one writer at a time. A row that comes late goes to its place,
+    after rows of the same timestamp. A view stays as it was for as long as anyone holds it or an
+    array of it; readers never wait for a writer, and never make one wait.
+
+    :param columns: the kind of each column by name: ``float``, ``int``, ``bool``, ``"U8"`` for
+        texts of up to 8 characters, ``"S8"`` for bytes, ``"datetime64[ms]"``, or another NumPy
+        dtype of these kinds
+    :param unit: the unit of timestamps, which are ints since the Unix epoch
+    :param retention: how many of the last rows stay, or for how long before the newest; None: all
+    :raises ConfigError: if there cannot be such a series
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Any],
+        unit: TimeUnit = TimeUnit.MILLIS,
+        retention: int | TaskInterval | None = None,
+    ) -> None:
+        self._schema = Schema(columns, unit)
+        self._retention = Retention(retention, unit)
+        self._width = len(self._schema.columns)
+        self._allocate: Allocate = PrivateBlock
+        self._lock = threading.Lock()  # of whoever writes; readers do not take it
+        self._dropped = 0
+        self._newest = _BEFORE_ALL
+        store = self._new_store(self._retention.capacity(0, self._schema.row_bytes), 0)
+        self._snapshot: Snapshot = (store, 0, 0, object(), None)
+
+    @property
+    def unit(self) -> TimeUnit:
+        """The unit of timestamps."""
+        return self._schema.unit
+
+    @property
+    def columns(self) -> Mapping[str, np.dtype[Any]]:
+        """The dtype of each column, by name."""
+        return {column.name: column.dtype for column in self._schema.columns}
+
+    @property
+    def retention(self) -> int | TaskInterval | None:
+        """How many of the last rows stay, or for how long before the newest; None: all."""
+        return self._retention.given
+
+    @property
+    def dropped(self) -> int:
+        """How many rows came too late to be kept."""
+        return self._dropped
+
+    def read(self, timeout: float | None = None) -> Giving[TimeSeriesView]:
+        """Give a view of all rows as they are when the block is entered.
+
+        :param timeout: of no effect, since reading never waits
+        """
+        return Giving(self.view)
+
+    def view(self) -> TimeSeriesView:
+        """A view of all rows as they are now: the same as reading, without a block."""
+        while True:
+            snapshot = self._snapshot
+            store, first, length, era, shift = snapshot
+            if shift is None:
+                lease = Lease(store, length)
+                if self._snapshot[3] is era:  # no row has moved, and none will now
+                    return TimeSeriesView(self._schema, lease, first, length)
+            else:
+                _, first_after, length_after, _, _ = shift.after
+                lease = Lease(store, max(length, length_after))
+                if self._snapshot is snapshot:
+                    if shift.moves():
+                        shift.move()
+                        first, length = first_after, length_after
+                    return TimeSeriesView(self._schema, lease, first, length)
+
+    def write(self, timeout: float | None = None) -> Giving[TimeSeries]:
+        """Give the series itself: for whoever writes to shared data of any kind.
+
+        :param timeout: of no effect, since there is nothing to wait for
+        """
+        return Giving(lambda: self)
+
+    def append(self, timestamp: int, **columns: Any) -> None:
+        """Add one row.
+
+        :param timestamp: its time, in the series' unit since the Unix epoch
+        :param columns: the value of each column
+        :raises ConfigError: if it cannot be stored; the message names the column
+        """
+        with self._lock:
+            store, first, length, era, shift = self._snapshot
+            if (
+                type(timestamp) is int
+                and timestamp >= self._newest
+                and length < store.limit
+                and len(columns) == self._width
+                and shift is None
+            ):
+                try:
+                    for name, exact, convert, cells in store.cells:
+                        value = columns[name]
+                        cells[length] = value if type(value) is exact else convert(value)
+                    store.times[length] = timestamp
+                except (KeyError, TypeError, ValueError):
+                    pass  # what is wrong is found out below, and said
+                else:
+                    length += 1
+                    if self._retention.limited:
+                        first = self._retention.first(store, first, length, timestamp)
+                    # In this order: were it broken off in between, this row would not be there,
+                    # and the next would be taken for late, and find its place all the same.
+                    self._newest = timestamp
+                    self._snapshot = (store, first, length, era, None)
+                    if first >= store.turn:
+                        self._tidy()
+                    return
+        self._insert(*self._schema.row(timestamp, columns))
+
+    def extend(self, timestamps: Any, **columns: Any) -> None:
+        """Add many rows: all of them, or none if one cannot be stored.
+
+        :param timestamps: their times, in any order, in the series' unit since the Unix epoch
+        :param columns: the values of each column, as many as there are timestamps
+        :raises ConfigError: if one cannot be stored; the message names the column and the row
+        """
+        self._insert(*self._schema.rows(timestamps, columns))
+
+    def relocate(self, allocate: Allocate) -> None:
+        """Move to other memory: all that is retained now, and all that comes later.
+
+        Views that were taken before stay where they are.
+
+        :param allocate: makes a block of so many bytes
+        """
+        with self._lock:
+            before, self._allocate = self._allocate, allocate
+            try:
+                store, first, length, _ = self._settled()
+                self._move(first, length, store.rows(length, length))
+            except BaseException:
+                self._allocate = before
+                raise
+
+    def __deepcopy__(self, memo: object) -> TimeSeries:
+        twin = TimeSeries(self.columns, self.unit)
+        twin._retention = self._retention
+        view = self.view()
+        twin.extend(view.time, **{name: view[name] for name in self.columns})
+        return twin
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a TimeSeries stays in its process: send a view of it")
+
+    def __repr__(self) -> str:
+        _, first, length, _, _ = self._snapshot
+        retention = f", the last {self._retention}" if self._retention.limited else ""
+        return f"<TimeSeries of {length - first:,} rows{retention}: {self._schema}>"
+
+    def _insert(self, times: NDArray[np.int64], columns: Sequence[Array]) -> None:
+        if len(times):
+            with self._lock:
+                dropped = self._merge(times, columns)
+                self._dropped += dropped
+            if dropped:
+                _log.warning(
+                    "%d rows came too late to be kept, with a retention of %s",
+                    dropped,
+                    self._retention,
+                )
+
+    # All that follows is done under the lock.
+
+    def _settled(self) -> tuple[Store, int, int, object]:
+        """What is published, once a shift that was broken off, by Ctrl-C perhaps, is at its end."""
+        snapshot = self._snapshot
+        shift = snapshot[4]
+        if shift is not None:
+            if shift.may_move():
+                shift.move()
+                snapshot = self._snapshot = shift.after
+            else:
+                snapshot = self._snapshot = (*snapshot[:4], None)
+        return snapshot[:4]
+
+    def _merge(self, times: NDArray[np.int64], columns: Sequence[Array]) -> int:
+        """Add rows: one at least. Returns how many of them came too late to be kept."""
+        store, first, length, era = self._settled()
+        there: NDArray[np.int64] = store.arrays[0][first:length]
+        newest = int(there[-1]) if len(there) else _BEFORE_ALL
+        rows: list[Array] = [times, *columns]
+        start = length  # from this row on, what is in the store changes
+        dropped = 0
+        if times[0] >= newest and (times[1:] >= times[:-1]).all():
+            self._newest = int(times[-1])
+            passing = self._retention.passing(there, times)
+        else:
+            # Which rows came after newer ones, and all in the order of time.
+            late: NDArray[np.bool_] = (
+                times < np.maximum.accumulate(np.append(np.int64(newest), times))[:-1]
+            )
+            order = np.argsort(times, kind="stable")
+            rows, late = [array[order] for array in rows], late[order]
+            self._newest = max(newest, int(rows[0][-1]))
+            oldest = self._retention.oldest(there, self._newest)
+            if oldest is not None and rows[0][0] < oldest:
+                # To move others for the sake of these would be in vain.
+                cut = int(np.searchsorted(rows[0], oldest))
+                dropped += int(np.count_nonzero(late[:cut]))
+                rows, late = [array[cut:] for array in rows], late[cut:]
+                if not len(late):
+                    return dropped
+            start = first + int(there.searchsorted(int(rows[0][0]), "right"))
+            rows, positions = merge(store.rows(start, length), rows)
+            passing = self._retention.passing(there[: start - first], rows[0])
+            dropped += int(np.count_nonzero(late & (positions + (start - first) < passing)))
+        before = start - first  # rows in front that do not change
+        if passing > before:
+            rows = [array[passing - before :] for array in rows]
+        self._put(min(first + passing, start), start, rows, (store, first, length, era))
+        return dropped
+
+    def _put(
+        self, first: int, start: int, rows: Sequence[Array], now: tuple[Store, int, int, object]
+    ) -> None:
+        """Let the series be the rows of its store from ``first`` to ``start``, and then these."""
+        store, first_now, length_now, era = now
+        length = start + len(rows[0])
+        if length > store.limit and store.covered() <= store.limit:
+            store.limit = store.layout.capacity  # who looked at the rows behind it is gone
+        if length > store.limit:
+            self._move(first, start, rows)
+        elif start == length_now:
+            store.write(start, rows)
+            self._snapshot = (store, first, length, era, None)
+            if first >= store.turn:
+                self._tidy()
+        else:
+            after: Snapshot = (store, first, length, object(), None)
+            shift = Shift(start, rows, after)
+            self._snapshot = (store, first_now, length_now, object(), shift)
+            if shift.may_move():
+                shift.move()
+                self._snapshot = after
+            else:
+                self._move(first, start, rows)
+
+    def _new_store(self, capacity: int, rows: int) -> Store:
+        """A store of that capacity; of a smaller one, if that cannot be had."""
+        try:
+            layout = Layout(self._schema, capacity)
+            block = self._allocate(layout.size)
+        except (MemoryError, OSError):
+            # Some systems promise no more than there is, though most of it would stay untouched.
+            layout = Layout(self._schema, rows + rows // 8 + 1)
+            block = self._allocate(layout.size)
+        return Store(block, layout)
+
+    def _move(self, first: int, stop: int, rows: Sequence[Array]) -> None:
+        """Let the series be some rows of its store, and then others, in a new store."""
+        store, passed = self._snapshot[:2]
+        length = stop - first + len(rows[0])
+        capacity = self._retention.capacity(length, self._schema.row_bytes, growing=not passed)
+        new = self._new_store(capacity, length)
+        new.write(0, store.rows(first, stop))
+        new.write(stop - first, rows)
+        new.turn = length
+        self._snapshot = (new, 0, length, object(), None)
+
+    def _tidy(self) -> None:
+        """As many rows have passed out as are left: let these begin where those did, so that what
+        is in memory is never much more than twice what is retained."""
+        store, first, length, _, _ = self._snapshot
+        kept = length - first
+        if store.exported or length > 4 * kept:  # then it is better to give memory back
+            store.turn = first + kept // 8 + 1  # the rows are where they are, should this fail
+            with contextlib.suppress(MemoryError, OSError):
+                self._move(first, length, store.rows(length, length))
+            return
+        # Whoever has read an earlier snapshot, and has no lease yet, finds a new era and tries
+        # again. Whoever comes from now on does not look at rows before the first.
+        self._snapshot = (store, first, length, object(), None)
+        if first < kept or store.covered():
+            store.turn = first + kept // 8 + 1
+            return
+        store.write(0, store.rows(first, length))
+        store.turn = kept
+        # Some may have come after all, and look at the rows where they were.
+        store.limit = first
+        self._snapshot = (store, 0, kept, object(), None)

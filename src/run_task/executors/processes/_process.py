@@ -1,0 +1,128 @@
+"""A worker process, as its runner sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+from weakref import WeakSet
+
+from run_task._window import Window
+from run_task.data._memory import MapMode, SharedBlock, create, mapped
+from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
+from run_task.executors.processes._wire import Link, Parcel
+from run_task.executors.processes._worker import Hello, Order, Report
+
+_started: Final[WeakSet[WorkerProcess]] = WeakSet()
+
+
+def worker_processes() -> Sequence[subprocess.Popen[bytes]]:
+    """The worker processes of this program that somebody still has, alive or not."""
+    return [worker.process for worker in tuple(_started)]
+
+
+class WorkerProcess:
+    """A process of its own that runs tasks.
+
+    It is started as a new interpreter and not forked, for a fork would copy the locks of threads
+    that it does not copy. It runs none of the main program, which so needs no guard.
+
+    :param hello: what it is to know once
+    :param descriptors: the memory that goes with it
+    :raises OSError: if it cannot be started
+    """
+
+    def __init__(self, hello: Hello, descriptors: Sequence[int]) -> None:
+        self.ready: bool = False  # to take orders
+        self.positions: Sequence[int] = ()  # the tasks of the order in hand
+        self.cargo: int = 0  # the number of the view that it has
+        self._blocks: set[int] = set()  # the numbers of the blocks that it has mapped
+        self.progress: Progress
+        self.link: Link
+        self.process: subprocess.Popen[bytes]
+        with contextlib.ExitStack() as unless_it_works:
+            with os.fdopen(create(PROGRESS_SIZE), "wb", 0) as progress:
+                self.progress = Progress(mapped(progress.fileno(), PROGRESS_SIZE, MapMode.WRITE))
+                self.progress.rest()
+                ours, theirs = socket.socketpair()
+                self.link = Link(ours)
+                unless_it_works.callback(self.link.close)
+                with theirs:
+                    self.process = _interpreter(theirs.fileno())
+                unless_it_works.callback(self.end)
+                _started.add(self)
+                self.link.send(hello, [progress.fileno(), *descriptors])
+            unless_it_works.pop_all()
+
+    def order(
+        self,
+        window: Window,
+        positions: Sequence[int],
+        data: Parcel | None = None,
+        memory: Sequence[int] = (),
+        blocks: Mapping[int, SharedBlock] | None = None,
+    ) -> None:
+        """Tell it to run tasks.
+
+        :param window: for which window
+        :param positions: which tasks
+        :param data: what they read; None: what they read before
+        :param memory: the descriptor of the memory that goes with the data
+        :param blocks: the shared blocks that the data lies in
+        :raises OSError: if it is gone
+        """
+        self.positions = positions
+        if data is None:
+            self.link.send(Order((window.start, window.end), positions, None, (), ()))
+            return
+        blocks = blocks or {}
+        new = [block for number, block in blocks.items() if number not in self._blocks]
+        gone = [number for number in self._blocks if number not in blocks]
+        self._blocks = set(blocks)
+        sizes = [(block.number, block.size) for block in new]
+        descriptors = [*(block.descriptor for block in new), *memory]
+        self.link.send(Order((window.start, window.end), positions, data, sizes, gone), descriptors)
+
+    def report(self) -> tuple[Report, list[int]]:
+        """Receive what came of the order, or that it is ready for one.
+
+        :raises EOFError: if it is gone
+        :raises OSError: if it went in the middle
+        """
+        message, descriptors = self.link.recv()
+        report = Report(*message)
+        self.ready = True
+        self.positions = ()
+        self.progress.rest()  # noted here, for it dies over its report or not at all
+        return report, descriptors
+
+    def end(self) -> str:
+        """End it, if it has not ended yet. Returns how it ended."""
+        self.link.close()
+        self.process.kill()  # without effect on one that is dead or dying: how it ended stands
+        code = self.process.wait()
+        if code < 0:
+            return f"was killed by signal {-code} ({signal.strsignal(-code)})"
+        return f"ended with exit code {code}"
+
+
+def _interpreter(descriptor: int) -> subprocess.Popen[bytes]:
+    """Start a new interpreter like this one, which serves at this end of a socket."""
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        f"from run_task.executors.processes._worker import main; main({descriptor}, {os.getpid()})"
+    )
+    # Whether asserts count, and which warnings are errors: a task is to behave as it would here.
+    flags = ["-O"] * sys.flags.optimize + [f"-W{option}" for option in sys.warnoptions]
+    return subprocess.Popen(
+        [sys.executable, *flags, "-c", code],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        # Ctrl-C goes to every process of a terminal's group; what it means is the runner's to say.
+        process_group=0,
+    )

@@ -1,0 +1,234 @@
+"""What a worker process does: it runs the tasks that it is told to, until it is let go."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from run_task.data._memory import MapMode, SharedBlock, mapped
+from run_task.executors.processes._exceptions import Broken, portable, unsendable
+from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
+from run_task.executors.processes._wire import Link, Parcel, loads, pack, pickled, unpack
+
+_PLAIN: Final = frozenset({float, int, bool, type(None)})
+"""Results of these types go into the report as they are."""
+
+_LAST_WORDS: Final = 1.0
+"""How many seconds a worker has to end by itself once its runner is gone."""
+
+
+class Hello(NamedTuple):
+    """The first message: what a worker is to know once. The memory of its progress comes first."""
+
+    counts: Sequence[int]
+    """How many pieces each task has, by position."""
+
+    parcel: Parcel
+    """The pieces of all of them: what they run, pickled."""
+
+    barred: Mapping[int, str]
+    """The positions of tasks that are not to be loaded."""
+
+
+class Order(NamedTuple):
+    """Run these tasks."""
+
+    window: tuple[int, int]
+    """The window to run them for."""
+
+    positions: Sequence[int]
+    """Which tasks."""
+
+    data: Parcel | None
+    """What they read; None: what they read before. Its memory comes after that of the blocks."""
+
+    blocks: Sequence[tuple[int, int]]
+    """The numbers and sizes of shared blocks that are new to the worker."""
+
+    gone: Sequence[int]
+    """The numbers of those that no data lies in any more."""
+
+
+class Outcome(NamedTuple):
+    """What came of a task."""
+
+    position: int
+    """Which task."""
+
+    raised: bool
+    """Whether it raised, or gave what cannot be sent."""
+
+    begun: float
+    """When it began, in seconds by ``time.perf_counter``."""
+
+    seconds: float
+    """How long it ran."""
+
+    pieces: int
+    """How many pieces its result or exception has."""
+
+    value: Any
+    """Its result, if it has no pieces."""
+
+
+class Report(NamedTuple):
+    """What came of an order. The first one, of no task, says that the worker is ready."""
+
+    outcomes: Sequence[tuple[int, bool, float, float, int, Any]]
+    """What came of each task: an :class:`Outcome`, made plain for the way."""
+
+    parcel: Parcel | None
+    """The pieces of all of them, if there are any."""
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve the runner at the other end of a socket until it lets go.
+
+    :param descriptor: of the socket
+    :param parent: the number of the runner's process
+    """
+    os.set_inheritable(descriptor, False)  # what tasks start must not keep the socket open
+    _end_with_parent(parent)
+    threading.Thread(target=_end_with_socket, args=(descriptor,), daemon=True).start()
+    with socket.socket(fileno=descriptor) as end:
+        _Server(Link(end)).serve()
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the system end this process when its runner's ends, also if a task holds the GIL."""
+    if sys.platform == "linux":
+        die_with_parent = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)  # it was gone before
+
+
+def _end_with_socket(descriptor: int) -> None:
+    """End this process once the other end of the socket is gone, whatever a task is at."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # nothing but its end
+    poll.poll()
+    time.sleep(_LAST_WORDS)
+    os._exit(1)
+
+
+class _Result(NamedTuple):
+    """What came of a task: its pieces, or else the value itself."""
+
+    position: int
+    raised: bool
+    begun: float
+    seconds: float
+    pieces: Sequence[memoryview]
+    value: Any = None
+
+
+def _size(result: _Result) -> int:
+    return sum(piece.nbytes for piece in result.pieces)
+
+
+class _Server:
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._blocks: dict[int, SharedBlock] = {}  # all that the data lies in
+        self._data: Any = None
+        self._runs: list[Any] = []
+        try:
+            message, descriptors = link.recv()
+        except (EOFError, OSError):
+            sys.exit()  # the runner has ended meanwhile
+        hello = Hello(*message)
+        progress = descriptors.pop(0)
+        self._progress = Progress(mapped(progress, PROGRESS_SIZE, MapMode.WRITE))
+        os.close(progress)
+        # Each worker has its own copy of what tasks hold, and may write to that.
+        pieces = iter(unpack(hello.parcel, descriptors, MapMode.COPY))
+        for position, count in enumerate(hello.counts):
+            own = list(islice(pieces, count))
+            barred = position in hello.barred
+            self._runs.append(None if barred else self._load(position, own))
+
+    def _load(self, position: int, pieces: Sequence[memoryview]) -> Any:
+        self._progress.load(position)
+        try:
+            return loads(pieces).run
+        except BaseException as error:  # a module may well end in sys.exit()
+            return Broken(error, "the task")
+        finally:
+            self._progress.rest()
+
+    def serve(self) -> None:
+        try:
+            self._link.send(Report((), None))
+            while True:
+                message, descriptors = self._link.recv()
+                order = Order(*message)
+                if order.data is not None:
+                    self._unload(order, order.data, descriptors)
+                results = [self._run(position, order.window) for position in order.positions]
+                self._answer(results)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return  # the runner is through, or is no more
+
+    def _unload(self, order: Order, data: Parcel, descriptors: list[int]) -> None:
+        """Take in the data that comes with an order."""
+        self._data = None
+        for number in order.gone:
+            del self._blocks[number]
+        for number, size in order.blocks:
+            self._blocks[number] = SharedBlock(size, descriptors.pop(0), number)
+        pieces = unpack(data, descriptors, MapMode.READ)
+        try:
+            self._data = loads(pieces)
+        except BaseException as error:
+            self._data = Broken(error, "the data")
+
+    def _run(self, position: int, window: tuple[int, int]) -> _Result:
+        for needed in (self._runs[position], self._data):
+            if isinstance(needed, Broken):
+                return _Result(position, True, time.perf_counter(), 0.0, needed.pieces)
+        begun = self._progress.begin(position)
+        try:
+            result = self._runs[position](self._data, *window)
+        except BaseException as error:
+            seconds = time.perf_counter() - begun
+            done = _Result(position, True, begun, seconds, portable(error))
+        else:
+            seconds = time.perf_counter() - begun
+            if type(result) in _PLAIN:
+                self._progress.finish()
+                return _Result(position, False, begun, seconds, (), result)
+            try:
+                done = _Result(position, False, begun, seconds, pickled(result))
+            except Exception as error:
+                pieces = unsendable(f"a {type(result).__qualname__}", error)
+                done = _Result(position, True, begun, seconds, pieces)
+        self._progress.finish()
+        return done
+
+    def _answer(self, results: list[_Result]) -> None:
+        """Report what came of an order."""
+        parcel, memory = None, list[int]()
+        while any(result.pieces for result in results):
+            try:
+                parcel, memory = pack([piece for result in results for piece in result.pieces])
+                break
+            except (MemoryError, OSError) as error:
+                largest = max(results, key=_size)
+                if largest.raised:
+                    raise
+                pieces = unsendable(f"of {_size(largest):,} bytes", error)
+                results[results.index(largest)] = largest._replace(raised=True, pieces=pieces)
+        outcomes = [(*result[:4], len(result.pieces), result.value) for result in results]
+        self._link.send(Report(outcomes, parcel), memory)
+        for descriptor in memory:
+            os.close(descriptor)

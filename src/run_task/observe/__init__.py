@@ -1,0 +1,1 @@
+"""How things are told: log records, OpenTelemetry, tables and drawings."""

@@ -1,0 +1,87 @@
+"""Values, times and errors as a person reads them: short, and on one line."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any, Final, cast
+
+import numpy as np
+
+from run_task.errors import TaskError
+
+_COLLECTIONS: Final[tuple[type, ...]] = (list, tuple, dict, set, frozenset)
+_MOST_CHARACTERS: Final = 1000
+_MOST_ITEMS: Final = 20
+
+
+_repr: Final = reprlib.Repr()
+_repr.maxlist = _repr.maxtuple = _repr.maxdict = 2
+_repr.maxstring = _repr.maxother = 200
+
+
+def brief(thing: Any) -> str:
+    """Its repr, or the beginning of it."""
+    return _repr.repr(thing)
+
+
+def shown(value: object) -> str:
+    """A value on one line, whatever it is."""
+    plain: object = cast("Any", value).item() if isinstance(value, np.generic) else value
+    if plain is None:
+        return "-"
+    if isinstance(plain, float):
+        return f"{plain:,.6g}"
+    if isinstance(plain, int) and not isinstance(plain, bool):
+        return f"{plain:,}" if abs(plain) < 10**15 else f"about 2^{plain.bit_length() - 1}"
+    if (size := _size(plain)) > _MOST_ITEMS:
+        return f"{type(plain).__name__} of {size:,}"
+    text = _text(plain)[:_MOST_CHARACTERS]
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+def named(thing: object) -> str:
+    """What a source, a sink or shared data is, in a few words."""
+    kind = type(thing)
+    if kind.__repr__ is object.__repr__:
+        return kind.__name__
+    if kind in _COLLECTIONS:
+        return f"{kind.__name__} of {_size(thing):,}"
+    return shown(repr(thing))
+
+
+def _text(thing: object) -> str:
+    """Its text, or what is wrong with that: it may be of a class of the user's."""
+    try:
+        return str(thing)
+    except Exception as error:
+        return f"<{type(thing).__name__} whose str() raises {type(error).__name__}>"
+
+
+def _size(thing: Any) -> int:
+    """How many items it has, if it is a collection of Python's own."""
+    return len(thing) if type(thing) in _COLLECTIONS else 0
+
+
+def error_shown(error: TaskError) -> str:
+    """Why a task gave no result."""
+    cause = error.__cause__
+    if cause is None:
+        return shown(error.reason or error)
+    kind, text = type(cause).__name__, _text(cause)
+    return shown(f"{kind}: {text}" if text else kind)
+
+
+def seconds(value: float) -> str:
+    """A short time."""
+    for limit, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (100.0, 1.0, "s")):
+        if value < limit:
+            scaled = value * factor
+            return f"{scaled:.0f} {unit}" if scaled >= 100 else f"{scaled:.2g} {unit}"
+    return f"{value:,.0f} s"
+
+
+def elapsed(value: float) -> str:
+    """How long something has been going on."""
+    minutes, rest = divmod(int(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,82 @@
+"""A pipeline as a drawing: sources, data, stages and sinks."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from run_task.data import TimeSeries
+from run_task.observe._drawing import Box, Drawing, Kind, draw
+from run_task.pipeline._graph import AnyStage
+from run_task.pipeline._stage import Route
+
+_MOST: Final = 6
+"""How many tasks or columns a box names."""
+
+
+class _Graph:
+    def __init__(self) -> None:
+        self.boxes: list[Box] = []
+        self.arrows: list[tuple[int, int]] = []
+        self._known: dict[int, int] = {}
+
+    def box(self, thing: object, kind: Kind, title: str, lines: Sequence[str] = ()) -> int:
+        """The position of the box of a thing, which has one."""
+        if id(thing) not in self._known:
+            self._known[id(thing)] = len(self.boxes)
+            self.boxes.append(Box(kind, title, lines))
+        return self._known[id(thing)]
+
+    def data(self, data: object) -> int:
+        columns = list(data.columns) if isinstance(data, TimeSeries) else []
+        return self.box(data, Kind.DATA, type(data).__name__, _some(columns))
+
+    def arrow(self, start: int, end: int) -> None:
+        if (start, end) not in self.arrows:
+            self.arrows.append((start, end))
+
+
+def picture(name: str, sources: Iterable[tuple[Any, Route]], stages: Iterable[AnyStage]) -> Drawing:
+    """Draw a pipeline.
+
+    :param name: what it is called
+    :param sources: its sources, and where their rows go
+    :param stages: its stages
+    """
+    graph = _Graph()
+    for source, route in sources:
+        graph.arrow(graph.box(source, Kind.SOURCE, _called(source)), graph.data(route.into))
+    for stage in stages:
+        box = graph.box(stage, Kind.STAGE, stage.name, _about(stage))
+        graph.arrow(graph.data(stage.data), box)
+        for route in stage.routes:
+            graph.arrow(box, graph.data(route.into))
+        for sink in stage.sinks:
+            graph.arrow(box, graph.box(sink, Kind.SINK, _called(sink)))
+    return draw(f"pipeline {name}", graph.boxes, graph.arrows)
+
+
+def _about(stage: AnyStage) -> list[str]:
+    config = stage.config
+    lines = [f"every {stage.interval}"]
+    if config.window is not None:
+        lines.append(f"over the last {config.window}")
+    if config.grace is not None:
+        lines.append(f"grace {config.grace}")
+    return lines + _some([task.name for task in stage.tasks])
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    more = len(names) - _MOST
+    return [f"· {name}" for name in names[:_MOST]] + ([f"and {more} more"] if more > 0 else [])
+
+
+def _called(thing: object) -> str:
+    """What to call a source or a sink: by its name, its own words, or else its type."""
+    name = getattr(thing, "__name__", None)
+    if isinstance(name, str):
+        return name
+    if type(thing).__repr__ is object.__repr__:
+        return type(thing).__name__
+    return reprlib.repr(thing)

@@ -1,0 +1,225 @@
+"""A source's rows on their way into shared data."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, cast
+
+import numpy as np
+
+from run_task.errors import ConfigError
+from run_task.observe._format import brief
+from run_task.pipeline._stage import Route
+from run_task.sources._protocol import Batch, Batched
+
+NEVER: Final = float("inf")
+
+_FEW: Final = 8
+"""Up to how many rows of a batch are appended one by one: that is cheaper than all at once."""
+
+
+class Piece(Protocol):
+    """Some rows that were read and have yet to enter the data.
+
+    A row arrives when it is read: at its own time, or, if it is out of order, at the time of the
+    latest row before it.
+    """
+
+    @property
+    def next_ns(self) -> float:
+        """When the next row arrives, in nanoseconds since the Unix epoch; infinity: no row left."""
+        ...
+
+    def ingest_before(self, limit_ns: float) -> int:
+        """Let all rows enter that arrive before this time. Returns how many these are."""
+        ...
+
+
+class Rows:
+    """Rows, one by one."""
+
+    def __init__(
+        self, rows: Sequence[tuple[int, Any]], latest: int, unit_ns: int, route: Route
+    ) -> None:
+        self._rows = rows
+        self._arrivals = [
+            t * unit_ns for t in itertools.accumulate((t for t, _ in rows), max, initial=latest)
+        ][1:]
+        self._route = route
+        self._at = 0
+
+    @property
+    def next_ns(self) -> float:
+        at = self._at  # once, since others ask while rows enter
+        return self._arrivals[at] if at < len(self._rows) else NEVER
+
+    def ingest_before(self, limit_ns: float) -> int:
+        start = self._at
+        cut = bisect_left(self._arrivals, limit_ns, start)
+        ingest = self._route.ingest
+        with self._route.into.write() as data:
+            while self._at < cut:
+                timestamp, row = self._rows[self._at]
+                if ingest is not None:
+                    ingest(data, row)
+                elif isinstance(row, dict):
+                    data.append(timestamp, **row)
+                else:
+                    data.append(timestamp, **_mapping(row))
+                self._at += 1
+        return cut - start
+
+
+def _mapping(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(row, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] a source gives what it likes
+        raise ConfigError(
+            f"a row for a TimeSeries is a mapping of column to value, such as {{'price': 1.0}}, "
+            f"and not {row!r}"
+        )
+    return row
+
+
+class Columns:
+    """Rows by column, for a time series."""
+
+    def __init__(self, batch: Batch, latest: int, unit_ns: int, route: Route) -> None:
+        self._batch = batch
+        arrivals = np.maximum(np.maximum.accumulate(batch.timestamps), latest) * unit_ns
+        self._arrivals: list[int] = arrivals.tolist()  # few are looked at at a time
+        self._route = route
+        self._at = 0
+        self._next_ns: float = self._arrivals[0]
+        self._rows: Sequence[tuple[int, Any]] | None = None  # for when few enter at a time
+
+    @property
+    def next_ns(self) -> float:
+        return self._next_ns
+
+    def ingest_before(self, limit_ns: float) -> int:
+        start = self._at
+        cut = bisect_left(self._arrivals, limit_ns, start)
+        with self._route.into.write() as series:
+            if cut - start <= _FEW:
+                if self._rows is None:
+                    self._rows = list(self._batch.rows())
+                for timestamp, row in self._rows[start:cut]:
+                    series.append(timestamp, **row)
+            else:
+                some = self._batch[start:cut]
+                series.extend(some.timestamps, **some.columns)
+        self._at = cut
+        self._next_ns = self._arrivals[cut] if cut < len(self._arrivals) else NEVER
+        return cut - start
+
+
+class Feed:
+    """Reads a source, and lets its rows enter the data when they may.
+
+    :param source: an iterable of ``(timestamp, row)``
+    :param unit_ns: how many nanoseconds the unit of its timestamps has
+    :param route: where rows go
+    :param at_once: how many rows to read before they enter; 1 for a source that is live
+    """
+
+    def __init__(
+        self, source: Iterable[tuple[int, Any]], unit_ns: int, route: Route, at_once: int
+    ) -> None:
+        self._source = source
+        self._unit_ns = unit_ns
+        self._route = route
+        self._latest: int | None = None  # timestamp
+        self.entered: int = 0
+        """How many rows have entered the data."""
+        if isinstance(source, Batched):
+            self._pieces = self._columns(source) if route.ingest is None else self._unrolled(source)
+        else:
+            self._pieces = self._rows(iter(source), at_once)
+        self._piece: Piece | None = None
+
+    @property
+    def last_ns(self) -> int | None:
+        """When the last row that was read arrived, in nanoseconds since the Unix epoch."""
+        return None if self._latest is None else self._latest * self._unit_ns
+
+    @property
+    def end_ns(self) -> float:
+        """About when the last row of all arrives, in nanoseconds since the Unix epoch, where that
+        can be told without reading them; infinity: it cannot."""
+        source: Any = self._source
+        if isinstance(source, list | tuple):
+            rows = cast("Sequence[Any]", source)
+            last = rows[-1][0] if rows else None
+        else:
+            last = getattr(source, "last_timestamp", None)
+        return last * self._unit_ns if type(last) is int else NEVER
+
+    @property
+    def next_ns(self) -> float:
+        """When the next row arrives of those that were read, or infinity if all have entered."""
+        piece = self._piece
+        return NEVER if piece is None else piece.next_ns
+
+    def fetch(self) -> float:
+        """Read on if all that was read has entered. Returns when the next row arrives.
+
+        :return: nanoseconds since the Unix epoch; infinity: there are no more rows
+        :raises Exception: whatever the source raises
+        """
+        while (next_ns := self.next_ns) == NEVER:
+            try:
+                self._piece = next(self._pieces, None)
+            except Exception as error:
+                self._note(error)
+                raise
+            if self._piece is None:
+                self._pieces = iter(())
+                break
+        return next_ns
+
+    def ingest_before(self, limit_ns: float) -> None:
+        """Let the rows enter that were read and arrive before this time.
+
+        :param limit_ns: nanoseconds since the Unix epoch
+        :raises Exception: whatever ``ingest`` raises
+        """
+        assert self._piece is not None
+        try:
+            self.entered += self._piece.ingest_before(limit_ns)
+        except Exception as error:
+            self._note(error)
+            raise
+
+    def _note(self, error: Exception) -> None:
+        error.add_note(f"in the source {brief(self._source)}")
+
+    def _rows(self, rows: Iterator[tuple[int, Any]], at_once: int) -> Iterator[Piece]:
+        while some := list(itertools.islice(rows, at_once)):
+            yield self._piece_of(some)
+
+    def _unrolled(self, source: Batched) -> Iterator[Piece]:
+        for batch in source.batches():
+            if len(batch):
+                yield self._piece_of(list(batch.rows()))
+
+    def _piece_of(self, rows: Sequence[tuple[int, Any]]) -> Piece:
+        for row in rows:
+            _check(row)
+        before = rows[0][0] if self._latest is None else self._latest
+        self._latest = max(before, *(timestamp for timestamp, _ in rows))
+        return Rows(rows, before, self._unit_ns, self._route)
+
+    def _columns(self, source: Batched) -> Iterator[Piece]:
+        for batch in source.batches():
+            if len(batch):
+                before = int(batch.timestamps[0]) if self._latest is None else self._latest
+                self._latest = max(before, int(batch.timestamps.max()))
+                yield Columns(batch, before, self._unit_ns, self._route)
+
+
+def _check(row: Any) -> None:
+    if not isinstance(row, tuple) or len(row) != 2 or type(row[0]) is not int:  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
+        raise ConfigError(
+            f"a source gives tuples of (timestamp, row), the timestamp an int, and not {row!r}"
+        )

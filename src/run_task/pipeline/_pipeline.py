@@ -1,0 +1,376 @@
+"""Runners, sources and sinks wired together, live or over history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import (
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from run_task.data import Shared, TimeSeries, Writable
+from run_task.errors import ConfigError
+from run_task.observe._format import brief
+from run_task.pipeline._graph import AnyStage, configs, unit_of, upstreams
+from run_task.pipeline._stage import Route, Stage
+from run_task.pipeline.live._conductor import Conductor
+from run_task.pipeline.live._live import Live
+from run_task.pipeline.replay._copies import Copies
+from run_task.pipeline.replay._history import History
+from run_task.pipeline.replay._output import instant, written
+from run_task.runner._config import RunnerConfig
+from run_task.runner._context import DEFAULT_INTERVAL
+from run_task.runner._stats import PipelineStats, RunnerStats
+from run_task.sinks._protocol import DurableSink
+from run_task.tasks._dataset import DataSet
+from run_task.tasks._task import Runnable
+from run_task.time._clock import Clock
+from run_task.time._interval import TaskInterval, TimeUnit
+
+if TYPE_CHECKING:
+    from run_task.observe._drawing import Drawing
+
+I = TypeVar("I")
+O = TypeVar("O")
+R = TypeVar("R")
+D = TypeVar("D")
+
+_DEFAULT_CONFIG: Final = RunnerConfig()
+
+
+def _raise(error: ConfigError) -> None:
+    raise error
+
+
+class Pipeline(Live):
+    """Sources, stages and sinks, wired together: run live, or replayed over history.
+
+    ::
+
+        pipeline = Pipeline("machine")
+        pipeline.source(CsvFile("temperature.csv"), into=temperature)
+        hourly = pipeline.stage("hourly", [mean], temperature, TaskInterval.seconds(3600))
+        hourly.into(means)
+        daily = pipeline.stage("daily", [trend], means, TaskInterval.seconds(86_400))
+        daily.sink(SqlSink("results.db"))
+
+        for stage, dataset in pipeline.replay():  # as fast as the machine goes
+            print(stage, dataset)
+        pipeline.run_sync()  # or live, until it is shut down
+
+    Stages are connected by the data that one writes and another reads. At a time at which windows
+    of both end, the results of the first enter before the second takes its view; so a pipeline
+    gives the same results whichever of its threads comes first, and replayed the same as live.
+
+    **Rows.** A row belongs to the windows that are computed after it arrived. It arrives at its
+    own timestamp, or, if it is out of order, right after the row before it. A window is computed
+    at its end, plus the stage's ``grace``: by then a row that is late has gone to its place.
+
+    **Faults.** A stage that fails, or takes longer than the ``lock_timeout`` of those it feeds,
+    does not hold them up: they go on without its results, and their DataSets say so in
+    :attr:`DataSet.behind`. A sink that fails ends the pipeline. All that went wrong is raised at
+    the end, in one exception group.
+
+    :param name: what it is called: part of the key of every result, and of thread names
+    :param clock: where live stages read the time, unless a source is a recording that is played
+        and brings its own; None: the machine's
+    :raises ConfigError: if the name is no text, or empty
+    """
+
+    def __init__(self, name: str = "pipeline", *, clock: Clock | None = None) -> None:
+        given: object = name  # a caller without a type checker may pass anything
+        if type(given) is not str or not given:
+            raise ConfigError(f"Pipeline({name!r}): its name is a text that is not empty")
+        super().__init__(name)
+        self._clock = clock
+        self._sources: list[tuple[Any, Route, TimeUnit | None]] = []
+        self._stages: list[AnyStage] = []
+        self._taken: set[int] = set()  # the ids of sources that were read, and are once
+        self._resumed: set[int] = set()  # the ids of routes whose rows are in the data
+
+    @property
+    def stages(self) -> Sequence[AnyStage]:
+        """Its stages, those that are fed after those that feed them."""
+        return tuple(upstreams(self._stages))
+
+    @property
+    def sources(self) -> Sequence[tuple[object, object]]:
+        """Its sources, each with the data that its rows enter."""
+        return tuple((source, route.into) for source, route, _ in self._sources)
+
+    @property
+    def stats(self) -> PipelineStats:
+        """How it has been doing live. At any time, from any thread."""
+        stages = {stage.name: RunnerStats() for stage in self.stages}
+        rows: Mapping[int, int] = {}
+        waiting = 0
+        if self._conductor is not None:
+            known, rows, waiting = self._conductor.stats()
+            stages |= known
+        entered = tuple(rows.get(id(route), 0) for _, route, _ in self._sources)
+        return PipelineStats(stages, entered, waiting)
+
+    # Declaration
+
+    @overload
+    def source(
+        self,
+        source: Iterable[tuple[int, Mapping[str, Any]]]
+        | AsyncIterable[tuple[int, Mapping[str, Any]]],
+        into: TimeSeries,
+        ingest: None = None,
+        *,
+        unit: TimeUnit | None = None,
+    ) -> Pipeline: ...
+    @overload
+    def source(
+        self,
+        source: Iterable[tuple[int, R]] | AsyncIterable[tuple[int, R]],
+        into: Writable[D],
+        ingest: Callable[[D, R], object],
+        *,
+        unit: TimeUnit | None = None,
+    ) -> Pipeline: ...
+    def source(
+        self,
+        source: Any,
+        into: Any,
+        ingest: Callable[[Any, Any], object] | None = None,
+        *,
+        unit: TimeUnit | None = None,
+    ) -> Pipeline:
+        """Let a source's rows enter shared data.
+
+        :param source: an iterable or async iterable of ``(timestamp, row)``, such as those of
+            :mod:`run_task.sources`
+        :param into: the data
+        :param ingest: how a row enters it: called with the value of an ``RwLock``, which nobody
+            else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the row. None: for
+            a ``TimeSeries``, whose rows are mappings of column to value
+        :param unit: the unit of the timestamps; None: what the source, or its data, says, or that
+            of the stages that read the data
+        :return: the pipeline
+        :raises ConfigError: if something about it cannot work
+        """
+        where = f"source {brief(source)}"
+        if not hasattr(source, "__iter__") and not hasattr(source, "__aiter__"):
+            raise ConfigError(
+                f"{where}: it is no iterable of (timestamp, row): for a function, polling() makes "
+                f"one"
+            )
+        route = Route.checked(where, into, ingest)
+        if ingest is None and not callable(getattr(into, "append", None)):
+            raise ConfigError(f"{where}: say by ingest= how a row enters {brief(into)}")
+        unit_of(source, into, unit, ())
+        self._sources.append((source, route, unit))
+        return self
+
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[I, O]],
+        data: Shared[I],
+        interval: TaskInterval = DEFAULT_INTERVAL,
+        config: RunnerConfig = _DEFAULT_CONFIG,
+    ) -> Stage[I, O]:
+        """Add a stage.
+
+        :param name: what it is called; no two stages share one
+        :param tasks: what it runs; at least one, no two of one name
+        :param data: what they read
+        :param interval: how often; its unit is that of the stage's timestamps
+        :param config: everything else; its name is not used
+        :return: the stage, to say where its results go
+        :raises ConfigError: if something about it cannot work
+        """
+        given: object = name
+        if type(given) is not str or not given:
+            raise ConfigError(f"stage({name!r}): a stage's name is a text that is not empty")
+        if any(stage.name == name for stage in self._stages):
+            raise ConfigError(
+                f"two stages are called {name!r}: rename one of them, since the name is part of "
+                f"the key of its results"
+            )
+        stage = Stage(name, tasks, data, interval, config, lambda: upstreams(self._stages))
+        self._stages.append(stage)
+        try:
+            upstreams(self._stages)
+        except ConfigError:
+            self._stages.pop()
+            raise
+        return stage
+
+    def mistakes(self) -> Sequence[ConfigError]:
+        """All that would be refused when it is run. Nothing is run, read or opened for it."""
+        found: list[ConfigError] = []
+        self._plan(found.append)
+        return found
+
+    def _plan(
+        self, refuse: Callable[[ConfigError], None] = _raise
+    ) -> tuple[Mapping[AnyStage, RunnerConfig], Sequence[tuple[Any, int, Route]]]:
+        """The stages in order with how they behave, and the sources with the unit of each."""
+        if not self._stages:
+            refuse(ConfigError(f"pipeline {self._name!r} has no stages: add one by stage()"))
+        fed_by = upstreams(self._stages)
+        sources: list[tuple[Any, int, Route]] = []
+        for source, route, given in self._sources:
+            readers = [stage for stage in self._stages if route.leads_to(stage.data)]
+            if not readers:
+                refuse(
+                    ConfigError(
+                        f"{route.where}: no stage reads {brief(route.into)}, which its rows enter: "
+                        f"give it to one as data="
+                    )
+                )
+                continue
+            try:
+                unit = unit_of(source, route.into, given, readers)
+            except ConfigError as error:
+                refuse(error)
+                continue
+            assert unit is not None  # its readers have one
+            sources.append((source, unit.nanos, route))
+        return configs(fed_by), sources
+
+    def draw(self) -> Drawing:
+        """Its sources, data, stages and sinks, as they hang together.
+
+        :return: an SVG, as text, which a notebook shows as a picture
+        """
+        from run_task.pipeline._drawing import picture
+
+        sources = [(source, route) for source, route, _ in self._sources]
+        return picture(self._name, sources, self._stages)
+
+    # History
+
+    def replay(
+        self, start: int | datetime | None = None, end: int | datetime | None = None
+    ) -> Generator[tuple[str, DataSet[Any]]]:
+        """Run over the history that the sources have, as fast as the machine goes.
+
+        The time is that of the rows. Every stage runs every window, from the one that holds the
+        first row to the one that holds the last; its results are given, and written to its sinks,
+        which are flushed in the end and stay open. The replay has copies of the shared data, as
+        it is when it begins, and leaves the data itself alone; so a pipeline can be replayed any
+        number of times, also while it runs live. With the same rows, and tasks that keep nothing to
+        themselves from one window to the next, results are the same to the bit, with any executor
+        and any number of workers.
+
+        Where the standard error is a terminal, and rich is installed, a bar shows how far it is.
+
+        :param start: windows that end by then are left out; rows before are there all the same.
+            A datetime with a time zone, or an int in the unit of the stages' intervals
+        :param end: windows that start from then on are left out
+        :return: the name of a stage and a DataSet of it, again and again, as they are computed. Who
+            leaves before the end calls its ``close()``, which flushes the sinks
+        :raises ConfigError: if a source has no history, as an async one, or a time is not clear
+        :raises TaskError: with ``OnError.RAISE``, when a task gave no result
+        """
+        return self._go_through(start, end, None)
+
+    def resume(
+        self,
+        sink: DurableSink,
+        start: int | datetime | None = None,
+        end: int | datetime | None = None,
+    ) -> Generator[tuple[str, DataSet[Any]]]:
+        """Go on after a run that was killed: replay what the sources have and the sink has not.
+
+        Each stage goes on after the last window of it that the sink holds. Windows before are run
+        again only where other stages are fed by them, and are not written again. So the sink ends
+        up as if nothing had happened. The shared data takes part itself, so that the pipeline can
+        be run live afterwards: with the sources that have no history, such as ``polling``, for the
+        rows of the others are in the data by then.
+
+        :param sink: what tells how far the stages had come
+        :param start: as for :meth:`replay`
+        :param end: as for :meth:`replay`
+        :return: as of :meth:`replay`
+        :raises ConfigError: if the sink cannot tell, or is no stage's
+        """
+        if not callable(getattr(sink, "last", None)):
+            raise ConfigError(f"resume({brief(sink)}): this sink does not tell what it holds")
+        if not any(sink in stage.sinks for stage in self._stages):
+            raise ConfigError(
+                f"resume({brief(sink)}): no stage writes to this sink: add it by sink()"
+            )
+        return self._go_through(start, end, sink)
+
+    def _go_through(
+        self, start: int | datetime | None, end: int | datetime | None, resumed: DurableSink | None
+    ) -> Generator[tuple[str, DataSet[Any]]]:
+        stages, declared = self._plan()
+        sources: list[tuple[Any, int, Route]] = []
+        for source, unit_ns, route in declared:
+            recording = getattr(source, "recording", source)  # of what is played, all at once
+            if hasattr(recording, "__iter__") and not getattr(recording, "endless", False):
+                sources.append((recording, unit_ns, route))
+            elif resumed is None:
+                raise ConfigError(
+                    f"{route.where}: it has no history, and a replay waits for nothing: give rows "
+                    f"that were collected before"
+                )
+        start_ns = instant(start, stages, -math.inf)
+        end_ns = instant(end, stages, math.inf)
+        sinks = list({id(sink): sink for stage in stages for sink in stage.sinks}.values())
+        for sink in sinks:
+            if isinstance(sink, DurableSink):
+                sink.begin(self._name)
+
+        def held(stage: AnyStage) -> int | None:
+            last = resumed.last(stage.name) if resumed in stage.sinks and resumed else None
+            return None if last is None else last * stage.interval.unit.nanos
+
+        data = [stage.data for stage in stages]
+        own = Copies(data).of if resumed is None else _itself
+        for recording, _, route in sources:
+            self._take(recording)
+            if resumed is not None:
+                self._resumed.add(id(route))
+        history = History(stages, sources, own)
+        return written(self._name, history.run(start_ns, end_ns, held), sinks, history)
+
+    def _take(self, source: Any) -> None:
+        """Note that a source is going to be read.
+
+        :raises ConfigError: if it was before, and gives its rows but once
+        """
+        if hasattr(source, "__next__") or hasattr(source, "__anext__"):
+            if id(source) in self._taken:
+                raise ConfigError(
+                    f"source {brief(source)}: it has been read before, and an iterator gives its "
+                    f"rows once: give what can be iterated over again, such as a list or a file"
+                )
+            self._taken.add(id(source))
+
+    # Live
+
+    def _make_conductor(self) -> Conductor:
+        stages, declared = self._plan()
+        sources = [source for source in declared if id(source[2]) not in self._resumed]
+        for source, _, _ in sources:
+            self._take(source)
+        if declared and not sources:
+            self.shutdown()  # it is at its end before it begins
+        return Conductor(self._name, stages, sources, self._clock)
+
+    def _repr_html_(self) -> str:
+        from run_task.observe._html import BOLD, marked
+
+        return f"<div>{marked(repr(self), BOLD)}<br>{self.draw()}</div>"
+
+    def __repr__(self) -> str:
+        names = ", ".join(stage.name for stage in self._stages)
+        return f"<Pipeline {self._name!r} of {len(self._sources)} sources and stages: {names}>"
+
+
+def _itself(shared: Any) -> Any:
+    return shared

@@ -1,0 +1,195 @@
+"""A stage of a pipeline: what a runner will run, and where its results go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+from run_task.data import Shared, TimeSeries, Writable
+from run_task.errors import ConfigError
+from run_task.observe._format import brief
+from run_task.observe._log import Log
+from run_task.runner._config import RunnerConfig
+from run_task.runner._context import Context, doubts
+from run_task.sinks._protocol import Sink
+from run_task.sync._channel import Overflow, Receiver, Sender, channel
+from run_task.tasks._dataset import DataSet
+from run_task.tasks._task import Runnable
+from run_task.time._interval import TaskInterval
+
+_log = Log(__name__)
+
+I = TypeVar("I")
+O = TypeVar("O")
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way into shared data.
+
+    :param where: what leads there, for messages
+    :param into: the data
+    :param ingest: called with what may be changed of it, and with what enters; None: a row with
+        its timestamp is appended
+    """
+
+    where: str
+    into: Writable[Any]
+    ingest: Callable[[Any, Any], object] | None
+
+    @classmethod
+    def checked(cls, where: str, into: Any, ingest: Any) -> Route:
+        """A route, if it can be one.
+
+        :param where: what leads there, for messages
+        :raises ConfigError: if something about it cannot work
+        """
+        if not callable(getattr(into, "write", None)):
+            raise ConfigError(
+                f"{where}: into={brief(into)} has no write(): give an RwLock, an Atom, a "
+                f"TimeSeries, or other data that can be written"
+            )
+        if ingest is not None and not callable(ingest):
+            raise ConfigError(f"{where}: ingest={ingest!r} is no function of (data, what enters)")
+        return cls(where, into, ingest)
+
+    def enter(self, target: Any, what: Any) -> None:
+        """Let something enter.
+
+        :param target: what may be changed of the data
+        :param what: what enters
+        :raises Exception: whatever ``ingest`` raises
+        """
+        assert self.ingest is not None
+        try:
+            self.ingest(target, what)
+        except Exception as error:
+            error.add_note(f"in the ingest of {self.where}")
+            for failed in what.errors.values() if isinstance(what, DataSet) else ():
+                error.add_note(f"of a DataSet without this result: {failed}")
+            raise
+
+    def leads_to(self, data: object) -> bool:
+        """Whether this is the data that it leads into."""
+        return self.into is data
+
+
+class Stage(Generic[I, O]):
+    """Tasks over shared data, as part of a pipeline. :meth:`Pipeline.stage` makes one.
+
+    :ivar name: what it is called in results, sinks and messages
+    :ivar tasks: what it runs
+    :ivar data: what they read
+    :ivar interval: how often
+    :ivar config: everything else
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[I, O]],
+        data: Shared[I],
+        interval: TaskInterval,
+        config: RunnerConfig,
+        check: Callable[[], object],
+    ) -> None:
+        ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(1)
+        try:
+            # What a context would refuse once the pipeline runs is refused now.
+            context = Context[I, O](
+                tasks=tasks, data=data, interval=interval, sender=ends[0], config=config
+            )
+        except ConfigError as error:
+            raise ConfigError(f"stage {name!r}: {error}") from error
+        if config.overflow is not Overflow.BLOCK:
+            raise ConfigError(
+                f"stage {name!r}: overflow={config.overflow}: a pipeline waits for a sink that is "
+                f"slow, and drops nothing: leave it out"
+            )
+        for doubt in doubts(data, interval, config):
+            _log.warning("stage %r: %s", name, doubt)
+        self.name = name
+        self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
+        self.data = data
+        self.interval = interval
+        self.config = config
+        self.routes: Sequence[Route] = ()
+        self.sinks: Sequence[Sink] = ()
+        self._check = check
+
+    @overload
+    def into(self, shared: TimeSeries) -> Stage[I, O]: ...
+    @overload
+    def into(
+        self, shared: Writable[D], ingest: Callable[[D, DataSet[O]], object]
+    ) -> Stage[I, O]: ...
+    def into(
+        self, shared: Writable[Any], ingest: Callable[[Any, DataSet[O]], object] | None = None
+    ) -> Stage[I, O]:
+        """Let each DataSet enter other data, which other stages read.
+
+        Without an ``ingest``, it becomes a row of a :class:`~run_task.TimeSeries`: its timestamp,
+        and for each column the result of the task of that name. A window in which one of these
+        tasks failed gives no row.
+
+        An ``ingest`` of your own has to expect that a failed task has no result in the DataSet.
+        What it raises ends a replay, and live this stage; it is raised when the pipeline ends.
+
+        :param shared: the data
+        :param ingest: how a DataSet enters it: called with the value of an ``RwLock``, which
+            nobody else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the DataSet
+        :return: the stage
+        :raises ConfigError: if a stage would wait for itself: the message draws how; or if a
+            column is called like no task
+        """
+        if ingest is None:
+            ingest = self._as_rows(shared)
+        before = self.routes
+        self.routes = (*before, Route.checked(f"stage {self.name!r}", shared, ingest))
+        try:
+            self._check()
+        except ConfigError:
+            self.routes = before
+            raise
+        return self
+
+    def _as_rows(self, shared: object) -> Callable[[TimeSeries, DataSet[O]], None]:
+        """An ingest that makes a row of each DataSet."""
+        if not isinstance(shared, TimeSeries):
+            raise ConfigError(
+                f"stage {self.name!r}: say by ingest= how a DataSet enters {brief(shared)}"
+            )
+        columns = tuple(shared.columns)
+        names = [task.name for task in self.tasks]
+        for column in columns:
+            if column not in names:
+                raise ConfigError(
+                    f"stage {self.name!r}: no task is called like the column {column!r}, but "
+                    f"{', '.join(map(repr, names))}: name columns after tasks, or say by ingest= "
+                    f"how a DataSet enters"
+                )
+
+        def append(series: TimeSeries, dataset: DataSet[O]) -> None:
+            if all(column in dataset for column in columns):
+                row: dict[str, Any] = {column: dataset[column] for column in columns}
+                series.append(dataset.timestamp, **row)
+
+        return append
+
+    def sink(self, sink: Sink) -> Stage[I, O]:
+        """Let each DataSet be written to a sink. Stages may share one.
+
+        :param sink: where to
+        :return: the stage
+        :raises ConfigError: if it is no sink
+        """
+        for method in ("write", "flush", "close"):
+            if not callable(getattr(sink, method, None)):
+                raise ConfigError(f"stage {self.name!r}: sink={brief(sink)} has no {method}()")
+        self.sinks = (*self.sinks, sink)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Stage {self.name!r}: {len(self.tasks)} tasks every {self.interval}>"

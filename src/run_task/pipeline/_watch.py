@@ -1,0 +1,173 @@
+"""What a running pipeline shows of itself: last values, failures, and how fast it goes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import numbers
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+import numpy as np
+
+from run_task.observe._format import error_shown
+from run_task.sinks import CallbackSink
+
+if TYPE_CHECKING:
+    from run_task.pipeline import Pipeline
+    from run_task.runner._stats import PipelineStats
+    from run_task.tasks._dataset import DataSet
+
+HISTORY: Final = 60
+"""How many values of a task are kept to be drawn."""
+
+_MOST_FAILURES: Final = 100
+"""How many different ones are kept: a message with a number in it is another one each time."""
+
+_NOTED_EVERY: Final = 0.05
+"""How many seconds lie between values that are noted: more often, nobody sees them, and the
+pipeline would pay for it."""
+
+_RATE_OVER: Final = 5.0
+"""Over how many seconds rates are taken."""
+
+
+class Failure(NamedTuple):
+    """What a task failed by."""
+
+    stage: str
+    task: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How often something was seen.
+
+    :param at: when it was last, in seconds since the Unix epoch
+    :param times: how many times
+    :param number: the how many-th of all different things it was
+    """
+
+    at: float
+    times: int
+    number: int
+
+
+class Watched:
+    """What is known of a stage.
+
+    :param tasks: the names of its tasks
+    """
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self.values: dict[str, Any] = {}
+        self.failing: Collection[str] = ()
+        """The tasks that gave no result for the last window."""
+        self.history: Mapping[str, deque[float]] = {task: deque(maxlen=HISTORY) for task in tasks}
+        self.failed: int = 0
+        """How many results are missing, of all windows."""
+        self.noted_at: float = -math.inf
+
+
+class Watch:
+    """Looks at what a pipeline gives, by a sink that it adds to each stage.
+
+    :param pipeline: the pipeline, before it runs
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._mutex = threading.Lock()
+        self._rates: deque[tuple[float, Sequence[int]]] = deque()
+        self.stages: Mapping[str, Watched] = {
+            stage.name: Watched([task.name for task in stage.tasks]) for stage in pipeline.stages
+        }
+        self._failures: dict[Failure, Seen] = {}  # the latest last
+        self._different = 0
+        self.began: float = time.monotonic()
+        sink = CallbackSink(self.note)
+        for stage in pipeline.stages:
+            stage.sink(sink)
+
+    def note(self, stage: str, dataset: DataSet[Any]) -> None:
+        """Take what a window gave.
+
+        :param stage: the name of the stage
+        :param dataset: its results
+        """
+        watched = self.stages[stage]
+        errors = dataset.errors
+        watched.failing = errors.keys()
+        if errors:
+            watched.failed += len(errors)
+            for name, error in errors.items():
+                self._note(Failure(stage, name, error_shown(error)))
+        now = time.monotonic()
+        if now - watched.noted_at < _NOTED_EVERY:
+            return
+        with self._mutex:
+            watched.noted_at = now
+            watched.values = dataset.to_dict()
+            for name, history in watched.history.items():
+                history.append(as_number(watched.values.get(name)))
+
+    def _note(self, failure: Failure) -> None:
+        with self._mutex:
+            before = self._failures.pop(failure, None)
+            if before is None:
+                self._different += 1
+            times, number = (before.times, before.number) if before else (0, self._different)
+            self._failures[failure] = Seen(time.time(), times + 1, number)
+            if len(self._failures) > _MOST_FAILURES:
+                del self._failures[next(iter(self._failures))]
+
+    def latest_failures(self, most: int) -> Sequence[tuple[Failure, Seen]]:
+        """What tasks failed by, the latest first; the same again and again is told once.
+
+        :param most: how many at most
+        """
+        with self._mutex:
+            return list(itertools.islice(reversed(self._failures.items()), most))
+
+    def stats(self) -> PipelineStats:
+        """How the pipeline does."""
+        return self._pipeline.stats
+
+    def rates(self, rows: Sequence[int]) -> Sequence[float]:
+        """How many rows of each source come in a second.
+
+        :param rows: how many have come up to now
+        """
+        now = time.monotonic()
+        seen = self._rates
+        seen.append((now, rows))
+        while len(seen) > 2 and now - seen[0][0] > _RATE_OVER:
+            seen.popleft()
+        since, before = seen[0]
+        passed = now - since
+        if passed < 0.5:  # of the beginning, when all that was there came at once
+            return [0.0] * len(rows)
+        return [(new - old) / passed for new, old in zip(rows, before)]
+
+    def recent(self, stage: str) -> tuple[Mapping[str, Any], Mapping[str, Sequence[float]]]:
+        """The last values of a stage's tasks, and the numbers among those before."""
+        watched = self.stages[stage]
+        with self._mutex:
+            history = {name: tuple(values) for name, values in watched.history.items()}
+            return watched.values, history
+
+
+def as_number(value: object) -> float:
+    """A result as a number that can be drawn; NaN if it is none."""
+    if not isinstance(value, numbers.Real | Decimal | np.bool_):
+        return math.nan
+    try:
+        return float(cast("float", value))
+    except OverflowError:
+        return math.nan

@@ -1,0 +1,99 @@
+"""A sink at work in a live pipeline: a thread of its own writes, so no window waits for a disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from run_task.errors import ChannelClosed
+from run_task.observe._format import brief
+from run_task.sinks._protocol import Sink
+from run_task.sync._channel import Receiver, Sender, channel
+from run_task.tasks._dataset import DataSet
+
+FLUSH_EVERY: Final = 1.0
+"""After how many seconds at the latest what was written is flushed."""
+
+_Item: TypeAlias = tuple[str, DataSet[Any]]
+
+
+class Writer:
+    """Writes to a sink, flushes it every second, and closes it in the end.
+
+    :param sink: where to
+    :param name: what the thread is called
+    :param capacity: how many DataSets may wait to be written
+    :param failed: called with what the sink raises; nothing is written after that
+    """
+
+    def __init__(
+        self, sink: Sink, name: str, capacity: int, failed: Callable[[BaseException], None]
+    ) -> None:
+        self._sink = sink
+        self._failed = failed
+        ends: tuple[Sender[_Item], Receiver[_Item]] = channel(capacity)
+        self._sender, self._receiver = ends
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def write(self, stage: str, dataset: DataSet[Any]) -> None:
+        """Let a DataSet be written. Waits while too many wait already.
+
+        :raises ChannelClosed: if the sink has failed
+        """
+        self._sender.send((stage, dataset))
+
+    def __len__(self) -> int:
+        """How many DataSets wait to be written."""
+        return len(self._receiver)
+
+    def unbound(self) -> None:
+        """Let nobody wait from now on."""
+        self._sender.unbound()
+
+    def close(self, timeout: float) -> bool:
+        """Write what waits, and close the sink.
+
+        :param timeout: how many seconds to wait for that
+        :return: whether it was done in time
+        """
+        self._sender.close()
+        if self._thread.ident is not None:  # it has been started
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            try:
+                self._write_all()
+            finally:
+                self._sink.close()
+        except BaseException as error:
+            self._receiver.close()  # what waits is dropped, counted and logged
+            self._failed(error)
+
+    def _write_all(self) -> None:
+        flush_at: float | None = None  # by the monotonic clock, if there is something to flush
+        while True:
+            try:
+                wait = None if flush_at is None else max(0.0, flush_at - time.monotonic())
+                item = self._receiver.recv(wait)
+            except TimeoutError:
+                item = None
+            except ChannelClosed:
+                self._sink.flush()
+                return
+            if item is not None:
+                self._sink.write(*item)
+                flush_at = flush_at or time.monotonic() + FLUSH_EVERY
+            if flush_at is not None and time.monotonic() >= flush_at:
+                self._sink.flush()
+                flush_at = None
+
+    def __repr__(self) -> str:
+        return brief(self._sink)

@@ -1,0 +1,18 @@
+"""Runs the tasks of a context at its interval."""
+
+from run_task.runner._config import Align, OnError, RunnerConfig
+from run_task.runner._context import Context, ContextBuilder
+from run_task.runner._runner import Runner
+from run_task.runner._stats import Percentiles, PipelineStats, RunnerStats
+
+__all__ = [
+    "Align",
+    "Context",
+    "ContextBuilder",
+    "OnError",
+    "Percentiles",
+    "PipelineStats",
+    "Runner",
+    "RunnerConfig",
+    "RunnerStats",
+]

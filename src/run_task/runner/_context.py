@@ -1,0 +1,277 @@
+"""What a runner needs to run, and the builder that puts it together with the right types."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Never, TypeVar, overload
+
+from run_task.data import Atom, RwLock, Shared, TimeSeries, TimeSeriesView
+from run_task.errors import ConfigError
+from run_task.observe._log import Log
+from run_task.runner._config import RunnerConfig
+from run_task.sync._channel import Outlet, Receiver, Sender, sole_channel
+from run_task.tasks._dataset import DataSet
+from run_task.tasks._task import Runnable
+from run_task.time._interval import TaskInterval, TimeUnit
+
+I = TypeVar("I")
+O = TypeVar("O")
+T = TypeVar("T")
+D = TypeVar("D")
+S_co = TypeVar("S_co", bound=Shared[Any], covariant=True)
+
+_log = Log(__name__)
+
+DEFAULT_INTERVAL: Final = TaskInterval.seconds(5)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Context(Generic[I, O]):
+    """Tasks, the data they read, how often, and where their results go.
+
+    :param tasks: what to run at each tick; at least one, no two of one name
+    :param data: what the tasks read
+    :param interval: how often; its unit is that of every timestamp
+    :param sender: where DataSets are sent; see :func:`~run_task.channel`
+    :param config: everything else
+    :raises ConfigError: if something about it cannot work
+    """
+
+    tasks: Iterable[Runnable[I, O]]
+    data: Shared[I]
+    interval: TaskInterval
+    sender: Outlet[DataSet[O]]
+    config: RunnerConfig = field(default_factory=RunnerConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", _listed(self.tasks))
+        _check_tasks(tuple(self.tasks))
+        if not callable(getattr(self.data, "read", None)):
+            raise ConfigError(
+                f"data={self.data!r} has no read(): put it in an RwLock, or give other shared data"
+            )
+        if not isinstance(self.interval, TaskInterval):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
+            raise ConfigError(
+                f"interval={self.interval!r}: it is a TaskInterval, such as TaskInterval.seconds(5)"
+            )
+        if not callable(getattr(self.sender, "send", None)):
+            raise ConfigError(f"sender={self.sender!r} has no send(): make one with channel()")
+        if not isinstance(self.config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"config={self.config!r}: it is a RunnerConfig")
+        _check_window(self.interval, self.config.window)
+        self.config.executor_instance.check(self.tasks)
+
+
+def _listed(tasks: Iterable[T]) -> tuple[T, ...]:
+    if not isinstance(tasks, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"tasks={tasks!r}: give a list of tasks, also of a single one: [...]")
+    return tuple(tasks)
+
+
+def _check_tasks(tasks: tuple[Any, ...]) -> None:
+    if not tasks:
+        raise ConfigError("there are no tasks: give at least one, by with_task() or tasks=[...]")
+    seen: dict[str, Any] = {}
+    for task in tasks:
+        run = getattr(task, "run", None)
+        if not callable(run):
+            raise ConfigError(
+                f"{task!r} is no task, it has no run(): decorate a function with @task, or give "
+                f"an object with a name and a run(data, start, end)"
+            )
+        if isinstance(task, type):
+            raise ConfigError(f"{task!r} is a class: give an instance of it, {task.__name__}()")
+        name = getattr(task, "name", None)
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{task!r} has no name: give it a name that is a text, not {name!r}")
+        if inspect.iscoroutinefunction(run):
+            raise ConfigError(
+                f"task {name!r} is async: a task computes and does not wait; await in a feed "
+                f"that writes to the data, and make run() a plain function"
+            )
+        if name in seen:
+            raise ConfigError(
+                f"two tasks are called {name!r}, {seen[name]!r} and {task!r}: rename one of them, "
+                f"since the name is the key of its result"
+            )
+        seen[name] = task
+
+
+def _check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
+    for task in tasks:
+        try:
+            # A wrapper is called with its own parameters, not with those of what it wraps.
+            called = inspect.signature(task.run, follow_wrapped=False)
+        except (TypeError, ValueError):
+            continue  # of C, and without a signature
+        try:
+            called.bind(None, 0, 0)
+        except TypeError as error:
+            raise ConfigError(
+                f"task {task.name!r} cannot be called with (data, start, end): {error}: give its "
+                f"function these three parameters"
+            ) from None
+
+
+def doubts(data: object, interval: TaskInterval, config: RunnerConfig) -> Sequence[str]:
+    """What is probably wrong with how data and windows fit, but no mistake for certain.
+
+    :param data: what the tasks read
+    :param interval: how often
+    :param config: what of it concerns windows
+    """
+    found = _other_unit(data, interval), _out_of_retention(data, interval, config)
+    return [doubt for doubt in found if doubt is not None]
+
+
+def _other_unit(data: object, interval: TaskInterval) -> str | None:
+    # Tasks may convert times, or not look at them.
+    unit = getattr(data, "unit", None)
+    if not isinstance(unit, TimeUnit) or unit is interval.unit:
+        return None
+    name = unit.name.lower()
+    return (
+        f"its interval is in {interval.unit.name.lower()}, its data in {name}: tasks that look "
+        f"windows up in it as they are find nothing; with TaskInterval.{name}(...) they are in "
+        f"one unit"
+    )
+
+
+def _out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig) -> str | None:
+    retention = getattr(data, "retention", None)
+    if not isinstance(retention, TaskInterval):
+        return None  # all rows, or so many of them, however old these are
+    window = config.window or interval
+    if retention.nanos >= window.nanos + config.grace_ns:
+        return None
+    grace = f", and wait for {config.grace}" if config.grace is not None else ""
+    return (
+        f"its windows reach back {window}{grace}, its data keeps rows for {retention}: windows "
+        "lack the oldest of their rows; give the data a longer retention="
+    )
+
+
+def _check_window(interval: TaskInterval, window: TaskInterval | None) -> None:
+    if window is None:
+        return
+    if window < interval:
+        raise ConfigError(
+            f"window={window} is shorter than the interval {interval}, so data in between would "
+            f"never be seen: make it at least as long"
+        )
+    if window.nanos % interval.unit.nanos:
+        raise ConfigError(
+            f"window={window} is no whole number of {interval.unit.name.lower()}, the unit of the "
+            f"interval {interval}: give the interval in a smaller unit"
+        )
+
+
+class ContextBuilder(Generic[I, O, S_co]):
+    """Puts a :class:`Context` together, and the channel and data with it.
+
+    Each step gives a new builder and leaves the one before as it was. Types flow through: every
+    task widens the type of the results, and a task for other data is an error to a type checker.
+
+    ::
+
+        context, receiver, data = (
+            ContextBuilder(Prices)
+            .with_task(mean)
+            .with_interval(TaskInterval.seconds(1))
+            .build()
+        )
+
+    :param default: a type or function that makes the data to begin with
+    """
+
+    def __init__(self: ContextBuilder[D, Never, RwLock[D]], default: Callable[[], D]) -> None:
+        if not callable(default):
+            raise ConfigError(
+                f"ContextBuilder({default!r}): give a type or a function that makes the data, not "
+                f"the data itself; that is for with_data(RwLock(...))"
+            )
+        self._default: Callable[[], Any] = default
+        self._data: Any = None
+        self._tasks: tuple[Any, ...] = ()
+        self._interval = DEFAULT_INTERVAL
+        self._config = RunnerConfig()
+
+    def _with(self, **changes: Any) -> Any:
+        builder = copy.copy(self)
+        builder.__dict__.update(changes)
+        return builder
+
+    @overload
+    def with_data(self, data: RwLock[I]) -> ContextBuilder[I, O, RwLock[I]]: ...
+    @overload
+    def with_data(self, data: Atom[I]) -> ContextBuilder[I, O, Atom[I]]: ...
+    @overload
+    def with_data(
+        self: ContextBuilder[TimeSeriesView, O, Any], data: TimeSeries
+    ) -> ContextBuilder[TimeSeriesView, O, TimeSeries]: ...
+    @overload
+    def with_data(self, data: Shared[I]) -> ContextBuilder[I, O, Shared[I]]: ...
+    def with_data(self, data: Any) -> Any:
+        """Share this data, in the place of a new RwLock of the default.
+
+        :param data: an ``RwLock``, an ``Atom``, a ``TimeSeries``, or other shared data
+        """
+        return self._with(_data=data)
+
+    def with_task(self, task: Runnable[I, T]) -> ContextBuilder[I, O | T, S_co]:
+        """Add a task.
+
+        :param task: what to run at each tick; its result may be of another type than those before
+        """
+        builder: ContextBuilder[I, O | T, S_co] = self._with(_tasks=(*self._tasks, task))
+        return builder
+
+    def with_tasks(self, tasks: Iterable[Runnable[I, T]]) -> ContextBuilder[I, O | T, S_co]:
+        """Add several tasks.
+
+        :param tasks: they come after those that are there
+        """
+        builder: ContextBuilder[I, O | T, S_co] = self._with(_tasks=(*self._tasks, *_listed(tasks)))
+        return builder
+
+    def with_interval(self, interval: TaskInterval) -> ContextBuilder[I, O, S_co]:
+        """Say how often the tasks run; every 5 seconds if nothing is said.
+
+        :param interval: how often; its unit is that of every timestamp
+        """
+        builder: ContextBuilder[I, O, S_co] = self._with(_interval=interval)
+        return builder
+
+    def with_config(self, config: RunnerConfig) -> ContextBuilder[I, O, S_co]:
+        """Say everything else.
+
+        :param config: timeouts, the executor, longer windows, and the rest
+        """
+        builder: ContextBuilder[I, O, S_co] = self._with(_config=config)
+        return builder
+
+    def build(self) -> tuple[Context[I, O], Receiver[DataSet[O]], S_co]:
+        """Check it all, and put it together.
+
+        :return: the context, for a :class:`~run_task.Runner`; the receiver of its DataSets; and
+            the data, to write to
+        :raises ConfigError: if something about it cannot work
+        """
+        config = self._config
+        if not isinstance(config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
+            raise ConfigError(f"with_config({config!r}): it takes a RunnerConfig")
+        data: Any = self._data if self._data is not None else RwLock(self._default())
+        ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = sole_channel(
+            config.channel_capacity, config.overflow, config.name
+        )
+        sender, receiver = ends
+        context = Context[I, O](
+            tasks=self._tasks, data=data, interval=self._interval, sender=sender, config=config
+        )
+        _check_calls(context.tasks)
+        for doubt in doubts(data, self._interval, config):
+            _log.warning("%s: %s", config.name, doubt, extra={"runner": config.name})
+        return context, receiver, data

@@ -1,0 +1,86 @@
+"""How a runner has been doing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from run_task.observe._html import BOLD, ERROR, seconds, table
+
+RECENT: Final = 4096
+"""Over how many of the latest ticks percentiles are taken."""
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """The spread of a time, over the latest 4096 ticks; zeros before the first.
+
+    :param p50: the median, in seconds
+    :param p90: what nine of ten ticks stay within, in seconds
+    :param p99: what 99 of 100 ticks stay within, in seconds
+    :param max: the longest, in seconds
+    """
+
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+    @classmethod
+    def of(cls, measured: deque[float] | deque[int], unit: float = 1.0) -> Percentiles:
+        """Percentiles of what has been measured, by linear interpolation.
+
+        :param measured: times
+        :param unit: how many seconds their unit has
+        """
+        values = list(measured)  # in one step of C, so no tick gets in between
+        if not values:
+            return cls()
+        return cls(*(np.percentile(values, (50, 90, 99, 100)) * unit).tolist())
+
+
+@dataclass(frozen=True)
+class RunnerStats:
+    """How a runner has been doing up to now.
+
+    :param ticks: how many windows gave a DataSet
+    :param missed: how many gave none: left out by ``MissedTick.SKIP``, or lost in a shutdown
+    :param dropped: how many DataSets were lost in the channel, since it was full or was closed
+    :param lateness: how long after its end (and grace) a window's tick began, in seconds
+    :param duration: how long a tick's tasks took together, from the first one's start to the last
+        one's end, in seconds
+    """
+
+    ticks: int = 0
+    missed: int = 0
+    dropped: int = 0
+    lateness: Percentiles = Percentiles()
+    duration: Percentiles = Percentiles()
+
+    def _repr_html_(self) -> str:
+        """Counts in one line, and percentiles below."""
+        lost = self.missed or self.dropped
+        title = f"{self.ticks:,} ticks, {self.missed:,} missed, {self.dropped:,} dropped"
+        rows = [
+            [name, *map(seconds, (spread.p50, spread.p90, spread.p99, spread.max))]
+            for name, spread in (("lateness", self.lateness), ("duration", self.duration))
+        ]
+        return table(title, ("", "p50", "p90", "p99", "max"), rows, ERROR if lost else BOLD)
+
+
+@dataclass(frozen=True)
+class PipelineStats:
+    """How a live pipeline has been doing up to now; zeros before it runs.
+
+    :param stages: how each stage has been doing, by its name, in the order of ``stages``
+    :param rows: how many rows of each source have entered its data, in the order of ``sources``
+    :param waiting: how many DataSets wait to be written to sinks
+    """
+
+    stages: Mapping[str, RunnerStats]
+    rows: Sequence[int]
+    waiting: int

@@ -1,0 +1,147 @@
+"""What the durable sinks have in common: one thread at a time, and a pipeline's name."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Final
+
+from run_task.errors import ConfigError, SinkError
+from run_task.sinks._protocol import Row
+from run_task.sinks._values import Written, is_storable, written
+from run_task.tasks._dataset import DataSet
+
+_MOST_WAITING: Final = 1_024
+"""How many windows wait for a flush at most, so that memory stays bounded without one."""
+
+
+class Durable(ABC):
+    """A sink that keeps windows until they are flushed.
+
+    :param where: how messages name it
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._pipeline: str | None = None
+        self._mutex = threading.Lock()
+        self._waiting: list[Written] = []
+        self._closed = False
+
+    def begin(self, pipeline: str) -> None:
+        """Say whose results come now. Before the first write.
+
+        :param pipeline: the pipeline's name, a part of each key
+        :raises ConfigError: if it is not a text, or another pipeline writes to this sink
+        """
+        with self._mutex:
+            self._check_open()
+            given: object = pipeline
+            if type(given) is not str or not given or not is_storable(given):
+                raise ConfigError(f"{self._where}: {given!r} is no name of a pipeline")
+            if self._pipeline not in (None, pipeline):
+                raise ConfigError(
+                    f"{self._where} belongs to pipeline {self._pipeline!r}: make another one for "
+                    f"{pipeline!r}"
+                )
+            self._pipeline = pipeline
+
+    def write(self, stage: str, dataset: DataSet[Any]) -> None:
+        """Take the results of a window; :meth:`flush` makes them last.
+
+        A window without any task, of which a row could tell, leaves no trace.
+
+        :param stage: the name of the stage that they are of
+        :param dataset: the results
+        :raises SinkError: if a name or a result cannot be stored, and then nothing of the window
+            is; or if so many windows wait that they are flushed, and that fails, and then all of
+            them wait on
+        """
+        with self._mutex:
+            window = written(self._name(), stage, dataset)
+            if not window.results:
+                return
+            self._check(window)
+            self._waiting.append(window)
+            if len(self._waiting) >= _MOST_WAITING:
+                self._store()
+
+    def flush(self) -> None:
+        """Make all that was written last.
+
+        :raises SinkError: if it cannot be stored; it is kept, and tried again at the next flush
+        """
+        with self._mutex:
+            self._check_open()
+            self._store()
+
+    def last(self, stage: str) -> int | None:
+        """The end of the last window that the sink holds of a stage of this pipeline, or None."""
+        with self._mutex:
+            pipeline = self._name()
+            self._store()
+            return self._last(pipeline, stage)
+
+    def rows(self, stage: str | None = None) -> Iterator[Row]:
+        """The rows of this pipeline, each key once, windows that were replaced left out.
+
+        :param stage: of which stage; None: of all
+        """
+        with self._mutex:
+            pipeline = self._name()
+            self._store()
+            return self._rows(pipeline, stage)
+
+    def close(self) -> None:
+        """Flush, and let go of what is open. Any number of times."""
+        with self._mutex:
+            if self._closed:
+                return
+            try:
+                self._store()
+            finally:
+                self._closed = True
+                self._release()
+
+    def __repr__(self) -> str:
+        return self._where
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SinkError(f"{self._where} is closed")
+
+    def _name(self) -> str:
+        self._check_open()
+        if self._pipeline is None:
+            raise SinkError(f"{self._where}: call begin() with the pipeline's name first")
+        return self._pipeline
+
+    def _store(self) -> None:
+        """Make what waits last; if that fails, it waits on."""
+        if self._waiting:
+            newest = {(window.stage, window.end): window for window in self._waiting}
+            self._keep(list(newest.values()))
+            self._waiting = []
+
+    def _check(self, window: Written) -> None:  # noqa: B027 most sinks refuse nothing of their own
+        """Refuse what this sink in particular cannot store."""
+
+    @abstractmethod
+    def _keep(self, windows: list[Written]) -> None:
+        """Make windows last, all of them or none.
+
+        :raises SinkError: if that cannot be done
+        """
+
+    @abstractmethod
+    def _last(self, pipeline: str, stage: str) -> int | None:
+        """The end of the last window there is."""
+
+    @abstractmethod
+    def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
+        """The rows there are, of all stages or of one."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Let go of what is open."""

@@ -1,0 +1,39 @@
+"""A function as a sink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from run_task.errors import ConfigError
+from run_task.tasks._dataset import DataSet
+
+
+class CallbackSink:
+    """Calls a function with each DataSet.
+
+    ::
+
+        stage.sink(CallbackSink(lambda stage, dataset: print(stage, dataset)))
+
+    It is called in the thread that writes, which waits for it; stages that write at the same time
+    call it at the same time. What it raises, its caller gets.
+
+    :param fn: called with the stage's name and its DataSet
+    :raises ConfigError: if it is not callable
+    """
+
+    def __init__(self, fn: Callable[[str, DataSet[Any]], object]) -> None:
+        if not callable(fn):
+            raise ConfigError(f"CallbackSink({fn!r}): it takes a callable of (stage, dataset)")
+        self._fn = fn
+
+    def write(self, stage: str, dataset: DataSet[Any]) -> None:
+        """Call the function."""
+        self._fn(stage, dataset)
+
+    def flush(self) -> None:
+        """Nothing: what was written has been dealt with."""
+
+    def close(self) -> None:
+        """Nothing: there is nothing open."""

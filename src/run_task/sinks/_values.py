@@ -1,0 +1,117 @@
+"""Results of tasks as something that can be stored, and back."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from run_task.errors import SinkError
+from run_task.tasks._dataset import DataSet
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half of a pair, which no text in UTF-8 can hold."""
+
+_LONGEST_ERROR: Final = 10_000
+"""How many characters of an error are kept."""
+
+
+class Stored(NamedTuple):
+    """One task's result, ready to be stored.
+
+    :param task: the task's name
+    :param number: the result, if it is a number (and no bool); an int that is larger than a float
+        can tell is rounded
+    :param text: the result as JSON, with the ``NaN`` and ``Infinity`` that Python's json has
+    :param error: why there is no result; None if there is one
+    """
+
+    task: str
+    number: float | None
+    text: str | None
+    error: str | None
+
+    @property
+    def beyond_number(self) -> str | None:
+        """The text, if the number alone does not tell the result to the last bit and by its type.
+
+        For a float it does, but for NaN, which SQLite takes for NULL, and for minus zero, which
+        it takes for zero.
+        """
+        if self.number is not None and repr(self.number) == self.text and self.text != "-0.0":
+            return None
+        return self.text
+
+
+class Written(NamedTuple):
+    """A window's results, ready to be stored."""
+
+    pipeline: str
+    stage: str
+    start: int
+    end: int
+    results: tuple[Stored, ...]
+
+
+def written(pipeline: str, stage: str, dataset: DataSet[Any]) -> Written:
+    """A DataSet, ready to be stored.
+
+    :raises SinkError: if a name or a result cannot be
+    """
+    for name in (stage, *dataset, *dataset.errors):
+        if not is_storable(name):
+            raise SinkError(f"stage {stage!r}: {name!r} is no name that can be stored: rename it")
+    results = [_stored(stage, task, value) for task, value in dataset.items()]
+    results += [Stored(task, None, None, _text(e)) for task, e in dataset.errors.items()]
+    return Written(pipeline, stage, *dataset.window, tuple(results))
+
+
+def is_storable(name: str) -> bool:
+    """Whether a text is one in UTF-8 without a zero, as every file and database takes it."""
+    return "\0" not in name and _SURROGATE.search(name) is None
+
+
+def restored(number: float | None, beyond_number: str | None) -> Any:
+    """The result that was stored as a number and a text."""
+    return number if beyond_number is None else json.loads(beyond_number)
+
+
+def _stored(stage: str, task: str, value: Any) -> Stored:
+    try:
+        if _is_numpy(value):
+            value = _plain(value)
+        text = json.dumps(value, default=_plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SinkError(
+            f"stage {stage!r}, task {task!r}: its result, a {type(value).__qualname__}, cannot be "
+            f"stored ({error}): return numbers, texts, or lists and dicts of these"
+        ) from error
+    number: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf if value > 0 else -math.inf
+    return Stored(task, number, text, None)
+
+
+def _plain(value: Any) -> Any:
+    """What json does not know, as something that it does."""
+    if _is_numpy(value):
+        plain: Any = value.tolist()
+        if not isinstance(plain, np.generic):  # as a longdouble's is
+            return plain
+    raise TypeError(f"{type(value).__qualname__} is not JSON")
+
+
+def _is_numpy(value: object) -> bool:
+    return isinstance(value, np.ndarray | np.generic)
+
+
+def _text(error: BaseException) -> str:
+    # What no text in UTF-8 can hold, and no database takes, must not cost the window.
+    text = str(error)[:_LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
+    return text.replace("\0", "\\x00")

@@ -1,0 +1,119 @@
+"""Results as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+from run_task.errors import SinkError
+from run_task.sinks._protocol import Row
+from run_task.sinks._values import Written
+from run_task.sinks.files._append import AppendedFile, Found
+
+_COLUMNS: Final = (
+    "pipeline",
+    "stage",
+    "window_start",
+    "window_end",
+    "task",
+    "value",
+    "error",
+    "rows",
+)
+_LINE_END: Final = "\r\n"
+"""That of RFC 4180; also because Python's csv puts quotes only around the ones it writes."""
+
+_LONGEST: Final = 131_072
+"""How many characters Python's csv reads in a value."""
+
+
+class CsvSink(AppendedFile):
+    """Appends to a CSV file, a row a task and window.
+
+    The columns are ``pipeline,stage,window_start,window_end,task,value,error,rows``. The value is
+    JSON, so a number is a number and a text stands in quotes of its own; where a task failed it
+    is empty, and the error says why. ``rows`` is how many rows the window has: by this, one that
+    was not written to its end is known.
+
+    **What survives.** A flush ends with an fsync: what was flushed survives a kill -9 and a loss
+    of power. Later windows may be there or not, but not in part: a window that is not complete is
+    cut off when the file is opened again. A window that is written again supersedes the older
+    one, which closing takes out later.
+    The file is read once when it is opened. Only one sink at a time can have it.
+
+    :param path: the file; it is made if it is not there
+    :raises ConfigError: if it cannot be opened, has other columns, or another sink has it
+    :raises SinkError: if a row in it, other than the last ones, is not of a window
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+
+    @property
+    def _header(self) -> bytes:
+        return f"{','.join(_COLUMNS)}{_LINE_END}".encode()
+
+    def _check(self, window: Written) -> None:
+        for task, _, text, _ in window.results:
+            if text is not None and len(text) >= _LONGEST // 2:  # in a CSV, quotes are doubled
+                raise SinkError(
+                    f"stage {window.stage!r}, task {task!r}: a result of {len(text)} characters "
+                    f"is too long for a CSV: take a JsonLinesSink"
+                )
+
+    def _encode(self, window: Written) -> bytes:
+        text = io.StringIO()
+        key = window[:4]
+        count = len(window.results)
+        csv.writer(text, lineterminator=_LINE_END).writerows(
+            (*key, task, value, error, count) for task, _, value, error in window.results
+        )
+        return text.getvalue().encode()
+
+    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Found]:
+        position = start = begin
+        whole = True
+
+        def lines() -> Iterator[str]:
+            nonlocal position, whole
+            while position < end and (line := stream.readline(end - position)):
+                position += len(line)
+                whole = line.endswith(b"\n")
+                yield line.decode(errors="replace")
+
+        rows: list[Row] = []
+        bad: tuple[int, int] | None = None
+        reader = csv.reader(lines())  # which does not see the first line
+        for fields in reader:
+            if bad is not None:
+                raise self._broken(bad[0], bad[1], "this is no row of a window")
+            parsed = _parse(fields) if whole else None
+            if parsed is None:
+                bad = reader.line_num + 1, start
+                continue
+            row, count = parsed
+            if rows and row[:4] != rows[0][:4]:
+                raise self._broken(reader.line_num + 1, start, "here, a window ends too early")
+            rows.append(row)
+            if len(rows) == count:
+                yield Found(start, position, (row.pipeline, row.stage), row.end, rows)
+                start = position
+                rows = []
+
+
+def _parse(fields: list[str]) -> tuple[Row, int] | None:
+    """A row, and how many its window has; None if it is none."""
+    if len(fields) != len(_COLUMNS):
+        return None
+    pipeline, stage, start, end, task, value, error, count = fields
+    try:
+        window = int(start), int(end)
+        if value:
+            return Row(pipeline, stage, *window, task, json.loads(value), None), int(count)
+        return Row(pipeline, stage, *window, task, None, error), int(count)
+    except ValueError:
+        return None

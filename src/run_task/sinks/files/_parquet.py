@@ -1,0 +1,257 @@
+"""Results as a folder of Parquet files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from run_task._extras import need
+from run_task.errors import ConfigError, SinkError
+from run_task.sinks._base import Durable
+from run_task.sinks._protocol import Row
+from run_task.sinks._values import Written, restored
+from run_task.sinks.files._fsync import lock, replace, sync_folder
+
+_NAME: Final = re.compile(r"([0-9]{10})-([0-9]{10})\.parquet")
+_METADATA: Final = b"run_task"
+_MERGED: Final = 8
+"""How many files of a size become one."""
+
+Stage = tuple[str, str]
+"""A pipeline and a stage."""
+
+Key = tuple[str, str, int]
+"""A pipeline, a stage, and the end of a window."""
+
+
+def schema(pa: Any) -> Any:
+    """The columns of such a file.
+
+    :param pa: pyarrow
+    """
+    text, count = pa.string(), pa.int64()
+    return pa.schema(
+        {
+            "pipeline": text,
+            "stage": text,
+            "window_start": count,
+            "window_end": count,
+            "task": text,
+            "value": pa.float64(),
+            "json": text,
+            "error": text,
+        }
+    )
+
+
+class Part(NamedTuple):
+    """A file, which holds what was flushed from the ``first`` time to the ``last``."""
+
+    first: int
+    last: int
+    path: Path
+    row_count: int
+    ends: dict[Stage, tuple[int, int]]
+    """The first and the last end of a window, by stage."""
+
+    def may_supersede(self, other: Part) -> bool:
+        """Whether this file, which is newer, can have windows of the other."""
+        return any(
+            stage in other.ends and start <= other.ends[stage][1]
+            for stage, (start, _) in self.ends.items()
+        )
+
+
+class ParquetSink(Durable):
+    """Writes a folder of Parquet files, one a flush, and merges small ones.
+
+    The columns are ``pipeline``, ``stage``, ``window_start``, ``window_end``, ``task``,
+    ``value`` (a double), ``json`` (whatever a double does not tell: ints, texts, lists) and
+    ``error``. A file is called after the flushes that it holds, ``0000000001-0000000008.parquet``,
+    so that names sort by time. When eight in a row are of a size, they become one, unless it had
+    more than ``rows_per_file`` rows; so the files are few, and each row is rewritten a few times.
+
+    **What survives.** A flush writes a file under another name, syncs it, and then renames it:
+    what was flushed survives a kill -9 and a loss of power, and at any moment each ``.parquet``
+    file in the folder is complete. What was not flushed is lost. A window that is written again
+    supersedes the older one: ``rows()`` leaves that out, and merging removes it; who reads the
+    files himself takes the newest. Only one sink at a time can have the folder.
+
+    :param folder: where the files are; it is made if it is not there, in a folder that is
+    :param rows_per_file: how many rows a merged file has at most; so many must fit in memory
+    :raises ConfigError: if the folder cannot be used, or pyarrow is not installed
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, rows_per_file: int = 1_000_000) -> None:
+        super().__init__(f"ParquetSink({os.fspath(folder)!r})")
+        if type(rows_per_file) is not int or rows_per_file < 1:
+            raise ConfigError(
+                f"{self._where}: rows_per_file={rows_per_file!r}: it is a positive int"
+            )
+        self._pa = need("pyarrow", "arrow")
+        self._pq = need("pyarrow.parquet", "arrow")
+        self._rows_per_file = rows_per_file
+        self._folder = Path(folder)
+        self._readers = 0
+        self._stale: list[Path] = []
+        try:
+            self._folder.mkdir(exist_ok=True)
+            self._lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ConfigError(f"{self._where}: cannot be opened: {error}") from error
+        try:
+            lock(self._lock, self._where)
+            self._parts = self._recover()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _recover(self) -> list[Part]:
+        """Find the files there are, and remove what a crash has left."""
+        for left in self._folder.glob("*.parquet.tmp"):
+            left.unlink()
+        parts: list[Part] = []
+        for path in sorted(self._folder.glob("*.parquet")):
+            name = _NAME.fullmatch(path.name)
+            if name is None:
+                raise ConfigError(
+                    f"{self._where}: {path.name} is not of this sink: take a folder of its own"
+                )
+            parts.append(self._part(int(name[1]), int(name[2]), path))
+        # Files that were merged, but not yet removed.
+        whole = [
+            part
+            for part in parts
+            if not any(
+                other is not part and other.first <= part.first and part.last <= other.last
+                for other in parts
+            )
+        ]
+        self._stale = [part.path for part in parts if part not in whole]
+        self._sweep()
+        return whole
+
+    def _part(self, first: int, last: int, path: Path) -> Part:
+        try:
+            with self._pq.ParquetFile(path) as file:
+                found = json.loads(file.schema_arrow.metadata[_METADATA])
+                count: int = file.metadata.num_rows
+        except (self._pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+            raise SinkError(f"{path} is not a file of this sink, or broken: {error}") from error
+        ends = {(pipeline, stage): (start, end) for pipeline, stage, start, end in found}
+        return Part(first, last, path, count, ends)
+
+    def _keep(self, windows: list[Written]) -> None:
+        rows = [
+            (*window[:4], result.task, result.number, result.beyond_number, result.error)
+            for window in windows
+            for result in window.results
+        ]
+        ends: dict[Stage, tuple[int, int]] = {}
+        for window in windows:
+            stage = window.pipeline, window.stage
+            start, end = ends.get(stage, (window.end, window.end))
+            ends[stage] = min(start, window.end), max(end, window.end)
+        number = self._parts[-1].last + 1 if self._parts else 1
+        columns = schema(self._pa)
+        arrays = [
+            self._pa.array([row[position] for row in rows], field.type)
+            for position, field in enumerate(columns)
+        ]
+        table = self._pa.Table.from_arrays(arrays, schema=columns)
+        self._parts.append(self._write(number, number, table, ends))
+        self._merge()
+
+    def _write(self, first: int, last: int, table: Any, ends: dict[Stage, tuple[int, int]]) -> Part:
+        path = self._folder / f"{first:010d}-{last:010d}.parquet"
+        temporary = path.with_name(f"{path.name}.tmp")
+        metadata = json.dumps([[*stage, *range_] for stage, range_ in ends.items()])
+        try:
+            with temporary.open("wb") as file:
+                self._pq.write_table(table.replace_schema_metadata({_METADATA: metadata}), file)
+                file.flush()
+                os.fsync(file.fileno())
+            replace(temporary, path)
+        except OSError as error:
+            raise SinkError(f"{self._where}: cannot be written: {error}") from error
+        return Part(first, last, path, table.num_rows, ends)
+
+    def _merge(self) -> None:
+        """Make one file of eight that hold equally many flushes, as often as there are eight."""
+        while len(self._parts) >= _MERGED:
+            parts = self._parts[-_MERGED:]
+            flushes = {part.last - part.first for part in parts}
+            if len(flushes) > 1 or sum(part.row_count for part in parts) > self._rows_per_file:
+                return
+            tables: list[Any] = []
+            ends: dict[Stage, tuple[int, int]] = {}
+            for position, part in enumerate(parts):
+                with self._pq.ParquetFile(part.path) as file:
+                    table = file.read()
+                newer = self._superseding(part, parts[position + 1 :])
+                if newer:
+                    table = table.filter([key not in newer for key in _keys(table)])
+                tables.append(table)
+                for stage, (start, end) in part.ends.items():
+                    before = ends.get(stage, (start, end))
+                    ends[stage] = min(before[0], start), max(before[1], end)
+            merged = self._pa.concat_tables(tables)
+            self._parts[-_MERGED:] = [self._write(parts[0].first, parts[-1].last, merged, ends)]
+            self._stale += [part.path for part in parts]
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove merged files, unless somebody still reads."""
+        if self._stale and not self._readers:
+            for path in self._stale:
+                path.unlink(missing_ok=True)
+            self._stale.clear()
+            sync_folder(self._folder)
+
+    def _superseding(self, part: Part, newer: list[Part]) -> set[Key]:
+        """The windows in newer files that may be in this one, too."""
+        keys: set[Key] = set()
+        for other in newer:
+            if other.may_supersede(part):
+                with self._pq.ParquetFile(other.path) as file:
+                    keys.update(_keys(file.read(columns=["pipeline", "stage", "window_end"])))
+        return keys
+
+    def _last(self, pipeline: str, stage: str) -> int | None:
+        ends = [
+            part.ends[pipeline, stage][1] for part in self._parts if (pipeline, stage) in part.ends
+        ]
+        return max(ends, default=None)
+
+    def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
+        with self._mutex:
+            parts = list(self._parts)
+            self._readers += 1
+        try:
+            for position, part in enumerate(parts):
+                newer = self._superseding(part, parts[position + 1 :])
+                with self._pq.ParquetFile(part.path) as file:
+                    for batch in file.iter_batches(8_192):
+                        for values in zip(*(column.to_pylist() for column in batch.columns)):
+                            of, its_stage, start, end, task, number, beyond, error = values
+                            if of != pipeline or stage not in (None, its_stage):
+                                continue
+                            if (of, its_stage, end) not in newer:
+                                value = restored(number, beyond)
+                                yield Row(of, its_stage, start, end, task, value, error)
+        finally:
+            with self._mutex:
+                self._readers -= 1
+
+    def _release(self) -> None:
+        self._sweep()
+        os.close(self._lock)
+
+
+def _keys(table: Any) -> Iterator[Key]:
+    names = ("pipeline", "stage", "window_end")
+    return zip(*(table.column(name).to_pylist() for name in names))

@@ -1,0 +1,21 @@
+"""Arguments that several sources take."""
+
+from __future__ import annotations
+
+from run_task.errors import ConfigError
+from run_task.sources._malformed import OnFault
+from run_task.time._interval import TimeUnit
+
+
+def check(where: str, unit: object, stored: object, on_fault: object) -> None:
+    """Refuse what a caller without a type checker may have got wrong.
+
+    :raises ConfigError: if one of these is not what it has to be
+    """
+    if not isinstance(unit, TimeUnit):
+        raise ConfigError(f"{where}: unit={unit!r}: it is a TimeUnit")
+    if not isinstance(stored, TimeUnit | None):
+        raise ConfigError(f"{where}: stored={stored!r}: it is a TimeUnit or None")
+    if not isinstance(on_fault, OnFault):
+        choices = ", ".join(map(str, OnFault))
+        raise ConfigError(f"{where}: {on_fault!r} is not one of {choices}")

@@ -1,0 +1,102 @@
+"""One line of JSON Lines as a row, and what is wrong with it if it is none."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from run_task.sources._columns import MISSING, Kind
+from run_task.sources._timestamps import parse
+
+_INT64_END: Final = 1 << 63
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half of a pair, which no text in UTF-8 can hold."""
+
+
+class Malformed(Exception):
+    """Why a line is no row.
+
+    :param column: the column to blame; None: the line as a whole
+    :param reason: what stands there, and what is wrong with it
+    """
+
+    def __init__(self, column: str | None, reason: str) -> None:
+        super().__init__(column, reason)
+        self.column = column
+        self.reason = reason
+
+
+def read_object(line: str | bytes) -> dict[str, Any]:
+    """The JSON object that a line is.
+
+    :raises Malformed: if it is none
+    """
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:  # also of a text that is not UTF-8
+        raise Malformed(None, f"{_shortened(line)} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise Malformed(None, f"{_shortened(line)} is not a JSON object")
+    return cast("dict[str, Any]", found)
+
+
+def read_row(
+    line: str | bytes,
+    timestamp: str,
+    stored_ns: int,
+    unit_ns: int,
+    kinds: Mapping[str, Kind | None] | None,
+) -> tuple[int, dict[str, Any]]:
+    """The timestamp and the row of a line.
+
+    :param line: the line
+    :param timestamp: the key of the timestamp
+    :param stored_ns: how many nanoseconds the unit of a timestamp has that is a number
+    :param unit_ns: how many nanoseconds the wanted unit has
+    :param kinds: the keys wanted, with their types or None for what stands there; None: all keys
+        but the timestamp's, as they stand there
+    :raises Malformed: if it is no row
+    """
+    found = read_object(line)
+    try:
+        when = parse(found.get(timestamp), stored_ns, unit_ns)
+    except ValueError as error:
+        raise Malformed(timestamp, str(error)) from None
+    if kinds is None:
+        found.pop(timestamp, None)
+        return when, found
+    return when, {
+        name: found.get(name) if kind is None else _typed(name, found.get(name), kind)
+        for name, kind in kinds.items()
+    }
+
+
+def _typed(name: str, value: Any, kind: Kind) -> Any:
+    """A JSON value as a value of a column; no text is read as a number, and no number as a text."""
+    if value is None:
+        if kind is float:
+            return float("nan")
+        if kind is str:
+            return ""
+        raise Malformed(name, MISSING)
+    if kind is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf") if value > 0 else float("-inf")  # as for 1e400
+    valid = type(value) is kind
+    if isinstance(value, str):
+        valid = valid and not _SURROGATE.search(value)
+    elif type(value) is int:
+        valid = valid and -_INT64_END <= value < _INT64_END
+    if not valid:
+        raise Malformed(name, f"{_shortened(repr(value))} is not a valid {kind.__name__}")
+    return value
+
+
+def _shortened(line: str | bytes) -> str:
+    text = line.decode(errors="backslashreplace") if isinstance(line, bytes) else line
+    text = text.strip()
+    return text if len(text) <= 120 else f"{text[:117]}..."

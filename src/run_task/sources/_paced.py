@@ -1,0 +1,291 @@
+"""A recording, played at the pace at which it was made, or faster, or slower."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import reprlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Generic, Protocol, TypeVar, overload
+
+import numpy as np
+
+from run_task.errors import ConfigError
+from run_task.sources._protocol import Batch, Batched
+from run_task.sync._alarm import Alarm
+from run_task.time._clock import Clock, SystemClock
+from run_task.time._interval import TimeUnit
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+_repr: Final = reprlib.Repr()
+_repr.maxlist = _repr.maxtuple = 1  # of rows in a list
+_repr.maxother = 80
+
+
+class BatchedRows(Batched, Protocol[R_co]):
+    """A source that gives its rows one by one, and in batches, too."""
+
+    def __iter__(self) -> Iterator[tuple[int, R_co]]: ...
+
+
+class PlaybackClock:
+    """The time of a recording while it is played: at its first row, that row's timestamp.
+
+    Both of its clocks run at the speed of the playback.
+
+    :param clock: the clock by which the recording is played
+    :param first_ns: the timestamp of the first row, in nanoseconds since the Unix epoch
+    :param speed: how many seconds of the recording pass in a second
+    """
+
+    def __init__(self, clock: Clock, first_ns: int, speed: float) -> None:
+        self._clock = clock
+        self._first_ns = first_ns
+        # As a fraction, so that a wait for a time ends when the clock reads it, not before.
+        self._numerator, self._denominator = float(speed).as_integer_ratio()
+        self._origin_ns = clock.monotonic_ns()
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the Unix epoch, in the time of the recording."""
+        return self._first_ns + self.monotonic_ns()
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds of the recording since its first row."""
+        passed_ns = self._clock.monotonic_ns() - self._origin_ns
+        return passed_ns * self._numerator // self._denominator
+
+    def wait(self, alarm: Alarm, until_ns: int) -> None:
+        """Wait until the alarm rings or the recording has been played so far."""
+        passed_ns = -(-until_ns * self._denominator // self._numerator)
+        self._clock.wait(alarm, self._origin_ns + passed_ns)
+
+
+class Paced(Generic[R]):
+    """What :func:`paced` gives."""
+
+    def __init__(
+        self, source: Iterable[tuple[int, R]], speed: float, unit: TimeUnit | None, clock: Clock
+    ) -> None:
+        given: object = speed  # a caller without a type checker may pass anything
+        if type(given) not in (int, float) or not 0 < speed < math.inf:
+            raise ConfigError(f"paced(speed={speed!r}): it is a positive number")
+        if not hasattr(source, "__iter__"):
+            raise ConfigError(
+                f"paced({source!r}): what is played is an iterable of (timestamp, row)"
+            )
+        known: Any = getattr(source, "unit", None)
+        if unit is None:
+            unit = known
+        if not isinstance(unit, TimeUnit):
+            raise ConfigError(
+                f"paced({_repr.repr(source)}): the unit of its timestamps is not known: "
+                f"give unit=, such as unit=TimeUnit.SECONDS"
+            )
+        if isinstance(known, TimeUnit) and known is not unit:
+            raise ConfigError(f"paced(unit={unit}): the timestamps of {source!r} are in {known}")
+        self._source = source
+        self._speed = float(speed)
+        self._unit = unit
+        self._base = clock
+        self._alarm = Alarm()
+        self._closed = False
+        self._playback: Clock | None = None
+        self._first_ns: int | None = None
+        self._next_ns = -math.inf
+        self._feed: Iterator[Any] | None = None
+
+    @property
+    def recording(self) -> Iterable[tuple[int, R]]:
+        """What is played."""
+        return self._source
+
+    @property
+    def unit(self) -> TimeUnit:
+        """The unit of the timestamps."""
+        return self._unit
+
+    @property
+    def malformed(self) -> int:
+        """How many malformed rows the source has counted so far; 0 if it does not count."""
+        return int(getattr(self._source, "malformed", 0))
+
+    @property
+    def speed(self) -> float:
+        """How many seconds of the recording pass in a second."""
+        return self._speed
+
+    @property
+    def first_ns(self) -> int | None:
+        """The time of the first row, in nanoseconds since the Unix epoch; None: there is no row."""
+        if self._feed is None:
+            feed = self._open()
+            head = next(feed, None)
+            if head is not None:
+                self._first_ns = self._next_ns = self._first(head) * self._unit.nanos
+                feed = itertools.chain((head,), feed)
+            self._feed = feed
+        return self._first_ns
+
+    @property
+    def next_ns(self) -> float:
+        """When the next row comes, in nanoseconds since the Unix epoch, by the clock of the
+        recording: all rows before have been given, and the next was asked for. Infinity: there are
+        no more."""
+        return self._next_ns
+
+    def start(self, clock: Clock | None = None) -> Clock | None:
+        """Read the first row, and let the time of the recording begin with it, now.
+
+        Iterating does this, too; do it before where something else, such as a runner, is to live
+        in the time of the recording. Any number of times, the first counts.
+
+        :param clock: that of another recording, which this one is played along with; None: one of
+            its own
+        :return: the clock of the recording; None if there is no row in it
+        """
+        if self._playback is None and (first_ns := self.first_ns) is not None:
+            self._playback = clock or PlaybackClock(self._base, first_ns, self._speed)
+        return self._playback
+
+    def close(self) -> None:
+        """Play no more, and close the source. From any thread; a wait for a row ends at once."""
+        self._closed = True
+        self._alarm.ring()
+        close: Any = getattr(self._source, "close", None)
+        if close is not None:
+            close()
+
+    def __iter__(self) -> Iterator[tuple[int, R]]:
+        """The rows, each when it is due. A recording is played once."""
+        latest: int | None = None
+        for timestamp, row in self._take():
+            due = timestamp if latest is None else max(latest, timestamp)
+            if not self._wait(due):
+                return
+            latest = due
+            yield timestamp, row
+        self._next_ns = math.inf
+
+    def __repr__(self) -> str:
+        source = self._source
+        bare = type(source).__repr__ is object.__repr__
+        return (
+            f"paced({type(source).__name__ if bare else _repr.repr(source)}, speed={self._speed:g})"
+        )
+
+    def _open(self) -> Iterator[Any]:
+        return iter(self._source)
+
+    def _first(self, head: Any) -> int:
+        return int(head[0])
+
+    def _take(self) -> Iterator[Any]:
+        self.start()
+        feed, self._feed = self._feed, iter(())
+        return feed or iter(())
+
+    def _wait(self, timestamp: int) -> bool:
+        """Wait until a row is due; whether it still is wanted."""
+        playback = self._playback
+        assert playback is not None
+        self._next_ns = due_ns = timestamp * self._unit.nanos
+        while not self._closed:
+            # Read first: what passes before the next reading makes the wait too short, and is
+            # waited for by the next one. The other way round, it would make it too long.
+            now_ns = playback.monotonic_ns()
+            remaining_ns = due_ns - playback.time_ns()
+            if remaining_ns <= 0:
+                return True
+            playback.wait(self._alarm, now_ns + remaining_ns)
+        return False
+
+    def _now(self) -> int:
+        """The last timestamp that is due by now."""
+        assert self._playback is not None
+        return self._playback.time_ns() // self._unit.nanos
+
+
+class PacedBatches(Paced[R]):
+    """What :func:`paced` gives for a source that is ``Batched``: it is, too."""
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows, all that are due at a time. A recording is played once."""
+        latest: int | None = None
+        for batch in self._take():
+            # A row out of order is due when the row before it is, that is, at once.
+            due = np.maximum.accumulate(batch.timestamps)
+            if latest is not None:
+                due = np.maximum(due, latest)
+            start = 0
+            while start < len(batch):
+                if not self._wait(int(due[start])):
+                    return
+                end = int(np.searchsorted(due, self._now(), side="right"))
+                yield batch[start:end]
+                start = end
+            latest = int(due[-1])
+        self._next_ns = math.inf
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        """The rows, each when it is due. A recording is played once."""
+        for batch in self.batches():
+            yield from batch.rows()
+
+    def _open(self) -> Iterator[Any]:
+        source: Any = self._source
+        return (batch for batch in source.batches() if len(batch))
+
+    def _first(self, head: Any) -> int:
+        return int(head.timestamps[0])
+
+
+@overload
+def paced(
+    source: BatchedRows[R],
+    speed: float = ...,
+    *,
+    unit: TimeUnit | None = ...,
+    clock: Clock | None = ...,
+) -> PacedBatches[R]: ...
+@overload
+def paced(
+    source: Iterable[tuple[int, R]],
+    speed: float = ...,
+    *,
+    unit: TimeUnit | None = ...,
+    clock: Clock | None = ...,
+) -> Paced[R]: ...
+def paced(
+    source: Iterable[tuple[int, Any]],
+    speed: float = 1.0,
+    *,
+    unit: TimeUnit | None = None,
+    clock: Clock | None = None,
+) -> Paced[Any]:
+    """A source that plays a recorded one in real time, or so many times as fast.
+
+    ::
+
+        source = paced(CsvFile("prices.csv", unit=TimeUnit.SECONDS), speed=60)  # a minute a second
+
+    The first row comes at once, and every other one when as much time has passed since as the
+    recording says, divided by the speed. Rows that fall due while their reader is busy come one
+    after the other without waiting. A row whose timestamp is before its predecessor's comes right
+    after that one.
+
+    Timestamps stay as they are: those of the recording. For runners whose windows are to line up
+    with them, :meth:`Paced.start` gives a clock in the time of the recording::
+
+        clock = source.start()
+        runner = Runner(context, clock=clock)
+
+    :param source: what to play: an iterable of ``(timestamp, row)``
+    :param speed: how many seconds of the recording pass in a second
+    :param unit: the unit of its timestamps; None: what the source says its ``unit`` is
+    :param clock: where to read the time, and wait for it; None: the machine's
+    :raises ConfigError: if the speed is not positive, or the unit is not known
+    """
+    made = PacedBatches[Any] if isinstance(source, Batched) else Paced[Any]
+    return made(source, speed, unit, clock or SystemClock())

@@ -1,0 +1,198 @@
+"""Timestamps as ints in a unit, from whatever a file has, by integer arithmetic.
+
+What is finer than the unit is rounded down, so that a row stays in the window it belongs to. The
+one exception is a float: it is first rounded to the nearest microsecond, for 1700000000.123 is
+really 1700000000.1229999; a float of this time has no more digits than that anyway.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task._extras import need
+from run_task.sources._columns import decoded, shown
+
+Int64s = NDArray[np.int64]
+
+_INT64: Final = np.iinfo(np.int64)
+_MICRO_NS: Final = 1_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_ARROW_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+_INT: Final = "^[+-]?[0-9]+$"
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+
+
+def parse(value: object, stored_ns: int, unit_ns: int) -> int:
+    """One timestamp: a number, a text that is a number, or ISO 8601; without a zone it is UTC.
+
+    :param value: what stands there
+    :param stored_ns: how many nanoseconds the unit of a number has, at least 1000
+    :param unit_ns: how many nanoseconds the wanted unit has
+    :raises ValueError: if it is none of these; the message says what stands there
+    """
+    number = value
+    if isinstance(value, str):
+        text = value.strip()
+        if _NUMBER.fullmatch(text):
+            number = int(text) if text.lstrip("+-").isdecimal() else float(text)
+        else:
+            return _checked(value, _micros_of_iso(text) * _MICRO_NS // unit_ns)
+    if isinstance(number, float):
+        if not math.isfinite(number):
+            raise ValueError(f"{value!r} is not a timestamp")
+        whole = math.floor(number)
+        per_unit = stored_ns // _MICRO_NS
+        micros = whole * per_unit + round((number - whole) * per_unit)
+        return _checked(value, micros * _MICRO_NS // unit_ns)
+    if isinstance(number, int) and not isinstance(number, bool):
+        return _checked(value, number * stored_ns // unit_ns)
+    if value is None:
+        raise ValueError("there is no timestamp")
+    raise ValueError(f"{value!r} is not a timestamp")
+
+
+def _micros_of_iso(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        what = f"{text!r} is not a timestamp" if text else "there is no timestamp"
+        raise ValueError(
+            f"{what}: write a number or ISO 8601, such as '2026-01-31 12:00:00'"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _checked(value: object, timestamp: int) -> int:
+    if not _INT64.min <= timestamp <= _INT64.max:
+        raise ValueError(f"{value!r} is beyond what 64 bits hold")
+    return timestamp
+
+
+def from_arrow(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict[int, str]]:
+    """A whole Arrow array of timestamps, with the same outcome as :func:`parse` one by one.
+
+    :param column: an Arrow array of timestamps, dates, numbers or texts
+    :param stored_ns: how many nanoseconds the unit of a number has, at least 1000
+    :param unit_ns: how many nanoseconds the wanted unit has
+    :return: the timestamps, and what is wrong with those that are none, by position
+    """
+    pa = need("pyarrow", "arrow")
+    pc = need("pyarrow.compute", "arrow")
+    faults: dict[int, str] = {}
+    texts = decoded(column, faults)
+    faults = shown(column, faults)
+    column = texts
+    if column.null_count:
+        for position in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)):
+            faults.setdefault(int(position), "there is no timestamp")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("ms"))
+    elif pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = _from_text(pa, pc, column)
+    if pa.types.is_timestamp(column.type):
+        stored_ns = _ARROW_NS[column.type.unit]
+        column = column.cast(pa.int64())
+    if pa.types.is_integer(column.type) and not _beyond_int64(pa, pc, column):
+        whole = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        timestamps, good = _rescale(whole, stored_ns, unit_ns)
+    elif pa.types.is_floating(column.type):
+        numbers = column.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
+        timestamps, good = _from_floats(numbers, stored_ns, unit_ns)
+    else:
+        timestamps, found = _one_by_one(column, stored_ns, unit_ns)
+        return timestamps, {**found, **faults}
+    for position in np.flatnonzero(~good):
+        value = column[int(position)].as_py()
+        try:
+            timestamps[position] = parse(value, stored_ns, unit_ns)
+        except ValueError as error:
+            faults[int(position)] = str(error)
+    return timestamps, faults
+
+
+def is_readable(arrow_type: Any) -> bool:
+    """Whether :func:`from_arrow` takes arrays of a type."""
+    types = need("pyarrow", "arrow").types
+    if types.is_dictionary(arrow_type):
+        return is_readable(arrow_type.value_type)
+    return any(
+        is_of(arrow_type)
+        for is_of in (
+            types.is_timestamp,
+            types.is_date,
+            types.is_integer,
+            types.is_floating,
+            types.is_decimal,
+            types.is_string,
+            types.is_large_string,
+        )
+    )
+
+
+def _beyond_int64(pa: Any, pc: Any, column: Any) -> bool:
+    if not pa.types.is_uint64(column.type):
+        return False
+    largest = pc.max(column).as_py()
+    return largest is not None and largest > _INT64.max
+
+
+def _from_text(pa: Any, pc: Any, column: Any) -> Any:
+    """As the first type that all of the texts are; as they are, if there is none."""
+    trimmed = pc.utf8_trim_whitespace(column)
+    # Arrow would read 0x1F as an int, too.
+    if pc.all(pc.match_substring_regex(trimmed, _INT)).as_py():
+        candidates = [pa.int64()]
+    else:
+        candidates = [pa.timestamp("us"), pa.timestamp("us", tz="UTC"), pa.float64()]
+    for candidate in candidates:
+        try:
+            return trimmed.cast(candidate)
+        except pa.ArrowInvalid:
+            continue
+    return column
+
+
+def _one_by_one(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict[int, str]]:
+    timestamps = np.zeros(len(column), np.int64)
+    faults: dict[int, str] = {}
+    for position, value in enumerate(column.to_pylist()):
+        try:
+            timestamps[position] = parse(value, stored_ns, unit_ns)
+        except ValueError as error:
+            faults[position] = str(error)
+    return timestamps, faults
+
+
+def _rescale(values: Int64s, stored_ns: int, unit_ns: int) -> tuple[Int64s, NDArray[np.bool_]]:
+    """From one unit to another, and which of them fit in 64 bits."""
+    if stored_ns <= unit_ns:
+        return values // (unit_ns // stored_ns), np.ones(len(values), np.bool_)
+    factor = stored_ns // unit_ns
+    limit = _INT64.max // factor
+    good = (values <= limit) & (values >= -limit)
+    return np.where(good, values, 0) * factor, good
+
+
+def _from_floats(
+    values: NDArray[np.float64], stored_ns: int, unit_ns: int
+) -> tuple[Int64s, NDArray[np.bool_]]:
+    per_unit = stored_ns // _MICRO_NS
+    good = np.abs(values) < _INT64.max // per_unit // 2  # not so for NaN
+    values = np.where(good, values, 0.0)
+    whole = np.floor(values)
+    micros = whole.astype(np.int64) * per_unit
+    micros += np.rint((values - whole) * per_unit).astype(np.int64)
+    return _rescale(micros, _MICRO_NS, unit_ns)[0], good

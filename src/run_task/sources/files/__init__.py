@@ -1,0 +1,7 @@
+"""Files as sources."""
+
+from run_task.sources.files._csv import CsvFile
+from run_task.sources.files._json_lines import JsonLinesFile
+from run_task.sources.files._parquet import ParquetFile
+
+__all__ = ["CsvFile", "JsonLinesFile", "ParquetFile"]

@@ -1,0 +1,200 @@
+"""What the file sources have in common: batches out of chunks, without what is malformed."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.errors import ConfigError, SourceError
+from run_task.sources import _columns as cols
+from run_task.sources import _timestamps as times
+from run_task.sources._arguments import check
+from run_task.sources._malformed import Faults, OnFault
+from run_task.sources._protocol import Batch
+from run_task.time._interval import TimeUnit
+
+_TAIL_BYTES: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows as they stand in a file, good and bad.
+
+    :param batch: the rows; where one is bad, anything may stand
+    :param lines: the line of each
+    :param faults: what is wrong, by line; also lines that gave no row at all
+    """
+
+    batch: Batch
+    lines: NDArray[np.int64]
+    faults: dict[int, SourceError] = field(default_factory=dict[int, SourceError])
+
+
+class RecordedFile(ABC):
+    """A file of timestamped rows.
+
+    It is read in batches and in constant memory, however large it is, and from the start each
+    time it is iterated.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        timestamp: str,
+        unit: TimeUnit,
+        stored: TimeUnit | None,
+        columns: cols.Columns,
+        on_malformed: OnFault,
+        batch_rows: int,
+    ) -> None:
+        self._where = f"{type(self).__name__}({os.fspath(path)!r})"
+        check(self._where, unit, stored, on_malformed)
+        if type(batch_rows) is not int or batch_rows < 1:
+            raise ConfigError(f"{self._where}: batch_rows={batch_rows!r}: it is a positive int")
+        self._path = Path(path)
+        self._timestamp = timestamp
+        self._unit = unit
+        self._stored = stored or unit
+        self._wanted = cols.declared(columns, self._where)
+        if timestamp in self._wanted:
+            raise ConfigError(
+                f"{self._where}: {timestamp!r} is the timestamp; leave it out of the columns"
+            )
+        self._batch_rows = batch_rows
+        self._on_malformed = on_malformed
+        self._faults = Faults(on_malformed)
+        if not self._path.is_file():
+            raise ConfigError(f"{self._where}: there is no such file")
+        try:
+            self._kinds: Mapping[str, cols.Kind] = self._look()
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"{self._where}: cannot be read: {error}") from error
+
+    @property
+    def unit(self) -> TimeUnit:
+        """The unit of the timestamps given."""
+        return self._unit
+
+    @property
+    def columns(self) -> Mapping[str, cols.Kind]:
+        """The columns of each row, with their types."""
+        return self._kinds
+
+    @property
+    def malformed(self) -> int:
+        """How many malformed rows there were so far, in the reading that began last."""
+        return self._faults.count
+
+    @property
+    def last_timestamp(self) -> int | None:
+        """The timestamp of the last row, where that can be told without reading them all."""
+        try:
+            return self._last()
+        except Exception:  # whatever is wrong with it is told when it is read
+            return None
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows of the file in batches of at most ``batch_rows``.
+
+        :raises SourceError: at a malformed row, if such are fatal, after all rows before it; and
+            where the file as a whole cannot be read on
+        """
+        self._faults = faults = Faults(self._on_malformed)
+        try:
+            for chunk in self._chunks():
+                for batch in _without_faults(chunk, faults):
+                    for start in range(0, len(batch), self._batch_rows):
+                        yield batch[start : start + self._batch_rows]
+        except OSError as error:
+            raise self._error(None, None, f"cannot be read on: {error}") from error
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The rows of the file one by one: timestamp, and value by column."""
+        for batch in self.batches():
+            yield from batch.rows()
+
+    def __repr__(self) -> str:
+        return self._where
+
+    @abstractmethod
+    def _look(self) -> dict[str, cols.Kind]:
+        """Open the file, and find the columns to read."""
+
+    @abstractmethod
+    def _chunks(self) -> Iterator[Chunk]:
+        """Read the file from its start, in the order of its lines."""
+
+    @abstractmethod
+    def _last(self) -> int | None:
+        """The timestamp of the last row.
+
+        :raises Exception: if it cannot be told
+        """
+
+    def _last_line(self) -> bytes:
+        """The last line that is not blank, or, if it is very long, what ends it."""
+        with self._path.open("rb") as file:
+            file.seek(max(0, self._path.stat().st_size - _TAIL_BYTES))
+            return file.read().rstrip().rpartition(b"\n")[2]
+
+    def _choose(self, there: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the columns that are there, those that were asked for.
+
+        :raises ConfigError: if one is missing
+        """
+        for name in (self._timestamp, *self._wanted):
+            if name not in there:
+                raise ConfigError(
+                    f"{self._where}: there is no column {name!r}; there are "
+                    f"{', '.join(map(repr, there)) or 'none'}"
+                )
+        wanted = self._wanted or [name for name in there if name != self._timestamp]
+        return {name: there[name] for name in wanted}
+
+    def _chunk(self, arrays: Mapping[str, Any], lines: NDArray[np.int64]) -> Chunk:
+        """A chunk of Arrow arrays."""
+        faults: dict[int, SourceError] = {}
+
+        def blame(column: str, found: Mapping[int, str]) -> None:
+            for position, reason in found.items():
+                line = int(lines[position])
+                faults.setdefault(line, self._error(line, column, reason))
+
+        timestamps, found = times.from_arrow(
+            arrays[self._timestamp], self._stored.nanos, self._unit.nanos
+        )
+        blame(self._timestamp, found)
+        values: dict[str, NDArray[Any]] = {}
+        for name, kind in self._kinds.items():
+            values[name], found = cols.from_arrow(arrays[name], kind)
+            blame(name, found)
+        return Chunk(Batch(timestamps, values), lines, faults)
+
+    def _error(self, line: int | None, column: str | None, reason: str) -> SourceError:
+        return SourceError(str(self._path), line, column, reason)
+
+
+def _without_faults(chunk: Chunk, faults: Faults) -> Iterator[Batch]:
+    """The good rows; the rows before a fault that is fatal come before it is raised."""
+    if not chunk.faults:
+        yield chunk.batch
+        return
+    if faults.on_fault is OnFault.RAISE:
+        first = min(chunk.faults)
+        yield chunk.batch[: int(np.searchsorted(chunk.lines, first))]
+        faults.note(chunk.faults[first])
+    for line in sorted(chunk.faults):
+        faults.note(chunk.faults[line])
+    good = ~np.isin(chunk.lines, list(chunk.faults))
+    yield Batch(
+        chunk.batch.timestamps[good],
+        {name: column[good] for name, column in chunk.batch.columns.items()},
+    )

@@ -1,0 +1,122 @@
+"""Parquet files, by pyarrow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from run_task._extras import need
+from run_task.errors import ConfigError
+from run_task.sources import _columns as cols
+from run_task.sources import _timestamps as times
+from run_task.sources._malformed import OnFault
+from run_task.sources._timestamps import is_readable
+from run_task.sources.files._file import Chunk, RecordedFile
+from run_task.time._interval import TimeUnit
+
+
+class ParquetFile(RecordedFile):
+    """The rows of a Parquet file.
+
+    ::
+
+        source = ParquetFile("ticks.parquet", timestamp="time", columns=["price"])
+        for batch in source.batches():
+            print(len(batch), batch.columns["price"].mean())
+
+    A row is malformed if its timestamp is none or null, or if a value is not of its column's type
+    or, in an int or bool column, null. A null is NaN in a float column and ``""`` in a str
+    column. In place of a line, messages name the row, counted from 1.
+
+    :param path: the file
+    :param timestamp: the column of the timestamps: Arrow timestamps or dates, numbers, or texts
+        in ISO 8601; those without a zone are in UTC
+    :param unit: the unit of the timestamps to give; what is finer is rounded down
+    :param stored: the unit of timestamps that stand there as numbers; None: ``unit``
+    :param columns: which columns to read: a mapping to ``float``, ``int``, ``bool`` or ``str``,
+        a sequence of names, or None for all
+    :param on_malformed: what to do with a malformed row
+    :param batch_rows: how many rows a batch has at most
+    :raises ConfigError: if there is no such file or column, a column's type is none of these, or
+        pyarrow is not installed
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        timestamp: str = "timestamp",
+        unit: TimeUnit = TimeUnit.MILLIS,
+        stored: TimeUnit | None = None,
+        columns: cols.Columns = None,
+        on_malformed: OnFault = OnFault.SKIP,
+        batch_rows: int = 65_536,
+    ) -> None:
+        super().__init__(
+            path,
+            timestamp=timestamp,
+            unit=unit,
+            stored=stored,
+            columns=columns,
+            on_malformed=on_malformed,
+            batch_rows=batch_rows,
+        )
+
+    def _look(self) -> dict[str, cols.Kind]:
+        pa = need("pyarrow", "arrow")
+        try:
+            with need("pyarrow.parquet", "arrow").ParquetFile(self._path) as file:
+                schema = file.schema_arrow
+        except pa.ArrowInvalid as error:
+            raise ConfigError(f"{self._where}: cannot be read: {error}") from error
+        there = dict(zip(schema.names, schema.types))
+        chosen = self._choose(there)
+        if not is_readable(there[self._timestamp]):
+            raise ConfigError(
+                f"{self._where}: column {self._timestamp!r} is {there[self._timestamp]}, which is "
+                f"no timestamp"
+            )
+        found: dict[str, cols.Kind] = {}
+        for name, arrow_type in chosen.items():
+            kind = cols.kind_of_type(arrow_type)
+            if kind is None:
+                raise ConfigError(
+                    f"{self._where}: column {name!r} is {arrow_type}, which is neither a number "
+                    f"nor a text: leave it out by columns="
+                )
+            found[name] = self._wanted.get(name) or kind
+            if not cols.can_be(arrow_type, found[name]):
+                raise ConfigError(
+                    f"{self._where}: column {name!r} is {arrow_type}, which cannot be read as "
+                    f"{found[name].__name__}"
+                )
+        return found
+
+    def _last(self) -> int | None:
+        pa = need("pyarrow", "arrow")
+        with need("pyarrow.parquet", "arrow").ParquetFile(self._path) as file:
+            meta, kind = file.metadata, file.schema_arrow.field(self._timestamp).type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            return None  # the greatest text need not be the latest
+        groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
+        columns = [g.column(at) for g in groups for at in range(g.num_columns)]
+        there = [c for c in columns if c.path_in_schema == self._timestamp]
+        greatest = pa.array([max(c.statistics.max for c in there)], kind)
+        found, faults = times.from_arrow(greatest, self._stored.nanos, self._unit.nanos)
+        return None if faults else int(found[0])
+
+    def _chunks(self) -> Iterator[Chunk]:
+        pa = need("pyarrow", "arrow")
+        row = 1
+        names = [self._timestamp, *self._kinds]
+        try:
+            # Without pre_buffer a row group is read bit by bit, and need not fit in memory.
+            with need("pyarrow.parquet", "arrow").ParquetFile(self._path, pre_buffer=False) as file:
+                for batch in file.iter_batches(self._batch_rows, columns=names):
+                    lines = np.arange(row, row + int(batch.num_rows), dtype=np.int64)
+                    row += len(lines)
+                    yield self._chunk(dict(zip(batch.schema.names, batch.columns)), lines)
+        except (pa.ArrowException, OSError) as error:
+            raise self._error(row, None, f"cannot be read on: {error}") from error

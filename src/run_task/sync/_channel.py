@@ -1,0 +1,439 @@
+"""A bounded queue between threads and event loops, whose two ends are closed apart."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from run_task.errors import ChannelClosed, ConfigError
+from run_task.observe._log import Log
+from run_task.sync._alarm import Alarm, AsyncAlarm, Bell
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+_log = Log(__name__)
+
+_CLOSED: Final = "the receiver was closed"
+
+
+class Overflow(enum.Enum):
+    """What sending to a full channel does."""
+
+    BLOCK = "block"
+    """Wait for room. Nothing is lost, and a slow receiver slows the sender."""
+
+    DROP_OLDEST = "drop_oldest"
+    """Drop the item that has waited longest, and count it."""
+
+    DROP_NEWEST = "drop_newest"
+    """Drop the item that is being sent, and count it."""
+
+
+class _Buffer(Generic[T]):
+    """What both ends of a channel share.
+
+    ``items`` is appended to only under ``mutex``, or by a sender that nobody shares, so that it
+    never outgrows the capacity, and popped without, since a deque's popleft is atomic. Who waits
+    puts a bell in a queue and then looks again; who changes something does it first and looks for
+    bells after. So either the waiter sees the change or the other sees its bell.
+    """
+
+    __slots__ = (
+        "capacity",
+        "dropped",
+        "items",
+        "mutex",
+        "name",
+        "open",
+        "overflow",
+        "receiver_closed",
+        "receivers",
+        "sender_closed",
+        "senders",
+    )
+
+    def __init__(self, capacity: int, overflow: Overflow, name: str | None) -> None:
+        self.capacity: float = capacity
+        self.name: str | None = name
+        self.overflow: Overflow = overflow
+        self.items: deque[T] = deque()
+        self.dropped: int = 0
+        self.mutex: threading.Lock = threading.Lock()
+        self.open: bool = True
+        self.sender_closed: bool = False
+        self.receiver_closed: bool = False
+        self.senders: deque[Bell] = deque()
+        self.receivers: deque[Bell] = deque()
+
+    def drop_all(self, why: str) -> None:
+        """Drop what waits."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self.drop(self.items.popleft(), why)
+
+    def drop(self, item: T, why: str) -> None:
+        self.dropped += 1
+        _log.warning(
+            "dropped %s: %s (%d dropped so far)",
+            item,
+            why,
+            self.dropped,
+            extra={"runner": self.name, "window": getattr(item, "window", None)},
+        )
+
+
+def _wake_one(bells: deque[Bell]) -> None:
+    with contextlib.suppress(IndexError):
+        bells.popleft().ring()
+
+
+def _wake_all(bells: deque[Bell]) -> None:
+    for bell in tuple(bells):
+        bell.ring()
+
+
+def _leave(bells: deque[Bell], bell: Bell) -> None:
+    """Stop waiting. A wake that came all the same is passed on to the next in the queue."""
+    try:
+        bells.remove(bell)
+    except ValueError:
+        _wake_one(bells)
+
+
+class Outlet(Protocol[T_contra]):
+    """Where a runner's results go: a :class:`Sender`, or what stands in its place."""
+
+    @property
+    def dropped(self) -> int:
+        """How many items were dropped."""
+        ...
+
+    def send(self, item: T_contra, /) -> None:
+        """Put an item in, and wait for room if need be.
+
+        :raises ChannelClosed: if nobody wants any more
+        """
+        ...
+
+    def unbound(self) -> None:
+        """Wait for room no longer, from now on. Safe in a signal handler."""
+        ...
+
+    def close(self) -> None:
+        """Say that nothing more will come."""
+        ...
+
+
+class Sender(Generic[T_contra]):
+    """The end of a channel that items go into. Any number of threads may share it.
+
+    :func:`channel` makes one.
+    """
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self, buffer: _Buffer[T_contra]) -> None:
+        self._buffer = buffer
+
+    @property
+    def dropped(self) -> int:
+        """How many items were dropped, at either end."""
+        return self._buffer.dropped
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was said that nothing more will come."""
+        return self._buffer.sender_closed
+
+    def __len__(self) -> int:
+        """How many items wait to be received."""
+        return len(self._buffer.items)
+
+    def send(self, item: T_contra, timeout: float | None = None) -> None:
+        """Put an item in.
+
+        :param item: what is sent
+        :param timeout: with ``Overflow.BLOCK``, how many seconds to wait for room; None: for ever
+        :raises ChannelClosed: if either end is closed
+        :raises TimeoutError: if there was no room in time; the item was not sent
+        """
+        buffer = self._buffer
+        items = buffer.items
+        with buffer.mutex:
+            if sent := buffer.open and len(items) < buffer.capacity:
+                items.append(item)
+            else:
+                sent = self._offer(item)
+        if not sent:
+            self._wait_for_room(item, timeout)
+        if buffer.receivers:
+            _wake_one(buffer.receivers)
+
+    def _offer(self, item: T_contra) -> bool:
+        """Put the item in, or drop one; False if it has to wait. Called under the mutex."""
+        buffer = self._buffer
+        if buffer.receiver_closed:
+            raise ChannelClosed("the receiver is closed: nobody would get what is sent")
+        if buffer.sender_closed:
+            raise ChannelClosed("the sender is closed: send before closing it")
+        items = buffer.items
+        if len(items) < buffer.capacity:
+            items.append(item)
+        elif buffer.overflow is Overflow.BLOCK:
+            return False
+        elif buffer.overflow is Overflow.DROP_NEWEST:
+            buffer.drop(item, "the channel is full")
+        else:
+            with contextlib.suppress(IndexError):  # received just now: there is room
+                buffer.drop(items.popleft(), "the channel is full")
+            items.append(item)
+        return True
+
+    def _wait_for_room(self, item: T_contra, timeout: float | None) -> None:
+        buffer = self._buffer
+        deadline = None if timeout is None else time.monotonic() + timeout
+        alarm = Alarm()
+        while True:
+            buffer.senders.append(alarm)
+            try:
+                with buffer.mutex:
+                    if self._offer(item):
+                        return
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise TimeoutError(f"the channel was full for {timeout} s: {len(self)} wait")
+                alarm.wait(remaining)
+            finally:
+                _leave(buffer.senders, alarm)
+
+    def unbound(self) -> None:
+        """Lift the capacity for good: a send that waits, and every later one, succeeds at once.
+
+        A runner that shuts down does this, so that its last DataSet is delivered whoever reads.
+        It takes no lock, and is safe in a signal handler.
+        """
+        self._buffer.capacity = float("inf")
+        _wake_all(self._buffer.senders)
+
+    def close(self) -> None:
+        """Say that nothing more will come. What waits can still be received."""
+        with self._buffer.mutex:
+            self._buffer.sender_closed = True
+            self._buffer.open = False
+        _wake_all(self._buffer.receivers)
+        _wake_all(self._buffer.senders)
+
+    def __repr__(self) -> str:
+        return f"<Sender of {_describe(self._buffer)}>"
+
+
+class SoleSender(Sender[T_contra]):
+    """A sender that is used by one thread at a time, as a runner uses its own.
+
+    Nobody else can take the room that it has found, so it needs no mutex to send, which would be a
+    tenth of a cheap tick.
+    """
+
+    __slots__ = ()
+
+    def send(self, item: T_contra, timeout: float | None = None) -> None:
+        """As :meth:`Sender.send`."""
+        buffer = self._buffer
+        items = buffer.items
+        if buffer.open and len(items) < buffer.capacity:
+            items.append(item)
+            if buffer.receiver_closed:  # in this very moment, perhaps before the item was there
+                with buffer.mutex:
+                    buffer.drop_all(_CLOSED)
+            if buffer.receivers:
+                _wake_one(buffer.receivers)
+        else:
+            super().send(item, timeout)
+
+
+class Receiver(Generic[T_co]):
+    """The end of a channel that items come out of, in the order in which they were sent.
+
+    Iterate with ``for`` or ``async for``; both end when the sender is closed and the buffer
+    empty. Any number of threads and tasks may share it: each item goes to one of them.
+    ``ContextBuilder.build`` gives one, and :func:`channel` does.
+    """
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self, buffer: _Buffer[T_co]) -> None:
+        self._buffer = buffer
+
+    @property
+    def dropped(self) -> int:
+        """How many items were dropped, at either end."""
+        return self._buffer.dropped
+
+    def __len__(self) -> int:
+        """How many items wait to be received."""
+        return len(self._buffer.items)
+
+    def recv(self, timeout: float | None = None) -> T_co:
+        """Take the next item, and wait for it.
+
+        :param timeout: how many seconds to wait; None: for ever
+        :return: the item
+        :raises ChannelClosed: if the channel is empty and its sender closed
+        :raises TimeoutError: if nothing came in time
+        """
+        item = self._take()
+        if item is not None:
+            return item[0]
+        bells = self._buffer.receivers
+        deadline = None if timeout is None else time.monotonic() + timeout
+        alarm = Alarm()
+        while True:
+            bells.append(alarm)
+            try:
+                if (item := self._take()) is not None:
+                    return item[0]
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise TimeoutError(f"nothing was sent for {timeout} s")
+                alarm.wait(remaining)
+            finally:
+                _leave(bells, alarm)
+
+    async def arecv(self, timeout: float | None = None) -> T_co:
+        """Take the next item, and wait for it without holding up the event loop.
+
+        :param timeout: how many seconds to wait; None: for ever
+        :return: the item
+        :raises ChannelClosed: if the channel is empty and its sender closed
+        :raises TimeoutError: if nothing came in time
+        """
+        item = self._take()
+        if item is not None:
+            return item[0]
+        bells = self._buffer.receivers
+        deadline = None if timeout is None else time.monotonic() + timeout
+        alarm = AsyncAlarm()
+        while True:
+            bells.append(alarm)
+            try:
+                if (item := self._take()) is not None:
+                    return item[0]
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise TimeoutError(f"nothing was sent for {timeout} s")
+                await alarm.wait(remaining)
+            finally:
+                _leave(bells, alarm)
+
+    def try_recv(self) -> T_co | None:
+        """Take the next item if there is one, without waiting.
+
+        :return: the item, or None
+        :raises ChannelClosed: if the channel is empty and its sender closed
+        """
+        item = self._take()
+        return None if item is None else item[0]
+
+    def _take(self) -> tuple[T_co] | None:
+        """The next item in a tuple, since it may itself be None; or None if there is none yet."""
+        buffer = self._buffer
+        # Read before the pop: a sender puts its last item in before it closes.
+        closed = buffer.sender_closed
+        try:
+            item = buffer.items.popleft()
+        except IndexError:
+            if buffer.receiver_closed:
+                raise ChannelClosed("the receiver is closed: receive before closing it") from None
+            if closed:
+                raise ChannelClosed("the sender is closed, and all it sent received") from None
+            return None
+        if buffer.senders:
+            _wake_one(buffer.senders)
+        return (item,)
+
+    def close(self) -> None:
+        """Say that nothing more is wanted. What waits is dropped; sending raises from now on."""
+        buffer = self._buffer
+        with buffer.mutex:
+            buffer.receiver_closed = True
+            buffer.open = False
+            buffer.drop_all(_CLOSED)
+        _wake_all(buffer.receivers)
+        _wake_all(buffer.senders)
+
+    def __iter__(self) -> Iterator[T_co]:
+        items = self._buffer.items
+        senders = self._buffer.senders
+        while True:
+            try:
+                item = items.popleft()
+            except IndexError:
+                pass  # waited for below, so that Ctrl-C there does not come with this traceback
+            else:
+                if senders:
+                    _wake_one(senders)
+                yield item
+                continue
+            try:
+                item = self.recv()
+            except ChannelClosed:
+                return
+            yield item
+
+    async def __aiter__(self) -> AsyncIterator[T_co]:
+        while True:
+            try:
+                item = await self.arecv()
+            except ChannelClosed:
+                return
+            yield item
+
+    def __repr__(self) -> str:
+        return f"<Receiver of {_describe(self._buffer)}>"
+
+
+def _describe(buffer: _Buffer[T]) -> str:
+    state = "an open" if buffer.open else "a closed"
+    items = f"{len(buffer.items)}/{buffer.capacity:g} items"
+    return f"{state} channel with {items}, {buffer.dropped} dropped"
+
+
+def channel(
+    capacity: int, overflow: Overflow = Overflow.BLOCK, *, name: str | None = None
+) -> tuple[Sender[T], Receiver[T]]:
+    """Make a bounded channel.
+
+    ::
+
+        ends: tuple[Sender[float], Receiver[float]] = channel(100)
+        sender, receiver = ends
+
+    :param capacity: how many items may wait in it, at least 1
+    :param overflow: what sending to a full channel does
+    :param name: the runner whose results go through it, for the log
+    :return: its two ends
+    :raises ConfigError: if the capacity is not a positive int
+    """
+    buffer = _made(capacity, overflow, name)
+    return Sender(buffer), Receiver(buffer)
+
+
+def sole_channel(
+    capacity: int, overflow: Overflow, name: str | None
+) -> tuple[Sender[T], Receiver[T]]:
+    """As :func:`channel`, for a sender that is used by one thread at a time."""
+    buffer = _made(capacity, overflow, name)
+    return SoleSender(buffer), Receiver(buffer)
+
+
+def _made(capacity: int, overflow: Overflow, name: str | None) -> _Buffer[Any]:
+    if type(capacity) is not int or capacity < 1:
+        raise ConfigError(f"a channel's capacity is a positive int, not {capacity!r}")
+    return _Buffer(capacity, overflow, name)

@@ -1,0 +1,7 @@
+"""What is run, and what comes of it."""
+
+from run_task.tasks._collect import DataSets, acollect, collect
+from run_task.tasks._dataset import DataSet
+from run_task.tasks._task import Runnable, Task, task
+
+__all__ = ["DataSet", "DataSets", "Runnable", "Task", "acollect", "collect", "task"]

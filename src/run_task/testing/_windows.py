@@ -1,0 +1,84 @@
+"""Windows of a context, one after the other, under a clock that does not wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from run_task._window import Window
+from run_task.errors import ChannelClosed, ConfigError
+from run_task.runner._context import Context
+from run_task.runner._runner import Runner
+from run_task.sync._channel import Receiver, Sender, channel
+from run_task.tasks._dataset import DataSet
+from run_task.time._clock import VirtualClock
+
+I = TypeVar("I")
+O = TypeVar("O")
+
+PATIENCE: Final = 10.0
+"""How many seconds a window may take."""
+
+
+def run_windows(
+    context: Context[I, O],
+    n: int,
+    *,
+    start: int = 0,
+    before: Callable[[Window], object] | None = None,
+    timeout: float = PATIENCE,
+) -> list[DataSet[O]]:
+    """Run a context for so many windows, as a runner does, but without waiting for the time.
+
+    ::
+
+        def rows(window: Window) -> None:
+            series.append(window.start, price=100.0)
+
+        datasets = run_windows(context, 3, start=1_700_000_000, before=rows)
+
+    Tasks that fail stand in the errors of their DataSet, or, with ``OnError.RAISE``, are raised.
+    The context's sender is neither used nor closed, so the context can be run again.
+
+    :param context: what to run
+    :param n: how many windows
+    :param start: a time within the first of them, in the interval's unit since the Unix epoch
+    :param before: called with each window before its tasks see the data, to change that
+    :param timeout: how many seconds a window may take
+    :return: the DataSet of each window, in order
+    :raises ConfigError: if n or start cannot be
+    :raises TimeoutError: if a window takes longer; a note says which tasks hang
+    :raises TaskError: with ``OnError.RAISE``, when a task gave no result
+    """
+    if type(n) is not int or n < 1:
+        raise ConfigError(f"run_windows(n={n!r}): it is a positive int")
+    if type(start) is not int:
+        raise ConfigError(
+            f"run_windows(start={start!r}): it is an int, in "
+            f"{context.interval.unit.name.lower()} since the Unix epoch"
+        )
+    ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(1)
+    sender, receiver = ends
+    config, unit_ns = context.config, context.interval.unit.nanos
+    length_ns = (config.window or context.interval).nanos
+    grace_ns = config.grace_ns
+    clock = VirtualClock(start * unit_ns)
+    datasets: list[DataSet[O]] = []
+    with Runner(replace(context, sender=sender), clock=clock, since_ns=start * unit_ns) as runner:
+        end_ns = runner.first_end_ns
+        for _ in range(n):
+            if before is not None:
+                before(Window((end_ns - length_ns) // unit_ns, end_ns // unit_ns))
+            clock.advance_to(end_ns + grace_ns)
+            try:
+                datasets.append(receiver.recv(timeout))
+            except ChannelClosed:
+                break  # the end of the block says why
+            except TimeoutError:
+                at = end_ns // unit_ns
+                raise TimeoutError(
+                    f"the window that ends at {at} was not done within {timeout} s"
+                ) from None
+            end_ns += context.interval.nanos
+    return datasets

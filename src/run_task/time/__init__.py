@@ -1,0 +1,17 @@
+"""Units and intervals, windows, clocks, and which windows are due."""
+
+from run_task._window import Window
+from run_task.time._clock import Clock, SystemClock, VirtualClock
+from run_task.time._interval import TaskInterval, TimeUnit
+from run_task.time._schedule import MissedTick, Schedule
+
+__all__ = [
+    "Clock",
+    "MissedTick",
+    "Schedule",
+    "SystemClock",
+    "TaskInterval",
+    "TimeUnit",
+    "VirtualClock",
+    "Window",
+]

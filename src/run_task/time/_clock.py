@@ -1,0 +1,143 @@
+"""Time as a runner sees it, and a clock for tests that moves only when it is told to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final, Protocol
+
+from run_task.sync._alarm import Alarm
+from run_task.time._interval import TaskInterval
+
+_OVERSLEEP_NS: Final = 100_000
+"""How long before its time a sleep is ended, and so the longest that a wait spins."""
+
+
+class Clock(Protocol):
+    """Where a runner reads the time and waits for it."""
+
+    def time_ns(self) -> int:
+        """The wall clock: nanoseconds since the Unix epoch. It may step, back or forward."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds since any fixed point. It never steps."""
+        ...
+
+    def wait(self, alarm: Alarm, until_ns: int) -> None:
+        """Wait until the alarm rings or the monotonic clock reads so much.
+
+        It may end early, for nothing. The time is absolute, so that it does not matter how long
+        ago it was worked out.
+
+        :param alarm: what ends the wait when it rings; it has a ``wait(seconds)``, which returns
+            whether it rang
+        :param until_ns: the time, in nanoseconds of the monotonic clock
+        """
+        ...
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    __slots__ = ()
+
+    # The functions themselves, so that a tick reads the clock with nothing in between.
+    time_ns: staticmethod[[], int] = staticmethod(time.time_ns)
+    """The wall clock: :func:`time.time_ns`."""
+
+    monotonic_ns: staticmethod[[], int] = staticmethod(time.monotonic_ns)
+    """The monotonic clock: :func:`time.monotonic_ns`."""
+
+    def wait(self, alarm: Alarm, until_ns: int) -> None:
+        """Wait until the alarm rings or the monotonic clock reads so much.
+
+        It sleeps until shortly before, for a sleep ends some 60 to 100 microseconds late, and
+        then looks at the clock again and again.
+        """
+        remaining_ns = until_ns - time.monotonic_ns() - _OVERSLEEP_NS
+        if remaining_ns > 0 and alarm.wait(remaining_ns / 1e9):
+            return
+        while time.monotonic_ns() < until_ns:
+            pass
+
+
+class VirtualClock:
+    """A clock that stands still until it is told to move.
+
+    ::
+
+        clock = VirtualClock()
+        with Runner(context, clock=clock):
+            clock.advance(TaskInterval.seconds(5))
+            dataset = receiver.recv(timeout=10)
+
+    :param start_ns: where the wall clock begins, in nanoseconds since the Unix epoch
+    """
+
+    def __init__(self, start_ns: int = 0) -> None:
+        self._mutex = threading.Lock()
+        self._wall_ns = start_ns
+        self._monotonic_ns = 0
+        self._sleepers: set[Alarm] = set()
+        self._moves = 0  # how often it has been moved
+        self._looked = threading.local()  # how often, when a thread last looked at the wall clock
+
+    def time_ns(self) -> int:
+        """The virtual wall clock."""
+        self._looked.moves = self._moves  # first: when it says so, the move is made
+        return self._wall_ns
+
+    def monotonic_ns(self) -> int:
+        """The virtual monotonic clock."""
+        return self._monotonic_ns
+
+    def wait(self, alarm: Alarm, until_ns: int) -> None:
+        """Wait until the alarm rings or the clock has been moved so far."""
+        with self._mutex:
+            if getattr(self._looked, "moves", self._moves) != self._moves:
+                self._looked.moves = self._moves
+                return  # it was set since who waits looked at it: let them look again
+            self._sleepers.add(alarm)
+        try:
+            while self._monotonic_ns < until_ns:
+                moved = self._monotonic_ns
+                alarm.wait()
+                if self._monotonic_ns == moved:
+                    return  # it was not the clock that rang
+        finally:
+            with self._mutex:
+                self._sleepers.discard(alarm)
+
+    def advance(self, interval: TaskInterval) -> None:
+        """Let time pass: both clocks move forward.
+
+        :param interval: how much
+        """
+        self._move(interval.nanos, interval.nanos)
+
+    def advance_to(self, time_ns: int) -> None:
+        """Let time pass until the wall clock shows this.
+
+        Nothing happens if it shows that, or more, already.
+
+        :param time_ns: the time, in nanoseconds since the Unix epoch
+        """
+        passed_ns = time_ns - self._wall_ns
+        if passed_ns > 0:
+            self._move(passed_ns, passed_ns)
+
+    def step(self, nanoseconds: int) -> None:
+        """Set the wall clock, as an operator would; the monotonic clock does not move.
+
+        :param nanoseconds: how far forward; if negative, back
+        """
+        self._move(nanoseconds, 0)
+
+    def _move(self, wall_ns: int, monotonic_ns: int) -> None:
+        with self._mutex:
+            self._wall_ns += wall_ns
+            self._monotonic_ns += monotonic_ns
+            self._moves += 1
+            for alarm in self._sleepers:
+                alarm.ring()

@@ -1,0 +1,117 @@
+"""Which windows are due: a pure state machine, without a clock and without a thread."""
+
+from __future__ import annotations
+
+import enum
+
+from run_task._window import Window
+from run_task.errors import ConfigError
+
+
+class MissedTick(enum.Enum):
+    """What to do when, at the time one window is handed out, the next ones are due already.
+
+    Drawn for a period of 300; ``|`` is when a window falls due, ``work`` is a tick that took too
+    long. The numbers are the ends of the windows.
+    """
+
+    BURST = "burst"
+    """Hand out every window, one after another, until none is due.
+
+    ::
+
+        due    |300        |600        |900        |1200       |1500
+        given  |300| work at 951 ->|600|900|       |1200       |1500
+    """
+
+    DELAY = "delay"
+    """Hand out every window, but leave at least one period between two: the lag stays.
+
+    ::
+
+        due    |300        |600        |900        |1200       |1500
+        given  |300| work at 951 ->|600            |900 (1251) |1200 (1551)
+    """
+
+    SKIP = "skip"
+    """Hand out the oldest window that is due, leave out the rest, and go on with the grid.
+
+    ::
+
+        due    |300        |600        |900        |1200       |1500
+        given  |300| work at 951 ->|600            |1200       |1500      900 is skipped
+    """
+
+    COALESCE = "coalesce"
+    """Hand out one window that covers all that are due.
+
+    ::
+
+        due    |300        |600        |900        |1200       |1500
+        given  |300| work at 951 ->|[300, 900)     |1200       |1500
+    """
+
+
+class Schedule:
+    """Hands out windows of one period each, on a grid, every one exactly once and in order.
+
+    Time is an int in any one unit. With ``BURST``, ``DELAY`` and ``COALESCE`` the windows tile
+    time: each starts where the last one ended, whatever the times of the polls. ``SKIP`` leaves
+    gaps, and counts them in :attr:`skipped`. A poll with an earlier time than the last is
+    harmless: nothing is handed out twice.
+
+    :param period: the length of a window, at least 1
+    :param start: when the first window falls due; its end
+    :param missed: what to do with windows that are overdue
+    :raises ConfigError: if the period is not a positive int
+    """
+
+    __slots__ = ("_end", "_lag", "_missed", "_period", "_skipped")
+
+    def __init__(self, period: int, start: int, missed: MissedTick = MissedTick.BURST) -> None:
+        if type(period) is not int or period < 1:
+            raise ConfigError(f"a schedule's period is a positive int, not {period!r}")
+        self._period = period
+        self._missed = missed
+        self._end = start  # of the next window
+        self._lag = 0  # how long after its end it is handed out: more than 0 once DELAY put it off
+        self._skipped = 0
+
+    @property
+    def deadline(self) -> int:
+        """When the next window falls due, in the schedule's unit."""
+        return self._end + self._lag
+
+    @property
+    def end(self) -> int:
+        """The end of the next window, or of the first of those that ``COALESCE`` will put in it."""
+        return self._end
+
+    @property
+    def skipped(self) -> int:
+        """How many windows ``SKIP`` has left out."""
+        return self._skipped
+
+    def poll(self, now: int) -> Window | None:
+        """Hand out a window that is due, one a call.
+
+        :param now: the time, in the schedule's unit
+        :return: the window; None if none is due
+        """
+        late = now - self.deadline
+        if late < 0:
+            return None
+        period = self._period
+        window = Window(self._end - period, self._end)
+        self._end += period
+        if late < period or self._missed is MissedTick.BURST:
+            return window
+        if self._missed is MissedTick.DELAY:
+            self._lag += late
+            return window
+        more = late // period  # windows that are due besides this one
+        self._end += more * period
+        if self._missed is MissedTick.COALESCE:
+            return Window(window.start, window.end + more * period)
+        self._skipped += more
+        return window
