@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +114,17 @@ class TestCycles:
         assert drawn[0] == drawn[-1]
         assert {"'a'", "'b'", "'d'"} <= set(drawn)
 
+    def test_one_through_many_stages_is_drawn_whole(self) -> None:
+        pipeline = Pipeline()
+        data = [RwLock([0.0]) for _ in range(4)]
+        stages = [pipeline.stage(name, [total], data[at], SECOND) for at, name in enumerate("abcd")]
+        for stage, target in ((2, 3), (0, 1), (1, 2)):
+            stages[stage].into(data[target], take)
+        with pytest.raises(ConfigError, match="'d' -> 'a' -> 'b' -> 'c' -> 'd'"):
+            stages[3].into(data[0], take)
+        with pytest.raises(ConfigError, match="'c' -> 'b' -> 'c'"):
+            stages[2].into(data[1], take)
+
     def test_a_new_stage_over_data_that_closes_one_is_not_kept(self) -> None:
         pipeline = Pipeline()
         data = RwLock([0.0])
@@ -120,6 +134,56 @@ class TestCycles:
             pipeline.stage("b", [total], data, SECOND)
         assert [s.name for s in pipeline.stages] == ["a", "b"]
         assert stage in pipeline.stages
+
+
+def unconnected(pipeline: Pipeline, count: int) -> None:
+    for number in range(count):
+        pipeline.stage(str(number), [total], RwLock([0.0]), SECOND)
+
+
+def chain(pipeline: Pipeline, order: Sequence[int]) -> None:
+    data = [RwLock([0.0]) for _ in range(len(order) + 1)]
+    for number in order:
+        stage = pipeline.stage(str(number), [total], data[number], SECOND)
+        stage.into(data[number + 1], take)
+
+
+def chain_from_its_beginning(pipeline: Pipeline, count: int) -> None:
+    chain(pipeline, range(count))
+
+
+def chain_from_its_end(pipeline: Pipeline, count: int) -> None:
+    chain(pipeline, range(count - 1, -1, -1))
+
+
+def star(pipeline: Pipeline, count: int) -> None:
+    centre = RwLock([0.0])
+    for number in range(count):
+        pipeline.stage(str(number), [total], RwLock([0.0]), SECOND).into(centre, take)
+    pipeline.stage("centre", [total], centre, SECOND).into(RwLock([0.0]), take)
+
+
+@pytest.mark.parametrize(
+    "declare", [unconnected, chain_from_its_beginning, chain_from_its_end, star]
+)
+def test_declaring_stages_is_linear(declare: Callable[[Pipeline, int], None]) -> None:
+    def calls(count: int) -> int:
+        """How many calls of functions, and resumptions of generators, so many stages take."""
+        pipeline = Pipeline()
+        before = sys.getprofile()
+        entered = itertools.count()
+        sys.setprofile(lambda frame, event, arg: next(entered) if event == "call" else None)
+        try:
+            declare(pipeline, count)
+            assert len(pipeline.stages) >= count
+        finally:
+            sys.setprofile(before)
+        return next(entered)
+
+    assert calls(400) < 5 * calls(100)
+    began = time.perf_counter()
+    calls(1000)
+    assert time.perf_counter() - began < 10.0  # it takes less than a tenth of a second
 
 
 @pytest.mark.parametrize("name", ["", None, 3])

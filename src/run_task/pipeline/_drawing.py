@@ -9,7 +9,7 @@ from typing import Any, Final
 from run_task.data import TimeSeries
 from run_task.observe._drawing import Box, Drawing, Kind, draw
 from run_task.pipeline._graph import AnyStage
-from run_task.pipeline._stage import Route
+from run_task.pipeline._route import Route
 
 _MOST: Final = 6
 """How many tasks or columns a box names."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from graphlib import CycleError, TopologicalSorter
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 from typing import Any, TypeAlias
 
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
+from run_task.pipeline._route import Route
 from run_task.pipeline._stage import Stage
 from run_task.runner._config import RunnerConfig
 from run_task.time._interval import TimeUnit
@@ -16,27 +18,108 @@ from run_task.time._interval import TimeUnit
 AnyStage: TypeAlias = Stage[Any, Any]
 
 
-def upstreams(stages: Sequence[AnyStage]) -> Mapping[AnyStage, Sequence[AnyStage]]:
-    """Each stage, and those whose results enter its data. Those that are fed come after.
+class Graph:
+    """Stages, and the data through which they feed each other.
 
-    :param stages: the stages
-    :raises ConfigError: if a stage is fed by its own results, by whatever way round
+    Which stages read some data, and which write to it, is kept by the data's identity. So it costs
+    the same to declare a stage, however many there are.
     """
-    fed_by = {
-        stage: [
-            other for other in stages if any(route.leads_to(stage.data) for route in other.routes)
-        ]
-        for stage in stages
-    }
-    try:
-        order = tuple(TopologicalSorter(fed_by).static_order())
-    except CycleError as error:
-        drawn = " -> ".join(repr(stage.name) for stage in error.args[1])
-        raise ConfigError(
-            f"these stages would wait for each other for ever: {drawn}: let one of them write to "
-            f"other data"
-        ) from None
-    return {stage: fed_by[stage] for stage in order}
+
+    def __init__(self) -> None:
+        self._stages: dict[str, AnyStage] = {}  # by name, as they were declared
+        self._readers: defaultdict[int, list[AnyStage]] = defaultdict(list)  # by the data's id
+        self._writers: defaultdict[int, list[AnyStage]] = defaultdict(list)
+
+    @property
+    def stages(self) -> Collection[AnyStage]:
+        """All stages, as they were declared."""
+        return self._stages.values()
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a stage of this name."""
+        return name in self._stages
+
+    def readers(self, data: object) -> Sequence[AnyStage]:
+        """The stages that read some data."""
+        return self._readers.get(id(data), ())
+
+    def add(self, stage: AnyStage) -> None:
+        """Add a stage that feeds nobody yet, and so cannot be fed by its own results."""
+        self._stages[stage.name] = stage
+        self._readers[id(stage.data)].append(stage)
+
+    def connect(self, stage: AnyStage, route: Route) -> None:
+        """Note that a stage's results take a route.
+
+        :raises ConfigError: if they would come back to the stage; then nothing is noted
+        """
+        circle = self._circle(stage, route)
+        if circle is not None:
+            drawn = " -> ".join(repr(stage.name) for stage in circle)
+            raise ConfigError(
+                f"these stages would wait for each other for ever: {drawn}: let one of them write "
+                f"to other data"
+            )
+        self._writers[id(route.into)].append(stage)
+
+    def upstreams(self) -> Mapping[AnyStage, Sequence[AnyStage]]:
+        """Each stage, and those whose results enter its data. Those that are fed come after."""
+        position = {stage: number for number, stage in enumerate(self._stages.values())}
+        fed_by = {
+            stage: sorted({*self._writers.get(id(stage.data), ())}, key=position.__getitem__)
+            for stage in position
+        }
+        return {stage: fed_by[stage] for stage in TopologicalSorter(fed_by).static_order()}
+
+    def _circle(self, stage: AnyStage, route: Route) -> Sequence[AnyStage] | None:
+        """The way from a stage along a new route back to it; None if there is none.
+
+        It is looked for from both ends in turn, and there is none once one search is through. So a
+        long chain is declared as fast from its end as from its beginning.
+        """
+        down = _paths(self.readers(route.into), self._fed_by)
+        up = _paths([stage], self._feeding)
+        for below, above in zip(down, up):
+            if below.stage is stage:
+                return [stage, *reversed([*below])]
+            if route.leads_to(above.stage.data):
+                return [stage, *above]
+        return None
+
+    def _fed_by(self, stage: AnyStage) -> Iterator[AnyStage]:
+        return (fed for route in stage.routes for fed in self.readers(route.into))
+
+    def _feeding(self, stage: AnyStage) -> Iterator[AnyStage]:
+        return iter(self._writers.get(id(stage.data), ()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """A stage that a search has come to, and the path to the one before it."""
+
+    stage: AnyStage
+    before: _Path | None
+
+    def __iter__(self) -> Iterator[AnyStage]:
+        path: _Path | None = self
+        while path is not None:
+            yield path.stage
+            path = path.before
+
+
+def _paths(
+    begin: Iterable[AnyStage], following: Callable[[AnyStage], Iterator[AnyStage]]
+) -> Iterator[_Path]:
+    """The shortest path to each stage that can be come to, one after another."""
+    todo = deque(_Path(stage, None) for stage in begin)
+    known = {path.stage for path in todo}
+    while todo:
+        path = todo.popleft()
+        yield path
+        for stage in following(path.stage):
+            if stage not in known:
+                known.add(stage)
+                todo.append(_Path(stage, path))
 
 
 def configs(fed_by: Mapping[AnyStage, Sequence[AnyStage]]) -> Mapping[AnyStage, RunnerConfig]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
-from run_task.pipeline._stage import Route
+from run_task.pipeline._route import Route
 from run_task.sources._protocol import Batch, Batched
 
 NEVER: Final = float("inf")

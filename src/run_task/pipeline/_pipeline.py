@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from run_task.data import Shared, TimeSeries, Writable
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
-from run_task.pipeline._graph import AnyStage, configs, unit_of, upstreams
-from run_task.pipeline._stage import Route, Stage
+from run_task.pipeline._graph import AnyStage, Graph, configs, unit_of
+from run_task.pipeline._route import Route
+from run_task.pipeline._stage import Stage
 from run_task.pipeline.live._conductor import Conductor
 from run_task.pipeline.live._live import Live
 from run_task.pipeline.replay._copies import Copies
@@ -90,14 +91,14 @@ class Pipeline(Live):
         super().__init__(name)
         self._clock = clock
         self._sources: list[tuple[Any, Route, TimeUnit | None]] = []
-        self._stages: list[AnyStage] = []
+        self._graph = Graph()
         self._taken: set[int] = set()  # the ids of sources that were read, and are once
         self._resumed: set[int] = set()  # the ids of routes whose rows are in the data
 
     @property
     def stages(self) -> Sequence[AnyStage]:
         """Its stages, those that are fed after those that feed them."""
-        return tuple(upstreams(self._stages))
+        return tuple(self._graph.upstreams())
 
     @property
     def sources(self) -> Sequence[tuple[object, object]]:
@@ -192,18 +193,13 @@ class Pipeline(Live):
         given: object = name
         if type(given) is not str or not given:
             raise ConfigError(f"stage({name!r}): a stage's name is a text that is not empty")
-        if any(stage.name == name for stage in self._stages):
+        if name in self._graph:
             raise ConfigError(
                 f"two stages are called {name!r}: rename one of them, since the name is part of "
                 f"the key of its results"
             )
-        stage = Stage(name, tasks, data, interval, config, lambda: upstreams(self._stages))
-        self._stages.append(stage)
-        try:
-            upstreams(self._stages)
-        except ConfigError:
-            self._stages.pop()
-            raise
+        stage = Stage(name, tasks, data, interval, config, self._graph.connect)
+        self._graph.add(stage)
         return stage
 
     def mistakes(self) -> Sequence[ConfigError]:
@@ -216,17 +212,17 @@ class Pipeline(Live):
         self, refuse: Callable[[ConfigError], None] = _raise
     ) -> tuple[Mapping[AnyStage, RunnerConfig], Sequence[tuple[Any, int, Route]]]:
         """The stages in order with how they behave, and the sources with the unit of each."""
-        if not self._stages:
+        if not self._graph.stages:
             refuse(ConfigError(f"pipeline {self._name!r} has no stages: add one by stage()"))
-        fed_by = upstreams(self._stages)
+        fed_by = self._graph.upstreams()
         sources: list[tuple[Any, int, Route]] = []
         for source, route, given in self._sources:
-            readers = [stage for stage in self._stages if route.leads_to(stage.data)]
+            readers = self._graph.readers(route.into)
             if not readers:
                 refuse(
                     ConfigError(
-                        f"{route.where}: no stage reads {brief(route.into)}, which its rows enter: "
-                        f"give it to one as data="
+                        f"{route.origin}: no stage reads {brief(route.into)}, which its rows "
+                        f"enter: give it to one as data="
                     )
                 )
                 continue
@@ -247,7 +243,7 @@ class Pipeline(Live):
         from run_task.pipeline._drawing import picture
 
         sources = [(source, route) for source, route, _ in self._sources]
-        return picture(self._name, sources, self._stages)
+        return picture(self._name, sources, self._graph.stages)
 
     # History
 
@@ -298,7 +294,7 @@ class Pipeline(Live):
         """
         if not callable(getattr(sink, "last", None)):
             raise ConfigError(f"resume({brief(sink)}): this sink does not tell what it holds")
-        if not any(sink in stage.sinks for stage in self._stages):
+        if not any(sink in stage.sinks for stage in self._graph.stages):
             raise ConfigError(
                 f"resume({brief(sink)}): no stage writes to this sink: add it by sink()"
             )
@@ -315,7 +311,7 @@ class Pipeline(Live):
                 sources.append((recording, unit_ns, route))
             elif resumed is None:
                 raise ConfigError(
-                    f"{route.where}: it has no history, and a replay waits for nothing: give rows "
+                    f"{route.origin}: it has no history, and a replay waits for nothing: give rows "
                     f"that were collected before"
                 )
         start_ns = instant(start, stages, -math.inf)
@@ -368,7 +364,7 @@ class Pipeline(Live):
         return f"<div>{marked(repr(self), BOLD)}<br>{self.draw()}</div>"
 
     def __repr__(self) -> str:
-        names = ", ".join(stage.name for stage in self._stages)
+        names = ", ".join(stage.name for stage in self._graph.stages)
         return f"<Pipeline {self._name!r} of {len(self._sources)} sources and stages: {names}>"
 
 

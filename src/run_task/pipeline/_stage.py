@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 from run_task.data import Shared, TimeSeries, Writable
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
+from run_task.pipeline._route import Route
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import Context, doubts
 from run_task.sinks._protocol import Sink
@@ -23,57 +23,6 @@ _log = Log(__name__)
 I = TypeVar("I")
 O = TypeVar("O")
 D = TypeVar("D")
-
-
-@dataclass(frozen=True)
-class Route:
-    """A way into shared data.
-
-    :param where: what leads there, for messages
-    :param into: the data
-    :param ingest: called with what may be changed of it, and with what enters; None: a row with
-        its timestamp is appended
-    """
-
-    where: str
-    into: Writable[Any]
-    ingest: Callable[[Any, Any], object] | None
-
-    @classmethod
-    def checked(cls, where: str, into: Any, ingest: Any) -> Route:
-        """A route, if it can be one.
-
-        :param where: what leads there, for messages
-        :raises ConfigError: if something about it cannot work
-        """
-        if not callable(getattr(into, "write", None)):
-            raise ConfigError(
-                f"{where}: into={brief(into)} has no write(): give an RwLock, an Atom, a "
-                f"TimeSeries, or other data that can be written"
-            )
-        if ingest is not None and not callable(ingest):
-            raise ConfigError(f"{where}: ingest={ingest!r} is no function of (data, what enters)")
-        return cls(where, into, ingest)
-
-    def enter(self, target: Any, what: Any) -> None:
-        """Let something enter.
-
-        :param target: what may be changed of the data
-        :param what: what enters
-        :raises Exception: whatever ``ingest`` raises
-        """
-        assert self.ingest is not None
-        try:
-            self.ingest(target, what)
-        except Exception as error:
-            error.add_note(f"in the ingest of {self.where}")
-            for failed in what.errors.values() if isinstance(what, DataSet) else ():
-                error.add_note(f"of a DataSet without this result: {failed}")
-            raise
-
-    def leads_to(self, data: object) -> bool:
-        """Whether this is the data that it leads into."""
-        return self.into is data
 
 
 class Stage(Generic[I, O]):
@@ -93,7 +42,7 @@ class Stage(Generic[I, O]):
         data: Shared[I],
         interval: TaskInterval,
         config: RunnerConfig,
-        check: Callable[[], object],
+        connect: Callable[[Stage[I, O], Route], object],
     ) -> None:
         ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(1)
         try:
@@ -117,7 +66,7 @@ class Stage(Generic[I, O]):
         self.config = config
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
-        self._check = check
+        self._connect = connect
 
     @overload
     def into(self, shared: TimeSeries) -> Stage[I, O]: ...
@@ -146,13 +95,9 @@ class Stage(Generic[I, O]):
         """
         if ingest is None:
             ingest = self._as_rows(shared)
-        before = self.routes
-        self.routes = (*before, Route.checked(f"stage {self.name!r}", shared, ingest))
-        try:
-            self._check()
-        except ConfigError:
-            self.routes = before
-            raise
+        route = Route.checked(f"stage {self.name!r}", shared, ingest)
+        self._connect(self, route)
+        self.routes = (*self.routes, route)
         return self
 
     def _as_rows(self, shared: object) -> Callable[[TimeSeries, DataSet[O]], None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 from run_task.errors import ConfigError, ShutdownTimeout
 from run_task.observe._log import Log
 from run_task.pipeline._graph import AnyStage
-from run_task.pipeline._stage import Route
+from run_task.pipeline._route import Route
 from run_task.pipeline.live._sink_thread import Writer
 from run_task.pipeline.live._source import LiveSource
 from run_task.pipeline.live._stage import LiveStage

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._ingest import NEVER, Feed
-from run_task.pipeline._stage import Route
+from run_task.pipeline._route import Route
 from run_task.pipeline.live._stage import LiveStage
 from run_task.pipeline.live._watermarks import Patience, Watermarks
 

@@ -13,7 +13,7 @@ from run_task.data._protocol import Viewable
 from run_task.errors import LockTimeout
 from run_task.observe._log import Log
 from run_task.pipeline._graph import AnyStage
-from run_task.pipeline._stage import Route
+from run_task.pipeline._route import Route
 from run_task.pipeline.live._sink_thread import Writer
 from run_task.pipeline.live._views import MOST, Kept, Views
 from run_task.pipeline.live._watermarks import Patience, Watermarks

@@ -12,7 +12,7 @@ from run_task.data import Shared
 from run_task.executors import Tick, Ticks
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._ingest import NEVER, Feed
-from run_task.pipeline._stage import Route
+from run_task.pipeline._route import Route
 from run_task.runner._config import OnError, RunnerConfig
 from run_task.runner._telemetry import Telemetry
 from run_task.runner._ticker import Ticker

@@ -1,0 +1,63 @@
+"""A way into shared data: of a source's rows, or of a stage's results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from run_task.data import Writable
+from run_task.errors import ConfigError
+from run_task.observe._format import brief
+from run_task.tasks._dataset import DataSet
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way into shared data.
+
+    :param origin: what leads there, for messages: a source or a stage
+    :param into: the data
+    :param ingest: called with what may be changed of it, and with what enters; None: a row with
+        its timestamp is appended
+    """
+
+    origin: str
+    into: Writable[Any]
+    ingest: Callable[[Any, Any], object] | None
+
+    @classmethod
+    def checked(cls, origin: str, into: Any, ingest: Any) -> Route:
+        """A route, if it can be one.
+
+        :param origin: what leads there, for messages
+        :raises ConfigError: if something about it cannot work
+        """
+        if not callable(getattr(into, "write", None)):
+            raise ConfigError(
+                f"{origin}: into={brief(into)} has no write(): give an RwLock, an Atom, a "
+                f"TimeSeries, or other data that can be written"
+            )
+        if ingest is not None and not callable(ingest):
+            raise ConfigError(f"{origin}: ingest={ingest!r} is no function of (data, what enters)")
+        return cls(origin, into, ingest)
+
+    def enter(self, target: Any, what: Any) -> None:
+        """Let something enter.
+
+        :param target: what may be changed of the data
+        :param what: what enters
+        :raises Exception: whatever ``ingest`` raises
+        """
+        assert self.ingest is not None
+        try:
+            self.ingest(target, what)
+        except Exception as error:
+            error.add_note(f"in the ingest of {self.origin}")
+            for failed in what.errors.values() if isinstance(what, DataSet) else ():
+                error.add_note(f"of a DataSet without this result: {failed}")
+            raise
+
+    def leads_to(self, data: object) -> bool:
+        """Whether this is the data that it leads into."""
+        return self.into is data
