@@ -1,29 +1,23 @@
 """Waking somebody who waits: a thread, or a task of an event loop.
 
-Everything in this library that waits does it here. Ringing never blocks and takes no lock, so it
-is safe in a signal handler, whatever the interrupted code was holding; a ring before the wait is
-not lost; and a wait that is over may be for nothing, so the waiter looks again.
+Everything in this library that waits does it here, by what :mod:`run_task.sync._waiting` drives or
+directly. Ringing never blocks and takes no lock, so it is safe in a signal handler, whatever the
+interrupted code was holding; a ring before the wait is not lost; and a wait that is over may be
+for nothing, so the waiter looks again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Final, Protocol
+import time
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Event
 
-_GLANCE: Final = 0.1
+_LONGEST_SLEEP: Final = 0.1
 """How many seconds at a time the main thread waits, and so how long Ctrl-C may take at most."""
-
-
-class Bell(Protocol):
-    """Somebody to wake."""
-
-    def ring(self) -> None:
-        """Wake who waits, or who waits next. From any thread, any number of times."""
-        ...
 
 
 class Alarm:
@@ -45,17 +39,21 @@ class Alarm:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for a ring.
 
-        :param timeout: seconds; None waits for ever
+        :param timeout: seconds; None or infinity: for ever
         :return: whether it rang
         """
-        if timeout is None:
+        seconds = threading.TIMEOUT_MAX
+        if timeout is not None:
+            seconds = min(max(timeout, 0.0), seconds)
+        if seconds > _LONGEST_SLEEP and threading.current_thread() is threading.main_thread():
             # A signal that comes just before the lock is waited for does not end the wait, and
             # its handler runs when the main thread is next awake: so it never sleeps for long.
-            patience = _GLANCE if threading.current_thread() is threading.main_thread() else -1.0
-            while not self._lock.acquire(timeout=patience):
-                pass
-            return True
-        return self._lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+            deadline = time.monotonic() + seconds
+            while seconds > _LONGEST_SLEEP:
+                if self._lock.acquire(timeout=_LONGEST_SLEEP):
+                    return True
+                seconds = max(0.0, deadline - time.monotonic())
+        return self._lock.acquire(timeout=seconds)
 
 
 class AsyncAlarm:
@@ -78,15 +76,23 @@ class AsyncAlarm:
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait for a ring.
 
-        :param timeout: seconds; None waits for ever
+        :param timeout: seconds; None or infinity: for ever
         :return: whether it rang
         """
         from asyncio import timeout as within
 
+        # Event loops differ in how long a timer they can set; none lives as long as this.
+        endless = timeout is None or timeout >= threading.TIMEOUT_MAX
         try:
-            async with within(timeout):
+            async with within(None if endless else timeout):
                 await self._event.wait()
         except TimeoutError:
             return False
         self._event.clear()
         return True
+
+
+AnyAlarm: TypeAlias = Alarm | AsyncAlarm
+"""What wakes whoever waits, thread or task."""
+
+Bell: TypeAlias = AnyAlarm  # the name that it had
