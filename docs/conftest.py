@@ -1,6 +1,6 @@
-"""Every code block of these pages is a test: ``tests/pages.py`` says how."""
+"""Every code block of these pages is a test: ``tests/support/pages.py`` says how."""
 
 from sybil import Sybil
-from tests.pages import Blocks, enter, leave
+from tests.support.pages import Blocks, enter, leave
 
 pytest_collect_file = Sybil([Blocks()], pattern="*.md", setup=enter, teardown=leave).pytest()

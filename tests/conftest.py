@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tests.databases import find_postgres, postgres
+from tests.support.databases import find_postgres, postgres
 
 ROOT = Path(__file__).parent.parent
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from tests.threads import PATIENCE, beside, together
+from tests.support.threads import PATIENCE, beside, together
 
 from run_task import Atom, ContextBuilder, Runner, RunTaskError, TaskInterval, VirtualClock, task
 

@@ -22,7 +22,7 @@ from benchmarks.question import Bound, Goal, Line, Role, Skipped, Verdict, compa
 from benchmarks.sections import SECTIONS
 from benchmarks.workload import FLOOR
 from tests.conftest import ROOT
-from tests.threads import PATIENCE
+from tests.support.threads import PATIENCE
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import pytest
-from tests.threads import PATIENCE, beside, eventually, together
+from tests.support.threads import PATIENCE, beside, eventually, together
 
 from run_task import ChannelClosed, ConfigError, Overflow, Receiver, Sender, channel
 from run_task.sync._channel import sole_channel

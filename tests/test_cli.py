@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.commands import HISTORY, LIVE, RUN_TASK, run_here, run_task
 from tests.conftest import ROOT
+from tests.support.commands import HISTORY, LIVE, RUN_TASK, run_here, run_task
 from typer.testing import CliRunner
 
 import run_task as library

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.commands import run_here, run_task
 from tests.conftest import ROOT
-from tests.threads import PATIENCE
+from tests.support.commands import run_here, run_task
+from tests.support.threads import PATIENCE
 
 from run_task.cli._exits import Exit
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.commands import HISTORY, LIVE, run_here, run_task, start
-from tests.threads import PATIENCE
+from tests.support.commands import HISTORY, LIVE, run_here, run_task, start
+from tests.support.threads import PATIENCE
 
 from run_task.cli._exits import Exit
 

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from tests.commands import LIVE, RUN_TASK
-from tests.threads import PATIENCE
+from tests.support.commands import LIVE, RUN_TASK
+from tests.support.threads import PATIENCE
 
 from run_task import (
     DataSet,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.threads import PATIENCE
+from tests.support.threads import PATIENCE
 
 from run_task import (
     ConfigError,

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.commands import RUN_TASK
-from tests.threads import PATIENCE
+from tests.support.commands import RUN_TASK
+from tests.support.threads import PATIENCE
 
 from run_task.cli._completion import complete, join_words
 

@@ -25,7 +25,7 @@ import polars as pl
 import pytest
 from examples import machine
 from tests.conftest import ROOT
-from tests.threads import PATIENCE
+from tests.support.threads import PATIENCE
 
 from run_task import RwLock
 

@@ -8,24 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from tests.threads import PATIENCE, eventually
+from tests.support.bench import SECOND, RunnerBench
+from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
-    ContextBuilder,
-    DataSet,
-    Receiver,
-    Runner,
-    RunnerConfig,
     ShutdownTimeout,
     Task,
     TaskError,
-    TaskInterval,
     TaskTimeout,
-    VirtualClock,
 )
 from run_task.executors.threads import _batch, _executor
-
-SECOND = TaskInterval.seconds(1)
 
 
 class Gate:
@@ -57,25 +49,11 @@ def quick(data: object, start: int, end: int) -> int:
     return end
 
 
-Function = Callable[[Any, int, int], Any]
-
-
-class Bench:
-    def __init__(self, tasks: Mapping[str, Function], **settings: Any) -> None:
-        context, receiver, self.data = (
-            ContextBuilder(object)
-            .with_tasks([Task(function, name) for name, function in tasks.items()])
-            .with_interval(SECOND)
-            .with_config(RunnerConfig(**settings))
-            .build()
-        )
-        self.receiver: Receiver[DataSet[Any]] = receiver
-        self.clock = VirtualClock()
-        self.runner = Runner(context, clock=self.clock)
-
-    def next(self) -> DataSet[Any]:
-        self.clock.advance(SECOND)
-        return self.receiver.recv(PATIENCE)
+def bench_of(
+    functions: Mapping[str, Callable[[Any, int, int], Any]], **settings: Any
+) -> RunnerBench:
+    """A runner of functions, by the names of their tasks."""
+    return RunnerBench([Task(function, name) for name, function in functions.items()], **settings)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -84,7 +62,7 @@ def test_a_task_that_hangs_spoils_only_its_own_entry(gate: Gate, workers: int, p
     names = ["a", "b"]
     names.insert(place, "hangs")
     tasks = {name: gate.hang if name == "hangs" else quick for name in names}
-    bench = Bench(tasks, task_timeout=0.03, workers=workers)
+    bench = bench_of(tasks, task_timeout=0.03, workers=workers)
     with bench.runner:
         for end in range(1, 6):
             dataset = bench.next()
@@ -131,7 +109,7 @@ def test_a_task_that_hangs_after_it_did_well_has_no_result_of_an_earlier_window(
     names = ["a", "b"]
     names.insert(place, "hangs")
     tasks = {name: well_at_first if name == "hangs" else quick for name in names}
-    bench = Bench(tasks, task_timeout=0.03, workers=workers)
+    bench = bench_of(tasks, task_timeout=0.03, workers=workers)
     with bench.runner:
         for end in (1, 2):
             assert bench.next().to_dict() == {"a": end, "b": end, "hangs": end}
@@ -159,7 +137,7 @@ def test_a_task_that_hangs_in_a_shutdown_after_it_did_well_is_named(gate: Gate) 
     def well_at_first(data: object, start: int, end: int) -> int:
         return end if end < 3 else gate.hang(data, start, end)
 
-    bench = Bench({"a": quick, "hangs": well_at_first, "b": quick}, shutdown_timeout=0.1)
+    bench = bench_of({"a": quick, "hangs": well_at_first, "b": quick}, shutdown_timeout=0.1)
     with pytest.raises(ShutdownTimeout, match="still running: 'hangs'"), bench.runner:
         bench.next()
         bench.next()
@@ -168,7 +146,7 @@ def test_a_task_that_hangs_in_a_shutdown_after_it_did_well_is_named(gate: Gate) 
 
 
 def test_a_task_that_raises_late_has_timed_out_all_the_same(gate: Gate) -> None:
-    bench = Bench({"late": gate.raise_late, "a": quick}, task_timeout=0.03)
+    bench = bench_of({"late": gate.raise_late, "a": quick}, task_timeout=0.03)
     with bench.runner:
         first = bench.next()
         gate.opened.set()
@@ -178,7 +156,7 @@ def test_a_task_that_raises_late_has_timed_out_all_the_same(gate: Gate) -> None:
 
 
 def test_all_tasks_may_hang(gate: Gate) -> None:
-    bench = Bench({f"hang {i}": gate.hang for i in range(5)} | {"a": quick}, task_timeout=0.02)
+    bench = bench_of({f"hang {i}": gate.hang for i in range(5)} | {"a": quick}, task_timeout=0.02)
     with bench.runner:
         for end in range(1, 4):
             dataset = bench.next()
@@ -195,7 +173,7 @@ def test_a_result_that_comes_late_is_booked_to_no_window(executor: str) -> None:
         time.sleep(0.03 if end % 2 else 0)
         return end
 
-    bench = Bench({"late": late, "a": quick}, task_timeout=0.015, executor=executor)
+    bench = bench_of({"late": late, "a": quick}, task_timeout=0.015, executor=executor)
     in_time: list[int] = []
     with bench.runner:
         for end in range(1, 9):
@@ -221,7 +199,7 @@ def test_a_task_on_the_brink_of_its_timeout_is_in_time_or_late_and_never_both() 
             time.sleep(0)
         return end
 
-    bench = Bench({"before": quick, "brink": brink, "after": quick}, task_timeout=timeout)
+    bench = bench_of({"before": quick, "brink": brink, "after": quick}, task_timeout=timeout)
     with bench.runner:
         for end in range(1, 120):
             dataset = bench.next()
@@ -240,7 +218,7 @@ def test_slow_tasks_run_beside_each_other_from_the_first_tick_on() -> None:
         meeting.wait(PATIENCE)
         return end
 
-    bench = Bench({f"meet {i}": meet for i in range(3)} | {"a": quick}, workers=3)
+    bench = bench_of({f"meet {i}": meet for i in range(3)} | {"a": quick}, workers=3)
     with bench.runner:
         for _ in range(10):
             dataset = bench.next()
@@ -262,7 +240,7 @@ def test_no_more_tasks_run_at_once_than_there_are_workers() -> None:
         with mutex:
             running -= 1
 
-    bench = Bench({str(i): count for i in range(12)}, workers=2)
+    bench = bench_of({str(i): count for i in range(12)}, workers=2)
     with bench.runner:
         for _ in range(5):
             assert not bench.next().errors
@@ -274,7 +252,7 @@ def test_what_a_helper_raises_stands_in_the_errors_in_the_order_of_the_tasks() -
         time.sleep(0.001)
         raise LookupError
 
-    bench = Bench({f"fail {i}": fail for i in range(10)} | {"a": quick}, workers=3)
+    bench = bench_of({f"fail {i}": fail for i in range(10)} | {"a": quick}, workers=3)
     with bench.runner:
         for _ in range(4):
             dataset = bench.next()
@@ -284,7 +262,7 @@ def test_what_a_helper_raises_stands_in_the_errors_in_the_order_of_the_tasks() -
 
 
 def test_shutdown_gives_up_on_a_task_that_hangs_and_names_it(gate: Gate) -> None:
-    bench = Bench({"a": quick, "hangs": gate.hang}, shutdown_timeout=0.1)
+    bench = bench_of({"a": quick, "hangs": gate.hang}, shutdown_timeout=0.1)
     begun = time.monotonic()
     with pytest.raises(ShutdownTimeout, match="still running: 'hangs'") as caught, bench.runner:
         bench.clock.advance(SECOND)
@@ -299,7 +277,7 @@ def test_shutdown_gives_up_on_a_task_that_hangs_and_names_it(gate: Gate) -> None
 
 
 def test_shutdown_names_a_task_that_timed_out_long_ago(gate: Gate) -> None:
-    bench = Bench({"hangs": gate.hang}, shutdown_timeout=0.1, task_timeout=0.02)
+    bench = bench_of({"hangs": gate.hang}, shutdown_timeout=0.1, task_timeout=0.02)
     with pytest.raises(ShutdownTimeout) as caught, bench.runner:
         bench.next()
         bench.next()
@@ -308,7 +286,7 @@ def test_shutdown_names_a_task_that_timed_out_long_ago(gate: Gate) -> None:
 
 
 def test_shutdown_gives_up_on_an_inline_task_and_loses_its_window(gate: Gate) -> None:
-    bench = Bench({"hangs": gate.hang}, shutdown_timeout=0.05, executor="inline")
+    bench = bench_of({"hangs": gate.hang}, shutdown_timeout=0.05, executor="inline")
     with pytest.raises(ShutdownTimeout) as caught, bench.runner:
         bench.clock.advance(SECOND)
         eventually(lambda: gate.entered)
@@ -318,7 +296,7 @@ def test_shutdown_gives_up_on_an_inline_task_and_loses_its_window(gate: Gate) ->
 
 
 async def test_an_awaited_runner_gives_up_in_the_same_way(gate: Gate) -> None:
-    bench = Bench({"a": quick, "hangs": gate.hang}, shutdown_timeout=0.1)
+    bench = bench_of({"a": quick, "hangs": gate.hang}, shutdown_timeout=0.1)
     with pytest.raises(ShutdownTimeout):
         async with bench.runner:
             bench.clock.advance(SECOND)
@@ -335,7 +313,7 @@ def test_an_exception_that_cannot_even_be_printed_stays_where_it_happened(execut
     def mute(data: object, start: int, end: int) -> None:
         raise Mute
 
-    bench = Bench({"mute": mute, "a": quick}, executor=executor)
+    bench = bench_of({"mute": mute, "a": quick}, executor=executor)
     with bench.runner:
         for _ in range(2):
             dataset = bench.next()

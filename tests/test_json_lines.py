@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.threads import PATIENCE, beside
+from tests.support.threads import PATIENCE, beside
 
 from run_task import ConfigError, SourceError, TimeUnit
 from run_task.sources import JsonLinesFile, OnFault, StdinJsonLines

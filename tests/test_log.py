@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import ROOT
-from tests.threads import PATIENCE
+from tests.support.threads import PATIENCE
 
 import run_task
 from run_task import (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.threads import PATIENCE, beside
+from tests.support.threads import PATIENCE, beside
 
 from run_task import (
     ConfigError,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sybil import Document
 from tests.conftest import ROOT
-from tests.pages import Blocks, enter, leave
+from tests.support.pages import Blocks, enter, leave
 
 PAGE = """
 ```python title="program.py, with {library}"

@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.threads import PATIENCE, eventually
+from tests.support.bench import SECOND, PipelineBench, RecordingSink
+from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
     DataSet,
@@ -27,7 +28,6 @@ from run_task import (
     RwLock,
     ShutdownTimeout,
     SinkError,
-    Stage,
     TaskError,
     TaskInterval,
     TimeUnit,
@@ -37,7 +37,6 @@ from run_task import (
 from run_task.sinks import CallbackSink, JsonLinesSink
 from run_task.sources import paced
 
-SECOND = TaskInterval.seconds(1)
 MILLIS = TaskInterval.millis(5)
 
 Values = list[int]
@@ -64,59 +63,6 @@ def add(values: Values, value: int) -> None:
 def look(data: RwLock[Values]) -> Values:
     with data.read() as values:
         return list(values)
-
-
-class Kept:
-    """A sink that keeps what it is given, and can be waited for."""
-
-    def __init__(self) -> None:
-        self.results: list[tuple[str, DataSet[Any]]] = []
-        self.flushed = 0
-        self.closed = 0
-
-    def write(self, stage: str, dataset: DataSet[Any], /) -> None:
-        self.results.append((stage, dataset))
-
-    def flush(self) -> None:
-        self.flushed += 1
-
-    def close(self) -> None:
-        self.closed += 1
-
-    def of(self, stage: str) -> list[DataSet[Any]]:
-        return [dataset for name, dataset in list(self.results) if name == stage]
-
-    def wait_for(self, stage: str, end: int) -> DataSet[Any]:
-        def found() -> list[DataSet[Any]]:
-            return [dataset for dataset in self.of(stage) if dataset.timestamp == end]
-
-        eventually(found)
-        return found()[0]
-
-
-class Bench:
-    """A pipeline under a virtual clock, whose stages write to one sink."""
-
-    def __init__(self) -> None:
-        self.clock = VirtualClock()
-        self.pipeline = Pipeline("bench", clock=self.clock)
-        self.sink = Kept()
-
-    def stage(
-        self,
-        name: str,
-        data: RwLock[Values],
-        seconds: int = 1,
-        tasks: Any = (seen,),
-        **config: Any,
-    ) -> Stage[Any, Any]:
-        stage = self.pipeline.stage(
-            name, tasks, data, TaskInterval.seconds(seconds), RunnerConfig(**config)
-        )
-        return stage.sink(self.sink)
-
-    def advance(self, seconds: int = 1) -> None:
-        self.clock.advance(TaskInterval.seconds(seconds))
 
 
 def lock() -> RwLock[Values]:
@@ -147,7 +93,7 @@ class Gated:
 def test_at_a_shared_tick_downstream_sees_the_results_of_that_tick(
     run: int, switching: None
 ) -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     source, left, right, both = lock(), lock(), lock(), lock()
     bench.stage("bottom", both, 2)
     bench.stage("right", right, 2).into(both, note)
@@ -169,7 +115,7 @@ def test_at_a_shared_tick_downstream_sees_the_results_of_that_tick(
 
 @pytest.mark.parametrize("run", range(5))
 def test_a_stage_that_runs_ahead_does_not_show_what_comes_later(run: int, switching: None) -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     source, target = lock(), lock()
     slow = Gated(2)
     bench.stage("down", target, 2, [slow, seen])
@@ -183,7 +129,7 @@ def test_a_stage_that_runs_ahead_does_not_show_what_comes_later(run: int, switch
 
 
 def test_grace_of_who_feeds_is_waited_for() -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     source, target = lock(), lock()
     bench.stage("up", source, grace=TaskInterval.seconds(3)).into(target, note)
     bench.stage("down", target)
@@ -197,7 +143,7 @@ def test_grace_of_who_feeds_is_waited_for() -> None:
 
 
 def test_sliding_windows_of_several_intervals() -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     source, target = lock(), lock()
     bench.stage("up", source, 2, window=TaskInterval.seconds(10)).into(target, note)
     bench.stage("down", target, 3, window=TaskInterval.seconds(6))
@@ -220,7 +166,7 @@ def test_an_upstream_that_ends_with_an_error_is_told_and_not_waited_for() -> Non
     def picky(values: Values, start: int, end: int) -> float:
         return 1 / (end - 2)
 
-    bench = Bench()
+    bench = PipelineBench([seen])
     source, target = lock(), lock()
     bench.stage("up", source, 1, [picky], on_error=OnError.RAISE).into(target, note)
     bench.stage("down", target)
@@ -242,7 +188,7 @@ def test_an_ingest_that_fails_ends_its_stage_alone() -> None:
             raise ValueError("no more")
         values.append(dataset.timestamp)
 
-    bench = Bench()
+    bench = PipelineBench([seen])
     source, target = lock(), lock()
     bench.stage("up", source).into(target, refuse)
     bench.stage("down", target)
@@ -260,7 +206,7 @@ def test_an_ingest_that_fails_ends_its_stage_alone() -> None:
 def test_an_upstream_that_hangs_is_waited_for_once_until_it_has_caught_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     source, target = lock(), lock()
     hangs = Gated(2)
     bench.stage("up", source, 1, [hangs]).into(target, note)
@@ -287,7 +233,7 @@ def test_an_upstream_that_hangs_is_waited_for_once_until_it_has_caught_up(
 
 
 def test_a_downstream_that_hangs_holds_up_who_feeds_it_no_longer_than_once() -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     source = lock()
     series: list[int] = []
     hangs = Gated(2)
@@ -318,7 +264,7 @@ def test_a_downstream_that_hangs_holds_up_who_feeds_it_no_longer_than_once() -> 
 def test_a_downstream_that_hangs_with_the_lock_is_named_and_does_not_hold_up_the_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     source, target = lock(), lock()
     hangs = Gated(1)
     timeouts: dict[str, Any] = {"lock_timeout": 0.1, "shutdown_timeout": 0.3}
@@ -340,7 +286,7 @@ def test_a_downstream_that_hangs_with_the_lock_is_named_and_does_not_hold_up_the
 
 
 def test_data_that_cannot_be_read_is_an_error_of_the_window() -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     data = lock()
     bench.stage("a", data, 1, lock_timeout=0.05)
     with bench.pipeline:
@@ -357,7 +303,7 @@ def test_a_source_that_fails_is_told_and_the_rest_goes_on() -> None:
         yield 0, 7
         raise OSError("the line is dead")
 
-    bench = Bench()
+    bench = PipelineBench([seen])
     data = lock()
     go_on = threading.Event()
 
@@ -380,11 +326,11 @@ def test_a_source_that_fails_is_told_and_the_rest_goes_on() -> None:
 
 
 def test_a_sink_that_fails_ends_the_pipeline_and_the_others_are_closed() -> None:
-    class Full(Kept):
+    class Full(RecordingSink):
         def write(self, stage: str, dataset: DataSet[Any], /) -> None:
             raise SinkError("the disk is full")
 
-    bench = Bench()
+    bench = PipelineBench([seen])
     bench.stage("a", lock()).sink(full := Full())
     with pytest.raises(ExceptionGroup) as caught, bench.pipeline:
         bench.advance()
@@ -395,7 +341,7 @@ def test_a_sink_that_fails_ends_the_pipeline_and_the_others_are_closed() -> None
 
 
 def test_all_that_went_wrong_is_in_one_group() -> None:
-    class Broken(Kept):
+    class Broken(RecordingSink):
         def close(self) -> None:
             raise SinkError("cannot close")
 
@@ -407,7 +353,7 @@ def test_all_that_went_wrong_is_in_one_group() -> None:
     def bad(values: Values, start: int, end: int) -> None:
         raise LookupError("bad")
 
-    bench = Bench()
+    bench = PipelineBench([seen])
     data = lock()
     bench.pipeline.source(rows(), data, add)
     bench.stage("a", data, 1, [bad], on_error=OnError.RAISE)
@@ -424,7 +370,7 @@ def test_an_error_of_the_block_is_not_hidden() -> None:
     def bad(values: Values, start: int, end: int) -> None:
         raise LookupError("bad")
 
-    bench = Bench()
+    bench = PipelineBench([seen])
     bench.stage("a", lock(), 1, [bad], on_error=OnError.RAISE)
     with pytest.raises(KeyError) as caught, bench.pipeline:
         bench.advance()
@@ -438,7 +384,7 @@ def test_an_error_of_the_block_is_not_hidden() -> None:
 
 
 def test_shutdown_drains_in_order() -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     source, middle, target = lock(), lock(), lock()
     slow = Gated(3)
     bench.stage("up", source, 1, [slow]).into(middle, note)
@@ -485,7 +431,7 @@ def test_it_runs_live_once() -> None:
 
 
 def test_without_sources_it_runs_until_it_is_shut_down() -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     data = lock()
     bench.stage("a", data)
     with bench.pipeline:
@@ -497,7 +443,7 @@ def test_without_sources_it_runs_until_it_is_shut_down() -> None:
 
 
 def test_when_all_sources_have_ended_it_ends_after_the_window_that_sees_the_last_row() -> None:
-    kept = Kept()
+    kept = RecordingSink()
     data = lock()
     begun = time.time_ns() // 1_000_000
     rows = [(begun, i) for i in range(500)]
@@ -514,7 +460,7 @@ def test_a_source_that_is_stuck_does_not_hang_the_end(caplog: pytest.LogCaptureF
         yield 0, 1
         go_on.wait(PATIENCE)
 
-    bench = Bench()
+    bench = PipelineBench([seen])
     data = lock()
     bench.pipeline.source(rows(), data, add)
     bench.stage("a", data)
@@ -529,12 +475,12 @@ def test_a_source_that_is_stuck_does_not_hang_the_end(caplog: pytest.LogCaptureF
 
 
 def test_a_sink_that_is_slow_loses_nothing() -> None:
-    class Slow(Kept):
+    class Slow(RecordingSink):
         def write(self, stage: str, dataset: DataSet[Any], /) -> None:
             time.sleep(0.002)
             super().write(stage, dataset)
 
-    bench = Bench()
+    bench = PipelineBench([seen])
     slow = Slow()
     for name in ("a", "b"):
         stage = bench.pipeline.stage(name, [tick], lock(), SECOND, RunnerConfig(channel_capacity=2))
@@ -550,7 +496,7 @@ def test_a_sink_that_is_slow_holds_up_who_shares_it_with_a_stage_that_has_ended(
     go_on = threading.Event()
     ran: list[int] = []
 
-    class Slow(Kept):
+    class Slow(RecordingSink):
         def write(self, stage: str, dataset: DataSet[Any], /) -> None:
             go_on.wait(PATIENCE)
             super().write(stage, dataset)
@@ -563,7 +509,7 @@ def test_a_sink_that_is_slow_holds_up_who_shares_it_with_a_stage_that_has_ended(
     def count(values: Values, start: int, end: int) -> None:
         ran.append(end)
 
-    bench = Bench()
+    bench = PipelineBench([seen])
     slow = Slow()
     config = RunnerConfig(channel_capacity=2, on_error=OnError.RAISE)
     bench.pipeline.stage("a", [bad], lock(), SECOND, config).sink(slow)
@@ -581,11 +527,11 @@ def test_a_sink_that_is_slow_holds_up_who_shares_it_with_a_stage_that_has_ended(
 def test_a_sink_that_never_ends_is_told() -> None:
     go_on = threading.Event()
 
-    class Stuck(Kept):
+    class Stuck(RecordingSink):
         def write(self, stage: str, dataset: DataSet[Any], /) -> None:
             go_on.wait(PATIENCE)
 
-    bench = Bench()
+    bench = PipelineBench([seen])
     bench.stage("a", lock(), 1, shutdown_timeout=0.2).sink(Stuck())
     started = time.monotonic()
     with pytest.raises(ExceptionGroup) as caught, bench.pipeline:
@@ -600,7 +546,7 @@ def test_a_sink_that_never_ends_is_told() -> None:
 
 
 def test_what_was_written_is_flushed_every_second() -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     bench.stage("a", lock())
     with bench.pipeline:
         bench.advance()
@@ -610,7 +556,7 @@ def test_what_was_written_is_flushed_every_second() -> None:
 
 
 def test_what_cannot_be_started_leaves_nothing_behind(tmp_path: Any) -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
 
     class Locked(JsonLinesSink):
         ready = False
@@ -632,7 +578,7 @@ def test_what_cannot_be_started_leaves_nothing_behind(tmp_path: Any) -> None:
 
 
 def test_threads_have_names() -> None:
-    bench = Bench()
+    bench = PipelineBench([seen])
     data = lock()
     go_on = threading.Event()
 
@@ -679,8 +625,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 class TestAsync:
-    def make(self) -> tuple[Pipeline, Kept, Ticks]:
-        data, kept, ticks = lock(), Kept(), Ticks()
+    def make(self) -> tuple[Pipeline, RecordingSink, Ticks]:
+        data, kept, ticks = lock(), RecordingSink(), Ticks()
         pipeline = Pipeline().source(ticks.rows(), data, add)
         pipeline.stage("a", [seen], data, MILLIS).sink(kept)
         return pipeline, kept, ticks
@@ -737,7 +683,7 @@ class TestAsync:
             if fails:
                 raise OSError("no line")
 
-        data, kept = lock(), Kept()
+        data, kept = lock(), RecordingSink()
         pipeline = Pipeline().source(rows(False), data, add).source(rows(True), data, add)
         pipeline.stage("a", [seen], data, MILLIS).sink(kept)
         with pytest.raises(ExceptionGroup) as caught:
@@ -814,7 +760,7 @@ def test_a_signal_handler_may_shut_it_down() -> None:
 def test_processes_are_gone_at_the_end() -> None:
     import psutil
 
-    data, kept = lock(), Kept()
+    data, kept = lock(), RecordingSink()
     pipeline = Pipeline()
     config = RunnerConfig(executor="processes", workers=2)
     pipeline.stage("a", [tick], data, MILLIS, config).sink(kept)
@@ -829,7 +775,7 @@ def test_processes_are_gone_at_the_end() -> None:
 @pytest.mark.parametrize("run", range(5))
 def test_a_recording_under_a_virtual_clock(run: int, switching: None) -> None:
     clock = VirtualClock(10**18)
-    data, kept = lock(), Kept()
+    data, kept = lock(), RecordingSink()
     rows = [(100, 1), (101, 2), (101, 3), (100, 4), (103, 5)]
     source = paced(rows, 2.0, unit=TimeUnit.SECONDS, clock=clock)
     pipeline = Pipeline().source(source, data, add)
@@ -857,7 +803,7 @@ def test_recordings_that_are_played_together_have_one_speed() -> None:
 
 
 def test_a_long_gap_and_an_upstream_with_a_finer_grid_leave_nobody_behind() -> None:
-    kept = Kept()
+    kept = RecordingSink()
     data, target = lock(), lock()
     source = paced([(0, 1), (1000, 2), (1005, 3)], 50_000, unit=TimeUnit.SECONDS)
     pipeline = Pipeline().source(source, data, add)

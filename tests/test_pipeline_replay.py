@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.threads import together
+from tests.support.threads import together
 
 from run_task import (
     Align,

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import resumer
-from tests.threads import eventually
-from tests.writer import opened
+from tests.support import resumer
+from tests.support.threads import eventually
+from tests.support.writer import opened
 
 from run_task import (
     ConfigError,
@@ -63,7 +63,7 @@ def test_a_run_that_is_killed_and_resumed_ends_up_as_an_undisturbed_one(
     chance = random.Random(seed)
     killed_in_the_middle = 0
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.resumer", kind, str(tmp_path)],
+        [sys.executable, "-m", "tests.support.resumer", kind, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

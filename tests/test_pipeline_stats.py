@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.threads import PATIENCE
+from tests.support.threads import PATIENCE
 
 from run_task import (
     Percentiles,

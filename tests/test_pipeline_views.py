@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.test_pipeline_live import SECOND, Kept
-from tests.threads import PATIENCE, eventually
+from tests.support.bench import SECOND, PipelineBench, RecordingSink
+from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
     Atom,
@@ -71,18 +71,17 @@ class Feed:
         self.rows.put(None)
 
 
-class Bench:
+class SeriesBench(PipelineBench):
     """A pipeline over one series, with a row a second."""
 
     def __init__(self) -> None:
-        self.clock = VirtualClock()
+        super().__init__()
         self.feed = Feed()
         self.series = TimeSeries({"value": int}, TimeUnit.SECONDS)
-        self.sink = Kept()
-        self.pipeline = Pipeline("bench", clock=self.clock)
         self.pipeline.source(self.feed, into=self.series)
 
-    def stage(self, name: str, task: Any, config: RunnerConfig = PATIENT) -> None:
+    def read(self, name: str, task: Any, config: RunnerConfig = PATIENT) -> None:
+        """Declare a stage that reads the series."""
         self.pipeline.stage(name, [task], self.series, SECOND, config).sink(self.sink)
 
     def row(self, time: int) -> None:
@@ -101,10 +100,10 @@ def before(end: int) -> list[int]:
 
 
 def test_a_stage_that_is_busy_holds_up_neither_rows_nor_other_stages() -> None:
-    bench = Bench()
+    bench = SeriesBench()
     busy = Busy()
-    bench.stage("slow", busy)
-    bench.stage("fast", rows)
+    bench.read("slow", busy)
+    bench.read("fast", rows)
     with bench.pipeline:
         for time in range(6):
             bench.row(time)
@@ -128,11 +127,11 @@ def test_a_stage_that_is_busy_holds_up_neither_rows_nor_other_stages() -> None:
 def test_a_window_sees_what_is_its_own_whichever_are_missed(
     missed: MissedTick, ends: list[int]
 ) -> None:
-    bench = Bench()
+    bench = SeriesBench()
     busy = Busy()
     # With DELAY it is behind for good: its end is not to be waited for under a clock that stands.
     config = replace(PATIENT, missed_tick=missed, shutdown_timeout=0.2)
-    bench.stage("slow", busy, config)
+    bench.read("slow", busy, config)
     with bench.pipeline:
         for time in range(6):
             bench.row(time)
@@ -146,8 +145,8 @@ def test_a_window_sees_what_is_its_own_whichever_are_missed(
 
 
 def test_rows_ahead_of_the_clock_wait_for_windows_that_are_not_due_yet() -> None:
-    bench = Bench()
-    bench.stage("only", rows)
+    bench = SeriesBench()
+    bench.read("only", rows)
     with bench.pipeline:
         bench.row(0)
         bench.feed.rows.put(1)  # at 0
@@ -162,7 +161,7 @@ def test_rows_ahead_of_the_clock_wait_for_windows_that_are_not_due_yet() -> None
 
 def test_results_enter_past_a_reader_that_is_busy() -> None:
     clock = VirtualClock()
-    sink = Kept()
+    sink = RecordingSink()
     source, totals = Atom(1), TimeSeries({"value": int}, TimeUnit.SECONDS)
     busy = Busy()
 
@@ -194,9 +193,9 @@ def test_a_stage_that_is_hopelessly_behind_is_told_of_once(
 ) -> None:
     for module in (_views, _stage):
         monkeypatch.setattr(module, "MOST", 2)
-    bench = Bench()
+    bench = SeriesBench()
     busy = Busy()
-    bench.stage("slow", busy)
+    bench.read("slow", busy)
     with bench.pipeline:
         for time in range(7):
             bench.row(time)
@@ -238,7 +237,7 @@ def test_busy_stages_see_what_they_see_in_a_replay(run: int, switching: None) ->
     chance = random.Random(run)
     times = [0, *sorted(chance.choices(range(60), k=120)), 60]
     recording = [(time, {"value": time}) for time in times]
-    sink = Kept()
+    sink = RecordingSink()
 
     def made(source: Any, clock: VirtualClock) -> Pipeline:
         series = TimeSeries({"value": int}, TimeUnit.SECONDS, retention=TaskInterval.seconds(30))
@@ -275,7 +274,7 @@ def test_a_recording_waits_for_a_stage_that_is_too_far_behind(
         monkeypatch.setattr(module, "MOST", 2)
     chance = random.Random(run)
     recording = [(time, {"value": time}) for time in range(300)]
-    sink = Kept()
+    sink = RecordingSink()
 
     def made(source: Any) -> Pipeline:
         series = TimeSeries({"value": int}, TimeUnit.SECONDS, retention=TaskInterval.seconds(30))

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.threads import PATIENCE, beside
+from tests.support.threads import PATIENCE, beside
 
 from run_task import ConfigError, SourceError, SystemClock, TaskInterval, TimeUnit, VirtualClock
 from run_task.sources import OnFault, polling

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.crews import Bench, descriptors, pids_of
-from tests.deeds import Doer, ExitsElsewhere, Holder, Looker, OnlyThere, identity, writeable
+from tests.support.crews import WorkersBench, descriptors, pids_of
+from tests.support.deeds import Doer, ExitsElsewhere, Holder, Looker, OnlyThere, identity, writeable
 
 from run_task import RwLock, TaskError
 from run_task.data._memory import SharedBlock, block
@@ -55,7 +55,7 @@ LOOK = [Looker("a", identity), Looker("b", identity)]
 
 def test_data_is_sent_once_for_each_version_of_it() -> None:
     counted = Counted()
-    bench = Bench(LOOK, RwLock(counted))
+    bench = WorkersBench(LOOK, RwLock(counted))
     with bench.runner:
         for value in range(4):
             for _ in range(3):
@@ -67,7 +67,7 @@ def test_data_is_sent_once_for_each_version_of_it() -> None:
 
 def test_data_without_a_version_is_sent_each_time() -> None:
     counted = Counted(7)
-    bench = Bench(LOOK, Plain(counted))
+    bench = WorkersBench(LOOK, Plain(counted))
     with bench.runner:
         for _ in range(3):
             assert bench.next().to_dict() == {"a": 7, "b": 7}
@@ -77,7 +77,7 @@ def test_data_without_a_version_is_sent_each_time() -> None:
 def test_data_that_is_replaced_is_sent_again_and_no_sooner() -> None:
     first, second = Counted(1), Counted(2)
     shared = Immutable(first)
-    bench = Bench(LOOK, shared)
+    bench = WorkersBench(LOOK, shared)
     with bench.runner:
         for counted in (first, second, first):
             shared.value = counted
@@ -87,13 +87,15 @@ def test_data_that_is_replaced_is_sent_again_and_no_sooner() -> None:
 
 
 def test_large_data_is_mapped_and_may_only_be_read() -> None:
-    bench = Bench([Looker("a", writeable), Looker("b", writeable)], RwLock(np.ones(1_000_000)))
+    bench = WorkersBench(
+        [Looker("a", writeable), Looker("b", writeable)], RwLock(np.ones(1_000_000))
+    )
     with bench.runner:
         assert bench.next().to_dict() == {"a": (False, 1e6), "b": (False, 1e6)}
         with bench.data.write() as array:
             array[0] = 0
         assert bench.next().to_dict() == {"a": (False, 999_999.0), "b": (False, 999_999.0)}
-    small = Bench([Looker("a", writeable)], RwLock(np.ones(10)))
+    small = WorkersBench([Looker("a", writeable)], RwLock(np.ones(10)))
     with small.runner:
         assert small.next()["a"] == (False, 10.0)
 
@@ -108,7 +110,7 @@ def private_bytes(data: Any) -> int:
 
 def test_workers_share_the_memory_of_large_data() -> None:
     size = 100_000_000
-    bench = Bench([Looker(name, private_bytes) for name in "ab"], RwLock(np.ones(size // 8)))
+    bench = WorkersBench([Looker(name, private_bytes) for name in "ab"], RwLock(np.ones(size // 8)))
     with bench.runner:
         bench.next()
         # The second time every page of it has been touched in each of them.
@@ -117,7 +119,7 @@ def test_workers_share_the_memory_of_large_data() -> None:
 
 
 def test_data_that_cannot_be_sent_is_named_and_the_runner_goes_on() -> None:
-    bench = Bench(LOOK, RwLock[Any]({"lock": threading.Lock()}))
+    bench = WorkersBench(LOOK, RwLock[Any]({"lock": threading.Lock()}))
     with bench.runner:
         dataset = bench.next()
         assert not dataset.to_dict()
@@ -132,7 +134,7 @@ def test_data_that_cannot_be_sent_is_named_and_the_runner_goes_on() -> None:
 def test_data_that_cannot_be_loaded_is_named_and_the_runner_goes_on(
     make: Callable[[], OnlyThere],
 ) -> None:
-    bench = Bench(LOOK, RwLock[Any](make()))
+    bench = WorkersBench(LOOK, RwLock[Any](make()))
     with bench.runner:
         for _ in range(2):
             dataset = bench.next()
@@ -198,7 +200,7 @@ def open_files(view: View) -> int:
 
 def test_data_in_shared_memory_is_not_sent_and_may_grow_out_of_it() -> None:
     data = Growing()
-    bench = Bench([Looker("a", tell), Looker("b", tell), Looker("files", open_files)], data)
+    bench = WorkersBench([Looker("a", tell), Looker("b", tell), Looker("files", open_files)], data)
     assert data.allocate is not None
     files: set[int] = set()
     with bench.runner:
@@ -240,7 +242,7 @@ def test_blocks_of_no_bytes_can_be_had() -> None:
 
 def test_descriptors_do_not_leak_over_runners_nor_over_ticks() -> None:
     def run(ticks: int) -> int:
-        bench = Bench([Doer("a"), Doer("b")])
+        bench = WorkersBench([Doer("a"), Doer("b")])
         counts: set[int] = set()
         with bench.runner:
             for step in range(ticks):
@@ -255,7 +257,7 @@ def test_descriptors_do_not_leak_over_runners_nor_over_ticks() -> None:
 
 
 def test_large_results_that_are_kept_keep_no_file_open() -> None:
-    bench = Bench([Doer("a"), Doer("b")])
+    bench = WorkersBench([Doer("a"), Doer("b")])
     with bench.runner:
         bench.next(a="array", b="array")
         before = descriptors()
@@ -266,6 +268,6 @@ def test_large_results_that_are_kept_keep_no_file_open() -> None:
 
 def test_a_runner_that_is_made_and_never_run_leaves_nothing_behind() -> None:
     before = descriptors()
-    bench = Bench([Holder("large", 100_000)])
+    bench = WorkersBench([Holder("large", 100_000)])
     del bench
     assert descriptors() == before

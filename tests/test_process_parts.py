@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.crews import descriptors
+from tests.support.crews import descriptors
 
 from run_task.data._memory import MapMode
 from run_task.executors.processes._pickling import dumps

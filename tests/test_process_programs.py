@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import ROOT
-from tests.crews import alive
-from tests.threads import PATIENCE, eventually
+from tests.support.crews import alive
+from tests.support.threads import PATIENCE, eventually
 
 MAIN = """
 import sys
@@ -111,9 +111,9 @@ def test_a_module_beside_the_program_is_found(tmp_path: Path) -> None:
 def test_workers_take_asserts_and_warnings_as_the_program_does() -> None:
     program = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
-from tests.crews import Bench
-from tests.deeds import Doer
-bench = Bench([Doer("a")])
+from tests.support.crews import WorkersBench
+from tests.support.deeds import Doer
+bench = WorkersBench([Doer("a")])
 with bench.runner:
     print(bench.next(a="optimize")["a"])
 """
@@ -122,9 +122,9 @@ with bench.runner:
 
 HANGS = f"""
 import os, sys; sys.path.insert(0, {str(ROOT)!r})
-from tests.crews import Bench, pids_of
-from tests.deeds import Doer
-bench = Bench([Doer("a"), Doer("b")], shutdown_timeout=1.0)
+from tests.support.crews import WorkersBench, pids_of
+from tests.support.deeds import Doer
+bench = WorkersBench([Doer("a"), Doer("b")], shutdown_timeout=1.0)
 with bench.runner:
     bench.next()
     with bench.data.write() as told:
@@ -168,7 +168,7 @@ def test_no_worker_survives_a_program_that_is_killed(deed: str) -> None:
 INTERRUPTED = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from run_task import ContextBuilder, Runner, RunnerConfig, TaskInterval, task
-from tests.crews import children
+from tests.support.crews import children
 
 @task
 def slow(data, start, end):

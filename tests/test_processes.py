@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.crews import Bench, alive, children, crew_of, descriptors, pids_of
-from tests.deeds import DeadlyToLoad, Doer, Holder, Odd
-from tests.threads import PATIENCE, eventually
+from tests.support.crews import WorkersBench, alive, children, crew_of, descriptors, pids_of
+from tests.support.deeds import DeadlyToLoad, Doer, Holder, Odd
+from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
     ConfigError,
@@ -43,24 +43,24 @@ def no_process_is_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["1 worker", "2 workers"])
-def crew(request: pytest.FixtureRequest) -> Iterator[Bench]:
+def crew(request: pytest.FixtureRequest) -> Iterator[WorkersBench]:
     """A runner of four tasks that do what they are told."""
-    bench = Bench(map(Doer, NAMES), workers=request.param)
+    bench = WorkersBench(map(Doer, NAMES), workers=request.param)
     with bench.runner:
         bench.next()
         yield bench
 
 
 @pytest.fixture(scope="module")
-def timed() -> Iterator[Bench]:
+def timed() -> Iterator[WorkersBench]:
     """A runner whose tasks time out."""
-    bench = Bench(map(Doer, NAMES), task_timeout=0.3)
+    bench = WorkersBench(map(Doer, NAMES), task_timeout=0.3)
     with bench.runner:
         bench.next()
         yield bench
 
 
-def goes_on(bench: Bench) -> None:
+def goes_on(bench: WorkersBench) -> None:
     """All is well with a runner, and its processes are all there."""
     dataset = bench.next()
     assert not dataset.errors
@@ -82,7 +82,7 @@ def goes_on(bench: Bench) -> None:
     ],
 )
 def test_a_task_that_ends_its_process_loses_its_own_result(
-    crew: Bench, deed: str, how: str
+    crew: WorkersBench, deed: str, how: str
 ) -> None:
     dataset = crew.next(b=deed)
     assert dataset.to_dict() == dict.fromkeys("acd", dataset.timestamp)
@@ -93,7 +93,7 @@ def test_a_task_that_ends_its_process_loses_its_own_result(
     goes_on(crew)
 
 
-def test_two_tasks_that_die_in_one_tick_are_both_lost_and_no_other(crew: Bench) -> None:
+def test_two_tasks_that_die_in_one_tick_are_both_lost_and_no_other(crew: WorkersBench) -> None:
     dataset = crew.next(a="exit", d="kill")
     assert dataset.to_dict() == dict.fromkeys("bc", dataset.timestamp)
     assert "exit code 3" in str(dataset.errors["a"])
@@ -101,14 +101,14 @@ def test_two_tasks_that_die_in_one_tick_are_both_lost_and_no_other(crew: Bench) 
     goes_on(crew)
 
 
-def test_all_tasks_may_die_in_one_tick(crew: Bench) -> None:
+def test_all_tasks_may_die_in_one_tick(crew: WorkersBench) -> None:
     dataset = crew.next(a="exit", b="kill", c="segfault", d="exit")
     assert {type(error) for error in dataset.errors.values()} == {TaskLost}
     assert list(dataset.errors) == NAMES
     goes_on(crew)
 
 
-def test_a_task_may_die_in_every_tick(crew: Bench) -> None:
+def test_a_task_may_die_in_every_tick(crew: WorkersBench) -> None:
     begun = time.monotonic()
     for _ in range(4):
         dataset = crew.next(c="exit")
@@ -118,7 +118,7 @@ def test_a_task_may_die_in_every_tick(crew: Bench) -> None:
     goes_on(crew)
 
 
-def test_a_worker_that_is_killed_between_ticks_costs_nothing(crew: Bench) -> None:
+def test_a_worker_that_is_killed_between_ticks_costs_nothing(crew: WorkersBench) -> None:
     for _ in range(2):
         pids = set(crew.next(**dict.fromkeys("abcd", "pid")).values())
         for pid in pids:
@@ -128,7 +128,7 @@ def test_a_worker_that_is_killed_between_ticks_costs_nothing(crew: Bench) -> Non
 
 
 def test_a_worker_that_is_killed_in_mid_task_loses_that_task() -> None:
-    bench = Bench(map(Doer, NAMES))
+    bench = WorkersBench(map(Doer, NAMES))
     with bench.runner:
         bench.next()
         with bench.data.write() as told:
@@ -144,7 +144,7 @@ def test_a_worker_that_is_killed_in_mid_task_loses_that_task() -> None:
 
 
 def test_many_workers_killed_at_once_are_replaced_and_nothing_is_lost() -> None:
-    bench = Bench([Doer(str(i)) for i in range(6)], workers=6)
+    bench = WorkersBench([Doer(str(i)) for i in range(6)], workers=6)
     with bench.runner:
         bench.next()
         for pid in pids_of(bench):
@@ -153,7 +153,7 @@ def test_many_workers_killed_at_once_are_replaced_and_nothing_is_lost() -> None:
 
 
 def test_workers_killed_before_they_begin_are_replaced_and_the_blame_is_not_the_tasks() -> None:
-    bench = Bench([Doer(name) for name in "abc"], workers=3)
+    bench = WorkersBench([Doer(name) for name in "abc"], workers=3)
     with bench.runner:
         bench.next()
         pids = pids_of(bench)
@@ -168,7 +168,7 @@ def test_workers_killed_before_they_begin_are_replaced_and_the_blame_is_not_the_
 
 def test_a_worker_that_is_found_dead_twice_is_mourned_once() -> None:
     # As when two are dead: the share of the one is offered to the other before its end is read.
-    bench = Bench([Doer("a"), Doer("b")])
+    bench = WorkersBench([Doer("a"), Doer("b")])
     with bench.runner:
         bench.next()
         crew = crew_of(bench)
@@ -188,7 +188,7 @@ def test_a_worker_that_is_found_dead_twice_is_mourned_once() -> None:
 
 
 @pytest.mark.parametrize("deed", ["sleep", "busy", "holds the GIL"])
-def test_a_task_that_hangs_is_ended_with_its_process(timed: Bench, deed: str) -> None:
+def test_a_task_that_hangs_is_ended_with_its_process(timed: WorkersBench, deed: str) -> None:
     timed.next()
     pids = pids_of(timed)
     dataset = timed.next(c=deed)
@@ -201,13 +201,13 @@ def test_a_task_that_hangs_is_ended_with_its_process(timed: Bench, deed: str) ->
     assert killed not in pids_of(timed)
 
 
-def test_all_tasks_may_hang(timed: Bench) -> None:
+def test_all_tasks_may_hang(timed: WorkersBench) -> None:
     dataset = timed.next(**dict.fromkeys("abcd", "sleep"))
     assert [type(error) for error in dataset.errors.values()] == [TaskTimeout] * 4
     goes_on(timed)
 
 
-def test_a_task_that_dies_is_no_task_that_hangs(timed: Bench) -> None:
+def test_a_task_that_dies_is_no_task_that_hangs(timed: WorkersBench) -> None:
     # A child of its process keeps the socket open, so nothing but the process tells.
     dataset = timed.next(a="forks and dies", b="exit")
     assert "exit code 7" in str(dataset.errors["a"])
@@ -225,7 +225,7 @@ def test_a_task_on_the_brink_of_its_timeout_is_in_time_or_late_and_never_both() 
         return end
 
     quick = Task[object, int](lambda data, start, end: end, "quick")
-    bench = Bench([quick, Task(brink, "brink")], task_timeout=timeout)
+    bench = WorkersBench([quick, Task(brink, "brink")], task_timeout=timeout)
     with bench.runner:
         for _ in range(8):
             dataset = bench.next()
@@ -237,7 +237,7 @@ def test_a_task_on_the_brink_of_its_timeout_is_in_time_or_late_and_never_both() 
 
 
 def test_a_worker_may_take_longer_to_start_than_a_task_may_take_to_run() -> None:
-    bench = Bench([Doer("a")], task_timeout=0.05, workers=1)
+    bench = WorkersBench([Doer("a")], task_timeout=0.05, workers=1)
     with bench.runner:
         assert bench.next().to_dict() == {"a": 1}
 
@@ -245,7 +245,9 @@ def test_a_worker_may_take_longer_to_start_than_a_task_may_take_to_run() -> None
 # Tasks that raise, and what cannot be sent
 
 
-def test_what_tasks_raise_is_what_they_raised_with_its_traceback_in_a_note(crew: Bench) -> None:
+def test_what_tasks_raise_is_what_they_raised_with_its_traceback_in_a_note(
+    crew: WorkersBench,
+) -> None:
     dataset = crew.next(a="value error", b="system exit", c="interrupt")
     causes = {name: error.__cause__ for name, error in dataset.errors.items()}
     assert {name: type(cause) for name, cause in causes.items()} == {
@@ -262,10 +264,10 @@ def test_what_tasks_raise_is_what_they_raised_with_its_traceback_in_a_note(crew:
     assert dataset.to_dict() == {"d": dataset.timestamp}
 
 
-def test_an_exception_that_cannot_be_sent_is_told_all_the_same(crew: Bench) -> None:
+def test_an_exception_that_cannot_be_sent_is_told_all_the_same(crew: WorkersBench) -> None:
     dataset = crew.next(a="odd", b="locked", c="mute")
-    assert "RuntimeError: tests.deeds.Odd: this and that" in str(dataset.errors["a"])
-    assert "RuntimeError: tests.deeds.Locked: in chains" in str(dataset.errors["b"])
+    assert "RuntimeError: tests.support.deeds.Odd: this and that" in str(dataset.errors["a"])
+    assert "RuntimeError: tests.support.deeds.Locked: in chains" in str(dataset.errors["b"])
     assert "Mute" in str(dataset.errors["c"])
     for error in dataset.errors.values():
         assert error.__cause__ is not None
@@ -273,7 +275,7 @@ def test_an_exception_that_cannot_be_sent_is_told_all_the_same(crew: Bench) -> N
     assert not isinstance(dataset.errors["a"].__cause__, Odd)
 
 
-def test_an_exception_that_is_raised_again_and_again_does_not_grow(crew: Bench) -> None:
+def test_an_exception_that_is_raised_again_and_again_does_not_grow(crew: WorkersBench) -> None:
     causes = [crew.next(b="same").errors["b"].__cause__ for _ in range(4)]
     notes = [cause.__notes__ for cause in causes if cause is not None]
     assert len(notes) == 4
@@ -281,13 +283,15 @@ def test_an_exception_that_is_raised_again_and_again_does_not_grow(crew: Bench) 
     assert notes[-1][0].count("ValueError: the same one every time") == 1
 
 
-def test_memory_that_cannot_be_had_is_an_error_like_any_other(crew: Bench) -> None:
+def test_memory_that_cannot_be_had_is_an_error_like_any_other(crew: WorkersBench) -> None:
     dataset = crew.next(d="memory error")
     assert isinstance(dataset.errors["d"].__cause__, MemoryError)
     goes_on(crew)
 
 
-def test_a_result_that_cannot_be_sent_is_named_in_the_errors_of_its_window(crew: Bench) -> None:
+def test_a_result_that_cannot_be_sent_is_named_in_the_errors_of_its_window(
+    crew: WorkersBench,
+) -> None:
     dataset = crew.next(a="lock")
     assert "task 'a' gave no result" in str(dataset.errors["a"])
     assert "its result, a lock, cannot be sent back (TypeError: cannot pickle" in str(
@@ -296,7 +300,9 @@ def test_a_result_that_cannot_be_sent_is_named_in_the_errors_of_its_window(crew:
     assert dataset.to_dict() == dict.fromkeys("bcd", dataset.timestamp)
 
 
-def test_a_result_that_cannot_be_loaded_is_named_in_the_errors_of_its_window(crew: Bench) -> None:
+def test_a_result_that_cannot_be_loaded_is_named_in_the_errors_of_its_window(
+    crew: WorkersBench,
+) -> None:
     dataset = crew.next(a="only there", b="exits elsewhere")
     assert "its result cannot be loaded (RuntimeError: it belongs to" in str(dataset.errors["a"])
     assert "its result cannot be loaded (SystemExit: it wants to" in str(dataset.errors["b"])
@@ -304,7 +310,7 @@ def test_a_result_that_cannot_be_loaded_is_named_in_the_errors_of_its_window(cre
     assert dataset.to_dict() == dict.fromkeys("cd", dataset.timestamp)
 
 
-def test_a_result_that_there_is_no_room_to_send_is_named(crew: Bench) -> None:
+def test_a_result_that_there_is_no_room_to_send_is_named(crew: WorkersBench) -> None:
     dataset = crew.next(c="too large")
     assert "its result, of 67,10" in str(dataset.errors["c"])
     assert "cannot be sent back (OSError" in str(dataset.errors["c"])
@@ -314,7 +320,7 @@ def test_a_result_that_there_is_no_room_to_send_is_named(crew: Bench) -> None:
     goes_on(crew)
 
 
-def test_results_of_any_size_arrive_and_belong_to_who_receives_them(crew: Bench) -> None:
+def test_results_of_any_size_arrive_and_belong_to_who_receives_them(crew: WorkersBench) -> None:
     dataset = crew.next(a="array", b="small array", c="bytes", d="none")
     assert not dataset.errors
     assert np.array_equal(dataset["a"], np.arange(100_000))
@@ -327,7 +333,9 @@ def test_results_of_any_size_arrive_and_belong_to_who_receives_them(crew: Bench)
     assert set(dataset.durations) == set(NAMES)
 
 
-def test_what_a_task_starts_does_not_keep_its_workers_end_from_being_seen(crew: Bench) -> None:
+def test_what_a_task_starts_does_not_keep_its_workers_end_from_being_seen(
+    crew: WorkersBench,
+) -> None:
     child = crew.next(a="child")["a"]
     try:
         begun = time.monotonic()
@@ -354,7 +362,7 @@ class Locks:
 
 def test_a_task_that_cannot_be_sent_is_refused_when_the_context_is_built() -> None:
     with pytest.raises(ConfigError, match=r"task 'locks' cannot be sent.*lock.*threads'"):
-        Bench([Doer("a"), Locks()])
+        WorkersBench([Doer("a"), Locks()])
 
 
 def test_without_cloudpickle_the_refusal_names_the_task_and_the_cure(
@@ -365,13 +373,13 @@ def test_without_cloudpickle_the_refusal_names_the_task_and_the_cure(
     with pytest.raises(
         ConfigError, match=r"task 'closure'.*pip install 'run-task\[processes\]', or take exec"
     ) as caught:
-        Bench([closure])
+        WorkersBench([closure])
     assert "lock" not in str(caught.value)  # that is for tasks that hold one, as this one does:
 
     with pytest.raises(ConfigError, match=r"task 'locks' cannot.*hold nothing.*a lock") as caught:
-        Bench([Locks()])
+        WorkersBench([Locks()])
     assert "pip" not in str(caught.value)
-    bench = Bench([Doer("a")])  # this one needs none
+    bench = WorkersBench([Doer("a")])  # this one needs none
     with bench.runner:
         assert bench.next().to_dict() == {"a": 1}
 
@@ -389,14 +397,14 @@ def test_functions_of_modules_closures_and_lambdas_are_sent() -> None:
         return end + offset
 
     anonymous = Task[object, int](lambda data, start, end: -end, "anonymous")
-    bench = Bench([at_module_level, closure, anonymous])
+    bench = WorkersBench([at_module_level, closure, anonymous])
     with bench.runner:
         assert bench.next().to_dict() == {"at_module_level": 1, "closure": 11, "anonymous": -1}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_task_that_kills_whoever_loads_it_is_loaded_no_more(workers: int) -> None:
-    bench = Bench([Doer("a"), DeadlyToLoad("deadly", "exit"), Doer("b")], workers=workers)
+    bench = WorkersBench([Doer("a"), DeadlyToLoad("deadly", "exit"), Doer("b")], workers=workers)
     pids: list[int] = []
     with bench.runner:
         for _ in range(3):
@@ -418,7 +426,7 @@ def test_a_task_that_cannot_be_loaded_has_an_error_in_every_window() -> None:
         DeadlyToLoad("raises", "value error"),
         DeadlyToLoad("exits", "exit politely"),
     ]
-    bench = Bench(tasks)
+    bench = WorkersBench(tasks)
     with bench.runner:
         for _ in range(3):
             dataset = bench.next()
@@ -432,7 +440,7 @@ def test_a_task_that_cannot_be_loaded_has_an_error_in_every_window() -> None:
 
 
 def test_each_worker_has_what_a_task_holds_for_itself() -> None:
-    bench = Bench([Holder("small", 10), Holder("large", 100_000)], workers=1)
+    bench = WorkersBench([Holder("small", 10), Holder("large", 100_000)], workers=1)
     with bench.runner:
         assert bench.next().to_dict() == {"small": 1.0, "large": 1.0}
         assert bench.next().to_dict() == {"small": 2.0, "large": 2.0}
@@ -444,7 +452,7 @@ def test_each_worker_has_what_a_task_holds_for_itself() -> None:
 def test_workers_that_cannot_be_started_cost_their_ticks_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = Bench(map(Doer, NAMES))
+    bench = WorkersBench(map(Doer, NAMES))
     with bench.runner:
         bench.next()
         with monkeypatch.context() as patch:
@@ -475,7 +483,7 @@ def test_a_worker_that_cannot_be_greeted_leaves_nothing_behind(
         raise OSError("the line is dead")
 
     before = descriptors()
-    bench = Bench([Doer("a")])
+    bench = WorkersBench([Doer("a")])
     with bench.runner, monkeypatch.context() as patch:
         patch.setattr(Link, "send", unable)
         bench.next()
@@ -495,7 +503,7 @@ def test_a_worker_that_cannot_be_greeted_leaves_nothing_behind(
 def test_a_bug_in_an_executor_ends_its_runner_and_does_not_hang_it(
     executor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench([Doer("a")], executor=executor)
+    bench = WorkersBench([Doer("a")], executor=executor)
     crew: Any = crew_of(bench)
 
     class Bug:
@@ -518,7 +526,7 @@ def test_a_bug_in_an_executor_ends_its_runner_and_does_not_hang_it(
 
 def test_processes_start_with_the_runner_and_end_with_it() -> None:
     before = children()
-    bench = Bench(map(Doer, NAMES))
+    bench = WorkersBench(map(Doer, NAMES))
     assert children() == before
     with bench.runner:
         eventually(lambda: len(children() - before) == 2)
@@ -531,7 +539,7 @@ def test_a_shutdown_finishes_the_window_in_hand() -> None:
         time.sleep(0.2)
         return end
 
-    bench = Bench([Task(slow, "slow"), Doer("a")])
+    bench = WorkersBench([Task(slow, "slow"), Doer("a")])
     with bench.runner:
         bench.tick()
         eventually(lambda: "slow" in crew_of(bench).running())
@@ -540,7 +548,7 @@ def test_a_shutdown_finishes_the_window_in_hand() -> None:
 
 @pytest.mark.parametrize("deed", ["sleep", "holds the GIL"])
 def test_a_shutdown_gives_up_on_a_task_that_hangs_and_names_it(deed: str) -> None:
-    bench = Bench([Doer("a"), Doer("c")], shutdown_timeout=0.3)
+    bench = WorkersBench([Doer("a"), Doer("c")], shutdown_timeout=0.3)
     pids: list[int] = []
     begun = 0.0
     with pytest.raises(ShutdownTimeout, match="still running: 'c'") as caught, bench.runner:
@@ -561,7 +569,7 @@ def test_a_shutdown_gives_up_on_a_task_that_hangs_and_names_it(deed: str) -> Non
 
 
 def test_a_shutdown_gives_up_on_a_task_that_is_not_even_loaded() -> None:
-    bench = Bench([Doer("a"), DeadlyToLoad("hangs", "sleep")], shutdown_timeout=0.3)
+    bench = WorkersBench([Doer("a"), DeadlyToLoad("hangs", "sleep")], shutdown_timeout=0.3)
     with pytest.raises(ShutdownTimeout) as caught, bench.runner:
         bench.tick()
         # Both workers load every task, one after the other.
@@ -571,7 +579,7 @@ def test_a_shutdown_gives_up_on_a_task_that_is_not_even_loaded() -> None:
 
 def test_an_exception_in_the_block_ends_the_processes() -> None:
     before = children()
-    bench = Bench(map(Doer, NAMES))
+    bench = WorkersBench(map(Doer, NAMES))
     with pytest.raises(LookupError, match="mine"), bench.runner:
         bench.next()
         raise LookupError("mine")
@@ -580,7 +588,7 @@ def test_an_exception_in_the_block_ends_the_processes() -> None:
 
 def test_a_runner_that_is_shut_down_as_it_starts_leaves_no_process() -> None:
     before = children()
-    with Bench(map(Doer, NAMES)).runner:
+    with WorkersBench(map(Doer, NAMES)).runner:
         pass
     assert children() == before
 

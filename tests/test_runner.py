@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.threads import PATIENCE, beside, eventually, together
+from tests.support.bench import SECOND, RunnerBench
+from tests.support.threads import PATIENCE, beside, eventually, together
 
 from run_task import (
     Access,
@@ -19,7 +20,6 @@ from run_task import (
     MissedTick,
     OnError,
     Overflow,
-    Receiver,
     Runner,
     RunnerConfig,
     RunTaskError,
@@ -30,8 +30,6 @@ from run_task import (
     VirtualClock,
     Window,
 )
-
-SECOND = TaskInterval.seconds(1)
 
 
 class Pair:
@@ -63,35 +61,13 @@ def executor(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-class Bench:
-    """A runner of some functions under a virtual clock."""
-
-    def __init__(
-        self,
-        *functions: Callable[[Pair, int, int], Any],
-        interval: TaskInterval = SECOND,
-        clock: VirtualClock | None = None,
-        **settings: Any,
-    ) -> None:
-        context, receiver, data = (
-            ContextBuilder(Pair)
-            .with_tasks([Task(function) for function in functions or (left, right)])
-            .with_interval(interval)
-            .with_config(RunnerConfig(**settings))
-            .build()
-        )
-        self.receiver: Receiver[DataSet[Any]] = receiver
-        self.data: RwLock[Pair] = data
-        self.clock = clock or VirtualClock()
-        self.runner = Runner(context, clock=self.clock)
-
-    def next(self, interval: TaskInterval = SECOND) -> DataSet[Any]:
-        self.clock.advance(interval)
-        return self.receiver.recv(PATIENCE)
+def pair_bench(*functions: Callable[[Pair, int, int], Any], **settings: Any) -> RunnerBench:
+    """A runner of some functions over a Pair."""
+    return RunnerBench(map(Task, functions or (left, right)), RwLock(Pair()), **settings)
 
 
 def test_one_dataset_a_window_exact_and_in_order(executor: Any) -> None:
-    bench = Bench(executor=executor)
+    bench = pair_bench(executor=executor)
     with bench.runner:
         datasets = [bench.next() for _ in range(5)]
         bench.clock.advance(TaskInterval.seconds(3))  # and some at once
@@ -110,7 +86,7 @@ def test_tasks_are_given_the_window_and_results_stand_in_their_order(executor: A
     def window(pair: Pair, start: int, end: int) -> tuple[int, int]:
         return start, end
 
-    bench = Bench(right, window, left, executor=executor, window=TaskInterval.seconds(10))
+    bench = pair_bench(right, window, left, executor=executor, window=TaskInterval.seconds(10))
     with bench.runner:
         dataset = bench.next()
     assert dataset.window == dataset["window"] == (-9, 1)
@@ -123,7 +99,7 @@ def test_tasks_are_given_the_window_and_results_stand_in_their_order(executor: A
 def test_a_task_that_raises_spoils_only_its_own_entry(
     executor: Any, fault: Callable[[Pair, int, int], int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = Bench(left, fault, right, executor=executor)
+    bench = pair_bench(left, fault, right, executor=executor)
     with caplog.at_level(logging.WARNING, "run_task"), bench.runner:
         datasets = [bench.next() for _ in range(3)]
     for dataset in datasets:
@@ -165,7 +141,7 @@ def test_a_view_is_taken_once_a_tick_for_all_tasks(executor: Any) -> None:
 
 @pytest.mark.usefixtures("switching")
 def test_all_tasks_of_a_tick_see_one_state(executor: Any) -> None:
-    bench = Bench(left, right, *(_named(left, i) for i in range(3)), executor=executor)
+    bench = pair_bench(left, right, *(_named(left, i) for i in range(3)), executor=executor)
     ticks = 100
 
     def write(by: int) -> None:
@@ -193,7 +169,7 @@ def _named(function: Callable[[Pair, int, int], int], i: int) -> Callable[[Pair,
 
 
 def test_a_lock_held_too_long_gives_a_dataset_of_errors_on_time(executor: Any) -> None:
-    bench = Bench(lock_timeout=0.05, executor=executor)
+    bench = pair_bench(lock_timeout=0.05, executor=executor)
     with bench.runner:
         with bench.data.write():
             dataset = bench.next()
@@ -208,7 +184,7 @@ def test_a_lock_held_too_long_gives_a_dataset_of_errors_on_time(executor: Any) -
 
 
 def test_a_consumer_that_stops_reading_blocks_the_runner_and_never_shutdown(executor: Any) -> None:
-    bench = Bench(executor=executor, channel_capacity=2)
+    bench = pair_bench(executor=executor, channel_capacity=2)
     with bench.runner:
         bench.clock.advance(TaskInterval.seconds(10))
         eventually(lambda: len(bench.receiver) == bench.runner.stats.ticks == 2)
@@ -224,7 +200,7 @@ def test_a_consumer_that_stops_reading_blocks_the_runner_and_never_shutdown(exec
 def test_what_is_dropped_is_counted_and_logged(
     overflow: Overflow, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = Bench(channel_capacity=2, overflow=overflow)
+    bench = pair_bench(channel_capacity=2, overflow=overflow)
     with caplog.at_level(logging.WARNING, "run_task"), bench.runner:
         bench.clock.advance(TaskInterval.seconds(5))
         eventually(lambda: bench.runner.stats.ticks == 5)
@@ -236,7 +212,7 @@ def test_what_is_dropped_is_counted_and_logged(
 
 
 def test_the_wall_clock_set_back_yields_no_window_twice(executor: Any) -> None:
-    bench = Bench(executor=executor, clock=VirtualClock(7200 * 10**9))
+    bench = pair_bench(executor=executor, clock=VirtualClock(7200 * 10**9))
     with bench.runner:
         ends = [bench.next().timestamp for _ in range(3)]
         bench.clock.step(-3600 * 10**9)
@@ -256,7 +232,7 @@ def test_the_wall_clock_set_back_yields_no_window_twice(executor: Any) -> None:
 def test_the_wall_clock_set_forward_follows_missed_tick(
     missed: MissedTick, windows: list[tuple[int, int]], count: int
 ) -> None:
-    bench = Bench(missed_tick=missed)
+    bench = pair_bench(missed_tick=missed)
     with bench.runner:
         bench.clock.step(60 * 10**9)
         got = [bench.receiver.recv(PATIENCE).window]
@@ -267,8 +243,8 @@ def test_the_wall_clock_set_forward_follows_missed_tick(
 
 
 def test_windows_may_begin_with_the_runner() -> None:
-    bench = Bench(clock=VirtualClock(1_500_000_000), interval=TaskInterval.millis(1000))
-    aligned = Bench(
+    bench = pair_bench(clock=VirtualClock(1_500_000_000), interval=TaskInterval.millis(1000))
+    aligned = pair_bench(
         clock=VirtualClock(1_500_000_000), interval=TaskInterval.millis(1000), align=Align.START
     )
     with bench.runner, aligned.runner:
@@ -277,7 +253,7 @@ def test_windows_may_begin_with_the_runner() -> None:
 
 
 def test_raise_delivers_the_dataset_ends_and_raises(executor: Any) -> None:
-    bench = Bench(left, fails, executor=executor, on_error=OnError.RAISE)
+    bench = pair_bench(left, fails, executor=executor, on_error=OnError.RAISE)
     datasets: list[DataSet[Any]] = []
     with pytest.raises(TaskError, match="no good") as caught, bench.runner:
         datasets += _all(bench)
@@ -287,13 +263,13 @@ def test_raise_delivers_the_dataset_ends_and_raises(executor: Any) -> None:
     assert bench.runner.stats.missed == 0
 
 
-def _all(bench: Bench) -> list[DataSet[Any]]:
+def _all(bench: RunnerBench) -> list[DataSet[Any]]:
     bench.clock.advance(SECOND)
     return list(bench.receiver)
 
 
 def test_the_error_of_the_block_is_told_and_the_runners_noted() -> None:
-    bench = Bench(fails, on_error=OnError.RAISE)
+    bench = pair_bench(fails, on_error=OnError.RAISE)
     with pytest.raises(KeyError) as caught, bench.runner:
         _all(bench)
         raise KeyError("mine")
@@ -301,7 +277,7 @@ def test_the_error_of_the_block_is_told_and_the_runners_noted() -> None:
 
 
 def test_ends_when_nobody_listens_any_more(executor: Any) -> None:
-    bench = Bench(executor=executor)
+    bench = pair_bench(executor=executor)
     with beside(bench.runner.run_sync):
         bench.receiver.close()
         bench.clock.advance(SECOND)
@@ -336,7 +312,7 @@ def test_data_that_cannot_be_read_ends_the_runner_and_says_so(executor: Any) -> 
 
 
 def test_run_sync_ends_with_a_shutdown_from_any_thread(executor: Any) -> None:
-    bench = Bench(executor=executor)
+    bench = pair_bench(executor=executor)
     with beside(bench.runner.run_sync):
         bench.next()
         together(*[bench.runner.shutdown] * 4)
@@ -345,7 +321,7 @@ def test_run_sync_ends_with_a_shutdown_from_any_thread(executor: Any) -> None:
 
 
 async def test_run_is_awaited_and_ends_with_a_shutdown(executor: Any) -> None:
-    bench = Bench(executor=executor)
+    bench = pair_bench(executor=executor)
     running = asyncio.create_task(bench.runner.run())
     await asyncio.sleep(0)
     bench.clock.advance(SECOND)
@@ -356,7 +332,7 @@ async def test_run_is_awaited_and_ends_with_a_shutdown(executor: Any) -> None:
 
 
 async def test_cancelling_run_shuts_down(executor: Any) -> None:
-    bench = Bench(executor=executor)
+    bench = pair_bench(executor=executor)
     running = asyncio.create_task(bench.runner.run())
     await asyncio.sleep(0)
     bench.clock.advance(SECOND)
@@ -368,24 +344,24 @@ async def test_cancelling_run_shuts_down(executor: Any) -> None:
 
 
 async def test_async_with_starts_and_ends(executor: Any) -> None:
-    bench = Bench(executor=executor)
+    bench = pair_bench(executor=executor)
     async with bench.runner as runner, bench.data.write() as pair:
         pair.left = pair.right = 1
         assert runner is bench.runner
-    async with Bench(executor=executor).runner:
+    async with pair_bench(executor=executor).runner:
         pass
     assert [dataset async for dataset in bench.receiver] == []
 
 
 async def test_a_busy_event_loop_holds_no_tick_up() -> None:
-    bench = Bench()
+    bench = pair_bench()
     async with bench.runner:
         for second in range(1, 4):  # no await in between: the loop is blocked
             assert bench.next().timestamp == second
 
 
 def test_a_runner_runs_once(executor: Any) -> None:
-    bench = Bench(executor=executor)
+    bench = pair_bench(executor=executor)
     with bench.runner:
         pass
     with pytest.raises(RunTaskError, match="runs once"):
@@ -405,7 +381,7 @@ def test_a_context_is_for_one_runner() -> None:
 
 
 def test_a_runner_that_was_shut_down_before_it_ran_ends_at_once(executor: Any) -> None:
-    bench = Bench(executor=executor)
+    bench = pair_bench(executor=executor)
     bench.runner.shutdown()
     bench.runner.run_sync()
     assert list(bench.receiver) == []
@@ -421,7 +397,7 @@ def test_the_window_in_hand_is_finished_and_delivered() -> None:
         assert go.wait(PATIENCE)
         return 5
 
-    bench = Bench(slow, left)
+    bench = pair_bench(slow, left)
     with beside(bench.runner.run_sync):
         bench.clock.advance(TaskInterval.seconds(3))
         assert begun.wait(PATIENCE)
@@ -433,10 +409,10 @@ def test_the_window_in_hand_is_finished_and_delivered() -> None:
 @pytest.mark.usefixtures("switching")
 def test_a_shutdown_at_any_moment_loses_and_doubles_nothing(executor: Any) -> None:
     for moment in range(30):
-        bench = Bench(executor=executor, channel_capacity=3)
+        bench = pair_bench(executor=executor, channel_capacity=3)
         got: list[int] = []
 
-        def consume(bench: Bench = bench, got: list[int] = got) -> None:
+        def consume(bench: RunnerBench = bench, got: list[int] = got) -> None:
             got.extend(dataset.timestamp for dataset in bench.receiver)
 
         with beside(consume), bench.runner:
@@ -450,9 +426,10 @@ def test_a_shutdown_at_any_moment_loses_and_doubles_nothing(executor: Any) -> No
 
 def test_two_runners_may_share_data_and_a_clock() -> None:
     clock = VirtualClock()
-    first = Bench(clock=clock)
+    first = pair_bench(clock=clock)
+    data: RwLock[Pair] = first.data
     context, receiver, _ = (
-        ContextBuilder(Pair).with_data(first.data).with_task(Task(left)).with_interval(SECOND)
+        ContextBuilder(Pair).with_data(data).with_task(Task(left)).with_interval(SECOND)
     ).build()
     with first.runner, Runner(context, clock=clock):
         with first.data.write() as pair:
@@ -462,7 +439,7 @@ def test_two_runners_may_share_data_and_a_clock() -> None:
 
 
 def test_stats_may_be_read_before_while_and_after() -> None:
-    bench = Bench()
+    bench = pair_bench()
     assert (bench.runner.stats.ticks, bench.runner.stats.lateness.p99) == (0, 0.0)
     assert bench.runner.name == "runner"
     with bench.runner:

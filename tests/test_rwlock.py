@@ -5,7 +5,7 @@ import threading
 from functools import partial
 
 import pytest
-from tests.threads import PATIENCE, beside, eventually, together
+from tests.support.threads import PATIENCE, beside, eventually, together
 
 from run_task import Access, LockTimeout, RwLock
 

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 
 import pytest
-from tests.threads import PATIENCE
+from tests.support.threads import PATIENCE
 
 from run_task.runner._signals import shut_down_on_sigterm
 

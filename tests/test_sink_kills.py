@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests import writer
+from tests.support import writer
 
 KILLS = 10
 OVER = {"ended\n", "failed\n"}
@@ -46,7 +46,7 @@ def test_whole_windows_up_to_the_last_flush_survive_and_can_be_resumed_from(
     kills = 0
     ended = False
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.writer", kind, where],
+        [sys.executable, "-m", "tests.support.writer", kind, where],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

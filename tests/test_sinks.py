@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.threads import together
+from tests.support.threads import together
 
 from run_task import ConfigError, DataSet, SinkError, TaskError, Window
 from run_task.sinks import (

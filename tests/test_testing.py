@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import pytest
-from tests.threads import eventually
+from tests.support.threads import eventually
 
 from run_task import (
     Align,

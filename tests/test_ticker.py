@@ -4,7 +4,7 @@ import logging
 from functools import partial
 
 import pytest
-from tests.threads import PATIENCE, beside, eventually
+from tests.support.threads import PATIENCE, beside, eventually
 
 from run_task import (
     Align,

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import pytest
-from tests.blocks import SharedBlock
-from tests.threads import PATIENCE, eventually, together
+from tests.support.blocks import SharedBlock
+from tests.support.threads import PATIENCE, eventually, together
 
 from run_task import (
     ConfigError,

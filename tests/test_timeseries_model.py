@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     rule,
 )
 from numpy.typing import NDArray
-from tests.blocks import SharedBlock
+from tests.support.blocks import SharedBlock
 
 from run_task import TaskInterval, TimeSeries, TimeSeriesView
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from tests.threads import PATIENCE, beside, together
+from tests.support.threads import PATIENCE, beside, together
 
 from run_task import TaskInterval, TimeSeries, TimeSeriesView
 from run_task.data.series import _timeseries

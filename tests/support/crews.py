@@ -8,25 +8,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.threads import PATIENCE
+from tests.support.bench import SECOND, RunnerBench
 
 from run_task import (
-    ContextBuilder,
     DataSet,
-    Receiver,
-    Runner,
-    RunnerConfig,
     Shared,
-    TaskInterval,
-    VirtualClock,
 )
 from run_task.data import RwLock
 
-SECOND = TaskInterval.seconds(1)
 
-
-class Bench:
-    """A runner whose clock moves when it is told to.
+class WorkersBench(RunnerBench):
+    """A runner with worker processes, whose tasks can be told what to do.
 
     :param tasks: its tasks
     :param data: what they read; by default a dict that tells them what to do
@@ -36,21 +28,10 @@ class Bench:
     def __init__(
         self, tasks: Iterable[Any], data: Shared[Any] | None = None, **settings: Any
     ) -> None:
+        self._tells = data is None
         settings.setdefault("executor", "processes")
         settings.setdefault("workers", 2)
-        self.data: Any = data if data is not None else RwLock[dict[str, str]]({})
-        builder: Any = ContextBuilder(object)
-        context, receiver, _ = (
-            builder.with_data(self.data)
-            .with_tasks(tasks)
-            .with_interval(SECOND)
-            .with_config(RunnerConfig(**settings))
-            .build()
-        )
-        self._tells = data is None
-        self.receiver: Receiver[DataSet[Any]] = receiver
-        self.clock = VirtualClock()
-        self.runner = Runner(context, clock=self.clock)
+        super().__init__(tasks, RwLock[dict[str, str]]({}) if data is None else data, **settings)
 
     def tick(self) -> None:
         self.clock.advance(SECOND)
@@ -64,8 +45,7 @@ class Bench:
             with self.data.write() as told:
                 told.clear()
                 told.update(deeds)
-        self.tick()
-        return self.receiver.recv(PATIENCE)
+        return super().next()
 
 
 def children() -> set[int]:
@@ -90,11 +70,11 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def crew_of(bench: Bench) -> Any:
+def crew_of(bench: WorkersBench) -> Any:
     """The executor at work: there is no other way to its processes, and to what they are at."""
     return bench.runner._crew  # pyright: ignore[reportPrivateUsage]
 
 
-def pids_of(bench: Bench) -> list[int]:
+def pids_of(bench: WorkersBench) -> list[int]:
     """The worker processes of a runner."""
     return [worker.process.pid for worker in crew_of(bench)._workers]

@@ -45,7 +45,7 @@ _INFO: Final = re.compile(
 _CONTINUED: Final = ", continued"
 _SHELL_TAKES: Final = 60.0
 """How many seconds the commands of one block may take."""
-_BENCH: Final = Path(__file__).parent.parent / ".venv-bench/bin/python"
+_BENCH: Final = Path(__file__).parents[2] / ".venv-bench/bin/python"
 """Where ``make bench`` has installed the peers."""
 
 

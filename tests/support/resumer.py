@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.writer import opened, say
+from tests.support.writer import opened, say
 
 from run_task import Pipeline, RwLock, TaskInterval, TimeSeries, TimeSeriesView, TimeUnit, task
 from run_task.sinks import DurableSink

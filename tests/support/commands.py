@@ -8,7 +8,7 @@ import sys
 from contextlib import chdir
 from pathlib import Path
 
-from tests.threads import PATIENCE
+from tests.support.threads import PATIENCE
 from typer.testing import CliRunner, Result
 
 from run_task.cli._app import app

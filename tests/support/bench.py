@@ -1,0 +1,117 @@
+"""A runner, and a pipeline, under a clock that moves when a test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tests.support.threads import PATIENCE, eventually
+
+from run_task import (
+    ContextBuilder,
+    DataSet,
+    Pipeline,
+    Receiver,
+    Runnable,
+    Runner,
+    RunnerConfig,
+    Shared,
+    Stage,
+    TaskInterval,
+    VirtualClock,
+)
+from run_task.data import RwLock
+
+SECOND = TaskInterval.seconds(1)
+
+
+class RunnerBench:
+    """A runner under a virtual clock.
+
+    :param tasks: its tasks
+    :param data: what they read; by default an object of which they need nothing
+    :param settings: of its RunnerConfig
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[Runnable[Any, Any]],
+        data: Shared[Any] | None = None,
+        *,
+        interval: TaskInterval = SECOND,
+        clock: VirtualClock | None = None,
+        **settings: Any,
+    ) -> None:
+        self.data: Any = data if data is not None else RwLock[object](object())
+        builder: Any = ContextBuilder(object)
+        context, receiver, _ = (
+            builder.with_data(self.data)
+            .with_tasks(tasks)
+            .with_interval(interval)
+            .with_config(RunnerConfig(**settings))
+            .build()
+        )
+        self.receiver: Receiver[DataSet[Any]] = receiver
+        self.clock = clock or VirtualClock()
+        self.runner = Runner(context, clock=self.clock)
+
+    def next(self) -> DataSet[Any]:
+        """The next DataSet, a second later."""
+        self.clock.advance(SECOND)
+        return self.receiver.recv(PATIENCE)
+
+
+class RecordingSink:
+    """A sink that keeps what it is given, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.results: list[tuple[str, DataSet[Any]]] = []
+        self.flushed = 0
+        self.closed = 0
+
+    def write(self, stage: str, dataset: DataSet[Any], /) -> None:
+        self.results.append((stage, dataset))
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def of(self, stage: str) -> list[DataSet[Any]]:
+        return [dataset for name, dataset in list(self.results) if name == stage]
+
+    def wait_for(self, stage: str, end: int) -> DataSet[Any]:
+        def found() -> list[DataSet[Any]]:
+            return [dataset for dataset in self.of(stage) if dataset.timestamp == end]
+
+        eventually(found)
+        return found()[0]
+
+
+class PipelineBench:
+    """A pipeline under a virtual clock, whose stages write to one sink.
+
+    :param tasks: of stages that are given none
+    """
+
+    def __init__(self, tasks: Iterable[Any] = ()) -> None:
+        self.tasks = tuple(tasks)
+        self.clock = VirtualClock()
+        self.pipeline = Pipeline("bench", clock=self.clock)
+        self.sink = RecordingSink()
+
+    def stage(
+        self, name: str, data: Shared[Any], seconds: int = 1, tasks: Any = None, **config: Any
+    ) -> Stage[Any, Any]:
+        """Declare a stage whose results go to the sink.
+
+        :param config: fields of its RunnerConfig
+        """
+        stage = self.pipeline.stage(
+            name, tasks or self.tasks, data, TaskInterval.seconds(seconds), RunnerConfig(**config)
+        )
+        return stage.sink(self.sink)
+
+    def advance(self, seconds: int = 1) -> None:
+        self.clock.advance(TaskInterval.seconds(seconds))
