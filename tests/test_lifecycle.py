@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.threads import PATIENCE, beside, eventually, together
+from tests.support.threads import PATIENCE, beside, eventually, together
 
 from run_task.sync._lifecycle import Lifecycle, Phase
 

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from tests.threads import PATIENCE, beside, eventually
+from tests.support.threads import PATIENCE, beside, eventually
 
 from run_task.sync._alarm import Alarm, AnyAlarm, AsyncAlarm
 from run_task.sync._waiting import Deadline, Wait, wait_task, wait_thread
