@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.threads import PATIENCE, eventually
+from tests.support.threads import PATIENCE, eventually
 
 from run_task.sync._watch import Watch
 
