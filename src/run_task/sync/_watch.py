@@ -135,4 +135,4 @@ def watch() -> Watch:
 
 if hasattr(os, "register_at_fork"):
     # In a forked child there is no thread, and nothing of its parent's to look after.
-    os.register_at_fork(after_in_child=_watch.__init__)
+    os.register_at_fork(after_in_child=lambda: Watch.__init__(_watch))
