@@ -219,16 +219,8 @@ def test_who_stops_reading_ends_it_well(folder: Path) -> None:
             ),
             ["    return 1 / 0\n", "task 'broken' gave no result", "ZeroDivisionError"],
         ),
-        (
-            (
-                "@task\ndef odd(view: TimeSeriesView, start: int, end: int) -> object:\n"
-                "    return object()\n"
-                "pipeline.stage('third', [odd], readings, TaskInterval.millis(100))\n"
-            ),
-            ["SinkError", "task 'odd'", "return numbers, texts, or lists and dicts of these"],
-        ),
     ],
-    ids=["source", "sink", "ingest", "task", "result"],
+    ids=["source", "sink", "ingest", "task"],
 )
 def test_a_failure_is_told_by_its_place(broken: str, told: list[str], folder: Path) -> None:
     (folder / "app.py").write_text(LIVE + broken)
@@ -238,6 +230,23 @@ def test_a_failure_is_told_by_its_place(broken: str, told: list[str], folder: Pa
         assert part in done.stderr
     assert "Traceback" not in done.stderr
     assert "run_task/" not in done.stderr
+
+
+def test_a_result_that_no_json_tells_is_left_out_and_told(folder: Path) -> None:
+    (folder / "app.py").write_text(
+        LIVE
+        + "@task\ndef odd(view: TimeSeriesView, start: int, end: int) -> object:\n"
+        + "    return object()\n"
+        + "pipeline.stage('third', [odd], readings, TaskInterval.millis(100))\n"
+    )
+    done = run_task("run", "app.py", "--json", "--for", "1s", cwd=folder)
+    assert done.returncode == Exit.DONE, done.stderr
+    stages = {json.loads(line)["stage"] for line in done.stdout.splitlines()}
+    assert "first" in stages
+    assert "third" not in stages
+    assert "task 'odd'" in done.stderr
+    assert "return numbers, texts, or lists and dicts of these" in done.stderr
+    assert "more results" in done.stderr  # one record for the first, one for all others
 
 
 # Replay

@@ -247,6 +247,17 @@ class TestRefusedStages:
             stage.sink([])
         assert not stage.sinks
 
+    def test_a_sink_whose_write_does_not_take_a_result(self) -> None:
+        class Old:
+            def write(self, stage: str, dataset: DataSet[Any]) -> None: ...
+            def flush(self) -> None: ...
+            def close(self) -> None: ...
+
+        stage: Any = Pipeline().stage("a", [total], RwLock([0.0]))
+        with pytest.raises(ConfigError, match=r"called with one Result: make it write.self, resul"):
+            stage.sink(Old())
+        assert not stage.sinks
+
 
 class TestRefusedSources:
     def test_what_is_no_iterable(self) -> None:

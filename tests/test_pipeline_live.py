@@ -34,7 +34,7 @@ from run_task import (
     VirtualClock,
     task,
 )
-from run_task.sinks import CallbackSink, JsonLinesSink
+from run_task.sinks import CallbackSink, JsonLinesSink, Result
 from run_task.sources import paced
 
 MILLIS = TaskInterval.millis(5)
@@ -327,8 +327,8 @@ def test_a_source_that_fails_is_told_and_the_rest_goes_on() -> None:
 
 def test_a_sink_that_fails_ends_the_pipeline_and_the_others_are_closed() -> None:
     class Full(RecordingSink):
-        def write(self, stage: str, dataset: DataSet[Any], /) -> None:
-            raise SinkError("the disk is full")
+        def write(self, result: Result, /) -> None:
+            raise OSError("the disk is full")
 
     bench = PipelineBench([seen])
     bench.stage("a", lock()).sink(full := Full())
@@ -338,6 +338,31 @@ def test_a_sink_that_fails_ends_the_pipeline_and_the_others_are_closed() -> None
     (failure,) = caught.value.exceptions
     assert str(failure) == "the disk is full"
     assert full.closed == 1
+
+
+def test_a_result_that_a_sink_cannot_store_is_counted_and_logged_and_all_else_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Picky(RecordingSink):
+        def write(self, result: Result, /) -> None:
+            if result.dataset.timestamp in (2, 4, 5):
+                raise SinkError(f"no {result.dataset.timestamp}")
+            super().write(result)
+
+    bench = PipelineBench([seen])
+    bench.stage("a", lock()).sink(picky := Picky())
+    with bench.pipeline:
+        bench.advance(6)
+        bench.sink.wait_for("a", 6)
+        picky.wait_for("a", 6)
+        assert bench.pipeline.stats.refused == 3
+    assert [dataset.timestamp for dataset in picky.of("a")] == [1, 3, 6]
+    assert picky.closed == 1
+    told = [r.getMessage().partition("> ")[2] for r in caplog.records if "Picky" in r.getMessage()]
+    assert told == [
+        "cannot store what stage 'a' gave for [1, 2), and leaves it out: no 2",
+        "left out 2 more results, the last of stage 'a' for [4, 5): no 5",
+    ]
 
 
 def test_all_that_went_wrong_is_in_one_group() -> None:
@@ -476,9 +501,9 @@ def test_a_source_that_is_stuck_does_not_hang_the_end(caplog: pytest.LogCaptureF
 
 def test_a_sink_that_is_slow_loses_nothing() -> None:
     class Slow(RecordingSink):
-        def write(self, stage: str, dataset: DataSet[Any], /) -> None:
+        def write(self, result: Result, /) -> None:
             time.sleep(0.002)
-            super().write(stage, dataset)
+            super().write(result)
 
     bench = PipelineBench([seen])
     slow = Slow()
@@ -497,9 +522,9 @@ def test_a_sink_that_is_slow_holds_up_who_shares_it_with_a_stage_that_has_ended(
     ran: list[int] = []
 
     class Slow(RecordingSink):
-        def write(self, stage: str, dataset: DataSet[Any], /) -> None:
+        def write(self, result: Result, /) -> None:
             go_on.wait(PATIENCE)
-            super().write(stage, dataset)
+            super().write(result)
 
     @task
     def bad(values: Values, start: int, end: int) -> None:
@@ -528,7 +553,7 @@ def test_a_sink_that_never_ends_is_told() -> None:
     go_on = threading.Event()
 
     class Stuck(RecordingSink):
-        def write(self, stage: str, dataset: DataSet[Any], /) -> None:
+        def write(self, result: Result, /) -> None:
             go_on.wait(PATIENCE)
 
     bench = PipelineBench([seen])

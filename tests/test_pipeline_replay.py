@@ -28,6 +28,7 @@ from run_task import (
     Pipeline,
     RunnerConfig,
     RwLock,
+    SinkError,
     TaskError,
     TaskInterval,
     TaskTimeout,
@@ -39,7 +40,7 @@ from run_task import (
     task,
 )
 from run_task.runner._config import ExecutorName
-from run_task.sinks import CallbackSink
+from run_task.sinks import CallbackSink, Result
 from run_task.sources import Batch, CsvFile, paced
 
 SECOND = TaskInterval.seconds(1)
@@ -594,8 +595,8 @@ class Counting:
         self.flushed = 0
         self.closed = 0
 
-    def write(self, stage: str, dataset: DataSet[Any], /) -> None:
-        self.written.append((stage, dataset))
+    def write(self, result: Result, /) -> None:
+        self.written.append((result.stage, result.dataset))
 
     def flush(self) -> None:
         self.flushed += 1
@@ -636,6 +637,52 @@ def test_sinks_get_what_is_given_and_stay_open() -> None:
     results = list(pipeline.replay())
     assert sink.written == [result for result in results if result[0] != "c"]
     assert (sink.flushed, sink.closed) == (1, 0)
+
+
+class Picky(Counting):
+    """A sink that raises at one window."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def write(self, result: Result, /) -> None:
+        if result.window.end == 2:
+            raise self._error
+        super().write(result)
+
+
+def to_two_sinks(error: Exception) -> tuple[Pipeline, Picky, Counting]:
+    pipeline = Pipeline("p")
+    data = RwLock[list[float]]([])
+    pipeline.source([(i, 0.0) for i in range(4)], into=data, ingest=add)
+    first, second = Picky(error), Counting()
+    pipeline.stage("a", [length], data, SECOND).sink(first).sink(second)
+    return pipeline, first, second
+
+
+def test_a_result_that_a_sink_cannot_store_costs_itself(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline, picky, other = to_two_sinks(SinkError("no"))
+    for replays in (1, 2):
+        results = list(pipeline.replay())
+        assert [dataset.timestamp for _, dataset in results] == [1, 2, 3, 4]
+        assert other.written[-4:] == results
+        assert picky.written[-3:] == [results[0], *results[2:]]
+        assert pipeline.stats.refused == replays
+    assert (
+        "cannot store what stage 'a' gave for [1, 2), and leaves it out: no" in caplog.messages[0]
+    )
+    assert "left out 1 more result, the last of stage 'a' for [1, 2): no" in caplog.messages[1]
+
+
+def test_a_sink_that_fails_ends_a_replay_and_all_sinks_are_flushed() -> None:
+    pipeline, picky, other = to_two_sinks(OSError("disk full"))
+    replay = pipeline.replay()
+    assert next(replay)[1].timestamp == 1
+    with pytest.raises(OSError, match="disk full"):
+        next(replay)
+    assert (picky.flushed, other.flushed) == (1, 1)
+    assert pipeline.stats.refused == 0
 
 
 def test_constant_memory() -> None:

@@ -28,7 +28,7 @@ from run_task import (
     VirtualClock,
     task,
 )
-from run_task.sinks import CallbackSink, DurableSink, JsonLinesSink, SqlSink
+from run_task.sinks import CallbackSink, DurableSink, JsonLinesSink, Result, SqlSink
 from run_task.sources import paced, polling
 
 SECOND = TaskInterval.seconds(1)
@@ -125,7 +125,7 @@ def test_each_stage_goes_on_from_its_own_last_window(tmp_path: Path) -> None:
     with_some.begin("p")
     for stage, dataset in everything:
         if dataset.timestamp <= (6 if stage == "up" else 2):
-            with_some.write(stage, dataset)
+            with_some.write(Result.of("p", stage, dataset))
     with_some.flush()
     assert list(make(with_some).resume(with_some)) == [
         (stage, dataset)

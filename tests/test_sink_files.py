@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from run_task import ConfigError, DataSet, SinkError, TaskError, Window
-from run_task.sinks import CsvSink, JsonLinesSink, ParquetSink, Row
+from run_task.sinks import CsvSink, JsonLinesSink, ParquetSink, Result, Row
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -45,7 +45,7 @@ def test_a_file_that_is_torn_anywhere_is_whole_again(
     sink = make()
     ends: list[int] = [path.stat().st_size]
     for end in (60, 120, 180):
-        sink.write("s", window(end))
+        sink.write(Result.of("p", "s", window(end)))
         sink.flush()
         ends.append(path.stat().st_size)
     expected = list(sink.rows())
@@ -60,7 +60,7 @@ def test_a_file_that_is_torn_anywhere_is_whole_again(
         assert last == 60 * kept
         assert list(sink.rows()) == expected[: 3 * kept]
         for end in range(last + 60, 240, 60):
-            sink.write("s", window(end))
+            sink.write(Result.of("p", "s", window(end)))
         sink.close()
         assert path.read_bytes() == whole
 
@@ -70,11 +70,11 @@ def test_a_line_that_is_wrong_before_the_last_is_not_touched(
 ) -> None:
     path = tmp_path / "file"
     sink = make()
-    sink.write("s", window(60))
+    sink.write(Result.of("p", "s", window(60)))
     sink.flush()
     head = path.read_bytes()
     line = head.count(b"\n") + 1
-    sink.write("s", window(120))
+    sink.write(Result.of("p", "s", window(120)))
     sink.close()
     broken = head + b"nobody knows\n" + path.read_bytes()[len(head) :]
     path.write_bytes(broken)
@@ -88,7 +88,7 @@ def test_a_disk_that_is_full_costs_nothing_that_was_written(
 ) -> None:
     path = tmp_path / "file"
     sink = make()
-    sink.write("s", window(60))
+    sink.write(Result.of("p", "s", window(60)))
     sink.flush()
     before = path.read_bytes()
     write = os.write
@@ -98,13 +98,13 @@ def test_a_disk_that_is_full_costs_nothing_that_was_written(
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(descriptor, data[: len(data) // 2])
 
-    sink.write("s", window(120))
+    sink.write(Result.of("p", "s", window(120)))
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with pytest.raises(SinkError, match=r"cannot be written: .*No space left"):
             sink.flush()
     assert path.read_bytes() == before
-    sink.write("s", window(180))
+    sink.write(Result.of("p", "s", window(180)))
     sink.flush()
     assert [row.end for row in sink.rows()] == [60] * 3 + [120] * 3 + [180] * 3
     sink.close()
@@ -116,10 +116,10 @@ def test_windows_that_were_superseded_are_taken_out_when_it_is_closed_or_opened(
     path = tmp_path / "file"
     sink = make()
     for end in (60, 120, 180, 240):
-        sink.write("s", window(end))
+        sink.write(Result.of("p", "s", window(end)))
     sink.flush()
-    sink.write("s", window(120, "again"))
-    sink.write("t", window(120))
+    sink.write(Result.of("p", "s", window(120, "again")))
+    sink.write(Result.of("p", "t", window(120)))
     sink.flush()
     rows = list(sink.rows())
     assert [row.end for row in rows if row.task == "a"] == [60, 120, 180, 240, 120]
@@ -132,7 +132,7 @@ def test_windows_that_were_superseded_are_taken_out_when_it_is_closed_or_opened(
     assert path.read_bytes() == rewritten
     assert list(sink.rows()) == rows
     assert (sink.last("s"), sink.last("t")) == (240, 120)
-    sink.write("s", window(300))
+    sink.write(Result.of("p", "s", window(300)))
     sink.flush()
     assert len(list(sink.rows())) == len(rows) + 3
     sink.close()
@@ -151,10 +151,10 @@ def test_a_file_keeps_its_mode_and_a_link_to_it_is_followed(
     path.rename(real)
     path.symlink_to(real)
     sink = make()
-    sink.write("s", window(60))
+    sink.write(Result.of("p", "s", window(60)))
     sink.flush()
     size = real.stat().st_size
-    sink.write("s", window(60))
+    sink.write(Result.of("p", "s", window(60)))
     sink.close()
     assert path.is_symlink()
     assert (real.stat().st_size, real.stat().st_mode & 0o777) == (size, 0o640)
@@ -165,7 +165,7 @@ def test_zeros_that_a_loss_of_power_left_are_cut_off(
 ) -> None:
     path = tmp_path / "file"
     sink = make()
-    sink.write("s", window(60))
+    sink.write(Result.of("p", "s", window(60)))
     sink.close()
     whole = path.read_bytes()
     path.write_bytes(whole + bytes(10_000))
@@ -180,7 +180,11 @@ def test_json_lines_are_strict_json(tmp_path: Path) -> None:
     sink = JsonLinesSink(path)
     sink.begin("p")
     values = {"n": 1, "nan": math.nan, "list": [1, -math.inf], "text": "NaN and Infinity"}
-    sink.write("s", DataSet(Window(0, 60), values, {"bad": TaskError("bad", Window(0, 60))}))
+    sink.write(
+        Result.of(
+            "p", "s", DataSet(Window(0, 60), values, {"bad": TaskError("bad", Window(0, 60))})
+        )
+    )
     sink.close()
     (line,) = path.read_text().splitlines()
 
@@ -202,7 +206,7 @@ def test_a_csv_can_be_read_by_anybody(tmp_path: Path) -> None:
     path = tmp_path / "file"
     sink = CsvSink(path)
     sink.begin("p")
-    sink.write("s", window(60))
+    sink.write(Result.of("p", "s", window(60)))
     sink.close()
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -223,9 +227,9 @@ def test_a_csv_can_be_read_by_anybody(tmp_path: Path) -> None:
 def test_a_result_that_is_too_long_for_a_csv_is_refused(tmp_path: Path) -> None:
     sink = CsvSink(tmp_path / "file")
     sink.begin("p")
-    sink.write("s", DataSet(Window(0, 60), {"a": '"' * 30_000}))
+    sink.write(Result.of("p", "s", DataSet(Window(0, 60), {"a": '"' * 30_000})))
     with pytest.raises(SinkError, match="task 'a': a result of 200002 characters is too long"):
-        sink.write("s", DataSet(Window(60, 120), {"b": 1, "a": "x" * 200_000}))
+        sink.write(Result.of("p", "s", DataSet(Window(60, 120), {"b": 1, "a": "x" * 200_000})))
     sink.close()
     sink = CsvSink(tmp_path / "file")
     sink.begin("p")
@@ -267,7 +271,7 @@ def test_small_parquet_files_become_few_large_ones(tmp_path: Path) -> None:
     sink = ParquetSink(folder, rows_per_file=200)
     sink.begin("p")
     for end in range(1, 301):
-        sink.write("s", window(end))
+        sink.write(Result.of("p", "s", window(end)))
         sink.flush()
         assert len(parts(folder)) <= 7 + 7 + end * 3 // 190
     assert [row.end for row in sink.rows()] == [end for end in range(1, 301) for _ in range(3)]
@@ -294,10 +298,10 @@ def test_what_a_crash_leaves_of_parquet_files_is_cleared_away(tmp_path: Path) ->
     sink = ParquetSink(folder)
     sink.begin("p")
     for end in range(1, 8):
-        sink.write("s", window(end))
+        sink.write(Result.of("p", "s", window(end)))
         sink.flush()
     small = {path: path.read_bytes() for path in parts(folder)}
-    sink.write("s", window(8))
+    sink.write(Result.of("p", "s", window(8)))
     sink.close()
     assert [path.name for path in parts(folder)] == ["0000000001-0000000008.parquet"]
     # As if it had died after the merged file was there, and before the small ones were removed.
@@ -308,7 +312,7 @@ def test_what_a_crash_leaves_of_parquet_files_is_cleared_away(tmp_path: Path) ->
     sink.begin("p")
     assert [row.end for row in sink.rows() if row.task == "a"] == list(range(1, 9))
     assert len(parts(folder)) == 1
-    sink.write("s", window(9))
+    sink.write(Result.of("p", "s", window(9)))
     sink.close()
     assert [path.name for path in parts(folder)][1:] == ["0000000009-0000000009.parquet"]
 
@@ -318,9 +322,9 @@ def test_merging_takes_out_what_was_superseded(tmp_path: Path) -> None:
     sink = ParquetSink(folder)
     sink.begin("p")
     for end in range(1, 8):
-        sink.write("s", window(end))
+        sink.write(Result.of("p", "s", window(end)))
         sink.flush()
-    sink.write("s", window(3, "again"))
+    sink.write(Result.of("p", "s", window(3, "again")))
     rows = list(sink.rows())
     sink.flush()
     assert len(parts(folder)) == 1

@@ -22,6 +22,7 @@ from run_task.sinks import (
     DurableSink,
     JsonLinesSink,
     ParquetSink,
+    Result,
     Row,
     SqlSink,
 )
@@ -82,7 +83,7 @@ def test_a_row_for_each_task_and_window(opened: Open) -> None:
     error.__cause__ = KeyError("x")
     sink = begun(opened)
     assert isinstance(sink, DurableSink)
-    sink.write("s", DataSet(Window(0, 60), {"mean": 1.5, "n": 3}, {"bad": error}))
+    sink.write(Result.of("p", "s", DataSet(Window(0, 60), {"mean": 1.5, "n": 3}, {"bad": error})))
     sink.flush()
     assert list(sink.rows()) == [
         Row("p", "s", 0, 60, "mean", 1.5, None),
@@ -119,7 +120,9 @@ VALUES: dict[str, tuple[Any, Any]] = {
 
 def test_values_come_back_to_the_bit_and_by_their_type(opened: Open) -> None:
     sink = begun(opened)
-    sink.write("s", results(60, **{name: stored for name, (stored, _) in VALUES.items()}))
+    sink.write(
+        Result.of("p", "s", results(60, **{name: stored for name, (stored, _) in VALUES.items()}))
+    )
     sink.close()
     rows = {row.task: row.value for row in begun(opened).rows()}
     assert list(rows) == list(VALUES)
@@ -140,7 +143,7 @@ values = st.recursive(
 def test_any_value_under_any_name(opened: Open, window: dict[str, Any], stage: str) -> None:
     sink = begun(opened)
     with contextlib.closing(sink):
-        sink.write(stage, DataSet(Window(0, 60), window))
+        sink.write(Result.of("p", stage, DataSet(Window(0, 60), window)))
         assert repr([(row.task, row.value) for row in sink.rows(stage)]) == repr([*window.items()])
 
 
@@ -148,7 +151,7 @@ def test_errors_that_no_database_can_hold_as_they_are(opened: Open) -> None:
     error = TaskError("bad", Window(0, 60))
     error.__cause__ = ValueError('zero \0, half a pair \ud800, quotes ",\r\n and ' + "x" * 10**6)
     sink = begun(opened)
-    sink.write("s", DataSet(Window(0, 60), {}, {"bad": error}))
+    sink.write(Result.of("p", "s", DataSet(Window(0, 60), {}, {"bad": error})))
     sink.close()
     (row,) = begun(opened).rows()
     assert row.error is not None
@@ -159,8 +162,8 @@ def test_errors_that_no_database_can_hold_as_they_are(opened: Open) -> None:
 def test_a_window_that_is_written_again_replaces_the_one_that_is_there(opened: Open) -> None:
     sink = begun(opened)
     for end in (60, 120, 180):
-        sink.write("s", results(end, a=end, gone=1))
-    sink.write("s", results(120, a="in the same flush"))
+        sink.write(Result.of("p", "s", results(end, a=end, gone=1)))
+    sink.write(Result.of("p", "s", results(120, a="in the same flush")))
     sink.flush()
     assert sorted(summary(sink), key=str) == [
         ("s", 120, "a", "in the same flush"),
@@ -169,10 +172,10 @@ def test_a_window_that_is_written_again_replaces_the_one_that_is_there(opened: O
         ("s", 60, "a", 60),
         ("s", 60, "gone", 1),
     ]
-    sink.write("s", results(120, b="in a flush of its own"))
-    sink.write("other", results(120, b="of another stage"))
+    sink.write(Result.of("p", "s", results(120, b="in a flush of its own")))
+    sink.write(Result.of("p", "other", results(120, b="of another stage")))
     sink.flush()
-    sink.write("s", results(60, a="before it was closed"))
+    sink.write(Result.of("p", "s", results(60, a="before it was closed")))
     assert sink.last("s") == 180
     sink.close()
     expected = [
@@ -184,7 +187,7 @@ def test_a_window_that_is_written_again_replaces_the_one_that_is_there(opened: O
     ]
     sink = begun(opened)
     assert sorted(summary(sink), key=str) == expected
-    sink.write("s", results(60, a="when opened again"))
+    sink.write(Result.of("p", "s", results(60, a="when opened again")))
     sink.flush()
     expected[-1] = ("s", 60, "a", "when opened again")
     assert sorted(summary(sink), key=str) == expected
@@ -193,22 +196,22 @@ def test_a_window_that_is_written_again_replaces_the_one_that_is_there(opened: O
 
 def test_a_window_of_no_task_leaves_no_trace(opened: Open) -> None:
     sink = begun(opened)
-    sink.write("s", results(60, a=1))
-    sink.write("s", results(120))
+    sink.write(Result.of("p", "s", results(60, a=1)))
+    sink.write(Result.of("p", "s", results(120)))
     assert (sink.last("s"), summary(sink)) == (60, [("s", 60, "a", 1)])
 
 
 def test_last_is_of_this_pipeline_and_stage(opened: Open) -> None:
     sink = begun(opened, "p")
     assert sink.last("s") is None
-    sink.write("s", results(60, a=1))
-    sink.write("s", results(120, a=1))
-    sink.write("other", results(60, a=1))
+    sink.write(Result.of("p", "s", results(60, a=1)))
+    sink.write(Result.of("p", "s", results(120, a=1)))
+    sink.write(Result.of("p", "other", results(60, a=1)))
     assert (sink.last("s"), sink.last("other"), sink.last("none")) == (120, 60, None)
     sink.close()
     sink = begun(opened, "q")
     assert (sink.last("s"), list(sink.rows())) == (None, [])
-    sink.write("s", results(300, a=2))
+    sink.write(Result.of("q", "s", results(300, a=2)))
     sink.close()
     sink = begun(opened, "p")
     assert (sink.last("s"), sink.last("other")) == (120, 60)
@@ -218,8 +221,8 @@ def test_last_is_of_this_pipeline_and_stage(opened: Open) -> None:
 
 def test_before_the_epoch(opened: Open) -> None:
     sink = begun(opened)
-    sink.write("s", results(-60, a=1))
-    sink.write("s", results(0, a=2))
+    sink.write(Result.of("p", "s", results(-60, a=1)))
+    sink.write(Result.of("p", "s", results(0, a=2)))
     sink.close()
     sink = begun(opened)
     assert sink.last("s") == 0
@@ -232,13 +235,13 @@ def test_a_value_that_cannot_be_stored_is_refused_and_nothing_of_its_window_is(
     circle: list[Any] = []
     circle.append(circle)
     sink = begun(opened)
-    sink.write("s", results(60, a=1))
+    sink.write(Result.of("p", "s", results(60, a=1)))
     refused: list[Any] = [object(), 1j, {1, 2}, {(1, 2): 3}, circle, np.longdouble(1), b"x"]
     for value in refused:
         kind = type(value).__name__
         with pytest.raises(SinkError, match=f"stage 's', task 'bad': its result, a {kind}, cannot"):
-            sink.write("s", results(120, good=1, bad=value))
-    sink.write("s", results(180, a=3))
+            sink.write(Result.of("p", "s", results(120, good=1, bad=value)))
+    sink.write(Result.of("p", "s", results(180, a=3)))
     assert summary(sink) == [("s", 60, "a", 1), ("s", 180, "a", 3)]
 
 
@@ -257,15 +260,15 @@ def test_a_name_that_no_database_can_hold_is_refused_before_it_is_in_the_way(
         ("s", DataSet(window, {"a": 1}, {name: TaskError("a", window)})),
     ):
         with pytest.raises(SinkError, match="is no name that can be stored: rename it"):
-            sink.write(stage, dataset)
-    sink.write("s", results(120, a=1))
+            sink.write(Result.of("p", stage, dataset))
+    sink.write(Result.of("p", "s", results(120, a=1)))
     assert summary(sink) == [("s", 120, "a", 1)]
 
 
 def test_a_sink_is_begun_once_and_not_used_before_or_after(opened: Open) -> None:
     sink = opened()
     for use in (
-        lambda: sink.write("s", results(60, a=1)),
+        lambda: sink.write(Result.of("p", "s", results(60, a=1))),
         lambda: sink.last("s"),
         lambda: list(sink.rows()),
     ):
@@ -280,7 +283,7 @@ def test_a_sink_is_begun_once_and_not_used_before_or_after(opened: Open) -> None
     sink.close()
     sink.close()
     for use in (
-        lambda: sink.write("s", results(60, a=1)),
+        lambda: sink.write(Result.of("p", "s", results(60, a=1))),
         sink.flush,
         lambda: sink.last("s"),
         lambda: list(sink.rows()),
@@ -292,7 +295,7 @@ def test_a_sink_is_begun_once_and_not_used_before_or_after(opened: Open) -> None
 
 def test_close_flushes(opened: Open) -> None:
     sink = begun(opened)
-    sink.write("s", results(60, a=1))
+    sink.write(Result.of("p", "s", results(60, a=1)))
     sink.close()
     assert summary(begun(opened)) == [("s", 60, "a", 1)]
 
@@ -300,9 +303,33 @@ def test_close_flushes(opened: Open) -> None:
 def test_a_sink_nobody_flushes_does_not_keep_all_windows_in_memory(opened: Open) -> None:
     sink = begun(opened)
     for end in range(1, 1_500):
-        sink.write("s", results(end, a=end))
+        sink.write(Result.of("p", "s", results(end, a=end)))
     waiting: Any = getattr(sink, "_waiting")  # noqa: B009 it is private
     assert len(waiting) < 1_024
+    assert [row.value for row in sink.rows()] == list(range(1, 1_500))
+
+
+def test_a_result_of_another_pipeline_is_refused(opened: Open) -> None:
+    sink = begun(opened)
+    with pytest.raises(SinkError, match="belongs to pipeline 'p': make another one for 'q'"):
+        sink.write(Result.of("q", "s", results(60, a=1)))
+    assert not list(sink.rows())
+
+
+def test_a_store_that_fails_while_many_windows_wait_is_told_by_the_flush(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = begun(opened)
+    with monkeypatch.context() as patched:
+
+        def fail(windows: object) -> None:
+            raise SinkError("the disk is full")
+
+        patched.setattr(sink, "_keep", fail)
+        for end in range(1, 1_500):  # a raise would say that this result cannot be stored
+            sink.write(Result.of("p", "s", results(end, a=end)))
+        with pytest.raises(SinkError, match="the disk is full"):
+            sink.flush()
     assert [row.value for row in sink.rows()] == list(range(1, 1_500))
 
 
@@ -312,7 +339,7 @@ def test_stages_write_at_the_same_time(opened: Open, switching: None) -> None:
     def stage(name: str) -> Callable[[], None]:
         def write() -> None:
             for end in range(1, 40):
-                sink.write(name, results(end, a=end))
+                sink.write(Result.of("p", name, results(end, a=end)))
                 if end % 5 == 0:
                     sink.flush()
                     assert sink.last(name) == end
@@ -333,12 +360,12 @@ def test_stages_write_at_the_same_time(opened: Open, switching: None) -> None:
 def test_rows_are_those_there_were_when_they_were_asked_for(opened: Open) -> None:
     sink = begun(opened)
     for end in range(1, 20):
-        sink.write("s", results(end, a=end))
+        sink.write(Result.of("p", "s", results(end, a=end)))
         sink.flush()
     rows = sink.rows()
     ends = [next(rows).end, next(rows).end]
     for end in range(20, 60):
-        sink.write("s", results(end, a=end))
+        sink.write(Result.of("p", "s", results(end, a=end)))
         sink.flush()
     ends += (row.end for row in rows)
     assert ends == list(range(1, 20))
@@ -346,7 +373,7 @@ def test_rows_are_those_there_were_when_they_were_asked_for(opened: Open) -> Non
 
 def test_a_second_sink_on_the_same_file_is_refused(opened: Open, kind: str) -> None:
     sink = begun(opened)
-    sink.write("s", results(60, a=1))
+    sink.write(Result.of("p", "s", results(60, a=1)))
     sink.flush()
     if kind in ("sqlite", "postgres"):  # databases have locks of their own
         assert summary(begun(opened)) == [("s", 60, "a", 1)]
@@ -361,7 +388,7 @@ def test_a_callback_is_called_with_each_dataset() -> None:
     seen: list[tuple[str, DataSet[Any]]] = []
     sink = CallbackSink(lambda stage, dataset: seen.append((stage, dataset)))
     dataset = results(60, a=object())
-    sink.write("s", dataset)
+    sink.write(Result.of("p", "s", dataset))
     sink.flush()
     sink.close()
     assert seen == [("s", dataset)]

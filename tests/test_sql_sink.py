@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from run_task import ConfigError, DataSet, SinkError, Window
-from run_task.sinks import SqlSink
+from run_task.sinks import Result, SqlSink
 
 
 def results(end: int, **values: Any) -> DataSet[Any]:
@@ -19,7 +19,9 @@ def test_a_table_that_sql_can_work_with(tmp_path: Path) -> None:
     sink = SqlSink(path)
     sink.begin("p")
     for end in (60, 120):
-        sink.write("s", results(end, mean=end / 4, n=end, text="x", nan=float("nan")))
+        sink.write(
+            Result.of("p", "s", results(end, mean=end / 4, n=end, text="x", nan=float("nan")))
+        )
     sink.close()
     database = sqlite3.connect(path)
     assert database.execute("SELECT avg(value) FROM results WHERE task = 'mean'").fetchone() == (
@@ -48,7 +50,7 @@ def test_a_relative_path_and_a_url_are_the_same(
     monkeypatch.chdir(tmp_path)
     sink = SqlSink("file with spaces & more?.db")
     sink.begin("p")
-    sink.write("s", results(60, a=1))
+    sink.write(Result.of("p", "s", results(60, a=1)))
     sink.close()
     assert (tmp_path / "file with spaces & more?.db").exists()
 
@@ -105,7 +107,7 @@ def test_a_flush_that_fails_leaves_all_as_it_was_and_is_tried_again(tmp_path: Pa
     path = tmp_path / "file.db"
     sink = SqlSink(path)
     sink.begin("p")
-    sink.write("s", results(60, a=1, b=2))
+    sink.write(Result.of("p", "s", results(60, a=1, b=2)))
     sink.flush()
     other = sqlite3.connect(path)
     other.execute(
@@ -113,8 +115,8 @@ def test_a_flush_that_fails_leaves_all_as_it_was_and_is_tried_again(tmp_path: Pa
         " BEGIN SELECT raise(ABORT, 'not this one'); END"
     )
     other.commit()
-    sink.write("s", results(120, a=1))
-    sink.write("s", results(60, a=9, b=3))
+    sink.write(Result.of("p", "s", results(120, a=1)))
+    sink.write(Result.of("p", "s", results(60, a=9, b=3)))
     with pytest.raises(SinkError, match="cannot be written: not this one"):
         sink.flush()
     stored = "SELECT window_end, task, value FROM results ORDER BY 1, 2"

@@ -21,6 +21,7 @@ from run_task import (
     VirtualClock,
 )
 from run_task.data import RwLock
+from run_task.sinks import Result
 
 SECOND = TaskInterval.seconds(1)
 
@@ -69,8 +70,8 @@ class RecordingSink:
         self.flushed = 0
         self.closed = 0
 
-    def write(self, stage: str, dataset: DataSet[Any], /) -> None:
-        self.results.append((stage, dataset))
+    def write(self, result: Result, /) -> None:
+        self.results.append((result.stage, result.dataset))
 
     def flush(self) -> None:
         self.flushed += 1

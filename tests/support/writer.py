@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from run_task import DataSet, TaskError, Window
-from run_task.sinks import CsvSink, DurableSink, JsonLinesSink, ParquetSink, SqlSink
+from run_task.sinks import CsvSink, DurableSink, JsonLinesSink, ParquetSink, Result, SqlSink
 
 WINDOWS = 250
 STAGE = "s"
@@ -50,7 +50,7 @@ def write(kind: str, where: str) -> None:
     last = sink.last(STAGE) or 0
     # Also windows that it holds already, as after a crash of the whole machine.
     for end in range(max(1, last - random.randrange(3)), WINDOWS + 1):
-        sink.write(STAGE, window(end))
+        sink.write(Result.of("p", STAGE, window(end)))
         if random.random() < 0.3:
             sink.flush()
             say(f"flushed {end}")

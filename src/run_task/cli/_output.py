@@ -6,18 +6,18 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from run_task.observe._format import error_shown, shown
-from run_task.sinks._values import written
+from run_task.sinks._record import record
 from run_task.sinks.files._json_lines import line
 
 if TYPE_CHECKING:
     from run_task.pipeline import Pipeline
-    from run_task.tasks._dataset import DataSet
+    from run_task.sinks import Result
 
-Encode: TypeAlias = "Callable[[str, str, DataSet[Any]], bytes]"
-"""Makes a line of the names of a pipeline and a stage, and a DataSet."""
+Encode: TypeAlias = "Callable[[Result], bytes]"
+"""Makes a line of a result."""
 
 
 @contextmanager
@@ -52,14 +52,14 @@ class Results:
         self._pipeline = pipeline
         self._deaf = False
 
-    def write(self, stage: str, dataset: DataSet[Any]) -> None:
-        """Write a DataSet.
+    def write(self, result: Result, /) -> None:
+        """Write a result.
 
         :raises SinkError: if a result is not JSON
         """
         if self._deaf:
             return
-        encoded = self._encode(self._pipeline.name, stage, dataset)
+        encoded = self._encode(result)
         try:
             self._stream.write(encoded)
             self._stream.flush()
@@ -74,17 +74,17 @@ class Results:
         """Nothing: the standard output is not ours to close."""
 
 
-def as_json(pipeline: str, stage: str, dataset: DataSet[Any]) -> bytes:
+def as_json(result: Result) -> bytes:
     """A line as those of a ``JsonLinesSink``.
 
     :raises SinkError: if a result is not JSON
     """
-    return line(written(pipeline, stage, dataset))
+    return line(record(result))
 
 
-def as_text(pipeline: str, stage: str, dataset: DataSet[Any]) -> bytes:
+def as_text(result: Result) -> bytes:
     """A line that a person can read."""
-    start, end = dataset.window
+    _, stage, (start, end), _, dataset = result
     parts = [f"{shown(name)}={shown(value)}" for name, value in dataset.items()]
     parts += [f"{shown(name)} failed: {error_shown(e)}" for name, e in dataset.errors.items()]
     return f"{shown(stage)} [{start}, {end})  {'; '.join(parts)}\n".encode(errors="replace")

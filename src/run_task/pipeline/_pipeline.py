@@ -18,13 +18,15 @@ from run_task.data import Shared, TimeSeries, Writable
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.pipeline._graph import AnyStage, Graph, configs, unit_of
+from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline._stage import Stage
 from run_task.pipeline.live._conductor import Conductor
 from run_task.pipeline.live._live import Live
 from run_task.pipeline.replay._copies import Copies
 from run_task.pipeline.replay._history import History
-from run_task.pipeline.replay._output import instant, written
+from run_task.pipeline.replay._instant import instant
+from run_task.pipeline.replay._output import write_results
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL
 from run_task.runner._stats import PipelineStats, RunnerStats
@@ -75,8 +77,9 @@ class Pipeline(Live):
 
     **Faults.** A stage that fails, or takes longer than the ``lock_timeout`` of those it feeds,
     does not hold them up: they go on without its results, and their DataSets say so in
-    :attr:`DataSet.behind`. A sink that fails ends the pipeline. All that went wrong is raised at
-    the end, in one exception group.
+    :attr:`DataSet.behind`. A result that a sink cannot store is left out there, counted and
+    logged; a sink that fails as a whole ends the pipeline. All that went wrong is raised at the
+    end, in one exception group.
 
     :param name: what it is called: part of the key of every result, and of thread names
     :param clock: where live stages read the time, unless a source is a recording that is played
@@ -92,6 +95,7 @@ class Pipeline(Live):
         self._clock = clock
         self._sources: list[tuple[Any, Route, TimeUnit | None]] = []
         self._graph = Graph()
+        self._refusals = Refusals()
         self._taken: set[int] = set()  # the ids of sources that were read, and are once
         self._resumed: set[int] = set()  # the ids of routes whose rows are in the data
 
@@ -115,7 +119,7 @@ class Pipeline(Live):
             known, rows, waiting = self._conductor.stats()
             stages |= known
         entered = tuple(rows.get(id(route), 0) for _, route, _ in self._sources)
-        return PipelineStats(stages, entered, waiting)
+        return PipelineStats(stages, entered, waiting, self._refusals.count)
 
     # Declaration
 
@@ -332,7 +336,8 @@ class Pipeline(Live):
             if resumed is not None:
                 self._resumed.add(id(route))
         history = History(stages, sources, own)
-        return written(self._name, history.run(start_ns, end_ns, held), sinks, history)
+        results = history.run(start_ns, end_ns, held)
+        return write_results(self._name, results, sinks, history, self._refusals)
 
     def _take(self, source: Any) -> None:
         """Note that a source is going to be read.
@@ -356,7 +361,7 @@ class Pipeline(Live):
             self._take(source)
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
-        return Conductor(self._name, stages, sources, self._clock)
+        return Conductor(self._name, stages, sources, self._clock, self._refusals)
 
     def _repr_html_(self) -> str:
         from run_task.observe._html import BOLD, marked

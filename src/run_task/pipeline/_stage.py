@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar, overload
 
@@ -133,8 +134,26 @@ class Stage(Generic[I, O]):
         for method in ("write", "flush", "close"):
             if not callable(getattr(sink, method, None)):
                 raise ConfigError(f"stage {self.name!r}: sink={brief(sink)} has no {method}()")
+        if not _takes_one(sink.write):
+            raise ConfigError(
+                f"stage {self.name!r}: sink={brief(sink)}: its write() is called with one Result: "
+                f"make it write(self, result), with result.stage and result.dataset"
+            )
         self.sinks = (*self.sinks, sink)
         return self
 
     def __repr__(self) -> str:
         return f"<Stage {self.name!r}: {len(self.tasks)} tasks every {self.interval}>"
+
+
+def _takes_one(method: Callable[..., object]) -> bool:
+    """Whether a method can be called with one argument, as far as that can be told."""
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):  # some callables written in C have none
+        return True
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return True

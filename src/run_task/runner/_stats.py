@@ -79,8 +79,10 @@ class PipelineStats:
     :param stages: how each stage has been doing, by its name, in the order of ``stages``
     :param rows: how many rows of each source have entered its data, in the order of ``sources``
     :param waiting: how many DataSets wait to be written to sinks
+    :param refused: how many results sinks could not store, and left out: live, and in replays
     """
 
     stages: Mapping[str, RunnerStats]
     rows: Sequence[int]
     waiting: int
+    refused: int = 0

@@ -1,7 +1,7 @@
 """Where results go: files, databases, a callback."""
 
 from run_task.sinks._callback import CallbackSink
-from run_task.sinks._protocol import DurableSink, Row, Sink
+from run_task.sinks._protocol import DurableSink, Result, Row, Sink
 from run_task.sinks._sql import SqlSink
 from run_task.sinks.files._csv import CsvSink
 from run_task.sinks.files._json_lines import JsonLinesSink
@@ -13,6 +13,7 @@ __all__ = [
     "DurableSink",
     "JsonLinesSink",
     "ParquetSink",
+    "Result",
     "Row",
     "Sink",
     "SqlSink",

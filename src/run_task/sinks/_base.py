@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from run_task.errors import ConfigError, SinkError
-from run_task.sinks._protocol import Row
-from run_task.sinks._values import Written, is_storable, written
-from run_task.tasks._dataset import DataSet
+from run_task.sinks._protocol import Result, Row
+from run_task.sinks._record import WindowRecord, is_storable, record
 
 _MOST_WAITING: Final = 1_024
 """How many windows wait for a flush at most, so that memory stays bounded without one."""
@@ -26,7 +26,7 @@ class Durable(ABC):
         self._where = where
         self._pipeline: str | None = None
         self._mutex = threading.Lock()
-        self._waiting: list[Written] = []
+        self._waiting: list[WindowRecord] = []
         self._closed = False
 
     def begin(self, pipeline: str) -> None:
@@ -47,25 +47,31 @@ class Durable(ABC):
                 )
             self._pipeline = pipeline
 
-    def write(self, stage: str, dataset: DataSet[Any]) -> None:
+    def write(self, result: Result, /) -> None:
         """Take the results of a window; :meth:`flush` makes them last.
 
-        A window without any task, of which a row could tell, leaves no trace.
+        A window without any task, of which a row could tell, leaves no trace. When 1 024 windows
+        wait, they are stored without a flush; if that fails, they wait on, and the flush raises.
 
-        :param stage: the name of the stage that they are of
-        :param dataset: the results
-        :raises SinkError: if a name or a result cannot be stored, and then nothing of the window
-            is; or if so many windows wait that they are flushed, and that fails, and then all of
-            them wait on
+        :param result: the results
+        :raises SinkError: if they are of another pipeline, or a name or a task's result cannot be
+            stored; then nothing of the window is
         """
         with self._mutex:
-            window = written(self._name(), stage, dataset)
-            if not window.results:
+            pipeline = self._name()
+            if result.pipeline != pipeline:
+                raise SinkError(
+                    f"{self._where} belongs to pipeline {pipeline!r}: make another one for "
+                    f"{result.pipeline!r}"
+                )
+            window = record(result)
+            if not window.tasks:
                 return
             self._check(window)
             self._waiting.append(window)
-            if len(self._waiting) >= _MOST_WAITING:
-                self._store()
+            if len(self._waiting) % _MOST_WAITING == 0:
+                with contextlib.suppress(SinkError):  # a raise would say that it is this result
+                    self._store()
 
     def flush(self) -> None:
         """Make all that was written last.
@@ -124,11 +130,11 @@ class Durable(ABC):
             self._keep(list(newest.values()))
             self._waiting = []
 
-    def _check(self, window: Written) -> None:  # noqa: B027 most sinks refuse nothing of their own
+    def _check(self, window: WindowRecord) -> None:  # noqa: B027 most sinks refuse nothing of their own
         """Refuse what this sink in particular cannot store."""
 
     @abstractmethod
-    def _keep(self, windows: list[Written]) -> None:
+    def _keep(self, windows: list[WindowRecord]) -> None:
         """Make windows last, all of them or none.
 
         :raises SinkError: if that cannot be done

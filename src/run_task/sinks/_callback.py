@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from run_task.errors import ConfigError
+from run_task.sinks._protocol import Result
 from run_task.tasks._dataset import DataSet
 
 
@@ -16,8 +17,9 @@ class CallbackSink:
 
         stage.sink(CallbackSink(lambda stage, dataset: print(stage, dataset)))
 
-    It is called in the thread that writes, which waits for it; stages that write at the same time
-    call it at the same time. What it raises, its caller gets.
+    It is called in the thread that writes, which waits for it. What it raises ends the run, except
+    a ``SinkError``, which says that it has no use for this DataSet: that is counted and logged, and
+    the run goes on.
 
     :param fn: called with the stage's name and its DataSet
     :raises ConfigError: if it is not callable
@@ -28,9 +30,9 @@ class CallbackSink:
             raise ConfigError(f"CallbackSink({fn!r}): it takes a callable of (stage, dataset)")
         self._fn = fn
 
-    def write(self, stage: str, dataset: DataSet[Any]) -> None:
+    def write(self, result: Result, /) -> None:
         """Call the function."""
-        self._fn(stage, dataset)
+        self._fn(result.stage, result.dataset)
 
     def flush(self) -> None:
         """Nothing: what was written has been dealt with."""

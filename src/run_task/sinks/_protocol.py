@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from run_task._window import Window
 from run_task.tasks._dataset import DataSet
 
 
@@ -32,27 +33,76 @@ class Row(NamedTuple):
     """Why the task failed; None if it did not."""
 
 
-class Sink(Protocol):
-    """Where DataSets go.
+class Result(NamedTuple):
+    """What a stage computed for one window: what a sink is given.
 
-    Its methods may be called from any thread, one at a time or several at once.
+    ``(pipeline, stage, window)`` is its key: all that a sink holds under it is replaced by a later
+    result of the same key.
     """
 
-    def write(self, stage: str, dataset: DataSet[Any], /) -> None:
-        """Take the results of a window. It need not last before :meth:`flush`.
+    pipeline: str
+    """The pipeline's name."""
+    stage: str
+    """The stage's name."""
+    window: Window
+    """The window: start and end, in the unit of the stage's interval since the Unix epoch."""
+    revision: int
+    """How many times the window was computed before in this run: 0, as yet always."""
+    dataset: DataSet[Any]
+    """What the tasks gave. It is shared with other sinks and stages."""
 
-        :param stage: the name of the stage that they are of
-        :param dataset: the results
-        :raises SinkError: if a result cannot be stored; then nothing of the window is
+    @classmethod
+    def of(cls, pipeline: str, stage: str, dataset: DataSet[Any], revision: int = 0) -> Result:
+        """The result that a DataSet is, with the window that it tells."""
+        return cls(pipeline, stage, dataset.window, revision, dataset)
+
+
+class Sink(Protocol):
+    """Where the results of stages go.
+
+    A live run calls its methods in one thread of the sink's own, and a replay in the thread that
+    iterates over it. Where several replays, or a replay and a live run, have one sink, they may
+    call it at the same time.
+    """
+
+    def write(self, result: Result, /) -> None:
+        """Take what a stage computed for a window. It need not last before :meth:`flush`.
+
+        Called once for each window, as soon as it is computed, and for each stage in the order of
+        its windows; never after :meth:`close`. A window that was written before, by an earlier run
+        or replay, is to be replaced, whole. The run waits for this method, live at the latest when
+        ``channel_capacity`` results wait.
+
+        :param result: the result; what it holds is not to be changed, since others have it, too
+        :raises SinkError: if this result cannot be stored, as one that the sink's format cannot
+            tell. Nothing of the window may have been kept. It is counted
+            (:attr:`~run_task.PipelineStats.refused`) and logged, and the run goes on
+        :raises Exception: anything else says that the sink is of no more use: a live run ends, and
+            raises it; a replay raises it
         """
         ...
 
     def flush(self) -> None:
-        """Make all that was written last."""
+        """Make all that was written last.
+
+        Called a second after a write at the latest, at the end of a replay, also one that is left
+        or fails, and before a live run closes the sink. It may be called with nothing written.
+
+        :raises Exception: if that cannot be done, which ends the run: a live one calls
+            :meth:`close` next, a replay nothing more
+        """
         ...
 
     def close(self) -> None:
-        """Flush, and let go of what is open. Any number of times."""
+        """Flush, and let go of what is open.
+
+        Called once by a live run, when all results are written, or the sink has raised; by a
+        replay never, so that what it wrote can be read. It may be called again, and then does
+        nothing.
+
+        :raises Exception: if what was written cannot be made to last; whoever runs the pipeline
+            gets it
+        """
         ...
 
 
@@ -65,14 +115,20 @@ class DurableSink(Sink, Protocol):
     """
 
     def begin(self, pipeline: str, /) -> None:
-        """Say whose results come now. Before the first write.
+        """Say whose results come now.
+
+        Called at the beginning of each run and replay, before the first write.
 
         :param pipeline: the pipeline's name, a part of each key
+        :raises ConfigError: if the sink holds no results of such a pipeline; then nothing is run
         """
         ...
 
     def last(self, stage: str, /) -> int | None:
         """The end of the last window that the sink holds of a stage of this pipeline.
+
+        Called after :meth:`begin`, when a pipeline resumes. What was written counts, flushed or
+        not.
 
         :param stage: the name of the stage
         :return: the end, in the unit of the stage's interval; None: it holds none
@@ -80,7 +136,7 @@ class DurableSink(Sink, Protocol):
         ...
 
     def rows(self, stage: str | None = None, /) -> Iterator[Row]:
-        """The rows of this pipeline, each key once.
+        """The rows of this pipeline, each key once. For who reads them: no run calls it.
 
         A stage's windows come in the order in which they were written, and those that were
         written again, in any.

@@ -11,7 +11,7 @@ from run_task._extras import need
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks._base import Durable
 from run_task.sinks._protocol import Row
-from run_task.sinks._values import Written, restored
+from run_task.sinks._record import WindowRecord, restored
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Table
@@ -93,7 +93,7 @@ class SqlSink(Durable):
         with self._engine.begin() as connection:  # so that it shows now whether one may write
             connection.execute(delete(self._table).where(false()))
 
-    def _keep(self, windows: list[Written]) -> None:
+    def _keep(self, windows: list[WindowRecord]) -> None:
         from sqlalchemy import bindparam, delete, insert
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -120,7 +120,7 @@ class SqlSink(Durable):
                 "error": result.error,
             }
             for window in windows
-            for position, result in enumerate(window.results)
+            for position, result in enumerate(window.tasks)
         ]
         try:
             with self._engine.begin() as connection:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 from run_task.errors import ConfigError, ShutdownTimeout
 from run_task.observe._log import Log
 from run_task.pipeline._graph import AnyStage
+from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._sink_thread import Writer
 from run_task.pipeline.live._source import LiveSource
@@ -63,6 +64,7 @@ class Conductor:
     :param stages: the stages, those that are fed after those that feed them, and how they behave
     :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
     :param clock: where to read the time, unless a source brings its own; None: the machine's
+    :param refusals: counts the results that sinks cannot store
     :raises ConfigError: if two sources bring times that pass at different speeds
     """
 
@@ -72,8 +74,10 @@ class Conductor:
         stages: Mapping[AnyStage, RunnerConfig],
         sources: Sequence[tuple[Any, int, Route]],
         clock: Clock | None,
+        refusals: Refusals,
     ) -> None:
         self._name = name
+        self._refusals = refusals
         self._stages = stages
         self._declared = sources
         self._clock: Clock = clock if clock is not None else SystemClock()
@@ -167,7 +171,9 @@ class Conductor:
             if isinstance(sink, DurableSink):
                 sink.begin(self._name)
             name = f"run-task {self._name} sink {number}"
-            self._writers[key] = Writer(sink, name, capacity, self._sink_failed)
+            self._writers[key] = Writer(
+                sink, self._name, name, capacity, self._refusals, self._sink_failed
+            )
 
     def _make_sources(self) -> None:
         for number, (declared, unit_ns, route) in enumerate(self._declared, 1):
@@ -272,3 +278,4 @@ class Conductor:
             if not writer.close(self._patience):
                 late = ShutdownTimeout(self._name, self._patience, [f"writing to {writer!r}"])
                 self.failures.append(late)
+        self._refusals.log_rest()

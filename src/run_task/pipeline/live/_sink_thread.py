@@ -5,35 +5,44 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from run_task.errors import ChannelClosed
 from run_task.observe._format import brief
-from run_task.sinks._protocol import Sink
+from run_task.pipeline._refusals import Refusals
+from run_task.sinks._protocol import Result, Sink
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.tasks._dataset import DataSet
 
 FLUSH_EVERY: Final = 1.0
 """After how many seconds at the latest what was written is flushed."""
 
-_Item: TypeAlias = tuple[str, DataSet[Any]]
-
 
 class Writer:
     """Writes to a sink, flushes it every second, and closes it in the end.
 
     :param sink: where to
+    :param pipeline: the pipeline's name
     :param name: what the thread is called
     :param capacity: how many DataSets may wait to be written
-    :param failed: called with what the sink raises; nothing is written after that
+    :param refusals: counts the results that the sink cannot store
+    :param failed: called with what else the sink raises; nothing is written after that
     """
 
     def __init__(
-        self, sink: Sink, name: str, capacity: int, failed: Callable[[BaseException], None]
+        self,
+        sink: Sink,
+        pipeline: str,
+        name: str,
+        capacity: int,
+        refusals: Refusals,
+        failed: Callable[[BaseException], None],
     ) -> None:
         self._sink = sink
+        self._pipeline = pipeline
+        self._refusals = refusals
         self._failed = failed
-        ends: tuple[Sender[_Item], Receiver[_Item]] = channel(capacity)
+        ends: tuple[Sender[Result], Receiver[Result]] = channel(capacity)
         self._sender, self._receiver = ends
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -46,7 +55,7 @@ class Writer:
 
         :raises ChannelClosed: if the sink has failed
         """
-        self._sender.send((stage, dataset))
+        self._sender.send(Result.of(self._pipeline, stage, dataset))
 
     def __len__(self) -> int:
         """How many DataSets wait to be written."""
@@ -89,7 +98,7 @@ class Writer:
                 self._sink.flush()
                 return
             if item is not None:
-                self._sink.write(*item)
+                self._refusals.write(self._sink, item)
                 flush_at = flush_at or time.monotonic() + FLUSH_EVERY
             if flush_at is not None and time.monotonic() >= flush_at:
                 self._sink.flush()

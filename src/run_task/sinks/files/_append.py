@@ -13,14 +13,14 @@ from typing import BinaryIO, Final, NamedTuple
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks._base import Durable
 from run_task.sinks._protocol import Row
-from run_task.sinks._values import Written
+from run_task.sinks._record import WindowRecord
 from run_task.sinks.files._fsync import lock, replace, sync_folder
 
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 _HEAD_BYTES: Final = 4_096
 
 
-class Found(NamedTuple):
+class Entry(NamedTuple):
     """A window in a file, and where it stands: from byte ``begin`` to byte ``end``."""
 
     begin: int
@@ -65,11 +65,11 @@ class AppendedFile(Durable):
         """What the file begins with."""
 
     @abstractmethod
-    def _encode(self, window: Written) -> bytes:
+    def _encode(self, window: WindowRecord) -> bytes:
         """A window as it stands in the file."""
 
     @abstractmethod
-    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Found]:
+    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Entry]:
         """The windows in a part of the file that are whole.
 
         :param stream: the file, at byte ``begin``
@@ -131,7 +131,7 @@ class AppendedFile(Durable):
                 os.truncate(self._descriptor, size)
             raise SinkError(f"{self._where}: cannot be written: {error}") from error
 
-    def _keep(self, windows: list[Written]) -> None:
+    def _keep(self, windows: list[WindowRecord]) -> None:
         data = b"".join(map(self._encode, windows))
         self._append(data, self._size)
         self._size += len(data)
@@ -155,11 +155,11 @@ class AppendedFile(Durable):
                 if found.stage[0] == pipeline and stage in (None, found.stage[1]):
                     yield from found.rows
 
-    def _all(self, stream: BinaryIO, size: int) -> Iterator[Found]:
+    def _all(self, stream: BinaryIO, size: int) -> Iterator[Entry]:
         stream.seek(len(self._header))
         return self._read(stream, len(self._header), size)
 
-    def _newest(self, stream: BinaryIO, size: int) -> Iterator[Found]:
+    def _newest(self, stream: BinaryIO, size: int) -> Iterator[Entry]:
         """The windows without those that were superseded, each where its first version stood."""
         places: dict[tuple[tuple[str, str], int], tuple[int, int]] = {}
         for found in self._all(stream, size):

@@ -11,8 +11,8 @@ from typing import BinaryIO, Final
 
 from run_task.errors import SinkError
 from run_task.sinks._protocol import Row
-from run_task.sinks._values import Written
-from run_task.sinks.files._append import AppendedFile, Found
+from run_task.sinks._record import WindowRecord
+from run_task.sinks.files._append import AppendedFile, Entry
 
 _COLUMNS: Final = (
     "pipeline",
@@ -57,24 +57,24 @@ class CsvSink(AppendedFile):
     def _header(self) -> bytes:
         return f"{','.join(_COLUMNS)}{_LINE_END}".encode()
 
-    def _check(self, window: Written) -> None:
-        for task, _, text, _ in window.results:
+    def _check(self, window: WindowRecord) -> None:
+        for task, _, text, _ in window.tasks:
             if text is not None and len(text) >= _LONGEST // 2:  # in a CSV, quotes are doubled
                 raise SinkError(
                     f"stage {window.stage!r}, task {task!r}: a result of {len(text)} characters "
                     f"is too long for a CSV: take a JsonLinesSink"
                 )
 
-    def _encode(self, window: Written) -> bytes:
+    def _encode(self, window: WindowRecord) -> bytes:
         text = io.StringIO()
         key = window[:4]
-        count = len(window.results)
+        count = len(window.tasks)
         csv.writer(text, lineterminator=_LINE_END).writerows(
-            (*key, task, value, error, count) for task, _, value, error in window.results
+            (*key, task, value, error, count) for task, _, value, error in window.tasks
         )
         return text.getvalue().encode()
 
-    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Found]:
+    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Entry]:
         position = start = begin
         whole = True
 
@@ -100,7 +100,7 @@ class CsvSink(AppendedFile):
                 raise self._broken(reader.line_num + 1, start, "here, a window ends too early")
             rows.append(row)
             if len(rows) == count:
-                yield Found(start, position, (row.pipeline, row.stage), row.end, rows)
+                yield Entry(start, position, (row.pipeline, row.stage), row.end, rows)
                 start = position
                 rows = []
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
 from run_task.sinks._protocol import Row
-from run_task.sinks._values import Written
-from run_task.sinks.files._append import AppendedFile, Found
+from run_task.sinks._record import WindowRecord
+from run_task.sinks.files._append import AppendedFile, Entry
 
 _BEGIN: Final = b'{"pipeline":'
 
@@ -48,10 +48,10 @@ class JsonLinesSink(AppendedFile):
         # A loss of power may leave zeros. What begins otherwise is of somebody else.
         return not tail.strip(b"\0") or tail.startswith(_BEGIN[: len(tail)])
 
-    def _encode(self, window: Written) -> bytes:
+    def _encode(self, window: WindowRecord) -> bytes:
         return line(window)
 
-    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Found]:
+    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Entry]:
         bad: tuple[int, int] | None = None
         number = 0
         while begin < end and (line := stream.readline(end - begin)):
@@ -65,7 +65,7 @@ class JsonLinesSink(AppendedFile):
                 yield found
             begin += len(line)
 
-    def _parse(self, line: bytes, begin: int) -> Found | None:
+    def _parse(self, line: bytes, begin: int) -> Entry | None:
         try:
             window: dict[str, Any] = json.loads(line)
             pipeline, stage = window["pipeline"], window["stage"]
@@ -78,15 +78,15 @@ class JsonLinesSink(AppendedFile):
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         rows += [Row(pipeline, stage, start, end, task, None, e) for task, e in errors.items()]
-        return Found(begin, begin + len(line), (pipeline, stage), end, rows)
+        return Entry(begin, begin + len(line), (pipeline, stage), end, rows)
 
 
-def line(window: Written) -> bytes:
+def line(window: WindowRecord) -> bytes:
     """A window as a line of such a file, with its end."""
     values: list[str] = []
     errors: dict[str, str] = {}
     nonfinite: dict[str, str] = {}
-    for task, _, text, error in window.results:
+    for task, _, text, error in window.tasks:
         if error is not None:
             errors[task] = error
         elif text is not None:

@@ -13,7 +13,7 @@ from run_task._extras import need
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks._base import Durable
 from run_task.sinks._protocol import Row
-from run_task.sinks._values import Written, restored
+from run_task.sinks._record import WindowRecord, restored
 from run_task.sinks.files._fsync import lock, replace, sync_folder
 
 _NAME: Final = re.compile(r"([0-9]{10})-([0-9]{10})\.parquet")
@@ -145,11 +145,11 @@ class ParquetSink(Durable):
         ends = {(pipeline, stage): (start, end) for pipeline, stage, start, end in found}
         return Part(first, last, path, count, ends)
 
-    def _keep(self, windows: list[Written]) -> None:
+    def _keep(self, windows: list[WindowRecord]) -> None:
         rows = [
             (*window[:4], result.task, result.number, result.beyond_number, result.error)
             for window in windows
-            for result in window.results
+            for result in window.tasks
         ]
         ends: dict[Stage, tuple[int, int]] = {}
         for window in windows:

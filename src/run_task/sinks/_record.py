@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from run_task.errors import SinkError
-from run_task.tasks._dataset import DataSet
+from run_task.sinks._protocol import Result
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half of a pair, which no text in UTF-8 can hold."""
@@ -19,7 +19,7 @@ _LONGEST_ERROR: Final = 10_000
 """How many characters of an error are kept."""
 
 
-class Stored(NamedTuple):
+class TaskRecord(NamedTuple):
     """One task's result, ready to be stored.
 
     :param task: the task's name
@@ -46,27 +46,31 @@ class Stored(NamedTuple):
         return self.text
 
 
-class Written(NamedTuple):
-    """A window's results, ready to be stored."""
+class WindowRecord(NamedTuple):
+    """A window's results, ready to be stored.
+
+    ``(pipeline, stage, end)`` is its key: a stage has no two windows that end at one time.
+    """
 
     pipeline: str
     stage: str
     start: int
     end: int
-    results: tuple[Stored, ...]
+    tasks: tuple[TaskRecord, ...]
 
 
-def written(pipeline: str, stage: str, dataset: DataSet[Any]) -> Written:
-    """A DataSet, ready to be stored.
+def record(result: Result) -> WindowRecord:
+    """A result, ready to be stored.
 
-    :raises SinkError: if a name or a result cannot be
+    :raises SinkError: if a name or a task's result cannot be
     """
+    pipeline, stage, window, _, dataset = result
     for name in (stage, *dataset, *dataset.errors):
         if not is_storable(name):
             raise SinkError(f"stage {stage!r}: {name!r} is no name that can be stored: rename it")
-    results = [_stored(stage, task, value) for task, value in dataset.items()]
-    results += [Stored(task, None, None, _text(e)) for task, e in dataset.errors.items()]
-    return Written(pipeline, stage, *dataset.window, tuple(results))
+    tasks = [_task_record(stage, task, value) for task, value in dataset.items()]
+    tasks += [TaskRecord(task, None, None, _text(e)) for task, e in dataset.errors.items()]
+    return WindowRecord(pipeline, stage, *window, tuple(tasks))
 
 
 def is_storable(name: str) -> bool:
@@ -79,7 +83,7 @@ def restored(number: float | None, beyond_number: str | None) -> Any:
     return number if beyond_number is None else json.loads(beyond_number)
 
 
-def _stored(stage: str, task: str, value: Any) -> Stored:
+def _task_record(stage: str, task: str, value: Any) -> TaskRecord:
     try:
         if _is_numpy(value):
             value = _plain(value)
@@ -95,7 +99,7 @@ def _stored(stage: str, task: str, value: Any) -> Stored:
             number = float(value)
         except OverflowError:
             number = math.inf if value > 0 else -math.inf
-    return Stored(task, number, text, None)
+    return TaskRecord(task, number, text, None)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,36 @@
+"""A point in time that a replay begins or ends at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from run_task.errors import ConfigError
+from run_task.pipeline._graph import AnyStage
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def instant(given: int | datetime | None, stages: Iterable[AnyStage], default: float) -> float:
+    """A point in time, in nanoseconds since the Unix epoch.
+
+    :param given: a datetime with a time zone, or an int in the unit of the stages' intervals
+    :param stages: the stages
+    :param default: what None stands for
+    :raises ConfigError: if it is not clear which point in time that is
+    """
+    if given is None:
+        return default
+    if isinstance(given, datetime):
+        if given.tzinfo is None:
+            raise ConfigError(f"{given!r} has no time zone: give it one, such as datetime.UTC")
+        return (given - _EPOCH) // timedelta(microseconds=1) * 1000
+    units = {stage.interval.unit for stage in stages}
+    if type(given) is not int or len(units) > 1:
+        told = ", ".join(sorted(unit.name.lower() for unit in units))
+        raise ConfigError(
+            f"{given!r}: a time is a datetime, or an int where all stages have one unit; here "
+            f"they are in {told}"
+        )
+    return given * units.pop().nanos
