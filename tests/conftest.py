@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,15 @@ ROOT = Path(__file__).parent.parent
 # The first example of a test imports what it needs, and on a busy machine any may take long.
 settings.register_profile("without a deadline", deadline=None)
 settings.load_profile("without a deadline")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C do what it does by default, here and in the processes that tests start.
+
+    A shell has the background jobs of a script ignore it, and what is ignored stays so in children.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.commands import HISTORY, LIVE, run_here, run_task, start
+from tests.support.commands import HISTORY, IGNORING_CTRL_C, LIVE, run_here, run_task, start
 from tests.support.threads import PATIENCE
 
 from run_task.cli._exits import Exit
@@ -137,6 +137,32 @@ def test_the_first_signal_ends_a_run_well(number: signal.Signals, folder: Path) 
     assert process.returncode == 0, err
     assert tile(windows(seen + out, "first"))
     assert "Traceback" not in err
+
+
+def test_a_ctrl_c_that_is_ignored_stays_ignored(folder: Path) -> None:
+    with start("run", "live.py", "--json", cwd=folder, wrapper=IGNORING_CTRL_C) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        seen = [process.stdout.readline() for _ in range(20)]
+        assert all(seen), "it goes on"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+
+
+def test_a_replay_ignores_a_ctrl_c_that_is_ignored(folder: Path) -> None:
+    (folder / "slow.py").write_text(
+        "import os, signal\n"
+        + HISTORY.replace(
+            "    return float", "    os.kill(os.getpid(), signal.SIGINT)\n    return float"
+        )
+    )
+    with start("replay", "slow.py", cwd=folder, wrapper=IGNORING_CTRL_C) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert "10 windows in " in out
 
 
 def test_the_second_ctrl_c_ends_it_at_once(folder: Path) -> None:

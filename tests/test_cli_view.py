@@ -39,6 +39,9 @@ from run_task.pipeline._watch import HISTORY, Watch, as_number
 
 WIDTHS = (60, 80, 200)
 
+ENVIRONMENT = {"TERM": "xterm-256color"}
+"""Of a terminal that the tests draw on, whatever the one that they run in can do."""
+
 
 class OnTerminal:
     """The command on a terminal of its own, and what it has drawn."""
@@ -87,7 +90,7 @@ def on_terminal(*arguments: str, cwd: Path, columns: int = 80) -> Generator[OnTe
         stderr=theirs,
         cwd=cwd,
         env={k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
-        | {"TERM": "xterm-256color"},
+        | ENVIRONMENT,
         start_new_session=True,
     )
     try:
@@ -207,7 +210,7 @@ def drawn(screen: Screen, width: int, height: int = 24) -> tuple[str, list[str]]
     out = io.StringIO()
     console = Console(
         file=out, force_terminal=True, color_system="standard", width=width, height=height,
-        highlight=False, legacy_windows=False,
+        highlight=False, legacy_windows=False, _environ=ENVIRONMENT,
     )  # fmt: skip
     console.print(screen)
     text = out.getvalue()
@@ -329,7 +332,10 @@ def test_errors_that_come_again_and_again_keep_their_places() -> None:
 def test_nothing_remains_of_a_view_when_the_window_becomes_narrower() -> None:
     screen = fed(pipeline())
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=100, height=40, legacy_windows=False)
+    console = Console(
+        file=out, force_terminal=True, width=100, height=40, legacy_windows=False,
+        _environ=ENVIRONMENT,
+    )  # fmt: skip
     live = view(screen, console)
     live.start(refresh=True)
     widths = [cell_len(re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", x)) for x in out.getvalue().split("\n")]

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
+from tests.support.commands import IGNORING_CTRL_C
 from tests.support.threads import PATIENCE
 
 from run_task.runner._signals import shut_down_on_sigterm
@@ -60,10 +61,10 @@ RUNS = {
 }
 
 
-def start(run: str) -> subprocess.Popen[str]:
+def start(run: str, wrapper: Sequence[str] = ()) -> subprocess.Popen[str]:
     program = textwrap.dedent(PROGRAM).format(run=run)
     return subprocess.Popen(
-        [sys.executable, "-c", program],
+        [*wrapper, sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -83,6 +84,20 @@ def test_ends_gracefully(run: str, number: signal.Signals, word: str) -> None:
     assert err == ""
     assert sorted(out.splitlines()) == sorted(["received all", word, "0 missed 1 threads"])
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("run", ["run_sync", "asyncio", "with"])
+def test_a_ctrl_c_that_is_ignored_stays_ignored(run: str) -> None:
+    with start(RUNS[run], IGNORING_CTRL_C) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert err == ""
+    assert sorted(out.splitlines()) == sorted(["received all", "ended", "0 missed 1 threads"])
 
 
 def test_sigterm_shuts_down_every_runner_and_leaves_no_handler() -> None:

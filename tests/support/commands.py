@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tests.support.threads import PATIENCE
 from typer.testing import CliRunner, Result
 
 from run_task.cli._app import app
+
+IGNORING_CTRL_C = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+"""Runs the command that follows it as a shell runs the background jobs of a script."""
 
 RUN_TASK = (sys.executable, str(Path(sys.executable).with_name("run-task")))
 
@@ -104,10 +108,13 @@ def run_task(
     )
 
 
-def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    """Start the command, and let it run."""
+def start(*arguments: str | Path, cwd: Path, wrapper: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start the command, and let it run.
+
+    :param wrapper: a command that the command is given to
+    """
     return subprocess.Popen(
-        [*RUN_TASK, *map(str, arguments)],
+        [*wrapper, *RUN_TASK, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,4 +1,8 @@
-"""Ctrl-C: once to end well, twice to end at once."""
+"""Ctrl-C: once to end well, twice to end at once.
+
+Whoever starts a program may have it ignore Ctrl-C, as a shell does with the background jobs of a
+script. It then stays ignored: the Ctrl-C is meant for what is in the foreground.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +32,8 @@ def ctrl_c(shutdown: Callable[[], None], leave: Callable[[], None]) -> Generator
         leave()
         os._exit(Exit.INTERRUPTED)
 
-    before = signal.signal(signal.SIGINT, first)
-    try:
+    with _handling(first):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -53,8 +54,19 @@ def ctrl_c_kept() -> Generator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, note)
-    try:
+    with _handling(note):
         yield check
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Generator[None]:
+    """Have a function handle SIGINT, unless the process was started with SIGINT ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
