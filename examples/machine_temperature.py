@@ -31,6 +31,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from run_task import (
+    Closed,
     Pipeline,
     RunnerConfig,
     RunTaskError,
@@ -58,8 +59,8 @@ LIMIT = 3.5
 # Stage 1: an hour of readings
 
 
-def values(readings: TimeSeriesView, start: int, end: int) -> NDArray[np.float64]:
-    found = readings.between(start, end)["value"]
+def values(readings: TimeSeriesView) -> NDArray[np.float64]:
+    found = readings.in_window["value"]
     if not len(found):
         raise ValueError("there are no readings")
     return found
@@ -67,30 +68,30 @@ def values(readings: TimeSeriesView, start: int, end: int) -> NDArray[np.float64
 
 @task
 def mean(readings: TimeSeriesView, start: int, end: int) -> float:
-    return float(values(readings, start, end).mean())
+    return float(values(readings).mean())
 
 
 @task
 def std(readings: TimeSeriesView, start: int, end: int) -> float:
-    return float(values(readings, start, end).std())
+    return float(values(readings).std())
 
 
 @task(name="min")
 def low(readings: TimeSeriesView, start: int, end: int) -> float:
-    return float(values(readings, start, end).min())
+    return float(values(readings).min())
 
 
 @task(name="max")
 def high(readings: TimeSeriesView, start: int, end: int) -> float:
-    return float(values(readings, start, end).max())
+    return float(values(readings).max())
 
 
-# Stage 2: features of a day of hours. A result is stamped with the end of its window, so those
-# from after the start to the end itself lie in a window, and the newest is the last hour's.
+# Stage 2: features of a day of hours. A result is stamped with the end of its window, so its series
+# is closed on the right, and the newest result in a window is the last hour's.
 
 
-def results(of: TimeSeriesView, start: int, end: int, at_least: int) -> TimeSeriesView:
-    found = of.between(start + 1, end + 1)
+def results(of: TimeSeriesView, end: int, at_least: int) -> TimeSeriesView:
+    found = of.in_window
     if len(found) < at_least or found.time[-1] != end:
         raise ValueError(f"{at_least} hours are needed, the last one among them")
     return found
@@ -100,7 +101,7 @@ def results(of: TimeSeriesView, start: int, end: int, at_least: int) -> TimeSeri
 def trend(hours: TimeSeriesView, start: int, end: int) -> float:
     """By how much the mean rises an hour: the slope of the least-squares line through the day
     (NIST/SEMATECH e-Handbook of Statistical Methods, 4.1.4.1)."""
-    day = results(hours, start, end, at_least=12)
+    day = results(hours, end, at_least=12)
     return float(np.polyfit((day.time - end) / HOUR.count, day["mean"], 1)[0])
 
 
@@ -108,7 +109,7 @@ def trend(hours: TimeSeriesView, start: int, end: int) -> float:
 def z_score(hours: TimeSeriesView, start: int, end: int) -> float:
     """How far the last hour's mean lies from the mean of the hours before it, in their standard
     deviations (e-Handbook, 1.3.5.17)."""
-    day = results(hours, start, end, at_least=12)["mean"]
+    day = results(hours, end, at_least=12)["mean"]
     before, last = day[:-1], day[-1]
     return float((last - before.mean()) / spread(before))
 
@@ -118,7 +119,7 @@ def shift(hours: TimeSeriesView, start: int, end: int) -> float:
     """Whether the mean changed six hours ago: the difference of the means since and before, over
     its standard error. (Welch, "The generalization of 'Student's' problem when several different
     population variances are involved", Biometrika 34, 1947.)"""
-    day = results(hours, start, end, at_least=12)["mean"]
+    day = results(hours, end, at_least=12)["mean"]
     before, since = day[:-6], day[-6:]
     error = math.hypot(*(spread(part) / math.sqrt(len(part)) for part in (before, since)))
     return float((since.mean() - before.mean()) / error)
@@ -142,7 +143,7 @@ def alarm(features: TimeSeriesView, start: int, end: int) -> dict[str, float]:
     It sees the past only, as it has to live, and the limit is the one in the book. That one outlier
     among the features is enough for an alarm was decided with labelled series in view.
     """
-    fortnight = results(features, start, end, at_least=7 * 24)
+    fortnight = results(features, end, at_least=7 * 24)
     values = np.column_stack([fortnight[feature.name] for feature in FEATURES])
     deviations = values - np.median(values, axis=0)
     mads = np.median(np.abs(deviations), axis=0)
@@ -158,14 +159,14 @@ HOURLY = [mean, std, low, high]
 FEATURES = [trend, z_score, shift]
 
 
-def table(*columns: str, retention: TaskInterval) -> TimeSeries:
-    return TimeSeries(dict.fromkeys(columns, float), TimeUnit.SECONDS, retention)
+def table(*columns: str, retention: TaskInterval, closed: Closed) -> TimeSeries:
+    return TimeSeries(dict.fromkeys(columns, float), TimeUnit.SECONDS, retention, closed)
 
 
 def pipeline(name: str, source: Rows, sink: SqlSink) -> Pipeline:
-    readings = table("value", retention=DAY)
-    hours = table(*(task.name for task in HOURLY), retention=DAY)
-    features = table(*(task.name for task in FEATURES), retention=FORTNIGHT)
+    readings = table("value", retention=DAY, closed=Closed.LEFT)
+    hours = table(*(task.name for task in HOURLY), retention=DAY, closed=Closed.RIGHT)
+    features = table(*(task.name for task in FEATURES), retention=FORTNIGHT, closed=Closed.RIGHT)
     of_day, of_fortnight = RunnerConfig(window=DAY), RunnerConfig(window=FORTNIGHT)
 
     made = Pipeline(name)

@@ -22,6 +22,7 @@ from tests.support.threads import together
 from run_task import (
     Align,
     Atom,
+    Closed,
     ConfigError,
     DataSet,
     OnError,
@@ -760,7 +761,7 @@ def test_results_become_rows_under_the_names_of_their_tasks() -> None:
         return list(zip(view.time.tolist(), view["low"].tolist(), view["rows"].tolist()))
 
     values = TimeSeries({"value": float}, TimeUnit.SECONDS)
-    lows = TimeSeries({"low": float, "rows": int}, TimeUnit.SECONDS)
+    lows = TimeSeries({"low": float, "rows": int}, TimeUnit.SECONDS, closed=Closed.RIGHT)
     recorded = [(0, {"value": 3.0}), (1, {"value": 2.0}), (4, {"value": 5.0})]
     pipeline = Pipeline("p").source(recorded, into=values)
     pipeline.stage("first", [many, low, count], values, TaskInterval.seconds(2)).into(lows)

@@ -3,7 +3,7 @@
 import logging
 
 from run_task._version import __version__ as __version__
-from run_task.data import Access, Atom, RwLock, Shared, TimeSeries, TimeSeriesView
+from run_task.data import Access, Atom, Closed, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.errors import (
     ChannelClosed,
     ConfigError,
@@ -48,6 +48,7 @@ __all__ = [
     "Atom",
     "ChannelClosed",
     "Clock",
+    "Closed",
     "ConfigError",
     "Context",
     "ContextBuilder",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from run_task._extras import need
-from run_task.data import TimeSeries, TimeSeriesView
+from run_task.data import Closed, TimeSeries, TimeSeriesView
 from run_task.pipeline import Pipeline
 from run_task.runner._config import RunnerConfig
 from run_task.sources import polling
@@ -21,48 +21,48 @@ _MILLIS = 1000  # in a second
 
 @task(name="cpu load, %")
 def cpu_load(samples: TimeSeriesView, start: int, end: int) -> float:
-    return _mean(samples.between(start, end), "cpu")
+    return _mean(samples.in_window, "cpu")
 
 
 @task(name="busiest core, %")
 def busiest_core(samples: TimeSeriesView, start: int, end: int) -> float:
-    return _mean(samples.between(start, end), "busiest")
+    return _mean(samples.in_window, "busiest")
 
 
 @task(name="memory in use, GiB")
 def memory(samples: TimeSeriesView, start: int, end: int) -> float:
-    return _mean(samples.between(start, end), "memory") / _KIB**3
+    return _mean(samples.in_window, "memory") / _KIB**3
 
 
 @task(name="received, KiB/s")
 def received(samples: TimeSeriesView, start: int, end: int) -> float:
-    return _rate(samples.between(start, end), "received") / _KIB
+    return _rate(samples.in_window, "received") / _KIB
 
 
 @task(name="sent, KiB/s")
 def sent(samples: TimeSeriesView, start: int, end: int) -> float:
-    return _rate(samples.between(start, end), "sent") / _KIB
+    return _rate(samples.in_window, "sent") / _KIB
 
 
 @task(name="disk, KiB/s")
 def disk(samples: TimeSeriesView, start: int, end: int) -> float:
-    return _rate(samples.between(start, end), "disk") / _KIB
+    return _rate(samples.in_window, "disk") / _KIB
 
 
 @task(name="cpu trend, %/min")
 def cpu_trend(means: TimeSeriesView, start: int, end: int) -> float:
-    return _slope(means.between(start, end + 1), "cpu")
+    return _slope(means.in_window, "cpu")
 
 
 @task(name="memory trend, MiB/min")
 def memory_trend(means: TimeSeriesView, start: int, end: int) -> float:
-    return _slope(means.between(start, end + 1), "memory") * _KIB
+    return _slope(means.in_window, "memory") * _KIB
 
 
 @task(name="cpu alarm")
 def cpu_alarm(means: TimeSeriesView, start: int, end: int) -> str | None:
     """Whether the newest mean lies more than three standard deviations from those before."""
-    cpu = means.between(start, end + 1)["cpu"]
+    cpu = means.in_window["cpu"]
     if len(cpu) < 10 or (deviation := float(cpu[:-1].std())) == 0:
         return None
     off = float(cpu[-1] - cpu[:-1].mean()) / deviation
@@ -91,6 +91,7 @@ def pipeline() -> Pipeline:
         {"cpu": float, "memory": float},
         unit=TimeUnit.MILLIS,
         retention=TaskInterval.millis(600 * _MILLIS),
+        closed=Closed.RIGHT,
     )
 
     def sample() -> dict[str, Any]:

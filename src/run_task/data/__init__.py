@@ -2,15 +2,24 @@
 
 from run_task.data._atom import Atom
 from run_task.data._block import Allocate, Block
-from run_task.data._protocol import Access, Relocatable, Shared, Versioned, Viewable, Writable
+from run_task.data._protocol import (
+    Access,
+    Relocatable,
+    Shared,
+    Versioned,
+    Viewable,
+    Windowed,
+    Writable,
+)
 from run_task.data._rwlock import RwLock
-from run_task.data.series import TimeSeries, TimeSeriesView
+from run_task.data.series import Closed, TimeSeries, TimeSeriesView
 
 __all__ = [
     "Access",
     "Allocate",
     "Atom",
     "Block",
+    "Closed",
     "Relocatable",
     "RwLock",
     "Shared",
@@ -18,5 +27,6 @@ __all__ = [
     "TimeSeriesView",
     "Versioned",
     "Viewable",
+    "Windowed",
     "Writable",
 ]

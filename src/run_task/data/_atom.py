@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from run_task.data._snapshot import Giving
+from run_task.data._access import InstantAccess
 from run_task.errors import RunTaskError
 
 T = TypeVar("T")
@@ -40,23 +40,23 @@ class Atom(Generic[T]):
         """The value as it is now."""
         return self._value
 
-    def read(self, timeout: float | None = None) -> Giving[T]:
+    def read(self, timeout: float | None = None) -> InstantAccess[T]:
         """Give the value as it is when the block is entered.
 
         :param timeout: of no effect, since reading never waits
         """
-        return Giving(self.view)
+        return InstantAccess(self.view)
 
     def view(self) -> T:
         """The value as it is now: the same as reading, without a block."""
         return self._value
 
-    def write(self, timeout: float | None = None) -> Giving[Atom[T]]:
+    def write(self, timeout: float | None = None) -> InstantAccess[Atom[T]]:
         """Give the Atom itself: for whoever writes to shared data of any kind.
 
         :param timeout: of no effect, since there is nothing to wait for
         """
-        return Giving(lambda: self)
+        return InstantAccess(lambda: self)
 
     @property
     def version(self) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from run_task.time._interval import TimeUnit
+
 I_co = TypeVar("I_co", covariant=True)
 
 
@@ -73,6 +75,30 @@ class Viewable(Protocol[I_co]):
     def view(self) -> I_co:
         """The data as it is now."""
         ...
+
+
+@runtime_checkable
+class Windowed(Protocol):
+    """Shared data whose rows have times, so that a view of it can end with a window."""
+
+    def windowed(self, unit: TimeUnit, /) -> Callable[[Any, int, int], Any]:
+        """How to bound its views by windows whose times are in a unit.
+
+        :param unit: the unit of the windows' starts and ends
+        :return: a function of what reading gave, and the start and the end of a window. It gives
+            what the tasks of the window see: nothing that comes after its end
+        """
+        ...
+
+
+def window_bound(data: object, unit: TimeUnit) -> Callable[[Any, int, int], Any] | None:
+    """How views of shared data are bounded by windows, as :meth:`Windowed.windowed` gives it.
+
+    :param data: the shared data
+    :param unit: the unit of the windows' starts and ends
+    :return: the function; None if this data has nothing that lies before or after a window
+    """
+    return data.windowed(unit) if isinstance(data, Windowed) else None
 
 
 @runtime_checkable

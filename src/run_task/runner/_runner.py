@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from run_task._window import Due, Window
+from run_task.data._protocol import window_bound
 from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTimeout, TaskError
 from run_task.executors import Ticks
 from run_task.observe._log import Log
@@ -147,6 +148,7 @@ class Runner(Running, Generic[I, O]):
         timeout = self._config.lock_timeout
         gate = self._gate
         data = self._context.data if gate is None else gate
+        bound = window_bound(self._context.data, self._context.interval.unit)
         send = self._context.sender.send
         if self._telemetry is not None:
             send = self._telemetry.telling(send)
@@ -164,7 +166,7 @@ class Runner(Running, Generic[I, O]):
                     with data.read(timeout) as view:
                         if gate is not None:
                             gate.passed()
-                        dataset = yield view, due
+                        dataset = yield bound(view, due[0], due[1]) if bound else view, due
                         del view  # whoever waits for the next tick does not keep this one's data
                 except LockTimeout as error:
                     dataset = self._without_view(due, error)

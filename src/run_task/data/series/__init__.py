@@ -1,6 +1,7 @@
 """Columns that grow in the order of time."""
 
+from run_task.data.series._closed import Closed
 from run_task.data.series._timeseries import TimeSeries
 from run_task.data.series._view import TimeSeriesView
 
-__all__ = ["TimeSeries", "TimeSeriesView"]
+__all__ = ["Closed", "TimeSeries", "TimeSeriesView"]

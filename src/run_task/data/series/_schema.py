@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array, Column, Unfit, timestamp, timestamps
 from run_task.errors import ConfigError
 from run_task.time._interval import TimeUnit
@@ -23,16 +24,29 @@ _ALIGNMENT: Final = 64
 
 
 class Schema:
-    """The columns of a series, and the unit of its timestamps.
+    """The columns of a series, and what its timestamps mean.
 
     :param columns: the kind of each column, by name
     :param unit: the unit of timestamps
+    :param closed: which end of a window belongs to it
     :raises ConfigError: if there cannot be such a series
     """
 
-    __slots__ = ("columns", "kinds", "names", "positions", "row_bytes", "unit")
+    __slots__ = (
+        "beyond",
+        "closed",
+        "columns",
+        "kinds",
+        "names",
+        "positions",
+        "row_bytes",
+        "side",
+        "unit",
+    )
 
-    def __init__(self, columns: Mapping[str, Any], unit: TimeUnit) -> None:
+    def __init__(
+        self, columns: Mapping[str, Any], unit: TimeUnit, closed: Closed = Closed.LEFT
+    ) -> None:
         # The caller may have no type checker.
         if not isinstance(columns, Mapping) or not columns:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(
@@ -49,11 +63,23 @@ class Schema:
                 )
         if not isinstance(unit, TimeUnit):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"TimeSeries(unit={unit!r}): it is a TimeUnit, such as MILLIS")
-        self._set(tuple(Column(name, kind) for name, kind in columns.items()), unit)
+        if not isinstance(closed, Closed):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(
+                f"TimeSeries(closed={closed!r}): it is Closed.LEFT, where a timestamp is when "
+                f"something happened, or Closed.RIGHT, where it is the end of what its row "
+                f"describes"
+            )
+        self._set(tuple(Column(name, kind) for name, kind in columns.items()), unit, closed)
 
-    def _set(self, columns: tuple[Column, ...], unit: TimeUnit) -> None:
+    def _set(self, columns: tuple[Column, ...], unit: TimeUnit, closed: Closed) -> None:
         self.columns: tuple[Column, ...] = columns
         self.unit: TimeUnit = unit
+        self.closed: Closed = closed
+        self.side: Literal["left", "right"] = closed.value
+        """Of the rows of one timestamp: where a window begins that starts then, and where one ends
+        that ends then, as ``searchsorted`` takes it."""
+        self.beyond: int = 1 if closed is Closed.RIGHT else 0
+        """How long after its end a window's first timestamp is that is not in it any more."""
         self.names: tuple[str, ...] = tuple(column.name for column in columns)
         self.kinds: tuple[tuple[str, str], ...] = tuple((c.name, c.dtype.str) for c in columns)
         self.positions: dict[str, int] = {name: i for i, name in enumerate(self.names)}
@@ -63,7 +89,7 @@ class Schema:
     def empty(cls) -> Schema:
         """The schema of no columns, of a view that is of no series."""
         schema = cls.__new__(cls)
-        schema._set((), TimeUnit.MILLIS)
+        schema._set((), TimeUnit.MILLIS, Closed.LEFT)
         return schema
 
     def row(self, time: Any, columns: Mapping[str, Any]) -> tuple[NDArray[np.int64], list[Array]]:
@@ -126,10 +152,13 @@ class Schema:
                 raise ConfigError(f"column {name!r} is missing: give a value for each column")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Schema, (dict(self.kinds), self.unit)) if self.kinds else (Schema.empty, ())
+        if not self.kinds:
+            return Schema.empty, ()
+        return Schema, (dict(self.kinds), self.unit, self.closed)
 
     def __repr__(self) -> str:
-        return f"{', '.join(map(repr, self.columns))}; time in {self.unit.value}"
+        closed = ", closed on the right" if self.closed is Closed.RIGHT else ""
+        return f"{', '.join(map(repr, self.columns))}; time in {self.unit.value}{closed}"
 
 
 def _refusal(column: Column, where: str, unfit: Unfit) -> ConfigError:
@@ -161,10 +190,14 @@ class Layout:
         self.size: int = end
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _layout, (self.schema.kinds, self.schema.unit, self.capacity)
+        schema = self.schema
+        # Values of enums are pickled faster than their members.
+        return _layout, (schema.kinds, schema.unit.value, schema.side, self.capacity)
 
 
 @functools.lru_cache(maxsize=64)
-def _layout(kinds: tuple[tuple[str, str], ...], unit: TimeUnit, capacity: int) -> Layout:
+def _layout(
+    kinds: tuple[tuple[str, str], ...], unit: str, closed: Literal["left", "right"], capacity: int
+) -> Layout:
     """A layout that was pickled: the same one as before, for a worker gets it at every tick."""
-    return Layout(Schema(dict(kinds), unit), capacity)
+    return Layout(Schema(dict(kinds), TimeUnit(unit), Closed(closed)), capacity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -118,6 +119,14 @@ class Lease:
     def array(self, position: int, first: int, stop: int) -> Array:
         """Rows of the timestamps (position 0) or of a column, not copied, read-only."""
         return np.asarray(_Leased(self, position, first, stop))
+
+    def timestamp(self, row: int) -> int:
+        """The timestamp of a row."""
+        return self.store.times[row]
+
+    def row_from(self, timestamp: int, first: int, stop: int) -> int:
+        """The first row of some that has this timestamp or a later one; ``stop``: none has."""
+        return bisect_left(self.store.times, timestamp, first, stop)
 
 
 class _Leased:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Never
 
 import numpy as np
 from numpy.typing import NDArray
 
+from run_task.data._access import InstantAccess
 from run_task.data._block import Allocate, PrivateBlock
-from run_task.data._snapshot import Giving
+from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
 from run_task.data.series._retention import Retention
 from run_task.data.series._schema import Layout, Schema
@@ -48,6 +49,9 @@ class TimeSeries:
         dtype of these kinds
     :param unit: the unit of timestamps, which are ints since the Unix epoch
     :param retention: how many of the last rows stay, or for how long before the newest; None: all
+    :param closed: what timestamps mean, and so which end of a window belongs to it:
+        ``Closed.LEFT``, when something happened; ``Closed.RIGHT``, the end of what a row describes,
+        such as a bar that is stamped with its close, or results of a stage
     :raises ConfigError: if there cannot be such a series
     """
 
@@ -56,8 +60,9 @@ class TimeSeries:
         columns: Mapping[str, Any],
         unit: TimeUnit = TimeUnit.MILLIS,
         retention: int | TaskInterval | None = None,
+        closed: Closed = Closed.LEFT,
     ) -> None:
-        self._schema = Schema(columns, unit)
+        self._schema = Schema(columns, unit, closed)
         self._retention = Retention(retention, unit)
         self._width = len(self._schema.columns)
         self._allocate: Allocate = PrivateBlock
@@ -71,6 +76,11 @@ class TimeSeries:
     def unit(self) -> TimeUnit:
         """The unit of timestamps."""
         return self._schema.unit
+
+    @property
+    def closed(self) -> Closed:
+        """Which end of a window belongs to it."""
+        return self._schema.closed
 
     @property
     def columns(self) -> Mapping[str, np.dtype[Any]]:
@@ -87,12 +97,12 @@ class TimeSeries:
         """How many rows came too late to be kept."""
         return self._dropped
 
-    def read(self, timeout: float | None = None) -> Giving[TimeSeriesView]:
+    def read(self, timeout: float | None = None) -> InstantAccess[TimeSeriesView]:
         """Give a view of all rows as they are when the block is entered.
 
         :param timeout: of no effect, since reading never waits
         """
-        return Giving(self.view)
+        return InstantAccess(self.view)
 
     def view(self) -> TimeSeriesView:
         """A view of all rows as they are now: the same as reading, without a block."""
@@ -112,12 +122,31 @@ class TimeSeries:
                         first, length = first_after, length_after
                     return TimeSeriesView(self._schema, lease, first, length)
 
-    def write(self, timeout: float | None = None) -> Giving[TimeSeries]:
+    def windowed(self, unit: TimeUnit) -> Callable[[TimeSeriesView, int, int], TimeSeriesView]:
+        """How to bound its views by windows whose times are in a unit.
+
+        :param unit: the unit of the windows' starts and ends
+        :return: a function of a view of all rows, and the start and the end of a window. It gives
+            the view of the rows up to the end of the window, whose ``in_window`` are those within
+        """
+        own_ns, unit_ns = self.unit.nanos, unit.nanos
+        if own_ns == unit_ns:
+            return TimeSeriesView.for_window
+        # Rounded so that all rows are on the side of a bound that they are on in nanoseconds.
+        up = own_ns - 1 if self.closed is Closed.LEFT else 0
+
+        def converted(view: TimeSeriesView, start: int, end: int) -> TimeSeriesView:
+            first, last = (start * unit_ns + up) // own_ns, (end * unit_ns + up) // own_ns
+            return view.for_window(first, last)
+
+        return converted
+
+    def write(self, timeout: float | None = None) -> InstantAccess[TimeSeries]:
         """Give the series itself: for whoever writes to shared data of any kind.
 
         :param timeout: of no effect, since there is nothing to wait for
         """
-        return Giving(lambda: self)
+        return InstantAccess(lambda: self)
 
     def append(self, timestamp: int, **columns: Any) -> None:
         """Add one row.
@@ -181,7 +210,7 @@ class TimeSeries:
                 raise
 
     def __deepcopy__(self, memo: object) -> TimeSeries:
-        twin = TimeSeries(self.columns, self.unit)
+        twin = TimeSeries(self.columns, self.unit, closed=self.closed)
         twin._retention = self._retention
         view = self.view()
         twin.extend(view.time, **{name: view[name] for name in self.columns})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -9,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data._block import Block
+from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
 from run_task.data.series._schema import TIME, Layout, Schema
 from run_task.data.series._store import Lease, Store
+from run_task.errors import ConfigError
 from run_task.time._interval import TimeUnit
 
 if TYPE_CHECKING:
@@ -21,15 +24,23 @@ _SHOWN: Final = 3
 """How many rows a view's repr shows of either end."""
 
 
-class Rows(Protocol):
-    """Where a view has its rows from."""
+class Storage(Protocol):
+    """Where the rows of a view lie."""
 
     def array(self, position: int, first: int, stop: int) -> Array:
         """Some rows of the timestamps (position 0) or of a column, not copied, read-only."""
         ...
 
+    def timestamp(self, row: int) -> int:
+        """The timestamp of a row."""
+        ...
 
-class Held:
+    def row_from(self, timestamp: int, first: int, stop: int) -> int:
+        """The first row of some that has this timestamp or a later one; ``stop``: none has."""
+        ...
+
+
+class ArrayStorage:
     """Rows in arrays of their own, as a view by value has them."""
 
     __slots__ = ("_arrays",)
@@ -43,42 +54,65 @@ class Held:
         array.flags.writeable = False
         return array
 
+    def timestamp(self, row: int) -> int:
+        """The timestamp of a row."""
+        return int(self._arrays[0][row])
+
+    def row_from(self, timestamp: int, first: int, stop: int) -> int:
+        """The first row of some that has this timestamp or a later one; ``stop``: none has."""
+        return bisect_left(self._arrays[0], timestamp, first, stop)
+
 
 class TimeSeriesView:
     """Rows of a :class:`~run_task.TimeSeries` as they were when the view was taken.
 
     ::
 
-        with trades.read() as view:
-            minute = view.between(start, end)
-            minute.time, minute["price"]  # NumPy arrays that cannot be written to
-            minute.to_polars().group_by("symbol")
+        @task
+        def mean(trades: TimeSeriesView, start: int, end: int) -> float:
+            window = trades.in_window
+            window.time, window["price"]  # NumPy arrays that cannot be written to
+            window.to_polars().group_by("symbol")
 
     It and every array of it stay as they are for as long as anyone holds them. Nothing is copied:
     the arrays are the series' own memory. A pickled view has copies of its own rows, or where the
     series lies in memory that processes share, only says where they are.
 
+    The view that a task gets ends with the task's window: rows after it are not in it, however late
+    the task runs, and rows before it are.
+
     Without arguments it is empty and has no columns, so it can stand as the default data of a
     ``ContextBuilder(TimeSeriesView)`` that is given a series by ``with_data``.
     """
 
-    __slots__ = ("_arrays", "_first", "_rows", "_schema", "_stop", "_time", "_window")
+    __slots__ = ("_arrays", "_first", "_latest", "_schema", "_stop", "_storage", "_time", "_window")
 
     def __init__(
-        self, schema: Schema | None = None, rows: Rows | None = None, first: int = 0, stop: int = 0
+        self,
+        schema: Schema | None = None,
+        storage: Storage | None = None,
+        first: int = 0,
+        stop: int = 0,
+        window: tuple[int, int] | None = None,
     ) -> None:
         self._schema = schema or Schema.empty()
-        self._rows: Rows = rows or Held([np.empty(0, np.int64)])
+        self._storage: Storage = storage or ArrayStorage([np.empty(0, np.int64)])
         self._first = first
         self._stop = stop
+        self._window = window  # of the task that has it, in the unit of the series
         self._time: Array | None = None
-        self._arrays: dict[str, Array] = {}  # those that were asked for, as the timestamps
-        self._window: tuple[int, int, TimeSeriesView] | None = None
+        self._arrays: dict[str, Array] | None = None  # those that were asked for
+        self._latest: tuple[int, int, TimeSeriesView] | None = None  # of what between() was asked
 
     @property
     def unit(self) -> TimeUnit:
         """The unit of timestamps."""
         return self._schema.unit
+
+    @property
+    def closed(self) -> Closed:
+        """Which end of a window belongs to it."""
+        return self._schema.closed
 
     @property
     def columns(self) -> Mapping[str, np.dtype[Any]]:
@@ -90,7 +124,7 @@ class TimeSeriesView:
         """The timestamps in ascending order, in :attr:`unit` since the Unix epoch; read-only."""
         time = self._time
         if time is None:
-            time = self._time = self._rows.array(0, self._first, self._stop)
+            time = self._time = self._storage.array(0, self._first, self._stop)
         return time
 
     def __getitem__(self, column: str) -> NDArray[Any]:
@@ -98,7 +132,10 @@ class TimeSeriesView:
 
         :raises KeyError: if there is no such column
         """
-        array = self._arrays.get(column)
+        arrays = self._arrays
+        if arrays is None:
+            arrays = self._arrays = {}
+        array = arrays.get(column)
         if array is None:
             position = self._schema.positions.get(column)
             if position is None:
@@ -109,8 +146,8 @@ class TimeSeriesView:
                     )
                 names = ", ".join(map(repr, self._schema.names))
                 raise KeyError(f"there is no column {column!r}: the columns are {names}")
-            array = self._rows.array(position + 1, self._first, self._stop)
-            self._arrays[column] = array
+            array = self._storage.array(position + 1, self._first, self._stop)
+            arrays[column] = array
         return array
 
     # Else Python would take a view for a sequence, and index it by ints.
@@ -121,23 +158,54 @@ class TimeSeriesView:
         """How many rows there are."""
         return self._stop - self._first
 
-    def between(self, start: int, end: int) -> TimeSeriesView:
-        """The rows of the window ``[start, end)``, not copied.
+    @property
+    def in_window(self) -> TimeSeriesView:
+        """The rows of the window of the task that has this view, not copied: ``[start, end)``, or
+        ``(start, end]`` of a series that is closed on the right.
 
-        :param start: the first timestamp that is in it, in :attr:`unit`
-        :param end: the first timestamp after it
+        :raises ConfigError: if it is no task's, as one that ``read()`` gave
         """
-        window = self._window  # remembered, for the tasks of a tick ask for the same one
-        if window is not None and window[0] == start and window[1] == end:
-            return window[2]
-        time = self.time
-        first = self._first + int(time.searchsorted(start))
+        window = self._window
+        if window is None:
+            raise ConfigError(
+                "this view has no window: in_window is for the view that a runner or a pipeline "
+                "gives its tasks; of one that read() gave, take between(start, end)"
+            )
+        return self.between(*window)
+
+    def between(self, start: int, end: int) -> TimeSeriesView:
+        """The rows from ``start`` to ``end``, not copied: those of ``[start, end)``, or of
+        ``(start, end]`` if the series is closed on the right.
+
+        :param start: when they begin, in :attr:`unit`
+        :param end: when they end
+        """
+        latest = self._latest  # remembered, for the tasks of a tick ask for the same one
+        if latest is not None and latest[0] == start and latest[1] == end:
+            return latest[2]
+        time, side = self.time, self._schema.side
+        first = self._first + int(time.searchsorted(start, side))
         stop = self._stop  # as for the window of a tick, which ends after all rows there are
         if stop > first and time[-1] >= end:
-            stop = max(first, self._first + int(time.searchsorted(end)))
-        found = TimeSeriesView(self._schema, self._rows, first, stop)
-        self._window = (start, end, found)
+            stop = max(first, self._first + int(time.searchsorted(end, side)))
+        found = TimeSeriesView(self._schema, self._storage, first, stop)
+        self._latest = (start, end, found)
         return found
+
+    def for_window(self, start: int, end: int) -> TimeSeriesView:
+        """The rows up to the end of a window, not copied, as its tasks see them: the view of
+        which :attr:`in_window` are the rows within.
+
+        A runner calls it for each tick; a test of a task may, too.
+
+        :param start: the start of the window, in :attr:`unit`
+        :param end: its end
+        """
+        schema, storage, first, stop = self._schema, self._storage, self._first, self._stop
+        limit = end + schema.beyond
+        if stop > first and storage.timestamp(stop - 1) >= limit:
+            stop = storage.row_from(limit, first, stop)
+        return TimeSeriesView(schema, storage, first, stop, (start, end))
 
     def to_arrow(self) -> Any:
         """A :class:`pyarrow.Table`: ``time`` without a time zone, and each column.
@@ -178,12 +246,13 @@ class TimeSeriesView:
         return {TIME: times, **{name: self[name] for name in self.columns}}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rows = self._rows
-        if isinstance(rows, Lease) and rows.store.block.shareable:
-            store = rows.store
+        storage, window = self._storage, self._window
+        if isinstance(storage, Lease) and storage.store.block.shareable:
+            store = storage.store
             store.export(self._stop)  # nobody will tell when it is done with
-            return view_at, (store.block, store.layout, self._first, self._stop)
-        return _by_value, (self._schema, [self.time, *(self[name] for name in self._schema.names)])
+            return view_at, (store.block, store.layout, self._first, self._stop, window)
+        arrays = [self.time, *(self[name] for name in self._schema.names)]
+        return _by_value, (self._schema, arrays, window)
 
     def __repr__(self) -> str:
         count = len(self)
@@ -202,10 +271,14 @@ class TimeSeriesView:
         return "\n".join([f"TimeSeriesView of {count:,} rows", *lines])
 
 
-def view_at(block: Block, layout: Layout, first: int, stop: int) -> TimeSeriesView:
+def view_at(
+    block: Block, layout: Layout, first: int, stop: int, window: tuple[int, int] | None = None
+) -> TimeSeriesView:
     """The view of some rows of a block. They stay as they are only if somebody sees to it."""
-    return TimeSeriesView(layout.schema, Lease(Store(block, layout), stop), first, stop)
+    return TimeSeriesView(layout.schema, Lease(Store(block, layout), stop), first, stop, window)
 
 
-def _by_value(schema: Schema, arrays: Sequence[Array]) -> TimeSeriesView:
-    return TimeSeriesView(schema, Held(arrays), 0, len(arrays[0]))
+def _by_value(
+    schema: Schema, arrays: Sequence[Array], window: tuple[int, int] | None = None
+) -> TimeSeriesView:
+    return TimeSeriesView(schema, ArrayStorage(arrays), 0, len(arrays[0]), window)

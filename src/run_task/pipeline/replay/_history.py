@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from run_task.data import Shared
+from run_task.data._protocol import window_bound
 from run_task.executors import Tick, Ticks
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._ingest import NEVER, Feed
@@ -80,6 +81,7 @@ class _StageReplay:
         self.config = config
         self.data = made(stage.data)
         self.routes = [replace(route, into=made(route.into)) for route in stage.routes]
+        self._bound = window_bound(self.data, stage.interval.unit)
         self.unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
         self.held_ns = -math.inf if held_ns is None else held_ns
@@ -99,7 +101,8 @@ class _StageReplay:
         due = self.ticker.next()
         assert due is not None
         with self.data.read(self.config.lock_timeout) as view:
-            dataset = self.crew.run((view, due))
+            bound = self._bound
+            dataset = self.crew.run((bound(view, due[0], due[1]) if bound else view, due))
         for route in self.routes:
             with route.into.write() as target:
                 route.enter(target, dataset)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Giving(Generic[T_co]):
+class InstantAccess(Generic[T_co]):
     """A ``with`` or ``async with`` block that gives what a function returns when it is entered.
 
     :param give: the function
