@@ -283,22 +283,22 @@ def test_the_last_timestamp_is_known_without_reading_all(
         raise AssertionError
 
     monkeypatch.setattr(type(source), "_chunks", refuse)
-    assert source.last_timestamp == last == 99_990 // (1000 if stored is TimeUnit.MILLIS else 1)
+    assert source.about().last == last == 99_990 // (1000 if stored is TimeUnit.MILLIS else 1)
 
 
 def test_the_last_timestamp_may_be_a_text(make: Make, kind: str) -> None:
     source = make([{"timestamp": "1970-01-01T00:01:00Z", "price": 1.0}])
-    assert source.last_timestamp == (None if kind == "parquet" else 60)
+    assert source.about().last == (None if kind == "parquet" else 60)
 
 
 def test_where_no_last_timestamp_can_be_told_there_is_none(make: Make, tmp_path: Path) -> None:
     source = make(records(3))
     for path in tmp_path.iterdir():
         path.write_bytes(b"rubbish\n" if path.suffix != ".parquet" else b"")
-    assert source.last_timestamp is None
+    assert source.about().last is None
     for path in tmp_path.iterdir():
         path.unlink()
-    assert source.last_timestamp is None
+    assert source.about().last is None
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_where_no_last_timestamp_can_be_told_there_is_none(make: Make, tmp_path:
 )
 def test_the_last_line_of_a_csv(text: str, last: int | None, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(text)
-    assert CsvFile(tmp_path / "a.csv").last_timestamp == last
+    assert CsvFile(tmp_path / "a.csv").about().last == last
 
 
 def test_the_last_line_of_a_file_that_is_compressed_is_not_known(tmp_path: Path) -> None:
@@ -323,15 +323,15 @@ def test_the_last_line_of_a_file_that_is_compressed_is_not_known(tmp_path: Path)
     path.write_bytes(gzip.compress(b"timestamp,name\n1,a\n2,b\n"))
     source = CsvFile(path)
     assert [timestamp for timestamp, _ in source] == [1, 2]
-    assert source.last_timestamp is None
+    assert source.about().last is None
 
 
 def test_the_last_timestamp_of_arrow_timestamps(tmp_path: Path) -> None:
     for unit in ("s", "ms", "us", "ns"):
         column = pa.array([10, 90, 20], pa.int64()).cast(pa.timestamp("s")).cast(pa.timestamp(unit))
         parquet.write_table(pa.table({"timestamp": column, "x": [1, 2, 3]}), tmp_path / "a.parquet")
-        assert ParquetFile(tmp_path / "a.parquet", unit=SECONDS).last_timestamp == 90, unit
+        assert ParquetFile(tmp_path / "a.parquet", unit=SECONDS).about().last == 90, unit
     parquet.write_table(
         pa.table({"timestamp": [10, 20]}), tmp_path / "a.parquet", write_statistics=False
     )
-    assert ParquetFile(tmp_path / "a.parquet", unit=SECONDS).last_timestamp is None
+    assert ParquetFile(tmp_path / "a.parquet", unit=SECONDS).about().last is None

@@ -23,7 +23,7 @@ from run_task import (
     Window,
     task,
 )
-from run_task.sources import Batch, Batched, CsvFile, PlaybackClock, paced, polling
+from run_task.sources import Batch, Batched, CsvFile, PlaybackClock, SourceInfo, paced, polling
 from run_task.sync._alarm import Alarm
 
 SECONDS = TimeUnit.SECONDS
@@ -50,11 +50,12 @@ class Jumping(VirtualClock):
 class Recording:
     """A source that is batched."""
 
-    unit = SECONDS
-
     def __init__(self, *batches: list[int]) -> None:
         self._batches = batches
         self.closed = False
+
+    def about(self) -> SourceInfo:
+        return SourceInfo(unit=SECONDS)
 
     def batches(self) -> Iterator[Batch]:
         for times in self._batches:

@@ -22,6 +22,7 @@ from run_task.sources import (
     PacedBatches,
     ParquetFile,
     Polling,
+    Rows,
     Source,
     StdinJsonLines,
     paced,
@@ -51,8 +52,11 @@ def check_what_files_are(
     csv: CsvFile, lines: JsonLinesFile, parquet: ParquetFile, stdin: StdinJsonLines
 ) -> None:
     """Never called: the checkers read it."""
-    source: Source[dict[str, Any]]
-    for source in (csv, lines, parquet, stdin):
+    rows: Rows[dict[str, Any]]
+    for rows in (csv, lines, parquet, stdin):
+        assert rows
+    source: Source
+    for source in (csv, lines, parquet, stdin, paced(csv)):
         assert source
     batched: Batched
     for batched in (csv, lines, parquet):

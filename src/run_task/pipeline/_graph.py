@@ -13,6 +13,7 @@ from run_task.observe._format import brief
 from run_task.pipeline._route import Route
 from run_task.pipeline._stage import Stage
 from run_task.runner._config import RunnerConfig
+from run_task.sources._protocol import about
 from run_task.time._interval import TimeUnit
 
 AnyStage: TypeAlias = Stage[Any, Any]
@@ -143,7 +144,7 @@ def unit_of(
     """
     said = {
         "unit=": given,
-        "the source": getattr(source, "unit", None),
+        "the source": about(source).unit,
         "the data": getattr(into, "unit", None),
     }
     units = {who: unit for who, unit in said.items() if isinstance(unit, TimeUnit)}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.pipeline._route import Route
-from run_task.sources._protocol import Batch, Batched
+from run_task.sources._batch import Batch, Batched
+from run_task.sources._protocol import about
 
 NEVER: Final = float("inf")
 
@@ -147,13 +148,8 @@ class Feed:
     def end_ns(self) -> float:
         """About when the last row of all arrives, in nanoseconds since the Unix epoch, where that
         can be told without reading them; infinity: it cannot."""
-        source: Any = self._source
-        if isinstance(source, list | tuple):
-            rows = cast("Sequence[Any]", source)
-            last = rows[-1][0] if rows else None
-        else:
-            last = getattr(source, "last_timestamp", None)
-        return last * self._unit_ns if type(last) is int else NEVER
+        last = about(self._source).last
+        return NEVER if last is None else last * self._unit_ns
 
     @property
     def next_ns(self) -> float:

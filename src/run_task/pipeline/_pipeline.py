@@ -31,6 +31,7 @@ from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL
 from run_task.runner._stats import PipelineStats, RunnerStats
 from run_task.sinks._protocol import DurableSink
+from run_task.sources._protocol import about
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock
@@ -310,8 +311,9 @@ class Pipeline(Live):
         stages, declared = self._plan()
         sources: list[tuple[Any, int, Route]] = []
         for source, unit_ns, route in declared:
-            recording = getattr(source, "recording", source)  # of what is played, all at once
-            if hasattr(recording, "__iter__") and not getattr(recording, "endless", False):
+            info = about(source)
+            if not info.endless:
+                recording = source if info.recording is None else info.recording
                 sources.append((recording, unit_ns, route))
             elif resumed is None:
                 raise ConfigError(
@@ -344,13 +346,15 @@ class Pipeline(Live):
 
         :raises ConfigError: if it was before, and gives its rows but once
         """
-        if hasattr(source, "__next__") or hasattr(source, "__anext__"):
-            if id(source) in self._taken:
+        info = about(source)
+        rows = source if info.recording is None else info.recording
+        if info.once:
+            if id(rows) in self._taken:
                 raise ConfigError(
                     f"source {brief(source)}: it has been read before, and an iterator gives its "
                     f"rows once: give what can be iterated over again, such as a list or a file"
                 )
-            self._taken.add(id(source))
+            self._taken.add(id(rows))
 
     # Live
 

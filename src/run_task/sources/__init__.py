@@ -1,9 +1,11 @@
 """Where rows come from: files, standard input, a callable that is polled."""
 
+from run_task.sources._batch import Batch, Batched
 from run_task.sources._malformed import OnFault
-from run_task.sources._paced import Paced, PacedBatches, PlaybackClock, paced
+from run_task.sources._paced import Paced, PacedBatches, paced
+from run_task.sources._playback_clock import PlaybackClock
 from run_task.sources._polling import Polling, polling
-from run_task.sources._protocol import Batch, Batched, Source
+from run_task.sources._protocol import Playback, Rows, Source, SourceInfo, about
 from run_task.sources._standard_input import StdinJsonLines
 from run_task.sources.files._csv import CsvFile
 from run_task.sources.files._json_lines import JsonLinesFile
@@ -18,10 +20,14 @@ __all__ = [
     "Paced",
     "PacedBatches",
     "ParquetFile",
+    "Playback",
     "PlaybackClock",
     "Polling",
+    "Rows",
     "Source",
+    "SourceInfo",
     "StdinJsonLines",
+    "about",
     "paced",
     "polling",
 ]

@@ -6,12 +6,15 @@ import itertools
 import math
 import reprlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
 from run_task.errors import ConfigError
-from run_task.sources._protocol import Batch, Batched
+from run_task.sources._batch import Batch, Batched
+from run_task.sources._playback_clock import PlaybackClock
+from run_task.sources._protocol import SourceInfo, about
 from run_task.sync._alarm import Alarm
 from run_task.time._clock import Clock, SystemClock
 from run_task.time._interval import TimeUnit
@@ -30,38 +33,6 @@ class BatchedRows(Batched, Protocol[R_co]):
     def __iter__(self) -> Iterator[tuple[int, R_co]]: ...
 
 
-class PlaybackClock:
-    """The time of a recording while it is played: at its first row, that row's timestamp.
-
-    Both of its clocks run at the speed of the playback.
-
-    :param clock: the clock by which the recording is played
-    :param first_ns: the timestamp of the first row, in nanoseconds since the Unix epoch
-    :param speed: how many seconds of the recording pass in a second
-    """
-
-    def __init__(self, clock: Clock, first_ns: int, speed: float) -> None:
-        self._clock = clock
-        self._first_ns = first_ns
-        # As a fraction, so that a wait for a time ends when the clock reads it, not before.
-        self._numerator, self._denominator = float(speed).as_integer_ratio()
-        self._origin_ns = clock.monotonic_ns()
-
-    def time_ns(self) -> int:
-        """Nanoseconds since the Unix epoch, in the time of the recording."""
-        return self._first_ns + self.monotonic_ns()
-
-    def monotonic_ns(self) -> int:
-        """Nanoseconds of the recording since its first row."""
-        passed_ns = self._clock.monotonic_ns() - self._origin_ns
-        return passed_ns * self._numerator // self._denominator
-
-    def wait(self, alarm: Alarm, until_ns: int) -> None:
-        """Wait until the alarm rings or the recording has been played so far."""
-        passed_ns = -(-until_ns * self._denominator // self._numerator)
-        self._clock.wait(alarm, self._origin_ns + passed_ns)
-
-
 class Paced(Generic[R]):
     """What :func:`paced` gives."""
 
@@ -75,7 +46,7 @@ class Paced(Generic[R]):
             raise ConfigError(
                 f"paced({source!r}): what is played is an iterable of (timestamp, row)"
             )
-        known: Any = getattr(source, "unit", None)
+        known = about(source).unit
         if unit is None:
             unit = known
         if not isinstance(unit, TimeUnit):
@@ -83,7 +54,7 @@ class Paced(Generic[R]):
                 f"paced({_repr.repr(source)}): the unit of its timestamps is not known: "
                 f"give unit=, such as unit=TimeUnit.SECONDS"
             )
-        if isinstance(known, TimeUnit) and known is not unit:
+        if known not in (None, unit):
             raise ConfigError(f"paced(unit={unit}): the timestamps of {source!r} are in {known}")
         self._source = source
         self._speed = float(speed)
@@ -96,10 +67,10 @@ class Paced(Generic[R]):
         self._next_ns = -math.inf
         self._feed: Iterator[Any] | None = None
 
-    @property
-    def recording(self) -> Iterable[tuple[int, R]]:
-        """What is played."""
-        return self._source
+    def about(self) -> SourceInfo:
+        """The recording, with what it says of itself, and how it is played."""
+        known = about(self._source)
+        return replace(known, unit=self._unit, recording=self._source, playback=self)
 
     @property
     def unit(self) -> TimeUnit:
@@ -109,7 +80,7 @@ class Paced(Generic[R]):
     @property
     def malformed(self) -> int:
         """How many malformed rows the source has counted so far; 0 if it does not count."""
-        return int(getattr(self._source, "malformed", 0))
+        return about(self._source).malformed
 
     @property
     def speed(self) -> float:

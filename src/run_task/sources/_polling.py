@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from run_task.errors import ConfigError, SourceError
 from run_task.sources._arguments import check
 from run_task.sources._malformed import Faults, OnFault
+from run_task.sources._protocol import SourceInfo
 from run_task.sync._alarm import Alarm
 from run_task.time._clock import Clock, SystemClock
 from run_task.time._interval import TaskInterval, TimeUnit
@@ -52,10 +53,9 @@ class Polling(Generic[R]):
         """The unit of the timestamps given."""
         return self._unit
 
-    @property
-    def endless(self) -> bool:
-        """Whether it has no end, and so no history that could be replayed: it has none."""
-        return True
+    def about(self) -> SourceInfo:
+        """It has no end, and so no history that could be replayed."""
+        return SourceInfo(unit=self._unit, endless=True, malformed=self._faults.count)
 
     @property
     def malformed(self) -> int:

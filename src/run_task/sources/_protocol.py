@@ -1,24 +1,23 @@
-"""What a source is: rows with the time of each."""
+"""What a source is: rows with the time of each, and what is known of them beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
-from run_task.errors import ConfigError
+from run_task.time._clock import Clock
+from run_task.time._interval import TimeUnit
 
 R = TypeVar("R")
 
-Source: TypeAlias = Iterable[tuple[int, R]] | AsyncIterable[tuple[int, R]]
-"""Anything that gives ``(timestamp, row)``, for ``for`` or for ``async for``.
+Rows: TypeAlias = Iterable[tuple[int, R]] | AsyncIterable[tuple[int, R]]
+"""Anything that gives ``(timestamp, row)``, for ``for`` or for ``async for``: that is all that a
+source has to be.
 
-The timestamp is an int since the Unix epoch, in a unit that the source and who reads it agree on;
-the ready-made sources say theirs as ``unit``. The row is anything; the ready-made sources give a
-mapping of column to value.
+The timestamp is an int since the Unix epoch, in a unit that the source and who reads it agree on.
+The row is anything; the ready-made sources give a mapping of column to value.
 
 A source gives what there is, as it comes:
 
@@ -30,57 +29,110 @@ A source gives what there is, as it comes:
 - **A malformed row** is not a row. The ready-made sources count it, and log it with its file and
   line; then they leave it out or raise a ``SourceError``, as they were told by :class:`OnFault`.
 
-Besides, a source may offer ``batches()``, which makes it :class:`Batched`; ``unit``, a
-``TimeUnit``; ``malformed``, how many malformed rows there were; ``close()``, callable from any
-thread, after which it gives no more rows; ``last_timestamp``, that of its last row, so that a
-replay can tell how far it is; and ``endless``, true for one that has no history.
+Besides, it may say more of itself by ``about()``, which makes it a :class:`Source`; offer
+``batches()``, which makes it :class:`Batched`; and have a ``close()``, which is called from any
+thread, and after which it gives no more rows.
 """
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Rows by column, as they are read from a file.
+class Playback(Protocol):
+    """A recording that is played at a pace, in a time of its own, as :func:`paced` plays it."""
 
-    :param timestamps: the time of each row, int64, in the source's unit since the Unix epoch
-    :param columns: an array of the same length for each column: float64, int64, bool, or
-        objects that are ``str``
-    :raises ConfigError: if a column has another length than the timestamps
+    @property
+    def speed(self) -> float:
+        """How many seconds of the recording pass in a second."""
+        ...
+
+    @property
+    def first_ns(self) -> int | None:
+        """The time of its first row, in nanoseconds since the Unix epoch; None: it has none."""
+        ...
+
+    @property
+    def next_ns(self) -> float:
+        """When the next row comes, in nanoseconds since the Unix epoch: all rows before have been
+        given, and the next was asked for. Infinity: there are no more."""
+        ...
+
+    def start(self, clock: Clock | None = None) -> Clock | None:
+        """Let the time of the recording begin now.
+
+        :param clock: that of another recording, played along with it; None: one of its own
+        :return: the time of the recording; None if there is no row in it
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceInfo:
+    """What a source says of itself.
+
+    :param unit: the unit of its timestamps; None: it does not say
+    :param endless: whether it has no end, and so no history that could be replayed
+    :param once: whether it gives its rows but once, as an iterator does
+    :param last: the timestamp of its last row, where that can be told without reading them all, so
+        that a replay can tell how far it is
+    :param malformed: how many malformed rows there were so far; 0 also where it does not count
+    :param recording: what it plays, which a replay reads in its place, all at once; None: it plays
+        nothing
+    :param playback: how the recording is played; None: nothing is
     """
 
-    timestamps: NDArray[np.int64]
-    columns: Mapping[str, NDArray[Any]]
-
-    def __post_init__(self) -> None:
-        for name, column in self.columns.items():
-            if len(column) != len(self.timestamps):
-                raise ConfigError(
-                    f"a batch's columns have one value for each timestamp: column {name!r} has "
-                    f"{len(column)} for {len(self.timestamps)} timestamps"
-                )
-
-    def __len__(self) -> int:
-        return len(self.timestamps)
-
-    def __getitem__(self, rows: slice) -> Batch:
-        """Some of the rows, without a copy."""
-        return Batch(
-            self.timestamps[rows], {name: column[rows] for name, column in self.columns.items()}
-        )
-
-    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The same, row by row, as plain Python values."""
-        timestamps = self.timestamps.tolist()
-        if not self.columns:
-            return ((timestamp, {}) for timestamp in timestamps)
-        names = tuple(self.columns)
-        values = zip(*(column.tolist() for column in self.columns.values()))
-        return zip(timestamps, (dict(zip(names, row)) for row in values))
+    unit: TimeUnit | None = None
+    endless: bool = False
+    once: bool = False
+    last: int | None = None
+    malformed: int = 0
+    recording: Iterable[tuple[int, Any]] | None = None
+    playback: Playback | None = None
 
 
 @runtime_checkable
-class Batched(Protocol):
-    """A source that can also give its rows in batches, which is how bulk data is fast."""
+class Source(Protocol):
+    """Rows that say what they are. Anything else that is :data:`Rows` will do, too."""
 
-    def batches(self) -> Iterator[Batch]:
-        """The rows, in the same order and the same number as row by row."""
+    def about(self) -> SourceInfo:
+        """What is known of it now. Called from any thread, any number of times; it is to be quick,
+        and to change nothing."""
         ...
+
+
+_REPLACED: Final = {"unit": "unit", "endless": "endless", "last_timestamp": "last"}
+"""Attributes by which sources told of themselves before there was ``about()``."""
+
+
+def about(source: object) -> SourceInfo:
+    """What is known of any source: what it says, or else what its type tells.
+
+    :param source: an iterable or async iterable of ``(timestamp, row)``
+    """
+    if isinstance(source, Source):
+        return source.about()
+    told = {
+        name: getattr(source, attribute)
+        for attribute, name in _REPLACED.items()
+        if hasattr(source, attribute)
+    }
+    if told:
+        warnings.warn(
+            f"{type(source).__name__} has {', '.join(a for a, n in _REPLACED.items() if n in told)}"
+            f": a source tells of itself by about(), which returns a SourceInfo",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    told.setdefault("last", _last_of(source))
+    if not hasattr(source, "__iter__"):  # it is async
+        told["endless"] = True
+    told["once"] = hasattr(source, "__next__") or hasattr(source, "__anext__")
+    return SourceInfo(**told)
+
+
+def _last_of(source: object) -> int | None:
+    """The timestamp of the last row, if that can be looked at."""
+    if not isinstance(source, list | tuple):
+        return None
+    match cast("Sequence[Any]", source)[-1:]:
+        case [(int(timestamp), _)] if type(timestamp) is int:
+            return timestamp
+        case _:
+            return None

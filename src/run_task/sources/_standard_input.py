@@ -14,6 +14,7 @@ from run_task.sources import _columns as cols
 from run_task.sources._arguments import check
 from run_task.sources._json_rows import Malformed, read_row
 from run_task.sources._malformed import Faults, OnFault
+from run_task.sources._protocol import SourceInfo
 from run_task.time._interval import TimeUnit
 
 _READ_BYTES: Final = 65_536
@@ -74,6 +75,10 @@ class StdinJsonLines:
     def unit(self) -> TimeUnit:
         """The unit of the timestamps given."""
         return self._unit
+
+    def about(self) -> SourceInfo:
+        """Its unit, and that it can be read once."""
+        return SourceInfo(unit=self._unit, once=True, malformed=self._faults.count)
 
     @property
     def malformed(self) -> int:

@@ -16,8 +16,9 @@ from run_task.errors import ConfigError, SourceError
 from run_task.sources import _columns as cols
 from run_task.sources import _timestamps as times
 from run_task.sources._arguments import check
+from run_task.sources._batch import Batch
 from run_task.sources._malformed import Faults, OnFault
-from run_task.sources._protocol import Batch
+from run_task.sources._protocol import SourceInfo
 from run_task.time._interval import TimeUnit
 
 _TAIL_BYTES: Final = 1 << 16
@@ -93,13 +94,13 @@ class RecordedFile(ABC):
         """How many malformed rows there were so far, in the reading that began last."""
         return self._faults.count
 
-    @property
-    def last_timestamp(self) -> int | None:
-        """The timestamp of the last row, where that can be told without reading them all."""
+    def about(self) -> SourceInfo:
+        """Its unit, and the timestamp of its last row, where that stands at the end."""
         try:
-            return self._last()
+            last = self._last()
         except Exception:  # whatever is wrong with it is told when it is read
-            return None
+            last = None
+        return SourceInfo(unit=self._unit, last=last, malformed=self.malformed)
 
     def batches(self) -> Iterator[Batch]:
         """The rows of the file in batches of at most ``batch_rows``.

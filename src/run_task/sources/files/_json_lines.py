@@ -13,9 +13,9 @@ from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.observe._log import Log
 from run_task.sources import _columns as cols
+from run_task.sources._batch import Batch
 from run_task.sources._json_rows import Malformed, read_object, read_row
 from run_task.sources._malformed import OnFault
-from run_task.sources._protocol import Batch
 from run_task.sources.files._file import Chunk, RecordedFile
 from run_task.time._interval import TimeUnit
 

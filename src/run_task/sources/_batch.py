@@ -1,0 +1,61 @@
+"""Rows by column, which is how bulk data is read and entered fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Rows by column, as they are read from a file.
+
+    :param timestamps: the time of each row, int64, in the source's unit since the Unix epoch
+    :param columns: an array of the same length for each column: float64, int64, bool, or
+        objects that are ``str``
+    :raises ConfigError: if a column has another length than the timestamps
+    """
+
+    timestamps: NDArray[np.int64]
+    columns: Mapping[str, NDArray[Any]]
+
+    def __post_init__(self) -> None:
+        for name, column in self.columns.items():
+            if len(column) != len(self.timestamps):
+                raise ConfigError(
+                    f"a batch's columns have one value for each timestamp: column {name!r} has "
+                    f"{len(column)} for {len(self.timestamps)} timestamps"
+                )
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+    def __getitem__(self, rows: slice) -> Batch:
+        """Some of the rows, without a copy."""
+        return Batch(
+            self.timestamps[rows], {name: column[rows] for name, column in self.columns.items()}
+        )
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The same, row by row, as plain Python values."""
+        timestamps = self.timestamps.tolist()
+        if not self.columns:
+            return ((timestamp, {}) for timestamp in timestamps)
+        names = tuple(self.columns)
+        values = zip(*(column.tolist() for column in self.columns.values()))
+        return zip(timestamps, (dict(zip(names, row)) for row in values))
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A source that can also give its rows in batches, which is how bulk data is fast."""
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows, in the same order and the same number as row by row."""
+        ...
