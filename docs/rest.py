@@ -21,6 +21,8 @@ _INTERNAL: Final = frozenset(
     {
         "run_task.tasks._collect.DataSets.of",
         "run_task.tasks._dataset.DataSet.of",
+        "run_task.tasks._tick.Tick.due",
+        "run_task.tasks._tick.Tick.of",
         "run_task.runner._runner.Runner.finish",
         "run_task.runner._stats.Percentiles.of",
     }

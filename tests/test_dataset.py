@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -48,20 +49,82 @@ def test_a_look_up_of_what_failed_says_why(dataset: DataSet[float]) -> None:
     assert caught.value.__cause__ is dataset.errors["worst"]
 
 
-def test_insert_and_take(dataset: DataSet[float]) -> None:
+def test_with_results_beside_its_own_or_in_their_place_it_is_a_new_one() -> None:
     values = {"a": 1.0}
     own = DataSet(WINDOW, values)
-    own.insert("b", 2.0)
-    own.insert("a", 3.0)
-    assert own.to_dict() == {"a": 3.0, "b": 2.0}
-    assert own.take("a") == 3.0
-    assert list(own) == ["b"]
-    assert values == {"a": 1.0}, "the caller's dict is the caller's"
-    with pytest.raises(KeyError):
-        own.take("a")
-    copy = dataset.to_dict()
-    copy.clear()
+    other = own.with_(b=2.0, a=3.0)
+    assert other.to_dict() == {"a": 3.0, "b": 2.0}
+    assert own.to_dict() == values == {"a": 1.0}
+    assert own.with_(**{"a name with spaces": 1.0})["a name with spaces"] == 1.0
+
+
+def test_a_task_that_is_given_a_result_stands_in_the_errors_no_more(
+    dataset: DataSet[float],
+) -> None:
+    mended = dataset.with_(worst=0.5)
+    assert mended["worst"] == 0.5
+    assert not mended.errors
+    assert dataset.errors.keys() == {"worst"}
+
+
+def test_without_tasks_it_has_neither_their_results_nor_their_errors(
+    dataset: DataSet[float],
+) -> None:
+    def mean(data: object, start: int, end: int) -> float:
+        return 0.0
+
+    rest = dataset.without(Task(mean), "worst")
+    assert rest.to_dict() == {"max": 2.0}
+    assert not rest.errors
+    assert not rest.durations
+    assert dataset.keys() | dataset.errors.keys() == {"mean", "max", "worst"}
+    with pytest.raises(KeyError, match="no task 'max', 'worst' in"):
+        dataset.without("max", "worst").without("max", "mean", "worst")
+
+
+def test_all_else_about_it_goes_on_into_the_new_one() -> None:
+    times = {"a": 1.0, "b": 2.0}
+    starts = {"a": 0.5, "b": 0.25}
+    one = DataSet(WINDOW, {"a": 1, "b": 2}, {}, times, 0.5, 4.0, ("up",), starts)
+    other = one.with_(a=2).without("b")
+    assert (other.window, other.lateness, other.took, other.behind) == (WINDOW, 0.5, 4.0, ("up",))
+    assert (other.durations, other.starts) == ({"a": 1.0}, {"a": 0.5})
+
+
+def test_it_cannot_be_changed(dataset: DataSet[float]) -> None:
+    anything: Any = dataset
+    for name in ("window", "errors", "behind", "took", "durations", "starts", "lateness"):
+        with pytest.raises(AttributeError):
+            setattr(anything, name, None)
+    with pytest.raises(TypeError):
+        anything["mean"] = 1.0
+    for mapping in (anything.errors, anything.durations, anything.starts):
+        with pytest.raises(TypeError):
+            mapping["mean"] = 1.0
+    for gone in ("insert", "take", "clear", "update", "pop"):
+        assert not hasattr(dataset, gone)
+
+
+def test_what_it_was_made_of_and_what_is_made_of_it_are_the_callers(
+    dataset: DataSet[float],
+) -> None:
+    times = {"mean": 0.25}
+    errors = {"worst": failed()}
+    own = DataSet(WINDOW, {"mean": 1.5}, errors, times, starts=times)
+    times.clear()
+    errors.clear()
+    assert own.errors.keys() == {"worst"}
+    assert own.durations == own.starts == {"mean": 0.25}
+    dataset.to_dict().clear()
     assert len(dataset) == 2
+
+
+def test_it_can_be_pickled_and_copied(dataset: DataSet[float]) -> None:
+    for again in (pickle.loads(pickle.dumps(dataset)), copy.copy(dataset), copy.deepcopy(dataset)):
+        assert again == dataset
+        assert list(again) == list(dataset)
+        assert again.errors.keys() == dataset.errors.keys()
+        assert (again.durations, again.starts) == (dataset.durations, dataset.starts)
 
 
 def test_equality_is_of_window_and_results_and_not_of_how_long_it_took() -> None:

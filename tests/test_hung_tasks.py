@@ -17,7 +17,8 @@ from run_task import (
     TaskError,
     TaskTimeout,
 )
-from run_task.executors.threads import _batch, _executor
+from run_task.executors import _outcomes
+from run_task.executors.threads import _crew, _shared_tick
 
 
 class Gate:
@@ -91,7 +92,7 @@ class Coarse:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        for module in (_batch, _executor):
+        for module in (_outcomes, _crew, _shared_tick):
             monkeypatch.setattr(module, "clock", lambda: self.now)
 
 

@@ -482,6 +482,7 @@ def test_a_worker_that_cannot_be_greeted_leaves_nothing_behind(
     def unable(self: Link, message: object, descriptors: object = ()) -> None:
         raise OSError("the line is dead")
 
+    gc.collect()  # what earlier tests have left is not to go meanwhile
     before = descriptors()
     bench = WorkersBench([Doer("a")])
     with bench.runner, monkeypatch.context() as patch:

@@ -11,6 +11,19 @@ from collections.abc import Iterable
 from run_task._window import Window
 
 
+def described(error: BaseException) -> str:
+    """Type and text of an exception, also of one whose own text raises.
+
+    :param error: of whoever wrote the code that raised it
+    """
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except BaseException as raised:  # also SystemExit, which is not to end who tells of it
+        return f"{name}, whose own text raises {type(raised).__name__}"
+    return f"{name}: {text}" if text else name
+
+
 class RunTaskError(Exception):
     """The base of every error of this library."""
 
@@ -76,11 +89,7 @@ class TaskError(RunTaskError):
         cause = self.__cause__
         if cause is None:
             return "it failed"
-        name = type(cause).__name__
-        try:
-            return f"{name}: {cause}" if str(cause) else name
-        except Exception as error:
-            return f"{name}, whose own text raises {type(error).__name__}"
+        return described(cause)
 
 
 class TaskTimeout(TaskError, TimeoutError):

@@ -1,16 +1,29 @@
 """How one tick's tasks are run."""
 
 from run_task.executors._inline import InlineExecutor
-from run_task.executors._protocol import Crew, Executor, Tick, Ticks
+from run_task.executors._protocol import (
+    Crew,
+    Executor,
+    LeadingCrew,
+    Ticks,
+    drive,
+    driver,
+    failed,
+)
 from run_task.executors.processes._executor import ProcessesExecutor
 from run_task.executors.threads._executor import ThreadsExecutor
+from run_task.tasks._tick import Tick
 
 __all__ = [
     "Crew",
     "Executor",
     "InlineExecutor",
+    "LeadingCrew",
     "ProcessesExecutor",
     "ThreadsExecutor",
     "Tick",
     "Ticks",
+    "drive",
+    "driver",
+    "failed",
 ]

@@ -1,4 +1,4 @@
-"""One task after another, in the runner's own thread."""
+"""One task after another, in the thread that asks for it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from run_task.data._protocol import Shared
-from run_task.executors._protocol import Crew, Tick, Ticks, drive
-from run_task.executors.threads._batch import Batch, Raised, Run, clock
+from run_task.executors._async import refuse_async
+from run_task.executors._outcomes import Failure, Run, clock, dataset_of, one_after_another
+from run_task.executors._protocol import Crew
 from run_task.tasks._dataset import DataSet, Roster
 from run_task.tasks._task import Runnable
+from run_task.tasks._tick import Tick
 
 
 class InlineExecutor:
@@ -21,7 +23,11 @@ class InlineExecutor:
     """
 
     def check(self, tasks: Iterable[Runnable[Any, Any]]) -> None:
-        """Any task will do."""
+        """See whether the tasks are synchronous.
+
+        :raises ConfigError: if one is not
+        """
+        refuse_async(tasks)
 
     def start(
         self,
@@ -43,31 +49,28 @@ class _InlineCrew:
         self._timeout = math.inf if task_timeout is None else task_timeout
         self._ends: list[float] | None = None  # of the tasks of the tick in hand, so far
 
-    def drive(self, ticks: Ticks) -> None:
-        drive(ticks, self._run)
-
-    def _run(self, tick: Tick) -> DataSet[Any]:
-        view, due = tick
-        begin, until, _ = due
+    def run(self, tick: Tick) -> DataSet[Any]:
+        begin, until, _ = tick.due
+        view = tick.view
         values: list[Any] = []
         ends: list[float] = []
         self._ends = ends
-        faulty = False
+        failed = False
         begun = clock()
         for run in self._runs:
             try:
                 values.append(run(view, begin, until))
             except BaseException as raised:
-                values.append(Raised(raised))
-                faulty = True
+                values.append(Failure(raised))
+                failed = True
             ends.append(clock())
         self._ends = None
         roster = self._roster
         took = ends[-1] - begun
-        if faulty or took > self._timeout:
-            batch = Batch(tick, [], iter(()), range(len(values)), values, ends, begun)
-            return batch.dataset(roster, took, self._timeout)
-        return DataSet.of(due, roster, values, begun, roster.pack(*ends), took)
+        if failed or took > self._timeout:
+            spans = one_after_another(begun, ends)
+            return dataset_of(tick, roster, values, spans, begun, took, self._timeout)
+        return DataSet.of(tick, roster, values, begun, roster.pack(*ends), took)
 
     def running(self) -> Sequence[str]:
         ends = self._ends

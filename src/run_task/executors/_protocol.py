@@ -1,35 +1,42 @@
 """What a runner asks of an executor.
 
-The runner's loop is a generator: it yields a tick, is sent back its :class:`~run_task.DataSet`,
-and does everything else in between. Whoever drives the generator is the engine. That is a role and
-not a thread: when a task hangs in the thread that has it, the loop stands at its ``yield``, and
-another thread can go on with it.
+The core is ``Crew.run``: a tick in, its :class:`~run_task.DataSet` out. A runner's loop is a
+generator that yields ticks and is sent back their DataSets; :func:`drive` runs it over any crew. A
+:class:`LeadingCrew` drives the loop itself, and so may go on with it in another thread when a task
+hangs in the one that has it: the loop stands at its ``yield`` meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, Protocol, TypeAlias
+from functools import partial
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from run_task._window import Due, Window
+from run_task._window import Window
 from run_task.data._protocol import Shared
 from run_task.errors import TaskError
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
-
-Tick: TypeAlias = tuple[Any, Due]
-"""What there is to do: every task, over one view of the data and one window."""
+from run_task.tasks._tick import Tick
 
 Ticks: TypeAlias = Generator[Tick, DataSet[Any], None]
 """A runner's loop. It raises nothing: what goes wrong in it, it deals with itself."""
 
 
 def failed(task: str, window: Window, raised: BaseException) -> TaskError:
-    """The TaskError for what a task raised."""
+    """The TaskError for what a task raised.
+
+    :param task: the task's name
+    :param window: the window it was run for
+    :param raised: what it raised, which becomes the ``__cause__``
+    """
     error = TaskError(task, window)
+    error.__cause__ = raised
     # From the task's own frame on: ours is of no use to the reader, and would keep the tick alive.
     traceback = raised.__traceback__
-    error.__cause__ = raised.with_traceback(traceback.tb_next if traceback else None)
+    if traceback is not None:
+        # Past an __setattr__ of the exception's own, such as that of a frozen dataclass.
+        BaseException.with_traceback(raised, traceback.tb_next)
     return error
 
 
@@ -54,12 +61,21 @@ def drive(ticks: Ticks, run: Callable[[Tick], DataSet[Any]]) -> None:
 
 
 class Crew(Protocol):
-    """An executor at work for one runner."""
+    """An executor at work for the tasks of one runner.
 
-    def drive(self, ticks: Ticks) -> None:
-        """Drive the loop. Returns when it is over, or when another thread has taken it on.
+    Provisional: keys, the states of tasks, and a change of tasks while it runs will come to it.
+    """
 
-        :param ticks: the loop: it yields a tick, and is sent back its DataSet
+    def run(self, tick: Tick, /) -> DataSet[Any]:
+        """Run every task over one view and one window, and put together what came of it.
+
+        Called for one tick at a time, from any thread. What a task raises becomes an entry in
+        ``errors``, made by :func:`failed`; so does, where the executor can see to it, that a task
+        outlives ``task_timeout``.
+
+        :param tick: what there is to do
+        :return: the DataSet, with every task in it or in its errors
+        :raises BaseException: what is no task's fault; the runner ends with it
         """
         ...
 
@@ -72,11 +88,35 @@ class Crew(Protocol):
         ...
 
     def close(self, timeout: float) -> None:
-        """Let go of every thread and process, once the loop is over.
+        """Let go of every thread and process, once there are no more ticks.
 
         :param timeout: how many seconds to wait for those that are at work
         """
         ...
+
+
+@runtime_checkable
+class LeadingCrew(Crew, Protocol):
+    """A crew that drives a runner's loop itself, and may hand it over to another thread."""
+
+    def drive(self, ticks: Ticks, /) -> None:
+        """Drive the loop. Returns when it is over, or when another thread has taken it on.
+
+        It may be called again for another loop once one is over, from any thread.
+
+        :param ticks: the loop: it yields a tick, and is sent back its DataSet
+        """
+        ...
+
+
+def driver(crew: Crew) -> Callable[[Ticks], None]:
+    """What drives a runner's loop with a crew: the crew itself where it can, else :func:`drive`.
+
+    :param crew: the executor at work
+    """
+    if isinstance(crew, LeadingCrew):
+        return crew.drive
+    return partial(drive, run=crew.run)
 
 
 class Executor(Protocol):
@@ -106,6 +146,6 @@ class Executor(Protocol):
         :param name: the runner's name, for its threads and processes
         :param task_timeout: how many seconds a task may run; None: for ever
         :param workers: how many tasks may run at once
-        :return: what drives the runner's loop, in a thread that the runner starts
+        :return: what runs the ticks of one runner
         """
         ...

@@ -87,11 +87,6 @@ def _check_tasks(tasks: tuple[Any, ...]) -> None:
         name = getattr(task, "name", None)
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{task!r} has no name: give it a name that is a text, not {name!r}")
-        if inspect.iscoroutinefunction(run):
-            raise ConfigError(
-                f"task {name!r} is async: a task computes and does not wait; await in a feed "
-                f"that writes to the data, and make run() a plain function"
-            )
         if name in seen:
             raise ConfigError(
                 f"two tasks are called {name!r}, {seen[name]!r} and {task!r}: rename one of them, "

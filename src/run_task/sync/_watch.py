@@ -75,8 +75,10 @@ class Watch:
     def settle(self) -> None:
         """Wait for the end of the thread, if there is nothing left to look after."""
         thread = self._thread
-        if thread is not None and not self.watched and thread is not threading.current_thread():
-            thread.join()
+        if thread is None or thread is threading.current_thread():
+            return
+        while not self.watched and thread.is_alive():
+            thread.join(_LULL)  # and look again: it does not end if something is added meanwhile
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="run-task watch", daemon=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from struct import Struct
 from types import MappingProxyType
@@ -12,6 +12,7 @@ from run_task._window import Due, Window
 from run_task.errors import TaskError
 from run_task.observe._html import ERROR, marked, seconds, short, table
 from run_task.tasks._task import Runnable
+from run_task.tasks._tick import Tick
 
 O_co = TypeVar("O_co", covariant=True)
 T = TypeVar("T")
@@ -22,8 +23,6 @@ _new: Final = object.__new__  # found in one step, not along the bases of a Mapp
 
 _SHOWN: Final = 100
 """How many tasks a notebook shows of a DataSet."""
-
-NO_ERRORS: Final[Mapping[str, TaskError]] = _NOTHING
 
 
 class Roster:
@@ -50,6 +49,9 @@ class DataSet(Mapping[str, O_co]):
     either here or in :attr:`errors`. Look a result up by the task's name, or by the task itself,
     which gives it the type that the task returns.
 
+    It does not change, so that all who receive it see the same: :meth:`with_` and :meth:`without`
+    give new ones.
+
     :param window: the window ``[start, end)`` that was computed
     :param values: results by task name
     :param errors: why a task has no result, by task name
@@ -63,36 +65,30 @@ class DataSet(Mapping[str, O_co]):
 
     __slots__ = (
         "_begun",
+        "_behind",
         "_due",
         "_durations",
-        "_ends",
+        "_end_times",
+        "_errors",
         "_results",
         "_roster",
+        "_start_times",
         "_starts",
+        "_took",
         "_values",
-        "behind",
-        "errors",
-        "took",
     )
-
-    errors: Mapping[str, TaskError]
-    """Why tasks have no result, by task name. Empty when all is well."""
-
-    behind: Sequence[str]
-    """Stages of a pipeline whose results up to this window the tasks did not see: they failed, or
-    took too long to be waited for."""
-
-    took: float
-    """How long the tasks took together, in seconds: from the first one's start to the last one's
-    end."""
 
     # A tick notes by position, and most of it is never looked at: it is put into mappings on
     # demand.
     _due: Due
+    _behind: Sequence[str]
+    _errors: Mapping[str, TaskError]
+    _took: float
     _roster: Roster
     _results: Sequence[Any]
     _begun: float
-    _ends: bytes
+    _start_times: bytes | None
+    _end_times: bytes
     _values: dict[str, O_co] | None
     _durations: Mapping[str, float] | None
     _starts: Mapping[str, float] | None
@@ -111,48 +107,77 @@ class DataSet(Mapping[str, O_co]):
         start, end = window
         self._due = start, end, round(lateness * 1e9)
         self._values = dict(values)
-        self.errors = errors
-        self.behind = behind
-        self._durations = durations
-        self._starts = starts
-        self.took = sum(durations.values()) if took is None else took
+        self._errors = MappingProxyType(dict(errors)) if errors else _NOTHING
+        self._behind = tuple(behind)
+        self._durations = MappingProxyType(dict(durations))
+        self._starts = None if starts is None else MappingProxyType(dict(starts))
+        self._start_times = None
+        self._took = sum(durations.values()) if took is None else took
 
     @classmethod
     def of(
         cls,
-        due: Due,
+        tick: Tick,
         roster: Roster,
         results: Sequence[Any],
         begun: float,
         ends: bytes,
         took: float,
+        errors: Mapping[str, TaskError] | None = None,
+        starts: bytes | None = None,
     ) -> DataSet[Any]:
-        """The DataSet of a tick whose tasks were run one after another, and gave no error.
+        """The DataSet of a tick, from what was noted of its tasks by position.
 
-        :param due: the window
-        :param roster: its tasks
-        :param results: what each returned, by position
+        :param tick: what there was to do
+        :param roster: the tasks
+        :param results: what each returned; of those in ``errors``, anything
         :param begun: when the first began, in seconds by any one clock
-        :param ends: when each ended, packed by the roster
+        :param ends: when each ended, packed by the roster; NaN for those that did not
         :param took: how long it all took, in seconds
+        :param errors: why tasks have no result, by name; None: all have one
+        :param starts: when each began, packed by the roster; None: as the one before it ended
         """
         self: DataSet[Any] = _new(cls)
-        self._due = due
+        self._due = tick.due
+        self._behind = tick.behind
         self._roster = roster
         self._results = results
         self._begun = begun
-        self._ends = ends
-        self.took = took
+        self._start_times = starts
+        self._end_times = ends
+        self._took = took
+        self._errors = _NOTHING if errors is None else MappingProxyType(errors)
         self._values = self._durations = self._starts = None
-        self.errors = NO_ERRORS
-        self.behind = ()
         return self
 
     def _mapping(self) -> dict[str, O_co]:
         values = self._values
         if values is None:
-            values = self._values = dict(zip(self._roster.names, self._results))
+            errors = self._errors
+            named = zip(self._roster.names, self._results)
+            if errors:
+                values = {name: value for name, value in named if name not in errors}
+            else:
+                values = dict(named)
+            self._values = values
         return values
+
+    @property
+    def errors(self) -> Mapping[str, TaskError]:
+        """Why tasks have no result, by task name. Empty when all is well."""
+        return self._errors
+
+    @property
+    def behind(self) -> Sequence[str]:
+        """Stages of a pipeline whose results up to this window the tasks did not see: they failed,
+        or took too long to be waited for."""
+        return self._behind
+
+    @property
+    def took(self) -> float:
+        """How long the tasks took together, in seconds: from the first one's start to the last
+        one's end."""
+        return self._took
 
     @property
     def window(self) -> Window:
@@ -170,11 +195,17 @@ class DataSet(Mapping[str, O_co]):
         """How long each task that ran took, in seconds, by task name."""
         durations = self._durations
         if durations is None:
-            ends = self._roster.unpack(self._ends)
-            starts = (self._begun, *ends)  # each began as the one before it ended
-            durations = self._durations = {
-                name: end - start for name, start, end in zip(self._roster.names, starts, ends)
-            }
+            unpack = self._roster.unpack
+            ends, starts = unpack(self._end_times), self._start_times
+            # Each began as the one before it ended, unless it was noted.
+            begun = (self._begun, *ends) if starts is None else unpack(starts)
+            durations = self._durations = MappingProxyType(
+                {
+                    name: end - start
+                    for name, start, end in zip(self._roster.names, begun, ends)
+                    if end == end  # NaN: it did not end
+                }
+            )
         return durations
 
     @property
@@ -182,10 +213,22 @@ class DataSet(Mapping[str, O_co]):
         """When each task that ran began, in seconds after the tick did, by task name."""
         starts = self._starts
         if starts is None:
-            durations = self.durations  # each began as the one before it ended
-            before = accumulate(durations.values(), initial=0.0)
-            starts = self._starts = dict(zip(durations, before))
+            durations, noted = self.durations, self._noted_starts()
+            if noted is None:  # each began as the one before it ended
+                noted = zip(durations, accumulate(durations.values(), initial=0.0))
+            starts = self._starts = MappingProxyType(
+                {name: start for name, start in noted if name in durations}
+            )
         return starts
+
+    def _noted_starts(self) -> Iterable[tuple[str, float]] | None:
+        """When each task began, in seconds after the tick did, if that was noted."""
+        starts = self._start_times
+        if starts is None:
+            return None
+        begun = self._begun
+        seconds = (start - begun for start in self._roster.unpack(starts))
+        return zip(self._roster.names, seconds)
 
     @property
     def lateness(self) -> float:
@@ -233,36 +276,51 @@ class DataSet(Mapping[str, O_co]):
             )
         return super().__eq__(other)
 
-    __hash__ = None  # type: ignore[assignment]  # it can change, by insert and take
+    __hash__ = None  # type: ignore[assignment]  # it equals a dict, which has none
 
-    def insert(self: DataSet[T], name: str, value: T) -> None:
-        """Add a result, or put it in the place of the one of that name.
+    def with_(self: DataSet[T], **values: T) -> DataSet[T]:
+        """A new DataSet with these results beside its own, or in their place.
 
-        :param name: its key
-        :param value: the result
+        A task that is given a result stands in the errors no more.
+
+        :param values: results by name
         """
-        self._mapping()[name] = value
+        errors = {name: error for name, error in self.errors.items() if name not in values}
+        return self._copy({**self._mapping(), **values}, errors)
 
-    def take(self, name: str) -> O_co:
-        """Take a result out.
+    def without(self, *names: str | Runnable[Any, Any]) -> DataSet[O_co]:
+        """A new DataSet without these tasks: neither their results nor their errors.
 
-        :param name: its key
-        :return: the result
-        :raises KeyError: if there is none of that name
+        :param names: the tasks, or their names
+        :raises KeyError: if there is no task of such a name
         """
-        value = self[name]
-        del self._mapping()[name]
-        return value
+        left_out = {_name(name) for name in names}
+        unknown = left_out - self._mapping().keys() - self.errors.keys()
+        if unknown:
+            raise KeyError(f"no task {', '.join(map(repr, sorted(unknown)))} in {self}")
+        values = {name: value for name, value in self.items() if name not in left_out}
+        errors = {name: error for name, error in self.errors.items() if name not in left_out}
+        return self._copy(values, errors, left_out)
+
+    def _copy(
+        self,
+        values: Mapping[str, T],
+        errors: Mapping[str, TaskError],
+        left_out: Container[str] = (),
+    ) -> DataSet[T]:
+        durations = {name: s for name, s in self.durations.items() if name not in left_out}
+        starts = {name: s for name, s in self.starts.items() if name not in left_out}
+        timing = durations, self.lateness, self.took
+        return DataSet(self.window, values, errors, *timing, self.behind, starts)
 
     def to_dict(self) -> dict[str, O_co]:
         """The results as a new dict."""
         return dict(self._mapping())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        errors = dict(self.errors)
-        timing = self.durations, self.lateness, self.took
-        rest = self.behind, self.starts
-        return DataSet, (self.window, self._mapping(), errors, *timing, *rest)
+        values, errors, durations = self.to_dict(), dict(self.errors), dict(self.durations)
+        rest = durations, self.lateness, self.took, self.behind, dict(self.starts)
+        return DataSet, (self.window, values, errors, *rest)
 
     def __str__(self) -> str:
         start, end = self.window

@@ -15,11 +15,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from run_task._window import Window
 from run_task.data._memory import MapMode
 from run_task.data._protocol import Shared
 from run_task.errors import TaskError, TaskLost, TaskTimeout
-from run_task.executors._protocol import Tick, Ticks, drive
 from run_task.executors.processes._packed_view import Cargo
 from run_task.executors.processes._process import WorkerProcess
 from run_task.executors.processes._shares import SHARE, balanced
@@ -27,8 +25,9 @@ from run_task.executors.processes._tick_state import Job
 from run_task.executors.processes._wire import pack, pickled, unpack
 from run_task.executors.processes._worker import Hello
 from run_task.observe._log import Log
-from run_task.tasks._dataset import DataSet
+from run_task.tasks._dataset import DataSet, Roster
 from run_task.tasks._task import Runnable
+from run_task.tasks._tick import Tick
 
 _FALSE_STARTS: Final = 3
 """How many workers may die of loading a task before it is loaded no more; and, beyond one each, how
@@ -43,9 +42,9 @@ _UNEVEN: Final = 1.25
 
 
 class ProcessesCrew:
-    """Drives a runner's loop, and has the tasks of each tick run in worker processes.
+    """Has the tasks of each tick run in worker processes.
 
-    It has one thread, the runner's, which waits for whatever comes next: a worker's report, its
+    It has no thread: who asks for a tick waits for whatever comes next, a worker's report, its
     end, or the time at which a task is overdue.
 
     :param tasks: the tasks
@@ -63,7 +62,8 @@ class ProcessesCrew:
         task_timeout: float | None,
         workers: int,
     ) -> None:
-        self._names = [task.name for task in tasks]
+        self._roster = Roster(task.name for task in tasks)
+        self._names = self._roster.names
         self._name = name
         self._log = Log(__name__, name)
         self._timeout = math.inf if task_timeout is None else task_timeout
@@ -86,22 +86,17 @@ class ProcessesCrew:
             self, _let_go, self._selector, (self._bell, self._ringer), self._memory
         )
 
-    def drive(self, ticks: Ticks) -> None:
-        self._hire()
-        drive(ticks, self._run)
-
     # A tick
 
-    def _run(self, tick: Tick) -> DataSet[Any]:
-        view, (start, end, late_ns) = tick
+    def run(self, tick: Tick) -> DataSet[Any]:
         begun = time.perf_counter()
-        job = Job(self._names, Window(start, end), self._shares)
+        job = Job(self._roster, tick, self._shares)
         try:
-            self._cargo.load(view)
+            self._cargo.load(tick.view)
         except Exception as error:
             for position in range(len(self._names)):
                 job.fail(position, TaskError, "the data cannot be sent to a worker process", error)
-            return job.dataset(late_ns, begun, time.perf_counter() - begun)
+            return job.dataset(begun, time.perf_counter() - begun)
         for position, reason in self._barred.items():
             job.fail(position, TaskLost, reason)
         self._hire(job)
@@ -116,7 +111,7 @@ class ProcessesCrew:
             if not ready:
                 self._bury(job)
         self._learn(job)
-        return job.dataset(late_ns, begun, time.perf_counter() - begun)
+        return job.dataset(begun, time.perf_counter() - begun)
 
     def _hire(self, job: Job | None = None) -> None:
         """Start processes in the place of those that are missing."""

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from run_task._window import Window
 from run_task.errors import TaskError, TaskLost
 from run_task.executors._protocol import failed
 from run_task.executors.processes._wire import loads
-from run_task.tasks._dataset import DataSet
+from run_task.tasks._dataset import DataSet, Roster
+from run_task.tasks._tick import Tick
 
 
 class Job:
     """A tick in work: what is still to be handed out, and what came of the rest.
 
-    :param names: of the tasks, by position
-    :param window: the tick's
+    :param roster: the tasks
+    :param tick: what there is to do
     :param cut: the shares that they are to be handed out in
     """
 
-    def __init__(self, names: Sequence[str], window: Window, cut: Iterable[list[int]]) -> None:
-        self.names = names
-        self.window = window
+    def __init__(self, roster: Roster, tick: Tick, cut: Iterable[list[int]]) -> None:
+        self.roster = roster
+        self.names = roster.names
+        self.tick = tick
+        self.window = tick.window
         self.queue: deque[Sequence[int]] = deque(cut)
         # The positions that have no outcome yet.
-        self.open: set[int] = set(range(len(names)))
+        self.open: set[int] = set(range(len(roster.names)))
         self.values: dict[int, Any] = {}
         self.errors: dict[int, TaskError] = {}
         self.starts: dict[int, float] = {}  # in seconds by time.perf_counter
@@ -72,18 +75,24 @@ class Job:
         for position in tuple(self.open):
             self.fail(position, TaskLost, reason, cause)
 
-    def dataset(self, late_ns: int, begun: float, took: float) -> DataSet[Any]:
-        values: dict[str, Any] = {}
-        errors: dict[str, TaskError] = {}
-        durations: dict[str, float] = {}
-        starts: dict[str, float] = {}
-        for position, name in enumerate(self.names):  # in the order in which they were given
-            if position in self.errors:
-                errors[name] = self.errors[position]
-            else:
-                values[name] = self.values[position]
-            if position in self.seconds:
-                durations[name] = self.seconds[position]
-                starts[name] = self.starts[position] - begun
-        lateness = late_ns / 1e9
-        return DataSet(self.window, values, errors, durations, lateness, took, starts=starts)
+    def dataset(self, begun: float, took: float) -> DataSet[Any]:
+        """What came of the tick.
+
+        :param begun: when it began, in seconds by ``time.perf_counter``
+        :param took: how long it took, in seconds
+        """
+        names, errors = self.names, self.errors
+        starts, seconds, nan = self.starts, self.seconds, math.nan
+        positions = range(len(names))
+        pack = self.roster.pack
+        return DataSet.of(
+            self.tick,
+            self.roster,
+            [self.values.get(position) for position in positions],
+            begun,
+            pack(*[starts.get(i, nan) + seconds.get(i, nan) for i in positions]),
+            took,
+            # In the order in which the tasks were given.
+            {names[i]: errors[i] for i in positions if i in errors} if errors else None,
+            pack(*[starts.get(i, nan) for i in positions]),
+        )

@@ -1,7 +1,7 @@
-"""What earlier ticks told: whether the next one is to begin with helpers.
+"""Whether the next tick is to begin with helpers: decided by what earlier ticks took.
 
-Helpers pay where tasks let go of the GIL, or wait, and cost where they do not. Nobody says which
-it is, so it is tried: a few ticks with helpers, against what one took without them.
+Helpers pay where tasks release the GIL, or wait, and cost where they do not. Which it is cannot be
+known beforehand, so it is tried: a few ticks with helpers, against what one took without them.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-DEAR: Final = 0.0005
+SLOW: Final = 0.0005
 """From how many seconds on a tick's tasks are looked at one by one, to see what helpers save."""
 
-WORTH_HELP: Final = 0.0003
+MIN_GAIN: Final = 0.0003
 """How many seconds helpers must be expected to save before a tick begins with them: several
 times what it costs to wake them."""
 
@@ -46,8 +46,8 @@ class Help(enum.Enum):
     """Helpers from the start."""
 
 
-class Experience:
-    """Learns from a runner's ticks.
+class HelperPolicy:
+    """Decides, from what a runner's ticks took, whether the next one begins with helpers.
 
     :param tasks: how many tasks a tick has
     :param workers: how many threads may run them
@@ -60,17 +60,17 @@ class Experience:
         "_pause",
         "_rest",
         "_workers",
-        "dear",
         "order",
         "slow",
+        "wanted",
     )
 
     def __init__(self, tasks: int, workers: int) -> None:
         self._workers = workers
-        self.dear: bool = False
+        self.wanted: bool = False
         """Whether the next tick is to begin with helpers."""
         self.slow: bool = False
-        """Whether the last one took more than ``DEAR``."""
+        """Whether the last one took more than ``SLOW``."""
         self.order: Sequence[int] = range(tasks)
         """In which order to take the tasks, by position."""
         self._alone = math.inf  # what a tick took before it was tried with helpers
@@ -79,7 +79,7 @@ class Experience:
         self._rest = 0  # how many slow ticks are to go by before the next trial
         self._pause = _REST
 
-    def is_news(self) -> bool:
+    def is_worth_a_look(self) -> bool:
         """Whether a slow tick that its leader has had alone is worth a closer look.
 
         One alone is not, since it may have lost the processor to another thread; and none are for
@@ -95,12 +95,12 @@ class Experience:
         :param took: how long all of them took together, in seconds
         :param helped: who ran them
         """
-        was_slow, self.slow = self.slow, sum(costs.values()) > DEAR
+        was_slow, self.slow = self.slow, sum(costs.values()) > SLOW
         if not self.slow:
-            self.dear = False
+            self.wanted = False
         elif helped is Help.FULL:
             self._judge(took)
-            if self.dear:
+            if self.wanted:
                 self._expect(costs)
         elif was_slow and not self._rests():
             self._expect(costs)
@@ -112,7 +112,7 @@ class Experience:
         """See what helpers would save of a tick like this, and which tasks to begin with."""
         alone = sum(costs.values())
         together = max(*costs.values(), alone / self._workers, 0.0)
-        self.dear = alone - together > WORTH_HELP
+        self.wanted = alone - together > MIN_GAIN
         # The dearest first: begun last, it would run on when all the others are through.
         positions = range(len(self.order))
         self.order = sorted(positions, key=lambda i: costs.get(i, 0.0), reverse=True)
@@ -125,11 +125,11 @@ class Experience:
             if self._best <= self._alone * _PAYS:
                 self._pause = _REST
             else:
-                self.dear = False
+                self.wanted = False
                 self._rest = self._pause
                 self._pause = min(2 * self._pause, _LONGEST_REST)
         elif self._helped == _TRIED_AGAIN:
-            self.dear = False
+            self.wanted = False
 
     def _rests(self) -> bool:
         """Whether it is too early for another trial. Asked once a slow tick."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from run_task.data import Shared
 from run_task.data._protocol import window_bound
-from run_task.executors import Tick, Ticks
+from run_task.executors import Tick
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._ingest import NEVER, Feed
 from run_task.pipeline._route import Route
@@ -22,47 +20,6 @@ from run_task.time._clock import SystemClock, VirtualClock
 
 AT_ONCE: Final = 1024
 """How many rows are read ahead of the time at which they enter the data."""
-
-
-class _Once:
-    """An executor's crew that runs one tick at a time, when it is told to."""
-
-    def __init__(self, stage: AnyStage, data: Shared[Any], config: RunnerConfig) -> None:
-        self._crew = config.executor_instance.start(
-            stage.tasks,
-            data=data,
-            name=config.name,
-            task_timeout=config.task_timeout,
-            workers=config.worker_count,
-        )
-        self._config = config
-        self._done = threading.Event()
-        self._dataset: DataSet[Any] | None = None
-
-    def run(self, tick: Tick) -> DataSet[Any]:
-        if self._config.task_timeout is None:
-            self._crew.drive(self._ticks(tick))
-        else:
-            # A task that hangs keeps the thread that it hangs in, which must not be this one.
-            self._done.clear()
-            name = f"run-task {self._config.name}"
-            threading.Thread(
-                target=self._crew.drive, args=(self._ticks(tick),), name=name, daemon=True
-            ).start()
-            self._done.wait()
-        dataset, self._dataset = self._dataset, None
-        assert dataset is not None
-        for error in dataset.errors.values():
-            if isinstance(error.__cause__, KeyboardInterrupt):
-                raise error.__cause__  # it was not meant for the task that happened to run
-        return dataset
-
-    def _ticks(self, tick: Tick) -> Ticks:
-        self._dataset = yield tick
-        self._done.set()
-
-    def close(self) -> None:
-        self._crew.close(self._config.shutdown_timeout)
 
 
 class _StageReplay:
@@ -90,7 +47,13 @@ class _StageReplay:
         self.ticker = Ticker(stage.interval, config, clock, since_ns)
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
-        self.crew = _Once(stage, self.data, config)
+        self._crew = config.executor_instance.start(
+            stage.tasks,
+            data=self.data,
+            name=config.name,
+            task_timeout=config.task_timeout,
+            workers=config.worker_count,
+        )
 
     def is_over(self, last_ns: float) -> bool:
         """Whether all windows are done up to the one that holds this time."""
@@ -102,7 +65,10 @@ class _StageReplay:
         assert due is not None
         with self.data.read(self.config.lock_timeout) as view:
             bound = self._bound
-            dataset = self.crew.run((bound(view, due[0], due[1]) if bound else view, due))
+            seen = bound(view, due[0], due[1]) if bound else view
+            dataset = self._crew.run(Tick.of(seen, due, ()))
+        if dataset.errors:
+            _raise_interrupt(dataset)
         for route in self.routes:
             with route.into.write() as target:
                 route.enter(target, dataset)
@@ -111,6 +77,17 @@ class _StageReplay:
         if self._tell is not None:
             self._tell(dataset)
         return dataset
+
+    def close(self) -> None:
+        """Let go of the threads and processes that run its tasks."""
+        self._crew.close(self.config.shutdown_timeout)
+
+
+def _raise_interrupt(dataset: DataSet[Any]) -> None:
+    """Raise Ctrl-C, which was not meant for the task that happened to run."""
+    for error in dataset.errors.values():
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__
 
 
 def _nowhere(dataset: DataSet[Any]) -> None:
@@ -180,7 +157,7 @@ class History:
             yield from self._go(replays, clock, end_ns)
         finally:
             for replay in replays:
-                replay.crew.close()
+                replay.close()
 
     def _go(
         self, begun: Sequence[_StageReplay], clock: VirtualClock, end_ns: float
