@@ -320,8 +320,7 @@ def grown(rows: int) -> Generator[Callable[[int], float]]:
     tick, for so many ticks, and returns the median tick in microseconds."""
     series = filled(rows)
     context, receiver, _ = (
-        ContextBuilder(TimeSeriesView)
-        .with_data(series)
+        ContextBuilder(series)
         .with_tasks([Tail(number) for number in range(TASKS)])
         .with_interval(TaskInterval.seconds(1))
         .with_config(PROCESSES)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -22,9 +23,8 @@ def test_the_defaults() -> None:
     config = RunnerConfig()
     assert dataclasses.asdict(config) == {
         "name": "runner",
-        "channel_capacity": 1024,
-        "overflow": Overflow.BLOCK,
-        "lock_timeout": 5.0,
+        "data_timeout": 5.0,
+        "upstream_timeout": 5.0,
         "task_timeout": None,
         "shutdown_timeout": 5.0,
         "on_error": OnError.RECORD,
@@ -34,6 +34,8 @@ def test_the_defaults() -> None:
         "window": None,
         "grace": None,
         "align": Align.EPOCH,
+        "channel_capacity": None,  # deprecated, as is the next
+        "overflow": None,
     }
     assert config.worker_count >= 1
 
@@ -56,6 +58,10 @@ def test_is_frozen() -> None:
         ("lock_timeout", 0),
         ("lock_timeout", None),
         ("lock_timeout", math.inf),
+        ("data_timeout", 0),
+        ("data_timeout", None),
+        ("data_timeout", math.inf),
+        ("upstream_timeout", "1s"),
         ("task_timeout", -1),
         ("task_timeout", math.nan),
         ("shutdown_timeout", "5"),
@@ -64,6 +70,7 @@ def test_is_frozen() -> None:
         ("missed_tick", "burst"),
         ("executor", "thread"),
         ("executor", 3),
+        ("executor", InlineExecutor),
         ("workers", 0),
         ("window", 60),
         ("grace", "1s"),
@@ -88,3 +95,42 @@ def test_takes_an_executor_and_other_settings() -> None:
     )
     assert config.executor_instance is executor
     assert config.worker_count == 3
+
+
+def test_the_old_name_of_two_timeouts() -> None:
+    with pytest.warns(DeprecationWarning, match="data_timeout and upstream_timeout") as warned:
+        config = RunnerConfig(lock_timeout=0.5)
+    assert warned[0].filename == __file__
+    assert (config.data_timeout, config.upstream_timeout) == (0.5, 0.5)
+    assert config == RunnerConfig(data_timeout=0.5, upstream_timeout=0.5)
+    assert config.lock_timeout == 0.5
+    again = dataclasses.replace(config, name="again", data_timeout=2.0)  # warns no more
+    assert (again.data_timeout, again.upstream_timeout) == (2.0, 0.5)
+    for field in ("data_timeout", "upstream_timeout"):
+        both: dict[str, Any] = {field: 1.0, "lock_timeout": 2.0}
+        with pytest.raises(ConfigError, match=rf"lock_timeout=2.0.*old name of {field}"):
+            RunnerConfig(**both)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [("channel_capacity", 7, r"capacity=\.\.\."), ("overflow", Overflow.DROP_OLDEST, r"overflow=")],
+)
+def test_what_is_said_of_the_channel_now(field: str, value: Any, told: str) -> None:
+    arguments: dict[str, Any] = {field: value}
+    with pytest.warns(DeprecationWarning, match=rf"ContextBuilder.with_channel\({told}"):
+        config = RunnerConfig(**arguments)
+    assert getattr(config, field) is value
+
+
+@pytest.mark.parametrize("timeout", [1e10, 1e12, 1e300, 10**400])
+def test_an_enormous_timeout_is_one_that_every_wait_can_count(timeout: Any) -> None:
+    config = RunnerConfig(
+        data_timeout=timeout,
+        upstream_timeout=timeout,
+        task_timeout=timeout,
+        shutdown_timeout=timeout,
+    )
+    seconds = config.data_timeout
+    assert 30 * 365 * 86_400 < seconds < threading.TIMEOUT_MAX / 2
+    assert config.upstream_timeout == config.task_timeout == config.shutdown_timeout == seconds

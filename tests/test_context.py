@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from run_task import (
+    Atom,
     ConfigError,
     Context,
     ContextBuilder,
     DataSet,
+    Overflow,
     Receiver,
     Runnable,
     RunnerConfig,
@@ -21,6 +23,7 @@ from run_task import (
     TimeSeries,
     TimeSeriesView,
     TimeUnit,
+    Window,
     channel,
     task,
 )
@@ -59,7 +62,7 @@ def test_only_a_task_is_required() -> None:
 
 def test_says_all_that_is_said() -> None:
     data = RwLock([1])
-    config = RunnerConfig(channel_capacity=1)
+    config = RunnerConfig(workers=1)
     context, _, same = (
         ContextBuilder(list[int])
         .with_data(data)
@@ -150,6 +153,79 @@ def test_the_builder_refuses_data_where_it_wants_a_way_to_make_it() -> None:
         ContextBuilder(data)
 
 
+def test_the_builder_takes_the_data_itself() -> None:
+    lock, atom, series = RwLock([1]), Atom((1,)), TimeSeries({"v": float})
+
+    @task
+    def count(data: Any, start: int, end: int) -> int:
+        return len(data)
+
+    for shared in (lock, atom, series):
+        given: Any = shared
+        for builder in (ContextBuilder(given), ContextBuilder(data=given)):
+            context, _, data = builder.with_task(count).build()
+            assert context.data is data is shared
+    other = RwLock([2])
+    assert ContextBuilder(lock).with_data(other).with_task(count).build()[2] is other
+
+
+def test_the_builder_takes_what_makes_the_data() -> None:
+    made = ContextBuilder(lambda: RwLock([1])).with_task(total)
+    one, another = made.build()[2], made.build()[2]
+    assert isinstance(one, RwLock)
+    assert one is not another
+    with one.read() as value:
+        assert value == [1]
+
+    @task
+    def rows(data: TimeSeriesView, start: int, end: int) -> int:
+        return len(data)
+
+    series = ContextBuilder(lambda: TimeSeries({"v": float})).with_task(rows).build()[2]
+    assert isinstance(series, TimeSeries)
+
+    class Own(RwLock[list[int]]):  # a type of shared data is called, as other types are
+        def __init__(self) -> None:
+            super().__init__([3])
+
+    assert isinstance(ContextBuilder(Own).with_task(total).build()[2], Own)
+
+
+def test_what_cannot_be_called_to_make_the_data_is_refused() -> None:
+    def needs(more: int) -> list[int]:
+        return [more]
+
+    make: Any = needs
+    with pytest.raises(ConfigError, match=r"ContextBuilder\(needs\): .*'more'.*the data itself"):
+        ContextBuilder(make).with_task(total).build()
+    context, _, _ = ContextBuilder(make).with_data(RwLock([1])).with_task(total).build()
+    assert context.tasks == (total,)  # it was not needed
+
+
+def test_the_channel_is_as_large_as_was_said() -> None:
+    base = ContextBuilder(list[int]).with_task(total)
+    assert "/1024 items" in repr(base.build()[1])
+    assert "/3 items" in repr(base.with_channel(capacity=3).build()[1])
+    for capacity, overflow in ((0, Overflow.BLOCK), (1.5, Overflow.BLOCK), (1, "block")):
+        wrong: Any = (capacity, overflow)
+        with pytest.raises(ConfigError):
+            base.with_channel(*wrong).build()
+
+
+def test_the_config_may_still_say_it_of_the_channel() -> None:
+    base = ContextBuilder(list[int]).with_task(total)
+    with pytest.warns(DeprecationWarning, match="with_channel"):
+        config = RunnerConfig(channel_capacity=3, overflow=Overflow.DROP_OLDEST)
+    builder = base.with_config(config)
+    context, receiver, _ = builder.build()
+    assert "/3 items" in repr(receiver)
+    for number in range(5):
+        context.sender.send(DataSet(Window(number, number + 1), {"total": 0}))
+    assert receiver.dropped == 2
+    with pytest.raises(ConfigError, match=r"channel_capacity=3.*with_channel\(\) say two things"):
+        builder.with_channel(4).build()
+
+
 def test_tasks_may_come_from_any_iterable() -> None:
     def made() -> Any:
         yield total
@@ -165,7 +241,7 @@ def test_data_that_keeps_less_than_a_window_is_a_warning(caplog: pytest.LogCaptu
         return len(data)
 
     series = TimeSeries({"v": float}, TimeUnit.SECONDS, retention=TaskInterval.minutes(1))
-    builder = ContextBuilder(TimeSeriesView).with_data(series).with_task(rows)
+    builder = ContextBuilder(series).with_task(rows)
     builder.with_config(RunnerConfig(window=TaskInterval.minutes(1))).build()
     assert not caplog.records
     builder.with_config(RunnerConfig(name="long", window=TaskInterval.minutes(2))).build()
@@ -179,7 +255,7 @@ def test_data_in_another_unit_than_the_interval_is_a_warning(
     def rows(data: TimeSeriesView, start: int, end: int) -> int:
         return len(data.between(start, end))
 
-    builder = ContextBuilder(TimeSeriesView).with_data(TimeSeries({"v": float})).with_task(rows)
+    builder = ContextBuilder(TimeSeries({"v": float})).with_task(rows)
     builder.with_interval(TaskInterval.millis(1000)).build()
     assert not caplog.records
     builder.with_interval(TaskInterval.seconds(1)).build()

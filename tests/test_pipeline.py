@@ -202,7 +202,8 @@ class TestRefusedStages:
             Pipeline().stage("a", [total], [0.0])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     def test_an_overflow_that_loses_results(self) -> None:
-        config = RunnerConfig(overflow=Overflow.DROP_OLDEST)
+        with pytest.warns(DeprecationWarning, match="with_channel"):
+            config = RunnerConfig(overflow=Overflow.DROP_OLDEST)
         with pytest.raises(ConfigError, match=r"stage 'a': overflow=.*drops nothing"):
             Pipeline().stage("a", [total], RwLock([0.0]), config=config)
 

@@ -34,6 +34,7 @@ from run_task import (
     VirtualClock,
     task,
 )
+from run_task.pipeline.live import _conductor
 from run_task.sinks import CallbackSink, JsonLinesSink, Result
 from run_task.sources import paced
 
@@ -174,7 +175,7 @@ def test_an_upstream_that_ends_with_an_error_is_told_and_not_waited_for() -> Non
     with pytest.raises(ExceptionGroup, match="pipeline 'bench' failed") as caught, bench.pipeline:
         bench.advance(4)
         bench.sink.wait_for("down", 4)
-    assert time.monotonic() - started < 4  # less than a lock_timeout
+    assert time.monotonic() - started < 4  # less than an upstream_timeout
     (error,) = caught.value.exceptions
     assert isinstance(error, TaskError)
     assert error.__notes__ == ["in stage 'up'"]
@@ -210,7 +211,7 @@ def test_an_upstream_that_hangs_is_waited_for_once_until_it_has_caught_up(
     source, target = lock(), lock()
     hangs = Gated(2)
     bench.stage("up", source, 1, [hangs]).into(target, note)
-    bench.stage("down", target, 1, lock_timeout=0.2)
+    bench.stage("down", target, 1, upstream_timeout=0.2)
     with bench.pipeline:
         bench.advance()
         bench.sink.wait_for("down", 1)
@@ -248,15 +249,15 @@ def test_a_downstream_that_hangs_holds_up_who_feeds_it_no_longer_than_once() -> 
             return contextlib.nullcontext(series)
 
     target: Any = Snapshot()
-    bench.stage("up", source, 1, lock_timeout=0.2).into(target, note)
-    bench.stage("down", target, 1, [hangs], lock_timeout=0.2)
+    bench.stage("up", source, 1, upstream_timeout=0.2).into(target, note)
+    bench.stage("down", target, 1, [hangs], upstream_timeout=0.2)
     with bench.pipeline:
         bench.advance(2)
         assert hangs.entered.wait(PATIENCE)
         started = time.monotonic()
         bench.advance(20)
         bench.sink.wait_for("up", 22)
-        assert time.monotonic() - started < 3  # and not 20 times as long as a lock_timeout
+        assert time.monotonic() - started < 3  # and not 20 times as long as an upstream_timeout
         hangs.go_on.set()
         bench.sink.wait_for("down", 22)
 
@@ -267,7 +268,11 @@ def test_a_downstream_that_hangs_with_the_lock_is_named_and_does_not_hold_up_the
     bench = PipelineBench([seen])
     source, target = lock(), lock()
     hangs = Gated(1)
-    timeouts: dict[str, Any] = {"lock_timeout": 0.1, "shutdown_timeout": 0.3}
+    timeouts: dict[str, Any] = {
+        "data_timeout": 0.1,
+        "upstream_timeout": 0.1,
+        "shutdown_timeout": 0.3,
+    }
     started = 0.0
     bench.stage("up", source, **timeouts).into(target, note)
     bench.stage("down", target, 1, [hangs], **timeouts)
@@ -288,7 +293,7 @@ def test_a_downstream_that_hangs_with_the_lock_is_named_and_does_not_hold_up_the
 def test_data_that_cannot_be_read_is_an_error_of_the_window() -> None:
     bench = PipelineBench([seen])
     data = lock()
-    bench.stage("a", data, 1, lock_timeout=0.05)
+    bench.stage("a", data, 1, data_timeout=0.05)
     with bench.pipeline:
         with data.write():
             bench.advance()
@@ -499,7 +504,9 @@ def test_a_source_that_is_stuck_does_not_hang_the_end(caplog: pytest.LogCaptureF
     eventually(lambda: not any("source" in t.name for t in threading.enumerate()))
 
 
-def test_a_sink_that_is_slow_loses_nothing() -> None:
+def test_a_sink_that_is_slow_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_conductor, "SINK_CAPACITY", 2)
+
     class Slow(RecordingSink):
         def write(self, result: Result, /) -> None:
             time.sleep(0.002)
@@ -508,8 +515,7 @@ def test_a_sink_that_is_slow_loses_nothing() -> None:
     bench = PipelineBench([seen])
     slow = Slow()
     for name in ("a", "b"):
-        stage = bench.pipeline.stage(name, [tick], lock(), SECOND, RunnerConfig(channel_capacity=2))
-        stage.sink(slow)
+        bench.pipeline.stage(name, [tick], lock(), SECOND).sink(slow)
     with bench.pipeline:
         bench.advance(100)
     for name in ("a", "b"):
@@ -517,7 +523,10 @@ def test_a_sink_that_is_slow_loses_nothing() -> None:
     assert slow.closed == 1
 
 
-def test_a_sink_that_is_slow_holds_up_who_shares_it_with_a_stage_that_has_ended() -> None:
+def test_a_sink_that_is_slow_holds_up_who_shares_it_with_a_stage_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_conductor, "SINK_CAPACITY", 2)
     go_on = threading.Event()
     ran: list[int] = []
 
@@ -536,7 +545,7 @@ def test_a_sink_that_is_slow_holds_up_who_shares_it_with_a_stage_that_has_ended(
 
     bench = PipelineBench([seen])
     slow = Slow()
-    config = RunnerConfig(channel_capacity=2, on_error=OnError.RAISE)
+    config = RunnerConfig(on_error=OnError.RAISE)
     bench.pipeline.stage("a", [bad], lock(), SECOND, config).sink(slow)
     bench.pipeline.stage("b", [count], lock(), SECOND, config).sink(slow)
     with pytest.raises(ExceptionGroup), bench.pipeline:

@@ -254,7 +254,7 @@ def of_nab(
     hourly = TimeSeries({"v": float}, unit=TimeUnit.SECONDS)
     latest = Atom(0.0)
     rows = RwLock[list[float]]([])
-    config = RunnerConfig(executor=executor, workers=workers, lock_timeout=30.0)
+    config = RunnerConfig(executor=executor, workers=workers, data_timeout=30.0)
     pipeline = Pipeline("nab")
     played = [source, source] if speed is None else [paced(source, speed) for _ in range(2)]
     pipeline.source(played[0], into=series)
@@ -268,11 +268,11 @@ def of_nab(
         executor=executor,
         workers=workers,
         window=TaskInterval.seconds(7 * 86400),
-        lock_timeout=30.0,
+        data_timeout=30.0,
     )
     pipeline.stage("day", figures, hourly, TaskInterval.seconds(86400), wide)
     pipeline.stage("now", [current], latest, TaskInterval.seconds(6 * 3600), config)
-    late = RunnerConfig(executor="inline", grace=TaskInterval.seconds(900), lock_timeout=30.0)
+    late = RunnerConfig(executor="inline", grace=TaskInterval.seconds(900), data_timeout=30.0)
     pipeline.stage("rows", [length, total], rows, TaskInterval.seconds(7200), late)
     return pipeline
 
@@ -439,7 +439,7 @@ class TestLive:
                 config = RunnerConfig(
                     grace=graces[i],
                     window=sizes[i % 2],
-                    lock_timeout=30.0,
+                    data_timeout=30.0,
                     executor="inline" if i % 3 else "threads",
                 )
                 stage = made.stage(

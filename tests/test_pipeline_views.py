@@ -32,7 +32,7 @@ from run_task import (
 from run_task.pipeline.live import _stage, _views
 from run_task.sources import paced
 
-PATIENT = RunnerConfig(lock_timeout=6 * PATIENCE)
+PATIENT = RunnerConfig(data_timeout=6 * PATIENCE, upstream_timeout=6 * PATIENCE)
 """Whoever waits for this long has failed the test."""
 
 

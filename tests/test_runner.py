@@ -169,7 +169,7 @@ def _named(function: Callable[[Pair, int, int], int], i: int) -> Callable[[Pair,
 
 
 def test_a_lock_held_too_long_gives_a_dataset_of_errors_on_time(executor: Any) -> None:
-    bench = pair_bench(lock_timeout=0.05, executor=executor)
+    bench = pair_bench(data_timeout=0.05, executor=executor)
     with bench.runner:
         with bench.data.write():
             dataset = bench.next()
@@ -184,7 +184,7 @@ def test_a_lock_held_too_long_gives_a_dataset_of_errors_on_time(executor: Any) -
 
 
 def test_a_consumer_that_stops_reading_blocks_the_runner_and_never_shutdown(executor: Any) -> None:
-    bench = pair_bench(executor=executor, channel_capacity=2)
+    bench = pair_bench(executor=executor, capacity=2)
     with bench.runner:
         bench.clock.advance(TaskInterval.seconds(10))
         eventually(lambda: len(bench.receiver) == bench.runner.stats.ticks == 2)
@@ -200,7 +200,7 @@ def test_a_consumer_that_stops_reading_blocks_the_runner_and_never_shutdown(exec
 def test_what_is_dropped_is_counted_and_logged(
     overflow: Overflow, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = pair_bench(channel_capacity=2, overflow=overflow)
+    bench = pair_bench(capacity=2, overflow=overflow)
     with caplog.at_level(logging.WARNING, "run_task"), bench.runner:
         bench.clock.advance(TaskInterval.seconds(5))
         eventually(lambda: bench.runner.stats.ticks == 5)
@@ -409,7 +409,7 @@ def test_the_window_in_hand_is_finished_and_delivered() -> None:
 @pytest.mark.usefixtures("switching")
 def test_a_shutdown_at_any_moment_loses_and_doubles_nothing(executor: Any) -> None:
     for moment in range(30):
-        bench = pair_bench(executor=executor, channel_capacity=3)
+        bench = pair_bench(executor=executor, capacity=3)
         got: list[int] = []
 
         def consume(bench: RunnerBench = bench, got: list[int] = got) -> None:

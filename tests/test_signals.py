@@ -16,7 +16,7 @@ from run_task.runner._signals import shut_down_on_sigterm
 
 PROGRAM = """
 import asyncio, sys, threading
-from run_task import ContextBuilder, Runner, RunnerConfig, TaskInterval, task
+from run_task import ContextBuilder, Runner, TaskInterval, task
 
 def say(*words):  # print() may write a line in two parts, and another thread's in between
     sys.stdout.write(" ".join(map(str, words)) + chr(10))
@@ -28,7 +28,7 @@ def number(data, start, end):
 
 context, receiver, data = (
     ContextBuilder(list).with_task(number).with_interval(TaskInterval.millis(5))
-    .with_config(RunnerConfig(channel_capacity=2)).build()
+    .with_channel(2).build()
 )
 runner = Runner(context)
 
@@ -128,7 +128,7 @@ def test_shutdown_in_a_signal_handler_is_safe_wherever_it_interrupts() -> None:
     program = textwrap.dedent(
         """
         import signal
-        from run_task import ContextBuilder, Runner, RunnerConfig, TaskInterval, task
+        from run_task import ContextBuilder, Runner, TaskInterval, task
 
         @task
         def number(data, start, end):
@@ -137,7 +137,7 @@ def test_shutdown_in_a_signal_handler_is_safe_wherever_it_interrupts() -> None:
         for attempt in range(60):
             context, receiver, data = (
                 ContextBuilder(list).with_task(number).with_interval(TaskInterval.micros(1))
-                .with_config(RunnerConfig(channel_capacity=1)).build()
+                .with_channel(1).build()
             )
             runner = Runner(context)
             signal.signal(signal.SIGALRM, lambda number, frame: runner.shutdown())

@@ -228,7 +228,7 @@ def test_datasets_that_are_dropped_are_counted(told: Told) -> None:
         ContextBuilder(list[float])
         .with_task(quick)
         .with_interval(SECOND)
-        .with_config(RunnerConfig(channel_capacity=1, overflow=Overflow.DROP_NEWEST))
+        .with_channel(1, Overflow.DROP_NEWEST)
         .build()
     )
     clock = VirtualClock()

@@ -89,10 +89,9 @@ def test_no_window_is_missed(missed: MissedTick, align: Align) -> None:
                 align=align,
                 grace=TaskInterval.seconds(7),
                 window=TaskInterval.seconds(10),
-                channel_capacity=1,
-                overflow=Overflow.DROP_NEWEST,
             )
         )
+        .with_channel(capacity=1, overflow=Overflow.DROP_NEWEST)
         .build()
     )
     seen: list[Window] = []
@@ -105,11 +104,7 @@ def test_no_window_is_missed(missed: MissedTick, align: Align) -> None:
 def test_rows_enter_a_series_window_by_window() -> None:
     series = TimeSeries({"price": float}, unit=TimeUnit.SECONDS)
     context, _, _ = (
-        ContextBuilder(TimeSeriesView)
-        .with_data(series)
-        .with_task(rows)
-        .with_interval(TaskInterval.seconds(2))
-        .build()
+        ContextBuilder(series).with_task(rows).with_interval(TaskInterval.seconds(2)).build()
     )
 
     def feed(window: Window) -> None:

@@ -789,8 +789,7 @@ def test_a_runner_gives_each_tick_one_view() -> None:
 
     clock = VirtualClock()
     context, receiver, series = (
-        ContextBuilder(TimeSeriesView)
-        .with_data(prices())
+        ContextBuilder(prices())
         .with_task(total)
         .with_task(rows)
         .with_interval(TaskInterval.millis(10))
@@ -818,8 +817,7 @@ def test_a_runner_that_waits_holds_no_view(executor: Literal["inline", "threads"
 
     series = filled(10)
     context, receiver, _ = (
-        ContextBuilder(TimeSeriesView)
-        .with_data(series)
+        ContextBuilder(series)
         .with_task(rows)
         .with_interval(TaskInterval.millis(10))
         .with_config(RunnerConfig(executor=executor))

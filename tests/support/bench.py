@@ -10,6 +10,7 @@ from tests.support.threads import PATIENCE, eventually
 from run_task import (
     ContextBuilder,
     DataSet,
+    Overflow,
     Pipeline,
     Receiver,
     Runnable,
@@ -31,6 +32,8 @@ class RunnerBench:
 
     :param tasks: its tasks
     :param data: what they read; by default an object of which they need nothing
+    :param capacity: how many DataSets may wait to be received
+    :param overflow: what happens when more do
     :param settings: of its RunnerConfig
     """
 
@@ -41,15 +44,17 @@ class RunnerBench:
         *,
         interval: TaskInterval = SECOND,
         clock: VirtualClock | None = None,
+        capacity: int = 1024,
+        overflow: Overflow = Overflow.BLOCK,
         **settings: Any,
     ) -> None:
         self.data: Any = data if data is not None else RwLock[object](object())
-        builder: Any = ContextBuilder(object)
         context, receiver, _ = (
-            builder.with_data(self.data)
+            ContextBuilder(self.data)
             .with_tasks(tasks)
             .with_interval(interval)
             .with_config(RunnerConfig(**settings))
+            .with_channel(capacity, overflow)
             .build()
         )
         self.receiver: Receiver[DataSet[Any]] = receiver

@@ -7,7 +7,7 @@ carries an ignore for each; both report an ignore that is not needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import assert_type
+from typing import Never, assert_type
 
 from run_task import (
     Atom,
@@ -131,10 +131,10 @@ def test_an_atom_and_a_series_keep_their_types() -> None:
         return len(view.between(start, end))
 
     context, receiver, series = (
-        ContextBuilder(TimeSeriesView)
+        ContextBuilder(TimeSeries({"price": float}))
         .with_task(rows)
-        .with_data(TimeSeries({"price": float}))
         .with_interval(TaskInterval.seconds(1))
+        .with_channel(10)
         .build()
     )
     assert_type(context, Context[TimeSeriesView, int])
@@ -143,6 +143,33 @@ def test_an_atom_and_a_series_keep_their_types() -> None:
     shared: Shared[TimeSeriesView] = series
     with shared.read(timeout=1) as view:
         assert_type(view, TimeSeriesView)
+
+
+def test_a_builder_takes_data_or_what_makes_it() -> None:
+    lock, atom, series = RwLock(Prices()), Atom(Prices()), TimeSeries({"price": float})
+    assert_type(ContextBuilder(lock), ContextBuilder[Prices, Never, RwLock[Prices]])
+    assert_type(ContextBuilder(data=atom), ContextBuilder[Prices, Never, Atom[Prices]])
+    assert_type(ContextBuilder(series), ContextBuilder[TimeSeriesView, Never, TimeSeries])
+
+    def share(data: Shared[Prices]) -> None:
+        assert_type(ContextBuilder(data), ContextBuilder[Prices, Never, Shared[Prices]])
+
+    share(lock)
+
+    def make_lock() -> RwLock[Prices]:
+        return RwLock(Prices())
+
+    def make_atom() -> Atom[Prices]:
+        return Atom(Prices())
+
+    def make_series() -> TimeSeries:
+        return TimeSeries({"price": float})
+
+    assert_type(ContextBuilder(Prices), ContextBuilder[Prices, Never, RwLock[Prices]])
+    assert_type(ContextBuilder(make_lock), ContextBuilder[Prices, Never, RwLock[Prices]])
+    assert_type(ContextBuilder(make_atom), ContextBuilder[Prices, Never, Atom[Prices]])
+    assert_type(ContextBuilder(make_series), ContextBuilder[TimeSeriesView, Never, TimeSeries])
+    ContextBuilder(lock).with_task(shout)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_task_for_other_data_is_an_error() -> None:

@@ -53,7 +53,7 @@ def signature(task: Runnable[Any, Any]) -> Signature:
 def misfits(stage: Stage[Any, Any]) -> Iterator[ConfigError]:
     """Tasks that cannot be called as they will be, or want other data than their stage has."""
     view: Any = None
-    with stage.data.read(stage.config.lock_timeout) as data:
+    with stage.data.read(stage.config.data_timeout) as data:
         view = data
     for task in stage.tasks:
         where = f"stage {stage.name!r}, task {task.name!r}"
@@ -81,7 +81,7 @@ def data_named(stage: Stage[Any, Any]) -> str:
     if isinstance(stage.data, TimeSeries):
         columns = ", ".join(f"{name} {dtype}" for name, dtype in stage.data.columns.items())
         return f"TimeSeriesView of {columns}; time in {stage.data.unit.value}"
-    with stage.data.read(stage.config.lock_timeout) as data:
+    with stage.data.read(stage.config.data_timeout) as data:
         return type(data).__name__
 
 

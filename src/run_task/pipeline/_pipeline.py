@@ -76,7 +76,7 @@ class Pipeline(Live):
     own timestamp, or, if it is out of order, right after the row before it. A window is computed
     at its end, plus the stage's ``grace``: by then a row that is late has gone to its place.
 
-    **Faults.** A stage that fails, or takes longer than the ``lock_timeout`` of those it feeds,
+    **Faults.** A stage that fails, or takes longer than the ``upstream_timeout`` of those it feeds,
     does not hold them up: they go on without its results, and their DataSets say so in
     :attr:`DataSet.behind`. A result that a sink cannot store is left out there, counted and
     logged; a sink that fails as a whole ends the pipeline. All that went wrong is raised at the

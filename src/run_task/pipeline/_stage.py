@@ -53,10 +53,15 @@ class Stage(Generic[I, O]):
             )
         except ConfigError as error:
             raise ConfigError(f"stage {name!r}: {error}") from error
-        if config.overflow is not Overflow.BLOCK:
+        if config.overflow not in (None, Overflow.BLOCK):
             raise ConfigError(
                 f"stage {name!r}: overflow={config.overflow}: a pipeline waits for a sink that is "
                 f"slow, and drops nothing: leave it out"
+            )
+        if config.channel_capacity is not None:
+            raise ConfigError(
+                f"stage {name!r}: channel_capacity={config.channel_capacity}: a stage has no "
+                f"channel that anybody receives from: leave it out"
             )
         for doubt in doubts(data, interval, config):
             _log.warning("stage %r: %s", name, doubt)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 import os
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -21,6 +24,19 @@ _EXECUTORS: Final[dict[str, Executor]] = {
     "threads": ThreadsExecutor(),
     "processes": ProcessesExecutor(),
 }
+
+
+_DEFAULT_TIMEOUT: Final = 5.0
+
+_LONGEST_TIMEOUT: Final = 1e9
+"""More seconds than anybody waits, and fewer than what waits anywhere can count."""
+
+_TIMEOUTS: Final = ("data_timeout", "upstream_timeout", "task_timeout", "shutdown_timeout")
+
+_NOT_GIVEN: Final[Any] = object()
+
+_MOVED: Final = {"channel_capacity": "capacity", "overflow": "overflow"}
+"""What settings of the channel are called where they are said now."""
 
 
 class OnError(enum.Enum):
@@ -43,15 +59,26 @@ class Align(enum.Enum):
     """The first window starts when the runner does."""
 
 
-@dataclass(frozen=True, kw_only=True)
+_CHOICES: Final[Mapping[str, type[enum.Enum]]] = {
+    "overflow": Overflow,
+    "on_error": OnError,
+    "missed_tick": MissedTick,
+    "align": Align,
+}
+
+
+@dataclass(frozen=True, init=False)
 class RunnerConfig:
-    """How a runner behaves.
+    """How a runner, or a stage of a pipeline, behaves.
+
+    A timeout of more than some thirty years is as good as none, and is taken as thirty years.
 
     :param name: what it is called in messages, logs and thread names
-    :param channel_capacity: how many DataSets may wait to be received
-    :param overflow: what happens when more do
-    :param lock_timeout: how many seconds a tick waits for its view of the data; then each of its
-        tasks has a :class:`~run_task.LockTimeout` as the cause of its error
+    :param data_timeout: how many seconds a tick waits for its view of the data; then each of its
+        tasks has a :class:`~run_task.LockTimeout` as the cause of its error. Results wait as long
+        to enter other data
+    :param upstream_timeout: how many seconds a stage waits for other stages and for recordings,
+        before it goes on without; a runner on its own waits for nobody
     :param task_timeout: how many seconds a task may run, before it has a
         :class:`~run_task.TaskTimeout` in the place of a result; None: for ever
     :param shutdown_timeout: how many seconds a shutdown may take, before it gives up with a
@@ -65,55 +92,89 @@ class RunnerConfig:
         interval
     :param grace: how long after its end a window waits for late data; None: not at all
     :param align: where the grid of windows lies
+    :param lock_timeout: deprecated: what ``data_timeout`` and ``upstream_timeout`` were together
+    :param channel_capacity: deprecated: see :meth:`ContextBuilder.with_channel`
+    :param overflow: deprecated: see :meth:`ContextBuilder.with_channel`
     :raises ConfigError: if a value cannot be; the message names it
     """
 
-    name: str = "runner"
-    channel_capacity: int = 1024
-    overflow: Overflow = Overflow.BLOCK
-    lock_timeout: float = 5.0
-    task_timeout: float | None = None
-    shutdown_timeout: float = 5.0
-    on_error: OnError = OnError.RECORD
-    missed_tick: MissedTick = MissedTick.BURST
-    executor: ExecutorName | Executor = "threads"
-    workers: int | None = None
-    window: TaskInterval | None = None
-    grace: TaskInterval | None = None
-    align: Align = Align.EPOCH
+    name: str
+    data_timeout: float
+    upstream_timeout: float
+    task_timeout: float | None
+    shutdown_timeout: float
+    on_error: OnError
+    missed_tick: MissedTick
+    executor: ExecutorName | Executor
+    workers: int | None
+    window: TaskInterval | None
+    grace: TaskInterval | None
+    align: Align
+    channel_capacity: int | None = dataclasses.field(repr=False)
+    overflow: Overflow | None = dataclasses.field(repr=False)
 
-    def __post_init__(self) -> None:
-        if not _is(self.name, str) or not self.name:
-            raise _refused(self, "name", "a text that is not empty")
-        for field in ("channel_capacity", "workers"):
-            value = getattr(self, field)
-            if field == "workers" and value is None:
-                continue
-            if type(value) is not int or value < 1:
-                raise _refused(self, field, "a positive int")
-        for field, enumeration in (
-            ("overflow", Overflow),
-            ("on_error", OnError),
-            ("missed_tick", MissedTick),
-            ("align", Align),
-        ):
-            if not isinstance(getattr(self, field), enumeration):
-                choices = ", ".join(map(str, enumeration))
-                raise _refused(self, field, f"one of {choices}")
-        for field in ("lock_timeout", "task_timeout", "shutdown_timeout"):
-            value = getattr(self, field)
-            if field == "task_timeout" and value is None:
-                continue
-            if not _is(value, (int, float)) or not 0 < value < math.inf:
-                raise _refused(self, field, "a positive number of seconds")
-        for field in ("window", "grace"):
-            if not _is(getattr(self, field), (TaskInterval, type(None))):
-                raise _refused(self, field, "a TaskInterval or None")
-        if isinstance(self.executor, str):
-            if self.executor not in _EXECUTORS:
-                raise _refused(self, "executor", f"one of {', '.join(map(repr, _EXECUTORS))}")
-        elif not callable(getattr(self.executor, "start", None)):
-            raise _refused(self, "executor", "a name or an Executor, which has a start()")
+    def __init__(  # by hand, since not all that it takes is kept
+        self,
+        *,
+        name: str = "runner",
+        data_timeout: float = _DEFAULT_TIMEOUT,
+        upstream_timeout: float = _DEFAULT_TIMEOUT,
+        task_timeout: float | None = None,
+        shutdown_timeout: float = 5.0,
+        on_error: OnError = OnError.RECORD,
+        missed_tick: MissedTick = MissedTick.BURST,
+        executor: ExecutorName | Executor = "threads",
+        workers: int | None = None,
+        window: TaskInterval | None = None,
+        grace: TaskInterval | None = None,
+        align: Align = Align.EPOCH,
+        lock_timeout: float = _NOT_GIVEN,
+        channel_capacity: int | None = None,
+        overflow: Overflow | None = None,
+    ) -> None:
+        if lock_timeout is not _NOT_GIVEN:
+            _check_seconds("lock_timeout", lock_timeout)
+            for field, given in (
+                ("data_timeout", data_timeout),
+                ("upstream_timeout", upstream_timeout),
+            ):
+                if given != _DEFAULT_TIMEOUT:
+                    raise _refused(
+                        "lock_timeout", lock_timeout, f"the old name of {field}: leave it out"
+                    )
+            _deprecated("lock_timeout", "it is data_timeout and upstream_timeout")
+            data_timeout = upstream_timeout = lock_timeout
+        settings: dict[str, Any] = {
+            "name": name,
+            "data_timeout": data_timeout,
+            "upstream_timeout": upstream_timeout,
+            "task_timeout": task_timeout,
+            "shutdown_timeout": shutdown_timeout,
+            "on_error": on_error,
+            "missed_tick": missed_tick,
+            "executor": executor,
+            "workers": workers,
+            "window": window,
+            "grace": grace,
+            "align": align,
+            "channel_capacity": channel_capacity,
+            "overflow": overflow,
+        }
+        _check(settings)
+        for field in _TIMEOUTS:
+            value = settings[field]
+            if isinstance(value, (int, float)):
+                settings[field] = min(value, _LONGEST_TIMEOUT)
+        for field in ("channel_capacity", "overflow"):
+            if settings[field] is not None:
+                _deprecated(field, f"say it by ContextBuilder.with_channel({_MOVED[field]}=...)")
+        for field, value in settings.items():
+            object.__setattr__(self, field, value)  # it is frozen
+
+    @property
+    def lock_timeout(self) -> float:
+        """The old name of :attr:`data_timeout`."""
+        return self.data_timeout
 
     @property
     def executor_instance(self) -> Executor:
@@ -131,10 +192,48 @@ class RunnerConfig:
         return self.workers or os.cpu_count() or 1
 
 
+def _check(settings: Mapping[str, Any]) -> None:
+    name, executor = settings["name"], settings["executor"]
+    if not _is(name, str) or not name:
+        raise _refused("name", name, "a text that is not empty")
+    for field in ("channel_capacity", "workers"):
+        value = settings[field]
+        if value is not None and (type(value) is not int or value < 1):
+            raise _refused(field, value, "a positive int")
+    for field, enumeration in _CHOICES.items():
+        value = settings[field]
+        if not isinstance(value, enumeration) and not (field == "overflow" and value is None):
+            raise _refused(field, value, f"one of {', '.join(map(str, enumeration))}")
+    for field in _TIMEOUTS:
+        value = settings[field]
+        if field != "task_timeout" or value is not None:
+            _check_seconds(field, value)
+    for field in ("window", "grace"):
+        value = settings[field]
+        if not _is(value, (TaskInterval, type(None))):
+            raise _refused(field, value, "a TaskInterval or None")
+    if isinstance(executor, str):
+        if executor not in _EXECUTORS:
+            raise _refused("executor", executor, f"one of {', '.join(map(repr, _EXECUTORS))}")
+    elif isinstance(executor, type):
+        raise _refused("executor", executor, f"an instance of it, {executor.__name__}()")
+    elif not callable(getattr(executor, "start", None)):
+        raise _refused("executor", executor, "a name or an Executor, which has a start()")
+
+
+def _check_seconds(field: str, value: Any) -> None:
+    if not _is(value, (int, float)) or not 0 < value < math.inf:
+        raise _refused(field, value, "a positive number of seconds")
+
+
 def _is(value: Any, types: type | tuple[type, ...]) -> bool:
     """isinstance, for values that a caller without a type checker may have got wrong."""
     return isinstance(value, types) and not isinstance(value, bool)
 
 
-def _refused(config: RunnerConfig, field: str, wanted: str) -> ConfigError:
-    return ConfigError(f"RunnerConfig({field}={getattr(config, field)!r}): it is {wanted}")
+def _refused(field: str, value: Any, wanted: str) -> ConfigError:
+    return ConfigError(f"RunnerConfig({field}={value!r}): it is {wanted}")
+
+
+def _deprecated(field: str, cure: str) -> None:
+    warnings.warn(f"RunnerConfig({field}=...): {cure}", DeprecationWarning, stacklevel=3)

@@ -6,13 +6,14 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Never, TypeVar, overload
+from typing import Any, Final, Generic, Never, TypeVar, cast, overload
 
 from run_task.data import Atom, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.runner._config import RunnerConfig
-from run_task.sync._channel import Outlet, Receiver, Sender, sole_channel
+from run_task.sync._channel import Outlet, Overflow, Receiver, Sender, sole_channel
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._interval import TaskInterval, TimeUnit
@@ -26,6 +27,11 @@ S_co = TypeVar("S_co", bound=Shared[Any], covariant=True)
 _log = Log(__name__)
 
 DEFAULT_INTERVAL: Final = TaskInterval.seconds(5)
+
+_SHARED: Final[tuple[type[Any], ...]] = (RwLock, Atom, TimeSeries)
+
+DEFAULT_CAPACITY: Final = 1024
+"""How many DataSets may wait to be received."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,20 +185,47 @@ class ContextBuilder(Generic[I, O, S_co]):
             .build()
         )
 
-    :param default: a type or function that makes the data to begin with
+    :param data: what the tasks read: an ``RwLock``, an ``Atom``, a ``TimeSeries`` or other shared
+        data; or a type or function that makes it, or that makes the value of an ``RwLock``, anew
+        for each context
+    :raises ConfigError: if it is neither
     """
 
-    def __init__(self: ContextBuilder[D, Never, RwLock[D]], default: Callable[[], D]) -> None:
-        if not callable(default):
+    @overload
+    def __init__(self: ContextBuilder[D, Never, RwLock[D]], data: RwLock[D]) -> None: ...
+    @overload
+    def __init__(self: ContextBuilder[D, Never, Atom[D]], data: Atom[D]) -> None: ...
+    @overload
+    def __init__(
+        self: ContextBuilder[TimeSeriesView, Never, TimeSeries], data: TimeSeries
+    ) -> None: ...
+    @overload
+    def __init__(self: ContextBuilder[D, Never, Shared[D]], data: Shared[D]) -> None: ...
+    @overload
+    def __init__(
+        self: ContextBuilder[D, Never, RwLock[D]], data: Callable[[], RwLock[D]]
+    ) -> None: ...
+    @overload
+    def __init__(self: ContextBuilder[D, Never, Atom[D]], data: Callable[[], Atom[D]]) -> None: ...
+    @overload
+    def __init__(
+        self: ContextBuilder[TimeSeriesView, Never, TimeSeries], data: Callable[[], TimeSeries]
+    ) -> None: ...
+    @overload
+    def __init__(self: ContextBuilder[D, Never, RwLock[D]], data: Callable[[], D]) -> None: ...
+    def __init__(self, data: Any) -> None:
+        shared = not isinstance(data, type) and callable(getattr(data, "read", None))
+        if not shared and not callable(data):
             raise ConfigError(
-                f"ContextBuilder({default!r}): give a type or a function that makes the data, not "
-                f"the data itself; that is for with_data(RwLock(...))"
+                f"ContextBuilder({brief(data)}): give shared data, such as RwLock(...), as "
+                f"with_data() takes it, or a type or function that makes the data"
             )
-        self._default: Callable[[], Any] = default
-        self._data: Any = None
+        self._make: Callable[[], Any] | None = None if shared else data
+        self._data: Any = data if shared else None
         self._tasks: tuple[Any, ...] = ()
         self._interval = DEFAULT_INTERVAL
         self._config = RunnerConfig()
+        self._channel: tuple[int, Overflow] | None = None
 
     def _with(self, **changes: Any) -> Any:
         builder = copy.copy(self)
@@ -210,7 +243,7 @@ class ContextBuilder(Generic[I, O, S_co]):
     @overload
     def with_data(self, data: Shared[I]) -> ContextBuilder[I, O, Shared[I]]: ...
     def with_data(self, data: Any) -> Any:
-        """Share this data, in the place of a new RwLock of the default.
+        """Share this data, in the place of what the builder was given.
 
         :param data: an ``RwLock``, an ``Atom``, a ``TimeSeries``, or other shared data
         """
@@ -248,6 +281,17 @@ class ContextBuilder(Generic[I, O, S_co]):
         builder: ContextBuilder[I, O, S_co] = self._with(_config=config)
         return builder
 
+    def with_channel(
+        self, capacity: int = DEFAULT_CAPACITY, overflow: Overflow = Overflow.BLOCK
+    ) -> ContextBuilder[I, O, S_co]:
+        """Say how results wait to be received.
+
+        :param capacity: how many DataSets may wait
+        :param overflow: what happens when more do
+        """
+        builder: ContextBuilder[I, O, S_co] = self._with(_channel=(capacity, overflow))
+        return builder
+
     def build(self) -> tuple[Context[I, O], Receiver[DataSet[O]], S_co]:
         """Check it all, and put it together.
 
@@ -258,11 +302,12 @@ class ContextBuilder(Generic[I, O, S_co]):
         config = self._config
         if not isinstance(config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
             raise ConfigError(f"with_config({config!r}): it takes a RunnerConfig")
-        data: Any = self._data if self._data is not None else RwLock(self._default())
+        capacity, overflow = self._channel_of(config)
         ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = sole_channel(
-            config.channel_capacity, config.overflow, config.name
+            capacity, overflow, config.name
         )
         sender, receiver = ends
+        data: Any = self._data if self._data is not None else self._made()
         context = Context[I, O](
             tasks=self._tasks, data=data, interval=self._interval, sender=sender, config=config
         )
@@ -270,3 +315,40 @@ class ContextBuilder(Generic[I, O, S_co]):
         for doubt in doubts(data, self._interval, config):
             _log.warning("%s: %s", config.name, doubt, extra={"runner": config.name})
         return context, receiver, data
+
+    def _made(self) -> Any:
+        """The data that the given type or function makes."""
+        make = self._make
+        assert make is not None
+        try:
+            inspect.signature(make).bind()
+        except TypeError as error:
+            name = getattr(make, "__name__", repr(make))
+            raise ConfigError(
+                f"ContextBuilder({name}): it cannot be called without arguments, to make the data "
+                f"({error}): give the data itself, or a function that makes it"
+            ) from None
+        except ValueError:
+            pass  # of C, and without a signature
+        made = make()
+        shared: Any = cast("Any", made) if isinstance(made, _SHARED) else RwLock(made)
+        return shared
+
+    def _channel_of(self, config: RunnerConfig) -> tuple[int, Overflow]:
+        """The capacity and the overflow of the channel."""
+        deprecated = {
+            name: value
+            for name in ("channel_capacity", "overflow")
+            if (value := getattr(config, name)) is not None
+        }
+        if self._channel is None:
+            return (
+                deprecated.get("channel_capacity", DEFAULT_CAPACITY),
+                deprecated.get("overflow", Overflow.BLOCK),
+            )
+        for name, value in deprecated.items():
+            raise ConfigError(
+                f"with_config(RunnerConfig({name}={value})) and with_channel() say two things: "
+                f"leave {name}= out"
+            )
+        return self._channel

@@ -147,7 +147,7 @@ class Runner(Running, Generic[I, O]):
 
     def _engine(self, ticker: Ticker) -> Ticks:
         """The loop, and what comes after it, in whichever thread drives it by then."""
-        timeout = self._config.lock_timeout
+        timeout = self._config.data_timeout
         gate = self._gate
         data = self._context.data if gate is None else gate
         bound = window_bound(self._context.data, self._context.interval.unit)

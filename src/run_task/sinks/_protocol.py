@@ -71,7 +71,7 @@ class Sink(Protocol):
         Called once for each window, as soon as it is computed, and for each stage in the order of
         its windows; never after :meth:`close`. A window that was written before, by an earlier run
         or replay, is to be replaced, whole. The run waits for this method, live at the latest when
-        ``channel_capacity`` results wait.
+        1024 results wait.
 
         :param result: the result; what it holds is not to be changed, since others have it, too
         :raises SinkError: if this result cannot be stored, as one that the sink's format cannot

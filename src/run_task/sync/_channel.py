@@ -436,4 +436,7 @@ def sole_channel(
 def _made(capacity: int, overflow: Overflow, name: str | None) -> _Buffer[Any]:
     if type(capacity) is not int or capacity < 1:
         raise ConfigError(f"a channel's capacity is a positive int, not {capacity!r}")
+    if not isinstance(overflow, Overflow):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
+        choices = ", ".join(map(str, Overflow))
+        raise ConfigError(f"a channel's overflow={overflow!r}: it is one of {choices}")
     return _Buffer(capacity, overflow, name)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _log = Log(__name__)
 
+SINK_CAPACITY: Final = 1024
+"""How many DataSets may wait for a sink, before the stages that fill it have to wait, too."""
+
 _NO_WINDOW: Final = -(2**63)
 """A time before all windows."""
 
@@ -166,13 +169,12 @@ class Conductor:
 
     def _make_writers(self) -> None:
         sinks = {id(sink): sink for stage in self._stages for sink in stage.sinks}
-        capacity = max(config.channel_capacity for config in self._stages.values())
         for number, (key, sink) in enumerate(sinks.items(), 1):
             if isinstance(sink, DurableSink):
                 sink.begin(self._name)
             name = f"run-task {self._name} sink {number}"
             self._writers[key] = Writer(
-                sink, self._name, name, capacity, self._refusals, self._sink_failed
+                sink, self._name, name, SINK_CAPACITY, self._refusals, self._sink_failed
             )
 
     def _make_sources(self) -> None:

@@ -153,7 +153,7 @@ class LiveSource:
                 stage.keep_views(next_ns + 1)
             return [stage for stage, until_ns in self._views() if until_ns <= next_ns]
 
-        timeout = max(stage.config.lock_timeout for stage in self.readers)
+        timeout = max(stage.config.upstream_timeout for stage in self.readers)
         late = self._patience.wait(before, timeout, glance=bool(self.beside))
         # A row may be ahead of the clock: then windows can have their views only later.
         glance = any(stage.keeps_views for stage in self.readers)

@@ -229,7 +229,7 @@ class LiveStage:
             return left
 
         glance = bool(self._rows or self._rows_read)
-        late = self._read_patience.wait(awaited, self.config.lock_timeout, glance=glance)
+        late = self._read_patience.wait(awaited, self.config.upstream_timeout, glance=glance)
         view = kept()
         if view is not None:
             lacks = view.behind
@@ -268,7 +268,7 @@ class LiveStage:
             return [s for s in self._readers if s.unseen_ns < due_ns and not s.ended]
 
         others = [self, *self._readers, *self._rivals]
-        timeout = max(other.config.lock_timeout for other in others)
+        timeout = max(other.config.upstream_timeout for other in others)
         late = self._write_patience.wait(before, timeout, glance=bool(self._rows_beside))
         for reader in self._readers:
             reader.keep_views(due_ns)
@@ -302,7 +302,7 @@ class LiveStage:
         """What the results enter, however long somebody else holds it: else they would be lost."""
         while True:
             try:
-                return opened.enter_context(route.into.write(self.config.lock_timeout))
+                return opened.enter_context(route.into.write(self.config.data_timeout))
             except LockTimeout as error:
                 if self.ended:  # given up by who shuts it down
                     raise

@@ -63,7 +63,7 @@ class _StageReplay:
         """Run the window that is due; None if its results are known already."""
         due = self.ticker.next()
         assert due is not None
-        with self.data.read(self.config.lock_timeout) as view:
+        with self.data.read(self.config.data_timeout) as view:
             bound = self._bound
             seen = bound(view, due[0], due[1]) if bound else view
             dataset = self._crew.run(Tick.of(seen, due, ()))
