@@ -8,13 +8,14 @@ The rest (options, tables, goals, JSON, the tests' short run) is common to all. 
 
 from __future__ import annotations
 
-from benchmarks import dispatch, footprint, on_time, parallel, processes, replay, series
+from benchmarks import dispatch, footprint, many, on_time, parallel, processes, replay, series
 
 SECTIONS = {
     section.name: section
     for section in (
         footprint.SECTION,
         on_time.SECTION,
+        many.SECTION,
         parallel.SECTION,
         dispatch.SECTION,
         processes.SECTION,

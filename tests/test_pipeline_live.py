@@ -626,10 +626,10 @@ def test_threads_have_names() -> None:
         names = {thread.name for thread in threading.enumerate()}
         go_on.set()
     assert {
-        "run-task a",
         "run-task bench conductor",
         "run-task bench sink 1",
         "run-task bench source 1",
+        "run-task scheduler 1",
     } <= names
 
 

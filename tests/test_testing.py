@@ -251,7 +251,7 @@ def test_fixtures_come_by_the_entry_point(pytester: pytest.Pytester) -> None:
     done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:asyncio")
     done.assert_outcomes(passed=5, errors=2)
     told = done.stdout.str()
-    assert "still running after the test: thread 'run-task theirs': run runners" in told
+    assert "still running after the test: runner 'theirs'" in told
     assert "still running after the test: process 'worker " in told
     assert "in a with block" in told
 

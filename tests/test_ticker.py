@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from functools import partial
+from queue import Queue
+from typing import TypeAlias
 
 import pytest
 from tests.support.threads import PATIENCE, beside, eventually
 
 from run_task import (
     Align,
+    Clock,
     MissedTick,
     RunnerConfig,
     SystemClock,
@@ -16,14 +20,93 @@ from run_task import (
     Window,
 )
 from run_task._window import Due
+from run_task.observe._log import Log
+from run_task.runner._scheduler import scheduler_of
 from run_task.runner._ticker import Ticker
+from run_task.runner._timeline import Timeline
 from run_task.sync._alarm import Alarm
 
 SECOND = TaskInterval.seconds(1)
 HOUR_NS = 3_600 * 10**9
 
 
-def due(ticker: Ticker, count: int) -> list[Window]:
+class Ticking:
+    """A ticker whose windows are waited for by a scheduler, one at a time."""
+
+    name = "of a test"
+
+    def __init__(
+        self,
+        interval: TaskInterval,
+        config: RunnerConfig,
+        clock: Clock,
+        since_ns: int | None = None,
+    ) -> None:
+        timeline = Timeline(clock, Log("run_task.runner"))
+        self.ticker = Ticker(interval, config, timeline, since_ns)
+        self._windows: Queue[Due | None] = Queue()
+        self._wanted = 0
+        self._scheduler = scheduler_of(clock)
+        self._entry = self._scheduler.add(self)
+
+    def activate(self) -> None:
+        if not self._wanted:
+            return
+        due = self.ticker.poll()
+        if due is not None or self.ticker.over:
+            self._wanted -= 1
+            self._windows.put(due)
+        if self._wanted:
+            self._put()
+
+    def _put(self) -> None:
+        due_ns = 0 if self.ticker.over else self.ticker.follow()
+        self._scheduler.put(self._entry, due_ns)
+
+    def follow_clock(self) -> int:
+        self.ticker.timeline.follow()
+        return self.ticker.follow()
+
+    def next(self) -> Due | None:
+        """Wait for the next window; None: there are no more."""
+        self.ticker.timeline.follow()
+        self._wanted += 1
+        self._put()
+        return self._windows.get(timeout=PATIENCE)
+
+    def stop(self) -> None:
+        self.ticker.stop()
+        self._scheduler.wake(self._entry)
+
+    def finish(self, last_ns: int) -> None:
+        self.ticker.finish(last_ns)
+        self._scheduler.wake(self._entry)
+
+    def close(self) -> None:
+        self._scheduler.remove(self._entry)
+        self._scheduler.settle()
+
+
+Start: TypeAlias = Callable[..., Ticking]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Makes tickers, and ends them."""
+    made: list[Ticking] = []
+
+    def make(
+        interval: TaskInterval, config: RunnerConfig, clock: Clock, since_ns: int | None = None
+    ) -> Ticking:
+        made.append(Ticking(interval, config, clock, since_ns))
+        return made[-1]
+
+    yield make
+    for ticking in made:
+        ticking.close()
+
+
+def due(ticker: Ticking, count: int) -> list[Window]:
     """The next windows, so many, which are due now."""
     windows: list[Window] = []
     for _ in range(count):
@@ -33,57 +116,57 @@ def due(ticker: Ticker, count: int) -> list[Window]:
     return windows
 
 
-def test_windows_lie_on_the_grid_of_the_epoch() -> None:
+def test_windows_lie_on_the_grid_of_the_epoch(start: Start) -> None:
     clock = VirtualClock(start_ns=12_300_000_000)
-    ticker = Ticker(TaskInterval.seconds(5), RunnerConfig(), clock)
+    ticker = start(TaskInterval.seconds(5), RunnerConfig(), clock)
     with beside(ticker.next) as first:
         clock.advance(TaskInterval.millis(2_500))
         clock.advance(TaskInterval.millis(250))
     assert first.result() == (10, 15, 50_000_000)
 
 
-def test_windows_may_begin_with_the_runner() -> None:
+def test_windows_may_begin_with_the_runner(start: Start) -> None:
     clock = VirtualClock(start_ns=12_300_000_000)
-    ticker = Ticker(TaskInterval.millis(500), RunnerConfig(align=Align.START), clock)
+    ticker = start(TaskInterval.millis(500), RunnerConfig(align=Align.START), clock)
     clock.advance(SECOND)
     assert due(ticker, 2) == [Window(12_300, 12_800), Window(12_800, 13_300)]
 
 
-def test_a_runner_that_starts_on_the_grid_begins_with_the_next_window() -> None:
+def test_a_runner_that_starts_on_the_grid_begins_with_the_next_window(start: Start) -> None:
     clock = VirtualClock(start_ns=10 * 10**9)
-    ticker = Ticker(SECOND, RunnerConfig(), clock)
+    ticker = start(SECOND, RunnerConfig(), clock)
     clock.advance(SECOND)
     assert due(ticker, 1) == [Window(10, 11)]
 
 
-def test_minutes_count_minutes_since_the_epoch() -> None:
+def test_minutes_count_minutes_since_the_epoch(start: Start) -> None:
     clock = VirtualClock(start_ns=1_700_000_000 * 10**9)
-    ticker = Ticker(TaskInterval.minutes(15), RunnerConfig(), clock)
+    ticker = start(TaskInterval.minutes(15), RunnerConfig(), clock)
     clock.advance(TaskInterval.minutes(15))
     assert due(ticker, 1) == [Window(28_333_320, 28_333_335)]
     assert 28_333_335 % 15 == 0
     assert 28_333_335 * 60 - 1_700_000_000 <= 15 * 60
 
 
-def test_sliding_windows_overlap_and_end_on_the_grid() -> None:
+def test_sliding_windows_overlap_and_end_on_the_grid(start: Start) -> None:
     clock = VirtualClock()
     config = RunnerConfig(window=TaskInterval.minutes(1))
-    ticker = Ticker(TaskInterval.seconds(10), config, clock)
+    ticker = start(TaskInterval.seconds(10), config, clock)
     clock.advance(TaskInterval.seconds(20))
     assert due(ticker, 2) == [Window(-50, 10), Window(-40, 20)]
 
 
-def test_sliding_windows_that_are_coalesced_cover_all() -> None:
+def test_sliding_windows_that_are_coalesced_cover_all(start: Start) -> None:
     clock = VirtualClock()
     config = RunnerConfig(window=TaskInterval.minutes(1), missed_tick=MissedTick.COALESCE)
-    ticker = Ticker(TaskInterval.seconds(10), config, clock)
+    ticker = start(TaskInterval.seconds(10), config, clock)
     clock.advance(TaskInterval.seconds(30))
     assert due(ticker, 1) == [Window(-50, 30)]
 
 
-def test_grace_puts_the_tick_off_and_not_the_window() -> None:
+def test_grace_puts_the_tick_off_and_not_the_window(start: Start) -> None:
     clock = VirtualClock()
-    ticker = Ticker(SECOND, RunnerConfig(grace=TaskInterval.millis(300)), clock)
+    ticker = start(SECOND, RunnerConfig(grace=TaskInterval.millis(300)), clock)
     with beside(ticker.next) as first:
         clock.advance(TaskInterval.millis(1_299))
         assert not first.done()
@@ -92,10 +175,11 @@ def test_grace_puts_the_tick_off_and_not_the_window() -> None:
 
 
 def test_a_wall_clock_set_back_yields_no_window_twice_and_stalls_none(
+    start: Start,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = VirtualClock(start_ns=2 * HOUR_NS)
-    ticker = Ticker(SECOND, RunnerConfig(), clock)
+    ticker = start(SECOND, RunnerConfig(), clock)
     clock.advance(SECOND)
     first = due(ticker, 1)
     with caplog.at_level(logging.WARNING, "run_task"):
@@ -128,27 +212,27 @@ def test_a_wall_clock_set_back_yields_no_window_twice_and_stalls_none(
     ],
 )
 def test_a_wall_clock_set_forward_follows_missed_tick(
-    missed: MissedTick, ends: list[int], skipped: int
+    start: Start, missed: MissedTick, ends: list[int], skipped: int
 ) -> None:
     clock = VirtualClock()
-    ticker = Ticker(TaskInterval.minutes(1), RunnerConfig(missed_tick=missed), clock)
+    ticker = start(TaskInterval.minutes(1), RunnerConfig(missed_tick=missed), clock)
     clock.step(240 * 10**9)
     windows = due(ticker, 1)
     clock.advance(TaskInterval.minutes(1))
     windows += due(ticker, len(ends) - 1)
     assert [end * 60 for _, end in windows] == ends
-    assert ticker.skipped == skipped
+    assert ticker.ticker.skipped == skipped
 
 
-def test_a_forward_step_is_noticed_while_waiting() -> None:
+def test_a_forward_step_is_noticed_while_waiting(start: Start) -> None:
     clock = VirtualClock()
-    ticker = Ticker(TaskInterval.minutes(60), RunnerConfig(), clock)
+    ticker = start(TaskInterval.minutes(60), RunnerConfig(), clock)
     with beside(ticker.next) as first:
         clock.step(HOUR_NS)
     assert first.result() == (0, 60, 0)
 
 
-def test_a_forward_step_is_noticed_at_the_moment_before_a_wait() -> None:
+def test_a_forward_step_is_noticed_at_the_moment_before_a_wait(start: Start) -> None:
     class Stepped(VirtualClock):
         """Is set just before a wait, when the ticker has looked at it."""
 
@@ -160,7 +244,7 @@ def test_a_forward_step_is_noticed_at_the_moment_before_a_wait() -> None:
                 self.step(10**9)
             super().wait(alarm, until_ns)
 
-    ticker = Ticker(SECOND, RunnerConfig(), Stepped())
+    ticker = start(SECOND, RunnerConfig(), Stepped())
     with beside(partial(due, ticker, 2)) as windows:
         try:
             assert windows.result(PATIENCE) == [Window(0, 1), Window(1, 2)]
@@ -168,8 +252,8 @@ def test_a_forward_step_is_noticed_at_the_moment_before_a_wait() -> None:
             ticker.stop()  # or else it would wait for ever
 
 
-def test_stopping_ends_the_wait() -> None:
-    ticker = Ticker(TaskInterval.minutes(60), RunnerConfig(), SystemClock())
+def test_stopping_ends_the_wait(start: Start) -> None:
+    ticker = start(TaskInterval.minutes(60), RunnerConfig(), SystemClock())
     with beside(ticker.next) as none:
         ticker.stop()
     assert none.result() is None
@@ -190,9 +274,9 @@ def test_the_system_clock_waits_and_can_be_woken() -> None:
 
 
 @pytest.mark.usefixtures("switching")
-def test_a_clock_that_moves_while_the_ticker_begins_to_wait_is_not_missed() -> None:
+def test_a_clock_that_moves_while_the_ticker_begins_to_wait_is_not_missed(start: Start) -> None:
     clock = VirtualClock()
-    ticker = Ticker(SECOND, RunnerConfig(), clock)
+    ticker = start(SECOND, RunnerConfig(), clock)
 
     windows: list[Due | None] = []
 
@@ -210,28 +294,28 @@ def test_a_clock_that_moves_while_the_ticker_begins_to_wait_is_not_missed() -> N
     assert windows == [(end - 1, end, 0) for end in range(1, 501)]
 
 
-def test_windows_may_begin_in_the_past_and_end_with_one_that_holds_a_time() -> None:
+def test_windows_may_begin_in_the_past_and_end_with_one_that_holds_a_time(start: Start) -> None:
     clock = VirtualClock(start_ns=100 * 10**9)
-    ticker = Ticker(TaskInterval.seconds(2), RunnerConfig(), clock, since_ns=91 * 10**9)
-    assert ticker.first_end_ns == ticker.next_end_ns == 92 * 10**9
+    ticker = start(TaskInterval.seconds(2), RunnerConfig(), clock, since_ns=91 * 10**9)
+    assert ticker.ticker.first_end_ns == ticker.ticker.next_end_ns == 92 * 10**9
     assert due(ticker, 2) == [Window(90, 92), Window(92, 94)]
-    assert ticker.next_end_ns == 96 * 10**9
+    assert ticker.ticker.next_end_ns == 96 * 10**9
     ticker.finish(97 * 10**9)
     assert due(ticker, 2) == [Window(94, 96), Window(96, 98)]
     assert ticker.next() is None
 
 
-def test_a_finish_ends_a_wait() -> None:
-    ticker = Ticker(SECOND, RunnerConfig(), VirtualClock())
+def test_a_finish_ends_a_wait(start: Start) -> None:
+    ticker = start(SECOND, RunnerConfig(), VirtualClock())
     with beside(ticker.next) as waiting:
         ticker.finish(-1)
         assert waiting.result(PATIENCE) is None
 
 
-def test_next_due_is_after_the_grace() -> None:
+def test_next_due_is_after_the_grace(start: Start) -> None:
     config = RunnerConfig(grace=TaskInterval.seconds(3))
-    ticker = Ticker(SECOND, config, VirtualClock(), since_ns=0)
-    assert (ticker.next_end_ns, ticker.next_due_ns) == (10**9, 4 * 10**9)
+    ticker = start(SECOND, config, VirtualClock(), since_ns=0)
+    assert (ticker.ticker.next_end_ns, ticker.ticker.next_due_ns) == (10**9, 4 * 10**9)
 
 
 def test_the_virtual_clock_is_advanced_to_a_time_and_not_back() -> None:
@@ -253,7 +337,7 @@ class Hasty(VirtualClock):
         return super().monotonic_ns()
 
 
-def test_a_clock_that_is_fast_was_not_set(caplog: pytest.LogCaptureFixture) -> None:
-    ticker = Ticker(TaskInterval.seconds(100), RunnerConfig(), Hasty(10**18))
+def test_a_clock_that_is_fast_was_not_set(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    ticker = start(TaskInterval.seconds(100), RunnerConfig(), Hasty(10**18))
     assert len(due(ticker, 50)) == 50
     assert caplog.text == ""

@@ -72,7 +72,7 @@ def descriptors() -> int:
 
 def crew_of(bench: WorkersBench) -> Any:
     """The executor at work: there is no other way to its processes, and to what they are at."""
-    return bench.runner._crew  # pyright: ignore[reportPrivateUsage]
+    return bench.runner._engine._crew  # pyright: ignore[reportPrivateUsage]
 
 
 def pids_of(bench: WorkersBench) -> list[int]:

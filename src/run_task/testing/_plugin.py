@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from run_task.executors.processes._process import worker_processes
+from run_task.runner._scheduler import scheduled
 from run_task.time._clock import VirtualClock
 
 _PATIENCE: Final = 1.0
@@ -24,7 +25,7 @@ def virtual_clock() -> VirtualClock:
 
 @pytest.fixture
 def nothing_left_running() -> Iterator[None]:
-    """Fail a test that leaves a thread or a worker process of run-task behind.
+    """Fail a test that leaves a runner, a thread or a worker process of run-task behind.
 
     For a whole module: ``pytestmark = pytest.mark.usefixtures("nothing_left_running")``.
     """
@@ -43,7 +44,9 @@ def nothing_left_running() -> Iterator[None]:
 
 
 def _running() -> set[tuple[str, str, int]]:
-    """Threads and worker processes of this library: what they are, their name and their number."""
+    """Runners, threads and worker processes of this library: what they are, their name, their
+    number."""
+    runners = {("runner", activity.name, id(activity)) for activity in scheduled()}
     threads = {
         ("thread", thread.name, thread.ident or 0)
         for thread in threading.enumerate()
@@ -54,4 +57,4 @@ def _running() -> set[tuple[str, str, int]]:
         for process in worker_processes()
         if process.poll() is None
     }
-    return threads | processes
+    return runners | threads | processes

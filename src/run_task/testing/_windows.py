@@ -8,8 +8,11 @@ from typing import Final, TypeVar
 
 from run_task._window import Window
 from run_task.errors import ChannelClosed, ConfigError
+from run_task.observe._log import Log
 from run_task.runner._context import Context
 from run_task.runner._runner import Runner
+from run_task.runner._ticker import Ticker
+from run_task.runner._timeline import Timeline
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.tasks._dataset import DataSet
 from run_task.time._clock import VirtualClock
@@ -65,8 +68,8 @@ def run_windows(
     grace_ns = config.grace_ns
     clock = VirtualClock(start * unit_ns)
     datasets: list[DataSet[O]] = []
-    with Runner(replace(context, sender=sender), clock=clock, since_ns=start * unit_ns) as runner:
-        end_ns = runner.first_end_ns
+    end_ns = Ticker(context.interval, config, Timeline(clock, Log(__name__))).first_end_ns
+    with Runner(replace(context, sender=sender), clock=clock):
         for _ in range(n):
             if before is not None:
                 before(Window((end_ns - length_ns) // unit_ns, end_ns // unit_ns))

@@ -98,20 +98,27 @@ class Schedule:
         :param now: the time, in the schedule's unit
         :return: the window; None if none is due
         """
-        late = now - self.deadline
-        if late < 0:
-            return None
+        late = now - self._end - self._lag
+        return None if late < 0 else Window(*self.take(late))
+
+    def take(self, late: int) -> tuple[int, int]:
+        """Hand out the window that is due: for whoever knows already that one is.
+
+        :param late: how long ago it fell due, in the schedule's unit; not negative
+        :return: its start and end; a plain tuple, which takes a third of the time of a
+            :class:`Window`
+        """
         period = self._period
-        window = Window(self._end - period, self._end)
-        self._end += period
+        end = self._end
+        self._end = end + period
         if late < period or self._missed is MissedTick.BURST:
-            return window
+            return end - period, end
         if self._missed is MissedTick.DELAY:
             self._lag += late
-            return window
+            return end - period, end
         more = late // period  # windows that are due besides this one
         self._end += more * period
         if self._missed is MissedTick.COALESCE:
-            return Window(window.start, window.end + more * period)
+            return end - period, end + more * period
         self._skipped += more
-        return window
+        return end - period, end

@@ -18,6 +18,7 @@ from run_task.pipeline.live._stage import LiveStage
 from run_task.pipeline.live._watermarks import Watermarks
 from run_task.runner._config import RunnerConfig
 from run_task.runner._stats import RunnerStats
+from run_task.runner._timeline import Timeline
 from run_task.sinks._protocol import DurableSink
 from run_task.sync._alarm import Alarm, Bell
 from run_task.time._clock import Clock, SystemClock
@@ -133,7 +134,7 @@ class Conductor:
     def stats(self) -> tuple[Mapping[str, RunnerStats], Mapping[int, int], int]:
         """How the stages have been doing, how many rows have entered by the id of each route, and
         how many DataSets wait for sinks. At any time, from any thread."""
-        stages = {live.stage.name: live.runner.stats for live in tuple(self._live)}
+        stages = {live.stage.name: live.engine.stats for live in tuple(self._live)}
         rows = {id(source.route): source.entered for source in tuple(self._sources)}
         return stages, rows, sum(map(len, tuple(self._writers.values())))
 
@@ -193,11 +194,22 @@ class Conductor:
             )
 
     def _make_stages(self, since_ns: int | None) -> None:
+        timeline = Timeline(self._clock, _log)
         for index, (stage, config) in enumerate(self._stages.items()):
             writers = [self._writers[id(sink)] for sink in stage.sinks]
             ring = self._alarm.ring
             self._live.append(
-                LiveStage(stage, config, index, writers, self._marks, self._clock, since_ns, ring)
+                LiveStage(
+                    stage,
+                    config,
+                    index,
+                    writers,
+                    self._marks,
+                    self._clock,
+                    timeline,
+                    since_ns,
+                    ring,
+                )
             )
         rows = [(source.route, source) for source in self._sources if source.is_foreseen]
         ending = self._sources if len(rows) == len(self._sources) else ()
@@ -262,10 +274,10 @@ class Conductor:
                 self._alarm.wait(remaining)
         self._marks.stop()
         for live in begun:
-            live.runner.shutdown()  # all of them, before the first that hangs is waited for
+            live.engine.shutdown()  # all of them, before the first that hangs is waited for
         for live in begun:
             try:
-                live.runner.join()
+                live.engine.join()
             except BaseException as error:
                 error.add_note(f"in {live!r}")
                 self.failures.append(error)

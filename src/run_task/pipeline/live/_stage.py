@@ -18,8 +18,8 @@ from run_task.pipeline.live._sink_thread import Writer
 from run_task.pipeline.live._views import MOST, Kept, Views
 from run_task.pipeline.live._watermarks import Patience, Watermarks
 from run_task.runner._config import RunnerConfig
-from run_task.runner._context import Context
-from run_task.runner._runner import Runner
+from run_task.runner._engine import Engine
+from run_task.runner._timeline import Timeline
 from run_task.tasks._dataset import DataSet
 from run_task.time._clock import Clock
 
@@ -58,6 +58,7 @@ class LiveStage:
     :param writers: the sinks of its results
     :param marks: how far all stages and sources are
     :param clock: where to read the time
+    :param timeline: the time, which all stages share
     :param since_ns: the first window holds this time, in nanoseconds since the Unix epoch
     :param on_end: called when its runner has ended
     """
@@ -70,6 +71,7 @@ class LiveStage:
         writers: Sequence[Writer],
         marks: Watermarks,
         clock: Clock,
+        timeline: Timeline,
         since_ns: int | None,
         on_end: Callable[[], None],
     ) -> None:
@@ -105,10 +107,18 @@ class LiveStage:
         self._views = Views(stage.data) if isinstance(stage.data, Viewable) else None
         self._hopeless = False  # so far behind that no more views are kept
         self._end_ns = 0  # of the window in hand
-        context = Context[Any, Any](
-            tasks=stage.tasks, data=stage.data, interval=stage.interval, sender=self, config=config
+        self.engine = Engine(
+            stage.tasks,
+            stage.data,
+            stage.interval,
+            config,
+            self,
+            clock=clock,
+            timeline=timeline,
+            since_ns=since_ns,
+            gate=self,
+            rank=index,
         )
-        self.runner: Runner[Any, Any] = Runner(context, clock=clock, since_ns=since_ns, gate=self)
 
     def reads(self, data: object) -> bool:
         """Whether this is the data that it reads."""
@@ -141,9 +151,9 @@ class LiveStage:
 
     def start(self) -> None:
         """Begin to run."""
-        self.runner.start()
+        self.engine.start()
         self.started = True
-        self._first_ns = self.runner.first_end_ns
+        self._first_ns = self.engine.first_end_ns
         self._marks.move()  # those that were started before may be waiting to know that
 
     @property
@@ -199,7 +209,7 @@ class LiveStage:
     def finish(self, last_ns: int) -> None:
         """Run up to the window that holds this time, and end."""
         self._last_ns = last_ns
-        self.runner.finish(last_ns)
+        self.engine.finish(last_ns)
 
     def finish_due(self, now_ns: int) -> None:
         """Run the windows that are due by now, and end."""
@@ -249,7 +259,7 @@ class LiveStage:
 
     def passed(self) -> None:
         """A window has its view of the data: what comes after it may enter."""
-        next_ns = self.runner.next_end_ns
+        next_ns = self.engine.next_end_ns
         self._hopeless = self._hopeless and self._seen_ns > next_ns
         self._seen_ns = max(self._seen_ns, next_ns)
         self._marks.move()
@@ -293,7 +303,7 @@ class LiveStage:
         for route in self.stage.routes:
             with contextlib.ExitStack() as opened:
                 route.enter(self._open(route, opened), dataset)
-        self._done_ns = self.runner.next_end_ns
+        self._done_ns = self.engine.next_end_ns
         self._marks.move()
         for writer in self._writers:
             writer.write(self.stage.name, dataset)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
+from run_task.runner._scheduler import step_aside
+
 T = TypeVar("T")
 
 _GLANCE: Final = 0.0005
@@ -45,6 +47,7 @@ class Watermarks:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     break
+                step_aside()  # whoever is waited for may have been run by this thread next
                 self._moved.wait(min(remaining, longest))
 
 

@@ -9,12 +9,14 @@ from typing import Any, Final
 
 from run_task.data._protocol import window_bound
 from run_task.executors import Tick
+from run_task.observe._log import Log
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._ingest import NEVER, Feed
 from run_task.pipeline._route import Route
 from run_task.runner._config import OnError, RunnerConfig
 from run_task.runner._telemetry import Telemetry
 from run_task.runner._ticker import Ticker
+from run_task.runner._timeline import Timeline
 from run_task.tasks._dataset import DataSet
 from run_task.time._clock import SystemClock, VirtualClock
 
@@ -44,7 +46,8 @@ class _StageReplay:
         self.held_ns = -math.inf if held_ns is None else held_ns
         if held_ns is not None and not stage.routes:
             since_ns = max(since_ns, held_ns)
-        self.ticker = Ticker(stage.interval, config, clock, since_ns)
+        timeline = Timeline(clock, Log(__name__, config.name))
+        self.ticker = Ticker(stage.interval, config, timeline, since_ns)
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
         self._crew = config.executor_instance.start(
@@ -61,7 +64,7 @@ class _StageReplay:
 
     def run(self) -> DataSet[Any] | None:
         """Run the window that is due; None if its results are known already."""
-        due = self.ticker.next()
+        due = self.ticker.poll()
         assert due is not None
         with self.data.read(self.config.data_timeout) as view:
             bound = self._bound

@@ -1,0 +1,413 @@
+"""The heart of a runner: the window that is due, the view, the tasks, and where the DataSet goes.
+
+:class:`~run_task.Runner` is this with a channel; a stage of a live pipeline is this with a gate in
+front and what comes after it behind.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol
+
+from run_task._window import Due, Window
+from run_task.data._protocol import Shared, window_bound
+from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTimeout, TaskError
+from run_task.executors._protocol import Ticks, driver
+from run_task.observe._log import Log
+from run_task.runner._config import OnError, RunnerConfig
+from run_task.runner._scheduler import Entry, Scheduler, is_scheduled, scheduler_of
+from run_task.runner._stats import RECENT, Percentiles, RunnerStats
+from run_task.runner._telemetry import Losses, Telemetry
+from run_task.runner._ticker import Ticker
+from run_task.runner._timeline import Timeline
+from run_task.sync._alarm import AnyAlarm
+from run_task.sync._lifecycle import Lifecycle, Phase
+from run_task.sync._waiting import Wait, wait_thread
+from run_task.tasks._dataset import DataSet
+from run_task.tasks._task import Runnable
+from run_task.tasks._tick import Tick
+from run_task.time._clock import Clock, SystemClock
+from run_task.time._interval import TaskInterval
+
+_DELIVERY: Final = 0.5
+"""How many seconds there are to deliver the last DataSet once its tasks were given up."""
+
+
+class Outlet(Protocol):
+    """Where DataSets go."""
+
+    @property
+    def dropped(self) -> int:
+        """How many were lost."""
+        ...
+
+    def send(self, dataset: DataSet[Any], /) -> None:
+        """Take a DataSet.
+
+        :raises ChannelClosed: if nobody wants it any more; the engine ends
+        """
+        ...
+
+    def unbound(self) -> None:
+        """Block nobody from now on. Safe in a signal handler."""
+        ...
+
+    def close(self) -> None:
+        """There are no more."""
+        ...
+
+
+class Gate(Protocol):
+    """What a window passes before it begins."""
+
+    def wait(self, window: Window, /) -> Sequence[str] | None:
+        """Wait for what comes before a window.
+
+        :return: the names of those that it did not wait for, for :attr:`DataSet.behind`; None:
+            there was to be no such window, and the engine ends
+        """
+        ...
+
+    def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
+        """Give the window that has waited its view of the data.
+
+        :raises LockTimeout: on entering the block, if it could not be had in time
+        """
+        ...
+
+    def passed(self) -> None:
+        """The window has its view of the data."""
+        ...
+
+
+class Engine:
+    """Runs tasks at an interval, window after window, until it is shut down. It runs once.
+
+    It has no thread of its own: a scheduler activates it when a window is due.
+
+    :param tasks: what to run
+    :param data: what the tasks read
+    :param interval: how often
+    :param config: how it behaves
+    :param outlet: where DataSets go
+    :param clock: where to read the time; None: this machine's
+    :param timeline: the time, if engines share one; None: one of its own
+    :param since_ns: begin with the window that holds this time, in nanoseconds since the Unix
+        epoch; None: with the one that holds now
+    :param gate: what each window waits for before its view of the data is taken
+    :param rank: of windows that fall due at one time, those of the least rank are run first
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[Runnable[Any, Any]],
+        data: Shared[Any],
+        interval: TaskInterval,
+        config: RunnerConfig,
+        outlet: Outlet,
+        *,
+        clock: Clock | None = None,
+        timeline: Timeline | None = None,
+        since_ns: int | None = None,
+        gate: Gate | None = None,
+        rank: int = 0,
+    ) -> None:
+        self.name: str = config.name
+        self.config: Final = config
+        self.lifecycle: Final = Lifecycle()
+        self.failure: BaseException | None = None
+        """What it ended by, once it has ended."""
+        self._tasks = tuple(tasks)
+        self._data = data
+        self._interval = interval
+        self._bound = window_bound(data, interval.unit)
+        self._outlet = outlet
+        self._log = Log(__name__, self.name)
+        self._clock = clock if clock is not None else SystemClock()
+        self._timeline = timeline
+        self._since_ns = since_ns
+        self._gate = gate
+        self._rank = rank
+        self._crew = config.executor_instance.start(
+            self._tasks,
+            data=data,
+            name=self.name,
+            task_timeout=config.task_timeout,
+            workers=config.worker_count,
+        )
+        self._drive = driver(self._crew)
+        self._mutex = threading.Lock()
+        self._ticker: Ticker | None = None
+        self._place: tuple[Scheduler, Entry] | None = None
+        self._telemetry: Telemetry | None = None
+        self._last_thread: threading.Thread | None = None
+        self._due: Due | None = None  # the window in hand
+        self._ticks = 0
+        self._lost = 0
+        self._late_ns: deque[int] = deque(maxlen=RECENT)
+        self._duration: deque[float] = deque(maxlen=RECENT)
+
+    @property
+    def stats(self) -> RunnerStats:
+        """How it has been doing. At any time, from any thread."""
+        missed, dropped = self._losses()
+        return RunnerStats(
+            ticks=self._ticks,
+            missed=missed,
+            dropped=dropped,
+            lateness=Percentiles.of(self._late_ns, 1e-9),
+            duration=Percentiles.of(self._duration),
+        )
+
+    @property
+    def _window(self) -> Window | None:
+        """The window in hand."""
+        due = self._due
+        return None if due is None else Window(*due[:2])
+
+    def _losses(self) -> Losses:
+        skipped = self._ticker.skipped if self._ticker is not None else 0
+        return Losses(self._lost + skipped, self._outlet.dropped)
+
+    # The loop
+
+    def activate(self) -> None:
+        """Run the windows that are due."""
+        self._drive(self._run_due())
+
+    def follow_clock(self) -> int:
+        """Take over a step of the wall clock. Returns when the next window is due."""
+        ticker = self._started_ticker()
+        ticker.timeline.follow()
+        return ticker.follow()
+
+    def _run_due(self) -> Ticks:
+        """The windows that are due, and what comes after them, in whichever thread drives it."""
+        ticker = self._started_ticker()
+        poll = ticker.poll
+        timeout = self.config.data_timeout
+        gate = self._gate
+        data = self._data if gate is None else gate
+        bound = self._bound
+        send = self._outlet.send
+        if self._telemetry is not None:
+            send = self._telemetry.telling(send)
+        note_lateness = self._late_ns.append
+        note_duration = self._duration.append
+        tick_of = Tick.of
+        behind: Sequence[str] = ()
+        failure: BaseException | None = None
+        try:
+            while (due := poll()) is not None:
+                self._due = due
+                if gate is not None:
+                    missing = gate.wait(Window(*due[:2]))
+                    if missing is None:
+                        self._due = None
+                        ticker.stop()
+                        break
+                    behind = missing
+                try:
+                    with data.read(timeout) as view:
+                        if gate is not None:
+                            gate.passed()
+                        if bound is not None:
+                            view = bound(view, due[0], due[1])  # noqa: PLW2901  # the rest goes
+                        dataset = yield tick_of(view, due, behind)
+                        del view  # whoever waits for the next tick does not keep this one's data
+                except LockTimeout as error:
+                    dataset = self._without_view(due, behind, error)
+                send(dataset)
+                self._due = None
+                self._ticks += 1
+                note_lateness(due[2])
+                # Past the properties, which take as long as a quarter of a trivial task each.
+                note_duration(dataset._took)  # pyright: ignore[reportPrivateUsage]
+                if dataset._errors:  # pyright: ignore[reportPrivateUsage]
+                    self._note(dataset.errors)
+            if not ticker.over:
+                self._put_back(ticker)
+                return
+        except GeneratorExit:
+            raise  # the interpreter is going down
+        except ChannelClosed as error:
+            about = {"window": self._window}
+            self._log.info("%s ends, nobody listens: %s", self.name, error, extra=about)
+        except BaseException as error:
+            failure = error
+            about = {
+                "task": getattr(error, "task", None),
+                "window": getattr(error, "window", self._window),
+            }
+            self._log.error("%s ends: %s", self.name, error, extra=about)
+        self._close(failure)
+
+    def _put_back(self, ticker: Ticker) -> None:
+        """Have the next window run when it is due. From then on another thread may run it."""
+        assert self._place is not None
+        scheduler, entry = self._place
+        scheduler.put(entry, ticker.follow())
+
+    def _without_view(self, due: Due, behind: Sequence[str], cause: LockTimeout) -> DataSet[Any]:
+        """What comes of a tick without data: an error for every task."""
+        start, end, late_ns = due
+        window = Window(start, end)
+        errors = {task.name: TaskError(task.name, window) for task in self._tasks}
+        for error in errors.values():
+            error.__cause__ = cause
+        return DataSet(window, errors=errors, lateness=late_ns / 1e9, behind=behind)
+
+    def _note(self, errors: Mapping[str, TaskError]) -> None:
+        for error in errors.values():
+            about = {"task": error.task, "window": error.window}
+            self._log.warning("%s: %s", self.name, error, extra=about)
+        if self.config.on_error is OnError.RAISE:
+            raise next(iter(errors.values()))
+
+    # The end
+
+    def _close(self, failure: BaseException | None) -> None:
+        """There are no more windows: let go of everything."""
+        self.shutdown()
+        self._outlet.close()
+        self._crew.close(self._remaining())
+        if hung := self._crew.running():
+            failure = ShutdownTimeout(self.name, self.config.shutdown_timeout, hung)
+        if not is_scheduled():
+            self._last_thread = threading.current_thread()
+        self._end(failure)
+
+    def _end(self, failure: BaseException | None) -> None:
+        with self._mutex:
+            if self.lifecycle.phase is Phase.ENDED:
+                return  # given up, and come back after all
+            if (window := self._window) is not None:
+                self._lost += 1
+                about = {"window": window}
+                self._log.warning("%s: the window %s is lost", self.name, window, extra=about)
+            self.failure = failure
+            if self._telemetry is not None:
+                self._telemetry.close()
+            if self._place is not None:
+                scheduler, entry = self._place
+                scheduler.remove(entry)
+            self.lifecycle.advance(Phase.ENDED)
+
+    def until_ended(self, alarm: AnyAlarm) -> Wait[None]:
+        """The wait for the end; once shut down, no longer than that may take.
+
+        First the tasks that hang are given up, so that the rest is delivered; then the engine, too.
+        """
+        until = self.lifecycle.until
+        yield from until(alarm, Phase.STOPPING)
+        if not (yield from until(alarm, Phase.ENDED, self._remaining())):
+            self.lifecycle.advance(Phase.ABANDONED)
+            self._crew.abandon()
+            if not (yield from until(alarm, Phase.ENDED, _DELIVERY)):
+                self._outlet.close()
+                timeout = self.config.shutdown_timeout
+                self._end(ShutdownTimeout(self.name, timeout, self._crew.running()))
+
+    def join(self) -> None:
+        """Wait until it has ended.
+
+        :raises Exception: what made it end, if it was no shutdown
+        """
+        wait_thread(self.until_ended)
+        self.settle()
+        if self.failure is not None:
+            raise self.failure
+
+    def settle(self) -> None:
+        """Once it has ended, wait for the threads that have nothing left to do."""
+        if self._last_thread is not None:
+            self._last_thread.join()
+        if self._place is not None:
+            self._place[0].settle()
+
+    # For those who own it
+
+    def start(self) -> None:
+        """Begin to run, and return.
+
+        :raises RunTaskError: if it has run before
+        """
+        with self._mutex:
+            if self._ticker is not None:
+                raise RunTaskError(
+                    f"runner {self.name!r} has been run before, and a runner runs once: "
+                    f"make a new one, with a new context"
+                )
+            if self._timeline is None:
+                self._timeline = Timeline(self._clock, self._log)
+            self._ticker = ticker = Ticker(
+                self._interval, self.config, self._timeline, self._since_ns
+            )
+        self._telemetry = Telemetry.if_set_up(self.name, self._clock, self._losses)
+        if not self.lifecycle.advance(Phase.RUNNING):
+            ticker.stop()  # shut down before it began
+        scheduler = scheduler_of(self._clock)
+        try:
+            self._place = scheduler, scheduler.add(self, self._rank)
+        except RuntimeError:
+            self.shutdown()
+            self.lifecycle.advance(Phase.ENDED)
+            raise
+        self._put_back(ticker)
+        if self.lifecycle.phase >= Phase.STOPPING:
+            self._wake()
+
+    def shutdown(self) -> None:
+        """Finish the window in hand, deliver it, and end. Returns at once; safe in a signal
+        handler."""
+        if not self.lifecycle.advance(Phase.STOPPING):
+            return
+        if self._ticker is not None:
+            self._ticker.stop()
+        self._outlet.unbound()
+        self._wake()
+
+    def finish(self, last_ns: int) -> None:
+        """Run up to the window that holds this time, and end.
+
+        :param last_ns: the time, in nanoseconds since the Unix epoch
+        """
+        if self._ticker is not None:
+            self._ticker.finish(last_ns)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._place is not None:
+            scheduler, entry = self._place
+            scheduler.wake(entry)
+
+    @property
+    def first_end_ns(self) -> int:
+        """The end of the first window, in nanoseconds since the Unix epoch.
+
+        :raises RunTaskError: if it has not been started
+        """
+        return self._started_ticker().first_end_ns
+
+    @property
+    def next_end_ns(self) -> int:
+        """The end of the next window to begin, in nanoseconds since the Unix epoch.
+
+        :raises RunTaskError: if it has not been started
+        """
+        return self._started_ticker().next_end_ns
+
+    def _started_ticker(self) -> Ticker:
+        if self._ticker is None:
+            raise RunTaskError(f"runner {self.name!r} has no windows before it is started")
+        return self._ticker
+
+    def _remaining(self) -> float:
+        """How many seconds the shutdown may still take."""
+        since = self.lifecycle.since(Phase.STOPPING)
+        began = time.monotonic() if since is None else since
+        return max(0.0, began + self.config.shutdown_timeout - time.monotonic())

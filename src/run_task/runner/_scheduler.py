@@ -1,0 +1,449 @@
+"""Runs what is due, for all runners that share a clock, in as few threads as will do.
+
+One thread leads: it waits for whatever falls due first, and runs it itself, since what is cheap
+costs less than to wake another thread for it. What takes long, or blocks, must hold up nobody else.
+So the lead is a role and not a thread:
+
+- An activity that was slow last time is run by a thread that has given up the lead before.
+- A thread that is about to block says so (:func:`step_aside`), and gives up the lead.
+- A thread that is found with one activity for longer than ``_HOLD`` loses the lead to another one.
+  The process's watch sees to that.
+
+A thread without the lead finishes what it has in hand, and then rests until it is needed again.
+
+There is a leader whenever there is an activity: the lead passes from one thread to another under
+the mutex. Waking an activity takes no lock, so that it can be done in a signal handler.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import threading
+import time
+from collections import deque
+from itertools import count
+from typing import Final, Protocol
+
+from run_task.observe._log import Log
+from run_task.sync._alarm import Alarm
+from run_task.sync._watch import watch
+from run_task.time._clock import Clock, SystemClock
+
+_HOLD: Final = 0.005
+"""For how many seconds at most the thread in the lead may be busy with one activity."""
+
+_SLOW: Final = 0.001
+"""From how many seconds on an activity is run without the lead the next time."""
+
+_LOOK_AGAIN_NS: Final = 1_000_000_000
+"""The longest wait at a time, so that a step of the wall clock is noticed before long."""
+
+_DRIFT_NS: Final = 100_000
+"""By how many nanoseconds wall and monotonic clock must have come apart to be looked at closely."""
+
+_RESTING: Final = 4
+"""How many threads without work are kept."""
+
+_AT_ONCE: Final = -(1 << 62)
+"""A time by which everything is due."""
+
+_log = Log(__name__)
+
+
+class Activity(Protocol):
+    """What is run by a scheduler again and again."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        ...
+
+    def activate(self) -> None:
+        """Do what is due, and say by :meth:`Scheduler.put` when there is more, or by
+        :meth:`Scheduler.remove` that there is not. It does not raise."""
+        ...
+
+    def follow_clock(self) -> int:
+        """Take over a step of the wall clock.
+
+        :return: when there is something to do, in nanoseconds of the monotonic clock
+        """
+        ...
+
+
+class Entry:
+    """An activity's place in a scheduler.
+
+    :param activity: what is run
+    :param rank: of what falls due at one time, the least is run first
+    """
+
+    __slots__ = ("activity", "number", "rank", "slow", "stepped", "woken")
+
+    def __init__(self, activity: Activity, rank: int) -> None:
+        self.activity: Activity = activity
+        self.rank: int = rank
+        self.number: int = 0  # of its item in the heap; 0: it has none
+        self.slow: bool = False  # when it was run last
+        self.woken: bool = False  # since then
+        # Whether the wall clock may have stepped since it said when it is due.
+        self.stepped: bool = True
+
+
+class _Worker:
+    """A thread of a scheduler.
+
+    :ivar alarm: rings when it gets the lead, or is to end
+    """
+
+    __slots__ = ("alarm", "entry", "thread")
+
+    def __init__(self, thread: threading.Thread | None = None) -> None:
+        self.alarm: Alarm = Alarm()
+        self.entry: Entry | None = None  # what it is busy with
+        self.thread: threading.Thread | None = thread
+
+
+class _Hold:
+    """The leader is busy with an activity.
+
+    :param worker: the leader
+    :param since: from when on, in seconds of :func:`time.monotonic`
+    """
+
+    __slots__ = ("since", "worker")
+
+    def __init__(self, worker: _Worker, since: float) -> None:
+        self.worker: _Worker = worker
+        self.since: float = since
+
+
+class Scheduler:
+    """Runs activities when they are due. Use :func:`scheduler_of`.
+
+    :param clock: where to read the time
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._heap: list[tuple[int, int, int, Entry]] = []  # when it is due, rank, number, what
+        self._numbers = count(1)
+        self._entries: set[Entry] = set()
+        self._woken: deque[Entry] = deque()
+        self._alarm = Alarm()  # rings when the leader is to look again
+        self._lead: _Worker | None = None
+        self._hold: _Hold | None = None
+        self._resting: list[_Worker] = []
+        self._workers: set[_Worker] = set()
+        self._started = count(1)
+        self._watch = watch()
+        self._offset_ns = clock.time_ns() - clock.monotonic_ns()
+
+    # For those who have something to run
+
+    def add(self, activity: Activity, rank: int = 0) -> Entry:
+        """Take in an activity, which is run once it is :meth:`put`.
+
+        :param activity: what to run
+        :param rank: of what falls due at one time, the least is run first
+        :raises RuntimeError: if the thread that it takes cannot be started
+        """
+        entry = Entry(activity, rank)
+        with self._mutex:
+            self._entries.add(entry)
+            if self._lead is None:
+                try:
+                    self._appoint()
+                except RuntimeError:
+                    self._entries.discard(entry)
+                    raise
+            self._watch.add(self)
+        return entry
+
+    def put(self, entry: Entry, due_ns: int) -> None:
+        """Say when an activity is to be run next.
+
+        :param entry: the activity, which is not in the heap
+        :param due_ns: when, in nanoseconds of the monotonic clock
+        """
+        with self._mutex:
+            if entry not in self._entries:
+                return
+            if entry.stepped:
+                entry.stepped = False
+                due_ns = entry.activity.follow_clock()
+            self._push(entry, _AT_ONCE if entry.woken else due_ns)
+            place = _this_thread.place
+            if place is not None and place[1] is self._lead:
+                return  # this thread will look by itself
+            hold = self._hold
+            if hold is not None and hold.worker.entry is entry and self._pass_on():
+                # The leader hangs in it, and another thread has gone on with it.
+                self._hold = hold = None
+        if hold is not None:
+            self._watch.wake()  # while there was nothing else to run, it may have slept
+        self._alarm.ring()
+
+    def wake(self, entry: Entry) -> None:
+        """Run an activity at once, or once more if it is being run. Safe in a signal handler."""
+        entry.woken = True
+        self._woken.append(entry)
+        self._alarm.ring()
+
+    def remove(self, entry: Entry) -> None:
+        """Have nothing more to do with an activity."""
+        place = _this_thread.place
+        with self._mutex:
+            self._entries.discard(entry)
+            entry.number = 0
+            if place is not None and place[1].entry is entry:
+                place[1].entry = None  # this thread is as good as done with it
+            if self._entries:
+                return
+            self._heap.clear()
+            self._hold = None  # so that no thread is started any more
+            self._watch.remove(self)
+            resting = tuple(self._resting)
+        _registry.forget(self)
+        self._alarm.ring()
+        for worker in resting:
+            worker.alarm.ring()
+
+    def activities(self) -> list[Activity]:
+        """What it runs."""
+        with self._mutex:
+            return [entry.activity for entry in self._entries]
+
+    def settle(self) -> None:
+        """Wait until the threads have ended that nothing is left to do for, if that is all.
+
+        A thread in which something hangs is not waited for.
+        """
+        if self._entries:
+            return
+        for worker in tuple(self._workers):
+            thread, entry = worker.thread, worker.entry
+            if entry is None and thread is not None and thread is not threading.current_thread():
+                thread.join()
+        self._watch.settle()
+
+    # In its threads
+
+    def step_aside(self, worker: _Worker) -> None:
+        """Give up the lead, if this thread has it and there is anything else to run."""
+        with self._mutex:
+            if self._lead is worker and len(self._entries) > 1 and self._pass_on():
+                self._hold = None
+
+    def _run(self, worker: _Worker) -> None:
+        _this_thread.place = self, worker
+        while True:
+            entry = self._next(worker)
+            if entry is not None:
+                self._activate(worker, entry)
+            elif not self._rest(worker):
+                return
+
+    def _activate(self, worker: _Worker, entry: Entry) -> None:
+        worker.entry = entry
+        begun = time.monotonic()
+        self._hold = _Hold(worker, begun)
+        if self._heap:
+            if entry.slow:
+                self.step_aside(worker)
+            elif self._watch.asleep:
+                self._watch.wake()
+        try:
+            entry.activity.activate()
+        except BaseException:
+            _log.exception("%r failed", entry.activity)  # it is an error of this library
+        worker.entry = None
+        entry.slow = time.monotonic() - begun > _SLOW
+
+    def _next(self, worker: _Worker) -> Entry | None:
+        """Wait for what is due, as long as this thread has the lead; None if it has not."""
+        heap = self._heap
+        while True:
+            now_ns = self._clock.monotonic_ns()
+            with self._mutex:
+                if self._lead is not worker:
+                    return None
+                self._hold = None
+                if self._woken:
+                    self._take_woken()
+                while heap and heap[0][3].number != heap[0][2]:
+                    heapq.heappop(heap)  # it has been put elsewhere, or removed
+                if heap and heap[0][0] <= now_ns:
+                    entry = heapq.heappop(heap)[3]
+                    entry.number = 0
+                    entry.woken = False
+                    return entry
+                if not self._entries:
+                    self._lead = None
+                    return None
+                until_ns = now_ns + _LOOK_AGAIN_NS
+                if heap:
+                    until_ns = min(until_ns, heap[0][0])
+            if not self._follow_clock():
+                self._clock.wait(self._alarm, until_ns)
+
+    def _rest(self, worker: _Worker) -> bool:
+        """Wait until this thread is needed. Returns whether it is."""
+        while True:
+            with self._mutex:
+                if self._lead is worker:
+                    return True
+                rests = worker in self._resting
+                if not self._entries or not (rests or len(self._resting) < _RESTING):
+                    if rests:
+                        self._resting.remove(worker)
+                    return False
+                if not rests:
+                    self._resting.append(worker)
+            worker.alarm.wait()
+
+    def _push(self, entry: Entry, due_ns: int) -> None:
+        entry.number = next(self._numbers)
+        heapq.heappush(self._heap, (due_ns, entry.rank, entry.number, entry))
+
+    def _take_woken(self) -> None:
+        while self._woken:
+            entry = self._woken.popleft()
+            # What is being run is looked at when it is put back.
+            if entry.number and entry.woken:
+                self._push(entry, _AT_ONCE)
+
+    def _follow_clock(self) -> bool:
+        """Look whether the wall clock has stepped, and if so, put everything where it is due.
+
+        :return: whether it has
+        """
+        wall_ns = self._clock.time_ns()
+        offset_ns = wall_ns - self._clock.monotonic_ns()
+        if abs(offset_ns - self._offset_ns) < _DRIFT_NS:
+            return False
+        self._offset_ns = offset_ns
+        with self._mutex:
+            for entry in self._entries:
+                if entry.number:
+                    self._push(entry, entry.activity.follow_clock())
+                else:
+                    entry.stepped = True  # when it is put, it may not know of it
+        return True
+
+    def _pass_on(self) -> bool:
+        """Give the lead to another thread, if there can be one. Returns whether it has it."""
+        try:
+            self._appoint()
+        except RuntimeError as error:
+            _log.warning("a runner that is slow makes others late: %s", error)
+            return False
+        return True
+
+    def _appoint(self) -> None:
+        """Give the lead to a thread that rests, or to a new one.
+
+        :raises RuntimeError: if it cannot be started; then the lead is where it was
+        """
+        if self._resting:
+            self._lead = self._resting.pop()
+            self._lead.alarm.ring()
+            return
+        worker = _Worker()
+        worker.thread = threading.Thread(
+            target=self._run,
+            args=(worker,),
+            name=f"run-task scheduler {next(self._started)}",
+            daemon=True,  # a task that hangs must not keep the process from ending
+        )
+        before, self._lead = self._lead, worker
+        try:
+            worker.thread.start()
+        except RuntimeError:
+            self._lead = before
+            raise
+        self._workers = {w for w in self._workers if w.thread and w.thread.is_alive()}
+        self._workers.add(worker)
+
+    # For the watch
+
+    def look(self) -> float | None:
+        """Take the lead from a thread that has been busy with one activity for too long."""
+        hold = self._hold
+        if hold is None or not self._heap:
+            return None
+        remaining = hold.since + _HOLD - time.monotonic()
+        if remaining > 0:
+            return remaining
+        with self._mutex:
+            if self._hold is hold and self._lead is hold.worker and self._pass_on():
+                self._hold = None
+        return None
+
+
+class _ThisThread(threading.local):
+    place: tuple[Scheduler, _Worker] | None = None
+
+
+class _Registry:
+    """The schedulers of this process that have something to run."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._schedulers: dict[object, Scheduler] = {}
+
+    def find(self, clock: Clock) -> Scheduler:
+        key: object = SystemClock if type(clock) is SystemClock else id(clock)
+        with self._mutex:
+            if key not in self._schedulers:
+                self._schedulers[key] = Scheduler(clock)
+            return self._schedulers[key]
+
+    def activities(self) -> list[Activity]:
+        with self._mutex:
+            schedulers = tuple(self._schedulers.values())
+        return [activity for scheduler in schedulers for activity in scheduler.activities()]
+
+    def forget(self, scheduler: Scheduler) -> None:
+        with self._mutex:
+            left = {key: other for key, other in self._schedulers.items() if other is not scheduler}
+            self._schedulers = left
+
+
+_this_thread: Final = _ThisThread()
+_registry: Final = _Registry()
+
+
+def scheduler_of(clock: Clock) -> Scheduler:
+    """The scheduler for a clock: one for all runners that have the machine's."""
+    return _registry.find(clock)
+
+
+def scheduled() -> list[Activity]:
+    """All runners and stages that are running in this process."""
+    return _registry.activities()
+
+
+def step_aside() -> None:
+    """Say that the code that runs now is about to block, if a scheduler runs it."""
+    place = _this_thread.place
+    if place is not None:
+        scheduler, worker = place
+        scheduler.step_aside(worker)
+
+
+def is_scheduled() -> bool:
+    """Whether the code that runs now is run by a thread of a scheduler."""
+    return _this_thread.place is not None
+
+
+def _forget_all() -> None:
+    _Registry.__init__(_registry)
+    _this_thread.place = None
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked child has none of the threads.
+    os.register_at_fork(after_in_child=_forget_all)
