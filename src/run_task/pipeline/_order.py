@@ -1,0 +1,388 @@
+"""The order of a pipeline's windows and rows: who comes before whom.
+
+A replay does everything in one order, by time; at one time, windows come in the order of their
+stages, upstream first, and then rows in the order of their sources. A window's time is when it is
+due: its end and grace. It takes its view of the data then, and its results enter. A row's time is
+when it arrives: its own, or, if it is out of order, that of the latest row before it. Rows that
+enter data in which a timestamp is the end of what it describes come before the windows of their
+time, since these hold them.
+
+Live, each stage and source goes on by itself. What each may do is what the order lets it do, as
+far as others could tell the difference:
+
+- a window begins once what comes before it has entered its data;
+- results and rows enter once what comes before them has entered the same data, and once the
+  windows that come before them have their views: those, at least, that would see them.
+
+A window's view of a ``TimeSeries`` ends with the window. So it cannot see a row that is in order
+and comes after it, and such a row need not wait for it, unless it makes earlier rows pass out of
+retention.
+
+Here are the comparisons, and nothing else: no thread, no lock and no clock. Marks only ever go
+forward, and with them what may be done. All times are in nanoseconds since the Unix epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+NEVER: Final = math.inf
+"""The time of what does not come."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Shared data, as far as the order of what enters it is concerned.
+
+    :param keeps_past: whether what is in order and enters it cannot be seen by a window that is
+        due before: views end with their windows, and nothing passes out of retention
+    :param holds_end: whether the window that ends at a row's time holds it
+    """
+
+    keeps_past: bool = False
+    holds_end: bool = False
+
+
+class StageMark:
+    """How far a stage has come.
+
+    :param name: what it is called in messages
+    :param interval_ns: how far its windows are apart
+    :param grace_ns: how long after its end a window is due
+    :param reads: the data that its tasks read
+    :param enters: the data that its results enter, and for each whether they do so in order: as
+        rows that are stamped with the end of the window
+    """
+
+    __slots__ = (
+        "done_ns",
+        "ended",
+        "enters",
+        "first_ns",
+        "grace_ns",
+        "index",
+        "interval_ns",
+        "last_ns",
+        "name",
+        "reads",
+        "seen_ns",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        interval_ns: int,
+        grace_ns: int,
+        reads: Place,
+        enters: Sequence[tuple[Place, bool]] = (),
+    ) -> None:
+        self.name: str = name
+        self.index: int = 0  # among the stages
+        self.interval_ns: int = interval_ns
+        self.grace_ns: int = grace_ns
+        self.reads: Place = reads
+        self.enters: Sequence[tuple[Place, bool]] = enters
+        self.first_ns: float = -NEVER  # the end of the first window; before it starts, unknown
+        self.seen_ns: float = -NEVER  # the end of the first window without a view
+        self.done_ns: float = -NEVER  # the end of the first window whose results have not entered
+        self.last_ns: float = NEVER  # the last window is the one that holds this time
+        self.ended: bool = False
+
+    @property
+    def due_ns(self) -> float:
+        """When the first window is due whose results have not entered."""
+        return self._due(max(self.first_ns, self.done_ns))
+
+    @property
+    def unseen_ns(self) -> float:
+        """When the first window is due that has no view of the data."""
+        return self._due(max(self.first_ns, self.done_ns, self.seen_ns))
+
+    def _due(self, end_ns: float) -> float:
+        if self.ended and end_ns - self.interval_ns > self.last_ns:
+            return NEVER  # there were to be no more
+        return end_ns + self.grace_ns
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class SourceMark:
+    """How far a source has come.
+
+    :param name: what it is called in messages
+    :param enters: the data that its rows enter
+    :param recording: whether it says when its next row arrives; nobody waits for one that does not
+    """
+
+    __slots__ = ("ended", "enters", "index", "known_ns", "name", "next_ns", "recording")
+
+    def __init__(self, name: str, enters: Place, *, recording: bool) -> None:
+        self.name: str = name
+        self.index: int = 0  # among the sources
+        self.enters: Place = enters
+        self.recording: bool = recording
+        self.next_ns: float = -NEVER if recording else NEVER  # all rows before have entered
+        self.known_ns: float = -NEVER  # when the latest row arrives that is known of
+        self.ended: bool = False
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+Mark: TypeAlias = StageMark | SourceMark
+
+_M = TypeVar("_M", StageMark, SourceMark)
+
+
+class Blockers(NamedTuple):
+    """Who has to go on first."""
+
+    writers: Sequence[Mark]
+    """Those who are to change the data before."""
+
+    readers: Sequence[StageMark]
+    """Those who are to see the data before, by the views of windows that are due."""
+
+
+class RowLimits(NamedTuple):
+    """Up to when rows of a source may enter without asking again: marks only make that later."""
+
+    in_order_ns: float
+    """Rows may that arrive before this at their own time."""
+
+    late_ns: float
+    """Rows may that arrive before this, also out of order."""
+
+    firm: bool
+    """Whether that is so whatever moves. It is not where somebody who comes first is not waited
+    for any more: once that one moves, it is to be asked again."""
+
+
+@dataclass(slots=True)
+class _AroundStage:
+    upstreams: Sequence[StageMark]  # whose results enter what it reads
+    rows_read: Sequence[SourceMark]  # recordings whose rows do
+    rivals: Sequence[StageMark]  # whose results enter what its own do
+    rows_beside: Sequence[SourceMark]  # recordings whose rows do
+    readers: Sequence[StageMark]  # who might see its results too early
+
+
+@dataclass(slots=True)
+class _AroundSource:
+    rivals: Sequence[StageMark]  # whose results enter what its rows do
+    beside: Sequence[SourceMark]  # other recordings whose rows do
+    readers: Sequence[StageMark]
+
+
+class Order:
+    """The order of one live run.
+
+    :param stages: the stages, those that are fed after those that feed them; the grace of each is
+        no shorter than that of who feeds it
+    :param sources: the sources, in the order in which they were declared
+    """
+
+    def __init__(self, stages: Sequence[StageMark], sources: Sequence[SourceMark]) -> None:
+        for index, stage in enumerate(stages):
+            stage.index = index
+        for number, source in enumerate(sources):
+            source.index = number
+        recordings = [source for source in sources if source.recording]
+        # By the last of these rows the run ends, if all sources say when their rows come.
+        self._ending: Sequence[SourceMark] = recordings if len(recordings) == len(sources) else ()
+        readers = _by_place((stage.reads, stage) for stage in stages)
+        writers = _by_place((place, stage) for stage in stages for place, _ in stage.enters)
+        rows = _by_place((source.enters, source) for source in recordings)
+        self._stages: Mapping[StageMark, _AroundStage] = {
+            stage: _AroundStage(
+                upstreams=_others(stage, writers.get(stage.reads, ())),
+                rows_read=rows.get(stage.reads, ()),
+                rivals=_others(stage, *(writers[place] for place, _ in stage.enters)),
+                rows_beside=_others(None, *(rows.get(place, ()) for place, _ in stage.enters)),
+                readers=_others(
+                    stage,
+                    *(
+                        readers.get(place, ())
+                        for place, in_order in stage.enters
+                        if not (in_order and place.keeps_past and place.holds_end)
+                    ),
+                ),
+            )
+            for stage in stages
+        }
+        self._sources: Mapping[SourceMark, _AroundSource] = {
+            source: _AroundSource(
+                rivals=writers.get(source.enters, ()),
+                beside=_others(source, rows.get(source.enters, ())),
+                readers=readers.get(source.enters, ()),
+            )
+            for source in sources
+        }
+
+    # Marks
+
+    def advance_stage(
+        self,
+        stage: StageMark,
+        *,
+        first_ns: float = -NEVER,
+        seen_ns: float = -NEVER,
+        done_ns: float = -NEVER,
+        last_ns: float = NEVER,
+        ended: bool = False,
+    ) -> None:
+        """Note how far a stage has come. Marks go forward: what is behind them changes nothing.
+
+        :param stage: the stage
+        :param first_ns: the end of its first window: it has started
+        :param seen_ns: the end of the first window that has no view of the data
+        :param done_ns: the end of the first window whose results have not entered
+        :param last_ns: its last window is the one that holds this time
+        :param ended: it runs no window any more
+        """
+        stage.first_ns = max(stage.first_ns, first_ns)
+        stage.seen_ns = max(stage.seen_ns, seen_ns)
+        stage.done_ns = max(stage.done_ns, done_ns)
+        stage.last_ns = min(stage.last_ns, last_ns)
+        stage.ended = stage.ended or ended
+
+    def advance_source(
+        self,
+        source: SourceMark,
+        *,
+        next_ns: float = -NEVER,
+        known_ns: float = -NEVER,
+        ended: bool = False,
+    ) -> None:
+        """Note how far a source has come. Marks go forward.
+
+        :param source: the source
+        :param next_ns: all rows that arrive before have entered
+        :param known_ns: it is known that a row arrives at this time
+        :param ended: it gives no row any more
+        """
+        source.next_ns = max(source.next_ns, next_ns)
+        source.known_ns = max(source.known_ns, known_ns)
+        source.ended = source.ended or ended
+
+    # What comes before
+
+    def missing(self, stage: StageMark, end_ns: float) -> Sequence[StageMark]:
+        """Those whose results have not entered what a window is to see.
+
+        :param stage: whose window it is
+        :param end_ns: the window's end
+        """
+        due_ns = end_ns + stage.grace_ns
+        return [other for other in self._stages[stage].upstreams if other.due_ns <= due_ns]
+
+    def before_window(self, stage: StageMark, start_ns: float, end_ns: float) -> Sequence[Mark]:
+        """Those who have to go on before a window takes its view.
+
+        :param stage: whose window it is
+        :param start_ns: from when on a row has to be known of for there to be such a window, if
+            the run ends with the last row
+        :param end_ns: the window's end
+        """
+        left: list[Mark] = []
+        if not any(source.known_ns >= start_ns for source in self._ending):
+            left += (source for source in self._ending if not source.ended)
+        if stage.seen_ns <= end_ns:  # else a view was taken for it, when all that comes before had
+            around = self._stages[stage]
+            left += (other for other in self.missing(stage, end_ns) if not other.ended)
+            before_ns = end_ns + stage.grace_ns + stage.reads.holds_end
+            left += (
+                source
+                for source in around.rows_read
+                if source.next_ns < before_ns and not source.ended and source not in left
+            )
+        return left
+
+    def before_results(self, stage: StageMark, end_ns: float) -> Blockers:
+        """Those who have to go on before the results of a window enter.
+
+        :param stage: whose window it is
+        :param end_ns: the window's end
+        """
+        around = self._stages[stage]
+        due_ns = end_ns + stage.grace_ns
+        here = due_ns, stage.index
+        writers: list[Mark] = [
+            other
+            for other in around.rivals
+            if not other.ended and (other.due_ns, other.index) < here
+        ]
+        writers += (
+            source
+            for source in around.rows_beside
+            if not source.ended and source.next_ns < due_ns + source.enters.holds_end
+        )
+        readers = [
+            other for other in around.readers if not other.ended and other.unseen_ns < due_ns
+        ]
+        return Blockers(writers, readers)
+
+    def before_row(self, source: SourceMark, arrival_ns: float, *, late: bool) -> Blockers:
+        """Those who have to go on before a row enters.
+
+        :param source: whose row it is
+        :param arrival_ns: when it arrives
+        :param late: whether it is out of order
+        """
+        around = self._sources[source]
+        end = source.enters.holds_end
+        writers: list[Mark] = [
+            other for other in around.rivals if not other.ended and other.due_ns + end <= arrival_ns
+        ]
+        writers += (
+            other
+            for other in around.beside
+            if not other.ended and other.next_ns + (other.index > source.index) <= arrival_ns
+        )
+        readers: Sequence[StageMark] = ()
+        if late or not source.enters.keeps_past:
+            readers = [
+                other
+                for other in around.readers
+                if not other.ended and other.unseen_ns + end <= arrival_ns
+            ]
+        return Blockers(writers, readers)
+
+    def row_limits(self, source: SourceMark, arrival_ns: float) -> RowLimits:
+        """Up to when rows may enter, now that nobody who comes before one is waited for.
+
+        :param source: whose rows these are
+        :param arrival_ns: when that one arrives
+        """
+        around = self._sources[source]
+        end = source.enters.holds_end
+        views = [other.unseen_ns + end for other in around.readers if not other.ended]
+        limits = [other.due_ns + end for other in around.rivals if not other.ended]
+        limits += (
+            other.next_ns + (other.index > source.index)
+            for other in around.beside
+            if not other.ended
+        )
+        if not source.enters.keeps_past:
+            limits += views
+        after = [limit for limit in limits if limit > arrival_ns]
+        in_order_ns = min(after, default=NEVER)
+        late_ns = min(in_order_ns, *views, NEVER)
+        return RowLimits(in_order_ns, late_ns, len(after) == len(limits))
+
+
+def _by_place(pairs: Iterable[tuple[Place, _M]]) -> Mapping[Place, Sequence[_M]]:
+    """Who is where, each once."""
+    found: dict[Place, dict[_M, None]] = {}
+    for place, mark in pairs:
+        found.setdefault(place, {})[mark] = None
+    return {place: tuple(marks) for place, marks in found.items()}
+
+
+def _others(who: object, *groups: Sequence[_M]) -> Sequence[_M]:
+    """All of some groups, each once, but for one."""
+    return tuple(dict.fromkeys(mark for group in groups for mark in group if mark is not who))
