@@ -168,7 +168,7 @@ class Run:
         self.plan = plan
         self.chance = chance
         self.contents = [Content(place) for place in plan.places]
-        places = [Place(p.series and p.retention is None, p.right) for p in plan.places]
+        places = [Place(p.series, p.retention is not None, p.right) for p in plan.places]
         self.stages = [
             _Stage(
                 stage,
@@ -367,7 +367,7 @@ def stage(reads: Place, *enters: tuple[Place, bool], grace: int = 0) -> StageMar
 
 
 def test_a_row_in_order_waits_for_no_window_whose_view_ends_before_it() -> None:
-    place = Place(keeps_past=True)
+    place = Place(bounded=True)
     reader, source = stage(place), SourceMark("a source", place, recording=False)
     order = Order([reader], [source])
     order.advance_stage(reader, first_ns=10)

@@ -34,7 +34,7 @@ from run_task import (
     VirtualClock,
     task,
 )
-from run_task.pipeline.live import _conductor
+from run_task.pipeline.live import _run
 from run_task.sinks import CallbackSink, JsonLinesSink, Result
 from run_task.sources import paced
 
@@ -505,7 +505,7 @@ def test_a_source_that_is_stuck_does_not_hang_the_end(caplog: pytest.LogCaptureF
 
 
 def test_a_sink_that_is_slow_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_conductor, "SINK_CAPACITY", 2)
+    monkeypatch.setattr(_run, "SINK_CAPACITY", 2)
 
     class Slow(RecordingSink):
         def write(self, result: Result, /) -> None:
@@ -526,7 +526,7 @@ def test_a_sink_that_is_slow_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_sink_that_is_slow_holds_up_who_shares_it_with_a_stage_that_has_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_conductor, "SINK_CAPACITY", 2)
+    monkeypatch.setattr(_run, "SINK_CAPACITY", 2)
     go_on = threading.Event()
     ran: list[int] = []
 
@@ -626,7 +626,7 @@ def test_threads_have_names() -> None:
         names = {thread.name for thread in threading.enumerate()}
         go_on.set()
     assert {
-        "run-task bench conductor",
+        "run-task bench pipeline",
         "run-task bench sink 1",
         "run-task bench source 1",
         "run-task scheduler 1",

@@ -29,7 +29,7 @@ from run_task import (
     VirtualClock,
     task,
 )
-from run_task.pipeline.live import _stage, _views
+from run_task.pipeline.live import _snapshots
 from run_task.sources import paced
 
 PATIENT = RunnerConfig(data_timeout=6 * PATIENCE, upstream_timeout=6 * PATIENCE)
@@ -75,10 +75,10 @@ class Feed:
 class SeriesBench(PipelineBench):
     """A pipeline over one series, with a row a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, retention: TaskInterval | None = None) -> None:
         super().__init__()
         self.feed = Feed()
-        self.series = TimeSeries({"value": int}, TimeUnit.SECONDS)
+        self.series = TimeSeries({"value": int}, TimeUnit.SECONDS, retention)
         self.pipeline.source(self.feed, into=self.series)
 
     def read(self, name: str, task: Any, config: RunnerConfig = PATIENT) -> None:
@@ -145,8 +145,12 @@ def test_a_window_sees_what_is_its_own_whichever_are_missed(
     assert bench.seen("slow")[: len(ends)] == [(end, before(end)) for end in ends]
 
 
+LONG = TaskInterval.seconds(1000)
+"""A retention that nothing passes out of here. But who lets a row enter cannot know that."""
+
+
 def test_rows_ahead_of_the_clock_wait_for_windows_that_are_not_due_yet() -> None:
-    bench = SeriesBench()
+    bench = SeriesBench(LONG)
     bench.read("only", rows)
     with bench.pipeline:
         bench.row(0)
@@ -158,6 +162,40 @@ def test_rows_ahead_of_the_clock_wait_for_windows_that_are_not_due_yet() -> None
         bench.sink.wait_for("only", 1)
         eventually(lambda: len(bench.series.view()) == 2)
     assert bench.seen("only") == [(1, [0])]
+
+
+def test_rows_in_order_wait_for_no_window_whose_view_ends_before_them() -> None:
+    bench = SeriesBench()
+    bench.read("only", rows)
+    with bench.pipeline:
+        bench.row(0)
+        for ahead in (1, 2, 3):  # at 0
+            bench.feed.rows.put(ahead)
+        eventually(lambda: len(bench.series.view()) == 4)
+        assert bench.seen("only") == []
+        bench.clock.advance(SECOND)
+        bench.sink.wait_for("only", 1)
+        bench.clock.advance(SECOND)
+        bench.sink.wait_for("only", 2)
+    assert bench.seen("only") == [(1, [0]), (2, [0, 1])]
+
+
+def test_a_row_out_of_order_enters_once_the_windows_that_it_comes_after_have_their_views() -> None:
+    bench = SeriesBench()
+    busy = Busy()
+    bench.read("slow", busy)
+    with bench.pipeline:
+        for at in range(4):
+            bench.row(at)
+            if at == 1:
+                assert busy.entered.wait(PATIENCE)
+        bench.feed.rows.put(1)  # with the row of 3, after the windows to 3
+        eventually(lambda: len(bench.series.view()) == 5)
+        busy.go_on.set()
+        bench.sink.wait_for("slow", 3)
+        bench.clock.advance(SECOND)
+        bench.sink.wait_for("slow", 4)
+    assert bench.seen("slow") == [*((end, before(end)) for end in (1, 2, 3)), (4, [0, 1, 1, 2, 3])]
 
 
 def test_results_enter_past_a_reader_that_is_busy() -> None:
@@ -189,25 +227,69 @@ def test_results_enter_past_a_reader_that_is_busy() -> None:
         assert not any(dataset.behind for dataset in sink.of(stage))
 
 
-def test_a_stage_that_is_hopelessly_behind_is_told_of_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for module in (_views, _stage):
-        monkeypatch.setattr(module, "MOST", 2)
-    bench = SeriesBench()
-    busy = Busy()
-    bench.read("slow", busy)
+def fall_behind(bench: SeriesBench, data: Any, busy: Busy) -> list[tuple[int, list[int]]]:
+    """What the windows see of a stage that is six windows behind, and then not any more."""
+    bench.pipeline.stage("slow", [busy], data, SECOND, PATIENT).sink(bench.sink)
     with bench.pipeline:
-        for time in range(7):
-            bench.row(time)
-            if time == 1:
+        for at in range(7):
+            bench.row(at)
+            if at == 1:
                 assert busy.entered.wait(PATIENCE)
         busy.go_on.set()
         bench.sink.wait_for("slow", 6)
         bench.row(7)
         bench.sink.wait_for("slow", 7)
+    return bench.seen("slow")
+
+
+def test_a_stage_that_is_hopelessly_behind_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_snapshots, "MOST", 2)
+    bench = SeriesBench(LONG)
     # Those that have no view of their own see the data as it is later, up to their end.
-    assert bench.seen("slow") == [(end, before(end)) for end in range(1, 8)]
+    assert fall_behind(bench, bench.series, Busy()) == [(end, before(end)) for end in range(1, 8)]
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "stage 'slow' is 2 windows behind: further ones may lack rows that pass out of retention"
+    ]
+
+
+def test_without_retention_no_stage_is_too_far_behind_to_see_what_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_snapshots, "MOST", 2)
+    bench = SeriesBench()
+    assert fall_behind(bench, bench.series, Busy()) == [(end, before(end)) for end in range(1, 8)]
+    assert not caplog.records
+
+
+def test_an_atom_has_no_past_for_a_stage_that_is_hopelessly_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_snapshots, "MOST", 2)
+
+    class BusyWithTuples(Busy):
+        def run(self, series: Any, start: int, end: int) -> list[int]:
+            self.entered.set()
+            if end == 1:
+                assert self.go_on.wait(PATIENCE)
+            return list(series)
+
+    def add(atom: Atom[tuple[int, ...]], row: dict[str, int]) -> None:
+        atom.swap(lambda values: (*values, row["value"]))
+        bench.series.append(row["value"], **row)  # for who waits for the row
+
+    bench = SeriesBench()
+    atom = Atom[tuple[int, ...]](())
+    bench.pipeline = Pipeline("bench", clock=bench.clock)
+    bench.pipeline.source(bench.feed, atom, add)
+    everything = before(7)
+    assert fall_behind(bench, atom, BusyWithTuples()) == [
+        *((end, before(end)) for end in (1, 2, 3)),
+        *((end, everything) for end in (4, 5, 6)),
+        (7, before(7)),
+    ]
     told = [record.getMessage() for record in caplog.records]
     assert told == ["stage 'slow' is 2 windows behind: further ones may see what comes after them"]
 
@@ -267,8 +349,7 @@ def test_busy_stages_see_what_they_see_in_a_replay(run: int, switching: None) ->
 def test_a_recording_waits_for_a_stage_that_is_too_far_behind(
     run: int, switching: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in (_views, _stage):
-        monkeypatch.setattr(module, "MOST", 2)
+    monkeypatch.setattr(_snapshots, "MOST", 2)
     chance = random.Random(run)
     recording = [(time, {"value": time}) for time in range(300)]
     sink = RecordingSink()

@@ -37,19 +37,26 @@ NEVER: Final = math.inf
 class Place:
     """Shared data, as far as the order of what enters it is concerned.
 
-    :param keeps_past: whether what is in order and enters it cannot be seen by a window that is
-        due before: views end with their windows, and nothing passes out of retention
+    :param bounded: whether views of it end with their windows
+    :param evicts: whether what enters makes earlier rows pass out
     :param holds_end: whether the window that ends at a row's time holds it
     """
 
-    keeps_past: bool = False
+    bounded: bool = False
+    evicts: bool = False
     holds_end: bool = False
+
+    @property
+    def keeps_past(self) -> bool:
+        """Whether a window sees the same, before and after something enters it in order that comes
+        after the window."""
+        return self.bounded and not self.evicts
 
 
 class StageMark:
     """How far a stage has come.
 
-    :param name: what it is called in messages
+    :param name: its name
     :param interval_ns: how far its windows are apart
     :param grace_ns: how long after its end a window is due
     :param reads: the data that its tasks read
@@ -107,7 +114,7 @@ class StageMark:
         return end_ns + self.grace_ns
 
     def __repr__(self) -> str:
-        return self.name
+        return f"stage {self.name!r}"
 
 
 class SourceMark:
@@ -130,7 +137,7 @@ class SourceMark:
         self.ended: bool = False
 
     def __repr__(self) -> str:
-        return self.name
+        return f"source {self.name}"
 
 
 Mark: TypeAlias = StageMark | SourceMark
@@ -223,6 +230,15 @@ class Order:
             for source in sources
         }
 
+    def around_results(self, stage: StageMark) -> Sequence[StageMark]:
+        """Other stages that the results of a stage may have to wait for."""
+        around = self._stages[stage]
+        return _others(None, around.rivals, around.readers)
+
+    def readers(self, source: SourceMark) -> Sequence[StageMark]:
+        """The stages that read what the rows of a source enter."""
+        return self._sources[source].readers
+
     # Marks
 
     def advance_stage(
@@ -288,19 +304,30 @@ class Order:
             the run ends with the last row
         :param end_ns: the window's end
         """
-        left: list[Mark] = []
-        if not any(source.known_ns >= start_ns for source in self._ending):
-            left += (source for source in self._ending if not source.ended)
-        if stage.seen_ns <= end_ns:  # else a view was taken for it, when all that comes before had
-            around = self._stages[stage]
-            left += (other for other in self.missing(stage, end_ns) if not other.ended)
-            before_ns = end_ns + stage.grace_ns + stage.reads.holds_end
-            left += (
-                source
-                for source in around.rows_read
-                if source.next_ns < before_ns and not source.ended and source not in left
-            )
+        if stage.seen_ns > end_ns:  # a view was taken for it, when all that comes before had come
+            return self._before_last_row(start_ns)
+        return self.behind_window(stage, start_ns, end_ns)
+
+    def behind_window(self, stage: StageMark, start_ns: float, end_ns: float) -> Sequence[Mark]:
+        """Those who have not come as far as a window, whether or not it has its view by now.
+
+        As :meth:`before_window` for one that has none.
+        """
+        left = [*self._before_last_row(start_ns)]
+        left += (other for other in self.missing(stage, end_ns) if not other.ended)
+        before_ns = end_ns + stage.grace_ns + stage.reads.holds_end
+        left += (
+            source
+            for source in self._stages[stage].rows_read
+            if source.next_ns < before_ns and not source.ended and source not in left
+        )
         return left
+
+    def _before_last_row(self, start_ns: float) -> Sequence[Mark]:
+        """Who might yet give a row as late as that, where the run ends with the last one."""
+        if any(source.known_ns >= start_ns for source in self._ending):
+            return ()
+        return [source for source in self._ending if not source.ended]
 
     def before_results(self, stage: StageMark, end_ns: float) -> Blockers:
         """Those who have to go on before the results of a window enter.

@@ -21,8 +21,8 @@ from run_task.pipeline._graph import AnyStage, Graph, configs, unit_of
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline._stage import Stage
-from run_task.pipeline.live._conductor import Conductor
 from run_task.pipeline.live._live import Live
+from run_task.pipeline.live._run import LiveRun
 from run_task.pipeline.replay._copies import Copies
 from run_task.pipeline.replay._history import History
 from run_task.pipeline.replay._instant import instant
@@ -115,12 +115,12 @@ class Pipeline(Live):
         """How it has been doing live. At any time, from any thread."""
         stages = {stage.name: RunnerStats() for stage in self.stages}
         rows: Mapping[int, int] = {}
-        waiting = 0
-        if self._conductor is not None:
-            known, rows, waiting = self._conductor.stats()
+        waiting = lost = 0
+        if self._run is not None:
+            known, rows, waiting, lost = self._run.stats()
             stages |= known
         entered = tuple(rows.get(id(route), 0) for _, route, _ in self._sources)
-        return PipelineStats(stages, entered, waiting, self._refusals.count)
+        return PipelineStats(stages, entered, waiting, self._refusals.count, lost)
 
     # Declaration
 
@@ -358,14 +358,14 @@ class Pipeline(Live):
 
     # Live
 
-    def _make_conductor(self) -> Conductor:
+    def _make_run(self) -> LiveRun:
         stages, declared = self._plan()
         sources = [source for source in declared if id(source[2]) not in self._resumed]
         for source, _, _ in sources:
             self._take(source)
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
-        return Conductor(self._name, stages, sources, self._clock, self._refusals)
+        return LiveRun(self._name, stages, sources, self._clock, self._refusals)
 
     def _repr_html_(self) -> str:
         from run_task.observe._html import BOLD, marked

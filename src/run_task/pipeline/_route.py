@@ -20,17 +20,20 @@ class Route:
     :param into: the data
     :param ingest: called with what may be changed of it, and with what enters; None: a row with
         its timestamp is appended
+    :param in_order: whether what enters is a row that is stamped with the end of its window
     """
 
     origin: str
     into: Writable[Any]
     ingest: Callable[[Any, Any], object] | None
+    in_order: bool = False
 
     @classmethod
-    def checked(cls, origin: str, into: Any, ingest: Any) -> Route:
+    def checked(cls, origin: str, into: Any, ingest: Any, *, in_order: bool = False) -> Route:
         """A route, if it can be one.
 
         :param origin: what leads there, for messages
+        :param in_order: whether what enters is a row that is stamped with the end of its window
         :raises ConfigError: if something about it cannot work
         """
         if not callable(getattr(into, "write", None)):
@@ -40,7 +43,7 @@ class Route:
             )
         if ingest is not None and not callable(ingest):
             raise ConfigError(f"{origin}: ingest={ingest!r} is no function of (data, what enters)")
-        return cls(origin, into, ingest)
+        return cls(origin, into, ingest, in_order)
 
     def enter(self, target: Any, what: Any) -> None:
         """Let something enter.

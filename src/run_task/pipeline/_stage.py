@@ -99,9 +99,10 @@ class Stage(Generic[I, O]):
         :raises ConfigError: if a stage would wait for itself: the message draws how; or if a
             column is called like no task
         """
+        in_order = ingest is None
         if ingest is None:
             ingest = self._as_rows(shared)
-        route = Route.checked(f"stage {self.name!r}", shared, ingest)
+        route = Route.checked(f"stage {self.name!r}", shared, ingest, in_order=in_order)
         self._connect(self, route)
         self.routes = (*self.routes, route)
         return self

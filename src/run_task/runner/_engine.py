@@ -305,12 +305,20 @@ class Engine:
         until = self.lifecycle.until
         yield from until(alarm, Phase.STOPPING)
         if not (yield from until(alarm, Phase.ENDED, self._remaining())):
-            self.lifecycle.advance(Phase.ABANDONED)
-            self._crew.abandon()
+            self.abandon()
             if not (yield from until(alarm, Phase.ENDED, _DELIVERY)):
-                self._outlet.close()
-                timeout = self.config.shutdown_timeout
-                self._end(ShutdownTimeout(self.name, timeout, self._crew.running()))
+                self.give_up()
+
+    def abandon(self) -> None:
+        """Give up the tasks that hang, so that the rest is delivered."""
+        self.lifecycle.advance(Phase.ABANDONED)
+        self._crew.abandon()
+
+    def give_up(self) -> None:
+        """Take it for ended, whatever still goes on."""
+        self._outlet.close()
+        timeout = self.config.shutdown_timeout
+        self._end(ShutdownTimeout(self.name, timeout, self._crew.running()))
 
     def join(self) -> None:
         """Wait until it has ended.

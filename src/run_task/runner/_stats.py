@@ -80,9 +80,12 @@ class PipelineStats:
     :param rows: how many rows of each source have entered its data, in the order of ``sources``
     :param waiting: how many DataSets wait to be written to sinks
     :param refused: how many results sinks could not store, and left out: live, and in replays
+    :param lost: how many DataSets were not written to a sink, since it failed or took too long when
+        the pipeline was shut down
     """
 
     stages: Mapping[str, RunnerStats]
     rows: Sequence[int]
     waiting: int
     refused: int = 0
+    lost: int = 0

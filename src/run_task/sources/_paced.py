@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final, Generic, Protocol, TypeVar, overload
 
@@ -65,6 +65,7 @@ class Paced(Generic[R]):
         self._playback: Clock | None = None
         self._first_ns: int | None = None
         self._next_ns = -math.inf
+        self._tell: Callable[[float], object] | None = None
         self._feed: Iterator[Any] | None = None
 
     def about(self) -> SourceInfo:
@@ -106,6 +107,14 @@ class Paced(Generic[R]):
         no more."""
         return self._next_ns
 
+    def observe(self, next_row: Callable[[float], object], /) -> None:
+        """Say whom to tell when the next row comes, besides who asks for :attr:`next_ns`.
+
+        :param next_row: called by who iterates, before a row is waited for, with its time in
+            nanoseconds since the Unix epoch; infinity: there are no more
+        """
+        self._tell = next_row
+
     def start(self, clock: Clock | None = None) -> Clock | None:
         """Read the first row, and let the time of the recording begin with it, now.
 
@@ -137,7 +146,7 @@ class Paced(Generic[R]):
                 return
             latest = due
             yield timestamp, row
-        self._next_ns = math.inf
+        self._set_next(math.inf)
 
     def __repr__(self) -> str:
         source = self._source
@@ -157,11 +166,17 @@ class Paced(Generic[R]):
         feed, self._feed = self._feed, iter(())
         return feed or iter(())
 
+    def _set_next(self, next_ns: float) -> None:
+        self._next_ns = next_ns
+        if self._tell is not None:
+            self._tell(next_ns)
+
     def _wait(self, timestamp: int) -> bool:
         """Wait until a row is due; whether it still is wanted."""
         playback = self._playback
         assert playback is not None
-        self._next_ns = due_ns = timestamp * self._unit.nanos
+        due_ns = timestamp * self._unit.nanos
+        self._set_next(due_ns)
         while not self._closed:
             # Read first: what passes before the next reading makes the wait too short, and is
             # waited for by the next one. The other way round, it would make it too long.
@@ -197,7 +212,7 @@ class PacedBatches(Paced[R]):
                 yield batch[start:end]
                 start = end
             latest = int(due[-1])
-        self._next_ns = math.inf
+        self._set_next(math.inf)
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """The rows, each when it is due. A recording is played once."""

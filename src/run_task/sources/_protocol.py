@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
@@ -59,6 +59,14 @@ class Playback(Protocol):
 
         :param clock: that of another recording, played along with it; None: one of its own
         :return: the time of the recording; None if there is no row in it
+        """
+        ...
+
+    def observe(self, next_row: Callable[[float], object], /) -> None:
+        """Say whom to tell when the next row comes.
+
+        :param next_row: called by who iterates, before a row is waited for, with its time in
+            nanoseconds since the Unix epoch, as :attr:`next_ns` has it
         """
         ...
 

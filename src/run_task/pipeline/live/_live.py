@@ -1,14 +1,14 @@
-"""Running live, by a conductor."""
+"""Running live, one run of it."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 
 from run_task.errors import RunTaskError
-from run_task.pipeline.live._conductor import Conductor
+from run_task.pipeline.live._run import LiveRun
 from run_task.runner._running import Running
 from run_task.runner._signals import shut_down_on_sigterm
-from run_task.sync._alarm import Alarm, AsyncAlarm
+from run_task.sync._lifecycle import Lifecycle, Phase
 
 
 class Live(Running):
@@ -21,8 +21,8 @@ class Live(Running):
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
-        self._conductor: Conductor | None = None
-        self._stopping = False
+        self._wish = Lifecycle()  # STOPPING: it was shut down, perhaps before it began
+        self._run: LiveRun | None = None
 
     @property
     def name(self) -> str:
@@ -30,7 +30,7 @@ class Live(Running):
         return self._name
 
     @abstractmethod
-    def _make_conductor(self) -> Conductor:
+    def _make_run(self) -> LiveRun:
         """What runs it.
 
         :raises ConfigError: if something about it cannot work
@@ -42,45 +42,39 @@ class Live(Running):
         Returns at once. It may be called from any thread, any number of times, and in a signal
         handler.
         """
-        self._stopping = True
-        if self._conductor is not None:
-            self._conductor.shutdown()
+        self._wish.advance(Phase.STOPPING)
+        if self._run is not None:
+            self._run.shutdown()
 
     def _begin(self) -> None:
-        if self._conductor is not None:
+        if self._run is not None:
             raise RunTaskError(
                 f"pipeline {self._name!r} has been run before, and runs live once: make a new one"
             )
-        self._conductor = self._make_conductor()
+        self._run = self._make_run()
         self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
         try:
-            self._conductor.start()
+            self._run.start()
         except BaseException:
             self._exit.close()
-            self._conductor = None  # it has not been run
+            self._run = None  # it has not been run
             raise
-        if self._stopping:
-            self._conductor.shutdown()  # shut down before it began
+        if self._wish.phase >= Phase.STOPPING:
+            self._run.shutdown()  # shut down before it began
 
     def _wait(self) -> None:
-        assert self._conductor is not None
-        alarm = Alarm()
-        self._conductor.wake_at_end(alarm)
-        while not self._conductor.ended:
-            alarm.wait()
-        self._conductor.join()
+        assert self._run is not None
+        self._run.lifecycle.wait(Phase.ENDED)
+        self._run.settle()
 
     async def _wait_async(self) -> None:
-        assert self._conductor is not None
-        alarm = AsyncAlarm()
-        self._conductor.wake_at_end(alarm)
-        while not self._conductor.ended:
-            await alarm.wait()
-        self._conductor.join()
+        assert self._run is not None
+        await self._run.lifecycle.wait_async(Phase.ENDED)
+        self._run.settle()
 
     def _report(self, exc: BaseException | None) -> None:
-        assert self._conductor is not None
-        failures = self._conductor.failures
+        assert self._run is not None
+        failures = self._run.failures
         if not failures:
             return
         if isinstance(exc, Exception):

@@ -1,4 +1,4 @@
-"""A sink at work in a live pipeline: a thread of its own writes, so no window waits for a disk."""
+"""A sink of a live pipeline: a thread of its own writes, so no window waits for a disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLUSH_EVERY: Final = 1.0
 """After how many seconds at the latest what was written is flushed."""
 
 
-class Writer:
+class SinkThread:
     """Writes to a sink, flushes it every second, and closes it in the end.
 
     :param sink: where to
@@ -44,6 +44,8 @@ class Writer:
         self._failed = failed
         ends: tuple[Sender[Result], Receiver[Result]] = channel(capacity)
         self._sender, self._receiver = ends
+        self._writing = False
+        self._abandoned = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -61,20 +63,34 @@ class Writer:
         """How many DataSets wait to be written."""
         return len(self._receiver)
 
+    @property
+    def lost(self) -> int:
+        """How many DataSets were not written, as the sink failed, or was given up with them."""
+        return self._receiver.dropped + (self._abandoned and self._writing)
+
     def unbound(self) -> None:
         """Let nobody wait from now on."""
         self._sender.unbound()
 
-    def close(self, timeout: float) -> bool:
-        """Write what waits, and close the sink.
-
-        :param timeout: how many seconds to wait for that
-        :return: whether it was done in time
-        """
+    def close(self) -> None:
+        """Let what waits be written, and the sink be closed. Returns at once."""
         self._sender.close()
+
+    def join(self, timeout: float) -> bool:
+        """Wait until the sink is closed.
+
+        :param timeout: how many seconds to wait
+        :return: whether it is
+        """
         if self._thread.ident is not None:  # it has been started
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def abandon(self) -> int:
+        """Write nothing more, but for what is being written. Returns how much is not written."""
+        self._abandoned = True
+        self._receiver.close()
+        return self.lost
 
     def _run(self) -> None:
         try:
@@ -98,7 +114,9 @@ class Writer:
                 self._sink.flush()
                 return
             if item is not None:
+                self._writing = True
                 self._refusals.write(self._sink, item)
+                self._writing = False
                 flush_at = flush_at or time.monotonic() + FLUSH_EVERY
             if flush_at is not None and time.monotonic() >= flush_at:
                 self._sink.flush()

@@ -1,0 +1,238 @@
+"""Waiting for others: who moves tells so, and who waits looks again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from run_task.pipeline._order import Blockers, Mark, Order, RowLimits, SourceMark, StageMark
+from run_task.runner._scheduler import step_aside
+from run_task.sync._alarm import Alarm
+from run_task.sync._waiting import Deadline
+from run_task.sync._watch import watch
+from run_task.time._clock import Clock
+
+T = TypeVar("T")
+
+
+class Coordinator:
+    """The order of a live run, shared by its threads: marks are read and written under one lock.
+
+    :param order: the order
+    :param clock: the time of the run
+    """
+
+    def __init__(self, order: Order, clock: Clock) -> None:
+        self._order = order
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._alarms: set[Alarm] = set()  # of those who wait
+        self._released = False
+        self.moves: int = 0
+        """How often something has moved. It is counted after the marks are set."""
+
+    @property
+    def released(self) -> bool:
+        """Whether nobody is to wait any more."""
+        return self._released
+
+    # Marks
+
+    def advance_stage(
+        self,
+        stage: StageMark,
+        *,
+        first_ns: float = -float("inf"),
+        seen_ns: float = -float("inf"),
+        done_ns: float = -float("inf"),
+        last_ns: float = float("inf"),
+        ended: bool = False,
+    ) -> None:
+        """As :meth:`Order.advance_stage`; who waits looks again."""
+        with self._lock:
+            self._order.advance_stage(
+                stage,
+                first_ns=first_ns,
+                seen_ns=seen_ns,
+                done_ns=done_ns,
+                last_ns=last_ns,
+                ended=ended,
+            )
+            self._moved()
+
+    def advance_source(
+        self,
+        source: SourceMark,
+        *,
+        next_ns: float = -float("inf"),
+        known_ns: float = -float("inf"),
+        ended: bool = False,
+    ) -> None:
+        """As :meth:`Order.advance_source`; who waits looks again."""
+        with self._lock:
+            self._order.advance_source(source, next_ns=next_ns, known_ns=known_ns, ended=ended)
+            self._moved()
+
+    def release(self) -> None:
+        """Let nobody wait from now on: the run is given up."""
+        with self._lock:
+            self._released = True
+            self._moved()
+
+    def _moved(self) -> None:
+        self.moves += 1
+        for alarm in self._alarms:
+            alarm.ring()
+
+    # What the order says now
+
+    def unseen_ns(self, stage: StageMark) -> float:
+        """When the first window of a stage is due that has no view of the data."""
+        with self._lock:
+            return stage.unseen_ns
+
+    def missing(self, stage: StageMark, end_ns: float) -> Sequence[StageMark]:
+        """As :meth:`Order.missing`."""
+        with self._lock:
+            return self._order.missing(stage, end_ns)
+
+    def before_window(self, stage: StageMark, start_ns: float, end_ns: float) -> Sequence[Mark]:
+        """As :meth:`Order.before_window`."""
+        with self._lock:
+            return self._order.before_window(stage, start_ns, end_ns)
+
+    def behind_window(self, stage: StageMark, start_ns: float, end_ns: float) -> Sequence[Mark]:
+        """As :meth:`Order.behind_window`."""
+        with self._lock:
+            return self._order.behind_window(stage, start_ns, end_ns)
+
+    def before_results(self, stage: StageMark, end_ns: float) -> Blockers:
+        """As :meth:`Order.before_results`."""
+        with self._lock:
+            return self._order.before_results(stage, end_ns)
+
+    def before_row(self, source: SourceMark, arrival_ns: float, *, late: bool) -> Blockers:
+        """As :meth:`Order.before_row`."""
+        with self._lock:
+            return self._order.before_row(source, arrival_ns, late=late)
+
+    def row_limits(self, source: SourceMark, arrival_ns: float) -> RowLimits:
+        """As :meth:`Order.row_limits`."""
+        with self._lock:
+            return self._order.row_limits(source, arrival_ns)
+
+    # Waiting
+
+    def wait(
+        self,
+        blockers: Callable[[], Sequence[T]],
+        timeout: float,
+        look_again_ns: Callable[[], float] | None = None,
+    ) -> Sequence[T]:
+        """Wait until nobody is in the way. All that stages and sources wait for each other, they
+        wait here.
+
+        :param blockers: who is; asked again whenever something has moved
+        :param timeout: how many seconds to wait at most
+        :param look_again_ns: until when, by the clock, to wait at most before asking again
+        :return: who still is in the way, after that time, or as nobody is to wait any more
+        """
+        deadline = Deadline(timeout)
+        alarm: Alarm | None = None
+        while True:
+            moves = self.moves  # read first: what moves from here on is not waited through
+            left = blockers()
+            if not left or self._released or deadline.passed:
+                return left
+            if alarm is None:
+                alarm = Alarm()
+            with self._lock:
+                if self.moves != moves:
+                    continue
+                self._alarms.add(alarm)
+            step_aside()  # whoever is waited for may have been run by this thread next
+            try:
+                until_ns = None if look_again_ns is None else look_again_ns()
+                if until_ns is None:
+                    alarm.wait(deadline.remaining())
+                else:
+                    self._wait_by_clock(alarm, until_ns, deadline)
+            finally:
+                with self._lock:
+                    self._alarms.discard(alarm)
+
+    def _wait_by_clock(self, alarm: Alarm, until_ns: float, deadline: Deadline) -> None:
+        """Wait for a time of the clock, which need not pass as time does."""
+        now_ns = self._clock.monotonic_ns()
+        ahead_ns = until_ns - self._clock.time_ns()
+        if not 0 < ahead_ns < float("inf"):
+            alarm.wait(deadline.remaining())
+            return
+        with _RingsAt(alarm, deadline):
+            self._clock.wait(alarm, now_ns + int(ahead_ns))
+
+
+class _RingsAt:
+    """Rings an alarm at a deadline, while a block is in hand. The process's watch does it.
+
+    :param alarm: the alarm
+    :param deadline: the deadline
+    """
+
+    def __init__(self, alarm: Alarm, deadline: Deadline) -> None:
+        self._alarm = alarm
+        self._deadline = deadline
+
+    def look(self) -> float | None:
+        if self._deadline.passed:
+            self._alarm.ring()
+        return self._deadline.remaining()
+
+    def __enter__(self) -> None:
+        watch().add(self)
+        watch().wake()
+
+    def __exit__(self, *exc: object) -> None:
+        watch().remove(self)
+
+
+class Turn:
+    """One party's waits of one kind. It waits for nobody a second time who took too long, before
+    that one has caught up: so one that hangs costs each that depends on it one wait, and not one a
+    window.
+
+    :param coordinator: what it waits by
+    """
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._given_up: Sequence[object] = ()
+        self._behind: Callable[[], Sequence[object]] = tuple  # as of the last wait
+
+    def wait(
+        self,
+        blockers: Callable[[], Sequence[T]],
+        timeout: float,
+        look_again_ns: Callable[[], float] | None = None,
+        behind: Callable[[], Sequence[object]] | None = None,
+    ) -> Sequence[T]:
+        """Wait until nobody is in the way who is waited for.
+
+        :param blockers: who is in the way
+        :param timeout: how many seconds to wait at most
+        :param look_again_ns: until when, by the clock, to wait at most before asking again
+        :param behind: who has not come as far as is waited for now, asked at the next wait; None:
+            who is in the way, whenever that is asked
+        :return: those that are given up in this moment
+        """
+        # Those that have not even come as far as was waited for before.
+        given_up = [one for one in self._behind() if one in self._given_up]
+        self._behind = behind or blockers
+
+        def awaited() -> Sequence[T]:
+            return [one for one in blockers() if one not in given_up]
+
+        left = self._coordinator.wait(awaited, timeout, look_again_ns)
+        self._given_up = [*given_up, *left]
+        return left

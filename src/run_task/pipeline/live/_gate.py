@@ -1,0 +1,91 @@
+"""What a stage's windows wait for before they begin, and the view that they are given."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from run_task._window import Window
+from run_task.data import Shared
+from run_task.observe._log import Log
+from run_task.pipeline._order import Mark, StageMark
+from run_task.pipeline.live._coordinator import Coordinator, Turn
+from run_task.pipeline.live._snapshots import Snapshots
+
+_log = Log(__name__)
+
+
+class WindowGate:
+    """The gate of a stage's runner.
+
+    :param mark: how far the stage is
+    :param data: what it reads
+    :param unit_ns: how many nanoseconds the unit of its windows has
+    :param overlap_ns: by how much a window overlaps the one before
+    :param upstream_timeout: how many seconds to wait for others
+    :param snapshots: views that were taken ahead, if its data has such as can be kept
+    :param coordinator: what it waits by
+    :param next_end_ns: gives the end of the next window to begin
+    """
+
+    def __init__(
+        self,
+        mark: StageMark,
+        data: Shared[Any],
+        unit_ns: int,
+        overlap_ns: int,
+        upstream_timeout: float,
+        snapshots: Snapshots | None,
+        coordinator: Coordinator,
+        next_end_ns: Callable[[], int],
+    ) -> None:
+        self._mark = mark
+        self._data = data
+        self._unit_ns = unit_ns
+        self._overlap_ns = overlap_ns
+        self._timeout = upstream_timeout
+        self._snapshots = snapshots
+        self._coordinator = coordinator
+        self._next_end_ns = next_end_ns
+        self._turn = Turn(coordinator)
+        self._end_ns = 0  # of the window in hand
+
+    def wait(self, window: Window, /) -> Sequence[str] | None:
+        """Wait for all that enters its data before a window, and until it is known whether there
+        is a row as late as that. Returns the stages that took too long; None: do not run it."""
+        mark, coordinator = self._mark, self._coordinator
+        end_ns = self._end_ns = window[1] * self._unit_ns
+        start_ns = window[0] * self._unit_ns + self._overlap_ns
+
+        def before() -> Sequence[Mark]:
+            return coordinator.before_window(mark, start_ns, end_ns)
+
+        def behind() -> Sequence[Mark]:
+            return coordinator.behind_window(mark, start_ns, end_ns)
+
+        late = self._turn.wait(before, self._timeout, behind=behind)
+        snapshot = None if self._snapshots is None else self._snapshots.find(end_ns)
+        if snapshot is not None:
+            missing = snapshot.missing
+        else:
+            missing = [stage.name for stage in coordinator.missing(mark, end_ns)]
+        if start_ns > mark.last_ns or (coordinator.released and (missing or before())):
+            return None  # there was to be no such window; or it would not be what it should
+        for one in late:
+            _log.warning("%r goes on without %r, which is behind", mark, one)
+        return tuple(missing)
+
+    def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
+        """Give a window its view of the data: its own, if something later has entered since."""
+        if self._snapshots is None:
+            return self._data.read(timeout)
+        return contextlib.nullcontext(self._snapshots.view(self._end_ns))
+
+    def passed(self) -> None:
+        """A window has its view of the data: what comes after it may enter."""
+        next_ns = self._next_end_ns()
+        self._coordinator.advance_stage(self._mark, seen_ns=next_ns)
+        if self._snapshots is not None:
+            self._snapshots.caught_up(next_ns)

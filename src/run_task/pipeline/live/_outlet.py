@@ -1,0 +1,123 @@
+"""Where the results of a stage go: into other data, in their order, and to sinks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from run_task.errors import LockTimeout
+from run_task.observe._log import Log
+from run_task.pipeline._order import Mark, StageMark
+from run_task.pipeline._route import Route
+from run_task.pipeline.live._coordinator import Coordinator, Turn
+from run_task.pipeline.live._sink_thread import SinkThread
+from run_task.pipeline.live._snapshots import Snapshots
+from run_task.tasks._dataset import DataSet
+
+_log = Log(__name__)
+
+
+class StageOutlet:
+    """It stands in the place of the sender of a stage's runner.
+
+    :param mark: how far the stage is
+    :param routes: the ways of its results into other data
+    :param sinks: the sinks that they go to
+    :param unit_ns: how many nanoseconds the unit of its windows has
+    :param data_timeout: how many seconds to wait for the data before that is logged
+    :param upstream_timeout: how many seconds to wait for others
+    :param snapshots: the snapshots of each stage that may take views ahead
+    :param coordinator: what it waits by
+    :param next_end_ns: gives the end of the next window to begin
+    :param on_close: called when nothing more comes
+    """
+
+    def __init__(
+        self,
+        mark: StageMark,
+        routes: Sequence[Route],
+        sinks: Sequence[SinkThread],
+        unit_ns: int,
+        data_timeout: float,
+        upstream_timeout: float,
+        snapshots: Callable[[StageMark], Snapshots | None],
+        coordinator: Coordinator,
+        next_end_ns: Callable[[], int],
+        on_close: Callable[[], None],
+    ) -> None:
+        self._mark = mark
+        self._routes = routes
+        self._sinks = sinks
+        self._unit_ns = unit_ns
+        self._data_timeout = data_timeout
+        self._upstream_timeout = upstream_timeout
+        self._snapshots = snapshots
+        self._coordinator = coordinator
+        self._next_end_ns = next_end_ns
+        self._on_close = on_close
+        self._writers_turn = Turn(coordinator)
+        self._readers_turn = Turn(coordinator)
+
+    @property
+    def dropped(self) -> int:
+        """None: whoever is too slow is waited for."""
+        return 0
+
+    def send(self, dataset: DataSet[Any], /) -> None:
+        """Let the results of a window enter other data, and go to sinks.
+
+        :raises ChannelClosed: if a sink has failed
+        :raises Exception: whatever ``ingest`` raises
+        """
+        if self._routes:
+            self._wait_for_others(dataset.window[1] * self._unit_ns)
+            for route in self._routes:
+                with contextlib.ExitStack() as opened:
+                    route.enter(self._open(route, opened), dataset)
+        self._coordinator.advance_stage(self._mark, done_ns=self._next_end_ns())
+        for sink in self._sinks:
+            sink.write(self._mark.name, dataset)
+
+    def _wait_for_others(self, end_ns: int) -> None:
+        """Wait for those who are to see or change what the results enter, before these do."""
+        mark, coordinator = self._mark, self._coordinator
+
+        def writers() -> Sequence[Mark]:
+            return coordinator.before_results(mark, end_ns).writers
+
+        def readers() -> Sequence[StageMark]:
+            return coordinator.before_results(mark, end_ns).readers
+
+        late: list[Mark] = [*self._writers_turn.wait(writers, self._upstream_timeout)]
+        for reader in readers():
+            snapshots = self._snapshots(reader)
+            if snapshots is not None:
+                snapshots.take_before(end_ns + mark.grace_ns)
+        late += self._readers_turn.wait(readers, self._upstream_timeout)
+        for one in late:
+            _log.warning("results of %r enter, although %r is behind", mark, one)
+
+    def _open(self, route: Route, opened: contextlib.ExitStack) -> Any:
+        """What the results enter, however long somebody else holds it: else they would be lost."""
+        while True:
+            try:
+                return opened.enter_context(route.into.write(self._data_timeout))
+            except LockTimeout as error:
+                if self._mark.ended:  # given up by who shuts it down
+                    raise
+                _log.warning("%r waits on, with its results: %s", self._mark, error)
+
+    def unbound(self) -> None:
+        """Wait for sinks no longer, if the whole pipeline ends: stages may share them."""
+        if self._coordinator.released:
+            for sink in self._sinks:
+                sink.unbound()
+
+    def close(self) -> None:
+        """The runner has ended."""
+        self._coordinator.advance_stage(self._mark, ended=True)
+        snapshots = self._snapshots(self._mark)
+        if snapshots is not None:
+            snapshots.clear()
+        self._on_close()

@@ -1,0 +1,100 @@
+"""What a source's rows wait for before they enter shared data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from run_task.observe._log import Log
+from run_task.pipeline._order import NEVER, Mark, RowLimits, SourceMark, StageMark
+from run_task.pipeline.live._coordinator import Coordinator, Turn
+from run_task.pipeline.live._snapshots import Snapshots
+
+_log = Log(__name__)
+
+_ASK: RowLimits = RowLimits(-NEVER, -NEVER, firm=True)
+
+
+class RowGate:
+    """Lets the rows of one source enter, each in its order.
+
+    What it has found out holds until a row comes that is later than that: so most rows cost a
+    comparison, which who reads the source makes itself.
+
+    :param mark: how far the source is
+    :param upstream_timeout: how many seconds to wait for others
+    :param snapshots: the snapshots of each stage that may take views ahead
+    :param coordinator: what it waits by
+    """
+
+    def __init__(
+        self,
+        mark: SourceMark,
+        upstream_timeout: float,
+        snapshots: Callable[[StageMark], Snapshots | None],
+        coordinator: Coordinator,
+    ) -> None:
+        self._mark = mark
+        self._timeout = upstream_timeout
+        self._snapshots = snapshots
+        self._coordinator = coordinator
+        self._writers_turn = Turn(coordinator)
+        self._readers_turn = Turn(coordinator)
+        self._found = _ASK
+        self._found_at = 0  # after how many moves
+        self.in_order_ns: float = -NEVER
+        """A row that is in order may enter if it arrives before this; else :meth:`wait` first."""
+        self.late_ns: float = -NEVER
+        """The same of a row that is out of order."""
+
+    def wait(self, arrival_ns: int, *, late: bool) -> float:
+        """Wait until a row may enter.
+
+        :param arrival_ns: when it arrives
+        :param late: whether it is out of order
+        :return: later ones may enter with it that arrive before this, if they are in order or it
+            is not
+        """
+        found = self._found
+        if self._found_at == self._coordinator.moves:  # nothing has moved since
+            limit_ns = found.late_ns if late else found.in_order_ns
+            if arrival_ns < limit_ns:
+                return limit_ns
+        self._wait(arrival_ns, late)
+        self._found_at = self._coordinator.moves
+        found = self._found = self._coordinator.row_limits(self._mark, arrival_ns)
+        if found.firm:
+            self.in_order_ns, self.late_ns = found.in_order_ns, found.late_ns
+        else:
+            self.in_order_ns = self.late_ns = -NEVER
+        limit_ns = found.late_ns if late else found.in_order_ns
+        return max(limit_ns, arrival_ns + 1)  # this one has waited, whoever has not come so far
+
+    def _wait(self, arrival_ns: int, late: bool) -> None:
+        mark, coordinator = self._mark, self._coordinator
+        before_ns = arrival_ns + 1 - mark.enters.holds_end
+
+        def writers() -> Sequence[Mark]:
+            return coordinator.before_row(mark, arrival_ns, late=late).writers
+
+        def readers() -> Sequence[StageMark]:
+            blind = coordinator.before_row(mark, arrival_ns, late=late).readers
+            took = False
+            for stage in blind:
+                snapshots = self._snapshots(stage)
+                if snapshots is not None:
+                    snapshots.take_before(before_ns)
+                    took = True
+            if not took:
+                return blind
+            return coordinator.before_row(mark, arrival_ns, late=late).readers
+
+        def due_ns() -> float:
+            """A row may be ahead of the clock: then windows can have their views only later."""
+            stages = coordinator.before_row(mark, arrival_ns, late=late).readers
+            views = [coordinator.unseen_ns(stage) for stage in stages if self._snapshots(stage)]
+            return min(views, default=NEVER)
+
+        behind: list[Mark] = [*self._writers_turn.wait(writers, self._timeout)]
+        behind += self._readers_turn.wait(readers, self._timeout, due_ns)
+        for one in behind:
+            _log.warning("rows of %r enter, although %r is behind", mark, one)

@@ -1,0 +1,351 @@
+"""One live run of a pipeline: its beginning, and its end in order, upstream first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from run_task.data import Closed, TimeSeries
+from run_task.errors import ConfigError, ShutdownTimeout
+from run_task.observe._format import brief
+from run_task.observe._log import Log
+from run_task.pipeline._graph import AnyStage
+from run_task.pipeline._order import Order, Place, SourceMark, StageMark
+from run_task.pipeline._refusals import Refusals
+from run_task.pipeline._route import Route
+from run_task.pipeline.live._coordinator import Coordinator
+from run_task.pipeline.live._row_gate import RowGate
+from run_task.pipeline.live._sink_thread import SinkThread
+from run_task.pipeline.live._snapshots import Snapshots
+from run_task.pipeline.live._source_thread import SourceThread
+from run_task.pipeline.live._stage import LiveStage
+from run_task.runner._config import RunnerConfig
+from run_task.runner._stats import RunnerStats
+from run_task.runner._timeline import Timeline
+from run_task.sinks._protocol import DurableSink
+from run_task.sources._protocol import Playback, about
+from run_task.sync._alarm import Alarm
+from run_task.sync._lifecycle import Lifecycle, Phase
+from run_task.sync._waiting import Deadline
+from run_task.time._clock import Clock, SystemClock
+
+_log = Log(__name__)
+
+SINK_CAPACITY: Final = 1024
+"""How many DataSets may wait for a sink, before the stages that fill it have to wait, too."""
+
+_NO_WINDOW: Final = -(2**63)
+"""A time before all windows."""
+
+_NEXT_ROW: Final = 0.5
+"""How many seconds a source has to come back from waiting for a row that nobody wants any more."""
+
+_DELIVERY: Final = 0.5
+"""How many seconds there are to deliver what is there, once what hangs was given up."""
+
+
+class LiveRun:
+    """One live run of a pipeline.
+
+    :param name: the pipeline's name
+    :param stages: the stages, those that are fed after those that feed them, and how they behave
+    :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
+    :param clock: where to read the time, unless a source brings its own; None: the machine's
+    :param refusals: counts the results that sinks cannot store
+    :raises ConfigError: if two sources bring times that pass at different speeds
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stages: Mapping[AnyStage, RunnerConfig],
+        sources: Sequence[tuple[Any, int, Route]],
+        clock: Clock | None,
+        refusals: Refusals,
+    ) -> None:
+        self._name = name
+        self._refusals = refusals
+        self._declared_stages = stages
+        self._declared_sources = sources
+        self._clock: Clock = clock if clock is not None else SystemClock()
+        self._alarm = Alarm()
+        self._mutex = threading.Lock()
+        self._open_sources = len(sources)
+        self._timeout = max(config.shutdown_timeout for config in stages.values())
+        self._sinks: dict[int, SinkThread] = {}  # by the id of the sink
+        self._sources: list[SourceThread] = []
+        self._async_sources: list[Any] = []
+        self._stages: list[LiveStage] = []
+        self._snapshots: dict[StageMark, Snapshots | None] = {}
+        thread = f"run-task {name} pipeline"
+        self._thread = threading.Thread(target=self._watch_over, name=thread, daemon=True)
+        self.failures: list[BaseException] = []
+        self.lifecycle: Final = Lifecycle()
+        """How far it has come."""
+
+    def start(self) -> None:
+        """Start everything, and return.
+
+        In a coroutine, async sources are read by its event loop; else each has one of its own.
+
+        :raises Exception: if something cannot be started; then nothing is left running
+        """
+        played = [about(source).playback for source, _, _ in self._declared_sources]
+        since_ns = self._start_recordings([playback for playback in played if playback])
+        self._make_sinks()
+        self._make_sources_and_stages(played, since_ns)
+        self._thread.start()
+        self.lifecycle.advance(Phase.RUNNING)
+        try:
+            for sink in self._sinks.values():
+                sink.start()
+            for stage in self._stages:
+                stage.start()
+            for async_source in self._async_sources:
+                async_source.start()
+            for source in self._sources:
+                source.start()
+        except BaseException:
+            self.shutdown()
+            self.lifecycle.wait(Phase.ENDED)
+            raise
+
+    def shutdown(self) -> None:
+        """Bring it to its end. Returns at once; safe in a signal handler."""
+        self.lifecycle.advance(Phase.STOPPING)
+        self._alarm.ring()
+
+    def stats(self) -> tuple[Mapping[str, RunnerStats], Mapping[int, int], int, int]:
+        """How the stages have been doing, how many rows have entered by the id of each route, and
+        how many DataSets wait for sinks, or were lost there. At any time, from any thread."""
+        stages = {live.stage.name: live.stats for live in tuple(self._stages)}
+        rows = {id(source.route): source.entered for source in tuple(self._sources)}
+        sinks = tuple(self._sinks.values())
+        return stages, rows, sum(map(len, sinks)), sum(sink.lost for sink in sinks)
+
+    def settle(self) -> None:
+        """Once it has ended, wait for the thread that brought the end about."""
+        self._thread.join()
+
+    # The beginning
+
+    def _start_recordings(self, recordings: Sequence[Playback]) -> int | None:
+        """Let the time of recordings begin. Returns that of the first row."""
+        if len({source.speed for source in recordings}) > 1:
+            told = ", ".join(f"{source!r} at {source.speed:g}" for source in recordings)
+            raise ConfigError(f"recordings that are played together have one speed, not {told}")
+        firsts = [(source.first_ns, source) for source in recordings]
+        begun = [(first_ns, source) for first_ns, source in firsts if first_ns is not None]
+        if not begun:
+            return None
+        since_ns, earliest = min(begun, key=lambda pair: pair[0])
+        clock = earliest.start()
+        assert clock is not None
+        for _, source in begun:
+            if source is not earliest:
+                source.start(clock)
+        self._clock = clock
+        return since_ns
+
+    def _make_sinks(self) -> None:
+        sinks = {id(sink): sink for stage in self._declared_stages for sink in stage.sinks}
+        for number, (key, sink) in enumerate(sinks.items(), 1):
+            if isinstance(sink, DurableSink):
+                sink.begin(self._name)
+            name = f"run-task {self._name} sink {number}"
+            self._sinks[key] = SinkThread(
+                sink, self._name, name, SINK_CAPACITY, self._refusals, self._sink_failed
+            )
+
+    def _make_sources_and_stages(
+        self, played: Sequence[Playback | None], since_ns: int | None
+    ) -> None:
+        stages = self._declared_stages
+        places: dict[int, Place] = {}  # by the id of the data
+
+        def place_of(data: Any) -> Place:
+            return places.setdefault(id(data), _place(data))
+
+        stage_marks = {
+            stage: StageMark(
+                stage.name,
+                stage.interval.nanos,
+                config.grace_ns,
+                place_of(stage.data),
+                [(place_of(route.into), route.in_order) for route in stage.routes],
+            )
+            for stage, config in stages.items()
+        }
+        source_marks = [
+            SourceMark(brief(source), place_of(route.into), recording=playback is not None)
+            for (source, _, route), playback in zip(self._declared_sources, played, strict=True)
+        ]
+        order = Order(list(stage_marks.values()), source_marks)
+        coordinator = self._coordinator = Coordinator(order, self._clock)
+        timeouts = {mark: stages[stage].upstream_timeout for stage, mark in stage_marks.items()}
+        all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
+        for number, ((declared, unit_ns, route), playback, mark) in enumerate(
+            zip(self._declared_sources, played, source_marks, strict=True), 1
+        ):
+            name = f"run-task {self._name} source {number}"
+            source = declared
+            if not hasattr(declared, "__iter__"):
+                from run_task.pipeline.live._async_source import (
+                    AsyncSource,  # with asyncio, which others can do without
+                )
+
+                source = AsyncSource(declared, f"{name}, async")
+                self._async_sources.append(source)
+            timeout = max(timeouts[reader] for reader in order.readers(mark))
+            self._sources.append(
+                SourceThread(
+                    source,
+                    playback,
+                    unit_ns,
+                    route,
+                    mark,
+                    RowGate(mark, timeout, self._snapshots.get, coordinator),
+                    coordinator,
+                    name,
+                    self._source_failed,
+                    self._source_ended,
+                )
+            )
+        timeline = Timeline(self._clock, _log)
+        for stage, config in stages.items():
+            stage_mark = stage_marks[stage]
+            around = [timeouts[other] for other in order.around_results(stage_mark)]
+            live = LiveStage(
+                stage,
+                config,
+                stage_mark,
+                [self._sinks[id(sink)] for sink in stage.sinks],
+                max(config.upstream_timeout, *around) if around else config.upstream_timeout,
+                self._snapshots.get,
+                coordinator,
+                self._clock,
+                timeline,
+                since_ns,
+                self._alarm.ring,
+                all_recordings=all_recordings,
+            )
+            self._snapshots[stage_mark] = live.snapshots
+            self._stages.append(live)
+
+    # The end
+
+    def _source_failed(self, failure: BaseException) -> None:
+        _log.error("%s: a source ends: %r", self._name, failure)
+        self.failures.append(failure)
+
+    def _source_ended(self) -> None:
+        with self._mutex:
+            self._open_sources -= 1
+            if self._open_sources == 0 and self.lifecycle.phase < Phase.STOPPING:
+                self._finish()
+        self._alarm.ring()
+
+    def _sink_failed(self, failure: BaseException) -> None:
+        _log.error("%s ends, since a sink has failed: %r", self._name, failure)
+        self.failures.append(failure)
+        self.shutdown()
+
+    def _watch_over(self) -> None:
+        try:
+            while self.lifecycle.phase < Phase.STOPPING:
+                if all(live.mark.ended for live in self._stages):
+                    break
+                self._alarm.wait()
+            self._stop()
+        except BaseException as error:  # it would be lost, and the end waited for in vain
+            self.failures.append(error)
+        self.lifecycle.advance(Phase.ENDED)
+
+    def _finish(self) -> None:
+        """All sources have ended: let every stage run the window that sees the last row."""
+        last_ns = self._clock.time_ns()
+        if any(source.mark.recording for source in self._sources):
+            lasts = [source.last_ns for source in self._sources if source.last_ns is not None]
+            last_ns = max(lasts, default=_NO_WINDOW)
+        for live in self._stages:
+            live.finish(last_ns)
+
+    def _stop(self) -> None:
+        """Stop what still runs, upstream first, so that each gets what those before it have."""
+        deadline = Deadline(self._timeout)
+        with self._mutex:  # a source that has just ended is through with what it does then
+            self.lifecycle.advance(Phase.STOPPING)
+        for source in self._sources:
+            if not source.mark.recording:
+                source.stop()
+        begun = [live for live in self._stages if live.started]
+        now_ns = self._clock.time_ns()
+        for live in begun:  # what is due gets the rows of recordings that it is still to see
+            live.finish_due(now_ns)
+            while not live.mark.ended and not deadline.passed:
+                self._alarm.wait(deadline.remaining())
+        self._coordinator.release()
+        for source in self._sources:
+            source.stop()
+        for live in begun:
+            live.shutdown()
+        if hung_stages := [live for live in begun if not live.wait(deadline.remaining())]:
+            deadline = Deadline(_DELIVERY)  # for all that follows
+            self._give_up(hung_stages, deadline)
+        for live in begun:
+            if live.failure is not None:
+                live.failure.add_note(f"in {live!r}")
+                self.failures.append(live.failure)
+        for sink in self._sinks.values():
+            sink.close()
+        hung = [*self._end_sources(deadline), *self._end_sinks(deadline)]
+        self._refusals.log_rest()
+        if hung:
+            self.failures.append(ShutdownTimeout(self._name, self._timeout, hung))
+
+    def _give_up(self, hung: Sequence[LiveStage], deadline: Deadline) -> None:
+        """Give up on stages: first on their tasks, so that the rest is delivered, then on them."""
+        self.lifecycle.advance(Phase.ABANDONED)
+        for live in hung:
+            live.abandon()
+        for live in hung:
+            if not live.wait(deadline.remaining()):
+                live.give_up()
+
+    def _end_sources(self, deadline: Deadline) -> Sequence[str]:
+        """Wait for the ends of sources. Returns those that are being closed for too long."""
+        row = Deadline(_NEXT_ROW)
+        hung: list[str] = []
+        for source in self._sources:
+            if not source.left(min(row.remaining() or 0.0, deadline.remaining() or 0.0)):
+                _log.warning("%s: %r still waits for a row, and is left", self._name, source)
+            elif not source.join(deadline.remaining() or 0.0):
+                hung.append(f"closing {source!r}")
+        hung += (
+            f"closing {source!r}"
+            for source in self._async_sources
+            if not source.join(deadline.remaining() or 0.0)
+        )
+        return hung
+
+    def _end_sinks(self, deadline: Deadline) -> Sequence[str]:
+        """Wait until all is written. Returns the sinks that take too long."""
+        hung: list[str] = []
+        for sink in self._sinks.values():
+            if not sink.join(deadline.remaining() or 0.0):
+                lost = sink.abandon()
+                told = f", {lost} results are not written" if lost else ""
+                hung.append(f"writing to {sink!r}{told}")
+        return hung
+
+
+def _place(data: object) -> Place:
+    """What the order has to know of shared data."""
+    if not isinstance(data, TimeSeries):
+        return Place()
+    return Place(
+        bounded=True,
+        evicts=data.retention is not None,
+        holds_end=data.closed is Closed.RIGHT,
+    )

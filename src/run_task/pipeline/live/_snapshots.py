@@ -1,0 +1,118 @@
+"""Views of the data for windows that are due while their stage is busy with an earlier one."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from run_task.data._protocol import Viewable
+from run_task.observe._log import Log
+from run_task.pipeline._order import StageMark
+from run_task.pipeline.live._coordinator import Coordinator
+from run_task.time._clock import Clock
+
+_log = Log(__name__)
+
+MOST: Final = 1024
+"""How many are taken ahead for a stage that is behind. Each holds on to rows that others may have
+no more use for."""
+
+
+class Snapshot(NamedTuple):
+    """A view that was taken for a window before it began."""
+
+    end_ns: float
+    """The end of the window, in nanoseconds since the Unix epoch."""
+
+    view: Any
+    """The data as it was when something later was about to enter."""
+
+    missing: Sequence[str]
+    """The stages whose results it lacks."""
+
+
+class Snapshots:
+    """Those of one stage, in the order of its windows. Others take them, and its runner uses them.
+
+    :param stage: how far the stage is
+    :param data: what it reads
+    :param coordinator: keeps the marks
+    :param clock: the time of the run
+    :param all_recordings: whether all rows that enter are recordings', which can wait
+    """
+
+    def __init__(
+        self,
+        stage: StageMark,
+        data: Viewable[Any],
+        coordinator: Coordinator,
+        clock: Clock,
+        *,
+        all_recordings: bool,
+    ) -> None:
+        self._stage = stage
+        self._data = data
+        self._coordinator = coordinator
+        self._clock = clock
+        self._all_recordings = all_recordings
+        self._taken: deque[Snapshot] = deque()
+        self._overrun = False  # so far behind that no more are taken
+        # Held from looking which window has no view to taking one for it. The coordinator's lock
+        # is taken inside it, never the other way round.
+        self._lock = threading.RLock()
+
+    def take_before(self, before_ns: float) -> None:
+        """See to it that windows which are due before a time do not see what enters then.
+
+        What was to enter before is there.
+
+        :param before_ns: the time, in nanoseconds since the Unix epoch
+        """
+        stage, coordinator = self._stage, self._coordinator
+        with self._lock:
+            limit_ns = min(before_ns, self._clock.time_ns() + 1)  # none before it is due
+            while not stage.ended and (due_ns := coordinator.unseen_ns(stage)) < limit_ns:
+                end_ns = due_ns - stage.grace_ns
+                if len(self._taken) < MOST:
+                    missing = [other.name for other in coordinator.missing(stage, end_ns)]
+                    self._taken.append(Snapshot(end_ns, self._data.view(), missing))
+                elif self._all_recordings:
+                    return
+                elif not self._overrun:
+                    self._overrun = True
+                    _log.warning(
+                        "%s is %d windows behind: further ones may %s",
+                        *(stage, MOST),
+                        "lack rows that pass out of retention"
+                        if stage.reads.bounded
+                        else "see what comes after them",
+                    )
+                coordinator.advance_stage(stage, seen_ns=end_ns + stage.interval_ns)
+
+    def find(self, end_ns: float) -> Snapshot | None:
+        """The one that was taken for a window; those for windows before it are let go of."""
+        with self._lock:  # a runner that was given up may come back while all are let go of
+            while self._taken and self._taken[0].end_ns < end_ns:
+                self._taken.popleft()
+            return self._taken[0] if self._taken and self._taken[0].end_ns == end_ns else None
+
+    def view(self, end_ns: float) -> Any:
+        """What a window is to see: the view that was taken for it, or the data as it is now."""
+        with self._lock:
+            snapshot = self.find(end_ns)
+            if snapshot is None:
+                return self._data.view()
+            self._taken.popleft()
+            return snapshot.view
+
+    def caught_up(self, next_ns: float) -> None:
+        """The stage's windows before this end have their views."""
+        with self._lock:
+            self._overrun = self._overrun and self._stage.seen_ns > next_ns
+
+    def clear(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            self._taken.clear()

@@ -1,0 +1,243 @@
+"""A source of a live pipeline: a thread that reads it, and lets its rows enter when they may."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from run_task.data import TimeSeries
+from run_task.errors import ConfigError, SourceError
+from run_task.observe._format import brief
+from run_task.observe._log import Log
+from run_task.pipeline._ingest import Columns
+from run_task.pipeline._order import NEVER, SourceMark
+from run_task.pipeline._route import Route
+from run_task.pipeline.live._coordinator import Coordinator
+from run_task.pipeline.live._row_gate import RowGate
+from run_task.sources._batch import Batch, Batched
+from run_task.sources._protocol import Playback
+from run_task.sync._lifecycle import Lifecycle, Phase
+
+_log = Log(__name__)
+
+
+class SourceThread:
+    """Reads a source.
+
+    A row that comes when a window falls due, or later, enters so that the window does not see it,
+    however late the window is.
+
+    :param source: the source
+    :param playback: how it is played, if it is a recording
+    :param unit_ns: how many nanoseconds the unit of its timestamps has
+    :param route: where its rows go
+    :param mark: how far it is
+    :param gate: what its rows wait for
+    :param coordinator: keeps the marks
+    :param name: what the thread is called
+    :param failed: called with what went wrong
+    :param on_end: called once there are no more rows, and before any window begins that comes
+        after the last one
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        playback: Playback | None,
+        unit_ns: int,
+        route: Route,
+        mark: SourceMark,
+        gate: RowGate,
+        coordinator: Coordinator,
+        name: str,
+        failed: Callable[[BaseException], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self.route = route
+        self.mark = mark
+        self._source = source
+        self._unit_ns = unit_ns
+        self._gate = gate
+        self._coordinator = coordinator
+        self._failed = failed
+        self._on_end = on_end
+        self._life = Lifecycle()
+        self._left = threading.Event()  # it asks for no more rows
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._latest: int | None = None  # timestamp of all rows that were read
+        self.entered: int = 0
+        """How many of its rows have entered the data."""
+        if playback is not None:
+            playback.observe(self._note_next)
+
+    @property
+    def last_ns(self) -> int | None:
+        """When the last row arrived that it has given, in nanoseconds since the Unix epoch."""
+        return None if self._latest is None else self._latest * self._unit_ns
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to give no more rows. From any thread, any number of times."""
+        if not self._life.advance(Phase.STOPPING) or isinstance(self._source, Generator):
+            return  # a generator is closed by the thread that reads it: nobody else can
+        close = getattr(self._source, "close", None)
+        if callable(close):
+            try:
+                close()
+            except Exception:
+                _log.exception("%r cannot be closed", self)
+
+    def left(self, timeout: float) -> bool:
+        """Wait until it asks for no more rows.
+
+        :param timeout: how many seconds to wait at most
+        :return: whether it does
+        """
+        return self._thread.ident is None or self._left.wait(timeout)
+
+    def join(self, timeout: float) -> bool:
+        """Wait until it has ended, and what it read is closed.
+
+        :param timeout: how many seconds to wait at most
+        :return: whether it has
+        """
+        if self._thread.ident is not None:  # it has been started
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        rows: Iterator[Any] | None = None
+        try:
+            source = self._source
+            if isinstance(source, Batched) and self.route.ingest is None:
+                rows = source.batches()
+                self._read_batches(rows)
+            elif isinstance(source, Batched):
+                rows = source.batches()
+                self._read_rows(row for batch in rows for row in batch.rows())
+            else:
+                rows = iter(source)
+                self._read_rows(rows)
+        except BaseException as error:
+            self._fail(error)
+        if self.mark.recording and (last_ns := self.last_ns) is not None:
+            self._coordinator.advance_source(self.mark, next_ns=last_ns + 1)
+        self._left.set()
+        self._on_end()
+        self._coordinator.advance_source(self.mark, ended=True)
+        if isinstance(rows, Generator):
+            try:
+                rows.close()
+            except BaseException as error:
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            # It would end this thread, and nobody would know: it ends no program from here.
+            failure = SourceError(
+                brief(self._source), None, None, f"it raised {type(error).__name__}: {error}"
+            )
+            failure.__cause__ = error
+            error = failure
+        error.add_note(f"in the source {brief(self._source)}")
+        self._failed(error)
+
+    def _note_next(self, next_ns: float) -> None:
+        if next_ns != NEVER:  # else it is for on_end to say what comes after the last row
+            self._coordinator.advance_source(self.mark, next_ns=next_ns, known_ns=next_ns)
+
+    def _read_rows(self, rows: Iterator[Any]) -> None:
+        """Let rows enter one by one. This is done for each: it has to be cheap."""
+        life, gate, mark, unit_ns = self._life, self._gate, self.mark, self._unit_ns
+        recording = mark.recording
+        enter = self._enter()
+        latest: int | None = None
+        arrival_ns = 0
+        for item in rows:
+            if not isinstance(item, tuple) or len(item) != 2 or type(item[0]) is not int:  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
+                raise ConfigError(
+                    f"a source gives tuples of (timestamp, row), the timestamp an int, and not "
+                    f"{item!r}"
+                )
+            timestamp: int = item[0]
+            if latest is None or timestamp >= latest:
+                self._latest = latest = timestamp
+                arrival_ns = timestamp * unit_ns
+                late = False
+                waits = arrival_ns >= gate.in_order_ns
+            else:
+                late = True
+                waits = arrival_ns >= gate.late_ns
+            if recording and mark.next_ns < arrival_ns:  # it gives several at a time
+                self._note_next(arrival_ns)
+            if waits:
+                gate.wait(arrival_ns, late=late)
+            enter(timestamp, item[1])
+            self.entered += 1
+            if life.phase >= Phase.STOPPING:
+                return
+
+    def _enter(self) -> Callable[[int, Any], object]:
+        """How a row enters the data."""
+        into, ingest = self.route.into, self.route.ingest
+        if isinstance(into, TimeSeries) and ingest is None:
+            append = into.append
+
+            def enter_series(timestamp: int, row: Any) -> None:
+                if type(row) is dict:
+                    append(timestamp, **row)
+                else:
+                    append(timestamp, **_mapping(row))
+
+            return enter_series
+
+        def enter(timestamp: int, row: Any) -> None:
+            with into.write() as data:
+                if ingest is not None:
+                    ingest(data, row)
+                else:
+                    data.append(timestamp, **_mapping(row))
+
+        return enter
+
+    def _read_batches(self, batches: Iterator[Batch]) -> None:
+        """Let rows enter many at a time."""
+        unit_ns = self._unit_ns
+        for batch in batches:
+            times = batch.timestamps
+            if not len(times):
+                continue
+            before = int(times[0]) if self._latest is None else self._latest
+            rows = Columns(batch, before, unit_ns, self.route)
+            late = bool(times[0] < before or np.any(times[1:] < times[:-1]))
+            self._latest = max(before, int(times.max()))
+            known_ns = self._latest * unit_ns
+            while (next_ns := rows.next_ns) != NEVER:
+                if self.mark.recording:
+                    self._coordinator.advance_source(self.mark, next_ns=next_ns, known_ns=known_ns)
+                limit_ns = self._gate.late_ns if late else self._gate.in_order_ns
+                if next_ns >= limit_ns:
+                    limit_ns = self._gate.wait(int(next_ns), late=late)
+                self.entered += rows.ingest_before(limit_ns)
+            if self.mark.recording:
+                self._coordinator.advance_source(self.mark, next_ns=known_ns)
+            if self._life.phase >= Phase.STOPPING:
+                return
+
+    def __repr__(self) -> str:
+        return f"source {brief(self._source)}"
+
+
+def _mapping(row: Any) -> Mapping[str, Any]:
+    if not isinstance(row, Mapping):
+        raise ConfigError(
+            f"a row for a TimeSeries is a mapping of column to value, such as {{'price': 1.0}}, "
+            f"and not {row!r}"
+        )
+    return row  # pyright: ignore[reportUnknownVariableType]  of whatever the source gives
