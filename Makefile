@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP_INSTALL := bin/pip --quiet --disable-pip-version-check install
+# The demo needs little, and has an environment of its own unless that for all else is there.
+DEMO := $(if $(wildcard $(READY)),$(VENV),.venv-demo)
 export NO_MKDOCS_2_WARNING := 1
 BENCH := .venv-bench
 
-.PHONY: demo test check docs bench format lock clean
+.PHONY: demo test check docs bench format dist lock clean
 
-demo: $(READY)  ## watch this machine, live, for 15 seconds (SECONDS=60 for longer)
-	@$(BIN)/python examples/machine.py $(if $(SECONDS),--seconds $(SECONDS))
+demo: $(DEMO)/.ready  ## watch this machine, live, for 15 seconds (SECONDS=60 for longer)
+	@PYTHONPATH=src $(DEMO)/bin/python examples/machine.py $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(READY)  ## run the tests
 	$(BIN)/pytest
@@ -33,28 +36,38 @@ format: $(READY)  ## lay the code out
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock:  ## bring requirements-dev.txt up to date with pyproject.toml
-	uv pip compile --python-version 3.11 --universal --group dev --group build pyproject.toml \
-		--generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--output-file requirements-dev.txt
-	uv pip compile --python-version 3.11 --universal --group bench --group build --group peers \
-		pyproject.toml --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--output-file requirements-bench.txt
+dist: $(READY)  ## build the wheel and the sdist into dist/
+	rm -rf dist
+	$(BIN)/hatchling build
+
+LOCK := uv pip compile --python-version 3.11 --universal --generate-hashes --no-emit-index-url \
+	--no-annotate --no-header pyproject.toml
+
+lock:  ## bring requirements-*.txt up to date with pyproject.toml
+	$(LOCK) --group dev --group build --output-file requirements-dev.txt
+	$(LOCK) --group bench --group build --group peers --output-file requirements-bench.txt
+	$(LOCK) --group demo --constraints requirements-dev.txt --output-file requirements-demo.txt
 
 $(READY): requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip --quiet --disable-pip-version-check install --require-hashes -r requirements-dev.txt
-	$(BIN)/pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
+	$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
+	$(VENV)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Nothing is compiled ahead: the demo imports a small part of what is installed.
+.venv-demo/.ready: requirements-demo.txt
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/$(PIP_INSTALL) --no-compile --require-hashes -r requirements-demo.txt
 	@touch $@
 
 # The peers are large: where they do not install, the rest is measured without them.
 $(BENCH)/.ready: requirements-bench.txt pyproject.toml
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/pip --quiet --disable-pip-version-check install --require-hashes -r requirements-bench.txt \
+	$(BENCH)/$(PIP_INSTALL) --require-hashes -r requirements-bench.txt \
 		|| (echo "the peers do not install here: skipped"; \
-		$(BENCH)/bin/pip --quiet --disable-pip-version-check install --require-hashes -r requirements-dev.txt)
-	$(BENCH)/bin/pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
+		$(BENCH)/$(PIP_INSTALL) --require-hashes -r requirements-dev.txt)
+	$(BENCH)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 clean:  ## remove what was made
-	rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage dist build site
+	rm -rf $(VENV) .venv-demo $(BENCH) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage dist build site
