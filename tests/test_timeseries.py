@@ -771,7 +771,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         ("pandas", "pandas", view.to_pandas),
     ):
         monkeypatch.setitem(__import__("sys").modules, library, None)
-        with pytest.raises(ConfigError, match=rf"needs {library}, .*'run-task\[{extra}\]'"):
+        with pytest.raises(ConfigError, match=rf"needs {library}, .*pip install .*\[{extra}\]"):
             convert()
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from run_task.errors import ConfigError
+
+_DISTRIBUTION: Final = "run-task"
 
 
 def need(module: str, extra: str) -> Any:
@@ -20,6 +23,36 @@ def need(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(
-            f"this needs {module.partition('.')[0]}, which cannot be imported ({error}): "
-            f"pip install 'run-task[{extra}]'"
+            f"this needs {module.partition('.')[0]}, of the extra {_DISTRIBUTION}[{extra}], which "
+            f"cannot be imported ({error}): {install_command(extra)}"
         ) from error
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra from where this package was installed from, since it may
+    be on no index.
+
+    :param extra: the extra, or several, separated by commas
+    """
+    import json
+    import shlex
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        text = distribution(_DISTRIBUTION).read_text("direct_url.json")
+    except PackageNotFoundError:  # it is imported from a clone, and installed nowhere
+        root = Path(__file__).parents[2]
+        known = (root / "pyproject.toml").is_file()
+        return f"pip install {shlex.quote(f'{root if known else _DISTRIBUTION}[{extra}]')}"
+    if text is None:  # from an index
+        return f"pip install {shlex.quote(f'{_DISTRIBUTION}[{extra}]')}"
+    origin = json.loads(text)
+    url = str(origin["url"])
+    if url.startswith("file:"):
+        option = "--editable " if origin.get("dir_info", {}).get("editable") else ""
+        return f"pip install {option}{shlex.quote(f'{unquote(urlsplit(url).path)}[{extra}]')}"
+    if "vcs_info" in origin:
+        vcs = origin["vcs_info"]
+        url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+    return f"pip install {shlex.quote(f'{_DISTRIBUTION}[{extra}] @ {url}')}"

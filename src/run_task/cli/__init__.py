@@ -14,8 +14,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        sys.exit(
-            f"run-task needs {error.name}, which is not installed: pip install 'run-task[cli]'"
-        )
+        from run_task._extras import install_command
+
+        sys.exit(f"run-task needs {error.name}, which is not installed: {install_command('cli')}")
     join_words(os.environ)
     app(prog_name="run-task")

@@ -9,6 +9,7 @@ from string import Template
 
 import typer
 
+from run_task._extras import install_command
 from run_task.cli._exits import Exit, building
 from run_task.cli._mistake import Mistake
 
@@ -46,5 +47,6 @@ def _templates() -> list[tuple[str, str]]:
 
 def _write(folder: Path, template: tuple[str, str], name: str) -> Path:
     path = folder / template[0]
-    path.write_text(Template(template[1]).substitute(name=name), encoding="utf-8")
+    text = Template(template[1]).substitute(name=name, install=install_command("cli"))
+    path.write_text(text, encoding="utf-8")
     return path

@@ -6,6 +6,8 @@ import importlib
 import pickle
 from typing import Any, Final
 
+from run_task._extras import install_command
+
 PROTOCOL: Final = 5
 
 
@@ -39,7 +41,7 @@ def dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
             raise cause from None  # of something in it, and not of where it stands
         why = f"{cause}" if cause else "it is defined in the main program"
         raise NeedsCloudpickle(
-            f"{why}; put it at the top of a module of its own, or pip install 'run-task[processes]'"
+            f"{why}; put it at the top of a module of its own, or {install_command('processes')}"
         ) from cause
     whole: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
     return whole
