@@ -56,7 +56,15 @@ def test_the_wheel_in_an_empty_environment_runs_the_first_example(
 ) -> None:
     venv.create(tmp_path / "env", with_pip=False)
     python = next((tmp_path / "env").glob("*/python"))
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index"]
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--no-index",
+    ]
     run(*pip, "--no-deps", wheel, cwd=tmp_path)
     # NumPy, the only dependency, is that of the environment that the tests run in.
     site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path)
