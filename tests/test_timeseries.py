@@ -276,7 +276,9 @@ def test_nan_and_nat_are_values() -> None:
     [
         (float, "1.5", "'1.5' is no number"),
         (float, np.str_("1.5"), "is no number"),
-        (float, None, "None is no number"),
+        (int, None, "None is no number"),
+        (bool, None, "None is neither True nor False"),
+        ("U3", None, "None is no str"),
         (float, 1j, "1j is no number"),
         (float, [1.0], r"\[1.0\] is no number"),
         (float, np.timedelta64(1, "s"), "is no number"),
@@ -338,8 +340,45 @@ def test_a_list_is_not_made_one_type_before_it_is_looked_at() -> None:
     series.extend([0, 1], whole=[2**60 + 1, 1.0])
     assert view_of(series)["whole"].tolist() == [2**60 + 1, 1]
     masked: Any = np.ma.masked_array([1, 2], [False, True])
+    two = TimeSeries({"whole": int, "other": int})
     with pytest.raises(ConfigError, match="row 1, of timestamp 3: None is no number"):
-        series.extend([2, 3], whole=masked)
+        two.extend([2, 3], whole=masked, other=[1, 2])
+
+
+def test_none_in_a_column_of_floats_is_nan() -> None:
+    series = TimeSeries({"x": float, "y": "float32", "n": int})
+    series.append(1, x=None, y=1.5, n=1)
+    series.append(2, x=2.0, y=None, n=2)
+    series.extend([3, 4], x=[None, 4.0], y=np.array([3.0, None], object), n=[3, 4])
+    masked: Any = np.ma.masked_array([5.0, 6.0], [False, True])
+    series.extend([5, 6], x=masked, y=[None, None], n=np.array([5, 6]))
+    view = view_of(series)
+    nan = float("nan")
+    np.testing.assert_array_equal(view["x"], [nan, 2.0, nan, 4.0, 5.0, nan])
+    np.testing.assert_array_equal(view["y"], np.array([1.5, nan, 3.0, nan, nan, nan], "f4"))
+    assert view["n"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert series.omitted == 0
+
+
+def test_a_row_of_nothing_but_none_is_left_out_and_counted() -> None:
+    series = TimeSeries({"x": float, "n": int, "text": "U3"})
+    none = dict.fromkeys(series.columns)
+    series.append(1, **none)
+    assert (len(view_of(series)), series.omitted) == (0, 1)
+    series.extend([4, 2, 3], x=[4.0, None, None], n=[4, None, None], text=["d", None, None])
+    assert view_of(series).time.tolist() == [4]
+    assert series.omitted == 3
+    series.extend([5, 6], x=[None, None], n=[None, None], text=np.array([None, None], object))
+    series.append(7, x=None, n=7, text="g")
+    assert view_of(series).time.tolist() == [4, 7]
+    assert (series.omitted, series.dropped) == (5, 0)
+    with pytest.raises(ConfigError, match=r"^column 'n', row 2, of timestamp 10: 'x' is no"):
+        series.extend([8, 9, 10], x=[None, 9.0, 1.0], n=[None, 9, "x"], text=[None, "i", "j"])
+    with pytest.raises(ConfigError, match="column 'text' has 1 values for 2 timestamps"):
+        series.extend([8, 9], x=[None, None], n=[8, 9], text=["h"])
+    with pytest.raises(ConfigError, match=r"the timestamp 1\.5 is no int"):
+        series.append(1.5, **none)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert (series.omitted, view_of(series).time.tolist()) == (5, [4, 7])
 
 
 @pytest.mark.parametrize(

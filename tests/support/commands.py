@@ -25,7 +25,7 @@ from run_task import *
 from run_task.sources import polling
 
 readings = TimeSeries({"value": float}, unit=TimeUnit.MILLIS)
-means = TimeSeries({"mean": float}, unit=TimeUnit.MILLIS)
+means = TimeSeries({"mean": float}, unit=TimeUnit.MILLIS, closed=Closed.RIGHT)
 
 
 @task

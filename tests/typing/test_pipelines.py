@@ -7,6 +7,7 @@ from typing import Any, assert_type
 
 from run_task import (
     Atom,
+    Closed,
     DataSet,
     Pipeline,
     RwLock,
@@ -63,7 +64,9 @@ def test_a_pipeline_from_end_to_end() -> None:
     stage = pipeline.stage("a", tasks=[mean], data=series, interval=SECOND)
     assert_type(stage, Stage[TimeSeriesView, float])
     assert_type(stage.into(means, add), Stage[TimeSeriesView, float])
-    assert_type(stage.into(TimeSeries({"mean": float})), Stage[TimeSeriesView, float])
+    right = TimeSeries({"mean": float}, TimeUnit.SECONDS, closed=Closed.RIGHT)
+    assert_type(stage.into(right), Stage[TimeSeriesView, float])
+    assert_type(stage.series(retention=100), TimeSeries)
     later = pipeline.stage("b", [total], means, SECOND)
     assert_type(later, Stage[list[float], float])
     results = list(pipeline.replay())

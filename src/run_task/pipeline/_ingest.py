@@ -130,6 +130,8 @@ class Feed:
         self._source = source
         self._unit_ns = unit_ns
         self._route = route
+        self.holds_end: bool = route.holds_end
+        """Whether the window that ends at a row's timestamp holds it."""
         self._latest: int | None = None  # timestamp
         self.entered: int = 0
         """How many rows have entered the data."""

@@ -325,7 +325,7 @@ class Order:
 
     def _before_last_row(self, start_ns: float) -> Sequence[Mark]:
         """Who might yet give a row as late as that, where the run ends with the last one."""
-        if any(source.known_ns >= start_ns for source in self._ending):
+        if any(source.known_ns - source.enters.holds_end >= start_ns for source in self._ending):
             return ()
         return [source for source in self._ending if not source.ended]
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from run_task.data import Shared, TimeSeries, Writable
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
+from run_task.observe._log import Log
 from run_task.pipeline._graph import AnyStage, Graph, configs, unit_of
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
@@ -39,6 +40,8 @@ from run_task.time._interval import TaskInterval, TimeUnit
 
 if TYPE_CHECKING:
     from run_task.observe._drawing import Drawing
+
+_log = Log(__name__)
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -363,6 +366,7 @@ class Pipeline(Live):
         sources = [source for source in declared if id(source[2]) not in self._resumed]
         for source, _, _ in sources:
             self._take(source)
+        _warn_of_late_rows(stages, sources)
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
         return LiveRun(self._name, stages, sources, self._clock, self._refusals)
@@ -375,6 +379,24 @@ class Pipeline(Live):
     def __repr__(self) -> str:
         names = ", ".join(stage.name for stage in self._graph.stages)
         return f"<Pipeline {self._name!r} of {len(self._sources)} sources and stages: {names}>"
+
+
+def _warn_of_late_rows(
+    stages: Mapping[AnyStage, RunnerConfig], sources: Sequence[tuple[Any, int, Route]]
+) -> None:
+    """Warn of rows that come too late for the window that they end, as all do that are stamped with
+    the time at which they come."""
+    for source, _, route in sources:
+        if not route.holds_end or about(source).playback is not None:
+            continue
+        for stage, config in stages.items():
+            if route.leads_to(stage.data) and not config.grace_ns:
+                _log.warning(
+                    "stage %r has no grace, and reads %s, which is closed on the right: a row of "
+                    "%s that is stamped with the end of a window has to be there by then to be in "
+                    "it; give RunnerConfig(grace=...), for how long to wait for it",
+                    *(stage.name, brief(route.into), brief(source)),
+                )
 
 
 def _itself(shared: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from run_task.data import Writable
+from run_task.data import Closed, Writable
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.tasks._dataset import DataSet
@@ -60,6 +60,12 @@ class Route:
             for failed in what.errors.values() if isinstance(what, DataSet) else ():
                 error.add_note(f"of a DataSet without this result: {failed}")
             raise
+
+    @property
+    def holds_end(self) -> bool:
+        """Whether the window that ends at a row's timestamp holds it, so that the row comes before
+        a window that is due then."""
+        return getattr(self.into, "closed", None) is Closed.RIGHT
 
     def leads_to(self, data: object) -> bool:
         """Whether this is the data that it leads into."""

@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar, overload
 
-from run_task.data import Shared, TimeSeries, Writable
+from run_task.data import Closed, Shared, TimeSeries, Writable
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
+from run_task.pipeline._result_rows import RowIngest, checked_stamps, result_series
 from run_task.pipeline._route import Route
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import Context, doubts
@@ -73,6 +74,7 @@ class Stage(Generic[I, O]):
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
         self._connect = connect
+        self._series: TimeSeries | None = None
 
     @overload
     def into(self, shared: TimeSeries) -> Stage[I, O]: ...
@@ -86,22 +88,28 @@ class Stage(Generic[I, O]):
         """Let each DataSet enter other data, which other stages read.
 
         Without an ``ingest``, it becomes a row of a :class:`~run_task.TimeSeries`: its timestamp,
-        and for each column the result of the task of that name. A window in which one of these
-        tasks failed gives no row.
+        and for each column the result of the task of that name. That timestamp is the end of its
+        window, so the series is one with ``closed=Closed.RIGHT``. A window in which one of these
+        tasks failed gives no row, nor does one in which all of them returned None; a result that
+        its column cannot hold costs its own row, and is logged.
 
         An ``ingest`` of your own has to expect that a failed task has no result in the DataSet.
         What it raises ends a replay, and live this stage; it is raised when the pipeline ends.
+        A row that it adds to a series with ``closed=Closed.LEFT`` is stamped with a time before the
+        end of the window, or refused.
 
         :param shared: the data
         :param ingest: how a DataSet enters it: called with the value of an ``RwLock``, which
             nobody else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the DataSet
         :return: the stage
         :raises ConfigError: if a stage would wait for itself: the message draws how; or if a
-            column is called like no task
+            column is called like no task, or the series is not closed on the right
         """
         in_order = ingest is None
         if ingest is None:
             ingest = self._as_rows(shared)
+        elif isinstance(shared, TimeSeries) and shared.closed is Closed.LEFT and callable(ingest):
+            ingest = checked_stamps(self.name, self.interval.unit, ingest)
         route = Route.checked(f"stage {self.name!r}", shared, ingest, in_order=in_order)
         self._connect(self, route)
         self.routes = (*self.routes, route)
@@ -123,12 +131,45 @@ class Stage(Generic[I, O]):
                     f"how a DataSet enters"
                 )
 
-        def append(series: TimeSeries, dataset: DataSet[O]) -> None:
-            if all(column in dataset for column in columns):
-                row: dict[str, Any] = {column: dataset[column] for column in columns}
-                series.append(dataset.timestamp, **row)
+        if shared.closed is not Closed.RIGHT:
+            raise ConfigError(
+                f"stage {self.name!r}: its results are stamped with the end of their window, and "
+                f"{brief(shared)} is closed on the left, so that no window would hold those of its "
+                f"end: make it with closed=Closed.RIGHT, take series() of the stage, or say by "
+                f"ingest= how a DataSet enters"
+            )
+        if shared.unit is not self.interval.unit:
+            raise ConfigError(
+                f"stage {self.name!r}: its windows are in {self.interval.unit.name.lower()}, and "
+                f"the timestamps of {brief(shared)} in {shared.unit.name.lower()}: give it "
+                f"unit=TimeUnit.{self.interval.unit.name}, or say by ingest= how a DataSet enters"
+            )
+        return RowIngest(self.name, columns)
 
-        return append
+    def series(self, retention: int | TaskInterval | None = None) -> TimeSeries:
+        """A series of the results, for other stages to read.
+
+        It has a column for each task, of the kind that the task says it returns (``-> float``,
+        ``int`` or ``bool``, or ``float | None``, where None becomes NaN), and timestamps in the
+        unit of the interval, closed on the right. Each DataSet enters it as with :meth:`into`.
+        Asked for again, it is the same series.
+
+        :param retention: how many of the last rows stay, or for how long before the newest; None:
+            all
+        :return: the series
+        :raises ConfigError: if the results of a task cannot be a column: the message names it; or
+            if it was asked for before with another retention
+        """
+        if self._series is None:
+            series = result_series(self.name, self.tasks, self.interval.unit, retention)
+            self.into(series)
+            self._series = series
+        elif self._series.retention != retention:
+            raise ConfigError(
+                f"stage {self.name!r}: series(retention={retention}): its series has been made "
+                f"with retention={self._series.retention}: ask for it with the same one"
+            )
+        return self._series
 
     def sink(self, sink: Sink) -> Stage[I, O]:
         """Let each DataSet be written to a sink. Stages may share one.

@@ -2,7 +2,8 @@
 
 One rule for all kinds: a value is taken if nothing of it is lost. So an int goes into a column of
 floats and ``3.0`` into one of ints, but ``3.5`` does not, nor a text that is longer than the
-column is wide. Rounding to the nearest float is what floats are, and no loss.
+column is wide. Rounding to the nearest float is what floats are, and no loss. None is no
+value: NaN in a column of floats, and refused by others.
 """
 
 from __future__ import annotations
@@ -43,13 +44,15 @@ class Column:
     :raises ConfigError: if it cannot be the kind of a column
     """
 
-    __slots__ = ("convert", "dtype", "exact", "name")
+    __slots__ = ("convert", "dtype", "exact", "name", "nullable")
 
     def __init__(self, name: str, kind: Any) -> None:
         self.name: str = name
         self.dtype: np.dtype[Any] = _dtype(name, kind)
         self.convert: Callable[[Any], Any] = _converter(self.dtype)
         """What is stored for a value; raises Unfit. For a timestamp, its count of units."""
+        self.nullable: bool = self.dtype.kind == "f"
+        """Whether it stores None, as NaN."""
         # Values of exactly this type are stored as they are: what does not fit, the store's
         # memoryview refuses.
         self.exact: type | None = {"f8": float, "b1": bool}.get(self.dtype.str[1:])
@@ -61,16 +64,14 @@ class Column:
         return self._each((value,), 1)
 
     def many(self, values: Any) -> Array:
-        """An array of values: of any array, or anything that can be iterated over.
+        """An array of values.
 
+        :param values: an array, or a list, as :func:`listed` gives it
         :raises Unfit: if one of them cannot be stored
         """
-        if isinstance(values, np.ma.MaskedArray):
-            values = values.tolist()  # what is masked is None, which has a row to be refused by
         if hasattr(values, "__array__"):
             array: Array = np.asarray(values)
         else:
-            values = _listed(values)
             array = _array_of_one_type(values)
         if array.ndim != 1:
             raise Unfit(f"it has {array.ndim} dimensions, and a column has one")
@@ -94,6 +95,9 @@ class Column:
         array: Array = np.empty(count, self.dtype)
         cells = array.view(np.int64) if self.dtype.kind == "M" else array
         for row, value in enumerate(values):
+            if value is None and self.nullable:
+                cells[row] = np.nan
+                continue
             try:
                 cells[row] = self.convert(value)
             except Unfit as unfit:
@@ -102,6 +106,32 @@ class Column:
 
     def __repr__(self) -> str:
         return f"{self.name} {self.dtype}"
+
+
+def listed(values: Any) -> Any:
+    """The values of many rows: an array as it is, and a list of what can be iterated over.
+
+    :raises Unfit: if it cannot
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        return values.tolist()  # what is masked is None
+    return values if hasattr(values, "__array__") else _listed(values)
+
+
+def without_value(values: Any) -> NDArray[np.bool_] | None:
+    """Which of many values are None.
+
+    :param values: as :func:`listed` gives them
+    :return: True for each that is; None: there is no such value
+    """
+    of_each: list[Any] = values
+    if not isinstance(values, list):
+        array: Array = np.asarray(values)
+        if array.dtype.kind != "O":
+            return None
+        of_each = array.tolist()
+    found = np.fromiter((value is None for value in of_each), np.bool_, len(of_each))
+    return found if found.any() else None
 
 
 def timestamp(value: Any, unit: TimeUnit) -> int:

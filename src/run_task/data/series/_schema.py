@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data.series._closed import Closed
-from run_task.data.series._column_types import Array, Column, Unfit, timestamp, timestamps
+from run_task.data.series._column_types import (
+    Array,
+    Column,
+    Unfit,
+    listed,
+    timestamp,
+    timestamps,
+    without_value,
+)
 from run_task.errors import ConfigError
 from run_task.time._interval import TimeUnit
 
@@ -21,6 +29,19 @@ _TAKEN: Final = ("self", "timestamp", "timestamps", TIME)
 
 _ALIGNMENT: Final = 64
 """Of each column, in bytes: a line of the cache, and the widest SIMD register."""
+
+
+class Rows(NamedTuple):
+    """Rows that fit a series."""
+
+    times: NDArray[np.int64]
+    """Their timestamps."""
+
+    columns: Sequence[Array]
+    """The values of each column, one for each timestamp."""
+
+    omitted: int
+    """How many rows had no value in any column, and are not among them."""
 
 
 class Schema:
@@ -92,28 +113,30 @@ class Schema:
         schema._set((), TimeUnit.MILLIS, Closed.LEFT)
         return schema
 
-    def row(self, time: Any, columns: Mapping[str, Any]) -> tuple[NDArray[np.int64], list[Array]]:
-        """The timestamp and the values of one row, each as an array.
+    def row(self, time: Any, columns: Mapping[str, Any]) -> Rows:
+        """One row, or none if it has no value.
 
-        :raises ConfigError: if one cannot be stored; the message names the column
+        :raises ConfigError: if it cannot be stored; the message names the column
         """
         self._check_names(columns)
         try:
             times = np.array([timestamp(time, self.unit)], np.int64)
         except Unfit as unfit:
             raise ConfigError(str(unfit)) from None
+        if all(value is None for value in columns.values()):
+            return Rows(times[:0], [np.empty(0, column.dtype) for column in self.columns], 1)
         arrays: list[Array] = []
         for column in self.columns:
             try:
                 arrays.append(column.one(columns[column.name]))
             except Unfit as unfit:
                 raise _refusal(column, f"row of timestamp {time}", unfit) from None
-        return times, arrays
+        return Rows(times, arrays, 0)
 
-    def rows(self, given: Any, columns: Mapping[str, Any]) -> tuple[NDArray[np.int64], list[Array]]:
-        """The timestamps and the columns of many rows, as arrays of one length.
+    def rows(self, given: Any, columns: Mapping[str, Any]) -> Rows:
+        """Many rows, without those that have no value.
 
-        :raises ConfigError: if a value cannot be stored; the message names the column and the row
+        :raises ConfigError: if one cannot be stored; the message names the column and the row
         """
         self._check_names(columns)
         try:
@@ -121,24 +144,37 @@ class Schema:
         except Unfit as unfit:
             where = "" if unfit.row is None else f"row {unfit.row}: "
             raise ConfigError(f"{where}{unfit}") from None
-        arrays: list[Array] = []
+        values: list[Any] = []
         for column in self.columns:
             try:
-                array = column.many(columns[column.name])
+                values.append(listed(columns[column.name]))
             except Unfit as unfit:
-                where = "all rows"
-                if unfit.row is not None:
-                    where = f"row {unfit.row}"
-                    if unfit.row < len(times):
-                        where += f", of timestamp {times[unfit.row]}"
+                raise _refusal(column, "all rows", unfit) from None
+        kept = _with_a_value(values, len(times))
+        if kept is not None:
+            values = [[column[i] for i in kept] for column in values]
+        arrays: list[Array] = []
+        count = len(times) if kept is None else len(kept)
+        for column, of_column in zip(self.columns, values):
+            try:
+                array = column.many(of_column)
+            except Unfit as unfit:
+                where, row = "all rows", unfit.row
+                if row is not None:
+                    row = row if kept is None else kept[row]
+                    where = f"row {row}"
+                    if row < len(times):
+                        where += f", of timestamp {times[row]}"
                 raise _refusal(column, where, unfit) from None
-            if len(array) != len(times):
+            if len(array) != count:
                 raise ConfigError(
                     f"column {column.name!r} has {len(array)} values for {len(times)} timestamps: "
                     f"give one for each; nothing was stored"
                 )
             arrays.append(array)
-        return times, arrays
+        if kept is None:
+            return Rows(times, arrays, 0)
+        return Rows(times[kept], arrays, len(times) - len(kept))
 
     def _check_names(self, columns: Mapping[str, Any]) -> None:
         known = self.positions
@@ -159,6 +195,25 @@ class Schema:
     def __repr__(self) -> str:
         closed = ", closed on the right" if self.closed is Closed.RIGHT else ""
         return f"{', '.join(map(repr, self.columns))}; time in {self.unit.value}{closed}"
+
+
+def _with_a_value(columns: Sequence[Any], count: int) -> list[int] | None:
+    """Which rows have a value in some column.
+
+    :param columns: the values of each column, as :func:`listed` gives them
+    :param count: how many rows there are
+    :return: their numbers; None: all have one, or columns are not of one length
+    """
+    empty = np.ones(count, np.bool_)
+    for values in columns:
+        missing = without_value(values)
+        if missing is None or len(missing) != count:
+            return None
+        empty &= missing
+        if not empty.any():
+            return None
+    found: list[int] = np.flatnonzero(~empty).tolist()
+    return found
 
 
 def _refusal(column: Column, where: str, unfit: Unfit) -> ConfigError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, Never
 
 import numpy as np
@@ -15,16 +15,18 @@ from run_task.data._block import Allocate, PrivateBlock
 from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
 from run_task.data.series._retention import Retention
-from run_task.data.series._schema import Layout, Schema
+from run_task.data.series._schema import Layout, Rows, Schema
 from run_task.data.series._shift import Shift, Snapshot, merge
 from run_task.data.series._store import Lease, Store
 from run_task.data.series._view import TimeSeriesView
+from run_task.errors import ConfigError
 from run_task.observe._log import Log
 from run_task.time._interval import TaskInterval, TimeUnit
 
 _log = Log(__name__)
 
 _BEFORE_ALL: Final = -(2**63)
+_AFTER_ALL: Final = 2**63
 
 
 class TimeSeries:
@@ -42,7 +44,8 @@ class TimeSeries:
 
     Rows may come from any thread, one writer at a time. A row that comes late goes to its place,
     after rows of the same timestamp. A view stays as it was for as long as anyone holds it or an
-    array of it; readers never wait for a writer, and never make one wait.
+    array of it; readers never wait for a writer, and never make one wait. In a column of floats,
+    None is NaN; a row that is None in all columns is left out, and counted in :attr:`omitted`.
 
     :param columns: the kind of each column by name: ``float``, ``int``, ``bool``, ``"U8"`` for
         texts of up to 8 characters, ``"S8"`` for bytes, ``"datetime64[ms]"``, or another NumPy
@@ -68,7 +71,12 @@ class TimeSeries:
         self._allocate: Allocate = PrivateBlock
         self._lock = threading.Lock()  # of whoever writes; readers do not take it
         self._dropped = 0
+        self._omitted = 0
         self._newest = _BEFORE_ALL
+        # By thread, from which timestamp on its rows are refused, and why; and before which
+        # timestamp no thread's are.
+        self._refused_from: dict[int, tuple[int, str]] = {}
+        self._unchecked_before = _AFTER_ALL
         store = self._new_store(self._retention.capacity(0, self._schema.row_bytes), 0)
         self._snapshot: Snapshot = (store, 0, 0, object(), None)
 
@@ -96,6 +104,11 @@ class TimeSeries:
     def dropped(self) -> int:
         """How many rows came too late to be kept."""
         return self._dropped
+
+    @property
+    def omitted(self) -> int:
+        """How many rows were left out because they had no value: None in every column."""
+        return self._omitted
 
     def read(self, timeout: float | None = None) -> InstantAccess[TimeSeriesView]:
         """Give a view of all rows as they are when the block is entered.
@@ -159,7 +172,7 @@ class TimeSeries:
             store, first, length, era, shift = self._snapshot
             if (
                 type(timestamp) is int
-                and timestamp >= self._newest
+                and self._newest <= timestamp < self._unchecked_before
                 and length < store.limit
                 and len(columns) == self._width
                 and shift is None
@@ -182,7 +195,7 @@ class TimeSeries:
                     if first >= store.turn:
                         self._tidy()
                     return
-        self._insert(*self._schema.row(timestamp, columns))
+        self._insert(self._schema.row(timestamp, columns))
 
     def extend(self, timestamps: Any, **columns: Any) -> None:
         """Add many rows: all of them, or none if one cannot be stored.
@@ -191,7 +204,28 @@ class TimeSeries:
         :param columns: the values of each column, as many as there are timestamps
         :raises ConfigError: if one cannot be stored; the message names the column and the row
         """
-        self._insert(*self._schema.rows(timestamps, columns))
+        self._insert(self._schema.rows(timestamps, columns))
+
+    @contextlib.contextmanager
+    def refusing(self, timestamp: int, reason: str) -> Generator[None]:
+        """A block in which rows are refused that its thread adds from a timestamp on.
+
+        :param timestamp: the first that is refused
+        :param reason: what the refusal says, after which timestamp it is about
+        """
+        thread = threading.get_ident()
+        with self._lock:
+            before = self._refused_from.get(thread)
+            self._refused_from[thread] = timestamp, reason
+            self._update_unchecked()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._refused_from[thread]
+                if before is not None:
+                    self._refused_from[thread] = before
+                self._update_unchecked()
 
     def relocate(self, allocate: Allocate) -> None:
         """Move to other memory: all that is retained now, and all that comes later.
@@ -224,19 +258,33 @@ class TimeSeries:
         retention = f", the last {self._retention}" if self._retention.limited else ""
         return f"<TimeSeries of {length - first:,} rows{retention}: {self._schema}>"
 
-    def _insert(self, times: NDArray[np.int64], columns: Sequence[Array]) -> None:
-        if len(times):
-            with self._lock:
+    def _insert(self, rows: Rows) -> None:
+        times, columns, omitted = rows
+        dropped = 0
+        with self._lock:
+            if len(times):
+                if self._refused_from:
+                    self._check_stamps(times)
                 dropped = self._merge(times, columns)
-                self._dropped += dropped
-            if dropped:
-                _log.warning(
-                    "%d rows came too late to be kept, with a retention of %s",
-                    dropped,
-                    self._retention,
-                )
+            self._dropped += dropped
+            self._omitted += omitted
+        if dropped:
+            _log.warning(
+                "%d rows came too late to be kept, with a retention of %s",
+                dropped,
+                self._retention,
+            )
 
     # All that follows is done under the lock.
+
+    def _update_unchecked(self) -> None:
+        froms = (timestamp for timestamp, _ in self._refused_from.values())
+        self._unchecked_before = min(froms, default=_AFTER_ALL)
+
+    def _check_stamps(self, times: NDArray[np.int64]) -> None:
+        refused = self._refused_from.get(threading.get_ident())
+        if refused is not None and (latest := int(times.max())) >= refused[0]:
+            raise ConfigError(f"row of timestamp {latest}: {refused[1]}; nothing was stored")
 
     def _settled(self) -> tuple[Store, int, int, object]:
         """What is published, once a shift that was broken off, by Ctrl-C perhaps, is at its end."""

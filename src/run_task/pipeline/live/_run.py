@@ -92,7 +92,13 @@ class LiveRun:
         :raises Exception: if something cannot be started; then nothing is left running
         """
         played = [about(source).playback for source, _, _ in self._declared_sources]
-        since_ns = self._start_recordings([playback for playback in played if playback])
+        since_ns = self._start_recordings(
+            [
+                (playback, route)
+                for playback, (_, _, route) in zip(played, self._declared_sources, strict=True)
+                if playback
+            ]
+        )
         self._make_sinks()
         self._make_sources_and_stages(played, since_ns)
         self._thread.start()
@@ -130,13 +136,14 @@ class LiveRun:
 
     # The beginning
 
-    def _start_recordings(self, recordings: Sequence[Playback]) -> int | None:
-        """Let the time of recordings begin. Returns that of the first row."""
-        if len({source.speed for source in recordings}) > 1:
-            told = ", ".join(f"{source!r} at {source.speed:g}" for source in recordings)
+    def _start_recordings(self, recordings: Sequence[tuple[Playback, Route]]) -> int | None:
+        """Let the time of recordings begin. Returns a time in the window that holds the first
+        row."""
+        if len({source.speed for source, _ in recordings}) > 1:
+            told = ", ".join(f"{source!r} at {source.speed:g}" for source, _ in recordings)
             raise ConfigError(f"recordings that are played together have one speed, not {told}")
-        firsts = [(source.first_ns, source) for source in recordings]
-        begun = [(first_ns, source) for first_ns, source in firsts if first_ns is not None]
+        firsts = [(source.first_ns, source, route.holds_end) for source, route in recordings]
+        begun = [(ns - holds_end, source) for ns, source, holds_end in firsts if ns is not None]
         if not begun:
             return None
         since_ns, earliest = min(begun, key=lambda pair: pair[0])
@@ -266,7 +273,11 @@ class LiveRun:
         """All sources have ended: let every stage run the window that sees the last row."""
         last_ns = self._clock.time_ns()
         if any(source.mark.recording for source in self._sources):
-            lasts = [source.last_ns for source in self._sources if source.last_ns is not None]
+            lasts = [
+                source.last_ns - source.route.holds_end
+                for source in self._sources
+                if source.last_ns is not None
+            ]
             last_ns = max(lasts, default=_NO_WINDOW)
         for live in self._stages:
             live.finish(last_ns)

@@ -145,7 +145,8 @@ class History:
         :param end_ns: windows that start from then on are left out
         :param held: the end of the last window of a stage whose results are known, or None
         """
-        first_ns = min((feed.fetch() for feed in self._feeds), default=NEVER)
+        # A row that a window holds which ends at its timestamp lies before that time.
+        first_ns = min((feed.fetch() - feed.holds_end for feed in self._feeds), default=NEVER)
         if first_ns == NEVER:
             return  # there is no row, and so no window
         since_ns = int(max(first_ns, start_ns))
@@ -171,8 +172,12 @@ class History:
             due_ns = min(replay.ticker.next_due_ns for replay in replays)
             if self._ingest_before(due_ns) == NEVER:
                 # No more rows: the last windows are those that hold the last one.
-                ends = [feed.last_ns for feed in self._feeds if feed.last_ns is not None]
-                last_ns = min(last_ns, max(ends))
+                lasts = [
+                    feed.last_ns - feed.holds_end
+                    for feed in self._feeds
+                    if feed.last_ns is not None
+                ]
+                last_ns = min(last_ns, max(lasts))
             if last_ns != NEVER:
                 replays = [replay for replay in replays if not replay.is_over(last_ns)]
             clock.advance_to(due_ns)
@@ -185,9 +190,11 @@ class History:
                     if dataset.errors and replay.config.on_error is OnError.RAISE:
                         raise next(iter(dataset.errors.values()))
 
-    def _ingest_before(self, limit_ns: int) -> float:
-        """Let all rows enter that arrive before a time. Returns when the next one arrives."""
+    def _ingest_before(self, due_ns: int) -> float:
+        """Let all rows enter that come before a window which is due at a time. Returns when the
+        next one arrives."""
         for feeds in self._groups.values():
+            limit_ns = due_ns + feeds[0].holds_end
             if len(feeds) == 1:
                 while feeds[0].fetch() < limit_ns:
                     feeds[0].ingest_before(limit_ns)
