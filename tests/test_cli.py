@@ -411,7 +411,7 @@ def test_values_are_shown_on_one_line(value: object, text: str) -> None:
 
 def test_times_and_names_and_errors_are_shown() -> None:
     assert [seconds(s) for s in (0.0, 12e-6, 234e-6, 1.5e-3, 0.25, 2.5, 1000)] == [
-        "0 µs", "12 µs", "234 µs", "1.5 ms", "250 ms", "2.5 s", "1,000 s",
+        "0 s", "12 µs", "234 µs", "1.5 ms", "250 ms", "2.5 s", "1,000 s",
     ]  # fmt: skip
     assert elapsed(3725.9) == "1:02:05"
     assert named([1, 2]) == "list of 2"

@@ -35,7 +35,7 @@ from run_task import (
 )
 from run_task.cli._exits import Exit
 from run_task.cli._screen import Screen, State, view
-from run_task.pipeline._watch import HISTORY, Watch, as_number
+from run_task.pipeline._monitor import HISTORY, Monitor, as_number
 
 WIDTHS = (60, 80, 200)
 
@@ -225,8 +225,8 @@ def fed(made: Pipeline, windows: int = 100) -> Screen:
     for number in range(windows):
         values = dict.fromkeys(names[1:], number * 1.0)
         failed = TaskError(names[0], Window(number, number + 1), "it is " + "very " * 90 + "hot")
-        screen.watch.stages[stage.name].noted_at = -math.inf
-        screen.watch.note(
+        screen.monitor.stages[stage.name].noted_at = -math.inf
+        screen.monitor.note(
             stage.name, DataSet(Window(number, number + 1), values, {names[0]: failed})
         )
     return screen
@@ -285,9 +285,9 @@ def several_stages(stages: int) -> Pipeline:
 @pytest.mark.parametrize("stages", [2, 30])
 def test_the_name_of_a_task_is_seen_whatever_that_of_its_stage_is(stages: int, width: int) -> None:
     screen = Screen(several_stages(stages))
-    stage = next(iter(screen.watch.stages))
+    stage = next(iter(screen.monitor.stages))
     failed = TaskError("task 0a", Window(0, 1), "it is too hot")
-    screen.watch.note(stage, DataSet(Window(0, 1), {"task 0b": 1.0}, {"task 0a": failed}))
+    screen.monitor.note(stage, DataSet(Window(0, 1), {"task 0b": 1.0}, {"task 0a": failed}))
     _, lines = drawn(screen, width)
     assert max(map(cell_len, lines)) <= width
     assert any(re.match(r"stag.*… / task 0a +no result", line) for line in lines)
@@ -323,7 +323,7 @@ def test_errors_that_come_again_and_again_keep_their_places() -> None:
             names = [task.name for task in stage.tasks]
             window = Window(number, number + 1)
             errors = {name: TaskError(name, window, "it is hot") for name in names[:1]}
-            screen.watch.note(stage.name, DataSet(window, dict.fromkeys(names[1:], 1.0), errors))
+            screen.monitor.note(stage.name, DataSet(window, dict.fromkeys(names[1:], 1.0), errors))
         _, lines = drawn(screen, 80)
         seen.append([found for line in lines for found in re.findall(r":\d\d stage (\d)", line)])
     assert seen == [["0", "1"]] * 10  # the later one first
@@ -365,20 +365,20 @@ def test_the_same_error_again_and_again_hides_no_other() -> None:
     window = Window(0, 1)
     for number in range(300):
         one = TaskError("task 1", window, "it is another one" if number == 5 else "it is the same")
-        screen.watch.note(stage.name, DataSet(window, {"task 0": 1.0}, {"task 1": one}))
-    latest = screen.watch.latest_failures(4)
+        screen.monitor.note(stage.name, DataSet(window, {"task 0": 1.0}, {"task 1": one}))
+    latest = screen.monitor.latest_failures(4)
     assert [(failure.what, seen.times) for failure, seen in latest] == [
         ("it is the same", 299),
         ("it is another one", 1),
     ]
     for number in range(1000):
         one = TaskError("task 1", window, f"it is number {number}")
-        screen.watch.note(stage.name, DataSet(window, {"task 0": 1.0}, {"task 1": one}))
-    assert [failure.what for failure, _ in screen.watch.latest_failures(2)] == [
+        screen.monitor.note(stage.name, DataSet(window, {"task 0": 1.0}, {"task 1": one}))
+    assert [failure.what for failure, _ in screen.monitor.latest_failures(2)] == [
         "it is number 999",
         "it is number 998",
     ]
-    assert len(screen.watch.latest_failures(10_000)) == 100
+    assert len(screen.monitor.latest_failures(10_000)) == 100
     _, lines = drawn(screen, 200)
     assert lines[-1].endswith("task 1 it is number 996")
 
@@ -387,19 +387,19 @@ def test_values_are_remembered_for_a_while() -> None:
     made = pipeline()
     screen = fed(made, windows=200)
     (stage,) = made.stages
-    values, history = screen.watch.recent(stage.name)
+    values, history = screen.monitor.recent(stage.name)
     assert values == {"task 0": 199.0, "task 1": 199.0}
     assert list(history["task 0"]) == [float(n) for n in range(200 - HISTORY, 200)]
-    assert screen.watch.stages[stage.name].failed == 200
+    assert screen.monitor.stages[stage.name].failed == 200
 
 
 def test_a_fast_pipeline_pays_for_no_more_than_can_be_seen() -> None:
     made = pipeline()
-    watch = Watch(made)
+    monitor = Monitor(made)
     (stage,) = made.stages
     for number in range(1000):
-        watch.note(stage.name, DataSet(Window(number, number + 1), {"task 0": 1.0}))
-    _, history = watch.recent(stage.name)
+        monitor.note(stage.name, DataSet(Window(number, number + 1), {"task 0": 1.0}))
+    _, history = monitor.recent(stage.name)
     assert 1 <= len(history["task 0"]) < 1000
 
 
@@ -424,12 +424,12 @@ def test_only_numbers_are_drawn(value: object, drawn_as: float) -> None:
 
 def test_rates_are_taken_over_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("run_task.pipeline._watch.time.monotonic", lambda: now)
-    watch = Watch(pipeline())
-    assert watch.rates([0]) == [0.0]
+    monkeypatch.setattr("run_task.pipeline._monitor.time.monotonic", lambda: now)
+    monitor = Monitor(pipeline())
+    assert monitor.rates([0]) == [0.0]
     rates: list[float] = []
     for second in range(1, 11):
         now += 1.0
-        rates.append(*watch.rates([second * 50 if second <= 5 else 250]))
+        rates.append(*monitor.rates([second * 50 if second <= 5 else 250]))
     assert rates[:5] == [50.0] * 5
     assert rates[-1] == 0.0

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from run_task import DataSet, DataSets, Percentiles, RunnerStats, TaskError, Window
-from run_task.observe._html import ERROR, seconds, short
+from run_task.observe._format import seconds
+from run_task.observe._html import ERROR, value_text
 
 WINDOW = Window(10, 20)
 NASTY = "<script>alert('1')</script> & \"co\""
@@ -115,10 +116,10 @@ def test_datasets_show_their_first_and_last() -> None:
     [(0.0, "0 s"), (1e-9, "0.001 µs"), (2.5e-5, "25 µs"), (0.0123, "12.3 ms"), (75.0, "75 s")],
 )
 def test_times_have_the_unit_that_suits_them(value: float, text: str) -> None:
-    assert seconds(value) == text
+    assert seconds(value, 3) == text
 
 
-def test_a_value_is_on_one_line_and_short() -> None:
+def test_a_value_is_on_one_line_and_value_text() -> None:
     class Verbose:
         def __repr__(self) -> str:
             return "first\n  second " * 100
@@ -127,8 +128,8 @@ def test_a_value_is_on_one_line_and_short() -> None:
         def __repr__(self) -> str:
             raise ValueError("no")
 
-    assert short("x" * 500).startswith("'xxx")
-    assert len(short("x" * 500)) <= 123
-    assert len(short(Verbose())) <= 123
-    assert "\n" not in short(Verbose())
-    assert short(Broken()).startswith("<Broken instance at")
+    assert value_text("x" * 500).startswith("'xxx")
+    assert len(value_text("x" * 500)) <= 123
+    assert len(value_text(Verbose())) <= 123
+    assert "\n" not in value_text(Verbose())
+    assert value_text(Broken()).startswith("<Broken instance at")

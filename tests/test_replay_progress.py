@@ -127,11 +127,11 @@ def test_a_time_of_any_year_is_told(first: int, looked_at: Show) -> None:
     assert any(told in line for line in lines)
 
 
-def test_greatshorts_take_no_more_room() -> None:
-    from run_task.pipeline.replay._progress_bar import short
+def test_great_numbers_take_no_more_room() -> None:
+    from run_task.observe._format import compact
 
     given = (0, 99_999, 100_000, 999_999, 1_000_000, 123_456_789, 10**9, 10**11)
-    assert [short(count) for count in given] == [
+    assert [compact(count) for count in given] == [
         "0", "99,999", "100k", "1000k", "1.0M", "123.5M", "1.0G", "100.0G",
     ]  # fmt: skip
 

@@ -160,7 +160,7 @@ def demo(
     json: Json = False,
     log_level: LogLevel = None,
 ) -> None:
-    """Watch this machine: its CPU, memory, disk and network."""
+    """Monitor this machine: its CPU, memory, disk and network."""
     from run_task.cli import _run as command
 
     _end(command.run_demo(for_, command.Show.of(quiet, json), _name(log_level)))

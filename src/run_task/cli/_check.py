@@ -15,35 +15,35 @@ from run_task.cli._annotations import data_named, misfits, signature
 from run_task.cli._exits import Exit, building
 from run_task.cli._grid import BAD, HEAD
 from run_task.cli._lenient_import import load
-from run_task.cli._mistake import Mistake, told
 from run_task.cli._target import Target
+from run_task.cli._user_error import UserError, error_text
 from run_task.observe._format import named, shown
 from run_task.pipeline import Pipeline, Stage
 
 
-class _Doubts(logging.Handler):
-    """Keeps what the library warns of."""
+class _WarningRecorder(logging.Handler):
+    """Keeps the messages of the warnings that the library logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.told: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 def check_target(target: str) -> Exit:
     """Check the pipeline that a target names."""
-    doubts = _Doubts()
+    recorder = _WarningRecorder()
     library = logging.getLogger("run_task")
-    library.addHandler(doubts)
+    library.addHandler(recorder)
     try:
         mistakes = _mistakes(target)
     finally:
-        library.removeHandler(doubts)
+        library.removeHandler(recorder)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for doubt in dict.fromkeys(doubts.told):
-        console.print(f"warning: {doubt}", markup=False)
+    for warning in dict.fromkeys(recorder.messages):
+        console.print(f"warning: {warning}", markup=False)
     if not mistakes:
         return Exit.DONE
     _tell(mistakes, console)
@@ -58,7 +58,7 @@ def _mistakes(target: str) -> Sequence[BaseException]:
     pipeline: Pipeline | None = None
     try:
         pipeline = parsed.pipeline_of(module)
-    except Mistake as error:
+    except UserError as error:
         if not mistakes:  # or else it may be missing for that reason
             mistakes.append(error)
     if pipeline is not None:
@@ -114,5 +114,5 @@ def _line(kind: str, name: str, about: str = "") -> Text:
 def _tell(mistakes: Sequence[BaseException], console: Console) -> None:
     console.print(f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}", style=BAD)
     for number, mistake in enumerate(mistakes, 1):
-        console.print(f"\n{number}. {told(mistake)}", markup=False)
+        console.print(f"\n{number}. {error_text(mistake)}", markup=False)
     sys.stderr.flush()

@@ -41,32 +41,32 @@ EPILOG: Final = (
 @contextmanager
 def building() -> Generator[None]:
     """Code of the user's makes a pipeline: what goes wrong meanwhile is a mistake in it."""
-    from run_task.cli._mistake import told
+    from run_task.cli._user_error import error_text
 
     try:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except (Exception, SystemExit) as error:
-        _tell(told(error))
+        _tell(error_text(error))
         raise typer.Exit(Exit.MISTAKE) from None
 
 
 @contextmanager
 def running() -> Generator[None]:
     """A pipeline runs: what goes wrong meanwhile is its failure, unless it could not begin."""
-    from run_task.cli._mistake import Mistake, told
+    from run_task.cli._user_error import UserError, error_text
     from run_task.errors import ConfigError
 
     try:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
-    except (ConfigError, Mistake) as error:
-        _tell(told(error))
+    except (ConfigError, UserError) as error:
+        _tell(error_text(error))
         raise typer.Exit(Exit.MISTAKE) from None
     except (Exception, BaseExceptionGroup) as error:
-        _tell(told(error))
+        _tell(error_text(error))
         raise typer.Exit(Exit.FAILED) from None
 
 

@@ -37,7 +37,7 @@ def ctrl_c(shutdown: Callable[[], None], leave: Callable[[], None]) -> Generator
 
 
 @contextmanager
-def ctrl_c_kept() -> Generator[Callable[[], None]]:
+def ctrl_c_raised_again() -> Generator[Callable[[], None]]:
     """Give a function that raises the KeyboardInterrupt of a Ctrl-C again.
 
     It is raised at once, too, wherever the program is; and some places let no exception out, such

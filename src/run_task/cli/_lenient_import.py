@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from importlib.abc import InspectLoader
 from types import ModuleType
 
-from run_task.cli._mistake import Mistake
 from run_task.cli._target import Target
+from run_task.cli._user_error import UserError
 
 
 def load(target: Target) -> tuple[ModuleType, list[BaseException]]:
@@ -22,7 +22,7 @@ def load(target: Target) -> tuple[ModuleType, list[BaseException]]:
 
     :param target: names the module
     :return: the module, as far as it could be made, and what went wrong
-    :raises Mistake: if there is no such module
+    :raises UserError: if there is no such module
     :raises Exception: if the packages around it cannot be imported, or it cannot be read
     """
     target.make_importable()
@@ -30,7 +30,7 @@ def load(target: Target) -> tuple[ModuleType, list[BaseException]]:
     loader = spec.loader
     source = loader.get_source(target.module) if isinstance(loader, InspectLoader) else None
     if source is None or spec.origin is None:
-        raise Mistake(f"{target.text!r}: this module has no source that could be checked")
+        raise UserError(f"{target.text!r}: this module has no source that could be checked")
     module = importlib.util.module_from_spec(spec)
     try:
         tree = ast.parse(source, spec.origin)

@@ -11,7 +11,7 @@ import typer
 
 from run_task._extras import install_command
 from run_task.cli._exits import Exit, building
-from run_task.cli._mistake import Mistake
+from run_task.cli._user_error import UserError
 
 
 def make(name: str) -> Exit:
@@ -19,16 +19,16 @@ def make(name: str) -> Exit:
     with building():
         folder = Path(name)
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", folder.name, re.ASCII):
-            raise Mistake(
+            raise UserError(
                 f"{folder.name!r} is no name for a project: take letters, digits, '-', '_' and '.'"
             )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise Mistake(f"{str(folder)!r} is there already, and not empty: take another name")
+            raise UserError(f"{str(folder)!r} is there already, and not empty: take another name")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             made = [_write(folder, template, folder.name) for template in _templates()]
         except OSError as error:
-            raise Mistake(f"{str(folder)!r} cannot be made: {error}") from error
+            raise UserError(f"{str(folder)!r} cannot be made: {error}") from error
     for path in made:
         typer.echo(f"made {path}")
     typer.echo(f"\nNow: cd {folder} && run-task run pipeline.py")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from run_task.cli._exits import Exit, building, running
-from run_task.cli._interrupt import ctrl_c_kept
+from run_task.cli._interrupt import ctrl_c_raised_again
 from run_task.cli._logs import show_log
-from run_task.cli._results import results_file
+from run_task.cli._results_file import results_file
 from run_task.cli._target import Target
 from run_task.pipeline.replay._progress_bar import no_progress
 
@@ -59,7 +59,7 @@ def replay_target(
                 stage.sink(sink)
         # Closed here, since it flushes the file, which must not be closed before.
         results = opened.enter_context(closing(pipeline.replay(first, last)))
-        check_ctrl_c = opened.enter_context(ctrl_c_kept())
+        check_ctrl_c = opened.enter_context(ctrl_c_raised_again())
         began = time.monotonic()
         try:
             for name, dataset in results:

@@ -13,7 +13,7 @@ import typer
 from run_task.cli._exits import Exit, building, running
 from run_task.cli._interrupt import ctrl_c
 from run_task.cli._logs import show_log
-from run_task.cli._output import Encode, Results, as_json, as_text, kept_for_results
+from run_task.cli._standard_output import Encode, Results, as_json, as_text, reserved_for_results
 from run_task.cli._target import Target
 from run_task.errors import ConfigError
 from run_task.time._interval import TaskInterval
@@ -82,7 +82,7 @@ def _run(
 
 
 def _in_lines(build: Callable[[], Pipeline], limit: TaskInterval | None, encode: Encode) -> None:
-    with kept_for_results() as stream:
+    with reserved_for_results() as stream:
         with building():
             pipeline = build()
         results = Results(stream, encode, pipeline)

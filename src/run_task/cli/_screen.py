@@ -26,7 +26,7 @@ from rich.text import Text
 from run_task.cli._grid import BAD, HEAD, cell, count, grid
 from run_task.cli._sparkline import sparkline
 from run_task.observe._format import elapsed, named, seconds, shown
-from run_task.pipeline._watch import HISTORY, Watch
+from run_task.pipeline._monitor import HISTORY, Monitor
 
 if TYPE_CHECKING:
     from run_task.pipeline import Pipeline
@@ -48,7 +48,7 @@ _LEAST_TASKS: Final = 3
 """For how many tasks other things make room on a screen that is too low for all."""
 
 
-class _Share(NamedTuple):
+class _Layout(NamedTuple):
     """What is seen besides the tasks.
 
     :param sources: at most how many sources
@@ -63,7 +63,7 @@ class _Share(NamedTuple):
     gaps: bool
 
 
-_ALL: Final = _Share(sys.maxsize, sys.maxsize, _MOST_FAILURES, True)
+_ALL: Final = _Layout(sys.maxsize, sys.maxsize, _MOST_FAILURES, True)
 
 
 class State(enum.Enum):
@@ -82,23 +82,23 @@ class Screen:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self.watch: Watch = Watch(pipeline)
+        self.monitor: Monitor = Monitor(pipeline)
         self.state: State = State.RUNNING
         self.widths: Sequence[int] = ()
         """Of the lines that are drawn."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         options = options.update(max_width=min(options.max_width, _WIDEST))
-        stats = self.watch.stats()
-        rates = self.watch.rates(stats.rows)
+        stats = self.monitor.stats()
+        rates = self.monitor.rates(stats.rows)
         above: Sequence[RenderableType] = ()
         below: Sequence[RenderableType] = ()
         room = 0
         wanted = 1 + min(_LEAST_TASKS, sum(len(stage.tasks) for stage in self._pipeline.stages))
-        for share in self._shares(console.size.height):
-            above, below = self._around_tasks(share, stats, rates, options.max_width)
+        for layout in self._layouts(console.size.height):
+            above, below = self._around_tasks(layout, stats, rates, options.max_width)
             used = sum(len(console.render_lines(part, options)) for part in (*above, *below))
-            room = sys.maxsize if share is _ALL else console.size.height - used - 1
+            room = sys.maxsize if layout is _ALL else console.size.height - used - 1
             if room >= wanted:
                 break
         whole = Group(*above, self._tasks(room, options.max_width), *below)
@@ -106,34 +106,34 @@ class Screen:
         self.widths = [Segment.get_line_length(line) for line in lines]
         yield from console.render(whole, options)
 
-    def _shares(self, height: int) -> Sequence[_Share]:
+    def _layouts(self, height: int) -> Sequence[_Layout]:
         """What may be seen besides the tasks, the best first; the last does if none leaves room."""
         if self.state is State.ENDED:
             return [_ALL]  # it may be scrolled to
         sources, stages = max(2, height // 4), max(2, height // 3)
         return [
-            _Share(sources, stages, _MOST_FAILURES, True),
-            _Share(sources, stages, 1, True),
-            _Share(0, stages, 1, True),
-            _Share(0, stages, 1, False),
-            _Share(0, stages, 0, False),
+            _Layout(sources, stages, _MOST_FAILURES, True),
+            _Layout(sources, stages, 1, True),
+            _Layout(0, stages, 1, True),
+            _Layout(0, stages, 1, False),
+            _Layout(0, stages, 0, False),
         ]
 
     def _around_tasks(
-        self, share: _Share, stats: PipelineStats, rates: Sequence[float], width: int
+        self, layout: _Layout, stats: PipelineStats, rates: Sequence[float], width: int
     ) -> tuple[Sequence[RenderableType], Sequence[RenderableType]]:
         """What stands above the tasks, and what below."""
-        gap = [Text()] if share.gaps else []
+        gap = [Text()] if layout.gaps else []
         above: list[RenderableType] = [self._title(stats, width), *gap]
-        if stats.rows and share.sources:
-            above += [self._sources(stats.rows, rates, share.sources), *gap]
-        above += [self._stages(stats, share.stages, width), *gap]
-        failures = self._failures(share.failures, width)
+        if stats.rows and layout.sources:
+            above += [self._sources(stats.rows, rates, layout.sources), *gap]
+        above += [self._stages(stats, layout.stages, width), *gap]
+        failures = self._failures(layout.failures, width)
         return above, [*gap, *failures] if failures else []
 
     def _title(self, stats: PipelineStats, width: int) -> Text:
         about = [
-            f"  {elapsed(time.monotonic() - self.watch.began)}",
+            f"  {elapsed(time.monotonic() - self.monitor.began)}",
             f"  {stats.waiting:,} queued",
             f"  {self.state.value}",
         ]
@@ -167,7 +167,7 @@ class Screen:
                 "every": str(stage.interval),
                 "windows": f"{done.ticks:,}",
                 "missed": count(done.missed),
-                "failed": count(self.watch.stages[stage.name].failed),
+                "failed": count(self.monitor.stages[stage.name].failed),
                 "late p50/p99": _spread(done.lateness),
                 "took p50/p99": _spread(done.duration),
             }
@@ -182,8 +182,8 @@ class Screen:
         rows: list[tuple[Text, Text, Text]] = []
         several = len(self._pipeline.stages) > 1
         for stage in self._pipeline.stages:
-            values, history = self.watch.recent(stage.name)
-            failing = self.watch.stages[stage.name].failing
+            values, history = self.monitor.recent(stage.name)
+            failing = self.monitor.stages[stage.name].failing
             for task in stage.tasks:
                 name = _both(stage.name, task.name, most) if several else shown(task.name)
                 if task.name in failing:
@@ -206,7 +206,7 @@ class Screen:
         return table
 
     def _failures(self, most: int, width: int) -> Sequence[Text]:
-        latest = self.watch.latest_failures(most)
+        latest = self.monitor.latest_failures(most)
         if not latest:
             return []
         # By when each was first seen: those that come each tick would change places each time.

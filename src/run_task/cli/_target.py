@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from run_task.cli._mistake import Mistake
+from run_task.cli._user_error import UserError
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -37,22 +37,22 @@ class Target:
     def parse(cls, text: str) -> Target:
         """Read what the user gave.
 
-        :raises Mistake: if it names no file or module
+        :raises UserError: if it names no file or module
         """
         place, colon, attribute = text.rpartition(":")
         if not colon or attribute.endswith(".py"):
             place, attribute = text, ""
         if attribute and not attribute.isidentifier():
-            raise Mistake(
+            raise UserError(
                 f"{text!r}: {attribute!r} is no name of a variable: give app.py:pipeline, or "
                 f"package.module:pipeline"
             )
         if place.endswith(".py") or "/" in place or "\\" in place:
             return cls._of_file(text, Path(place), attribute or None)
         if Path(place).is_file():
-            raise Mistake(f"{place!r} is no Python file, whose name would end with .py")
+            raise UserError(f"{place!r} is no Python file, whose name would end with .py")
         if not all(part.isidentifier() for part in place.split(".")):
-            raise Mistake(
+            raise UserError(
                 f"{text!r} names no pipeline: give app.py:pipeline, or package.module:pipeline"
             )
         return cls(text, Path.cwd(), place, attribute or None)
@@ -60,9 +60,9 @@ class Target:
     @classmethod
     def _of_file(cls, text: str, path: Path, attribute: str | None) -> Target:
         if path.is_dir():
-            raise Mistake(f"{str(path)!r} is a folder: name a file in it, such as {path}/app.py")
+            raise UserError(f"{str(path)!r} is a folder: name a file in it, such as {path}/app.py")
         if not path.is_file():
-            raise Mistake(f"there is no file {str(path)!r}{_seen_from(path)}{_like(path)}")
+            raise UserError(f"there is no file {str(path)!r}{_seen_from(path)}{_like(path)}")
         path = path.resolve()
         names = [path.stem]
         folder = path.parent
@@ -70,7 +70,7 @@ class Target:
             names.insert(0, folder.name)
             folder = folder.parent
         if not all(name.isidentifier() for name in names):
-            raise Mistake(
+            raise UserError(
                 f"{str(path)!r} cannot be imported as {'.'.join(names)!r}: rename it, with "
                 f"letters, digits and underscores only"
             )
@@ -79,7 +79,7 @@ class Target:
     def make_importable(self) -> None:
         """Let Python find the module, as it does when its folder is the one that one is in.
 
-        :raises Mistake: if another module of that name comes first
+        :raises UserError: if another module of that name comes first
         """
         folder = str(self.folder)
         if folder not in sys.path:
@@ -87,7 +87,7 @@ class Target:
         loaded = sys.modules.get(self.module)
         there = self.folder / f"{self.module}.py"
         if loaded is not None and there.is_file() and not _is_at(loaded, there):
-            raise Mistake(
+            raise UserError(
                 f"{str(there)!r} cannot be imported, since {self.module!r} is a module of "
                 f"Python's, or of a library: rename the file"
             )
@@ -95,7 +95,7 @@ class Target:
     def load(self) -> Pipeline:
         """Import the module, and give the pipeline.
 
-        :raises Mistake: if there is none
+        :raises UserError: if there is none
         :raises Exception: whatever the module raises
         """
         self.make_importable()
@@ -105,7 +105,7 @@ class Target:
     def spec(self) -> ModuleSpec:
         """Find the module, and import the packages around it.
 
-        :raises Mistake: if there is none
+        :raises UserError: if there is none
         :raises Exception: whatever the packages raise
         """
         spec, missing = None, self.module
@@ -116,7 +116,7 @@ class Target:
                 raise  # a module that the packages import
             missing = error.name
         if spec is None:
-            raise Mistake(
+            raise UserError(
                 f"there is no module {missing!r} here, in {str(self.folder)!r}, nor among what is "
                 f"installed"
             )
@@ -125,7 +125,7 @@ class Target:
     def pipeline_of(self, module: ModuleType) -> Pipeline:
         """The pipeline in a module that has been imported.
 
-        :raises Mistake: if there is none
+        :raises UserError: if there is none
         """
         from run_task.pipeline import Pipeline
 
@@ -133,21 +133,21 @@ class Target:
         named = ", ".join(f"{self._place}:{name}" for name in there) or "none"
         if self.attribute is None:
             if not there:
-                raise Mistake(
+                raise UserError(
                     f"{self.text!r}: there is no pipeline in it: make one that has a name there, "
                     f"and not only in a function: pipeline = Pipeline('name')"
                 )
             if len({id(pipeline) for pipeline in there.values()}) > 1:
-                raise Mistake(f"{self.text!r}: say which pipeline of it you mean; it has {named}")
+                raise UserError(f"{self.text!r}: say which pipeline of it you mean; it has {named}")
             return next(iter(there.values()))
         found = getattr(module, self.attribute, None)
         if isinstance(found, Pipeline):
             return found
         if not hasattr(module, self.attribute):
-            raise Mistake(
+            raise UserError(
                 f"{self.text!r}: there is no {self.attribute!r} in it; its pipelines: {named}"
             )
-        raise Mistake(
+        raise UserError(
             f"{self.text!r}: {self.attribute!r} is no Pipeline but a {type(found).__name__}; its "
             f"pipelines: {named}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 from typing import Any, Final, cast
 
@@ -14,14 +15,24 @@ _MOST_CHARACTERS: Final = 1000
 _MOST_ITEMS: Final = 20
 
 
-_repr: Final = reprlib.Repr()
-_repr.maxlist = _repr.maxtuple = _repr.maxdict = 2
-_repr.maxstring = _repr.maxother = 200
+def brief(thing: Any, *, items: int = 2, width: int = 200) -> str:
+    """Its repr on one line, with the middle left out if it is long.
+
+    :param items: how many items of a collection are in it
+    :param width: how many characters of an item, and of all, are in it
+    """
+    text = " ".join(_repr(items, width).repr(thing).split())
+    if len(text) <= width:
+        return text
+    return f"{text[: width // 2]}...{text[-(width // 2) :]}"
 
 
-def brief(thing: Any) -> str:
-    """Its repr, or the beginning of it."""
-    return _repr.repr(thing)
+@functools.cache
+def _repr(items: int, width: int) -> reprlib.Repr:
+    made = reprlib.Repr()
+    made.maxlist = made.maxtuple = made.maxset = made.maxfrozenset = made.maxdict = items
+    made.maxstring = made.maxother = made.maxlong = width
+    return made
 
 
 def shown(value: object) -> str:
@@ -71,12 +82,18 @@ def error_shown(error: TaskError) -> str:
     return shown(f"{kind}: {text}" if text else kind)
 
 
-def seconds(value: float) -> str:
-    """A short time."""
+def seconds(value: float, digits: int = 2) -> str:
+    """A length of time, with the unit that suits it.
+
+    :param value: in seconds
+    :param digits: how many digits tell a value below 100 of the unit
+    """
+    if value == 0:
+        return "0 s"
     for limit, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (100.0, 1.0, "s")):
         if value < limit:
             scaled = value * factor
-            return f"{scaled:.0f} {unit}" if scaled >= 100 else f"{scaled:.2g} {unit}"
+            return f"{scaled:.0f} {unit}" if scaled >= 100 else f"{scaled:.{digits}g} {unit}"
     return f"{value:,.0f} s"
 
 
@@ -85,3 +102,12 @@ def elapsed(value: float) -> str:
     minutes, rest = divmod(int(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def compact(count: int) -> str:
+    """A number in at most six characters, up to a thousand billions."""
+    if count < 10**5:
+        return f"{count:,}"
+    if count < 10**6:
+        return f"{count / 1e3:.0f}k"
+    return f"{count / 1e6:.1f}M" if count < 10**9 else f"{count / 1e9:.1f}G"

@@ -7,9 +7,10 @@ the same contrast to white as to black, 4.4 and 4.7 to 1.
 from __future__ import annotations
 
 import html
-import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Final
+
+from run_task.observe._format import brief
 
 ERROR: Final = "color:#e0324b;font-weight:bold"
 """The style of what went wrong."""
@@ -20,9 +21,8 @@ _CELL: Final = "text-align:left;padding:2px 12px 2px 0"
 _WIDEST: Final = 120
 """How many characters of a value are shown."""
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = _WIDEST
-_short.maxdict = _short.maxlist = _short.maxtuple = _short.maxset = 6
+_MOST_ITEMS: Final = 6
+"""How many items of a collection are shown."""
 
 
 class Markup(str):
@@ -31,20 +31,9 @@ class Markup(str):
     __slots__ = ()
 
 
-def short(value: object) -> str:
-    """A value as Python shows it, on one line; its middle left out if it is long."""
-    text = " ".join(_short.repr(value).split())
-    if len(text) > _WIDEST:
-        text = f"{text[: _WIDEST // 2]}...{text[-_WIDEST // 2 :]}"
-    return text
-
-
-def seconds(value: float) -> str:
-    """A length of time, with the unit that suits it."""
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        if value * factor >= 1 or unit == "µs":
-            break
-    return f"{value * factor:.3g} {unit}" if value else "0 s"
+def value_text(value: object) -> str:
+    """A value as the text of a cell."""
+    return brief(value, items=_MOST_ITEMS, width=_WIDEST)
 
 
 def marked(text: str, style: str) -> Markup:

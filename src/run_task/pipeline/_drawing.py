@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from run_task.data import TimeSeries
 from run_task.observe._drawing import Box, Drawing, Kind, draw
+from run_task.observe._format import brief
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._route import Route
 
@@ -79,4 +79,4 @@ def _called(thing: object) -> str:
         return name
     if type(thing).__repr__ is object.__repr__:
         return type(thing).__name__
-    return reprlib.repr(thing)
+    return brief(thing, items=6, width=30)

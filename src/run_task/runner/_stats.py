@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from run_task.observe._html import BOLD, ERROR, seconds, table
+from run_task.observe._format import seconds
+from run_task.observe._html import BOLD, ERROR, table
 
 RECENT: Final = 4096
 """Over how many of the latest ticks percentiles are taken."""
@@ -66,7 +67,10 @@ class RunnerStats:
         lost = self.missed or self.dropped
         title = f"{self.ticks:,} ticks, {self.missed:,} missed, {self.dropped:,} dropped"
         rows = [
-            [name, *map(seconds, (spread.p50, spread.p90, spread.p99, spread.max))]
+            [
+                name,
+                *(seconds(value, 3) for value in (spread.p50, spread.p90, spread.p99, spread.max)),
+            ]
             for name, spread in (("lateness", self.lateness), ("duration", self.duration))
         ]
         return table(title, ("", "p50", "p90", "p99", "max"), rows, ERROR if lost else BOLD)

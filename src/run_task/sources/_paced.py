@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._playback_clock import PlaybackClock
 from run_task.sources._protocol import SourceInfo, about
@@ -21,10 +21,6 @@ from run_task.time._interval import TimeUnit
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-_repr: Final = reprlib.Repr()
-_repr.maxlist = _repr.maxtuple = 1  # of rows in a list
-_repr.maxother = 80
 
 
 class BatchedRows(Batched, Protocol[R_co]):
@@ -51,7 +47,7 @@ class Paced(Generic[R]):
             unit = known
         if not isinstance(unit, TimeUnit):
             raise ConfigError(
-                f"paced({_repr.repr(source)}): the unit of its timestamps is not known: "
+                f"paced({_brief(source)}): the unit of its timestamps is not known: "
                 f"give unit=, such as unit=TimeUnit.SECONDS"
             )
         if known not in (None, unit):
@@ -151,9 +147,7 @@ class Paced(Generic[R]):
     def __repr__(self) -> str:
         source = self._source
         bare = type(source).__repr__ is object.__repr__
-        return (
-            f"paced({type(source).__name__ if bare else _repr.repr(source)}, speed={self._speed:g})"
-        )
+        return f"paced({type(source).__name__ if bare else _brief(source)}, speed={self._speed:g})"
 
     def _open(self) -> Iterator[Any]:
         return iter(self._source)
@@ -275,3 +269,7 @@ def paced(
     """
     made = PacedBatches[Any] if isinstance(source, Batched) else Paced[Any]
     return made(source, speed, unit, clock or SystemClock())
+
+
+def _brief(source: object) -> str:
+    return brief(source, items=1, width=80)  # one row of a list

@@ -171,7 +171,7 @@ class DataSets(Sequence[DataSet[O_co]]):
         return f"<{len(self)} DataSets{span}: {names}>"
 
     def _repr_html_(self) -> str:
-        from run_task.observe._html import ERROR, marked, short, table
+        from run_task.observe._html import ERROR, marked, table, value_text
 
         names = self.names
         more = len(names) - _COLUMNS_SHOWN
@@ -181,7 +181,7 @@ class DataSets(Sequence[DataSet[O_co]]):
             cells = [str(dataset.timestamp)]
             for name in names[:_COLUMNS_SHOWN]:
                 failed = name in dataset.errors
-                cells.append(marked("error", ERROR) if failed else short(dataset.get(name)))
+                cells.append(marked("error", ERROR) if failed else value_text(dataset.get(name)))
             return cells
 
         if len(self) > 2 * _SHOWN:

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar, cast, overload
 
 from run_task._window import Due, Window
 from run_task.errors import TaskError
-from run_task.observe._html import ERROR, marked, seconds, short, table
+from run_task.observe._format import seconds
+from run_task.observe._html import ERROR, marked, table, value_text
 from run_task.tasks._task import Runnable
 from run_task.tasks._tick import Tick
 
@@ -352,11 +353,11 @@ def _table(dataset: DataSet[Any]) -> str:
     durations = dataset.durations
 
     def took(name: str) -> str:
-        return seconds(durations[name]) if name in durations else ""
+        return seconds(durations[name], 3) if name in durations else ""
 
     failed = list(dataset.errors.items())[:_SHOWN]
     done = list(dataset.items())[: _SHOWN - len(failed)]
-    rows = [[name, short(value), took(name)] for name, value in done]
+    rows = [[name, value_text(value), took(name)] for name, value in done]
     rows += [[name, marked(f"\N{BALLOT X} {error}", ERROR), took(name)] for name, error in failed]
     more = len(dataset) + len(dataset.errors) - len(rows)
     if more:

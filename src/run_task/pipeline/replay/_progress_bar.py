@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
+from run_task.observe._format import compact
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
@@ -125,7 +127,7 @@ class Progress:
         assert self._bar is not None
         assert self._task is not None
         rows = self._traveller.rows
-        told = f"{_when(time_ns)}  {short(self._windows)} windows  {short(rows)} rows"
+        told = f"{_when(time_ns)}  {compact(self._windows)} windows  {compact(rows)} rows"
         if self._span is None:
             self._bar.update(self._task, told=told)
         else:
@@ -163,13 +165,3 @@ def _when(time_ns: int) -> str:
         return f"{_EPOCH + timedelta(microseconds=time_ns // 1000):%Y-%m-%d %H:%M:%S}"
     except OverflowError:
         return "beyond the year 9999"
-
-
-def short(count: int) -> str:
-    """A number in at most six characters, up to a thousand billions."""
-    for limit, factor, unit in ((10**5, 1, ""), (10**6, 1e3, "k"), (10**9, 1e6, "M")):
-        if count < limit:
-            return (
-                f"{count:,}" if not unit else f"{count / factor:.{1 if unit == 'M' else 0}f}{unit}"
-            )
-    return f"{count / 1e9:.1f}G"

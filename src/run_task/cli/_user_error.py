@@ -1,4 +1,4 @@
-"""What is wrong, told by the user's own lines: never by ours."""
+"""Errors as the user has to see them: by the lines of the user's own files."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from typing import Final, cast
 
 from run_task.errors import RunTaskError, TaskError
 
-_OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
-_PYTHONS: Final = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
+_LIBRARY: Final = f"{Path(__file__).parent.parent}{os.sep}"
+_STANDARD_LIBRARY: Final = tuple(
+    f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")
+)
 _PACKAGES: Final = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib"))
 _MOST_PLACES: Final = 5
 """How many lines of a traceback are told: a recursion has a thousand."""
 
 
-class Mistake(Exception):
+class UserError(Exception):
     """What the user has to mend before anything can run.
 
     Its text says what is wrong, and what to do.
     """
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """An error as its user has to see it: where in the user's files, what, and what to do.
 
     Of an exception group, all errors, one after the other.
     """
-    return "\n\n".join(_told(single) for single in _singles(error))
+    return "\n\n".join(_single_text(single) for single in _singles(error))
 
 
 def _singles(error: BaseException) -> Iterator[BaseException]:
@@ -43,8 +45,8 @@ def _singles(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _told(error: BaseException) -> str:
-    if isinstance(error, Mistake):
+def _single_text(error: BaseException) -> str:
+    if isinstance(error, UserError):
         return str(error)
     lines = [*_places(_raised_by_user(error)), _what(error)]
     lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
@@ -69,8 +71,10 @@ def _places(error: BaseException) -> Sequence[str]:
         pointer = f"    {column[indent:]}^"
         return [f"{_shown(error.filename)}, line {error.lineno}", f"    {text.strip()}", pointer]
     walked = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
-    foreign = [place for place in walked if not place[0].startswith(("<", _OURS))]
-    theirs = [place for place in foreign if not place[0].startswith((*_PYTHONS, *_PACKAGES))]
+    foreign = [place for place in walked if not place[0].startswith(("<", _LIBRARY))]
+    theirs = [
+        place for place in foreign if not place[0].startswith((*_STANDARD_LIBRARY, *_PACKAGES))
+    ]
     # A pipeline may stand in a package that is installed, and then it has no other lines.
     frames = theirs or [place for place in foreign if place[0].startswith(_PACKAGES)]
     places: list[str] = []

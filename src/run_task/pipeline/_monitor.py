@@ -46,7 +46,7 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Seen:
+class Occurrences:
     """How often something was seen.
 
     :param at: when it was last, in seconds since the Unix epoch
@@ -59,7 +59,7 @@ class Seen:
     number: int
 
 
-class Watched:
+class StageMonitor:
     """What is known of a stage.
 
     :param tasks: the names of its tasks
@@ -75,7 +75,7 @@ class Watched:
         self.noted_at: float = -math.inf
 
 
-class Watch:
+class Monitor:
     """Looks at what a pipeline gives, by a sink that it adds to each stage.
 
     :param pipeline: the pipeline, before it runs
@@ -85,10 +85,11 @@ class Watch:
         self._pipeline = pipeline
         self._mutex = threading.Lock()
         self._rates: deque[tuple[float, Sequence[int]]] = deque()
-        self.stages: Mapping[str, Watched] = {
-            stage.name: Watched([task.name for task in stage.tasks]) for stage in pipeline.stages
+        self.stages: Mapping[str, StageMonitor] = {
+            stage.name: StageMonitor([task.name for task in stage.tasks])
+            for stage in pipeline.stages
         }
-        self._failures: dict[Failure, Seen] = {}  # the latest last
+        self._failures: dict[Failure, Occurrences] = {}  # the latest last
         self._different = 0
         self.began: float = time.monotonic()
         sink = CallbackSink(self.note)
@@ -101,21 +102,21 @@ class Watch:
         :param stage: the name of the stage
         :param dataset: its results
         """
-        watched = self.stages[stage]
+        of_stage = self.stages[stage]
         errors = dataset.errors
-        watched.failing = errors.keys()
+        of_stage.failing = errors.keys()
         if errors:
-            watched.failed += len(errors)
+            of_stage.failed += len(errors)
             for name, error in errors.items():
                 self._note(Failure(stage, name, error_shown(error)))
         now = time.monotonic()
-        if now - watched.noted_at < _NOTED_EVERY:
+        if now - of_stage.noted_at < _NOTED_EVERY:
             return
         with self._mutex:
-            watched.noted_at = now
-            watched.values = dataset.to_dict()
-            for name, history in watched.history.items():
-                history.append(as_number(watched.values.get(name)))
+            of_stage.noted_at = now
+            of_stage.values = dataset.to_dict()
+            for name, history in of_stage.history.items():
+                history.append(as_number(of_stage.values.get(name)))
 
     def _note(self, failure: Failure) -> None:
         with self._mutex:
@@ -123,11 +124,11 @@ class Watch:
             if before is None:
                 self._different += 1
             times, number = (before.times, before.number) if before else (0, self._different)
-            self._failures[failure] = Seen(time.time(), times + 1, number)
+            self._failures[failure] = Occurrences(time.time(), times + 1, number)
             if len(self._failures) > _MOST_FAILURES:
                 del self._failures[next(iter(self._failures))]
 
-    def latest_failures(self, most: int) -> Sequence[tuple[Failure, Seen]]:
+    def latest_failures(self, most: int) -> Sequence[tuple[Failure, Occurrences]]:
         """What tasks failed by, the latest first; the same again and again is told once.
 
         :param most: how many at most
@@ -157,10 +158,10 @@ class Watch:
 
     def recent(self, stage: str) -> tuple[Mapping[str, Any], Mapping[str, Sequence[float]]]:
         """The last values of a stage's tasks, and the numbers among those before."""
-        watched = self.stages[stage]
+        of_stage = self.stages[stage]
         with self._mutex:
-            history = {name: tuple(values) for name, values in watched.history.items()}
-            return watched.values, history
+            history = {name: tuple(values) for name, values in of_stage.history.items()}
+            return of_stage.values, history
 
 
 def as_number(value: object) -> float:

@@ -21,7 +21,7 @@ Encode: TypeAlias = "Callable[[Result], bytes]"
 
 
 @contextmanager
-def kept_for_results() -> Generator[BinaryIO]:
+def reserved_for_results() -> Generator[BinaryIO]:
     """Give the standard output, and let all else that is printed go to the standard error: also
     what user code prints, in this process or in workers."""
     sys.stdout.flush()
@@ -50,21 +50,21 @@ class Results:
         self._stream = stream
         self._encode = encode
         self._pipeline = pipeline
-        self._deaf = False
+        self._nobody_reads = False
 
     def write(self, result: Result, /) -> None:
         """Write a result.
 
         :raises SinkError: if a result is not JSON
         """
-        if self._deaf:
+        if self._nobody_reads:
             return
         encoded = self._encode(result)
         try:
             self._stream.write(encoded)
             self._stream.flush()
         except BrokenPipeError:
-            self._deaf = True
+            self._nobody_reads = True
             self._pipeline.shutdown()
 
     def flush(self) -> None:
