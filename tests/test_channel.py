@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import Counter
 from functools import partial
 from typing import Any, TypeVar
@@ -10,6 +12,7 @@ import pytest
 from tests.support.threads import PATIENCE, beside, eventually, together
 
 from run_task import ChannelClosed, ConfigError, Overflow, Receiver, Sender, channel
+from run_task.sync import ChannelStats, _channel
 from run_task.sync._channel import sole_channel
 
 T = TypeVar("T")
@@ -20,8 +23,8 @@ def ints(capacity: int, overflow: Overflow = Overflow.BLOCK) -> tuple[Sender[int
 
 
 def waits(end: Sender[Any] | Receiver[Any]) -> bool:
-    buffer = end._buffer  # pyright: ignore[reportPrivateUsage]  # nothing else tells that a thread waits
-    return bool(buffer.senders or buffer.receivers)
+    stats = end.stats
+    return bool(stats.senders or stats.receivers)
 
 
 def test_hands_on_in_order_and_ends_when_closed_and_empty() -> None:
@@ -305,3 +308,81 @@ def test_reads_well() -> None:
     assert repr(sender) == "<Sender of an open channel with 1/4 items, 0 dropped>"
     receiver.close()
     assert repr(receiver) == "<Receiver of a closed channel with 0/4 items, 1 dropped>"
+
+
+@pytest.mark.parametrize("overflow", ["block", None, 1])
+def test_refuses_an_overflow_that_is_none(overflow: Any) -> None:
+    with pytest.raises(ConfigError, match=r"overflow=.*one of Overflow.BLOCK"):
+        channel(1, overflow)
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e12])
+def test_waits_for_as_long_as_anybody_may_want(timeout: float) -> None:
+    sender, receiver = ints(1)
+    sender.send(1, timeout)
+    with beside(lambda: sender.send(2, timeout)):
+        eventually(lambda: waits(sender))
+        assert receiver.recv(timeout) == 1
+    assert receiver.recv() == 2
+
+    async def main() -> int:
+        waiting = asyncio.create_task(receiver.arecv(timeout))
+        await asyncio.sleep(0)
+        sender.send(3)
+        return await waiting
+
+    assert asyncio.run(main()) == 3
+
+
+def test_tells_what_it_is_doing() -> None:
+    sender, receiver = ints(1)
+    assert sender.stats == ChannelStats(
+        items=0, capacity=1, dropped=0, senders=0, receivers=0, blocked=0.0
+    )
+    with beside(receiver.recv):
+        eventually(lambda: receiver.stats.receivers == 1)
+        sender.send(1)
+    sender.send(2)
+    with beside(lambda: sender.send(3)):
+        eventually(lambda: sender.stats.senders == 1)
+        eventually(lambda: sender.blocked > 0)  # also while it waits
+        receiver.recv()
+    blocked = sender.blocked
+    assert 0 < blocked < PATIENCE
+    assert receiver.stats.blocked == blocked
+    assert (receiver.stats.items, receiver.stats.senders) == (1, 0)
+    receiver.close()
+    assert receiver.stats.dropped == 1
+
+
+def test_a_runner_that_nobody_reads_is_told_once_and_then_rarely(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_channel, "_FIRST_WARNING", 0.02)
+    ends: tuple[Sender[int], Receiver[int]] = channel(1, name="unread")
+    sender, receiver = ends
+    sender.send(1)
+    with beside(lambda: sender.send(2)):
+        eventually(lambda: caplog.records)
+        time.sleep(0.1)
+        receiver.recv()
+    with beside(lambda: sender.send(3)):  # it waits again, and says nothing more for a while
+        time.sleep(0.1)
+        receiver.recv()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert vars(record)["runner"] == "unread"
+    assert "runner 'unread' stands still" in record.getMessage()
+    assert "with_channel()" in record.getMessage()
+
+
+def test_a_channel_of_no_runner_says_nothing_of_waiting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_channel, "_FIRST_WARNING", 0.001)
+    sender, receiver = ints(1)
+    sender.send(1)
+    with beside(lambda: sender.send(2)):
+        eventually(lambda: sender.blocked > 0.05)
+        receiver.recv()
+    assert not caplog.records

@@ -109,6 +109,24 @@ class Runless:
         return "Runless()"
 
 
+class AwaitsWhenCalled:
+    async def __call__(self, data: list[int], start: int, end: int) -> int:
+        return 0
+
+
+class GeneratesWhenCalled:
+    def __call__(self, data: list[int], start: int, end: int) -> Any:
+        yield 0
+
+
+def generates(data: list[int], start: int, end: int) -> Any:
+    yield 0
+
+
+async def generates_asynchronously(data: list[int], start: int, end: int) -> Any:
+    yield 0
+
+
 @pytest.mark.parametrize(
     ("tasks", "culprit", "cure"),
     [
@@ -119,6 +137,11 @@ class Runless:
         ((Nameless(),), "has no name", "a text"),
         ((Nameless,), "is a class", r"Nameless\(\)"),
         ((Waits(),), "'waits' is async", "plain function"),
+        ((Task(AwaitsWhenCalled(), "called"),), "'called' is async", "plain function"),
+        ((task(generates),), "'generates' is a generator function", "as a list"),
+        ((Task(functools.partial(generates), "part"),), "'part' is a generator", "as a list"),
+        ((task(generates_asynchronously),), "is a generator function", "as a list"),
+        ((Task(GeneratesWhenCalled(), "object"),), "'object' is a generator", "as a list"),
     ],
 )
 def test_refuses_tasks_that_cannot_work(tasks: Any, culprit: str, cure: str) -> None:
@@ -224,6 +247,11 @@ def test_the_config_may_still_say_it_of_the_channel() -> None:
     assert receiver.dropped == 2
     with pytest.raises(ConfigError, match=r"channel_capacity=3.*with_channel\(\) say two things"):
         builder.with_channel(4).build()
+
+
+def test_a_window_of_the_intervals_length_in_a_smaller_unit_is_long_enough() -> None:
+    config = RunnerConfig(window=TaskInterval.seconds(60))
+    assert build(total, interval=TaskInterval.minutes(1), config=config).config is config
 
 
 def test_tasks_may_come_from_any_iterable() -> None:

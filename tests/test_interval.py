@@ -57,11 +57,22 @@ def test_refuses_a_text_that_is_no_interval(text: str) -> None:
 
 
 @given(intervals, intervals)
-def test_orders_and_hashes_by_length(one: TaskInterval, other: TaskInterval) -> None:
-    assert (one < other) is (one.as_timedelta() < other.as_timedelta())
-    assert (one == other) is (one.as_timedelta() == other.as_timedelta())
-    if one == other:
-        assert hash(one) == hash(other)
+def test_orders_by_length_and_then_by_unit(one: TaskInterval, other: TaskInterval) -> None:
+    if one.as_timedelta() != other.as_timedelta():
+        assert one != other
+        assert (one < other) is (one.as_timedelta() < other.as_timedelta())
+    else:
+        assert (one == other) is (one.unit is other.unit)
+        assert (one < other) is (one.unit.nanos < other.unit.nanos)
+    assert (one <= other) is not (one > other)
+
+
+def test_the_same_length_in_two_units_is_two_intervals() -> None:
+    second, millis = TaskInterval.seconds(1), TaskInterval.millis(1000)
+    assert second != millis
+    assert second.nanos == millis.nanos
+    assert millis < second
+    assert len({second, millis, TaskInterval.seconds(1), TaskInterval.millis(1000)}) == 2
 
 
 def test_does_not_compare_with_other_things() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import logging
 import re
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from run_task import (
     channel,
     task,
 )
+from run_task.observe._log import Log
 from run_task.sources import JsonLinesFile
 
 SECOND = TaskInterval.seconds(1)
@@ -163,3 +166,85 @@ def test_the_guides_format_fits_our_records_and_those_of_others(
     lines = [known["handler"].format(record) for record in caplog.records]
     assert "WARNING prices fails Window(start=0, end=1): prices: task" in lines[0]
     assert lines[1].endswith(" WARNING   : hello")
+
+
+class Away(logging.Handler):
+    """A handler whose log server is away."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self.error
+
+
+@contextlib.contextmanager
+def handled_by(handler: logging.Handler) -> Generator[None]:
+    library = logging.getLogger("run_task")
+    library.addHandler(handler)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("away"), SystemExit(3), KeyboardInterrupt()])
+def test_a_handler_that_raises_harms_no_runner(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with handled_by(Away(error)):
+        run(VirtualClock(), RunnerConfig(name="prices"), windows=3)
+    assert capsys.readouterr().err.count("--- Logging error ---") == 3
+
+
+def test_a_handler_that_raises_harms_no_channel(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    ends: tuple[run_task.Sender[int], run_task.Receiver[int]] = channel(1, Overflow.DROP_NEWEST)
+    sender, receiver = ends
+    with handled_by(Away(ConnectionError("away"))):
+        for item in range(3):
+            sender.send(item)
+        receiver.close()
+    assert receiver.dropped == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_a_filter_and_a_text_that_raise_harm_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    def away(record: logging.LogRecord) -> bool:
+        raise ConnectionError("away")
+
+    class Unreadable:
+        def __str__(self) -> str:
+            raise ArithmeticError("no text")
+
+    log = Log("run_task.tests", "prices")
+    log.logger.addFilter(away)
+    try:
+        log.warning("hello")
+    finally:
+        log.logger.removeFilter(away)
+    handler = Away(ValueError())
+    handler.emit = handler.format  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]  # it raises what the text does
+    with handled_by(handler):
+        log.warning("hello %s", Unreadable())
+    assert capsys.readouterr().err.count("--- Logging error ---") >= 2
+
+
+def test_an_interrupt_of_the_main_thread_is_no_error_of_the_log() -> None:
+    with handled_by(Away(KeyboardInterrupt())), pytest.raises(KeyboardInterrupt):
+        Log("run_task.tests").warning("hello")
+
+
+def test_a_record_tells_where_it_was_logged(caplog: pytest.LogCaptureFixture) -> None:
+    Log("run_task.tests").warning("hello")
+    try:
+        raise ArithmeticError("no good")
+    except ArithmeticError:
+        Log("run_task.tests").exception("hello")
+    for record in caplog.records:
+        assert record.pathname == __file__
+        assert record.funcName == "test_a_record_tells_where_it_was_logged"
+    assert caplog.records[1].exc_info is not None

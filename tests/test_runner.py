@@ -370,6 +370,31 @@ def test_a_runner_runs_once(executor: Any) -> None:
         pass
 
 
+def test_a_context_is_for_one_runner_at_a_time() -> None:
+    context, receiver, _ = ContextBuilder(Pair).with_task(Task(left)).build()
+    clock = VirtualClock()
+    with Runner(context, clock=clock):
+        with pytest.raises(RunTaskError, match=r"another runner.*build a context for each"):
+            Runner(context, clock=clock).start()
+        with pytest.raises(RunTaskError, match="another runner"), Runner(context, clock=clock):
+            pass
+        clock.advance(TaskInterval.seconds(5))
+        assert receiver.recv(PATIENCE).window == Window(0, 5)  # the first one goes on
+    assert list(receiver) == []
+
+
+def test_a_runner_tells_how_long_nobody_has_read(executor: Any) -> None:
+    bench = pair_bench(executor=executor, capacity=1)
+    with bench.runner:
+        assert bench.runner.stats.blocked == 0
+        bench.clock.advance(TaskInterval.seconds(2))
+        eventually(lambda: bench.runner.stats.blocked > 0)  # while it stands still
+        before = bench.runner.stats.blocked
+        eventually(lambda: bench.runner.stats.blocked > before)
+        bench.receiver.recv(PATIENCE)
+    assert bench.runner.stats.blocked >= before
+
+
 def test_a_context_is_for_one_runner() -> None:
     context, receiver, _ = ContextBuilder(Pair).with_task(Task(left)).build()
     with Runner(context):

@@ -8,6 +8,7 @@ import pytest
 from tests.support.threads import PATIENCE, beside, eventually, together
 
 from run_task import Access, LockTimeout, RwLock
+from run_task.data import LockStats
 
 
 class Pair:
@@ -19,17 +20,20 @@ class Pair:
 
 
 def queued(lock: RwLock[Pair]) -> int:
-    return len(lock._lock.queue)  # pyright: ignore[reportPrivateUsage]  # nothing else tells
+    return lock.stats.waiting
 
 
 def test_gives_the_value_to_many_readers_or_one_writer() -> None:
     lock = RwLock(Pair())
+    assert lock.stats == LockStats(readers=0, writing=False, waiting=0)
     with lock.read() as one, lock.read(timeout=0) as other:
         assert one is other
+        assert lock.stats == LockStats(readers=2, writing=False, waiting=0)
         with pytest.raises(LockTimeout, match="2 reading"), lock.write(timeout=0.01):
             pass
     with lock.write() as pair:
         pair.left = 1
+        assert lock.stats == LockStats(readers=0, writing=True, waiting=0)
         with pytest.raises(LockTimeout, match="'MainThread' has been writing"):
             lock.read(timeout=0).__enter__()
         with pytest.raises(TimeoutError), lock.write(timeout=0.01):

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from run_task import Task, task
+from typing import Any
+
+import pytest
+
+from run_task import ConfigError, Task, task
 
 
 def rate(data: list[float], start: int, end: int) -> float:
@@ -29,3 +33,9 @@ def test_a_callable_without_a_name_is_named_for_what_it_is() -> None:
             return "Rate()"
 
     assert Task(Rate()).name == "Rate()"
+
+
+@pytest.mark.parametrize("function", [5, "mean", None])
+def test_a_task_is_made_of_what_can_be_called(function: Any) -> None:
+    with pytest.raises(ConfigError, match=r"made of a function \(data, start, end\)"):
+        Task(function)

@@ -11,7 +11,7 @@ from run_task.data._protocol import (
     Windowed,
     Writable,
 )
-from run_task.data._rwlock import RwLock
+from run_task.data._rwlock import LockStats, RwLock
 from run_task.data.series import Closed, TimeSeries, TimeSeriesView
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Atom",
     "Block",
     "Closed",
+    "LockStats",
     "Relocatable",
     "RwLock",
     "Shared",

@@ -6,22 +6,38 @@ import copy
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
 
 from run_task.errors import LockTimeout
-from run_task.sync._alarm import Alarm, AsyncAlarm, Bell
+from run_task.sync._alarm import AnyAlarm
+from run_task.sync._waiting import Wait, wait_task, wait_thread
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LockStats:
+    """What a lock is doing at the moment.
+
+    :param readers: how many read
+    :param writing: whether somebody writes
+    :param waiting: how many threads and tasks wait for it
+    """
+
+    readers: int
+    writing: bool
+    waiting: int
 
 
 class _Request:
     """Somebody who waits for the lock."""
 
-    __slots__ = ("bell", "exclusive", "granted")
+    __slots__ = ("alarm", "exclusive", "granted")
 
-    def __init__(self, bell: Bell, *, exclusive: bool) -> None:
-        self.bell = bell
+    def __init__(self, alarm: AnyAlarm, *, exclusive: bool) -> None:
+        self.alarm = alarm
         self.exclusive = exclusive
         self.granted = False
 
@@ -88,27 +104,26 @@ class _Lock(Generic[T]):
             self._grant()
 
     def enter(self, timeout: float | None, *, exclusive: bool) -> None:
-        alarm = Alarm()
-        request = self._ask(alarm, exclusive=exclusive)
-        try:
-            alarm.wait(timeout)
-        except BaseException:
-            self._abandon(request)
-            raise
-        self._settle(request, timeout)
+        wait_thread(self._until_entered, timeout, exclusive=exclusive)
 
     async def enter_async(self, timeout: float | None, *, exclusive: bool) -> None:
-        alarm = AsyncAlarm()
+        await wait_task(self._until_entered, timeout, exclusive=exclusive)
+
+    def _until_entered(
+        self, alarm: AnyAlarm, timeout: float | None, *, exclusive: bool
+    ) -> Wait[None]:
+        """The wait for the lock."""
         request = self._ask(alarm, exclusive=exclusive)
         try:
-            await alarm.wait(timeout)
+            if not request.granted:
+                yield timeout  # the alarm rings once, when it is granted
         except BaseException:
             self._abandon(request)
             raise
         self._settle(request, timeout)
 
-    def _ask(self, bell: Bell, *, exclusive: bool) -> _Request:
-        request = _Request(bell, exclusive=exclusive)
+    def _ask(self, alarm: AnyAlarm, *, exclusive: bool) -> _Request:
+        request = _Request(alarm, exclusive=exclusive)
         with self.mutex:
             self.queue.append(request)
             self.contended = True
@@ -149,7 +164,7 @@ class _Lock(Generic[T]):
                 self.writing = True
             self.queue.popleft()
             request.granted = True
-            request.bell.ring()
+            request.alarm.ring()
         self.contended = self.writing or bool(self.queue)
 
     def sign(self) -> None:
@@ -285,6 +300,12 @@ class RwLock(Generic[T]):
     def version(self) -> int:
         """How often the value has been written. It does not move while the value is read."""
         return self._lock.version
+
+    @property
+    def stats(self) -> LockStats:
+        """What it is doing. At any time, from any thread."""
+        lock = self._lock
+        return LockStats(len(lock.readers), lock.writing, len(lock.queue))
 
     def replace(self, new: T, timeout: float | None = None) -> T:
         """Put a new value in the place of the old.

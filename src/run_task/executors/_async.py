@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from run_task.errors import ConfigError
-from run_task.tasks._task import Runnable
+from run_task.tasks._task import Runnable, called
 
 
 def refuse_async(tasks: Iterable[Runnable[Any, Any]]) -> None:
@@ -17,7 +17,7 @@ def refuse_async(tasks: Iterable[Runnable[Any, Any]]) -> None:
     :raises ConfigError: if one is not
     """
     for task in tasks:
-        if inspect.iscoroutinefunction(task.run):
+        if inspect.iscoroutinefunction(called(task.run)):
             raise ConfigError(
                 f"task {task.name!r} is async, which this executor cannot run: a task computes and "
                 f"does not wait; await in a feed that writes to the data, and make run() a plain "

@@ -1,8 +1,12 @@
-"""Logging: what every record of this library tells besides its text."""
+"""Logging: what every record of this library tells besides its text, and that it harms nobody."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
+import threading
+import traceback
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,6 +22,10 @@ class Log(_Adapter):
     What a record is not about is None, so a format may name all three.
 
     ``extra={"task": ..., "window": ...}`` says what a record is about.
+
+    Whatever a handler or a filter of the program raises, and whatever the text of a record raises,
+    ends here: a record that cannot be logged is no reason for a runner to end. It is told on
+    standard error, unless :data:`logging.raiseExceptions` is off, as logging itself does.
 
     :param module: the module that logs; the logger is named after its public package, since
         modules come and go
@@ -36,3 +44,26 @@ class Log(_Adapter):
         """Complete the fields of a record."""
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log a record. Every method of a logger comes here."""
+        # A frame of this module more is between the record and who logs it.
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+        try:
+            super().log(level, msg, *args, **kwargs)
+        except Exception:
+            _tell()
+        except BaseException:
+            # In the main thread it may be a Ctrl-C, or another signal's handler that ends the
+            # program, which came in this moment. No other thread has these.
+            if threading.current_thread() is threading.main_thread():
+                raise
+            _tell()
+
+
+def _tell() -> None:
+    """Tell of an error in the logging itself, as :meth:`logging.Handler.handleError` does."""
+    if logging.raiseExceptions:
+        with contextlib.suppress(Exception):  # there may be nowhere to tell it
+            sys.stderr.write("--- Logging error ---\n")
+            traceback.print_exc(file=sys.stderr)

@@ -129,7 +129,8 @@ def configs(fed_by: Mapping[AnyStage, Sequence[AnyStage]]) -> Mapping[AnyStage, 
     found: dict[AnyStage, RunnerConfig] = {}
     for stage, feeding in fed_by.items():
         graces = [found[other].grace for other in feeding]
-        grace = max((g for g in (*graces, stage.config.grace) if g is not None), default=None)
+        given = [g for g in (stage.config.grace, *graces) if g is not None]
+        grace = max(given, key=lambda interval: interval.nanos, default=None)
         found[stage] = replace(stage.config, name=stage.name, grace=grace)
     return found
 

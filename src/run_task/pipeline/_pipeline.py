@@ -35,7 +35,7 @@ from run_task.sinks._protocol import DurableSink
 from run_task.sources._protocol import about
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
-from run_task.time._clock import Clock
+from run_task.time._clock import Clock, check_clock
 from run_task.time._interval import TaskInterval, TimeUnit
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Pipeline(Live):
     :param name: what it is called: part of the key of every result, and of thread names
     :param clock: where live stages read the time, unless a source is a recording that is played
         and brings its own; None: the machine's
-    :raises ConfigError: if the name is no text, or empty
+    :raises ConfigError: if the name is no text, or empty, or the clock is none
     """
 
     def __init__(self, name: str = "pipeline", *, clock: Clock | None = None) -> None:
@@ -96,6 +96,8 @@ class Pipeline(Live):
         if type(given) is not str or not given:
             raise ConfigError(f"Pipeline({name!r}): its name is a text that is not empty")
         super().__init__(name)
+        if clock is not None:
+            check_clock(clock)
         self._clock = clock
         self._sources: list[tuple[Any, Route, TimeUnit | None]] = []
         self._graph = Graph()

@@ -15,7 +15,8 @@ from run_task.pipeline._route import Route
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import Context, doubts
 from run_task.sinks._protocol import Sink
-from run_task.sync._channel import Overflow, Receiver, Sender, channel
+from run_task.sync._channel import Receiver, Sender, channel
+from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._interval import TaskInterval

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from run_task.errors import ConfigError
 from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
-from run_task.sync._channel import Overflow
+from run_task.sync._overflow import Overflow
 from run_task.time._interval import TaskInterval
 from run_task.time._schedule import MissedTick
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Never, TypeVar, cast, overload
 
 from run_task.data import Atom, RwLock, Shared, TimeSeries, TimeSeriesView
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, RunTaskError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.runner._config import RunnerConfig
-from run_task.sync._channel import Outlet, Overflow, Receiver, Sender, sole_channel
+from run_task.sync._channel import Receiver, Sender, sole_channel
+from run_task.sync._lifecycle import Lifecycle, Phase
+from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
-from run_task.tasks._task import Runnable
+from run_task.tasks._task import Runnable, called
 from run_task.time._interval import TaskInterval, TimeUnit
 
 I = TypeVar("I")
@@ -49,8 +51,9 @@ class Context(Generic[I, O]):
     tasks: Iterable[Runnable[I, O]]
     data: Shared[I]
     interval: TaskInterval
-    sender: Outlet[DataSet[O]]
+    sender: Sender[DataSet[O]]
     config: RunnerConfig = field(default_factory=RunnerConfig)
+    _lifecycle: Lifecycle = field(init=False, repr=False, default_factory=Lifecycle)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", _listed(self.tasks))
@@ -69,6 +72,25 @@ class Context(Generic[I, O]):
             raise ConfigError(f"config={self.config!r}: it is a RunnerConfig")
         _check_window(self.interval, self.config.window)
         self.config.executor_instance.check(self.tasks)
+
+    def claim(self) -> None:
+        """Take it for a runner: called by one that starts.
+
+        :raises RunTaskError: if another one has it, whose windows would go through the same
+            channel, or the channel is closed
+        """
+        name = self.config.name
+        if self.sender.closed:
+            raise RunTaskError(
+                f"runner {name!r}: the channel of its context is closed, as a runner does "
+                f"when it ends: build a new context for it"
+            )
+        if not self._lifecycle.advance(Phase.RUNNING):
+            raise RunTaskError(
+                f"runner {name!r}: another runner has been started with its context, and the "
+                f"windows of both would go through one channel: build a context for each"
+            )
+        self.sender.serve(name)
 
 
 def _listed(tasks: Iterable[T]) -> tuple[T, ...]:
@@ -93,6 +115,12 @@ def _check_tasks(tasks: tuple[Any, ...]) -> None:
         name = getattr(task, "name", None)
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{task!r} has no name: give it a name that is a text, not {name!r}")
+        function = called(run)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(
+                f"task {name!r} is a generator function: to call it computes nothing, but makes "
+                f"a generator; return the values as a list, and leave yield out"
+            )
         if name in seen:
             raise ConfigError(
                 f"two tasks are called {name!r}, {seen[name]!r} and {task!r}: rename one of them, "
@@ -158,7 +186,7 @@ def _out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig
 def _check_window(interval: TaskInterval, window: TaskInterval | None) -> None:
     if window is None:
         return
-    if window < interval:
+    if window.nanos < interval.nanos:
         raise ConfigError(
             f"window={window} is shorter than the interval {interval}, so data in between would "
             f"never be seen: make it at least as long"

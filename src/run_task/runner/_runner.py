@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Generic, TypeVar
 
-from run_task.errors import RunTaskError
+from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.runner._context import Context
 from run_task.runner._engine import Engine
 from run_task.runner._running import Running
 from run_task.runner._signals import shut_down_on_sigterm
 from run_task.runner._stats import RunnerStats
-from run_task.sync._channel import Sender
 from run_task.sync._lifecycle import Phase
 from run_task.sync._waiting import wait_task, wait_thread
-from run_task.time._clock import Clock
+from run_task.time._clock import Clock, check_clock
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -34,11 +35,19 @@ class Runner(Running, Generic[I, O]):
 
     :param context: what to run
     :param clock: where to read the time; a ``VirtualClock`` for tests
+    :raises ConfigError: if these are no context and no clock
     """
 
     def __init__(self, context: Context[I, O], *, clock: Clock | None = None) -> None:
         super().__init__()
-        self._sender = context.sender
+        if not isinstance(context, Context):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
+            raise ConfigError(
+                f"Runner({brief(context)}): it is a Context, the first of what "
+                f"ContextBuilder.build() gives"
+            )
+        if clock is not None:
+            check_clock(clock)
+        self._context = context
         self._engine = Engine(
             context.tasks,
             context.data,
@@ -56,7 +65,7 @@ class Runner(Running, Generic[I, O]):
     @property
     def stats(self) -> RunnerStats:
         """How it has been doing. At any time, from any thread."""
-        return self._engine.stats
+        return replace(self._engine.stats, blocked=self._context.sender.blocked)
 
     def start(self) -> None:
         """Begin to run, and return. Who starts a runner shuts it down and joins it.
@@ -65,12 +74,8 @@ class Runner(Running, Generic[I, O]):
 
         :raises RunTaskError: if it has run before, or another one with its context
         """
-        is_new = self._engine.lifecycle.phase is Phase.NEW
-        if is_new and isinstance(self._sender, Sender) and self._sender.closed:
-            raise RunTaskError(
-                f"runner {self.name!r}: the channel of its context is closed, as a runner does "
-                f"when it ends: build a new context for it"
-            )
+        if self._engine.lifecycle.phase is Phase.NEW:
+            self._context.claim()
         self._engine.start()
 
     def join(self) -> None:

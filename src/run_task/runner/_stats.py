@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -51,6 +51,7 @@ class RunnerStats:
     :param ticks: how many windows gave a DataSet
     :param missed: how many gave none: left out by ``MissedTick.SKIP``, or lost in a shutdown
     :param dropped: how many DataSets were lost in the channel, since it was full or was closed
+    :param blocked: for how many seconds it has stood still, up to now, since its channel was full
     :param lateness: how long after its end (and grace) a window's tick began, in seconds
     :param duration: how long a tick's tasks took together, from the first one's start to the last
         one's end, in seconds
@@ -59,6 +60,7 @@ class RunnerStats:
     ticks: int = 0
     missed: int = 0
     dropped: int = 0
+    blocked: float = field(default=0.0, kw_only=True)
     lateness: Percentiles = Percentiles()
     duration: Percentiles = Percentiles()
 
@@ -66,6 +68,8 @@ class RunnerStats:
         """Counts in one line, and percentiles below."""
         lost = self.missed or self.dropped
         title = f"{self.ticks:,} ticks, {self.missed:,} missed, {self.dropped:,} dropped"
+        if self.blocked:
+            title += f", {seconds(self.blocked)} blocked"
         rows = [
             [
                 name,

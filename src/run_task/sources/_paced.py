@@ -16,7 +16,7 @@ from run_task.sources._batch import Batch, Batched
 from run_task.sources._playback_clock import PlaybackClock
 from run_task.sources._protocol import SourceInfo, about
 from run_task.sync._alarm import Alarm
-from run_task.time._clock import Clock, SystemClock
+from run_task.time._clock import Clock, SystemClock, check_clock
 from run_task.time._interval import TimeUnit
 
 R = TypeVar("R")
@@ -268,7 +268,7 @@ def paced(
     :raises ConfigError: if the speed is not positive, or the unit is not known
     """
     made = PacedBatches[Any] if isinstance(source, Batched) else Paced[Any]
-    return made(source, speed, unit, clock or SystemClock())
+    return made(source, speed, unit, SystemClock() if clock is None else check_clock(clock))
 
 
 def _brief(source: object) -> str:

@@ -11,7 +11,7 @@ from run_task.sources._arguments import check
 from run_task.sources._malformed import Faults, OnFault
 from run_task.sources._protocol import SourceInfo
 from run_task.sync._alarm import Alarm
-from run_task.time._clock import Clock, SystemClock
+from run_task.time._clock import Clock, SystemClock, check_clock
 from run_task.time._interval import TaskInterval, TimeUnit
 
 R = TypeVar("R")
@@ -144,4 +144,5 @@ def polling(
     :param clock: where to read the time, and wait for it; None: the machine's
     :raises ConfigError: if one of these cannot be
     """
-    return Polling(fn, every, unit, on_failure, clock or SystemClock())
+    given = SystemClock() if clock is None else check_clock(clock)
+    return Polling(fn, every, unit, on_failure, given)

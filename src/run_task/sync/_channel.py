@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import enum
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
 
 from run_task.errors import ChannelClosed, ConfigError
 from run_task.observe._log import Log
-from run_task.sync._alarm import Alarm, AsyncAlarm, Bell
+from run_task.sync._alarm import AnyAlarm
+from run_task.sync._overflow import Overflow
+from run_task.sync._waiting import Deadline, Wait, wait_task, wait_thread
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -23,17 +26,31 @@ _log = Log(__name__)
 _CLOSED: Final = "the receiver was closed"
 
 
-class Overflow(enum.Enum):
-    """What sending to a full channel does."""
+_FIRST_WARNING: Final = 1.0
+"""After how many seconds without room a runner that stands still is worth a line in the log."""
 
-    BLOCK = "block"
-    """Wait for room. Nothing is lost, and a slow receiver slows the sender."""
+_NEXT_WARNING: Final = 60.0
+"""How many seconds later the next line comes; after that, twice as long each time."""
 
-    DROP_OLDEST = "drop_oldest"
-    """Drop the item that has waited longest, and count it."""
 
-    DROP_NEWEST = "drop_newest"
-    """Drop the item that is being sent, and count it."""
+@dataclass(frozen=True)
+class ChannelStats:
+    """What a channel is doing at the moment.
+
+    :param items: how many items wait to be received
+    :param capacity: how many may; infinite once the capacity was lifted for a shutdown
+    :param dropped: how many were dropped, at either end
+    :param senders: how many threads wait for room
+    :param receivers: how many threads and tasks wait for an item
+    :param blocked: how many seconds senders have waited for room, all together, up to now
+    """
+
+    items: int
+    capacity: float
+    dropped: int
+    senders: int
+    receivers: int
+    blocked: float
 
 
 class _Buffer(Generic[T]):
@@ -41,11 +58,13 @@ class _Buffer(Generic[T]):
 
     ``items`` is appended to only under ``mutex``, or by a sender that nobody shares, so that it
     never outgrows the capacity, and popped without, since a deque's popleft is atomic. Who waits
-    puts a bell in a queue and then looks again; who changes something does it first and looks for
-    bells after. So either the waiter sees the change or the other sees its bell.
+    puts an alarm in a queue and then looks again; who changes something does it first and looks for
+    alarms after. So either the waiter sees the change or the other sees its alarm.
     """
 
     __slots__ = (
+        "blocked",
+        "blocked_since",
         "capacity",
         "dropped",
         "items",
@@ -57,6 +76,8 @@ class _Buffer(Generic[T]):
         "receivers",
         "sender_closed",
         "senders",
+        "warn_at",
+        "warning_gap",
     )
 
     def __init__(self, capacity: int, overflow: Overflow, name: str | None) -> None:
@@ -69,8 +90,12 @@ class _Buffer(Generic[T]):
         self.open: bool = True
         self.sender_closed: bool = False
         self.receiver_closed: bool = False
-        self.senders: deque[Bell] = deque()
-        self.receivers: deque[Bell] = deque()
+        self.senders: deque[AnyAlarm] = deque()
+        self.receivers: deque[AnyAlarm] = deque()
+        self.blocked: float = 0.0  # how many seconds sends have waited that are over
+        self.blocked_since: dict[AnyAlarm, float] = {}  # since when those wait that are not
+        self.warn_at: float = 0.0  # no warning of a full channel before then
+        self.warning_gap: float = _NEXT_WARNING
 
     def drop_all(self, why: str) -> None:
         """Drop what waits."""
@@ -88,47 +113,56 @@ class _Buffer(Generic[T]):
             extra={"runner": self.name, "window": getattr(item, "window", None)},
         )
 
+    def blocked_for(self) -> float:
+        """How many seconds senders have waited for room, all together, up to now."""
+        now = time.monotonic()
+        since = tuple(self.blocked_since.values())
+        return self.blocked + sum(now - begun for begun in since)
 
-def _wake_one(bells: deque[Bell]) -> None:
+    def warn(self, seconds: float) -> None:
+        """Tell that a runner has waited so long for room: once, and then rarely."""
+        with self.mutex:
+            now = time.monotonic()
+            if now < self.warn_at:
+                return
+            self.warn_at = now + self.warning_gap
+            self.warning_gap *= 2
+        _log.warning(
+            "runner %r stands still: for %.3g s nobody has received its results, and %d fill the "
+            "channel; receive them, or give it room or an overflow by with_channel()",
+            self.name,
+            seconds,
+            len(self.items),
+            extra={"runner": self.name},
+        )
+
+    def stats(self) -> ChannelStats:
+        return ChannelStats(
+            items=len(self.items),
+            capacity=self.capacity,
+            dropped=self.dropped,
+            senders=len(self.senders),
+            receivers=len(self.receivers),
+            blocked=self.blocked_for(),
+        )
+
+
+def _wake_one(alarms: deque[AnyAlarm]) -> None:
     with contextlib.suppress(IndexError):
-        bells.popleft().ring()
+        alarms.popleft().ring()
 
 
-def _wake_all(bells: deque[Bell]) -> None:
-    for bell in tuple(bells):
-        bell.ring()
+def _wake_all(alarms: deque[AnyAlarm]) -> None:
+    for alarm in tuple(alarms):
+        alarm.ring()
 
 
-def _leave(bells: deque[Bell], bell: Bell) -> None:
+def _leave(alarms: deque[AnyAlarm], alarm: AnyAlarm) -> None:
     """Stop waiting. A wake that came all the same is passed on to the next in the queue."""
     try:
-        bells.remove(bell)
+        alarms.remove(alarm)
     except ValueError:
-        _wake_one(bells)
-
-
-class Outlet(Protocol[T_contra]):
-    """Where a runner's results go: a :class:`Sender`, or what stands in its place."""
-
-    @property
-    def dropped(self) -> int:
-        """How many items were dropped."""
-        ...
-
-    def send(self, item: T_contra, /) -> None:
-        """Put an item in, and wait for room if need be.
-
-        :raises ChannelClosed: if nobody wants any more
-        """
-        ...
-
-    def unbound(self) -> None:
-        """Wait for room no longer, from now on. Safe in a signal handler."""
-        ...
-
-    def close(self) -> None:
-        """Say that nothing more will come."""
-        ...
+        _wake_one(alarms)
 
 
 class Sender(Generic[T_contra]):
@@ -152,6 +186,24 @@ class Sender(Generic[T_contra]):
         """Whether it was said that nothing more will come."""
         return self._buffer.sender_closed
 
+    @property
+    def stats(self) -> ChannelStats:
+        """What the channel is doing. At any time, from any thread."""
+        return self._buffer.stats()
+
+    @property
+    def blocked(self) -> float:
+        """How many seconds senders have waited for room, all together, up to now."""
+        return self._buffer.blocked_for()
+
+    def serve(self, runner: str) -> None:
+        """Say whose results go through it: the log then tells when nobody receives them.
+
+        :param runner: the runner's name, unless the channel was made with one
+        """
+        if self._buffer.name is None:
+            self._buffer.name = runner
+
     def __len__(self) -> int:
         """How many items wait to be received."""
         return len(self._buffer.items)
@@ -172,7 +224,7 @@ class Sender(Generic[T_contra]):
             else:
                 sent = self._offer(item)
         if not sent:
-            self._wait_for_room(item, timeout)
+            wait_thread(self._until_sent, item, timeout)
         if buffer.receivers:
             _wake_one(buffer.receivers)
 
@@ -196,22 +248,39 @@ class Sender(Generic[T_contra]):
             items.append(item)
         return True
 
-    def _wait_for_room(self, item: T_contra, timeout: float | None) -> None:
+    def _until_sent(self, alarm: AnyAlarm, item: T_contra, timeout: float | None) -> Wait[None]:
+        """The wait for room, and putting the item there."""
         buffer = self._buffer
-        deadline = None if timeout is None else time.monotonic() + timeout
-        alarm = Alarm()
-        while True:
-            buffer.senders.append(alarm)
-            try:
-                with buffer.mutex:
-                    if self._offer(item):
-                        return
-                remaining = None if deadline is None else deadline - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    raise TimeoutError(f"the channel was full for {timeout} s: {len(self)} wait")
-                alarm.wait(remaining)
-            finally:
-                _leave(buffer.senders, alarm)
+        deadline = Deadline(timeout)
+        begun = time.monotonic()
+        buffer.blocked_since[alarm] = begun
+        try:
+            while True:
+                buffer.senders.append(alarm)
+                try:
+                    with buffer.mutex:
+                        if self._offer(item):
+                            return
+                    if deadline.passed:
+                        raise TimeoutError(
+                            f"the channel was full for {timeout} s: {len(self)} wait"
+                        )
+                    remaining = deadline.remaining()
+                    if buffer.name is not None:
+                        seconds = time.monotonic() - begun
+                        if seconds >= _FIRST_WARNING:
+                            buffer.warn(seconds)
+                        remaining = min(
+                            math.inf if remaining is None else remaining,
+                            max(begun + _FIRST_WARNING, buffer.warn_at) - time.monotonic(),
+                        )
+                    yield remaining
+                finally:
+                    _leave(buffer.senders, alarm)
+        finally:
+            with buffer.mutex:
+                del buffer.blocked_since[alarm]
+                buffer.blocked += time.monotonic() - begun
 
     def unbound(self) -> None:
         """Lift the capacity for good: a send that waits, and every later one, succeeds at once.
@@ -276,6 +345,11 @@ class Receiver(Generic[T_co]):
         """How many items were dropped, at either end."""
         return self._buffer.dropped
 
+    @property
+    def stats(self) -> ChannelStats:
+        """What the channel is doing. At any time, from any thread."""
+        return self._buffer.stats()
+
     def __len__(self) -> int:
         """How many items wait to be received."""
         return len(self._buffer.items)
@@ -291,20 +365,7 @@ class Receiver(Generic[T_co]):
         item = self._take()
         if item is not None:
             return item[0]
-        bells = self._buffer.receivers
-        deadline = None if timeout is None else time.monotonic() + timeout
-        alarm = Alarm()
-        while True:
-            bells.append(alarm)
-            try:
-                if (item := self._take()) is not None:
-                    return item[0]
-                remaining = None if deadline is None else deadline - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    raise TimeoutError(f"nothing was sent for {timeout} s")
-                alarm.wait(remaining)
-            finally:
-                _leave(bells, alarm)
+        return wait_thread(self.until_received, timeout)
 
     async def arecv(self, timeout: float | None = None) -> T_co:
         """Take the next item, and wait for it without holding up the event loop.
@@ -317,20 +378,22 @@ class Receiver(Generic[T_co]):
         item = self._take()
         if item is not None:
             return item[0]
-        bells = self._buffer.receivers
-        deadline = None if timeout is None else time.monotonic() + timeout
-        alarm = AsyncAlarm()
+        return await wait_task(self.until_received, timeout)
+
+    def until_received(self, alarm: AnyAlarm, timeout: float | None) -> Wait[T_co]:
+        """The wait for the next item."""
+        receivers = self._buffer.receivers
+        deadline = Deadline(timeout)
         while True:
-            bells.append(alarm)
+            receivers.append(alarm)
             try:
                 if (item := self._take()) is not None:
                     return item[0]
-                remaining = None if deadline is None else deadline - time.monotonic()
-                if remaining is not None and remaining <= 0:
+                if deadline.passed:
                     raise TimeoutError(f"nothing was sent for {timeout} s")
-                await alarm.wait(remaining)
+                yield deadline.remaining()
             finally:
-                _leave(bells, alarm)
+                _leave(receivers, alarm)
 
     def try_recv(self) -> T_co | None:
         """Take the next item if there is one, without waiting.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
@@ -10,7 +9,9 @@ import numpy as np
 
 from run_task._extras import need
 from run_task.errors import ChannelClosed, ConfigError
+from run_task.sync._alarm import AnyAlarm
 from run_task.sync._channel import Receiver
+from run_task.sync._waiting import Deadline, Wait, wait_task, wait_thread
 from run_task.tasks._dataset import DataSet
 
 if TYPE_CHECKING:
@@ -236,14 +237,7 @@ def collect(receiver: Receiver[DataSet[O]], n: int, *, timeout: float | None = N
     :return: so many, or fewer if the time is over or the channel is at its end
     :raises ConfigError: if n is no positive int
     """
-    deadline = _deadline(n, timeout)
-    found: list[DataSet[O]] = []
-    try:
-        while len(found) < n:
-            found.append(receiver.recv(_remaining(deadline)))
-    except (ChannelClosed, TimeoutError):
-        pass  # what there is, is worth having
-    return DataSets(found)
+    return wait_thread(_until_collected, receiver, n, timeout)
 
 
 async def acollect(
@@ -257,21 +251,20 @@ async def acollect(
     :return: so many, or fewer if the time is over or the channel is at its end
     :raises ConfigError: if n is no positive int
     """
-    deadline = _deadline(n, timeout)
+    return await wait_task(_until_collected, receiver, n, timeout)
+
+
+def _until_collected(
+    alarm: AnyAlarm, receiver: Receiver[DataSet[O]], n: int, timeout: float | None
+) -> Wait[DataSets[O]]:
+    """The wait for so many."""
+    if type(n) is not int or n < 1:
+        raise ConfigError(f"collect(n={n!r}): it is a positive int")
+    deadline = Deadline(timeout)
     found: list[DataSet[O]] = []
     try:
         while len(found) < n:
-            found.append(await receiver.arecv(_remaining(deadline)))
+            found.append((yield from receiver.until_received(alarm, deadline.remaining())))
     except (ChannelClosed, TimeoutError):
-        pass
+        pass  # what there is, is worth having
     return DataSets(found)
-
-
-def _deadline(n: int, timeout: float | None) -> float | None:
-    if type(n) is not int or n < 1:
-        raise ConfigError(f"collect(n={n!r}): it is a positive int")
-    return None if timeout is None else time.monotonic() + timeout
-
-
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

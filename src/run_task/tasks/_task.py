@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
+import types
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar, overload
+
+from run_task.errors import ConfigError
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -35,6 +38,26 @@ class Runnable(Protocol[I_contra, O_co]):
         ...
 
 
+_PLAIN: Final = (
+    types.FunctionType,
+    types.MethodType,
+    types.BuiltinFunctionType,
+    functools.partial,
+    type,
+)
+"""What the functions of :mod:`inspect` can look into."""
+
+
+def called(run: Callable[..., object]) -> Callable[..., object]:
+    """What Python calls when a task is run: of an object that is called, its ``__call__``.
+
+    :param run: a task's ``run``
+    """
+    if issubclass(type(run), _PLAIN):
+        return run
+    return getattr(type(run), "__call__", run)  # noqa: B004  # it is wanted, and not whether
+
+
 class Task(Generic[I_contra, O_co]):
     """A :class:`Runnable` made of a function. It stays callable as the function it was made of.
 
@@ -42,11 +65,17 @@ class Task(Generic[I_contra, O_co]):
 
     :param function: called with the data, the start and the end of the window
     :param name: the task's name; by default the function's
+    :raises ConfigError: if it is made of nothing that can be called
     """
 
     def __init__(
         self, function: Callable[[I_contra, int, int], O_co], name: str | None = None
     ) -> None:
+        if not callable(function):
+            raise ConfigError(
+                f"task({function!r}): it is made of a function (data, start, end); a name is said "
+                f"by @task(name=...)"
+            )
         functools.update_wrapper(self, function)
         self.name: Final[str] = (
             name if name is not None else getattr(function, "__name__", repr(function))

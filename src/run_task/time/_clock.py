@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Final, Protocol
 
+from run_task.errors import ConfigError
 from run_task.sync._alarm import Alarm
 from run_task.time._interval import TaskInterval
 
@@ -35,6 +36,22 @@ class Clock(Protocol):
         :param until_ns: the time, in nanoseconds of the monotonic clock
         """
         ...
+
+
+def check_clock(clock: Clock) -> Clock:
+    """See whether something is a clock, before anything runs by it.
+
+    :param clock: what a program gave as one
+    :return: the same
+    :raises ConfigError: if it is none
+    """
+    methods = ("time_ns", "monotonic_ns", "wait")
+    if isinstance(clock, type) or not all(callable(getattr(clock, m, None)) for m in methods):
+        raise ConfigError(
+            f"clock={clock!r}: it is a Clock, such as SystemClock() or VirtualClock(), which has "
+            f"{', '.join(methods)}"
+        )
+    return clock
 
 
 class SystemClock:
@@ -76,6 +93,8 @@ class VirtualClock:
     """
 
     def __init__(self, start_ns: int = 0) -> None:
+        if type(start_ns) is not int:
+            raise ConfigError(f"VirtualClock({start_ns!r}): it is an int, in nanoseconds")
         self._mutex = threading.Lock()
         self._wall_ns = start_ns
         self._monotonic_ns = 0
@@ -100,11 +119,10 @@ class VirtualClock:
                 return  # it was set since who waits looked at it: let them look again
             self._sleepers.add(alarm)
         try:
-            while self._monotonic_ns < until_ns:
-                moved = self._monotonic_ns
+            if self._monotonic_ns < until_ns:
+                # Whoever rang, who waits looks again: a ring of the clock's, which may have moved
+                # too little, and one of somebody else's may have come together.
                 alarm.wait()
-                if self._monotonic_ns == moved:
-                    return  # it was not the clock that rang
         finally:
             with self._mutex:
                 self._sleepers.discard(alarm)
@@ -113,7 +131,12 @@ class VirtualClock:
         """Let time pass: both clocks move forward.
 
         :param interval: how much
+        :raises ConfigError: if it is no TaskInterval
         """
+        if not isinstance(interval, TaskInterval):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
+            raise ConfigError(
+                f"advance({interval!r}): it is a TaskInterval, such as TaskInterval.seconds(1)"
+            )
         self._move(interval.nanos, interval.nanos)
 
     def advance_to(self, time_ns: int) -> None:

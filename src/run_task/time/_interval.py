@@ -47,9 +47,9 @@ class TaskInterval:
     """A length of time, and the unit in which timestamps are counted.
 
     Make one with :meth:`micros`, :meth:`millis`, :meth:`seconds`, :meth:`minutes` or
-    :meth:`parse`. Intervals compare, sort and hash by their length, so
-    ``TaskInterval.seconds(60) == TaskInterval.minutes(1)``, though the timestamps of the first
-    are in seconds and those of the second in minutes.
+    :meth:`parse`. Two are equal if they have one length and one unit, for the timestamps of
+    ``TaskInterval.seconds(60)`` are in seconds, and those of ``TaskInterval.minutes(1)`` in
+    minutes. They sort by length, and those of one length by unit; :attr:`nanos` is the length.
 
     :param count: how many units, at least 1
     :param unit: the unit of the count, and of every timestamp of a runner with this interval
@@ -143,15 +143,15 @@ class TaskInterval:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TaskInterval):
             return NotImplemented
-        return self.nanos == other.nanos
+        return self._count == other._count and self._unit is other._unit
 
     def __lt__(self, other: TaskInterval) -> bool:
         if not isinstance(other, TaskInterval):  # pyright: ignore[reportUnnecessaryIsInstance] Python may ask
             return NotImplemented
-        return self.nanos < other.nanos
+        return (self.nanos, self._unit.nanos) < (other.nanos, other._unit.nanos)
 
     def __hash__(self) -> int:
-        return hash(self.nanos)
+        return hash((self._count, self._unit))
 
     def __str__(self) -> str:
         return f"{self._count}{self._unit.value}"

@@ -63,7 +63,8 @@ class Schedule:
     :param period: the length of a window, at least 1
     :param start: when the first window falls due; its end
     :param missed: what to do with windows that are overdue
-    :raises ConfigError: if the period is not a positive int
+    :raises ConfigError: if the period is not a positive int, the start no int, or missed no
+        MissedTick
     """
 
     __slots__ = ("_end", "_lag", "_missed", "_period", "_skipped")
@@ -71,6 +72,11 @@ class Schedule:
     def __init__(self, period: int, start: int, missed: MissedTick = MissedTick.BURST) -> None:
         if type(period) is not int or period < 1:
             raise ConfigError(f"a schedule's period is a positive int, not {period!r}")
+        if type(start) is not int:
+            raise ConfigError(f"a schedule's start is an int, not {start!r}")
+        if not isinstance(missed, MissedTick):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
+            choices = ", ".join(map(str, MissedTick))
+            raise ConfigError(f"a schedule's missed={missed!r}: it is one of {choices}")
         self._period = period
         self._missed = missed
         self._end = start  # of the next window
