@@ -219,6 +219,25 @@ def grace() -> Timeline:
     return drawn
 
 
+def closed() -> Timeline:
+    """What the tasks of a window see, by which end of it belongs to it."""
+    lanes = ["timestamps", "Closed.LEFT", "Closed.RIGHT"]
+    drawn = Timeline("The view that a window's tasks have, for LEFT and RIGHT", (-1.5, 15), lanes)
+    drawn.flag(10, "tick of the window from :05 to :10")
+    drawn.axis(_by_clock(0, 5, 10))
+    for at in (0, 1.7, 3.3, 5, 6.7, 8.3, 10, 11.7):
+        drawn.dot(0, at)
+    beside = 0.25  # of a row whose timestamp is just the bound
+    for lane, bound, cut in (
+        (1, -beside, "cut off: stamped :10 or later"),
+        (2, beside, "cut off: stamped after :10"),
+    ):
+        drawn.bar(lane, -1, 5 + bound, Kind.WAIT, "earlier rows")
+        drawn.bar(lane, 5 + bound, 10 + bound, Kind.GOOD, "in_window")
+        drawn.note(lane, 10.5, cut)
+    return drawn
+
+
 def missed() -> Timeline:
     """What each behaviour does after a tick that took too long, as the Schedule has it."""
     period, tick, long_tick, until = 300, 75, 650, 1660
@@ -345,6 +364,7 @@ DRAWINGS: Final[Mapping[str, Callable[[], Timeline]]] = {
     "align": align,
     "sliding": sliding,
     "grace": grace,
+    "closed": closed,
     "missed": missed,
     "lock-a-task": lock_a_task,
     "lock-a-tick": lock_a_tick,

@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,7 +21,7 @@ from hypothesis.stateful import (
 from numpy.typing import NDArray
 from tests.support.blocks import SharedBlock
 
-from run_task import TaskInterval, TimeSeries, TimeSeriesView
+from run_task import Closed, ConfigError, TaskInterval, TimeSeries, TimeSeriesView
 
 Row: TypeAlias = tuple[int, float, int, str]
 
@@ -41,14 +42,15 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.views: list[tuple[TimeSeriesView, list[Row]]] = []
+        self.views: list[tuple[TimeSeriesView, list[Row], tuple[int, int] | None]] = []
         self.arrays: list[tuple[NDArray[Any], list[Any]]] = []
 
-    @initialize(retention=RETENTIONS)
-    def make(self, retention: int | TaskInterval | None) -> None:
+    @initialize(retention=RETENTIONS, closed=st.sampled_from(Closed))
+    def make(self, retention: int | TaskInterval | None, closed: Closed) -> None:
         self.series = TimeSeries(
-            {"number": float, "serial": int, "text": "U6"}, retention=retention
+            {"number": float, "serial": int, "text": "U6"}, retention=retention, closed=closed
         )
+        self.closed = closed
         self.retention = retention
         self.rows: list[Row] = []
         self.now = 0
@@ -112,28 +114,53 @@ class Model(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         with self.series.read() as view:
-            self.views.append((view, list(self.rows)))
+            self.views.append((view, list(self.rows), None))
 
     @precondition(lambda self: self.views)
     @rule(which=WHICH, window=WINDOWS)
     def narrow(self, which: int, window: tuple[int, int]) -> None:
-        view, rows = self.views[which % len(self.views)]
+        view, rows, _ = self.views[which % len(self.views)]
         start, end = self.now + window[0], self.now + window[1]
-        inside = [row for row in rows if start <= row[0] < end]
-        self.views.append((view.between(start, end), inside))
+        inside = [row for row in rows if self._is_between(row[0], start, end)]
+        self.views.append((view.between(start, end), inside, None))
+
+    @precondition(lambda self: self.views)
+    @rule(which=WHICH, window=WINDOWS)
+    def bound(self, which: int, window: tuple[int, int]) -> None:
+        view, rows, _ = self.views[which % len(self.views)]
+        start, end = self.now + window[0], self.now + window[1]
+        before = [row for row in rows if self._is_between(row[0], -(10**9), end)]
+        self.views.append((view.for_window(start, end), before, (start, end)))
+
+    @precondition(lambda self: self.views)
+    @rule(which=WHICH)
+    def look_into_the_window(self, which: int) -> None:
+        view, rows, window = self.views[which % len(self.views)]
+        if window is None:
+            with pytest.raises(ConfigError, match="has no window"):
+                _ = view.in_window
+            return
+        inside = [row for row in rows if self._is_between(row[0], *window)]
+        assert view.in_window is view.between(*window)
+        self.views.append((view.in_window, inside, None))
+
+    def _is_between(self, time: int, start: int, end: int) -> bool:
+        if self.closed is Closed.LEFT:
+            return start <= time < end
+        return start < time <= end
 
     @precondition(lambda self: self.views)
     @rule(which=WHICH)
     def send(self, which: int) -> None:
-        view, rows = self.views[which % len(self.views)]
+        view, rows, window = self.views[which % len(self.views)]
         buffers: list[pickle.PickleBuffer] = []
         pickled = pickle.dumps(view, protocol=5, buffer_callback=buffers.append)
-        self.views.append((pickle.loads(pickled, buffers=buffers), rows))
+        self.views.append((pickle.loads(pickled, buffers=buffers), rows, window))
 
     @precondition(lambda self: self.views)
     @rule(which=WHICH, column=st.sampled_from((-1, 0, 1, 2)), cut=st.slices(20))
     def derive(self, which: int, column: int, cut: slice) -> None:
-        view, rows = self.views[which % len(self.views)]
+        view, rows, _ = self.views[which % len(self.views)]
         array = view.time if column < 0 else view[NAMES[column]]
         self.arrays.append((array[cut], [row[column + 1] for row in rows][cut]))
 
@@ -146,7 +173,7 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.views)
     @rule(which=WHICH)
     def let_a_view_go(self, which: int) -> None:
-        check_view(*self.views.pop(which % len(self.views)))
+        check_view(*self.views.pop(which % len(self.views))[:2])
 
     @precondition(lambda self: self.arrays)
     @rule(which=WHICH)
@@ -159,7 +186,7 @@ class Model(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         while self.views:
-            check_view(*self.views.pop())
+            check_view(*self.views.pop()[:2])
         while self.arrays:
             check_array(*self.arrays.pop())
 
