@@ -15,6 +15,7 @@ from tests.support.threads import PATIENCE, eventually
 from run_task import SystemClock, TaskInterval, VirtualClock
 from run_task.runner import _scheduler
 from run_task.runner._scheduler import Scheduler, is_scheduled, scheduler_of, step_aside
+from run_task.sync._alarm import Alarm
 
 SECOND_NS = 10**9
 
@@ -129,6 +130,24 @@ def test_one_that_is_put_earlier_than_what_is_waited_for_is_not_late(plan: Plan)
     advance(plan, 1)
     assert early.ran.wait(PATIENCE)
     assert not late.ran.is_set()
+
+
+def test_one_that_is_put_while_the_clock_moves_is_seen(plan: Plan) -> None:
+    step = plan.step()
+    time.sleep(0.01)  # so that the leader waits, for nothing in particular
+    assert isinstance(plan.clock, VirtualClock)
+    clock = plan.clock
+
+    class Meanwhile(Alarm):
+        """Is rung by the clock when it moves, before or after the leader's alarm is."""
+
+        def ring(self) -> None:
+            step.put(clock.monotonic_ns())
+
+    # In the place of a thread that sleeps by this clock: no other way leads to that moment.
+    clock._sleepers.add(Meanwhile())  # pyright: ignore[reportPrivateUsage]
+    clock.advance(TaskInterval.millis(1))
+    assert step.ran.wait(PATIENCE)
 
 
 def test_one_that_hangs_holds_up_no_other(real: Plan) -> None:
