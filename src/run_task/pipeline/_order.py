@@ -235,6 +235,12 @@ class Order:
         around = self._stages[stage]
         return _others(None, around.rivals, around.readers)
 
+    def waits_for_nobody(self, stage: StageMark) -> bool:
+        """Whether nothing ever has to go on before a window of a stage: what its tasks read is
+        entered by no stage and no recording, and its run does not end with the last row."""
+        around = self._stages[stage]
+        return not (around.upstreams or around.rows_read or self._ending)
+
     def readers(self, source: SourceMark) -> Sequence[StageMark]:
         """The stages that read what the rows of a source enter."""
         return self._sources[source].readers

@@ -407,7 +407,8 @@ class Engine:
 
         :raises RunTaskError: if it has not been started
         """
-        return self._started_ticker().next_end_ns
+        ticker = self._ticker  # asked twice a window, so past a call
+        return self._started_ticker().next_end_ns if ticker is None else ticker.next_end_ns
 
     def _started_ticker(self) -> Ticker:
         if self._ticker is None:

@@ -74,6 +74,20 @@ class Coordinator:
             self._order.advance_source(source, next_ns=next_ns, known_ns=known_ns, ended=ended)
             self._moved()
 
+    def advance_seen(self, stage: StageMark, seen_ns: float) -> None:
+        """A stage's windows that end before this have their views. Once a window, and so cheap."""
+        with self._lock:
+            if seen_ns > stage.seen_ns:
+                stage.seen_ns = seen_ns
+                self._moved()
+
+    def advance_done(self, stage: StageMark, done_ns: float) -> None:
+        """The results of a stage's windows that end before this have entered. Once a window."""
+        with self._lock:
+            if done_ns > stage.done_ns:
+                stage.done_ns = done_ns
+                self._moved()
+
     def release(self) -> None:
         """Let nobody wait from now on: the run is given up."""
         with self._lock:
@@ -82,10 +96,15 @@ class Coordinator:
 
     def _moved(self) -> None:
         self.moves += 1
-        for alarm in self._alarms:
-            alarm.ring()
+        if self._alarms:
+            for alarm in self._alarms:
+                alarm.ring()
 
     # What the order says now
+
+    def waits_for_nobody(self, stage: StageMark) -> bool:
+        """As :meth:`Order.waits_for_nobody`, which does not change."""
+        return self._order.waits_for_nobody(stage)
 
     def unseen_ns(self, stage: StageMark) -> float:
         """When the first window of a stage is due that has no view of the data."""

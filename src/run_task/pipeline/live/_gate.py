@@ -50,6 +50,7 @@ class WindowGate:
         self._coordinator = coordinator
         self._next_end_ns = next_end_ns
         self._turn = Turn(coordinator)
+        self._waits_for_nobody = coordinator.waits_for_nobody(mark)
         self._end_ns = 0  # of the window in hand
 
     def wait(self, window: Window, /) -> Sequence[str] | None:
@@ -58,6 +59,8 @@ class WindowGate:
         mark, coordinator = self._mark, self._coordinator
         end_ns = self._end_ns = window[1] * self._unit_ns
         start_ns = window[0] * self._unit_ns + self._overlap_ns
+        if self._waits_for_nobody:
+            return None if start_ns > mark.last_ns else ()
 
         def before() -> Sequence[Mark]:
             return coordinator.before_window(mark, start_ns, end_ns)
@@ -86,6 +89,6 @@ class WindowGate:
     def passed(self) -> None:
         """A window has its view of the data: what comes after it may enter."""
         next_ns = self._next_end_ns()
-        self._coordinator.advance_stage(self._mark, seen_ns=next_ns)
+        self._coordinator.advance_seen(self._mark, next_ns)
         if self._snapshots is not None:
             self._snapshots.caught_up(next_ns)

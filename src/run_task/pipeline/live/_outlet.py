@@ -75,7 +75,7 @@ class StageOutlet:
             for route in self._routes:
                 with contextlib.ExitStack() as opened:
                     route.enter(self._open(route, opened), dataset)
-        self._coordinator.advance_stage(self._mark, done_ns=self._next_end_ns())
+        self._coordinator.advance_done(self._mark, self._next_end_ns())
         for sink in self._sinks:
             sink.write(self._mark.name, dataset)
 

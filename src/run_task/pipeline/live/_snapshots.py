@@ -101,7 +101,7 @@ class Snapshots:
     def view(self, end_ns: float) -> Any:
         """What a window is to see: the view that was taken for it, or the data as it is now."""
         with self._lock:
-            snapshot = self.find(end_ns)
+            snapshot = self.find(end_ns) if self._taken else None
             if snapshot is None:
                 return self._data.view()
             self._taken.popleft()
@@ -109,8 +109,9 @@ class Snapshots:
 
     def caught_up(self, next_ns: float) -> None:
         """The stage's windows before this end have their views."""
-        with self._lock:
-            self._overrun = self._overrun and self._stage.seen_ns > next_ns
+        if self._overrun:
+            with self._lock:
+                self._overrun = self._stage.seen_ns > next_ns
 
     def clear(self) -> None:
         """Let go of all."""
