@@ -32,7 +32,7 @@ from benchmarks.question import (
 )
 from run_task import DataSet, Pipeline, TaskInterval, TimeSeries, TimeSeriesView
 from run_task.sinks import CallbackSink
-from run_task.sources import Batch, CsvFile, ParquetFile, paced
+from run_task.sources import Batch, CsvFile, ParquetFile, SourceInfo, paced
 from run_task.time._interval import TimeUnit
 
 ROWS = 22_695
@@ -85,10 +85,11 @@ class Recorded:
     :param batch: its rows
     """
 
-    unit = TimeUnit.SECONDS
-
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
+
+    def about(self) -> SourceInfo:
+        return SourceInfo(unit=TimeUnit.SECONDS)
 
     def batches(self) -> Iterator[Batch]:
         yield self.batch

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support.threads import together
 
 from run_task import (
@@ -42,7 +44,7 @@ from run_task import (
 )
 from run_task.runner._config import ExecutorName
 from run_task.sinks import CallbackSink, Result
-from run_task.sources import Batch, CsvFile, paced
+from run_task.sources import Batch, CsvFile, SourceInfo, paced
 
 SECOND = TaskInterval.seconds(1)
 MINUTE = TaskInterval.seconds(60)
@@ -199,11 +201,15 @@ class TestWindows:
 class Batches:
     """Rows in batches, as a file gives them."""
 
-    unit = TimeUnit.SECONDS
-
-    def __init__(self, rows: list[tuple[int, float]], size: int) -> None:
+    def __init__(
+        self, rows: list[tuple[int, float]], size: int, unit: TimeUnit = TimeUnit.SECONDS
+    ) -> None:
         self._rows = rows
         self._size = size
+        self._unit = unit
+
+    def about(self) -> SourceInfo:
+        return SourceInfo(unit=self._unit)
 
     def batches(self) -> Iterator[Batch]:
         for start in range(0, len(self._rows), self._size):
@@ -240,6 +246,76 @@ def test_batches_give_what_rows_give(size: int) -> None:
         return found[0], found[1]
 
     assert run(Batches(rows, size)) == run(list(iter(Batches(rows, size))))
+
+
+@task
+def rows_seen(view: TimeSeriesView, start: int, end: int) -> list[Any]:
+    window = view.in_window
+    return [view.time.tolist(), view["v"].tolist(), window.time.tolist(), window["v"].tolist()]
+
+
+@given(
+    steps=st.lists(st.sampled_from([0, 1, 1, 2, 3, 40, -1, -5]), min_size=1, max_size=60),
+    size=st.integers(1, 25),
+    unit=st.sampled_from([TimeUnit.SECONDS, TimeUnit.MILLIS]),
+    closed=st.sampled_from(Closed),
+    grace=st.sampled_from([None, 1, 4]),
+    window=st.sampled_from([None, 10, 20]),
+    align=st.sampled_from(Align),
+    there=st.lists(st.integers(95, 130), max_size=4),
+    bounds=st.sampled_from([(None, None), (110, None), (None, 140), (104, 119)]),
+)
+@settings(deadline=None, max_examples=60)
+def test_batches_that_enter_whole_show_each_window_what_rows_one_by_one_show(
+    steps: list[int],
+    size: int,
+    unit: TimeUnit,
+    closed: Closed,
+    grace: int | None,
+    window: int | None,
+    align: Align,
+    there: list[int],
+    bounds: tuple[int | None, int | None],
+) -> None:
+    scale = SECOND.nanos // unit.nanos
+    times = list(itertools.accumulate(steps, initial=100))
+    rows = [(t * scale, float(i)) for i, t in enumerate(times)]
+
+    def run(source: Any, *, also: bool) -> list[Any]:
+        pipeline = Pipeline()
+        series = TimeSeries({"v": float}, unit, closed=closed)
+        for t in there:
+            series.append(t * scale, v=-1.0)
+        pipeline.source(source, series, unit=unit)
+        config = RunnerConfig(
+            grace=None if grace is None else TaskInterval.seconds(grace),
+            window=None if window is None else TaskInterval.seconds(window),
+            align=align,
+        )
+        pipeline.stage("a", [rows_seen], series, TaskInterval.seconds(5), config)
+        if also:
+            pipeline.stage("b", [rows_seen], series, TaskInterval.seconds(2))
+        return [(name, d.window, d.to_dict(), d.errors) for name, d in pipeline.replay(*bounds)]
+
+    one_by_one = [(t, {"v": v}) for t, v in rows]
+    in_batches = Batches(rows, size, unit)
+    for also in (False, True):
+        assert run(in_batches, also=also) == run(one_by_one, also=also)
+
+
+def test_a_bad_row_in_a_batch_is_told_when_its_time_comes() -> None:
+    class Texts(Batches):
+        def batches(self) -> Iterator[Batch]:
+            texts = np.array(["a", "b", "c", "d", "e", "f", "g", "too long", "i"], object)
+            yield Batch(np.arange(9), {"v": texts})
+
+    series = TimeSeries({"v": "U1"}, unit=TimeUnit.SECONDS)
+    pipeline = Pipeline().source(Texts([], 1), into=series)
+    pipeline.stage("a", [count], series, TaskInterval.seconds(2))
+    counts: list[int] = []
+    with pytest.raises(ConfigError, match="column 'v'"):
+        counts.extend(dataset["count"] for _, dataset in pipeline.replay())
+    assert counts == [2, 2, 2]
 
 
 # Determinism

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -20,6 +20,9 @@ NEVER: Final = float("inf")
 _FEW: Final = 8
 """Up to how many rows of a batch are appended one by one: that is cheaper than all at once."""
 
+_UNROLLED: Final = 256
+"""How many rows of a batch are made into mappings at a time, of which few may be wanted."""
+
 
 class Piece(Protocol):
     """Some rows that were read and have yet to enter the data.
@@ -31,6 +34,12 @@ class Piece(Protocol):
     @property
     def next_ns(self) -> float:
         """When the next row arrives, in nanoseconds since the Unix epoch; infinity: no row left."""
+        ...
+
+    @property
+    def idle_until_ns(self) -> float:
+        """Up to when nothing is to be done for rows to enter: before the next one, or, where all
+        are in the data already, ahead of their time, before the last one."""
         ...
 
     def ingest_before(self, limit_ns: float) -> int:
@@ -55,6 +64,10 @@ class Rows:
     def next_ns(self) -> float:
         at = self._at  # once, since others ask while rows enter
         return self._arrivals[at] if at < len(self._rows) else NEVER
+
+    @property
+    def idle_until_ns(self) -> float:
+        return self.next_ns
 
     def ingest_before(self, limit_ns: float) -> int:
         start = self._at
@@ -85,34 +98,63 @@ def _mapping(row: Mapping[str, Any]) -> Mapping[str, Any]:
 class Columns:
     """Rows by column, for a time series."""
 
-    def __init__(self, batch: Batch, latest: int, unit_ns: int, route: Route) -> None:
+    def __init__(
+        self, batch: Batch, latest: int, unit_ns: int, route: Route, *, whole: bool = False
+    ) -> None:
         self._batch = batch
+        times = batch.timestamps
+        self._in_data = False
+        self._whole = whole and times[0] >= latest and bool((times[1:] >= times[:-1]).all())
         arrivals = np.maximum(np.maximum.accumulate(batch.timestamps), latest) * unit_ns
         self._arrivals: list[int] = arrivals.tolist()  # few are looked at at a time
         self._route = route
         self._at = 0
         self._next_ns: float = self._arrivals[0]
-        self._rows: Sequence[tuple[int, Any]] | None = None  # for when few enter at a time
+        self._unrolled: Sequence[tuple[int, Any]] = ()  # some rows, for when few enter at a time
+        self._unrolled_from = 0
 
     @property
     def next_ns(self) -> float:
         return self._next_ns
 
+    @property
+    def idle_until_ns(self) -> float:
+        return self._arrivals[-1] if self._in_data and self._next_ns != NEVER else self._next_ns
+
     def ingest_before(self, limit_ns: float) -> int:
         start = self._at
         cut = bisect_left(self._arrivals, limit_ns, start)
-        with self._route.into.write() as series:
-            if cut - start <= _FEW:
-                if self._rows is None:
-                    self._rows = list(self._batch.rows())
-                for timestamp, row in self._rows[start:cut]:
-                    series.append(timestamp, **row)
-            else:
-                some = self._batch[start:cut]
-                series.extend(some.timestamps, **some.columns)
+        if self._whole and start == 0:
+            self._in_data = self._enter_whole()
+        if not self._in_data:
+            with self._route.into.write() as series:
+                if cut - start <= _FEW:
+                    for timestamp, row in self._few(start, cut):
+                        series.append(timestamp, **row)
+                else:
+                    some = self._batch[start:cut]
+                    series.extend(some.timestamps, **some.columns)
         self._at = cut
         self._next_ns = self._arrivals[cut] if cut < len(self._arrivals) else NEVER
         return cut - start
+
+    def _enter_whole(self) -> bool:
+        """Let all rows enter, ahead of their time. Returns whether they have: not if one is bad,
+        since that is to be told when its time comes."""
+        try:
+            with self._route.into.write() as series:
+                series.extend(self._batch.timestamps, **self._batch.columns)
+        except Exception:
+            return False
+        return True
+
+    def _few(self, start: int, cut: int) -> Iterator[tuple[int, Any]]:
+        for position in range(start, cut):
+            offset = position - self._unrolled_from
+            if not 0 <= offset < len(self._unrolled):
+                self._unrolled = list(self._batch[position : position + _UNROLLED].rows())
+                self._unrolled_from, offset = position, 0
+            yield self._unrolled[offset]
 
 
 class Feed:
@@ -122,16 +164,29 @@ class Feed:
     :param unit_ns: how many nanoseconds the unit of its timestamps has
     :param route: where rows go
     :param at_once: how many rows to read before they enter; 1 for a source that is live
+    :param before_write: called before rows enter the data
+    :param whole: whether a batch whose rows are in order may enter as a whole, ahead of its time:
+        if nobody sees what is to come, and nobody else writes to the data. What is said about
+        arrivals stays the same
     """
 
     def __init__(
-        self, source: Iterable[tuple[int, Any]], unit_ns: int, route: Route, at_once: int
+        self,
+        source: Iterable[tuple[int, Any]],
+        unit_ns: int,
+        route: Route,
+        at_once: int,
+        *,
+        before_write: Callable[[], object] | None = None,
+        whole: bool = False,
     ) -> None:
         self._source = source
         self._unit_ns = unit_ns
         self._route = route
         self.holds_end: bool = route.holds_end
         """Whether the window that ends at a row's timestamp holds it."""
+        self._whole = whole
+        self._before_write = before_write
         self._latest: int | None = None  # timestamp
         self.entered: int = 0
         """How many rows have entered the data."""
@@ -159,12 +214,21 @@ class Feed:
         piece = self._piece
         return NEVER if piece is None else piece.next_ns
 
+    @property
+    def idle_until_ns(self) -> float:
+        """Up to when :meth:`ingest_before` has nothing to do but to count."""
+        piece = self._piece
+        return NEVER if piece is None else piece.idle_until_ns
+
     def fetch(self) -> float:
         """Read on if all that was read has entered. Returns when the next row arrives.
 
         :return: nanoseconds since the Unix epoch; infinity: there are no more rows
         :raises Exception: whatever the source raises
         """
+        piece = self._piece
+        if piece is not None and (next_ns := piece.next_ns) != NEVER:
+            return next_ns
         while (next_ns := self.next_ns) == NEVER:
             try:
                 self._piece = next(self._pieces, None)
@@ -182,9 +246,12 @@ class Feed:
         :param limit_ns: nanoseconds since the Unix epoch
         :raises Exception: whatever ``ingest`` raises
         """
-        assert self._piece is not None
+        piece = self._piece
+        assert piece is not None
+        if self._before_write is not None and piece.idle_until_ns < limit_ns:
+            self._before_write()
         try:
-            self.entered += self._piece.ingest_before(limit_ns)
+            self.entered += piece.ingest_before(limit_ns)
         except Exception as error:
             self._note(error)
             raise
@@ -213,7 +280,7 @@ class Feed:
             if len(batch):
                 before = int(batch.timestamps[0]) if self._latest is None else self._latest
                 self._latest = max(before, int(batch.timestamps.max()))
-                yield Columns(batch, before, self._unit_ns, self._route)
+                yield Columns(batch, before, self._unit_ns, self._route, whole=self._whole)
 
 
 def _check(row: Any) -> None:

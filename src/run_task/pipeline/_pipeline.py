@@ -342,7 +342,7 @@ class Pipeline(Live):
             self._take(recording)
             if resumed is not None:
                 self._resumed.add(id(route))
-        history = History(stages, sources, own)
+        history = History(stages, sources, own, alone=resumed is None)
         results = history.run(start_ns, end_ns, held)
         return write_results(self._name, results, sinks, history, self._refusals)
 

@@ -11,6 +11,16 @@ from run_task.time._interval import TaskInterval
 from run_task.time._schedule import Schedule
 
 
+def first_end(period: int, align: Align, now: int) -> int:
+    """The end of the first window, which holds a time, in any one unit.
+
+    :param period: how long a window is
+    :param align: where windows begin
+    :param now: the time
+    """
+    return now + period if align is Align.START else (now // period + 1) * period
+
+
 class Ticker:
     """Hands out windows as they fall due by a timeline. It does not wait.
 
@@ -38,7 +48,7 @@ class Ticker:
         self._period = period = interval.count
         self._length = config.window.nanos // self._unit_ns if config.window is not None else period
         now = (timeline.now_ns if since_ns is None else since_ns) // self._unit_ns
-        first = now + period if config.align is Align.START else (now // period + 1) * period
+        first = first_end(period, config.align, now)
         self.first_end_ns: int = first * self._unit_ns
         """The end of the first window, in nanoseconds since the Unix epoch."""
         self._schedule = Schedule(period, first, config.missed_tick)

@@ -135,19 +135,20 @@ class TimeSeriesView:
         arrays = self._arrays
         if arrays is None:
             arrays = self._arrays = {}
-        array = arrays.get(column)
-        if array is None:
-            position = self._schema.positions.get(column)
-            if position is None:
-                if not self._schema.names:
-                    raise KeyError(
-                        f"there is no column {column!r}: this view is of no TimeSeries; give one "
-                        f"by with_data()"
-                    )
-                names = ", ".join(map(repr, self._schema.names))
-                raise KeyError(f"there is no column {column!r}: the columns are {names}")
-            array = self._storage.array(position + 1, self._first, self._stop)
-            arrays[column] = array
+        try:  # all tasks of a tick but the first find it
+            return arrays[column]
+        except KeyError:
+            pass
+        position = self._schema.positions.get(column)
+        if position is None:
+            if not self._schema.names:
+                raise KeyError(
+                    f"there is no column {column!r}: this view is of no TimeSeries; give one by "
+                    f"with_data()"
+                )
+            names = ", ".join(map(repr, self._schema.names))
+            raise KeyError(f"there is no column {column!r}: the columns are {names}")
+        array = arrays[column] = self._storage.array(position + 1, self._first, self._stop)
         return array
 
     # Else Python would take a view for a sequence, and index it by ints.
@@ -183,12 +184,13 @@ class TimeSeriesView:
         latest = self._latest  # remembered, for the tasks of a tick ask for the same one
         if latest is not None and latest[0] == start and latest[1] == end:
             return latest[2]
-        time, side = self.time, self._schema.side
-        first = self._first + int(time.searchsorted(start, side))
-        stop = self._stop  # as for the window of a tick, which ends after all rows there are
-        if stop > first and time[-1] >= end:
-            stop = max(first, self._first + int(time.searchsorted(end, side)))
-        found = TimeSeriesView(self._schema, self._storage, first, stop)
+        # Not by the array of timestamps, which takes longer to make than it saves.
+        schema, storage, first, stop = self._schema, self._storage, self._first, self._stop
+        beyond = schema.beyond
+        first = storage.row_from(start + beyond, first, stop)
+        if stop > first and storage.timestamp(stop - 1) >= end + beyond:
+            stop = storage.row_from(end + beyond, first, stop)
+        found = TimeSeriesView(schema, storage, first, stop)
         self._latest = (start, end, found)
         return found
 

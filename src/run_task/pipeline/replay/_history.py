@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
-from run_task.data._protocol import window_bound
+from run_task._window import Due
+from run_task.data import TimeSeries
+from run_task.data._protocol import Viewable, window_bound
 from run_task.executors import Tick
-from run_task.observe._log import Log
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._ingest import NEVER, Feed
 from run_task.pipeline._route import Route
 from run_task.runner._config import OnError, RunnerConfig
 from run_task.runner._telemetry import Telemetry
-from run_task.runner._ticker import Ticker
-from run_task.runner._timeline import Timeline
+from run_task.runner._ticker import first_end
 from run_task.tasks._dataset import DataSet
-from run_task.time._clock import SystemClock, VirtualClock
+from run_task.time._clock import SystemClock
 
 AT_ONCE: Final = 1024
 """How many rows are read ahead of the time at which they enter the data."""
 
 
 class _StageReplay:
-    """A stage on its way through history."""
+    """A stage on its way through history.
+
+    A replay is never late, so every window of the grid comes, whatever ``missed_tick`` says.
+
+    :param stage: the stage
+    :param config: how it behaves
+    :param made: gives the replay's own of shared data
+    :param since_ns: the first window holds this time, in nanoseconds since the Unix epoch
+    :param held_ns: the end of the last window whose results are known, or None
+    :param alone: whether nobody but the replay writes to its own data
+    :param before_write: called before it writes to shared data, with the id of the pipeline's own
+    """
 
     def __init__(
         self,
         stage: AnyStage,
         config: RunnerConfig,
         made: Callable[[Any], Any],
-        clock: VirtualClock,
         since_ns: int,
         held_ns: int | None,
+        alone: bool,
+        before_write: Callable[[int], None],
     ) -> None:
         self.stage = stage
         self.config = config
         self.data = made(stage.data)
-        self.routes = [replace(route, into=made(route.into)) for route in stage.routes]
+        self._routes = [(id(r.into), replace(r, into=made(r.into))) for r in stage.routes]
+        self._before_write = before_write
         self._bound = window_bound(self.data, stage.interval.unit)
-        self.unit_ns = stage.interval.unit.nanos
+        # A view stays as it is, so one serves all windows until somebody writes.
+        shared: object = self.data  # that of no type, or pyright takes it for no more than viewable
+        self._keeps_view = alone and isinstance(shared, Viewable)
+        self._view: Any = None
+        self._unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
-        self.held_ns = -math.inf if held_ns is None else held_ns
+        self._held_ns = -math.inf if held_ns is None else held_ns
         if held_ns is not None and not stage.routes:
             since_ns = max(since_ns, held_ns)
-        timeline = Timeline(clock, Log(__name__, config.name))
-        self.ticker = Ticker(stage.interval, config, timeline, since_ns)
+        self._period_ns = stage.interval.nanos
+        self._period = stage.interval.count
+        window = config.window
+        self._length = self._period if window is None else window.nanos // self._unit_ns
+        self._end = first_end(self._period, config.align, since_ns // self._unit_ns)
+        self.due_ns: int = self._end * self._unit_ns + config.grace_ns
+        """When the next window is due, in nanoseconds since the Unix epoch."""
+        self._lead_ns = config.grace_ns + self._period_ns  # from the start of what is new in it
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
         self._crew = config.executor_instance.start(
@@ -60,26 +85,43 @@ class _StageReplay:
 
     def is_over(self, last_ns: float) -> bool:
         """Whether all windows are done up to the one that holds this time."""
-        return self.ticker.next_end_ns - self.stage.interval.nanos > last_ns
+        return self.due_ns - self._lead_ns > last_ns
+
+    def forget_view(self) -> None:
+        """Somebody is about to write to its data."""
+        self._view = None
 
     def run(self) -> DataSet[Any] | None:
         """Run the window that is due; None if its results are known already."""
-        due = self.ticker.poll()
-        assert due is not None
-        with self.data.read(self.config.data_timeout) as view:
-            bound = self._bound
-            seen = bound(view, due[0], due[1]) if bound else view
-            dataset = self._crew.run(Tick.of(seen, due, ()))
+        end = self._end
+        due = end - self._length, end, 0
+        self._end = end + self._period
+        self.due_ns += self._period_ns
+        if self._keeps_view:
+            view = self._view
+            if view is None:
+                view = self._view = self.data.view()
+            dataset = self._run(view, due)
+        else:
+            with self.data.read(self.config.data_timeout) as view:
+                dataset = self._run(view, due)
         if dataset.errors:
             _raise_interrupt(dataset)
-        for route in self.routes:
+        for data, route in self._routes:
+            self._before_write(data)
             with route.into.write() as target:
                 route.enter(target, dataset)
-        if due[1] * self.unit_ns <= self.held_ns:
+        if end * self._unit_ns <= self._held_ns:
             return None
         if self._tell is not None:
             self._tell(dataset)
         return dataset
+
+    def _run(self, view: Any, due: Due) -> DataSet[Any]:
+        bound = self._bound
+        return self._crew.run(
+            Tick.of(view if bound is None else bound(view, due[0], due[1]), due, ())
+        )
 
     def close(self) -> None:
         """Let go of the threads and processes that run its tasks."""
@@ -103,6 +145,7 @@ class History:
     :param stages: the stages, those that are fed after those that feed them, and how they behave
     :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
     :param made: gives the replay's own of shared data; the same whenever it is asked
+    :param alone: whether nobody else has that data
     """
 
     def __init__(
@@ -110,21 +153,40 @@ class History:
         stages: Mapping[AnyStage, RunnerConfig],
         sources: Sequence[tuple[Any, int, Route]],
         made: Callable[[Any], Any],
+        *,
+        alone: bool,
     ) -> None:
         self._stages = stages
         self._made = made
+        self._alone = alone
+        self._readers: dict[int, list[_StageReplay]] = {}  # by the id of the pipeline's own data
         # Rows that go to the same data enter it in the order of their arrival.
         self._groups: dict[int, list[Feed]] = {}
+        writers = Counter(id(route.into) for _, _, route in sources)
+        writers.update(id(route.into) for stage in stages for route in stage.routes)
         for source, unit_ns, route in sources:
             own = replace(route, into=made(route.into))
-            feed = Feed(source, unit_ns, own, AT_ONCE)
+            feed = Feed(
+                source,
+                unit_ns,
+                own,
+                AT_ONCE,
+                whole=alone and writers[id(route.into)] == 1 and _ends_views(own.into),
+                before_write=partial(self._before_write, id(route.into)),
+            )
             self._groups.setdefault(id(route.into), []).append(feed)
         self._feeds = [feed for group in self._groups.values() for feed in group]
         self._bounds: tuple[float, float] = (-NEVER, NEVER)
+        self._now_ns: float = -NEVER  # all rows that arrive before are in the data
 
     @property
     def rows(self) -> int:
-        """How many rows have entered the data."""
+        """How many rows have entered the data: those that are in it ahead of their time do not
+        count before that."""
+        for feed in self._feeds:
+            limit_ns = self._now_ns + feed.holds_end
+            if feed.next_ns < limit_ns:
+                feed.ingest_before(limit_ns)
         return sum(feed.entered for feed in self._feeds)
 
     def bounds(self) -> tuple[float, float]:
@@ -151,26 +213,33 @@ class History:
             return  # there is no row, and so no window
         since_ns = int(max(first_ns, start_ns))
         self._bounds = since_ns, end_ns
-        clock = VirtualClock(since_ns)
         replays: list[_StageReplay] = []
         try:
             for stage, config in self._stages.items():
-                replays.append(
-                    _StageReplay(stage, config, self._made, clock, since_ns, held(stage))
+                replay = _StageReplay(
+                    *(stage, config, self._made, since_ns, held(stage)),
+                    alone=self._alone,
+                    before_write=self._before_write,
                 )
-            yield from self._go(replays, clock, end_ns)
+                replays.append(replay)
+                self._readers.setdefault(id(stage.data), []).append(replay)
+            yield from self._go(replays, end_ns)
         finally:
             for replay in replays:
                 replay.close()
 
     def _go(
-        self, begun: Sequence[_StageReplay], clock: VirtualClock, end_ns: float
+        self, begun: Sequence[_StageReplay], end_ns: float
     ) -> Generator[tuple[AnyStage, DataSet[Any]]]:
         last_ns = end_ns - 1
         replays: list[_StageReplay] = list(begun)
+        idle_until_ns: float = -NEVER
         while replays:
-            due_ns = min(replay.ticker.next_due_ns for replay in replays)
-            if self._ingest_before(due_ns) == NEVER:
+            due_ns = min([replay.due_ns for replay in replays])
+            self._now_ns = due_ns
+            if due_ns > idle_until_ns:
+                idle_until_ns = self._ingest_before(due_ns)
+            if idle_until_ns == NEVER:
                 # No more rows: the last windows are those that hold the last one.
                 lasts = [
                     feed.last_ns - feed.holds_end
@@ -180,9 +249,8 @@ class History:
                 last_ns = min(last_ns, max(lasts))
             if last_ns != NEVER:
                 replays = [replay for replay in replays if not replay.is_over(last_ns)]
-            clock.advance_to(due_ns)
             for replay in replays:
-                if replay.ticker.next_due_ns <= due_ns:
+                if replay.due_ns <= due_ns:
                     dataset = replay.run()
                     if dataset is None:
                         continue
@@ -191,8 +259,8 @@ class History:
                         raise next(iter(dataset.errors.values()))
 
     def _ingest_before(self, due_ns: int) -> float:
-        """Let all rows enter that come before a window which is due at a time. Returns when the
-        next one arrives."""
+        """Let all rows enter that come before a window which is due at a time. Returns until when
+        no window has to wait for more; infinity: there are none."""
         for feeds in self._groups.values():
             limit_ns = due_ns + feeds[0].holds_end
             if len(feeds) == 1:
@@ -207,4 +275,15 @@ class History:
                 # Up to where another one's row comes; of two at a time, the first source's first.
                 others = [t + (i > first) for i, t in enumerate(arrivals) if i != first]
                 feeds[first].ingest_before(min(limit_ns, *others))
-        return min(feed.fetch() for feed in self._feeds)
+        return min(feed.idle_until_ns - feed.holds_end for feed in self._feeds)
+
+    def _before_write(self, data: int) -> None:
+        """Somebody is about to write to the replay's own of the data with this id."""
+        for replay in self._readers.get(data, ()):
+            replay.forget_view()
+
+
+def _ends_views(data: object) -> bool:
+    """Whether rows may enter data ahead of their time: no window sees them before, and no row has
+    to leave for them."""
+    return isinstance(data, TimeSeries) and data.retention is None

@@ -42,7 +42,8 @@ def write_results(
                 result = Result.of(name, stage.name, dataset)
                 for sink in stage.sinks:
                     refusals.write(sink, result)
-            progress.note(dataset.timestamp * stage.interval.unit.nanos)
+            if progress.shown:
+                progress.note(dataset.timestamp * stage.interval.unit.nanos)
             yield stage.name, dataset
             if sinks and time.monotonic() >= flush_at:
                 for sink in sinks:

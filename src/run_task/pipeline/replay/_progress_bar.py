@@ -75,6 +75,8 @@ class Progress:
         self._task: TaskID | None = None
         self._span: tuple[float, float] | None = None
         self._console = _terminal()
+        self.shown: bool = self._console is not None
+        """Whether there is somebody to tell how far it is."""
 
     def note(self, time_ns: int) -> None:
         """A window is done.
