@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -94,3 +95,18 @@ def test_what_is_no_package_and_not_for_users_is_marked_private() -> None:
         if path.name != "__init__.py" and not name.rpartition(".")[2].startswith("_")
     ]
     assert public == ["run_task.errors"]
+
+
+def test_the_table_of_the_architecture_names_every_module() -> None:
+    page = (ROOT.parent.parent / "docs" / "architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w/]+)` \| [^|]* \| ([^|]*) \|$", page, re.MULTILINE))
+    told: set[str] = set()
+    for package, modules in rows.items():
+        folder = "" if package == "run_task" else package
+        told |= {f"{folder}{name}" for name in re.findall(r"`([a-z_]+)`", modules)}
+    there = {
+        str(path.relative_to(ROOT).with_suffix("").with_name(path.stem.removeprefix("_")))
+        for path in MODULES.values()
+        if path.name != "__init__.py"
+    }
+    assert there - told == set()
