@@ -79,4 +79,4 @@ def _called(thing: object) -> str:
         return name
     if type(thing).__repr__ is object.__repr__:
         return type(thing).__name__
-    return brief(thing, items=6, width=30)
+    return brief(thing, items=6, width=400)  # it is cut to the width of its box
