@@ -13,6 +13,7 @@ import run_task
 ROOT = Path(run_task.__file__).parent
 
 LAYERS = (
+    "_public",
     "_window",
     "_version",
     "errors",

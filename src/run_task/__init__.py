@@ -2,6 +2,7 @@
 
 import logging
 
+from run_task._public import present as _present
 from run_task._version import __version__ as __version__
 from run_task.data import Access, Atom, Closed, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.errors import (
@@ -98,3 +99,5 @@ __all__ = [
 
 # A library says nothing unless it is asked to.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+_present(globals())

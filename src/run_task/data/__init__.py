@@ -1,5 +1,6 @@
 """Data that changes while tasks read it."""
 
+from run_task._public import present as _present
 from run_task.data._atom import Atom
 from run_task.data._block import Allocate, Block
 from run_task.data._protocol import (
@@ -31,3 +32,5 @@ __all__ = [
     "Windowed",
     "Writable",
 ]
+
+_present(globals())

@@ -1,5 +1,6 @@
 """How one tick's tasks are run."""
 
+from run_task._public import present as _present
 from run_task.executors._inline import InlineExecutor
 from run_task.executors._protocol import (
     Crew,
@@ -27,3 +28,5 @@ __all__ = [
     "driver",
     "failed",
 ]
+
+_present(globals())

@@ -1,6 +1,9 @@
 """Runners, sources and sinks wired together."""
 
+from run_task._public import present as _present
 from run_task.pipeline._pipeline import Pipeline
 from run_task.pipeline._stage import Stage
 
 __all__ = ["Pipeline", "Stage"]
+
+_present(globals())

@@ -1,5 +1,6 @@
 """Runs the tasks of a context at its interval."""
 
+from run_task._public import present as _present
 from run_task.runner._config import Align, OnError, RunnerConfig
 from run_task.runner._context import Context, ContextBuilder
 from run_task.runner._runner import Runner
@@ -16,3 +17,5 @@ __all__ = [
     "RunnerConfig",
     "RunnerStats",
 ]
+
+_present(globals())

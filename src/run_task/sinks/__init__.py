@@ -1,5 +1,6 @@
 """Where results go: files, databases, a callback."""
 
+from run_task._public import present as _present
 from run_task.sinks._callback import CallbackSink
 from run_task.sinks._protocol import DurableSink, Result, Row, Sink
 from run_task.sinks._sql import SqlSink
@@ -18,3 +19,5 @@ __all__ = [
     "Sink",
     "SqlSink",
 ]
+
+_present(globals())

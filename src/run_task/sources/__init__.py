@@ -1,5 +1,6 @@
 """Where rows come from: files, standard input, a callable that is polled."""
 
+from run_task._public import present as _present
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._malformed import OnFault
 from run_task.sources._paced import Paced, PacedBatches, paced
@@ -31,3 +32,5 @@ __all__ = [
     "paced",
     "polling",
 ]
+
+_present(globals())

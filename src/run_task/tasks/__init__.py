@@ -1,7 +1,10 @@
 """What is run, and what comes of it."""
 
+from run_task._public import present as _present
 from run_task.tasks._collect import DataSets, acollect, collect
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable, Task, task
 
 __all__ = ["DataSet", "DataSets", "Runnable", "Task", "acollect", "collect", "task"]
+
+_present(globals())

@@ -11,7 +11,10 @@ With pytest come two fixtures, which need no import: ``virtual_clock``, a new
 thread or a worker process of this library behind.
 """
 
+from run_task._public import present as _present
 from run_task.testing._windows import run_windows
 from run_task.time._clock import VirtualClock
 
 __all__ = ["VirtualClock", "run_windows"]
+
+_present(globals())

@@ -1,5 +1,6 @@
 """Units and intervals, windows, clocks, and which windows are due."""
 
+from run_task._public import present as _present
 from run_task._window import Window
 from run_task.time._clock import Clock, SystemClock, VirtualClock
 from run_task.time._interval import TaskInterval, TimeUnit
@@ -15,3 +16,5 @@ __all__ = [
     "VirtualClock",
     "Window",
 ]
+
+_present(globals())
