@@ -51,10 +51,10 @@ class RunnerStats:
     :param ticks: how many windows gave a DataSet
     :param missed: how many gave none: left out by ``MissedTick.SKIP``, or lost in a shutdown
     :param dropped: how many DataSets were lost in the channel, since it was full or was closed
-    :param blocked: for how many seconds it has stood still, up to now, since its channel was full
     :param lateness: how long after its end (and grace) a window's tick began, in seconds
     :param duration: how long a tick's tasks took together, from the first one's start to the last
         one's end, in seconds
+    :param blocked: for how many seconds it has stood still, up to now, since its channel was full
     """
 
     ticks: int = 0
