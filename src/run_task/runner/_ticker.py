@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from run_task._window import Due
@@ -41,8 +42,7 @@ class Ticker:
         self.timeline: Final = timeline
         self._monotonic_ns = timeline.clock.monotonic_ns
         self._stopped = False
-        self._last_ns: int | None = None  # the last window is the one that holds this time
-        self._ending = False  # whether there is a last one, or it is stopped
+        self._last_ns: float = math.inf  # the last window is the one that holds this time
         self._unit_ns = interval.unit.nanos
         self._grace_ns = config.grace_ns
         self._period = period = interval.count
@@ -76,7 +76,7 @@ class Ticker:
         """
         now_ns = self._monotonic_ns()
         late_ns = now_ns - self._due_ns
-        if late_ns < 0 or (self._ending and self.over):
+        if late_ns < 0 or ((self._stopped or self._last_ns != math.inf) and self.over):
             return None
         unit_ns, schedule = self._unit_ns, self._schedule
         start, end = schedule.take(late_ns // unit_ns)
@@ -96,7 +96,7 @@ class Ticker:
 
     def stop(self) -> None:
         """Hand out no more windows. Safe in a signal handler."""
-        self._stopped = self._ending = True
+        self._stopped = True
 
     def finish(self, last_ns: int) -> None:
         """Hand out the windows up to the one that holds this time, and then no more.
@@ -104,12 +104,9 @@ class Ticker:
         :param last_ns: the time, in nanoseconds since the Unix epoch
         """
         self._last_ns = last_ns
-        self._ending = True
 
     @property
     def over(self) -> bool:
         """Whether there are no more windows."""
-        if not self._ending:
-            return False
         start_ns = self.next_end_ns - self._period * self._unit_ns
-        return self._stopped or (self._last_ns is not None and start_ns > self._last_ns)
+        return self._stopped or start_ns > self._last_ns
