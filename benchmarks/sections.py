@@ -20,6 +20,7 @@ SECTIONS = {
         dispatch.SECTION,
         processes.SECTION,
         series.SECTION,
+        live.SECTION,
         replay.SECTION,
     )
 }
