@@ -8,7 +8,7 @@ The rest (options, tables, goals, JSON, the tests' short run) is common to all. 
 
 from __future__ import annotations
 
-from benchmarks import dispatch, footprint, many, on_time, parallel, processes, replay, series
+from benchmarks import dispatch, footprint, live, many, on_time, parallel, processes, replay, series
 
 SECTIONS = {
     section.name: section

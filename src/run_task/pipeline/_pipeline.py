@@ -168,7 +168,9 @@ class Pipeline(Live):
             of the stages that read the data
         :return: the pipeline
         :raises ConfigError: if something about it cannot work
+        :raises RunTaskError: while it runs live
         """
+        self._refuse_change("its sources")
         where = f"source {brief(source)}"
         if not hasattr(source, "__iter__") and not hasattr(source, "__aiter__"):
             raise ConfigError(
@@ -199,7 +201,9 @@ class Pipeline(Live):
         :param config: everything else; its name is not used
         :return: the stage, to say where its results go
         :raises ConfigError: if something about it cannot work
+        :raises RunTaskError: while it runs live
         """
+        self._refuse_change("its stages")
         given: object = name
         if type(given) is not str or not given:
             raise ConfigError(f"stage({name!r}): a stage's name is a text that is not empty")
@@ -208,7 +212,7 @@ class Pipeline(Live):
                 f"two stages are called {name!r}: rename one of them, since the name is part of "
                 f"the key of its results"
             )
-        stage = Stage(name, tasks, data, interval, config, self._graph.connect)
+        stage = Stage(name, tasks, data, interval, config, self._graph.connect, self._refuse_change)
         self._graph.add(stage)
         return stage
 

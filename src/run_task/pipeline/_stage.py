@@ -46,6 +46,7 @@ class Stage(Generic[I, O]):
         interval: TaskInterval,
         config: RunnerConfig,
         connect: Callable[[Stage[I, O], Route], object],
+        refuse_change: Callable[[str], None],
     ) -> None:
         ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(1)
         try:
@@ -75,6 +76,7 @@ class Stage(Generic[I, O]):
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
         self._connect = connect
+        self._refuse_change = refuse_change
         self._series: TimeSeries | None = None
 
     @overload
@@ -105,7 +107,9 @@ class Stage(Generic[I, O]):
         :return: the stage
         :raises ConfigError: if a stage would wait for itself: the message draws how; or if a
             column is called like no task, or the series is not closed on the right
+        :raises RunTaskError: while the pipeline runs
         """
+        self._refuse_change(f"where the results of stage {self.name!r} go")
         in_order = ingest is None
         if ingest is None:
             ingest = self._as_rows(shared)
@@ -178,7 +182,9 @@ class Stage(Generic[I, O]):
         :param sink: where to
         :return: the stage
         :raises ConfigError: if it is no sink
+        :raises RunTaskError: while the pipeline runs
         """
+        self._refuse_change(f"the sinks of stage {self.name!r}")
         for method in ("write", "flush", "close"):
             if not callable(getattr(sink, method, None)):
                 raise ConfigError(f"stage {self.name!r}: sink={brief(sink)} has no {method}()")

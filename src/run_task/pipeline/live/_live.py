@@ -46,6 +46,18 @@ class Live(Running):
         if self._run is not None:
             self._run.shutdown()
 
+    def _refuse_change(self, what: str) -> None:
+        """Refuse what would take no effect any more.
+
+        :param what: what was about to be changed
+        :raises RunTaskError: while it runs
+        """
+        if self._run is not None and self._run.lifecycle.phase < Phase.ENDED:
+            raise RunTaskError(
+                f"pipeline {self._name!r} runs, and {what} cannot be changed meanwhile: declare "
+                f"everything before it is run, or shut it down and make a new one"
+            )
+
     def _begin(self) -> None:
         if self._run is not None:
             raise RunTaskError(
