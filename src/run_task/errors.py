@@ -6,6 +6,7 @@ derive from that one too, so ``except TimeoutError`` and ``except ValueError`` w
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 from run_task._window import Window
@@ -22,6 +23,16 @@ def described(error: BaseException) -> str:
     except BaseException as raised:  # also SystemExit, which is not to end who tells of it
         return f"{name}, whose own text raises {type(raised).__name__}"
     return f"{name}: {text}" if text else name
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an exception, if it takes one: a frozen dataclass does not.
+
+    :param error: of whoever wrote the code that raised it
+    :param note: what to add
+    """
+    with contextlib.suppress(Exception):
+        error.add_note(note)
 
 
 class RunTaskError(Exception):

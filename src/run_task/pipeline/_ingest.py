@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
 from run_task.pipeline._route import Route
 from run_task.sources._batch import Batch, Batched
@@ -257,7 +257,7 @@ class Feed:
             raise
 
     def _note(self, error: Exception) -> None:
-        error.add_note(f"in the source {brief(self._source)}")
+        add_note(error, f"in the source {brief(self._source)}")
 
     def _rows(self, rows: Iterator[tuple[int, Any]], at_once: int) -> Iterator[Piece]:
         while some := list(itertools.islice(rows, at_once)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from run_task.data import Closed, Writable
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
 from run_task.tasks._dataset import DataSet
 
@@ -56,9 +56,9 @@ class Route:
         try:
             self.ingest(target, what)
         except Exception as error:
-            error.add_note(f"in the ingest of {self.origin}")
+            add_note(error, f"in the ingest of {self.origin}")
             for failed in what.errors.values() if isinstance(what, DataSet) else ():
-                error.add_note(f"of a DataSet without this result: {failed}")
+                add_note(error, f"of a DataSet without this result: {failed}")
             raise
 
     @property

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
 from run_task.runner._context import Context
 from run_task.runner._engine import Engine
@@ -119,6 +119,6 @@ class Runner(Running, Generic[I, O]):
         if failure is None:
             return
         if isinstance(exc, Exception):
-            exc.add_note(f"besides, runner {self.name!r} failed: {failure}")
+            add_note(exc, f"besides, runner {self.name!r} failed: {failure}")
         else:
             raise failure

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -62,7 +63,9 @@ class Paced(Generic[R]):
         self._first_ns: int | None = None
         self._next_ns = -math.inf
         self._tell: Callable[[float], object] | None = None
-        self._feed: Iterator[Any] | None = None
+        self._opened: Iterator[Any] | None = None
+        self._feed: Iterator[Any] | None = None  # what was opened, with what was read of it
+        self._iterated = False
 
     def about(self) -> SourceInfo:
         """The recording, with what it says of itself, and how it is played."""
@@ -88,7 +91,8 @@ class Paced(Generic[R]):
     def first_ns(self) -> int | None:
         """The time of the first row, in nanoseconds since the Unix epoch; None: there is no row."""
         if self._feed is None:
-            feed = self._open()
+            self._opened = self._open()
+            feed = self._filled(self._opened)
             head = next(feed, None)
             if head is not None:
                 self._first_ns = self._next_ns = self._first(head) * self._unit.nanos
@@ -130,18 +134,19 @@ class Paced(Generic[R]):
         self._closed = True
         self._alarm.ring()
         close: Any = getattr(self._source, "close", None)
-        if close is not None:
-            close()
+        if close is not None and not (self._iterated and isinstance(self._source, Generator)):
+            close()  # a generator can only be closed by who iterates, and is
 
     def __iter__(self) -> Iterator[tuple[int, R]]:
         """The rows, each when it is due. A recording is played once."""
         latest: int | None = None
-        for timestamp, row in self._take():
-            due = timestamp if latest is None else max(latest, timestamp)
-            if not self._wait(due):
-                return
-            latest = due
-            yield timestamp, row
+        with self._taken() as rows:
+            for timestamp, row in rows:
+                due = timestamp if latest is None else max(latest, timestamp)
+                if not self._wait(due):
+                    return
+                latest = due
+                yield timestamp, row
         self._set_next(math.inf)
 
     def __repr__(self) -> str:
@@ -152,13 +157,25 @@ class Paced(Generic[R]):
     def _open(self) -> Iterator[Any]:
         return iter(self._source)
 
+    def _filled(self, opened: Iterator[Any]) -> Iterator[Any]:
+        """Those of what was opened that hold a row."""
+        return opened
+
     def _first(self, head: Any) -> int:
         return int(head[0])
 
-    def _take(self) -> Iterator[Any]:
+    @contextlib.contextmanager
+    def _taken(self) -> Generator[Iterator[Any]]:
+        """What there is to play, for who iterates. In the end it is closed."""
         self.start()
         feed, self._feed = self._feed, iter(())
-        return feed or iter(())
+        self._iterated = True
+        try:
+            yield feed or iter(())
+        finally:
+            opened: Any = self._opened
+            if isinstance(opened, Generator):
+                opened.close()
 
     def _set_next(self, next_ns: float) -> None:
         self._next_ns = next_ns
@@ -190,32 +207,38 @@ class Paced(Generic[R]):
 class PacedBatches(Paced[R]):
     """What :func:`paced` gives for a source that is ``Batched``: it is, too."""
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Generator[Batch]:
         """The rows, all that are due at a time. A recording is played once."""
         latest: int | None = None
-        for batch in self._take():
-            # A row out of order is due when the row before it is, that is, at once.
-            due = np.maximum.accumulate(batch.timestamps)
-            if latest is not None:
-                due = np.maximum(due, latest)
-            start = 0
-            while start < len(batch):
-                if not self._wait(int(due[start])):
-                    return
-                end = int(np.searchsorted(due, self._now(), side="right"))
-                yield batch[start:end]
-                start = end
-            latest = int(due[-1])
+        with self._taken() as batches:
+            for batch in batches:
+                # A row out of order is due when the row before it is, that is, at once.
+                due = np.maximum.accumulate(batch.timestamps)
+                if latest is not None:
+                    due = np.maximum(due, latest)
+                start = 0
+                while start < len(batch):
+                    if not self._wait(int(due[start])):
+                        return
+                    end = int(np.searchsorted(due, self._now(), side="right"))
+                    yield batch[start:end]
+                    start = end
+                latest = int(due[-1])
         self._set_next(math.inf)
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """The rows, each when it is due. A recording is played once."""
-        for batch in self.batches():
-            yield from batch.rows()
+        with contextlib.closing(self.batches()) as batches:
+            for batch in batches:
+                yield from batch.rows()
 
     def _open(self) -> Iterator[Any]:
         source: Any = self._source
-        return (batch for batch in source.batches() if len(batch))
+        batches: Iterator[Any] = source.batches()
+        return batches
+
+    def _filled(self, opened: Iterator[Any]) -> Iterator[Any]:
+        return (batch for batch in opened if len(batch))
 
     def _first(self, head: Any) -> int:
         return int(head.timestamps[0])

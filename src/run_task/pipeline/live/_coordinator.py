@@ -214,6 +214,7 @@ class _RingsAt:
 
     def __exit__(self, *exc: object) -> None:
         watch().remove(self)
+        watch().settle()
 
 
 class Turn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from run_task.errors import RunTaskError
+from run_task.errors import RunTaskError, add_note, described
 from run_task.pipeline.live._run import LiveRun
 from run_task.runner._running import Running
 from run_task.runner._signals import shut_down_on_sigterm
@@ -90,7 +90,7 @@ class Live(Running):
         if not failures:
             return
         if isinstance(exc, Exception):
-            told = "; ".join(f"{type(failure).__name__}: {failure}" for failure in failures)
-            exc.add_note(f"besides, pipeline {self._name!r} failed: {told}")
+            told = "; ".join(map(described, failures))
+            add_note(exc, f"besides, pipeline {self._name!r} failed: {told}")
         else:
             raise BaseExceptionGroup(f"pipeline {self._name!r} failed", failures)

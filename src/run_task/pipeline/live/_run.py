@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from run_task.data import Closed, TimeSeries
-from run_task.errors import ConfigError, ShutdownTimeout
+from run_task.errors import ConfigError, ShutdownTimeout, add_note, described
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._graph import AnyStage
@@ -243,7 +243,7 @@ class LiveRun:
     # The end
 
     def _source_failed(self, failure: BaseException) -> None:
-        _log.error("%s: a source ends: %r", self._name, failure)
+        _log.error("%s: a source ends: %s", self._name, described(failure))
         self.failures.append(failure)
 
     def _source_ended(self) -> None:
@@ -254,7 +254,7 @@ class LiveRun:
         self._alarm.ring()
 
     def _sink_failed(self, failure: BaseException) -> None:
-        _log.error("%s ends, since a sink has failed: %r", self._name, failure)
+        _log.error("%s ends, since a sink has failed: %s", self._name, described(failure))
         self.failures.append(failure)
         self.shutdown()
 
@@ -306,7 +306,7 @@ class LiveRun:
             self._give_up(hung_stages, deadline)
         for live in begun:
             if live.failure is not None:
-                live.failure.add_note(f"in {live!r}")
+                add_note(live.failure, f"in {live!r}")
                 self.failures.append(live.failure)
         for sink in self._sinks.values():
             sink.close()

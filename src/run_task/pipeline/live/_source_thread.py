@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from run_task.data import TimeSeries
-from run_task.errors import ConfigError, SourceError
+from run_task.errors import ConfigError, SourceError, add_note, described
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._ingest import Columns
@@ -140,12 +140,10 @@ class SourceThread:
     def _fail(self, error: BaseException) -> None:
         if not isinstance(error, Exception):
             # It would end this thread, and nobody would know: it ends no program from here.
-            failure = SourceError(
-                brief(self._source), None, None, f"it raised {type(error).__name__}: {error}"
-            )
+            failure = SourceError(brief(self._source), None, None, f"it raised {described(error)}")
             failure.__cause__ = error
             error = failure
-        error.add_note(f"in the source {brief(self._source)}")
+        add_note(error, f"in the source {brief(self._source)}")
         self._failed(error)
 
     def _note_next(self, next_ns: float) -> None:

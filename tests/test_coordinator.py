@@ -1,0 +1,216 @@
+"""Marks that threads move, and waiting for them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from tests.support.threads import PATIENCE, beside, eventually, together
+
+from run_task import Atom, TaskInterval, VirtualClock
+from run_task.pipeline._order import Mark, Order, Place, RowLimits, SourceMark, StageMark
+from run_task.pipeline.live import _coordinator
+from run_task.pipeline.live._coordinator import Coordinator, Turn
+from run_task.pipeline.live._row_gate import RowGate
+from run_task.pipeline.live._snapshots import Snapshots
+
+SECOND_NS = 1_000_000_000
+SECOND = TaskInterval.seconds(1)
+
+
+class Parts:
+    """A stage that reads what a source's rows and another stage's results enter."""
+
+    def __init__(self, *, recording: bool = False, place: Place | None = None) -> None:
+        self.clock = VirtualClock()
+        place = place or Place()
+        self.up = StageMark("up", SECOND_NS, 0, Place(), [(place, False)])
+        self.down = StageMark("down", SECOND_NS, 0, place)
+        self.source = SourceMark("of rows", place, recording=recording)
+        self.order = Order([self.up, self.down], [self.source])
+        self.coordinator = Coordinator(self.order, self.clock)
+        self.data = Atom(0)
+        self.snapshots = Snapshots(
+            self.down, self.data, self.coordinator, self.clock, all_recordings=False
+        )
+        for stage in (self.up, self.down):
+            self.coordinator.advance_stage(stage, first_ns=SECOND_NS)
+
+    def row_gate(self, timeout: float = PATIENCE) -> RowGate:
+        snapshots = {self.down: self.snapshots}
+        return RowGate(self.source, timeout, snapshots.get, self.coordinator)
+
+
+@pytest.mark.parametrize("run", range(5))
+def test_no_move_is_lost_and_marks_never_go_back(run: int, switching: None) -> None:
+    parts = Parts()
+    last = 2000
+    went_back: list[float] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        before = parts.down.seen_ns
+        while not done.is_set():
+            now = parts.down.seen_ns
+            if now < before:
+                went_back.append(now)
+            before = now
+
+    def move(first: int) -> None:
+        # Each thread has ends of its own, and the greatest of all counts.
+        for end in range(first, last + 1, 4):
+            parts.coordinator.advance_stage(parts.down, seen_ns=end)
+            assert parts.down.seen_ns >= end
+
+    with beside(watch):
+        try:
+            together(*(lambda first=first: move(first) for first in range(1, 5)))
+        finally:
+            done.set()
+    assert parts.down.seen_ns == last
+    assert not went_back
+
+
+@pytest.mark.parametrize("run", range(5))
+def test_no_window_gets_two_views(run: int, switching: None) -> None:
+    # A runner that takes its views, and others who take them ahead: who comes first is the one.
+    parts = Parts()
+    windows = 300
+    parts.clock.advance(TaskInterval.seconds(windows))
+    seen: dict[int, int] = {}
+
+    def ahead() -> None:
+        for second in range(1, windows + 1):
+            parts.snapshots.take_before(second * SECOND_NS + 1)
+            parts.data.swap(lambda value: max(value, second))  # noqa: B023  called at once
+
+    def window() -> None:
+        for second in range(1, windows + 1):
+            seen[second] = parts.snapshots.view(second * SECOND_NS)
+            parts.coordinator.advance_stage(parts.down, seen_ns=(second + 1) * SECOND_NS)
+
+    together(ahead, window)
+    # Each has the view from before what is its own entered, whoever took it.
+    assert [second for second, value in seen.items() if value >= second] == []
+    assert parts.down.seen_ns == (windows + 1) * SECOND_NS
+
+
+def test_who_waits_is_woken_by_a_move_and_asks_no_more_often_than_that() -> None:
+    parts = Parts()
+    asked: list[Sequence[Mark]] = []
+
+    def blockers() -> Sequence[Mark]:
+        asked.append(parts.coordinator.before_window(parts.down, 0, SECOND_NS))
+        return asked[-1]
+
+    with beside(lambda: parts.coordinator.wait(blockers, PATIENCE)) as waiting:
+        eventually(lambda: asked)
+        time.sleep(0.05)
+        assert len(asked) == 1
+        parts.coordinator.advance_stage(parts.up, seen_ns=2 * SECOND_NS)  # not far enough
+        eventually(lambda: len(asked) == 2)
+        parts.coordinator.advance_stage(parts.up, done_ns=2 * SECOND_NS)
+        assert waiting.result(PATIENCE) == []
+    assert asked == [[parts.up], [parts.up], []]
+
+
+def test_a_move_between_looking_and_waiting_is_not_waited_through() -> None:
+    parts = Parts()
+    looks = 0
+
+    def blockers() -> Sequence[Mark]:
+        nonlocal looks
+        looks += 1
+        left = parts.coordinator.before_window(parts.down, 0, SECOND_NS)
+        if looks == 1:
+            parts.coordinator.advance_stage(parts.up, done_ns=2 * SECOND_NS)
+        return left
+
+    begun = time.monotonic()
+    assert parts.coordinator.wait(blockers, PATIENCE) == []
+    assert time.monotonic() - begun < PATIENCE / 2
+    assert looks == 2
+
+
+def test_nobody_waits_once_all_are_released() -> None:
+    parts = Parts()
+
+    def blockers() -> Sequence[Mark]:
+        return parts.coordinator.before_window(parts.down, 0, SECOND_NS)
+
+    with beside(lambda: parts.coordinator.wait(blockers, PATIENCE)) as waiting:
+        parts.coordinator.release()
+        assert waiting.result(PATIENCE) == [parts.up]
+    assert parts.coordinator.wait(blockers, PATIENCE) == [parts.up]
+
+
+def test_who_took_too_long_is_not_waited_for_before_it_has_caught_up() -> None:
+    parts = Parts()
+    turn = Turn(parts.coordinator)
+
+    def wait(second: int, timeout: float) -> Sequence[Mark]:
+        def before() -> Sequence[Mark]:
+            return parts.coordinator.before_window(parts.down, 0, second * SECOND_NS)
+
+        begun = time.monotonic()
+        late = turn.wait(before, timeout)
+        assert time.monotonic() - begun < PATIENCE / 2
+        return late
+
+    assert wait(1, 0.01) == [parts.up]
+    assert wait(2, PATIENCE) == []  # it has not even come as far as it was waited for
+    parts.coordinator.advance_stage(parts.up, done_ns=2 * SECOND_NS + 1)
+    assert wait(2, PATIENCE) == []  # it has caught up
+    assert wait(3, 0.01) == [parts.up]  # so it is waited for again
+
+
+def test_a_row_ahead_of_the_clock_enters_when_the_window_before_it_is_due() -> None:
+    parts = Parts()
+    parts.coordinator.advance_stage(parts.up, ended=True)
+    gate = parts.row_gate()
+    with beside(lambda: gate.wait(SECOND_NS, late=False)) as waiting:
+        time.sleep(0.02)
+        assert not waiting.done()
+        parts.clock.advance(SECOND)  # its stage is busy: nobody but the clock tells
+        assert waiting.result(PATIENCE) == 2 * SECOND_NS
+    snapshot = parts.snapshots.find(SECOND_NS)
+    assert snapshot is not None
+    assert snapshot.missing == ["up"]
+
+
+def test_a_clock_that_stands_still_does_not_keep_a_row_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    parts = Parts()
+    parts.coordinator.advance_stage(parts.up, ended=True)
+    begun = time.monotonic()
+    parts.row_gate(timeout=0.05).wait(SECOND_NS, late=False)
+    assert 0.05 <= time.monotonic() - begun < PATIENCE
+    (record,) = caplog.records
+    told = "rows of source of rows enter, although stage 'down' is behind"
+    assert record.getMessage() == told
+
+
+def test_rows_ask_once_until_one_is_later_than_what_was_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = Parts(place=Place(bounded=True, evicts=True))
+    parts.clock.advance(TaskInterval.seconds(100))
+    parts.coordinator.advance_stage(parts.up, done_ns=10 * SECOND_NS)
+    asked: list[int] = []
+    found: Any = Coordinator.row_limits
+
+    def row_limits(self: Coordinator, source: SourceMark, arrival_ns: int) -> RowLimits:
+        asked.append(arrival_ns)
+        limits: RowLimits = found(self, source, arrival_ns)
+        return limits
+
+    monkeypatch.setattr(_coordinator.Coordinator, "row_limits", row_limits)
+    gate = parts.row_gate()
+    for arrival_ns in range(0, 3 * SECOND_NS, SECOND_NS // 100):
+        if arrival_ns >= gate.in_order_ns:
+            gate.wait(arrival_ns, late=False)
+    assert asked == [0, SECOND_NS, 2 * SECOND_NS]  # once a window

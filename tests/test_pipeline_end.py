@@ -1,0 +1,431 @@
+"""The end of a live pipeline: what is closed, what is lost, and how long it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.support.bench import SECOND, PipelineBench, RecordingSink
+from tests.support.threads import PATIENCE, eventually
+
+from run_task import (
+    Pipeline,
+    RunnerConfig,
+    RunTaskError,
+    RwLock,
+    ShutdownTimeout,
+    SourceError,
+    TaskInterval,
+    TimeSeries,
+    TimeUnit,
+    task,
+)
+from run_task.sinks import Result
+from run_task.sources import paced
+
+MILLIS = TaskInterval.millis(5)
+
+Values = list[int]
+
+
+@task
+def count(values: Values, start: int, end: int) -> int:
+    return len(values)
+
+
+def add(values: Values, value: int) -> None:
+    values.append(value)
+
+
+def lock() -> RwLock[Values]:
+    return RwLock[Values]([])
+
+
+class StuckSink(RecordingSink):
+    """A sink that writes its first results, and then waits until it is let go."""
+
+    def __init__(self, writes: int = 0) -> None:
+        super().__init__()
+        self._writes = writes
+        self.stuck = threading.Event()
+        self.go_on = threading.Event()
+
+    def write(self, result: Result, /) -> None:
+        if len(self.results) >= self._writes:
+            self.stuck.set()
+            assert self.go_on.wait(PATIENCE)
+        super().write(result)
+
+
+class Hanging:
+    """A task that waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.name = "hanging"
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    def run(self, values: Values, start: int, end: int) -> int:
+        self.entered.set()
+        assert self.go_on.wait(PATIENCE)
+        return end
+
+
+def nothing_runs() -> bool:
+    return not [t for t in threading.enumerate() if t.name.startswith("run-task")]
+
+
+# What is lost
+
+
+def test_what_a_sink_did_not_get_before_the_end_is_counted_and_told() -> None:
+    bench = PipelineBench()
+    sink = StuckSink(writes=3)
+    stage = bench.pipeline.stage("a", [count], lock(), SECOND, RunnerConfig(shutdown_timeout=0.2))
+    stage.sink(sink)
+    with pytest.raises(ExceptionGroup) as caught, bench.pipeline:
+        bench.clock.advance(TaskInterval.seconds(10))
+        assert sink.stuck.wait(PATIENCE)
+        eventually(lambda: bench.pipeline.stats.stages["a"].ticks == 10)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, ShutdownTimeout)
+    assert "7 results are not written" in str(error)
+    stats = bench.pipeline.stats
+    assert (stats.lost, stats.waiting) == (7, 0)
+    sink.go_on.set()
+    eventually(nothing_runs)
+    # The one that was being written is, after all; and the sink was closed.
+    assert (len(sink.results), bench.pipeline.stats.lost, sink.closed) == (4, 6, 1)
+
+
+def test_what_waits_for_a_sink_that_fails_is_counted() -> None:
+    class Failing(StuckSink):
+        def write(self, result: Result, /) -> None:
+            super().write(result)
+            raise OSError("no more")
+
+    bench = PipelineBench()
+    sink = Failing()
+    bench.pipeline.stage("a", [count], lock(), SECOND).sink(sink)
+    with pytest.raises(ExceptionGroup), bench.pipeline:
+        bench.clock.advance(TaskInterval.seconds(5))
+        eventually(lambda: bench.pipeline.stats.waiting == 4)
+        sink.go_on.set()
+        eventually(lambda: sink.closed)
+    assert bench.pipeline.stats.lost == 4
+
+
+# How long it may take
+
+
+def test_a_shutdown_takes_its_timeout_once_whatever_hangs() -> None:
+    timeout = 0.4
+    tasks = [Hanging() for _ in range(3)]
+    sinks = [StuckSink() for _ in range(3)]
+    pipeline = Pipeline("p")
+    config = RunnerConfig(shutdown_timeout=timeout)
+    for number, hanging in enumerate(tasks):
+        pipeline.stage(f"hangs {number}", [hanging], lock(), MILLIS, config)
+    for number, sink in enumerate(sinks):
+        pipeline.stage(f"writes {number}", [count], lock(), MILLIS, config).sink(sink)
+    begun = 0.0
+    with pytest.raises(ExceptionGroup) as caught, pipeline:
+        for waits in (*(t.entered for t in tasks), *(s.stuck for s in sinks)):
+            assert waits.wait(PATIENCE)
+        begun = time.monotonic()
+    # With half a second to deliver what is there once the rest was given up.
+    assert timeout <= time.monotonic() - begun < timeout + 0.5 + 1
+    told = " / ".join(map(str, caught.value.exceptions))
+    assert told.count("'hanging'") == 3
+    assert told.count("writing to") == 3
+    for event in (*(hanging.go_on for hanging in tasks), *(sink.go_on for sink in sinks)):
+        event.set()
+    eventually(nothing_runs)
+
+
+def test_what_is_there_is_written_though_a_stage_hangs() -> None:
+    bench = PipelineBench()
+    hanging = Hanging()
+    config = RunnerConfig(shutdown_timeout=0.2)
+    bench.pipeline.stage("hangs", [hanging], lock(), SECOND, config).sink(bench.sink)
+    bench.pipeline.stage("runs", [count], lock(), SECOND, config).sink(bench.sink)
+    with pytest.raises(ExceptionGroup), bench.pipeline:
+        bench.clock.advance(SECOND)
+        assert hanging.entered.wait(PATIENCE)
+        bench.sink.wait_for("runs", 1)
+    assert bench.sink.closed == 1
+    assert [dataset.timestamp for dataset in bench.sink.of("hangs")] == [1]
+    assert "hanging" in bench.sink.of("hangs")[0].errors
+    hanging.go_on.set()
+    eventually(nothing_runs)
+
+
+# Sources are closed
+
+
+class Feed:
+    """A row at once, and no more until it is let go; then it takes a while to be closed."""
+
+    def __init__(self, seconds: float = 0.05) -> None:
+        self._seconds = seconds
+        self.closed_in: threading.Thread | None = None
+        self.waits = threading.Event()
+        self.go_on = threading.Event()
+
+    def rows(self) -> Iterator[tuple[int, int]]:
+        try:
+            yield 0, 1
+            self.waits.set()
+            while not self.go_on.wait(0.01):
+                yield 0, 2
+        finally:
+            time.sleep(self._seconds)
+            self.closed_in = threading.current_thread()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return self.rows()
+
+    def series_rows(self) -> Iterator[tuple[int, dict[str, int]]]:
+        return ((time, {"v": value}) for time, value in self.rows())
+
+
+def generator(feed: Feed) -> Any:
+    return feed.rows()
+
+
+def iterable(feed: Feed) -> Any:
+    return feed
+
+
+def paced_generator(feed: Feed) -> Any:
+    return paced(feed.rows(), unit=TimeUnit.MILLIS)
+
+
+def paced_iterable(feed: Feed) -> Any:
+    return paced(feed, unit=TimeUnit.MILLIS)
+
+
+@pytest.mark.parametrize("made", [generator, iterable, paced_generator, paced_iterable])
+def test_generators_that_are_running_are_closed_by_the_thread_that_reads_them(
+    made: Callable[[Feed], Any],
+) -> None:
+    feed = Feed()
+    source = made(feed)  # kept, so that it is not closed by being collected
+    pipeline = Pipeline("p").source(source, data := lock(), add)
+    pipeline.stage("a", [count], data, MILLIS)
+    with pipeline:
+        assert feed.waits.wait(PATIENCE)
+    assert feed.closed_in is not None
+    assert feed.closed_in.name == "run-task p source 1"
+
+
+def test_a_generator_whose_row_waits_for_a_window_is_closed() -> None:
+    bench = PipelineBench()
+    feed = Feed()
+    rows = ((10**9, value) for _, value in feed.rows())  # far ahead of the clock
+    data = lock()
+    bench.pipeline.source(rows, data, add)
+    config = RunnerConfig(shutdown_timeout=1)
+    bench.pipeline.stage("a", [count], data, SECOND, config)
+    with bench.pipeline:
+        time.sleep(0.05)
+    rows.close()  # which its thread did
+    assert feed.closed_in is not None
+
+
+def test_a_generator_is_closed_when_its_row_is_refused() -> None:
+    feed = Feed()
+    series = TimeSeries({"other": int})
+    rows = feed.series_rows()
+    pipeline = Pipeline("p").source(rows, series)
+    pipeline.stage("a", [size], series, MILLIS)
+    with pytest.raises(ExceptionGroup, match="p"):
+        pipeline.run_sync()
+    del rows
+    assert feed.closed_in is not None
+
+
+@task
+def size(view: Any, start: int, end: int) -> int:
+    return len(view)
+
+
+def test_a_source_that_takes_too_long_to_be_closed_is_told() -> None:
+    go_on = threading.Event()
+
+    def rows() -> Iterator[tuple[int, int]]:
+        try:
+            while True:
+                yield 0, 1
+                time.sleep(0.005)
+        finally:
+            go_on.wait(PATIENCE)
+
+    data = lock()
+    pipeline = Pipeline("p").source(rows(), data, add)
+    pipeline.stage("a", [count], data, MILLIS, RunnerConfig(shutdown_timeout=0.3))
+    begun = 0.0
+    with pytest.raises(ExceptionGroup) as caught, pipeline:
+        time.sleep(0.05)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 2
+    (error,) = caught.value.exceptions
+    assert isinstance(error, ShutdownTimeout)
+    assert "closing source <generator object" in str(error)
+    go_on.set()
+    eventually(nothing_runs)
+
+
+class AsyncFeed:
+    """Rows for ever; it has something to await when it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def rows(self) -> AsyncIterator[tuple[int, int]]:
+        try:
+            while True:
+                yield 0, 1
+                await asyncio.sleep(0.001)
+        finally:
+            await asyncio.sleep(0.05)  # such as: await connection.close()
+            self.closed = True
+
+
+def with_feed(feed: AsyncFeed) -> Pipeline:
+    data = lock()
+    pipeline = Pipeline("p").source(feed.rows(), data, add)
+    pipeline.stage("a", [count], data, MILLIS)
+    return pipeline
+
+
+def test_an_async_source_is_closed_to_its_end() -> None:
+    feed = AsyncFeed()
+    pipeline = with_feed(feed)
+    with pipeline:
+        eventually(lambda: pipeline.stats.rows[0] > 3)
+    assert feed.closed
+
+
+async def test_an_async_source_is_closed_to_its_end_in_the_loop_of_who_runs_it() -> None:
+    feed = AsyncFeed()
+    pipeline = with_feed(feed)
+    async with pipeline:
+        while pipeline.stats.rows[0] <= 3:  # noqa: ASYNC110  a thread brings it about
+            await asyncio.sleep(0.001)
+    assert feed.closed
+
+
+# Sources that exit
+
+
+EXITS = [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()]
+
+
+def told(caught: pytest.ExceptionInfo[ExceptionGroup[Any]], error: BaseException) -> None:
+    (failure,) = caught.value.exceptions
+    assert isinstance(failure, SourceError)
+    assert failure.__cause__ is error
+    assert f"it raised {type(error).__name__}" in str(failure)
+
+
+@pytest.mark.parametrize("error", EXITS, ids=lambda error: type(error).__name__)
+def test_a_source_that_exits_fails(error: BaseException) -> None:
+    def rows() -> Iterator[tuple[int, int]]:
+        yield 0, 1
+        raise error
+
+    data = lock()
+    pipeline = Pipeline("p").source(rows(), data, add)
+    pipeline.stage("a", [count], data, MILLIS)
+    with pytest.raises(ExceptionGroup) as caught:
+        pipeline.run_sync()
+    told(caught, error)
+
+
+async def exiting(error: BaseException) -> AsyncIterator[tuple[int, int]]:
+    yield 0, 1
+    raise error
+
+
+@pytest.mark.parametrize("error", EXITS, ids=lambda error: type(error).__name__)
+def test_an_async_source_that_exits_fails(error: BaseException) -> None:
+    data = lock()
+    pipeline = Pipeline("p").source(exiting(error), data, add)
+    pipeline.stage("a", [count], data, MILLIS)
+    with pytest.raises(ExceptionGroup) as caught:
+        pipeline.run_sync()
+    told(caught, error)
+
+
+@pytest.mark.parametrize("error", EXITS, ids=lambda error: type(error).__name__)
+async def test_an_async_source_that_exits_leaves_the_loop_of_who_runs_it_alone(
+    error: BaseException,
+) -> None:
+    data = lock()
+    pipeline = Pipeline("p").source(exiting(error), data, add)
+    pipeline.stage("a", [count], data, MILLIS)
+    with pytest.raises(ExceptionGroup) as caught:
+        await pipeline.run()
+    told(caught, error)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), ValueError("no")], ids=["exit", "error"])
+def test_an_ingest_that_raises_ends_its_source_and_nothing_else(error: BaseException) -> None:
+    def ingest(values: Values, value: int) -> None:
+        raise error
+
+    bench = PipelineBench()
+    data = lock()
+    bench.pipeline.source([(0, 1)], data, ingest)
+    go_on = threading.Event()
+
+    def others() -> Iterator[tuple[int, int]]:
+        go_on.wait(PATIENCE)
+        yield 0, 2
+
+    bench.pipeline.source(others(), data, add)
+    bench.stage("a", data, tasks=[count])
+    with pytest.raises(ExceptionGroup) as caught, bench.pipeline:
+        bench.clock.advance(SECOND)
+        assert bench.sink.wait_for("a", 1)["count"] == 0
+        go_on.set()
+        eventually(lambda: bench.pipeline.stats.rows == (0, 1))
+        bench.clock.advance(SECOND)
+        assert bench.sink.wait_for("a", 2)["count"] == 1
+    (failure,) = caught.value.exceptions
+    assert error in (failure, failure.__cause__)
+
+
+# What is declared while it runs
+
+
+def test_what_is_declared_while_it_runs_is_refused_and_not_after() -> None:
+    data, other = lock(), lock()
+    pipeline = Pipeline("p").source([(0, 1)], data, add)
+    stage = pipeline.stage("a", [count], data, SECOND)
+    changes: list[Callable[[], object]] = [
+        lambda: pipeline.source([(0, 2)], data, add),
+        lambda: pipeline.stage("b", [count], data, SECOND),
+        lambda: stage.sink(RecordingSink()),
+        lambda: stage.into(other, lambda values, dataset: None),
+    ]
+    go_on = threading.Event()
+
+    def rows() -> Iterator[tuple[int, int]]:
+        go_on.wait(PATIENCE)
+        yield 0, 1
+
+    pipeline.source(rows(), data, add)
+    with pipeline:
+        for change in changes:
+            with pytest.raises(RunTaskError, match=r"pipeline 'p' runs, and .* cannot be changed"):
+                change()
+        go_on.set()
+    assert (len(pipeline.sources), len(pipeline.stages), stage.sinks) == (2, 1, ())
+    for change in changes:
+        change()
