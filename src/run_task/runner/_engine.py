@@ -14,11 +14,12 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from run_task._window import Due, Window
-from run_task.data._protocol import Shared, window_bound
+from run_task.data._protocol import Shared, Viewable, window_bound
 from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTimeout, TaskError
 from run_task.executors._protocol import Ticks, driver
 from run_task.observe._log import Log
 from run_task.runner._config import OnError, RunnerConfig
+from run_task.runner._own_data import OwnData, references
 from run_task.runner._scheduler import Entry, Scheduler, is_scheduled, scheduler_of
 from run_task.runner._stats import RECENT, Percentiles, RunnerStats
 from run_task.runner._telemetry import Losses, Telemetry
@@ -146,6 +147,7 @@ class Engine:
         self._telemetry: Telemetry | None = None
         self._last_thread: threading.Thread | None = None
         self._due: Due | None = None  # the window in hand
+        self._own = OwnData()
         self._ticks = 0
         self._lost = 0
         self._late_ns: deque[int] = deque(maxlen=RECENT)
@@ -199,6 +201,8 @@ class Engine:
         note_lateness = self._late_ns.append
         note_duration = self._duration.append
         tick_of = Tick.of
+        changes = not isinstance(self._data, Viewable)  # in place, after the tick
+        own = self._own
         behind: Sequence[str] = ()
         failure: BaseException | None = None
         try:
@@ -218,6 +222,9 @@ class Engine:
                         if bound is not None:
                             view = bound(view, due[0], due[1])  # noqa: PLW2901  # the rest goes
                         dataset = yield tick_of(view, due, behind)
+                        if changes and references(view) != own.references:
+                            dataset = own.refuse(dataset, view)
+                            own.settle(references(view))
                         del view  # whoever waits for the next tick does not keep this one's data
                 except LockTimeout as error:
                     dataset = self._without_view(due, behind, error)

@@ -17,6 +17,7 @@ from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._ingest import NEVER, Feed
 from run_task.pipeline._route import Route
 from run_task.runner._config import OnError, RunnerConfig
+from run_task.runner._own_data import OwnData, references
 from run_task.runner._telemetry import Telemetry
 from run_task.runner._ticker import first_end
 from run_task.tasks._dataset import DataSet
@@ -60,6 +61,8 @@ class _StageReplay:
         shared: object = self.data  # that of no type, or pyright takes it for no more than viewable
         self._keeps_view = alone and isinstance(shared, Viewable)
         self._view: Any = None
+        self._changes = not isinstance(shared, Viewable)  # in place, after the window
+        self._own = OwnData()
         self._unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
         self._held_ns = -math.inf if held_ns is None else held_ns
@@ -105,6 +108,9 @@ class _StageReplay:
         else:
             with self.data.read(self.config.data_timeout) as view:
                 dataset = self._run(view, due)
+                if self._changes and references(view) != self._own.references:
+                    dataset = self._own.refuse(dataset, view)
+                    self._own.settle(references(view))
         if dataset.errors:
             _raise_interrupt(dataset)
         for data, route in self._routes:

@@ -1,0 +1,78 @@
+"""Results that are the data itself, which would change after they were given.
+
+A task may return the very object that stands in an ``RwLock``: a dict, say, that goes on being
+changed. Its DataSet, once received, would change with it. Such a result is refused.
+
+To look at each result would be a good part of what a cheap tick costs. But a result is a reference:
+so as long as there are as many references to the data after a tick as there were after the one
+before, no task has returned it, and that is one look a tick, however many tasks there are. Only if
+somebody lets go of the data in the very tick in which a task returns it for the first time, it is
+missed. Where it has happened once, every result is looked at from then on.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any, Final
+
+from run_task.errors import TaskError
+from run_task.tasks._dataset import DataSet
+
+references: Final = sys.getrefcount
+
+_UNKNOWN: Final = -1
+"""A number of references that there never is."""
+
+_STATELESS: Final = (type(None), types.FunctionType, types.BuiltinFunctionType, type)
+
+
+class OwnData:
+    """Sees to one runner's results.
+
+    :ivar references: how many references to the data there were after a tick none of whose results
+        was the data
+    """
+
+    __slots__ = ("_found", "references")
+
+    def __init__(self) -> None:
+        self.references: int = _UNKNOWN
+        self._found = False
+
+    def refuse(self, dataset: DataSet[Any], data: Any) -> DataSet[Any]:
+        """Look at each result of a tick.
+
+        :param dataset: what the tasks gave
+        :param data: what they were given, and what others change
+        :return: the same, or one in which results that are the data are errors of their tasks
+        """
+        if not _may_change(data):
+            return dataset
+        own = [name for name, value in dataset.items() if value is data]
+        if not own:
+            return dataset
+        self._found = True
+        errors = dict(dataset.errors)
+        for name in own:
+            errors[name] = TaskError(
+                name,
+                dataset.window,
+                f"it returned the data itself, of type {type(data).__name__}, which changes after "
+                f"the window: return a copy, or what is wanted of it",
+            )
+        values = {name: value for name, value in dataset.items() if value is not data}
+        timing = dataset.durations, dataset.lateness, dataset.took
+        return DataSet(dataset.window, values, errors, *timing, dataset.behind, dataset.starts)
+
+    def settle(self, count: int) -> None:
+        """Take the number of references that there are now for what is usual."""
+        self.references = _UNKNOWN if self._found else count
+
+
+def _may_change(value: Any) -> bool:
+    """Whether an object may be changed in place: such objects have no hash of their value."""
+    if isinstance(value, _STATELESS) or type(value) is object:
+        return False
+    hashed: object = type(value).__hash__
+    return hashed is None or hashed is object.__hash__
