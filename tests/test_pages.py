@@ -58,3 +58,7 @@ def test_a_word_that_nobody_knows_is_no_way_out(tmp_path: Path) -> None:
 def test_the_picture_of_a_pipeline_is_what_the_page_beside_it_draws() -> None:
     drawn = run(ROOT / "docs/how-to/notebooks.md", made="house.svg")
     assert (ROOT / "docs/images/house.svg").read_text() == drawn
+
+
+def test_what_contributors_are_shown_works() -> None:
+    run(ROOT / "CONTRIBUTING.md")
