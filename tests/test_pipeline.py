@@ -201,6 +201,19 @@ class TestRefusedStages:
         with pytest.raises(ConfigError, match=r"stage 'a': data=\[0.0\] has no read"):
             Pipeline().stage("a", [total], [0.0])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
+    def test_a_task_that_cannot_be_called_as_a_runner_calls_it(self) -> None:
+        class TwoParameters:
+            name = "two"
+
+            def run(self, data: list[float], start: int) -> float:
+                return 0.0
+
+        tasks: Any = [TwoParameters()]
+        with pytest.raises(
+            ConfigError, match=r"stage 'a': task 'two' cannot be called with .data, start, end."
+        ):
+            Pipeline().stage("a", tasks, RwLock([0.0]))
+
     def test_an_overflow_that_loses_results(self) -> None:
         with pytest.warns(DeprecationWarning, match="with_channel"):
             config = RunnerConfig(overflow=Overflow.DROP_OLDEST)
@@ -379,6 +392,33 @@ class TestHistory:
         pipeline.stage("a", [count], data, SECOND)
         with pytest.raises(ConfigError, match=r"cannot be copied .*give it a __deepcopy__"):
             pipeline.replay()
+        other = Pipeline()
+        stage = other.stage("a", [total], RwLock([0.0]), SECOND)
+        stage.into(data, lambda data, dataset: None)  # which no stage reads
+        with pytest.raises(ConfigError, match=r"cannot be copied .*give it a __deepcopy__"):
+            other.replay()
+
+    def test_data_whose_copying_raises_what_cannot_be_told_cannot(self) -> None:
+        class Untold(Exception):
+            def __str__(self) -> str:
+                raise LookupError
+
+            __repr__ = __str__
+
+        class Data(RwLock[list[float]]):
+            def __init__(self, error: BaseException) -> None:
+                super().__init__([0.0])
+                self._error = error
+
+            def __deepcopy__(self, memo: object) -> Any:
+                raise self._error
+
+        for error in (Untold(), SystemExit(1)):
+            pipeline = Pipeline()
+            pipeline.stage("a", [total], Data(error), SECOND)
+            with pytest.raises(ConfigError, match="cannot be copied") as caught:
+                pipeline.replay()
+            assert caught.value.__cause__ is error
 
     def test_times_that_are_not_clear_cannot(self) -> None:
         from datetime import datetime

@@ -32,6 +32,7 @@ from run_task import (
     RunnerConfig,
     RwLock,
     SinkError,
+    SourceError,
     TaskError,
     TaskInterval,
     TaskTimeout,
@@ -714,6 +715,80 @@ def test_sinks_get_what_is_given_and_stay_open() -> None:
     results = list(pipeline.replay())
     assert sink.written == [result for result in results if result[0] != "c"]
     assert (sink.flushed, sink.closed) == (1, 0)
+
+
+class TestGeneratorsAsSources:
+    """Their finally blocks run when a replay ends or is left, whoever else has them."""
+
+    def replay(self, *sources: Any) -> Any:
+        data = RwLock[list[float]]([])
+        pipeline = Pipeline()
+        for source in sources:
+            pipeline.source(source, data, add)
+        pipeline.stage("a", [length], data, SECOND)
+        return pipeline.replay()
+
+    def rows(self, closed: list[str], fails: BaseException | None = None) -> Iterator[Any]:
+        try:
+            for second in range(5_000):
+                yield second, 1.0
+                if fails is not None and second == 3:
+                    raise fails
+        finally:
+            closed.append("closed")
+
+    def test_when_it_is_left(self) -> None:
+        closed: list[str] = []
+        first, second = self.rows(closed), self.rows(closed)
+        replay = self.replay(first, second)
+        next(replay)
+        assert not closed
+        replay.close()
+        assert closed == ["closed", "closed"]
+
+    def test_when_it_ends_before_they_do(self) -> None:
+        closed: list[str] = []
+        source = self.rows(closed)
+        data = RwLock[list[float]]([])
+        pipeline = Pipeline().source(source, data, add)
+        pipeline.stage("a", [length], data, SECOND)
+        assert len(list(pipeline.replay(end=2))) == 2
+        assert closed == ["closed"]
+
+    def test_when_another_one_fails(self) -> None:
+        closed: list[str] = []
+        source, failing = self.rows(closed), self.rows([], OSError("unplugged"))
+        with pytest.raises(OSError, match="unplugged") as caught:
+            list(self.replay(source, failing))
+        assert "in the source <generator" in caught.value.__notes__[0]
+        assert closed == ["closed"]
+
+    def test_batches_are_closed_too(self) -> None:
+        closed: list[str] = []
+
+        class File(Batches):
+            def batches(self) -> Iterator[Batch]:
+                try:
+                    yield from super().batches()
+                finally:
+                    closed.append("closed")
+
+        series = TimeSeries({"v": float}, unit=TimeUnit.SECONDS)
+        source = File([(t, 1.0) for t in range(100)], 10)
+        pipeline = Pipeline().source(source, into=series)
+        pipeline.stage("a", [count], series, SECOND)
+        replay = pipeline.replay()
+        next(replay)
+        replay.close()
+        assert closed == ["closed"]
+
+    @pytest.mark.parametrize("exit_", [SystemExit(3), GeneratorExit()])
+    def test_one_that_exits_fails_and_does_not_end_the_program(self, exit_: BaseException) -> None:
+        closed: list[str] = []
+        with pytest.raises(SourceError, match=r"<generator .*: it raised \w+Exit") as caught:
+            list(self.replay(self.rows(closed, exit_)))
+        assert caught.value.__cause__ is exit_
+        assert closed == ["closed"]
 
 
 class Picky(Counting):

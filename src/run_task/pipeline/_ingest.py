@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from run_task.errors import ConfigError, add_note
+from run_task.errors import ConfigError, SourceError, add_note
 from run_task.observe._format import brief
 from run_task.pipeline._route import Route
 from run_task.sources._batch import Batch, Batched
@@ -190,10 +190,11 @@ class Feed:
         self._latest: int | None = None  # timestamp
         self.entered: int = 0
         """How many rows have entered the data."""
+        self._read: Iterator[Any] = iter(())  # what is read, once it is begun
         if isinstance(source, Batched):
             self._pieces = self._columns(source) if route.ingest is None else self._unrolled(source)
         else:
-            self._pieces = self._rows(iter(source), at_once)
+            self._pieces = self._rows(source, at_once)
         self._piece: Piece | None = None
 
     @property
@@ -224,7 +225,8 @@ class Feed:
         """Read on if all that was read has entered. Returns when the next row arrives.
 
         :return: nanoseconds since the Unix epoch; infinity: there are no more rows
-        :raises Exception: whatever the source raises
+        :raises SourceError: if the source exits, by a SystemExit
+        :raises Exception: whatever else the source raises
         """
         piece = self._piece
         if piece is not None and (next_ns := piece.next_ns) != NEVER:
@@ -235,6 +237,9 @@ class Feed:
             except Exception as error:
                 self._note(error)
                 raise
+            except (SystemExit, GeneratorExit) as error:  # which is not for it to say
+                name = brief(self._source)
+                raise SourceError(name, None, None, f"it raised {error!r}") from error
             if self._piece is None:
                 self._pieces = iter(())
                 break
@@ -256,15 +261,32 @@ class Feed:
             self._note(error)
             raise
 
+    def close(self) -> None:
+        """Read no more, and let an iterator that can be closed clean up, as a generator does.
+
+        :raises Exception: whatever that raises
+        """
+        self._pieces = iter(())
+        close: object = getattr(self._read, "close", None)
+        if not callable(close):
+            return
+        try:
+            close()
+        except Exception as error:
+            self._note(error)
+            raise
+
     def _note(self, error: Exception) -> None:
         add_note(error, f"in the source {brief(self._source)}")
 
-    def _rows(self, rows: Iterator[tuple[int, Any]], at_once: int) -> Iterator[Piece]:
+    def _rows(self, source: Iterable[tuple[int, Any]], at_once: int) -> Iterator[Piece]:
+        rows = self._read = iter(source)
         while some := list(itertools.islice(rows, at_once)):
             yield self._piece_of(some)
 
     def _unrolled(self, source: Batched) -> Iterator[Piece]:
-        for batch in source.batches():
+        batches = self._read = source.batches()
+        for batch in batches:
             if len(batch):
                 yield self._piece_of(list(batch.rows()))
 
@@ -276,7 +298,8 @@ class Feed:
         return Rows(rows, before, self._unit_ns, self._route)
 
     def _columns(self, source: Batched) -> Iterator[Piece]:
-        for batch in source.batches():
+        batches = self._read = source.batches()
+        for batch in batches:
             if len(batch):
                 before = int(batch.timestamps[0]) if self._latest is None else self._latest
                 self._latest = max(before, int(batch.timestamps.max()))

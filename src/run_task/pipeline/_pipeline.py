@@ -340,7 +340,8 @@ class Pipeline(Live):
             last = resumed.last(stage.name) if resumed in stage.sinks and resumed else None
             return None if last is None else last * stage.interval.unit.nanos
 
-        data = [stage.data for stage in stages]
+        data: list[Any] = [stage.data for stage in stages]
+        data += [route.into for stage in stages for route in stage.routes]
         own = Copies(data).of if resumed is None else _itself
         for recording, _, route in sources:
             self._take(recording)

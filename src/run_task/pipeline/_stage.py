@@ -13,7 +13,7 @@ from run_task.observe._log import Log
 from run_task.pipeline._result_rows import RowIngest, checked_stamps, result_series
 from run_task.pipeline._route import Route
 from run_task.runner._config import RunnerConfig
-from run_task.runner._context import Context, doubts
+from run_task.runner._context import Context, check_calls, doubts
 from run_task.sinks._protocol import Sink
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.sync._overflow import Overflow
@@ -54,6 +54,7 @@ class Stage(Generic[I, O]):
             context = Context[I, O](
                 tasks=tasks, data=data, interval=interval, sender=ends[0], config=config
             )
+            check_calls(context.tasks)
         except ConfigError as error:
             raise ConfigError(f"stage {name!r}: {error}") from error
         if config.overflow not in (None, Overflow.BLOCK):

@@ -129,7 +129,11 @@ def _check_tasks(tasks: tuple[Any, ...]) -> None:
         seen[name] = task
 
 
-def _check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
+def check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
+    """See whether each task can be called as a runner calls it.
+
+    :raises ConfigError: if one cannot; the message names it, and the cure
+    """
     for task in tasks:
         try:
             # A wrapper is called with its own parameters, not with those of what it wraps.
@@ -339,7 +343,7 @@ class ContextBuilder(Generic[I, O, S_co]):
         context = Context[I, O](
             tasks=self._tasks, data=data, interval=self._interval, sender=sender, config=config
         )
-        _check_calls(context.tasks)
+        check_calls(context.tasks)
         for doubt in doubts(data, self._interval, config):
             _log.warning("%s: %s", config.name, doubt, extra={"runner": config.name})
         return context, receiver, data

@@ -29,9 +29,9 @@ class Copies:
         """
         try:
             return copy.deepcopy(shared, self._copies)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"a replay has copies of the shared data, and {brief(shared)} cannot be copied "
-                f"({error}): give it a __deepcopy__, or keep out of it what belongs to this "
+                f"({brief(error)}): give it a __deepcopy__, or keep out of it what belongs to this "
                 f"process, such as a lock or an open file"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -213,26 +214,26 @@ class History:
         :param end_ns: windows that start from then on are left out
         :param held: the end of the last window of a stage whose results are known, or None
         """
-        # A row that a window holds which ends at its timestamp lies before that time.
-        first_ns = min((feed.fetch() - feed.holds_end for feed in self._feeds), default=NEVER)
-        if first_ns == NEVER:
-            return  # there is no row, and so no window
-        since_ns = int(max(first_ns, start_ns))
-        self._bounds = since_ns, end_ns
-        replays: list[_StageReplay] = []
-        try:
+        with contextlib.ExitStack() as opened:
+            for feed in self._feeds:
+                opened.callback(feed.close)
+            # A row that a window holds which ends at its timestamp lies before that time.
+            first_ns = min((feed.fetch() - feed.holds_end for feed in self._feeds), default=NEVER)
+            if first_ns == NEVER:
+                return  # there is no row, and so no window
+            since_ns = int(max(first_ns, start_ns))
+            self._bounds = since_ns, end_ns
+            replays: list[_StageReplay] = []
             for stage, config in self._stages.items():
                 replay = _StageReplay(
                     *(stage, config, self._made, since_ns, held(stage)),
                     alone=self._alone,
                     before_write=self._before_write,
                 )
+                opened.callback(replay.close)
                 replays.append(replay)
                 self._readers.setdefault(id(stage.data), []).append(replay)
             yield from self._go(replays, end_ns)
-        finally:
-            for replay in replays:
-                replay.close()
 
     def _go(
         self, begun: Sequence[_StageReplay], end_ns: float
