@@ -148,6 +148,8 @@ class Engine:
         self._last_thread: threading.Thread | None = None
         self._due: Due | None = None  # the window in hand
         self._own = OwnData()
+        # In place, after a tick. Asked once, since to ask a protocol takes as long as a tick.
+        self._changes = not isinstance(data, Viewable)
         self._ticks = 0
         self._lost = 0
         self._late_ns: deque[int] = deque(maxlen=RECENT)
@@ -201,7 +203,7 @@ class Engine:
         note_lateness = self._late_ns.append
         note_duration = self._duration.append
         tick_of = Tick.of
-        changes = not isinstance(self._data, Viewable)  # in place, after the tick
+        changes = self._changes
         own = self._own
         behind: Sequence[str] = ()
         failure: BaseException | None = None

@@ -23,7 +23,7 @@ import threading
 import time
 from collections import deque
 from itertools import count
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from run_task.observe._log import Log
 from run_task.sync._alarm import Alarm
@@ -105,18 +105,9 @@ class _Worker:
         self.thread: threading.Thread | None = thread
 
 
-class _Hold:
-    """The leader is busy with an activity.
-
-    :param worker: the leader
-    :param since: from when on, in seconds of :func:`time.monotonic`
-    """
-
-    __slots__ = ("since", "worker")
-
-    def __init__(self, worker: _Worker, since: float) -> None:
-        self.worker: _Worker = worker
-        self.since: float = since
+_Hold: TypeAlias = tuple[_Worker, float]
+"""The leader is busy with an activity: which thread that is, and since when, in seconds of
+:func:`time.monotonic`."""
 
 
 class Scheduler:
@@ -179,7 +170,7 @@ class Scheduler:
             if place is not None and place[1] is self._lead:
                 return  # this thread will look by itself
             hold = self._hold
-            if hold is not None and hold.worker.entry is entry and self._pass_on():
+            if hold is not None and hold[0].entry is entry and self._pass_on():
                 # The leader hangs in it, and another thread has gone on with it.
                 self._hold = hold = None
         if hold is not None:
@@ -249,7 +240,7 @@ class Scheduler:
     def _activate(self, worker: _Worker, entry: Entry) -> None:
         worker.entry = entry
         begun = time.monotonic()
-        self._hold = _Hold(worker, begun)
+        self._hold = worker, begun
         if self._heap:
             if entry.slow:
                 self.step_aside(worker)
@@ -374,11 +365,11 @@ class Scheduler:
         hold = self._hold
         if hold is None or not self._heap:
             return None
-        remaining = hold.since + _HOLD - time.monotonic()
+        remaining = hold[1] + _HOLD - time.monotonic()
         if remaining > 0:
             return remaining
         with self._mutex:
-            if self._hold is hold and self._lead is hold.worker and self._pass_on():
+            if self._hold is hold and self._lead is hold[0] and self._pass_on():
                 self._hold = None
         return None
 
