@@ -19,7 +19,7 @@ from run_task.data._memory import MapMode
 from run_task.executors.processes._pickling import dumps
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
 from run_task.executors.processes._shares import SHARE, SHARES_EACH, balanced
-from run_task.executors.processes._wire import INLINE, Link, loads, pack, pickled, unpack
+from run_task.executors.processes._wire import INLINE, Connection, loads, pack, pickled, unpack
 
 COSTS = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 
@@ -67,17 +67,17 @@ def test_dear_tasks_have_shares_of_their_own() -> None:
 @given(st.lists(st.binary(max_size=3 * INLINE // 2), min_size=1, max_size=4))
 def test_pieces_come_out_of_a_parcel_as_they_went_in(pieces: list[bytes]) -> None:
     for mode in (MapMode.READ, MapMode.COPY):
-        parcel, memory = pack([memoryview(piece) for piece in pieces])
+        payload, memory = pack([memoryview(piece) for piece in pieces])
         assert len(memory) == (sum(map(len, pieces)) > INLINE)
-        found = unpack(parcel, memory, mode)
+        found = unpack(payload, memory, mode)
         assert [bytes(piece) for piece in found] == pieces
         assert not memory, "it is closed"
         assert all(piece.readonly is (mode is MapMode.READ) for piece in found)
 
 
 def test_what_is_written_to_a_copy_is_seen_by_nobody_else() -> None:
-    parcel, (descriptor,) = pack([memoryview(bytes(INLINE + 1))])
-    first, second = (unpack(parcel, [os.dup(descriptor)], MapMode.COPY) for _ in range(2))
+    payload, (descriptor,) = pack([memoryview(bytes(INLINE + 1))])
+    first, second = (unpack(payload, [os.dup(descriptor)], MapMode.COPY) for _ in range(2))
     os.close(descriptor)
     first[0][0] = 1
     assert second[0][0] == 0
@@ -93,15 +93,15 @@ def test_arrays_travel_beside_their_pickle() -> None:
 
 def test_messages_and_descriptors_go_down_a_link() -> None:
     before = descriptors()
-    ours, theirs = (Link(end) for end in socket.socketpair())
+    ours, theirs = (Connection(end) for end in socket.socketpair())
     reading, writing = os.pipe()
     ours.send(("a", 1), [reading, writing])
     os.close(reading)
     os.close(writing)
     message, (reading, writing) = theirs.recv()
     assert message == ("a", 1)
-    os.write(writing, b"hello")
-    assert os.read(reading, 5) == b"hello"
+    os.write(writing, b"setup")
+    assert os.read(reading, 5) == b"setup"
     os.close(reading)
     os.close(writing)
     ours.close()
@@ -116,7 +116,7 @@ def test_messages_and_descriptors_go_down_a_link() -> None:
 @given(st.binary(max_size=50_000), st.sampled_from([0, 1, 2, 249, 250, 251, 600]))
 @settings(max_examples=30, deadline=None)
 def test_messages_of_any_size_and_any_number_of_descriptors_arrive(body: bytes, count: int) -> None:
-    ours, theirs = (Link(end) for end in socket.socketpair())
+    ours, theirs = (Connection(end) for end in socket.socketpair())
     reading, writing = os.pipe()
     try:
         ours.send((body,), [writing] * count)
@@ -135,7 +135,7 @@ def test_messages_of_any_size_and_any_number_of_descriptors_arrive(body: bytes, 
 
 
 def test_descriptors_that_there_is_no_room_for_are_an_error_and_do_not_leak() -> None:
-    ours, theirs = (Link(end) for end in socket.socketpair())
+    ours, theirs = (Connection(end) for end in socket.socketpair())
     before = descriptors()
     ours.send((), [ours.fileno()] * 10)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

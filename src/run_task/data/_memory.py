@@ -8,6 +8,7 @@ along.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import enum
 import itertools
 import mmap
@@ -17,6 +18,11 @@ import threading
 import weakref
 from collections.abc import Generator
 from typing import Final
+
+from run_task.sync._fork import forget_after_fork
+
+_MAP_FIXED: Final = 0x10
+"""In the place of what is mapped there, on Linux, macOS and the BSDs."""
 
 _numbers: Final = itertools.count(1)
 _blocks: Final[dict[int, weakref.ref[SharedBlock]]] = {}
@@ -65,7 +71,7 @@ class SharedBlock:
     """A piece of memory that worker processes map, known by a number.
 
     Its pickle is the number: unpickled in a process that has mapped it, it is the same memory.
-    Only the process that made it can write to it.
+    Only the process that made it can write to it; a child that is forked from that one has a copy.
 
     :param size: in bytes
     :param descriptor: of memory that exists already; None: make it
@@ -85,6 +91,22 @@ class SharedBlock:
         mode = MapMode.WRITE if descriptor is None else MapMode.READ
         self.memory: memoryview = mapped(self.descriptor, room, mode)[:size]
         _blocks[self.number] = weakref.ref(self)
+        if descriptor is None:
+            forget_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: what it writes is not to be seen by its parent."""
+        if not self.size:
+            return
+        # In its place, since arrays refer to it. Pages are copied when they are written.
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        call = ctypes.CDLL(None, use_errno=True).mmap
+        call.restype = ctypes.c_void_p
+        call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        flags = mmap.MAP_PRIVATE | _MAP_FIXED
+        if call(address, self.size, access, flags, self.descriptor, 0) != address:
+            raise OSError(ctypes.get_errno(), f"{self} cannot be had for the child alone")
 
     def __reduce__(self) -> tuple[object, tuple[int]]:
         noted: dict[int, SharedBlock] | None = getattr(_notes, "blocks", None)

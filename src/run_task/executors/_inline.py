@@ -49,6 +49,9 @@ class _InlineCrew:
         self._timeout = math.inf if task_timeout is None else task_timeout
         self._ends: list[float] | None = None  # of the tasks of the tick in hand, so far
 
+    def open(self) -> None:
+        """There is nothing to start."""
+
     def run(self, tick: Tick) -> DataSet[Any]:
         begin, until, _ = tick.due
         view = tick.view

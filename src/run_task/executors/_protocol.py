@@ -66,6 +66,10 @@ class Crew(Protocol):
     Provisional: keys, the states of tasks, and a change of tasks while it runs will come to it.
     """
 
+    def open(self) -> None:
+        """Start what takes a while to start, before the first tick is due."""
+        ...
+
     def run(self, tick: Tick, /) -> DataSet[Any]:
         """Run every task over one view and one window, and put together what came of it.
 

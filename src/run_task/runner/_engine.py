@@ -359,6 +359,7 @@ class Engine:
                     f"runner {self.name!r} has been run before, and a runner runs once: "
                     f"make a new one, with a new context"
                 )
+            self._crew.open()
             if self._timeline is None:
                 self._timeline = Timeline(self._clock, self._log)
             self._ticker = ticker = Ticker(
@@ -372,6 +373,7 @@ class Engine:
             self._place = scheduler, scheduler.add(self, self._rank)
         except RuntimeError:
             self.shutdown()
+            self._crew.close(self.config.shutdown_timeout)
             self.lifecycle.advance(Phase.ENDED)
             raise
         self._put_back(ticker)

@@ -1,34 +1,68 @@
-"""What goes wrong in a worker process, made ready for the way to its runner."""
+"""What goes wrong in a worker process, made ready to be sent to its runner.
+
+An exception is sent as a pair: itself, and a note with its traceback, which cannot be sent.
+"""
 
 from __future__ import annotations
 
 import pickle
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from run_task.errors import described
 from run_task.executors.processes._wire import loads, pickled
 
 
 def portable(error: BaseException) -> Sequence[memoryview]:
-    """The pieces of an exception: with its traceback in a note, since that cannot be sent.
+    """The pieces of an exception and its note.
 
-    Of an exception that cannot be sent itself, or not be loaded again, a RuntimeError tells.
+    In the place of an exception that cannot be sent, or not be loaded again, there is a
+    RuntimeError with its text.
     """
-    note = "in the worker process:\n" + "".join(traceback.format_exception(error))
-    error.__traceback__ = None  # it has been told, and holds on to the data
     try:
-        error.add_note(note)
-        try:
-            pieces = pickled(error)
-        finally:
-            error.__notes__.pop()  # a task may raise the same one again
-        if isinstance(loads(pieces), type(error)):
-            return pieces
+        note = "in the worker process:\n" + "".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception_only(error)).strip()
     except BaseException:  # any code of theirs may have run
-        pass
-    told = RuntimeError("".join(traceback.format_exception_only(error)).strip())
-    told.add_note(note)
-    return pickled(told)
+        note = text = described(error)
+    # The traceback has been told, and holds on to the data. Some exceptions refuse to be assigned
+    # to, as frozen dataclasses do.
+    BaseException.with_traceback(error, None)
+    for sent in (error, _Rebuilt(error)):
+        try:
+            pieces = pickled((sent, note))
+            if isinstance(loads(pieces)[0], type(error)):
+                return pieces
+        except BaseException:
+            pass
+        if type(error).__setattr__ is BaseException.__setattr__:
+            break  # to be rebuilt in another way would make no difference
+    return pickled((RuntimeError(text), note))
+
+
+class _Rebuilt:
+    """In the place of an exception that refuses to have attributes set, as pickle does.
+
+    :param error: the exception
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        error = self._error
+        slots = [name for kind in type(error).__mro__ for name in vars(kind).get("__slots__", ())]
+        state = {name: getattr(error, name) for name in slots if hasattr(error, name)}
+        return _rebuilt, (type(error), error.args, {**vars(error), **state})
+
+
+def _rebuilt(
+    kind: type[BaseException], args: tuple[Any, ...], state: Mapping[str, Any]
+) -> BaseException:
+    error = kind.__new__(kind, *args)
+    for name, value in state.items():
+        object.__setattr__(error, name, value)
+    return error
 
 
 def unsendable(result: str, error: BaseException) -> Sequence[memoryview]:
@@ -37,14 +71,12 @@ def unsendable(result: str, error: BaseException) -> Sequence[memoryview]:
     :param result: what it is
     :param error: what pickling or packing it raised
     """
-    told = pickle.PicklingError(
-        f"its result, {result}, cannot be sent back ({type(error).__name__}: {error})"
-    )
+    told = pickle.PicklingError(f"its result, {result}, cannot be sent back ({described(error)})")
     told.__cause__ = error
     return portable(told)
 
 
-class Broken:
+class LoadFailure:
     """Stands in the place of what could not be loaded.
 
     :param error: what loading it raised
@@ -53,7 +85,7 @@ class Broken:
 
     def __init__(self, error: BaseException, what: str) -> None:
         told = pickle.UnpicklingError(
-            f"{what} cannot be loaded in a worker process ({type(error).__name__}: {error})"
+            f"{what} cannot be loaded in a worker process ({described(error)})"
         )
         told.__cause__ = error
         self.pieces: Sequence[memoryview] = portable(told)

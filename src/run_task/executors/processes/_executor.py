@@ -8,6 +8,7 @@ from typing import Any
 
 from run_task.data._protocol import Relocatable, Shared
 from run_task.errors import ConfigError
+from run_task.executors._async import refuse_async
 from run_task.executors._protocol import Crew
 from run_task.tasks._task import Runnable
 
@@ -37,6 +38,8 @@ class ProcessesExecutor:
             )
         from run_task.executors.processes._pickling import NeedsCloudpickle, dumps
 
+        tasks = tuple(tasks)
+        refuse_async(tasks)
         for task in tasks:
             try:
                 dumps(task, [])

@@ -8,22 +8,26 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Final
 from weakref import WeakSet
 
 from run_task._window import Window
 from run_task.data._memory import MapMode, SharedBlock, create, mapped
+from run_task.executors.processes._messages import Assignment, Report, Setup
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
-from run_task.executors.processes._wire import Link, Parcel
-from run_task.executors.processes._worker import Hello, Order, Report
+from run_task.executors.processes._wire import Connection, Payload
+from run_task.sync._fork import forget_after_fork
 
 _started: Final[WeakSet[WorkerProcess]] = WeakSet()
+_started_mutex: Final = threading.Lock()  # to add one while others are looked through is an error
 
 
 def worker_processes() -> Sequence[subprocess.Popen[bytes]]:
     """The worker processes of this program that somebody still has, alive or not."""
-    return [worker.process for worker in tuple(_started)]
+    with _started_mutex:
+        return [worker.process for worker in _started]
 
 
 class WorkerProcess:
@@ -32,38 +36,46 @@ class WorkerProcess:
     It is started as a new interpreter and not forked, for a fork would copy the locks of threads
     that it does not copy. It runs none of the main program, which so needs no guard.
 
-    :param hello: what it is to know once
+    :param setup: what it is to know once
     :param descriptors: the memory that goes with it
     :raises OSError: if it cannot be started
     """
 
-    def __init__(self, hello: Hello, descriptors: Sequence[int]) -> None:
+    def __init__(self, setup: Setup, descriptors: Sequence[int]) -> None:
         self.ready: bool = False  # to take orders
-        self.positions: Sequence[int] = ()  # the tasks of the order in hand
-        self.cargo: int = 0  # the number of the view that it has
+        self.positions: Sequence[int] = ()  # the tasks of the assignment in hand
+        self.view_number: int = 0  # the number of the view that it has
         self._blocks: set[int] = set()  # the numbers of the blocks that it has mapped
         self.progress: Progress
-        self.link: Link
+        self.connection: Connection
         self.process: subprocess.Popen[bytes]
         with contextlib.ExitStack() as unless_it_works:
             with os.fdopen(create(PROGRESS_SIZE), "wb", 0) as progress:
                 self.progress = Progress(mapped(progress.fileno(), PROGRESS_SIZE, MapMode.WRITE))
                 self.progress.rest()
                 ours, theirs = socket.socketpair()
-                self.link = Link(ours)
-                unless_it_works.callback(self.link.close)
+                self.connection = Connection(ours)
+                unless_it_works.callback(self.connection.close)
                 with theirs:
                     self.process = _interpreter(theirs.fileno())
                 unless_it_works.callback(self.end)
-                _started.add(self)
-                self.link.send(hello, [progress.fileno(), *descriptors])
+                with _started_mutex:
+                    _started.add(self)
+                forget_after_fork(self)
+                self.connection.send(setup, [progress.fileno(), *descriptors])
             unless_it_works.pop_all()
 
-    def order(
+    def after_fork(self) -> None:
+        """In a forked child: it is the parent's, and the child neither hears of it nor ends it."""
+        _started.discard(self)
+        self.connection.close()
+        self.process.returncode = 0  # so that it is neither waited for nor killed
+
+    def assign(
         self,
         window: Window,
         positions: Sequence[int],
-        data: Parcel | None = None,
+        data: Payload | None = None,
         memory: Sequence[int] = (),
         blocks: Mapping[int, SharedBlock] | None = None,
     ) -> None:
@@ -78,7 +90,7 @@ class WorkerProcess:
         """
         self.positions = positions
         if data is None:
-            self.link.send(Order((window.start, window.end), positions, None, (), ()))
+            self.connection.send(Assignment((window.start, window.end), positions, None, (), ()))
             return
         blocks = blocks or {}
         new = [block for number, block in blocks.items() if number not in self._blocks]
@@ -86,15 +98,16 @@ class WorkerProcess:
         self._blocks = set(blocks)
         sizes = [(block.number, block.size) for block in new]
         descriptors = [*(block.descriptor for block in new), *memory]
-        self.link.send(Order((window.start, window.end), positions, data, sizes, gone), descriptors)
+        message = Assignment((window.start, window.end), positions, data, sizes, gone)
+        self.connection.send(message, descriptors)
 
     def report(self) -> tuple[Report, list[int]]:
-        """Receive what came of the order, or that it is ready for one.
+        """Receive what came of the assignment, or that it is ready for one.
 
         :raises EOFError: if it is gone
         :raises OSError: if it went in the middle
         """
-        message, descriptors = self.link.recv()
+        message, descriptors = self.connection.recv()
         report = Report(*message)
         self.ready = True
         self.positions = ()
@@ -103,7 +116,7 @@ class WorkerProcess:
 
     def end(self) -> str:
         """End it, if it has not ended yet. Returns how it ended."""
-        self.link.close()
+        self.connection.close()
         self.process.kill()  # without effect on one that is dead or dying: how it ended stands
         code = self.process.wait()
         if code < 0:

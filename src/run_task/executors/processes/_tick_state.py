@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from run_task.errors import TaskError, TaskLost
+from run_task.errors import TaskError, TaskLost, described
 from run_task.executors._protocol import failed
 from run_task.executors.processes._wire import loads
 from run_task.tasks._dataset import DataSet, Roster
 from run_task.tasks._tick import Tick
 
 
-class Job:
+class TickState:
     """A tick in work: what is still to be handed out, and what came of the rest.
 
     :param roster: the tasks
@@ -44,12 +44,17 @@ class Job:
                 return positions
         return ()
 
-    def settle(self, position: int, pieces: Sequence[memoryview], *, raised: bool) -> None:
+    def take_result(self, position: int, pieces: Sequence[memoryview], *, raised: bool) -> None:
         """Take in what came of a task."""
         try:
             value = loads(pieces)
             if raised:
-                self.errors[position] = failed(self.names[position], self.window, value)
+                cause, note = value
+                self.errors[position] = error = failed(self.names[position], self.window, cause)
+                try:
+                    cause.add_note(note)
+                except BaseException:  # it refuses to be assigned to
+                    error.add_note(note)
             else:
                 self.values[position] = value
             self.open.discard(position)
@@ -64,11 +69,11 @@ class Job:
         cause: BaseException | None = None,
     ) -> None:
         if cause is not None:
-            reason = f"{reason} ({type(cause).__name__}: {cause})"
+            reason = f"{reason} ({described(cause)})"
         self.open.discard(position)
         self.errors[position] = error = kind(self.names[position], self.window, reason)
         # Without its traceback: that would keep alive what was at work.
-        error.__cause__ = cause.with_traceback(None) if cause is not None else None
+        error.__cause__ = cause and BaseException.with_traceback(cause, None)
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """Give up all tasks that have no outcome yet."""

@@ -18,7 +18,7 @@ from run_task.data._memory import MapMode, create, mapped
 from run_task.executors.processes._pickling import PROTOCOL, dumps
 
 INLINE: Final = 16_384
-"""Up to how many bytes a parcel goes down the socket."""
+"""Up to how many bytes a payload goes down the socket."""
 
 _ALIGNMENT: Final = 64
 
@@ -36,7 +36,7 @@ _ROOM_FOR_DESCRIPTORS: Final = socket.CMSG_LEN(_AT_ONCE * _DESCRIPTOR.size)
 _FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what tasks start is not to have them
 
 
-class Link:
+class Connection:
     """One end of the socket between a runner and a worker process.
 
     At any time one end has the word and the other waits for it, so that a message is all that there
@@ -112,7 +112,7 @@ class Link:
         self._socket.close()
 
 
-class Parcel(NamedTuple):
+class Payload(NamedTuple):
     """Pieces of bytes on their way, in a message or in memory that goes with it."""
 
     pieces: Sequence[bytes]
@@ -125,8 +125,8 @@ class Parcel(NamedTuple):
     """How many bytes that memory has; 0: there is none."""
 
 
-NOTHING: Final = Parcel((), (), 0)
-"""A parcel of no pieces."""
+EMPTY: Final = Payload((), (), 0)
+"""A payload of no pieces."""
 
 
 def pickled(value: Any) -> list[memoryview]:
@@ -139,16 +139,16 @@ def pickled(value: Any) -> list[memoryview]:
     return [memoryview(pickled), *(buffer.raw() for buffer in buffers)]
 
 
-def pack(pieces: Sequence[memoryview]) -> tuple[Parcel, list[int]]:
-    """Put pieces in a parcel.
+def pack(pieces: Sequence[memoryview]) -> tuple[Payload, list[int]]:
+    """Put pieces in a payload.
 
-    :return: the parcel, and the descriptor of the memory that goes with it, if any does: the
+    :return: the payload, and the descriptor of the memory that goes with it, if any does: the
         caller's to close
     :raises OSError: if there is no such memory
     :raises MemoryError: if there is no room to map it
     """
     if sum(piece.nbytes for piece in pieces) <= INLINE:
-        return Parcel([bytes(piece) for piece in pieces], (), 0), []
+        return Payload([bytes(piece) for piece in pieces], (), 0), []
     places: list[tuple[int, int]] = []
     size = 0
     for piece in pieces:
@@ -162,27 +162,27 @@ def pack(pieces: Sequence[memoryview]) -> tuple[Parcel, list[int]]:
     except BaseException:
         os.close(descriptor)
         raise
-    return Parcel((), places, size), [descriptor]
+    return Payload((), places, size), [descriptor]
 
 
-def unpack(parcel: Parcel, descriptors: list[int], mode: MapMode) -> list[memoryview]:
-    """The pieces of a parcel.
+def unpack(payload: Payload, descriptors: list[int], mode: MapMode) -> list[memoryview]:
+    """The pieces of a payload.
 
-    :param parcel: the parcel
-    :param descriptors: those that came with the message and were not used yet; the parcel's is
+    :param payload: the payload
+    :param descriptors: those that came with the message and were not used yet; the payload's is
         taken off and closed
     :param mode: what may be done with the pieces
     """
-    if not parcel.size:
+    if not payload.size:
         if mode is MapMode.READ:
-            return [memoryview(piece) for piece in parcel.pieces]
-        return [memoryview(bytearray(piece)) for piece in parcel.pieces]
+            return [memoryview(piece) for piece in payload.pieces]
+        return [memoryview(bytearray(piece)) for piece in payload.pieces]
     descriptor = descriptors.pop(0)
     try:
-        memory = mapped(descriptor, parcel.size, mode)
+        memory = mapped(descriptor, payload.size, mode)
     finally:
         os.close(descriptor)
-    return [memory[start:end] for start, end in parcel.places]
+    return [memory[start:end] for start, end in payload.places]
 
 
 def loads(pieces: Sequence[memoryview]) -> Any:

@@ -10,84 +10,21 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from run_task.data._memory import MapMode, SharedBlock, mapped
-from run_task.executors.processes._exceptions import Broken, portable, unsendable
+from run_task.executors.processes._exceptions import LoadFailure, portable, unsendable
+from run_task.executors.processes._messages import Assignment, Report, Setup
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
-from run_task.executors.processes._wire import Link, Parcel, loads, pack, pickled, unpack
+from run_task.executors.processes._wire import Connection, Payload, loads, pack, pickled, unpack
 
 _PLAIN: Final = frozenset({float, int, bool, type(None)})
 """Results of these types go into the report as they are."""
 
-_LAST_WORDS: Final = 1.0
+_EXIT_GRACE: Final = 1.0
 """How many seconds a worker has to end by itself once its runner is gone."""
-
-
-class Hello(NamedTuple):
-    """The first message: what a worker is to know once. The memory of its progress comes first."""
-
-    counts: Sequence[int]
-    """How many pieces each task has, by position."""
-
-    parcel: Parcel
-    """The pieces of all of them: what they run, pickled."""
-
-    barred: Mapping[int, str]
-    """The positions of tasks that are not to be loaded."""
-
-
-class Order(NamedTuple):
-    """Run these tasks."""
-
-    window: tuple[int, int]
-    """The window to run them for."""
-
-    positions: Sequence[int]
-    """Which tasks."""
-
-    data: Parcel | None
-    """What they read; None: what they read before. Its memory comes after that of the blocks."""
-
-    blocks: Sequence[tuple[int, int]]
-    """The numbers and sizes of shared blocks that are new to the worker."""
-
-    gone: Sequence[int]
-    """The numbers of those that no data lies in any more."""
-
-
-class Outcome(NamedTuple):
-    """What came of a task."""
-
-    position: int
-    """Which task."""
-
-    raised: bool
-    """Whether it raised, or gave what cannot be sent."""
-
-    begun: float
-    """When it began, in seconds by ``time.perf_counter``."""
-
-    seconds: float
-    """How long it ran."""
-
-    pieces: int
-    """How many pieces its result or exception has."""
-
-    value: Any
-    """Its result, if it has no pieces."""
-
-
-class Report(NamedTuple):
-    """What came of an order. The first one, of no task, says that the worker is ready."""
-
-    outcomes: Sequence[tuple[int, bool, float, float, int, Any]]
-    """What came of each task: an :class:`Outcome`, made plain for the way."""
-
-    parcel: Parcel | None
-    """The pieces of all of them, if there are any."""
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -100,7 +37,7 @@ def main(descriptor: int, parent: int) -> None:
     _end_with_parent(parent)
     threading.Thread(target=_end_with_socket, args=(descriptor,), daemon=True).start()
     with socket.socket(fileno=descriptor) as end:
-        _Server(Link(end)).serve()
+        _Worker(Connection(end)).serve()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -117,7 +54,7 @@ def _end_with_socket(descriptor: int) -> None:
     poll = select.poll()
     poll.register(descriptor, 0)  # nothing but its end
     poll.poll()
-    time.sleep(_LAST_WORDS)
+    time.sleep(_EXIT_GRACE)
     os._exit(1)
 
 
@@ -136,65 +73,67 @@ def _size(result: _Result) -> int:
     return sum(piece.nbytes for piece in result.pieces)
 
 
-class _Server:
-    def __init__(self, link: Link) -> None:
-        self._link = link
+class _Worker:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._blocks: dict[int, SharedBlock] = {}  # all that the data lies in
         self._data: Any = None
         self._runs: list[Any] = []
         try:
-            message, descriptors = link.recv()
+            message, descriptors = connection.recv()
         except (EOFError, OSError):
             sys.exit()  # the runner has ended meanwhile
-        hello = Hello(*message)
+        setup = Setup(*message)
         progress = descriptors.pop(0)
         self._progress = Progress(mapped(progress, PROGRESS_SIZE, MapMode.WRITE))
         os.close(progress)
         # Each worker has its own copy of what tasks hold, and may write to that.
-        pieces = iter(unpack(hello.parcel, descriptors, MapMode.COPY))
-        for position, count in enumerate(hello.counts):
+        pieces = iter(unpack(setup.payload, descriptors, MapMode.COPY))
+        for position, count in enumerate(setup.counts):
             own = list(islice(pieces, count))
-            barred = position in hello.barred
-            self._runs.append(None if barred else self._load(position, own))
+            excluded = position in setup.excluded
+            self._runs.append(None if excluded else self._load(position, own))
 
     def _load(self, position: int, pieces: Sequence[memoryview]) -> Any:
         self._progress.load(position)
         try:
             return loads(pieces).run
         except BaseException as error:  # a module may well end in sys.exit()
-            return Broken(error, "the task")
+            return LoadFailure(error, "the task")
         finally:
             self._progress.rest()
 
     def serve(self) -> None:
         try:
-            self._link.send(Report((), None))
+            self._connection.send(Report((), None))
             while True:
-                message, descriptors = self._link.recv()
-                order = Order(*message)
-                if order.data is not None:
-                    self._unload(order, order.data, descriptors)
-                results = [self._run(position, order.window) for position in order.positions]
+                message, descriptors = self._connection.recv()
+                assignment = Assignment(*message)
+                if assignment.data is not None:
+                    self._take_view(assignment, assignment.data, descriptors)
+                results = [
+                    self._run(position, assignment.window) for position in assignment.positions
+                ]
                 self._answer(results)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return  # the runner is through, or is no more
 
-    def _unload(self, order: Order, data: Parcel, descriptors: list[int]) -> None:
-        """Take in the data that comes with an order."""
+    def _take_view(self, assignment: Assignment, data: Payload, descriptors: list[int]) -> None:
+        """Take in the data that comes with an assignment."""
         self._data = None
-        for number in order.gone:
+        for number in assignment.gone:
             del self._blocks[number]
-        for number, size in order.blocks:
+        for number, size in assignment.blocks:
             self._blocks[number] = SharedBlock(size, descriptors.pop(0), number)
         pieces = unpack(data, descriptors, MapMode.READ)
         try:
             self._data = loads(pieces)
         except BaseException as error:
-            self._data = Broken(error, "the data")
+            self._data = LoadFailure(error, "the data")
 
     def _run(self, position: int, window: tuple[int, int]) -> _Result:
         for needed in (self._runs[position], self._data):
-            if isinstance(needed, Broken):
+            if isinstance(needed, LoadFailure):
                 return _Result(position, True, time.perf_counter(), 0.0, needed.pieces)
         begun = self._progress.begin(position)
         try:
@@ -216,11 +155,11 @@ class _Server:
         return done
 
     def _answer(self, results: list[_Result]) -> None:
-        """Report what came of an order."""
-        parcel, memory = None, list[int]()
+        """Report what came of an assignment."""
+        payload, memory = None, list[int]()
         while any(result.pieces for result in results):
             try:
-                parcel, memory = pack([piece for result in results for piece in result.pieces])
+                payload, memory = pack([piece for result in results for piece in result.pieces])
                 break
             except (MemoryError, OSError) as error:
                 largest = max(results, key=_size)
@@ -229,6 +168,6 @@ class _Server:
                 pieces = unsendable(f"of {_size(largest):,} bytes", error)
                 results[results.index(largest)] = largest._replace(raised=True, pieces=pieces)
         outcomes = [(*result[:4], len(result.pieces), result.value) for result in results]
-        self._link.send(Report(outcomes, parcel), memory)
+        self._connection.send(Report(outcomes, payload), memory)
         for descriptor in memory:
             os.close(descriptor)

@@ -140,6 +140,9 @@ class ThreadsCrew:
 
     # The lead
 
+    def open(self) -> None:
+        """Threads start when they are first needed."""
+
     def run(self, tick: Tick) -> DataSet[Any]:
         """Run one tick. With a task_timeout, in a thread of the crew's: the caller is to come back
         also when a task hangs."""

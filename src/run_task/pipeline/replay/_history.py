@@ -86,6 +86,7 @@ class _StageReplay:
             task_timeout=config.task_timeout,
             workers=config.worker_count,
         )
+        self._crew.open()
 
     def is_over(self, last_ns: float) -> bool:
         """Whether all windows are done up to the one that holds this time."""
