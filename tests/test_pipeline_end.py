@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +25,7 @@ from run_task import (
     TimeUnit,
     task,
 )
+from run_task.pipeline.live import _run
 from run_task.sinks import Result
 from run_task.sources import paced
 
@@ -168,20 +170,20 @@ def test_what_is_there_is_written_though_a_stage_hangs() -> None:
 
 
 class Feed:
-    """A row at once, and no more until it is let go; then it takes a while to be closed."""
+    """A row every 10 ms, for ever; it takes a while to be closed."""
 
     def __init__(self, seconds: float = 0.05) -> None:
         self._seconds = seconds
         self.closed_in: threading.Thread | None = None
         self.waits = threading.Event()
-        self.go_on = threading.Event()
 
     def rows(self) -> Iterator[tuple[int, int]]:
         try:
             yield 0, 1
             self.waits.set()
-            while not self.go_on.wait(0.01):
-                yield 0, 2
+            for millis in itertools.count(10, 10):
+                time.sleep(0.01)
+                yield millis, 2
         finally:
             time.sleep(self._seconds)
             self.closed_in = threading.current_thread()
@@ -211,8 +213,9 @@ def paced_iterable(feed: Feed) -> Any:
 
 @pytest.mark.parametrize("made", [generator, iterable, paced_generator, paced_iterable])
 def test_generators_that_are_running_are_closed_by_the_thread_that_reads_them(
-    made: Callable[[Feed], Any],
+    made: Callable[[Feed], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_run, "_NEXT_ROW", PATIENCE)  # as long as a busy machine takes
     feed = Feed()
     source = made(feed)  # kept, so that it is not closed by being collected
     pipeline = Pipeline("p").source(source, data := lock(), add)
@@ -254,7 +257,8 @@ def size(view: Any, start: int, end: int) -> int:
     return len(view)
 
 
-def test_a_source_that_takes_too_long_to_be_closed_is_told() -> None:
+def test_a_source_that_takes_too_long_to_be_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_run, "_NEXT_ROW", PATIENCE)
     go_on = threading.Event()
 
     def rows() -> Iterator[tuple[int, int]]:
