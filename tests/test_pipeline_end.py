@@ -433,3 +433,41 @@ def test_what_is_declared_while_it_runs_is_refused_and_not_after() -> None:
     assert (len(pipeline.sources), len(pipeline.stages), stage.sinks) == (2, 1, ())
     for change in changes:
         change()
+
+
+def test_stages_that_take_all_the_time_there_is_leave_some_for_sources_and_sinks() -> None:
+    feed = Feed(0)
+    # Both are closed after the stage, which waits for another one as long as it may.
+    bench = PipelineBench()
+    hanging = Hanging()
+    source, target = lock(), lock()
+    config = RunnerConfig(shutdown_timeout=0.3, upstream_timeout=10)
+    up = bench.pipeline.stage("up", [hanging], source, SECOND, config)
+    up.into(target, lambda values, dataset: None)
+    bench.pipeline.stage("down", [count], target, SECOND, config).sink(bench.sink)
+    bench.pipeline.source(feed.rows(), lock_of_rows := lock(), add)
+    bench.pipeline.stage("beside", [count], lock_of_rows, SECOND, config).sink(bench.sink)
+    with pytest.raises(ExceptionGroup) as caught, bench.pipeline:
+        assert feed.waits.wait(PATIENCE)
+        bench.clock.advance(SECOND)
+        assert hanging.entered.wait(PATIENCE)
+        bench.sink.wait_for("beside", 1)
+    told = [str(error) for error in caught.value.exceptions]
+    assert len(told) == 1  # nothing was being closed or written
+    assert "'hanging'" in told[0]
+    assert feed.closed_in is not None
+    assert bench.sink.closed == 1
+    hanging.go_on.set()
+    eventually(nothing_runs)
+
+
+@pytest.mark.parametrize("timeout", [1e300, 10**10])
+def test_an_enormous_shutdown_timeout_is_one(timeout: float) -> None:
+    data = lock()
+    pipeline = Pipeline("p").source([(0, 1)], data, add)
+    sink = RecordingSink()
+    config = RunnerConfig(shutdown_timeout=timeout)
+    pipeline.stage("a", [count], data, MILLIS, config).sink(sink)
+    pipeline.run_sync()
+    assert sink.results[-1][1]["count"] == 1
+    assert sink.closed == 1

@@ -302,8 +302,10 @@ class LiveRun:
         for live in begun:
             live.shutdown()
         if hung_stages := [live for live in begun if not live.wait(deadline.remaining())]:
-            deadline = Deadline(_DELIVERY)  # for all that follows
-            self._give_up(hung_stages, deadline)
+            deadline = Deadline(_DELIVERY)
+            self._give_up(hung_stages, Deadline(_DELIVERY / 2))
+        elif _seconds(deadline) < _DELIVERY:
+            deadline = Deadline(_DELIVERY)  # stages have taken all there was
         for live in begun:
             if live.failure is not None:
                 add_note(live.failure, f"in {live!r}")
@@ -329,14 +331,14 @@ class LiveRun:
         row = Deadline(_NEXT_ROW)
         hung: list[str] = []
         for source in self._sources:
-            if not source.left(min(row.remaining() or 0.0, deadline.remaining() or 0.0)):
+            if not source.left(min(_seconds(row), _seconds(deadline))):
                 _log.warning("%s: %r still waits for a row, and is left", self._name, source)
-            elif not source.join(deadline.remaining() or 0.0):
+            elif not source.join(_seconds(deadline)):
                 hung.append(f"closing {source!r}")
         hung += (
             f"closing {source!r}"
             for source in self._async_sources
-            if not source.join(deadline.remaining() or 0.0)
+            if not source.join(_seconds(deadline))
         )
         return hung
 
@@ -344,11 +346,17 @@ class LiveRun:
         """Wait until all is written. Returns the sinks that take too long."""
         hung: list[str] = []
         for sink in self._sinks.values():
-            if not sink.join(deadline.remaining() or 0.0):
+            if not sink.join(_seconds(deadline)):
                 lost = sink.abandon()
                 told = f", {lost} results are not written" if lost else ""
                 hung.append(f"writing to {sink!r}{told}")
         return hung
+
+
+def _seconds(deadline: Deadline) -> float:
+    """How many seconds are left, as a thread can be waited for."""
+    left = deadline.remaining()
+    return threading.TIMEOUT_MAX if left is None else min(left, threading.TIMEOUT_MAX)
 
 
 def _place(data: object) -> Place:
