@@ -262,7 +262,7 @@ def test_values_of_which_nothing_is_lost_are_taken(
 
 def test_nan_and_nat_are_values() -> None:
     series = TimeSeries({"x": float, "y": "float32", "at": "datetime64[us]"})
-    series.append(0, x=float("nan"), y=float("nan"), at=np.datetime64("NaT"))
+    series.append(0, x=float("nan"), y=float("nan"), at=np.datetime64("NaT", "s"))
     nans = np.array([np.nan, np.nan])
     series.extend([1, 2], x=nans, y=nans, at=np.array(["NaT", "NaT"], "datetime64[ns]"))
     view = view_of(series)
@@ -331,6 +331,21 @@ def test_values_of_which_something_would_be_lost_are_refused(
             series.extend([8], first=[2], x=np.asarray([bad]))
     series.append(7, first=2, x=good)  # it goes on as if nothing had been
     assert view_of(series)["first"].tolist() == [1, 2]
+
+
+def test_of_many_timestamps_the_one_that_is_beyond_64_bits_is_named() -> None:
+    series = TimeSeries({"at": "datetime64[ns]"})
+    for beyond in (2**60, -(2**60)):
+        many = np.array([0, 5, beyond, 7], "datetime64[s]")
+        with pytest.raises(
+            ConfigError, match=r"^column 'at', row 2, of timestamp 3: .* exactly"
+        ):
+            series.extend([1, 2, 3, 4], at=many)
+    days = TimeSeries({"at": "datetime64[D]"})
+    least = np.array([-(2**63) + 1], "datetime64[ns]")
+    with pytest.raises(ConfigError, match=r"row 0, of timestamp 1: .* cannot be told exactly in"):
+        days.extend([1], at=least)  # its day begins before what nanoseconds can tell
+    assert len(view_of(series)) == len(view_of(days)) == 0
 
 
 def test_a_list_is_not_made_one_type_before_it_is_looked_at() -> None:

@@ -309,10 +309,20 @@ def _to_units(value: Any, dtype: np.dtype[Any]) -> int:
         moment = np.datetime64(value, "D")
     elif not isinstance(value, np.datetime64):
         raise Unfit(f"{value!r} is no timestamp")
-    units = moment.astype(dtype)
-    if not np.isnat(moment) and units.astype(moment.dtype) != moment:
+    units = _exact_moment(moment, dtype)
+    if units is None:
         raise Unfit(f"{value!r} cannot be told exactly in {dtype}")
     return int(units.astype(np.int64))
+
+
+def _exact_moment(moment: Any, dtype: np.dtype[Any]) -> Any:
+    """A timestamp in another unit; None: that cannot tell it, or not in 64 bits."""
+    try:
+        units = moment.astype(dtype)
+        exact = np.isnat(moment) or units.astype(moment.dtype) == moment
+    except OverflowError:  # of NumPy 2.5 and later; before, it wraps around
+        return None
+    return units if exact else None
 
 
 # How an array of one kind becomes one of another, and which of its values do not fit.
@@ -354,8 +364,12 @@ def _texts(array: Array, dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.bool_]
 
 
 def _moments(array: Array, dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.bool_] | None]:
-    moments = array.astype(dtype)
-    return moments, (moments.astype(array.dtype) != array) & ~np.isnat(array)
+    try:
+        moments = array.astype(dtype)
+        return moments, (moments.astype(array.dtype) != array) & ~np.isnat(array)
+    except OverflowError:
+        unfit = [_exact_moment(moment, dtype) is None for moment in array]
+        return array, np.array(unfit, np.bool_)
 
 
 def _counts(array: Array, dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.bool_] | None]:
