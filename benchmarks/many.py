@@ -87,11 +87,7 @@ def of_runners(late: list[float]) -> Generator[None]:
     with contextlib.ExitStack() as running:
         for number in range(COUNT):
             context, _, _ = (
-                ContextBuilder(TimeSeriesView)
-                .with_data(data)
-                .with_task(Analytic(number, late))
-                .with_interval(PERIOD)
-                .build()
+                ContextBuilder(data).with_task(Analytic(number, late)).with_interval(PERIOD).build()
             )
             running.enter_context(Runner(context))
         yield

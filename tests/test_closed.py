@@ -190,8 +190,7 @@ def test_windows_in_another_unit_are_cut_to_the_nanosecond(
 @pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
 def test_a_task_sees_nothing_that_comes_after_its_window(closed: Closed, executor: Any) -> None:
     context, _, _ = (
-        ContextBuilder(TimeSeriesView)
-        .with_data(counted(closed))
+        ContextBuilder(counted(closed))
         .with_tasks([seen, within])
         .with_interval(TaskInterval.seconds(3))
         .with_config(RunnerConfig(executor=executor, workers=2, window=TaskInterval.seconds(6)))
@@ -214,11 +213,7 @@ def test_a_window_that_is_computed_late_sees_no_more_than_one_in_time() -> None:
     series = TimeSeries({"at": int}, SECONDS)
     clock = VirtualClock(100 * SECONDS.nanos)
     context, receiver, _ = (
-        ContextBuilder(TimeSeriesView)
-        .with_data(series)
-        .with_task(seen)
-        .with_interval(TaskInterval.seconds(10))
-        .build()
+        ContextBuilder(series).with_task(seen).with_interval(TaskInterval.seconds(10)).build()
     )
     with Runner(context, clock=clock):
         for stamp in range(100, 140):

@@ -330,6 +330,11 @@ def test_a_wrapper_is_called_with_its_own_parameters() -> None:
     ContextBuilder(list[int]).with_task(Task(max, "of C")).build()
 
 
-def test_a_view_that_no_series_is_behind_says_so() -> None:
-    with pytest.raises(KeyError, match=r"'price': this view is of no TimeSeries.*with_data"):
-        TimeSeriesView()["price"]
+def test_a_view_is_no_data_to_begin_with() -> None:
+    @task
+    def rows(view: TimeSeriesView, start: int, end: int) -> int:
+        return len(view)
+
+    made_of: Any = TimeSeriesView  # a type checker refuses it
+    with pytest.raises(ConfigError, match=r"\(TimeSeriesView\): .*give the data itself"):
+        ContextBuilder(made_of).with_task(rows).build()

@@ -186,12 +186,12 @@ def test_says_what_it_is_and_holds() -> None:
         iter(view)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def test_a_view_of_no_series_is_empty() -> None:
-    view = TimeSeriesView()
+def test_a_view_of_no_rows_is_empty() -> None:
+    view = TimeSeries({"price": float}).view()
     assert len(view) == len(view.time) == len(view.between(0, 10)) == 0
-    assert dict(view.columns) == {}
+    assert dict(view.columns) == {"price": np.dtype(float)}
     assert len(pickle.loads(pickle.dumps(view))) == 0
-    assert repr(view) == "TimeSeriesView of 0 rows\n  time (ms)"
+    assert repr(view) == "TimeSeriesView of 0 rows\n  time (ms)  price"
 
 
 async def test_is_read_in_an_event_loop_and_the_access_serves_again() -> None:
@@ -337,9 +337,7 @@ def test_of_many_timestamps_the_one_that_is_beyond_64_bits_is_named() -> None:
     series = TimeSeries({"at": "datetime64[ns]"})
     for beyond in (2**60, -(2**60)):
         many = np.array([0, 5, beyond, 7], "datetime64[s]")
-        with pytest.raises(
-            ConfigError, match=r"^column 'at', row 2, of timestamp 3: .* exactly"
-        ):
+        with pytest.raises(ConfigError, match=r"^column 'at', row 2, of timestamp 3: .* exactly"):
             series.extend([1, 2, 3, 4], at=many)
     days = TimeSeries({"at": "datetime64[D]"})
     least = np.array([-(2**63) + 1], "datetime64[ns]")

@@ -25,7 +25,7 @@ _UNITS: Final = ("D", "h", "m", "s", "ms", "us", "ns")
 """The units of timestamps that Arrow, polars and pandas can be given."""
 
 
-class Unfit(ValueError):
+class InvalidValue(ValueError):
     """A value cannot be stored.
 
     :ivar row: its position among several; None: it is not about one of them
@@ -50,7 +50,7 @@ class Column:
         self.name: str = name
         self.dtype: np.dtype[Any] = _dtype(name, kind)
         self.convert: Callable[[Any], Any] = _converter(self.dtype)
-        """What is stored for a value; raises Unfit. For a timestamp, its count of units."""
+        """What is stored for a value; raises InvalidValue. For a timestamp, its count of units."""
         self.nullable: bool = self.dtype.kind == "f"
         """Whether it stores None, as NaN."""
         # Values of exactly this type are stored as they are: what does not fit, the store's
@@ -60,35 +60,35 @@ class Column:
             self.exact = int
 
     def one(self, value: Any) -> Array:
-        """An array of one value. :raises Unfit: if it cannot be stored"""
+        """An array of one value. :raises InvalidValue: if it cannot be stored"""
         return self._each((value,), 1)
 
     def many(self, values: Any) -> Array:
         """An array of values.
 
         :param values: an array, or a list, as :func:`listed` gives it
-        :raises Unfit: if one of them cannot be stored
+        :raises InvalidValue: if one of them cannot be stored
         """
         if hasattr(values, "__array__"):
             array: Array = np.asarray(values)
         else:
             array = _array_of_one_type(values)
         if array.ndim != 1:
-            raise Unfit(f"it has {array.ndim} dimensions, and a column has one")
+            raise InvalidValue(f"it has {array.ndim} dimensions, and a column has one")
         if array.dtype == self.dtype:
             return array
         cast = _CASTS.get(self.dtype.kind + array.dtype.kind)
         if cast is None:
             return self._each(values, len(array))
-        cast_array, unfit = cast(array, self.dtype)
-        if unfit is not None and unfit.any():
-            row = int(unfit.argmax())
+        cast_array, invalid = cast(array, self.dtype)
+        if invalid is not None and invalid.any():
+            row = int(invalid.argmax())
             reason = f"{array[row]!r} does not fit"
             try:
                 self.convert(array[row])
-            except Unfit as known:
+            except InvalidValue as known:
                 reason = str(known)
-            raise Unfit(reason, row)
+            raise InvalidValue(reason, row)
         return cast_array
 
     def _each(self, values: Iterable[Any], count: int) -> Array:
@@ -100,8 +100,8 @@ class Column:
                 continue
             try:
                 cells[row] = self.convert(value)
-            except Unfit as unfit:
-                raise Unfit(str(unfit), row) from None
+            except InvalidValue as invalid:
+                raise InvalidValue(str(invalid), row) from None
         return array
 
     def __repr__(self) -> str:
@@ -111,7 +111,7 @@ class Column:
 def listed(values: Any) -> Any:
     """The values of many rows: an array as it is, and a list of what can be iterated over.
 
-    :raises Unfit: if it cannot
+    :raises InvalidValue: if it cannot
     """
     if isinstance(values, np.ma.MaskedArray):
         return values.tolist()  # what is masked is None
@@ -135,33 +135,36 @@ def without_value(values: Any) -> NDArray[np.bool_] | None:
 
 
 def timestamp(value: Any, unit: TimeUnit) -> int:
-    """A timestamp in this unit, as an int of 64 bits. :raises Unfit: if it is none"""
+    """A timestamp in this unit, as an int of 64 bits. :raises InvalidValue: if it is none"""
     if type(value) is not int and not _is_numpy_int(value):
-        raise Unfit(
+        raise InvalidValue(
             f"the timestamp {value!r} is no int: timestamps of this series count "
             f"{unit.name.lower()} since the Unix epoch; now is time.time_ns() // {unit.nanos:_}"
         )
     stamp = int(value)
     if not -(2**63) <= stamp < 2**63:
-        raise Unfit(f"the timestamp {stamp} does not fit in 64 bits")
+        raise InvalidValue(f"the timestamp {stamp} does not fit in 64 bits")
     return stamp
 
 
 def timestamps(values: Any, unit: TimeUnit) -> NDArray[np.int64]:
-    """Timestamps in this unit, as an array of 64-bit ints. :raises Unfit: if one of them is none"""
+    """Timestamps in this unit, as an array of 64-bit ints.
+
+    :raises InvalidValue: if one of them is none
+    """
     if hasattr(values, "__array__"):
         array: Array = np.asarray(values)
     else:
         values = _listed(values)
         array = _array_of_one_type(values)
     if array.ndim != 1:
-        raise Unfit(f"the timestamps have {array.ndim} dimensions, and should have one")
+        raise InvalidValue(f"the timestamps have {array.ndim} dimensions, and should have one")
     if array.dtype == np.int64:
         return array
     if array.dtype.kind in "iu" and np.can_cast(array.dtype, np.int64):
         return array.astype(np.int64)
     if array.dtype.kind == "M":
-        raise Unfit(
+        raise InvalidValue(
             f"the timestamps are {array.dtype}, and should be ints, counts of units of the series "
             f"since the Unix epoch: .astype('datetime64[ms]').astype('int64') makes milliseconds"
         )
@@ -169,14 +172,14 @@ def timestamps(values: Any, unit: TimeUnit) -> NDArray[np.int64]:
     for row, value in enumerate(values):
         try:
             result[row] = timestamp(value, unit)
-        except Unfit as unfit:
-            raise Unfit(str(unfit), row) from None
+        except InvalidValue as invalid:
+            raise InvalidValue(str(invalid), row) from None
     return result
 
 
 def _listed(values: Any) -> list[Any]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise Unfit(f"{values!r} is one value, and there should be one for each row")
+        raise InvalidValue(f"{values!r} is one value, and there should be one for each row")
     return list(values)  # pyright: ignore[reportUnknownArgumentType]
 
 
@@ -255,43 +258,43 @@ def _number(value: Any) -> bool:
 
 def _to_float(value: Any, largest: float, dtype: np.dtype[Any]) -> float:
     if not _number(value):
-        raise Unfit(f"{value!r} is no number")
+        raise InvalidValue(f"{value!r} is no number")
     try:
         number = float(value)
     except OverflowError:
         number = np.inf
     if abs(number) > largest and value not in (np.inf, -np.inf):
-        raise Unfit(f"{value!r} is too large for {dtype}")
+        raise InvalidValue(f"{value!r} is too large for {dtype}")
     return number
 
 
 def _to_int(value: Any, lowest: int, largest: int, dtype: np.dtype[Any]) -> int:
     if not _number(value):
-        raise Unfit(f"{value!r} is no number")
+        raise InvalidValue(f"{value!r} is no number")
     try:
         number = int(value)
     except (ValueError, OverflowError):
-        raise Unfit(f"{value!r} is no int, and the column holds {dtype}") from None
+        raise InvalidValue(f"{value!r} is no int, and the column holds {dtype}") from None
     if number != value:
-        raise Unfit(f"{value!r} has a fraction, and the column holds {dtype}")
+        raise InvalidValue(f"{value!r} has a fraction, and the column holds {dtype}")
     if not lowest <= number <= largest:
-        raise Unfit(f"{value!r} is beyond {dtype}, which ends at {lowest} and {largest}")
+        raise InvalidValue(f"{value!r} is beyond {dtype}, which ends at {lowest} and {largest}")
     return number
 
 
 def _to_bool(value: Any) -> bool:
     if not _number(value) or value not in (0, 1):
-        raise Unfit(f"{value!r} is neither True nor False")
+        raise InvalidValue(f"{value!r} is neither True nor False")
     return bool(value)
 
 
 def _to_text(value: Any, kind: type[str] | type[bytes], width: int) -> Any:
     if not isinstance(value, kind):
-        raise Unfit(f"{value!r} is no {kind.__name__}")
+        raise InvalidValue(f"{value!r} is no {kind.__name__}")
     if len(value) > width:
-        raise Unfit(f"{value!r} is longer than the {width} that the column holds")
+        raise InvalidValue(f"{value!r} is longer than the {width} that the column holds")
     if value[-1:] in ("\0", b"\0"):
-        raise Unfit(f"{value!r} ends in a NUL, which NumPy would cut off")
+        raise InvalidValue(f"{value!r} ends in a NUL, which NumPy would cut off")
     return value
 
 
@@ -308,10 +311,10 @@ def _to_units(value: Any, dtype: np.dtype[Any]) -> int:
     elif isinstance(value, datetime.date):
         moment = np.datetime64(value, "D")
     elif not isinstance(value, np.datetime64):
-        raise Unfit(f"{value!r} is no timestamp")
+        raise InvalidValue(f"{value!r} is no timestamp")
     units = _exact_moment(moment, dtype)
     if units is None:
-        raise Unfit(f"{value!r} cannot be told exactly in {dtype}")
+        raise InvalidValue(f"{value!r} cannot be told exactly in {dtype}")
     return int(units.astype(np.int64))
 
 
@@ -368,13 +371,13 @@ def _moments(array: Array, dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.bool
         moments = array.astype(dtype)
         return moments, (moments.astype(array.dtype) != array) & ~np.isnat(array)
     except OverflowError:
-        unfit = [_exact_moment(moment, dtype) is None for moment in array]
-        return array, np.array(unfit, np.bool_)
+        invalid = [_exact_moment(moment, dtype) is None for moment in array]
+        return array, np.array(invalid, np.bool_)
 
 
 def _counts(array: Array, dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.bool_] | None]:
-    counts, unfit = _ints(array, np.dtype(np.int64))
-    return counts.view(dtype), unfit
+    counts, invalid = _ints(array, np.dtype(np.int64))
+    return counts.view(dtype), invalid
 
 
 _CASTS: Final[dict[str, _Cast]] = {

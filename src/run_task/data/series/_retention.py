@@ -32,10 +32,10 @@ class Retention:
     :raises ConfigError: if it is neither
     """
 
-    __slots__ = ("_text", "given", "limited", "rows", "span")
+    __slots__ = ("_text", "limited", "rows", "span", "value")
 
     def __init__(self, keep: Any, unit: TimeUnit) -> None:
-        self.given: int | TaskInterval | None = keep
+        self.value: int | TaskInterval | None = keep
         self.rows: int | None = None
         self.span: int | None = None  # in units; what is less than a unit makes no difference
         self.limited: bool = keep is not None

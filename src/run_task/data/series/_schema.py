@@ -13,7 +13,7 @@ from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import (
     Array,
     Column,
-    Unfit,
+    InvalidValue,
     listed,
     timestamp,
     timestamps,
@@ -90,10 +90,9 @@ class Schema:
                 f"something happened, or Closed.RIGHT, where it is the end of what its row "
                 f"describes"
             )
-        self._set(tuple(Column(name, kind) for name, kind in columns.items()), unit, closed)
-
-    def _set(self, columns: tuple[Column, ...], unit: TimeUnit, closed: Closed) -> None:
-        self.columns: tuple[Column, ...] = columns
+        self.columns: tuple[Column, ...] = tuple(
+            Column(name, kind) for name, kind in columns.items()
+        )
         self.unit: TimeUnit = unit
         self.closed: Closed = closed
         self.side: Literal["left", "right"] = closed.value
@@ -101,17 +100,10 @@ class Schema:
         that ends then, as ``searchsorted`` takes it."""
         self.beyond: int = 1 if closed is Closed.RIGHT else 0
         """How long after its end a window's first timestamp is that is not in it any more."""
-        self.names: tuple[str, ...] = tuple(column.name for column in columns)
-        self.kinds: tuple[tuple[str, str], ...] = tuple((c.name, c.dtype.str) for c in columns)
+        self.names: tuple[str, ...] = tuple(column.name for column in self.columns)
+        self.kinds: tuple[tuple[str, str], ...] = tuple((c.name, c.dtype.str) for c in self.columns)
         self.positions: dict[str, int] = {name: i for i, name in enumerate(self.names)}
-        self.row_bytes: int = 8 + sum(column.dtype.itemsize for column in columns)
-
-    @classmethod
-    def empty(cls) -> Schema:
-        """The schema of no columns, of a view that is of no series."""
-        schema = cls.__new__(cls)
-        schema._set((), TimeUnit.MILLIS, Closed.LEFT)
-        return schema
+        self.row_bytes: int = 8 + sum(column.dtype.itemsize for column in self.columns)
 
     def row(self, time: Any, columns: Mapping[str, Any]) -> Rows:
         """One row, or none if it has no value.
@@ -121,16 +113,16 @@ class Schema:
         self._check_names(columns)
         try:
             times = np.array([timestamp(time, self.unit)], np.int64)
-        except Unfit as unfit:
-            raise ConfigError(str(unfit)) from None
+        except InvalidValue as invalid:
+            raise ConfigError(str(invalid)) from None
         if all(value is None for value in columns.values()):
             return Rows(times[:0], [np.empty(0, column.dtype) for column in self.columns], 1)
         arrays: list[Array] = []
         for column in self.columns:
             try:
                 arrays.append(column.one(columns[column.name]))
-            except Unfit as unfit:
-                raise _refusal(column, f"row of timestamp {time}", unfit) from None
+            except InvalidValue as invalid:
+                raise _refusal(column, f"row of timestamp {time}", invalid) from None
         return Rows(times, arrays, 0)
 
     def rows(self, given: Any, columns: Mapping[str, Any]) -> Rows:
@@ -141,15 +133,15 @@ class Schema:
         self._check_names(columns)
         try:
             times = timestamps(given, self.unit)
-        except Unfit as unfit:
-            where = "" if unfit.row is None else f"row {unfit.row}: "
-            raise ConfigError(f"{where}{unfit}") from None
+        except InvalidValue as invalid:
+            where = "" if invalid.row is None else f"row {invalid.row}: "
+            raise ConfigError(f"{where}{invalid}") from None
         values: list[Any] = []
         for column in self.columns:
             try:
                 values.append(listed(columns[column.name]))
-            except Unfit as unfit:
-                raise _refusal(column, "all rows", unfit) from None
+            except InvalidValue as invalid:
+                raise _refusal(column, "all rows", invalid) from None
         kept = _with_a_value(values, len(times))
         if kept is not None:
             values = [[column[i] for i in kept] for column in values]
@@ -158,14 +150,14 @@ class Schema:
         for column, of_column in zip(self.columns, values):
             try:
                 array = column.many(of_column)
-            except Unfit as unfit:
-                where, row = "all rows", unfit.row
+            except InvalidValue as invalid:
+                where, row = "all rows", invalid.row
                 if row is not None:
                     row = row if kept is None else kept[row]
                     where = f"row {row}"
                     if row < len(times):
                         where += f", of timestamp {times[row]}"
-                raise _refusal(column, where, unfit) from None
+                raise _refusal(column, where, invalid) from None
             if len(array) != count:
                 raise ConfigError(
                     f"column {column.name!r} has {len(array)} values for {len(times)} timestamps: "
@@ -188,8 +180,6 @@ class Schema:
                 raise ConfigError(f"column {name!r} is missing: give a value for each column")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not self.kinds:
-            return Schema.empty, ()
         return Schema, (dict(self.kinds), self.unit, self.closed)
 
     def __repr__(self) -> str:
@@ -216,8 +206,8 @@ def _with_a_value(columns: Sequence[Any], count: int) -> list[int] | None:
     return found
 
 
-def _refusal(column: Column, where: str, unfit: Unfit) -> ConfigError:
-    return ConfigError(f"column {column.name!r}, {where}: {unfit}; nothing was stored")
+def _refusal(column: Column, where: str, invalid: InvalidValue) -> ConfigError:
+    return ConfigError(f"column {column.name!r}, {where}: {invalid}; nothing was stored")
 
 
 class Layout:

@@ -118,7 +118,7 @@ class Lease:
 
     def array(self, position: int, first: int, stop: int) -> Array:
         """Rows of the timestamps (position 0) or of a column, not copied, read-only."""
-        return np.asarray(_Leased(self, position, first, stop))
+        return np.asarray(_ColumnSlice(self, position, first, stop))
 
     def timestamp(self, row: int) -> int:
         """The timestamp of a row."""
@@ -129,7 +129,7 @@ class Lease:
         return bisect_left(self.store.times, timestamp, first, stop)
 
 
-class _Leased:
+class _ColumnSlice:
     """Some rows of a column, and the lease that keeps them.
 
     NumPy leads every array derived from another back to the object that gave the memory. That has

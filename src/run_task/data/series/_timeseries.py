@@ -98,7 +98,7 @@ class TimeSeries:
     @property
     def retention(self) -> int | TaskInterval | None:
         """How many of the last rows stay, or for how long before the newest; None: all."""
-        return self._retention.given
+        return self._retention.value
 
     @property
     def dropped(self) -> int:

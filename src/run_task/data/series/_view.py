@@ -81,22 +81,21 @@ class TimeSeriesView:
     The view that a task gets ends with the task's window: rows after it are not in it, however late
     the task runs, and rows before it are.
 
-    Without arguments it is empty and has no columns, so it can stand as the default data of a
-    ``ContextBuilder(TimeSeriesView)`` that is given a series by ``with_data``.
+    :meth:`TimeSeries.read` gives one, and so do its own methods: it is not made by hand.
     """
 
     __slots__ = ("_arrays", "_first", "_latest", "_schema", "_stop", "_storage", "_time", "_window")
 
     def __init__(
         self,
-        schema: Schema | None = None,
-        storage: Storage | None = None,
-        first: int = 0,
-        stop: int = 0,
+        schema: Schema,
+        storage: Storage,
+        first: int,
+        stop: int,
         window: tuple[int, int] | None = None,
     ) -> None:
-        self._schema = schema or Schema.empty()
-        self._storage: Storage = storage or ArrayStorage([np.empty(0, np.int64)])
+        self._schema = schema
+        self._storage = storage
         self._first = first
         self._stop = stop
         self._window = window  # of the task that has it, in the unit of the series
@@ -141,11 +140,6 @@ class TimeSeriesView:
             pass
         position = self._schema.positions.get(column)
         if position is None:
-            if not self._schema.names:
-                raise KeyError(
-                    f"there is no column {column!r}: this view is of no TimeSeries; give one by "
-                    f"with_data()"
-                )
             names = ", ".join(map(repr, self._schema.names))
             raise KeyError(f"there is no column {column!r}: the columns are {names}")
         array = arrays[column] = self._storage.array(position + 1, self._first, self._stop)
