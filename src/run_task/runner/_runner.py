@@ -13,8 +13,9 @@ from run_task.runner._engine import Engine
 from run_task.runner._running import Running
 from run_task.runner._signals import shut_down_on_sigterm
 from run_task.runner._stats import RunnerStats
+from run_task.sync._alarm import AnyAlarm
 from run_task.sync._lifecycle import Phase
-from run_task.sync._waiting import wait_task, wait_thread
+from run_task.sync._waiting import Wait
 from run_task.time._clock import Clock, check_clock
 
 I = TypeVar("I")
@@ -105,13 +106,11 @@ class Runner(Running, Generic[I, O]):
                 raise
             self._exit = opened.pop_all()
 
-    def _wait(self) -> None:
-        """Wait for the end; once shut down, no longer than that may take."""
-        wait_thread(self._engine.until_ended)
-        self._engine.settle()
+    def _until_ended(self, alarm: AnyAlarm) -> Wait[None]:
+        """The wait for the end; once shut down, no longer than that may take."""
+        return self._engine.until_ended(alarm)
 
-    async def _wait_async(self) -> None:
-        await wait_task(self._engine.until_ended)
+    def _settle(self) -> None:
         self._engine.settle()
 
     def _report(self, exc: BaseException | None) -> None:

@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
+from run_task.sync._alarm import AnyAlarm
+from run_task.sync._waiting import Wait, wait_task, wait_thread
+
 
 class Running(ABC):
     """What runs by ``run_sync()``, by ``await run()``, or in a ``with`` or ``async with`` block, at
@@ -81,12 +84,22 @@ class Running(ABC):
         """Begin to run, and put what is to be closed at the end into ``_exit``."""
 
     @abstractmethod
-    def _wait(self) -> None:
-        """Wait for the end."""
+    def _until_ended(self, alarm: AnyAlarm) -> Wait[object]:
+        """The wait for the end."""
 
     @abstractmethod
+    def _settle(self) -> None:
+        """Once it has ended, wait for the threads that have nothing left to do."""
+
+    def _wait(self) -> None:
+        """Wait for the end."""
+        wait_thread(self._until_ended)
+        self._settle()
+
     async def _wait_async(self) -> None:
         """Wait for the end, without holding up the event loop."""
+        await wait_task(self._until_ended)
+        self._settle()
 
     @abstractmethod
     def _report(self, exc: BaseException | None) -> None:

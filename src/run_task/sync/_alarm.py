@@ -94,5 +94,3 @@ class AsyncAlarm:
 
 AnyAlarm: TypeAlias = Alarm | AsyncAlarm
 """What wakes whoever waits, thread or task."""
-
-Bell: TypeAlias = AnyAlarm  # the name that it had

@@ -8,7 +8,9 @@ from run_task.errors import RunTaskError, add_note, described
 from run_task.pipeline.live._run import LiveRun
 from run_task.runner._running import Running
 from run_task.runner._signals import shut_down_on_sigterm
+from run_task.sync._alarm import AnyAlarm
 from run_task.sync._lifecycle import Lifecycle, Phase
+from run_task.sync._waiting import Wait
 
 
 class Live(Running):
@@ -74,14 +76,12 @@ class Live(Running):
         if self._wish.phase >= Phase.STOPPING:
             self._run.shutdown()  # shut down before it began
 
-    def _wait(self) -> None:
+    def _until_ended(self, alarm: AnyAlarm) -> Wait[bool]:
         assert self._run is not None
-        self._run.lifecycle.wait(Phase.ENDED)
-        self._run.settle()
+        return self._run.lifecycle.until(alarm, Phase.ENDED)
 
-    async def _wait_async(self) -> None:
+    def _settle(self) -> None:
         assert self._run is not None
-        await self._run.lifecycle.wait_async(Phase.ENDED)
         self._run.settle()
 
     def _report(self, exc: BaseException | None) -> None:
