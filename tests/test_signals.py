@@ -156,3 +156,29 @@ def test_shutdown_in_a_signal_handler_is_safe_wherever_it_interrupts() -> None:
         check=False,
     )
     assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_sigterm_ends_a_program_whose_last_block_was_left_in_another_thread() -> None:
+    program = textwrap.dedent(
+        """
+        import os, signal, threading, time
+        from run_task.runner._signals import shut_down_on_sigterm
+
+        block = shut_down_on_sigterm(lambda: None)
+        block.__enter__()
+        leaving = threading.Thread(target=lambda: block.__exit__(None, None, None))
+        leaving.start()
+        leaving.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        print("it goes on")
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 2,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -37,5 +38,10 @@ def shut_down_on_sigterm(shutdown: Callable[[], None]) -> Generator[None]:
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
+    if not _shutdowns:
+        # The last block was left in a thread that may not set handlers: there is nothing to shut
+        # down, and the signal does what it does to any program.
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
     for shutdown in tuple(_shutdowns):
         shutdown()
