@@ -119,13 +119,18 @@ def test_completion(shell: str, tmp_path: Path) -> None:
 
 def test_help_is_there_at_once(tmp_path: Path) -> None:
     took: list[float] = []
+    floor: list[float] = []
     for _ in range(5):
         began = time.perf_counter()
         done = run_task("--help", cwd=tmp_path)
         took.append(time.perf_counter() - began)
         assert done.returncode == 0
-    # 300 ms are promised of an idle machine, and this one may be as busy as can be.
-    assert min(took) < 1.5
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import numpy"], check=True)
+        floor.append(time.perf_counter() - began)
+    # 300 ms are promised of an idle machine, and this one may be as busy as can be: then NumPy,
+    # which is a third of it, takes its time, too.
+    assert min(took) < max(1.5, 6 * min(floor))
 
 
 def test_help_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
