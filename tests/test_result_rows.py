@@ -6,12 +6,15 @@ import functools
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NewType, Optional
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support.threads import PATIENCE, together
 
 from run_task import (
@@ -410,3 +413,66 @@ def test_live_rows_of_ends_without_a_grace_are_warned_of(
     if warned:
         assert told[0].startswith("stage 's' has no grace, and reads ")
         assert "RunnerConfig(grace=...)" in told[0]
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 24), st.floats(-100, 100)), min_size=1, max_size=30)
+
+
+@given(
+    ROWS,
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.sampled_from([None, SECOND, TaskInterval.seconds(3)]),
+    st.sampled_from(Closed),
+    st.sampled_from([None, 3, TaskInterval.seconds(5)]),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_series_of_results_is_the_same_live_and_replayed(
+    recorded: list[tuple[int, float]],
+    every: int,
+    later: int,
+    grace: TaskInterval | None,
+    closed: Closed,
+    retention: int | TaskInterval | None,
+) -> None:
+    # The rows come in any order: some are late, and some too late for their window.
+    given_rows = [(time, {"value": value}) for time, value in recorded]
+
+    def build(source: Any) -> tuple[Pipeline, list[tuple[str, Any, Any]]]:
+        values = TimeSeries({"value": float}, TimeUnit.SECONDS, closed=closed)
+        pipeline = Pipeline("p").source(source, into=values, unit=TimeUnit.SECONDS)
+        patient = RunnerConfig(
+            executor="inline", upstream_timeout=6 * PATIENCE, data_timeout=6 * PATIENCE
+        )
+        interval = TaskInterval.seconds(every)
+        first = pipeline.stage(
+            "first", [mean, rows], values, interval, replace(patient, grace=grace)
+        )
+        wide = replace(patient, window=TaskInterval.seconds(every * later))
+        results = first.series(retention)
+        second = pipeline.stage("second", [everything], results, interval, wide)
+        found: list[tuple[str, Any, Any]] = []
+        sink = CallbackSink(lambda name, ds: found.append((name, ds.window, repr(ds.to_dict()))))
+        first.sink(sink)
+        second.sink(sink)
+        return pipeline, found
+
+    replayed, found_replayed = build(given_rows)
+    for _ in replayed.replay():
+        pass
+    live, found_live = build(paced(given_rows, speed=1000.0, unit=TimeUnit.SECONDS))
+    live.run_sync()
+    for stage in ("first", "second"):
+        assert [one for one in found_live if one[0] == stage] == [
+            one for one in found_replayed if one[0] == stage
+        ]
+
+
+@task
+def everything(view: TimeSeriesView, start: int, end: int) -> list[Any]:
+    """All that is to be seen: of the window, and of before."""
+    own = view.in_window
+    assert not len(view) or view.time[-1] <= end
+    assert not len(own) or own.time[0] > start
+    whole = view.time.tolist(), view["mean"].tolist(), view["rows"].tolist()
+    return [*whole, own.time.tolist(), own["rows"].tolist()]
