@@ -62,7 +62,10 @@ def test_no_move_is_lost_and_marks_never_go_back(run: int, switching: None) -> N
     def move(first: int) -> None:
         # Each thread has ends of its own, and the greatest of all counts.
         for end in range(first, last + 1, 4):
-            parts.coordinator.advance_stage(parts.down, seen_ns=end)
+            if first % 2:
+                parts.coordinator.advance_stage(parts.down, seen_ns=end)
+            else:
+                parts.coordinator.advance_seen(parts.down, end)
             assert parts.down.seen_ns >= end
 
     with beside(watch):
@@ -90,7 +93,7 @@ def test_no_window_gets_two_views(run: int, switching: None) -> None:
     def window() -> None:
         for second in range(1, windows + 1):
             seen[second] = parts.snapshots.view(second * SECOND_NS)
-            parts.coordinator.advance_stage(parts.down, seen_ns=(second + 1) * SECOND_NS)
+            parts.coordinator.advance_seen(parts.down, (second + 1) * SECOND_NS)
 
     together(ahead, window)
     # Each has the view from before what is its own entered, whoever took it.

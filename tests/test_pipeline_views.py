@@ -367,3 +367,45 @@ def test_a_recording_waits_for_a_stage_that_is_too_far_behind(
     made(paced(recording, speed=10_000, unit=TimeUnit.SECONDS)).run_sync()
     assert [dataset.to_dict() for _, dataset in sink.results] == replayed
     assert not caplog.records
+
+
+@task
+def in_window(series: TimeSeriesView, start: int, end: int) -> int:
+    return len(series.in_window)
+
+
+@pytest.mark.parametrize("closed", Closed)
+@pytest.mark.parametrize("retention", [None, TaskInterval.seconds(6)], ids=["all", "six seconds"])
+@pytest.mark.parametrize("run", range(3))
+def test_a_recording_gives_live_what_it_gives_in_a_replay(
+    run: int, retention: TaskInterval | None, closed: Closed, switching: None
+) -> None:
+    chance = random.Random(run)
+    times = sorted(chance.choices(range(40), k=60))
+    for at in range(3, 60, 7):  # some come late
+        times[at], times[at - 3] = times[at - 3], times[at]
+    recording = [(at, {"value": at}) for at in times]
+
+    def made(source: Any, sink: RecordingSink) -> Pipeline:
+        series = TimeSeries({"value": int}, TimeUnit.SECONDS, retention, closed=closed)
+        pipeline = Pipeline("bench").source(source, into=series)
+        every = TaskInterval.seconds
+        both: list[Any] = [Dawdling("sees", chance), in_window]
+        a = pipeline.stage("a", both, series, every(2), PATIENT)
+        b = pipeline.stage("b", [in_window], series, every(1), PATIENT)
+        c = pipeline.stage("c", [rows, in_window], b.series(retention), every(3), PATIENT)
+        for stage in (a, b, c):
+            stage.sink(sink)
+        return pipeline
+
+    def found(sink: RecordingSink) -> list[tuple[str, int, dict[str, Any]]]:
+        # Each stage's in their order, which is the same whatever is between them.
+        results = [(stage, d.timestamp, d.to_dict()) for stage, d in sink.results]
+        return sorted(results, key=lambda result: result[0])
+
+    replayed, live = RecordingSink(), RecordingSink()
+    for _ in made(recording, replayed).replay():
+        pass
+    made(paced(recording, 2000, unit=TimeUnit.SECONDS), live).run_sync()
+    assert found(live) == found(replayed)
+    assert not any(dataset.behind for _, dataset in live.results)

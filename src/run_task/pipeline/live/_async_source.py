@@ -45,8 +45,9 @@ class AsyncSource:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._thread = threading.Thread(target=self._run_loop, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run_loop, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
         else:
             self._task = loop.create_task(self._run())
             # One that is cancelled before it begins does not run at all.

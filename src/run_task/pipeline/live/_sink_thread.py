@@ -12,6 +12,7 @@ from run_task.observe._format import brief
 from run_task.pipeline._refusals import Refusals
 from run_task.sinks._protocol import Result, Sink
 from run_task.sync._channel import Receiver, Sender, channel
+from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.tasks._dataset import DataSet
 
 FLUSH_EVERY: Final = 1.0
@@ -44,8 +45,8 @@ class SinkThread:
         self._failed = failed
         ends: tuple[Sender[Result], Receiver[Result]] = channel(capacity)
         self._sender, self._receiver = ends
+        self._life = Lifecycle()
         self._writing = False
-        self._abandoned = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -66,7 +67,8 @@ class SinkThread:
     @property
     def lost(self) -> int:
         """How many DataSets were not written, as the sink failed, or was given up with them."""
-        return self._receiver.dropped + (self._abandoned and self._writing)
+        given_up = self._life.phase >= Phase.ABANDONED
+        return self._receiver.dropped + (given_up and self._writing)
 
     def unbound(self) -> None:
         """Let nobody wait from now on."""
@@ -88,7 +90,7 @@ class SinkThread:
 
     def abandon(self) -> int:
         """Write nothing more, but for what is being written. Returns how much is not written."""
-        self._abandoned = True
+        self._life.advance(Phase.ABANDONED)
         self._receiver.close()
         return self.lost
 

@@ -55,7 +55,6 @@ class LiveStage:
     ) -> None:
         self.stage = stage
         self.mark = mark
-        self.started: bool = False
         self.snapshots: Snapshots | None = None
         if isinstance(stage.data, Viewable):
             self.snapshots = Snapshots(
@@ -100,6 +99,11 @@ class LiveStage:
         )
 
     @property
+    def started(self) -> bool:
+        """Whether it has begun to run."""
+        return self._engine.lifecycle.phase >= Phase.RUNNING
+
+    @property
     def stats(self) -> RunnerStats:
         """How it has been doing. At any time, from any thread."""
         return self._engine.stats
@@ -110,7 +114,6 @@ class LiveStage:
     def start(self) -> None:
         """Begin to run."""
         self._engine.start()
-        self.started = True
         # Those that were started before may be waiting to know that.
         self._coordinator.advance_stage(self.mark, first_ns=self._engine.first_end_ns)
 
