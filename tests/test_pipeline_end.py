@@ -149,7 +149,8 @@ def test_a_shutdown_takes_its_timeout_once_whatever_hangs() -> None:
     eventually(nothing_runs)
 
 
-def test_what_is_there_is_written_though_a_stage_hangs() -> None:
+def test_what_is_there_is_written_though_a_stage_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_run, "_DELIVERY", PATIENCE)  # as long as a busy machine takes
     bench = PipelineBench()
     hanging = Hanging()
     config = RunnerConfig(shutdown_timeout=0.2)
@@ -435,7 +436,10 @@ def test_what_is_declared_while_it_runs_is_refused_and_not_after() -> None:
         change()
 
 
-def test_stages_that_take_all_the_time_there_is_leave_some_for_sources_and_sinks() -> None:
+def test_stages_that_take_all_the_time_there_is_leave_some_for_sources_and_sinks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_run, "_DELIVERY", PATIENCE)  # as long as a busy machine takes
     feed = Feed(0)
     # Both are closed after the stage, which waits for another one as long as it may.
     bench = PipelineBench()

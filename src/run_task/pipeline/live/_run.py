@@ -44,6 +44,9 @@ _NEXT_ROW: Final = 0.5
 _DELIVERY: Final = 0.5
 """How many seconds there are to deliver what is there, once what hangs was given up."""
 
+_AT_ONCE: Final = 0.1
+"""How many seconds a stage has to end in once it has delivered everything."""
+
 
 class LiveRun:
     """One live run of a pipeline.
@@ -322,8 +325,12 @@ class LiveRun:
         self.lifecycle.advance(Phase.ABANDONED)
         for live in hung:
             live.abandon()
+        while not all(live.mark.ended for live in hung) and not deadline.passed:
+            self._alarm.wait(deadline.remaining())
+        # They have nothing more to deliver. Tasks that hang are not waited for.
+        at_once = Deadline(_AT_ONCE)
         for live in hung:
-            if not live.wait(deadline.remaining()):
+            if not live.wait(min(_seconds(at_once), _seconds(deadline))):
                 live.give_up()
 
     def _end_sources(self, deadline: Deadline) -> Sequence[str]:
