@@ -11,7 +11,7 @@ import pytest
 from tests.support.threads import PATIENCE, beside, eventually, together
 
 from run_task import Atom, TaskInterval, VirtualClock
-from run_task.pipeline._order import Mark, Order, Place, RowLimits, SourceMark, StageMark
+from run_task.pipeline._order import NEVER, Mark, Order, Place, RowLimits, SourceMark, StageMark
 from run_task.pipeline.live import _coordinator
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._row_gate import RowGate
@@ -217,3 +217,15 @@ def test_rows_ask_once_until_one_is_later_than_what_was_found(
         if arrival_ns >= gate.in_order_ns:
             gate.wait(arrival_ns, late=False)
     assert asked == [0, SECOND_NS, 2 * SECOND_NS]  # once a window
+
+
+def test_a_row_that_others_come_before_does_not_enter_once_the_run_is_given_up() -> None:
+    parts = Parts()
+    gate = parts.row_gate()
+    with beside(lambda: gate.wait(SECOND_NS, late=False)) as waiting:
+        parts.coordinator.release()
+        assert waiting.result(PATIENCE) == -NEVER
+    # Those who have ended come before nobody.
+    for stage in (parts.up, parts.down):
+        parts.coordinator.advance_stage(stage, ended=True)
+    assert gate.wait(SECOND_NS, late=False) == NEVER

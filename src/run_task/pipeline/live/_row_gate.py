@@ -51,8 +51,8 @@ class RowGate:
 
         :param arrival_ns: when it arrives
         :param late: whether it is out of order
-        :return: later ones may enter with it that arrive before this, if they are in order or it
-            is not
+        :return: it may enter, and later ones that arrive before this, if they are in order or it
+            is not; before all times, if it is not to enter, since the run was given up meanwhile
         """
         found = self._found
         if self._found_at == self._coordinator.moves:  # nothing has moved since
@@ -60,6 +60,10 @@ class RowGate:
             if arrival_ns < limit_ns:
                 return limit_ns
         self._wait(arrival_ns, late)
+        if self._coordinator.released and any(
+            self._coordinator.before_row(self._mark, arrival_ns, late=late)
+        ):
+            return -NEVER
         self._found_at = self._coordinator.moves
         found = self._found = self._coordinator.row_limits(self._mark, arrival_ns)
         if found.firm:

@@ -174,8 +174,8 @@ class SourceThread:
                 waits = arrival_ns >= gate.late_ns
             if recording and mark.next_ns < arrival_ns:  # it gives several at a time
                 self._note_next(arrival_ns)
-            if waits:
-                gate.wait(arrival_ns, late=late)
+            if waits and gate.wait(arrival_ns, late=late) == -NEVER:
+                return
             enter(timestamp, item[1])
             self.entered += 1
             if life.phase >= Phase.STOPPING:
@@ -222,6 +222,8 @@ class SourceThread:
                 limit_ns = self._gate.late_ns if late else self._gate.in_order_ns
                 if next_ns >= limit_ns:
                     limit_ns = self._gate.wait(int(next_ns), late=late)
+                    if limit_ns == -NEVER:
+                        return
                 self.entered += rows.ingest_before(limit_ns)
             if self.mark.recording:
                 self._coordinator.advance_source(self.mark, next_ns=known_ns)
