@@ -24,7 +24,7 @@ from tests.support.threads import PATIENCE, beside
 
 from run_task import ConfigError, SourceError, TimeUnit
 from run_task.sources import JsonLinesFile, OnFault, StdinJsonLines
-from run_task.sources._json_rows import Malformed, read_row
+from run_task.sources._json_rows import MalformedRow, read_row
 
 SECONDS = TimeUnit.SECONDS
 SECOND_NS = SECONDS.nanos
@@ -119,7 +119,7 @@ def test_a_file_gives_what_its_lines_give_one_by_one(tmp_path: Path, lines: list
         if line.strip():
             try:
                 expected.append(read_row(line, "timestamp", SECOND_NS, SECOND_NS, KINDS))
-            except Malformed:
+            except MalformedRow:
                 bad += 1
     path = file(tmp_path, "".join(f"{line}\n" for line in lines))
     if not expected:

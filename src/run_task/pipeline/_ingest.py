@@ -24,7 +24,7 @@ _UNROLLED: Final = 256
 """How many rows of a batch are made into mappings at a time, of which few may be wanted."""
 
 
-class Piece(Protocol):
+class Cursor(Protocol):
     """Some rows that were read and have yet to enter the data.
 
     A row arrives when it is read: at its own time, or, if it is out of order, at the time of the
@@ -47,7 +47,7 @@ class Piece(Protocol):
         ...
 
 
-class Rows:
+class RowCursor:
     """Rows, one by one."""
 
     def __init__(
@@ -95,7 +95,7 @@ def _mapping(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return row
 
 
-class Columns:
+class BatchCursor:
     """Rows by column, for a time series."""
 
     def __init__(
@@ -157,7 +157,7 @@ class Columns:
             yield self._unrolled[offset]
 
 
-class Feed:
+class SourceReader:
     """Reads a source, and lets its rows enter the data when they may.
 
     :param source: an iterable of ``(timestamp, row)``
@@ -192,10 +192,12 @@ class Feed:
         """How many rows have entered the data."""
         self._read: Iterator[Any] = iter(())  # what is read, once it is begun
         if isinstance(source, Batched):
-            self._pieces = self._columns(source) if route.ingest is None else self._unrolled(source)
+            self._cursors = (
+                self._columns(source) if route.ingest is None else self._unrolled(source)
+            )
         else:
-            self._pieces = self._rows(source, at_once)
-        self._piece: Piece | None = None
+            self._cursors = self._rows(source, at_once)
+        self._cursor: Cursor | None = None
 
     @property
     def last_ns(self) -> int | None:
@@ -212,14 +214,14 @@ class Feed:
     @property
     def next_ns(self) -> float:
         """When the next row arrives of those that were read, or infinity if all have entered."""
-        piece = self._piece
-        return NEVER if piece is None else piece.next_ns
+        cursor = self._cursor
+        return NEVER if cursor is None else cursor.next_ns
 
     @property
     def idle_until_ns(self) -> float:
         """Up to when :meth:`ingest_before` has nothing to do but to count."""
-        piece = self._piece
-        return NEVER if piece is None else piece.idle_until_ns
+        cursor = self._cursor
+        return NEVER if cursor is None else cursor.idle_until_ns
 
     def fetch(self) -> float:
         """Read on if all that was read has entered. Returns when the next row arrives.
@@ -228,20 +230,20 @@ class Feed:
         :raises SourceError: if the source exits, by a SystemExit
         :raises Exception: whatever else the source raises
         """
-        piece = self._piece
-        if piece is not None and (next_ns := piece.next_ns) != NEVER:
+        cursor = self._cursor
+        if cursor is not None and (next_ns := cursor.next_ns) != NEVER:
             return next_ns
         while (next_ns := self.next_ns) == NEVER:
             try:
-                self._piece = next(self._pieces, None)
+                self._cursor = next(self._cursors, None)
             except Exception as error:
                 self._note(error)
                 raise
             except (SystemExit, GeneratorExit) as error:  # which is not for it to say
                 name = brief(self._source)
                 raise SourceError(name, None, None, f"it raised {error!r}") from error
-            if self._piece is None:
-                self._pieces = iter(())
+            if self._cursor is None:
+                self._cursors = iter(())
                 break
         return next_ns
 
@@ -251,12 +253,12 @@ class Feed:
         :param limit_ns: nanoseconds since the Unix epoch
         :raises Exception: whatever ``ingest`` raises
         """
-        piece = self._piece
-        assert piece is not None
-        if self._before_write is not None and piece.idle_until_ns < limit_ns:
+        cursor = self._cursor
+        assert cursor is not None
+        if self._before_write is not None and cursor.idle_until_ns < limit_ns:
             self._before_write()
         try:
-            self.entered += piece.ingest_before(limit_ns)
+            self.entered += cursor.ingest_before(limit_ns)
         except Exception as error:
             self._note(error)
             raise
@@ -266,7 +268,7 @@ class Feed:
 
         :raises Exception: whatever that raises
         """
-        self._pieces = iter(())
+        self._cursors = iter(())
         close: object = getattr(self._read, "close", None)
         if not callable(close):
             return
@@ -279,31 +281,31 @@ class Feed:
     def _note(self, error: Exception) -> None:
         add_note(error, f"in the source {brief(self._source)}")
 
-    def _rows(self, source: Iterable[tuple[int, Any]], at_once: int) -> Iterator[Piece]:
+    def _rows(self, source: Iterable[tuple[int, Any]], at_once: int) -> Iterator[Cursor]:
         rows = self._read = iter(source)
         while some := list(itertools.islice(rows, at_once)):
-            yield self._piece_of(some)
+            yield self._cursor_of(some)
 
-    def _unrolled(self, source: Batched) -> Iterator[Piece]:
+    def _unrolled(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
         for batch in batches:
             if len(batch):
-                yield self._piece_of(list(batch.rows()))
+                yield self._cursor_of(list(batch.rows()))
 
-    def _piece_of(self, rows: Sequence[tuple[int, Any]]) -> Piece:
+    def _cursor_of(self, rows: Sequence[tuple[int, Any]]) -> Cursor:
         for row in rows:
             _check(row)
         before = rows[0][0] if self._latest is None else self._latest
         self._latest = max(before, *(timestamp for timestamp, _ in rows))
-        return Rows(rows, before, self._unit_ns, self._route)
+        return RowCursor(rows, before, self._unit_ns, self._route)
 
-    def _columns(self, source: Batched) -> Iterator[Piece]:
+    def _columns(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
         for batch in batches:
             if len(batch):
                 before = int(batch.timestamps[0]) if self._latest is None else self._latest
                 self._latest = max(before, int(batch.timestamps.max()))
-                yield Columns(batch, before, self._unit_ns, self._route, whole=self._whole)
+                yield BatchCursor(batch, before, self._unit_ns, self._route, whole=self._whole)
 
 
 def _check(row: Any) -> None:

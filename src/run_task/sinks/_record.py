@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -57,6 +58,21 @@ class WindowRecord(NamedTuple):
     start: int
     end: int
     tasks: tuple[TaskRecord, ...]
+
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        """A row for each task, as a table of columns has it."""
+        for position, task in enumerate(self.tasks):
+            yield {
+                "pipeline": self.pipeline,
+                "stage": self.stage,
+                "window_start": self.start,
+                "window_end": self.end,
+                "task": task.task,
+                "position": position,
+                "value": task.number,
+                "json": task.beyond_number,
+                "error": task.error,
+            }
 
 
 def record(result: Result) -> WindowRecord:

@@ -107,21 +107,7 @@ class SqlSink(Durable):
             {"of_pipeline": window.pipeline, "of_stage": window.stage, "at": window.end}
             for window in windows
         ]
-        rows = [
-            {
-                "pipeline": window.pipeline,
-                "stage": window.stage,
-                "window_start": window.start,
-                "window_end": window.end,
-                "task": result.task,
-                "position": position,
-                "value": result.number,
-                "json": result.beyond_number,
-                "error": result.error,
-            }
-            for window in windows
-            for position, result in enumerate(window.tasks)
-        ]
+        rows = [row for window in windows for row in window.rows()]
         try:
             with self._engine.begin() as connection:
                 connection.execute(replaced, keys)

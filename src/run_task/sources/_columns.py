@@ -16,7 +16,7 @@ Kind: TypeAlias = type[float] | type[int] | type[bool] | type[str]
 
 KINDS: Final[tuple[Kind, ...]] = (float, int, bool, str)
 
-Columns: TypeAlias = Mapping[str, Kind] | Sequence[str] | None
+ColumnChoice: TypeAlias = Mapping[str, Kind] | Sequence[str] | None
 """Which columns to read: by name with their types, by name, or None for all of them."""
 
 MISSING: Final = (
@@ -33,7 +33,7 @@ _NO_NUMBER: Final = "?"  # what Arrow takes for nothing at all
 _BOOL: Final = r"(?i)^\s*(true|false)\s*$"
 
 
-def declared(columns: Columns, where: str) -> dict[str, Kind | None]:
+def declared(columns: ColumnChoice, where: str) -> dict[str, Kind | None]:
     """The columns that were asked for, each with its type, or None if that is to be inferred.
 
     :raises ConfigError: if a type is none of the four, or a name is none

@@ -15,7 +15,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half of a pair, which no text in UTF-8 can hold."""
 
 
-class Malformed(Exception):
+class MalformedRow(Exception):
     """Why a line is no row.
 
     :param column: the column to blame; None: the line as a whole
@@ -31,14 +31,14 @@ class Malformed(Exception):
 def read_object(line: str | bytes) -> dict[str, Any]:
     """The JSON object that a line is.
 
-    :raises Malformed: if it is none
+    :raises MalformedRow: if it is none
     """
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:  # also of a text that is not UTF-8
-        raise Malformed(None, f"{_shortened(line)} is not JSON: {error}") from None
+        raise MalformedRow(None, f"{_shortened(line)} is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise Malformed(None, f"{_shortened(line)} is not a JSON object")
+        raise MalformedRow(None, f"{_shortened(line)} is not a JSON object")
     return cast("dict[str, Any]", found)
 
 
@@ -57,13 +57,13 @@ def read_row(
     :param unit_ns: how many nanoseconds the wanted unit has
     :param kinds: the keys wanted, with their types or None for what stands there; None: all keys
         but the timestamp's, as they stand there
-    :raises Malformed: if it is no row
+    :raises MalformedRow: if it is no row
     """
     found = read_object(line)
     try:
         when = parse(found.get(timestamp), stored_ns, unit_ns)
     except ValueError as error:
-        raise Malformed(timestamp, str(error)) from None
+        raise MalformedRow(timestamp, str(error)) from None
     if kinds is None:
         found.pop(timestamp, None)
         return when, found
@@ -80,7 +80,7 @@ def _typed(name: str, value: Any, kind: Kind) -> Any:
             return float("nan")
         if kind is str:
             return ""
-        raise Malformed(name, MISSING)
+        raise MalformedRow(name, MISSING)
     if kind is float and type(value) is int:
         try:
             return float(value)
@@ -92,7 +92,7 @@ def _typed(name: str, value: Any, kind: Kind) -> Any:
     elif type(value) is int:
         valid = valid and -_INT64_END <= value < _INT64_END
     if not valid:
-        raise Malformed(name, f"{_shortened(repr(value))} is not a valid {kind.__name__}")
+        raise MalformedRow(name, f"{_shortened(repr(value))} is not a valid {kind.__name__}")
     return value
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 from run_task.errors import SourceError
 from run_task.sources import _columns as cols
 from run_task.sources._arguments import check
-from run_task.sources._json_rows import Malformed, read_row
+from run_task.sources._json_rows import MalformedRow, read_row
 from run_task.sources._malformed import Faults, OnFault
 from run_task.sources._protocol import SourceInfo
 from run_task.time._interval import TimeUnit
@@ -54,7 +54,7 @@ class StdinJsonLines:
         timestamp: str = "timestamp",
         unit: TimeUnit = TimeUnit.MILLIS,
         stored: TimeUnit | None = None,
-        columns: cols.Columns = None,
+        columns: cols.ColumnChoice = None,
         on_malformed: OnFault = OnFault.SKIP,
     ) -> None:
         check("StdinJsonLines", unit, stored, on_malformed)
@@ -104,7 +104,7 @@ class StdinJsonLines:
                 row = read_row(
                     line, self._timestamp, self._stored.nanos, self._unit.nanos, self._kinds
                 )
-            except Malformed as bad:
+            except MalformedRow as bad:
                 self._faults.note(SourceError(self._name, number, bad.column, bad.reason))
             else:
                 yield row

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from run_task._extras import need
 from run_task.sources._columns import decoded, shown
+from run_task.time._epoch import nanos_since_epoch
 
 Int64s = NDArray[np.int64]
 
 _INT64: Final = np.iinfo(np.int64)
 _MICRO_NS: Final = 1_000
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _ARROW_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _INT: Final = "^[+-]?[0-9]+$"
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
@@ -43,7 +42,7 @@ def parse(value: object, stored_ns: int, unit_ns: int) -> int:
         if _NUMBER.fullmatch(text):
             number = int(text) if text.lstrip("+-").isdecimal() else float(text)
         else:
-            return _checked(value, _micros_of_iso(text) * _MICRO_NS // unit_ns)
+            return _checked(value, _nanos_of_iso(text) // unit_ns)
     if isinstance(number, float):
         if not math.isfinite(number):
             raise ValueError(f"{value!r} is not a timestamp")
@@ -58,7 +57,7 @@ def parse(value: object, stored_ns: int, unit_ns: int) -> int:
     raise ValueError(f"{value!r} is not a timestamp")
 
 
-def _micros_of_iso(text: str) -> int:
+def _nanos_of_iso(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -68,7 +67,7 @@ def _micros_of_iso(text: str) -> int:
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MICROSECOND
+    return nanos_since_epoch(moment)
 
 
 def _checked(value: object, timestamp: int) -> int:

@@ -12,7 +12,7 @@ from run_task.data import TimeSeries
 from run_task.errors import ConfigError, SourceError, add_note, described
 from run_task.observe._format import brief
 from run_task.observe._log import Log
-from run_task.pipeline._ingest import Columns
+from run_task.pipeline._ingest import BatchCursor
 from run_task.pipeline._order import NEVER, SourceMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator
@@ -212,7 +212,7 @@ class SourceThread:
             if not len(times):
                 continue
             before = int(times[0]) if self._latest is None else self._latest
-            rows = Columns(batch, before, unit_ns, self.route)
+            rows = BatchCursor(batch, before, unit_ns, self.route)
             late = bool(times[0] < before or np.any(times[1:] < times[:-1]))
             self._latest = max(before, int(times.max()))
             known_ns = self._latest * unit_ns

@@ -15,7 +15,7 @@ from run_task.data import TimeSeries
 from run_task.data._protocol import Viewable, window_bound
 from run_task.executors import Tick
 from run_task.pipeline._graph import AnyStage
-from run_task.pipeline._ingest import NEVER, Feed
+from run_task.pipeline._ingest import NEVER, SourceReader
 from run_task.pipeline._route import Route
 from run_task.runner._config import OnError, RunnerConfig
 from run_task.runner._own_data import OwnData, references
@@ -150,7 +150,7 @@ def _nowhere(dataset: DataSet[Any]) -> None:
 class History:
     """Sources and stages that go through history together.
 
-    :param stages: the stages, those that are fed after those that feed them, and how they behave
+    :param stages: the stages, those that are fed after those that reader them, and how they behave
     :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
     :param made: gives the replay's own of shared data; the same whenever it is asked
     :param alone: whether nobody else has that data
@@ -167,14 +167,14 @@ class History:
         self._stages = stages
         self._made = made
         self._alone = alone
-        self._readers: dict[int, list[_StageReplay]] = {}  # by the id of the pipeline's own data
+        self._replays_of: dict[int, list[_StageReplay]] = {}  # by the id of the pipeline's own data
         # Rows that go to the same data enter it in the order of their arrival.
-        self._groups: dict[int, list[Feed]] = {}
+        self._groups: dict[int, list[SourceReader]] = {}
         writers = Counter(id(route.into) for _, _, route in sources)
         writers.update(id(route.into) for stage in stages for route in stage.routes)
         for source, unit_ns, route in sources:
             own = replace(route, into=made(route.into))
-            feed = Feed(
+            reader = SourceReader(
                 source,
                 unit_ns,
                 own,
@@ -182,8 +182,8 @@ class History:
                 whole=alone and writers[id(route.into)] == 1 and _ends_views(own.into),
                 before_write=partial(self._before_write, id(route.into)),
             )
-            self._groups.setdefault(id(route.into), []).append(feed)
-        self._feeds = [feed for group in self._groups.values() for feed in group]
+            self._groups.setdefault(id(route.into), []).append(reader)
+        self._sources = [reader for group in self._groups.values() for reader in group]
         self._bounds: tuple[float, float] = (-NEVER, NEVER)
         self._now_ns: float = -NEVER  # all rows that arrive before are in the data
 
@@ -191,11 +191,11 @@ class History:
     def rows(self) -> int:
         """How many rows have entered the data: those that are in it ahead of their time do not
         count before that."""
-        for feed in self._feeds:
-            limit_ns = self._now_ns + feed.holds_end
-            if feed.next_ns < limit_ns:
-                feed.ingest_before(limit_ns)
-        return sum(feed.entered for feed in self._feeds)
+        for reader in self._sources:
+            limit_ns = self._now_ns + reader.holds_end
+            if reader.next_ns < limit_ns:
+                reader.ingest_before(limit_ns)
+        return sum(reader.entered for reader in self._sources)
 
     def bounds(self) -> tuple[float, float]:
         """From when to about when it goes, in nanoseconds since the Unix epoch.
@@ -204,7 +204,9 @@ class History:
             and a source cannot tell its own
         """
         start_ns, end_ns = self._bounds
-        return start_ns, min(end_ns, max((feed.end_ns for feed in self._feeds), default=NEVER))
+        return start_ns, min(
+            end_ns, max((reader.end_ns for reader in self._sources), default=NEVER)
+        )
 
     def run(
         self, start_ns: float, end_ns: float, held: Callable[[AnyStage], int | None]
@@ -216,10 +218,12 @@ class History:
         :param held: the end of the last window of a stage whose results are known, or None
         """
         with contextlib.ExitStack() as opened:
-            for feed in self._feeds:
-                opened.callback(feed.close)
+            for reader in self._sources:
+                opened.callback(reader.close)
             # A row that a window holds which ends at its timestamp lies before that time.
-            first_ns = min((feed.fetch() - feed.holds_end for feed in self._feeds), default=NEVER)
+            first_ns = min(
+                (reader.fetch() - reader.holds_end for reader in self._sources), default=NEVER
+            )
             if first_ns == NEVER:
                 return  # there is no row, and so no window
             since_ns = int(max(first_ns, start_ns))
@@ -233,7 +237,7 @@ class History:
                 )
                 opened.callback(replay.close)
                 replays.append(replay)
-                self._readers.setdefault(id(stage.data), []).append(replay)
+                self._replays_of.setdefault(id(stage.data), []).append(replay)
             yield from self._go(replays, end_ns)
 
     def _go(
@@ -250,9 +254,9 @@ class History:
             if idle_until_ns == NEVER:
                 # No more rows: the last windows are those that hold the last one.
                 lasts = [
-                    feed.last_ns - feed.holds_end
-                    for feed in self._feeds
-                    if feed.last_ns is not None
+                    reader.last_ns - reader.holds_end
+                    for reader in self._sources
+                    if reader.last_ns is not None
                 ]
                 last_ns = min(last_ns, max(lasts))
             if last_ns != NEVER:
@@ -269,25 +273,25 @@ class History:
     def _ingest_before(self, due_ns: int) -> float:
         """Let all rows enter that come before a window which is due at a time. Returns until when
         no window has to wait for more; infinity: there are none."""
-        for feeds in self._groups.values():
-            limit_ns = due_ns + feeds[0].holds_end
-            if len(feeds) == 1:
-                while feeds[0].fetch() < limit_ns:
-                    feeds[0].ingest_before(limit_ns)
+        for readers in self._groups.values():
+            limit_ns = due_ns + readers[0].holds_end
+            if len(readers) == 1:
+                while readers[0].fetch() < limit_ns:
+                    readers[0].ingest_before(limit_ns)
                 continue
             while True:
-                arrivals = [feed.fetch() for feed in feeds]
-                first = min(range(len(feeds)), key=arrivals.__getitem__)
+                arrivals = [reader.fetch() for reader in readers]
+                first = min(range(len(readers)), key=arrivals.__getitem__)
                 if arrivals[first] >= limit_ns:
                     break
                 # Up to where another one's row comes; of two at a time, the first source's first.
                 others = [t + (i > first) for i, t in enumerate(arrivals) if i != first]
-                feeds[first].ingest_before(min(limit_ns, *others))
-        return min(feed.idle_until_ns - feed.holds_end for feed in self._feeds)
+                readers[first].ingest_before(min(limit_ns, *others))
+        return min(reader.idle_until_ns - reader.holds_end for reader in self._sources)
 
     def _before_write(self, data: int) -> None:
         """Somebody is about to write to the replay's own of the data with this id."""
-        for replay in self._readers.get(data, ()):
+        for replay in self._replays_of.get(data, ()):
             replay.forget_view()
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 from run_task.errors import ConfigError
 from run_task.pipeline._graph import AnyStage
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from run_task.time._epoch import nanos_since_epoch
 
 
 def instant(given: int | datetime | None, stages: Iterable[AnyStage], default: float) -> float:
@@ -25,7 +23,7 @@ def instant(given: int | datetime | None, stages: Iterable[AnyStage], default: f
     if isinstance(given, datetime):
         if given.tzinfo is None:
             raise ConfigError(f"{given!r} has no time zone: give it one, such as datetime.UTC")
-        return (given - _EPOCH) // timedelta(microseconds=1) * 1000
+        return nanos_since_epoch(given)
     units = {stage.interval.unit for stage in stages}
     if type(given) is not int or len(units) > 1:
         told = ", ".join(sorted(unit.name.lower() for unit in units))

@@ -8,11 +8,11 @@ import sys
 import time
 from collections.abc import Generator
 from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from run_task.observe._format import compact
+from run_task.time._epoch import from_nanos
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +24,6 @@ _PATIENCE: Final = 1.0
 
 _EVERY: Final = 0.1
 """How many seconds lie between two looks at how far it is."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _LONGEST_NAME: Final = 14
 _TEXT: Final = 54
@@ -164,6 +162,6 @@ def _terminal() -> Console | None:
 
 def _when(time_ns: int) -> str:
     try:
-        return f"{_EPOCH + timedelta(microseconds=time_ns // 1000):%Y-%m-%d %H:%M:%S}"
+        return f"{from_nanos(time_ns):%Y-%m-%d %H:%M:%S}"
     except OverflowError:
         return "beyond the year 9999"

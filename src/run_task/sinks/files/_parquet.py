@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -146,21 +146,14 @@ class ParquetSink(Durable):
         return Part(first, last, path, count, ends)
 
     def _keep(self, windows: list[WindowRecord]) -> None:
-        rows = [
-            (*window[:4], result.task, result.number, result.beyond_number, result.error)
-            for window in windows
-            for result in window.tasks
-        ]
-        ends: dict[Stage, tuple[int, int]] = {}
-        for window in windows:
-            stage = window.pipeline, window.stage
-            start, end = ends.get(stage, (window.end, window.end))
-            ends[stage] = min(start, window.end), max(end, window.end)
+        rows = [row for window in windows for row in window.rows()]
+        ends = _merged(
+            ((window.pipeline, window.stage), (window.end, window.end)) for window in windows
+        )
         number = self._parts[-1].last + 1 if self._parts else 1
         columns = schema(self._pa)
         arrays = [
-            self._pa.array([row[position] for row in rows], field.type)
-            for position, field in enumerate(columns)
+            self._pa.array([row[field.name] for row in rows], field.type) for field in columns
         ]
         table = self._pa.Table.from_arrays(arrays, schema=columns)
         self._parts.append(self._write(number, number, table, ends))
@@ -188,7 +181,6 @@ class ParquetSink(Durable):
             if len(flushes) > 1 or sum(part.row_count for part in parts) > self._rows_per_file:
                 return
             tables: list[Any] = []
-            ends: dict[Stage, tuple[int, int]] = {}
             for position, part in enumerate(parts):
                 with self._pq.ParquetFile(part.path) as file:
                     table = file.read()
@@ -196,9 +188,7 @@ class ParquetSink(Durable):
                 if newer:
                     table = table.filter([key not in newer for key in _keys(table)])
                 tables.append(table)
-                for stage, (start, end) in part.ends.items():
-                    before = ends.get(stage, (start, end))
-                    ends[stage] = min(before[0], start), max(before[1], end)
+            ends = _merged(item for part in parts for item in part.ends.items())
             merged = self._pa.concat_tables(tables)
             self._parts[-_MERGED:] = [self._write(parts[0].first, parts[-1].last, merged, ends)]
             self._stale += [part.path for part in parts]
@@ -250,6 +240,15 @@ class ParquetSink(Durable):
     def _release(self) -> None:
         self._sweep()
         os.close(self._lock)
+
+
+def _merged(ranges: Iterable[tuple[Stage, tuple[int, int]]]) -> dict[Stage, tuple[int, int]]:
+    """The first and the last end of a window, by stage, of several such ranges."""
+    merged: dict[Stage, tuple[int, int]] = {}
+    for stage, (first, last) in ranges:
+        start, end = merged.get(stage, (first, last))
+        merged[stage] = min(start, first), max(end, last)
+    return merged
 
 
 def _keys(table: Any) -> Iterator[Key]:

@@ -71,7 +71,7 @@ class CsvFile(RecordedFile):
         timestamp: str = "timestamp",
         unit: TimeUnit = TimeUnit.MILLIS,
         stored: TimeUnit | None = None,
-        columns: cols.Columns = None,
+        columns: cols.ColumnChoice = None,
         on_malformed: OnFault = OnFault.SKIP,
         batch_rows: int = 65_536,
         names: Sequence[str] | None = None,

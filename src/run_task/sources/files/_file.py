@@ -49,12 +49,12 @@ class RecordedFile(ABC):
         self,
         path: str | os.PathLike[str],
         *,
-        timestamp: str,
-        unit: TimeUnit,
-        stored: TimeUnit | None,
-        columns: cols.Columns,
-        on_malformed: OnFault,
-        batch_rows: int,
+        timestamp: str = "timestamp",
+        unit: TimeUnit = TimeUnit.MILLIS,
+        stored: TimeUnit | None = None,
+        columns: cols.ColumnChoice = None,
+        on_malformed: OnFault = OnFault.SKIP,
+        batch_rows: int = 65_536,
     ) -> None:
         self._where = f"{type(self).__name__}({os.fspath(path)!r})"
         check(self._where, unit, stored, on_malformed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -14,10 +13,8 @@ from run_task.errors import ConfigError
 from run_task.observe._log import Log
 from run_task.sources import _columns as cols
 from run_task.sources._batch import Batch
-from run_task.sources._json_rows import Malformed, read_object, read_row
-from run_task.sources._malformed import OnFault
+from run_task.sources._json_rows import MalformedRow, read_object, read_row
 from run_task.sources.files._file import Chunk, RecordedFile
-from run_task.time._interval import TimeUnit
 
 _log = Log(__name__)
 
@@ -56,27 +53,7 @@ class JsonLinesFile(RecordedFile):
         texts, or pyarrow is not installed
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        timestamp: str = "timestamp",
-        unit: TimeUnit = TimeUnit.MILLIS,
-        stored: TimeUnit | None = None,
-        columns: cols.Columns = None,
-        on_malformed: OnFault = OnFault.SKIP,
-        batch_rows: int = 65_536,
-    ) -> None:
-        self._timestamp_kind: cols.Kind = int
-        super().__init__(
-            path,
-            timestamp=timestamp,
-            unit=unit,
-            stored=stored,
-            columns=columns,
-            on_malformed=on_malformed,
-            batch_rows=batch_rows,
-        )
+    _timestamp_kind: cols.Kind = int
 
     def _look(self) -> dict[str, cols.Kind]:
         values: dict[str, list[Any]] = {}
@@ -85,7 +62,7 @@ class JsonLinesFile(RecordedFile):
             for line in lines[:_SAMPLE_LINES]:
                 try:
                     found = read_object(line) if line.strip() else {}
-                except Malformed:
+                except MalformedRow:
                     continue
                 count += bool(found)
                 for name, value in found.items():
@@ -181,7 +158,7 @@ class JsonLinesFile(RecordedFile):
         for line, text in zip(lines, rows):
             try:
                 when, row = read_row(text, self._timestamp, stored_ns, unit_ns, self._kinds)
-            except Malformed as bad:
+            except MalformedRow as bad:
                 faults[line] = self._error(line, bad.column, bad.reason)
                 continue
             good.append(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,10 +10,8 @@ from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.sources import _columns as cols
 from run_task.sources import _timestamps as times
-from run_task.sources._malformed import OnFault
 from run_task.sources._timestamps import is_readable
 from run_task.sources.files._file import Chunk, RecordedFile
-from run_task.time._interval import TimeUnit
 
 
 class ParquetFile(RecordedFile):
@@ -42,27 +39,6 @@ class ParquetFile(RecordedFile):
     :raises ConfigError: if there is no such file or column, a column's type is none of these, or
         pyarrow is not installed
     """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        timestamp: str = "timestamp",
-        unit: TimeUnit = TimeUnit.MILLIS,
-        stored: TimeUnit | None = None,
-        columns: cols.Columns = None,
-        on_malformed: OnFault = OnFault.SKIP,
-        batch_rows: int = 65_536,
-    ) -> None:
-        super().__init__(
-            path,
-            timestamp=timestamp,
-            unit=unit,
-            stored=stored,
-            columns=columns,
-            on_malformed=on_malformed,
-            batch_rows=batch_rows,
-        )
 
     def _look(self) -> dict[str, cols.Kind]:
         pa = need("pyarrow", "arrow")
