@@ -9,13 +9,16 @@ import pytest
 from tests.conftest import ROOT
 
 import run_task
-from run_task import sinks, sources, testing
+from run_task import data, executors, pipeline, runner, sinks, sources, sync, tasks, testing, time
 
 PAGES = [page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")]
+PACKAGES = (
+    run_task, data, executors, pipeline, runner, sinks, sources, sync, tasks, testing, time,
+)  # fmt: skip
 SHOWN = {name for page in PAGES for name in re.findall(r"^::: (\S+)", page, re.MULTILINE)}
 
 
-@pytest.mark.parametrize("package", [run_task, sources, sinks, testing], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_every_public_name_has_an_entry(package: ModuleType) -> None:
     # A function that is called as its module is has to be named by both.
     missing = [
