@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.bench import RecordingSink
 from tests.support.threads import together
 
 from run_task import (
@@ -302,6 +303,30 @@ def test_batches_that_enter_whole_show_each_window_what_rows_one_by_one_show(
     in_batches = Batches(rows, size, unit)
     for also in (False, True):
         assert run(in_batches, also=also) == run(one_by_one, also=also)
+
+
+@pytest.mark.parametrize("first", [1_700_000_000_000, -(2**63), 2**63 - 8])
+@pytest.mark.parametrize("closed", Closed)
+def test_timestamps_that_take_more_than_64_bits_as_nanoseconds_are_those_that_they_are(
+    first: int, closed: Closed
+) -> None:
+    rows = [(first + i, float(i)) for i in range(8)]
+
+    def run(source: Any, *, live: bool) -> list[Any]:
+        series = TimeSeries({"v": float}, TimeUnit.SECONDS, closed=closed)
+        pipeline, sink = Pipeline(), RecordingSink()
+        pipeline.source(paced(source, 1e9, unit=TimeUnit.SECONDS) if live else source, series)
+        pipeline.stage("a", [rows_seen], series, TaskInterval.seconds(3)).sink(sink)
+        if live:
+            pipeline.run_sync()
+            return [(dataset.window, dataset.to_dict()) for _, dataset in sink.results]
+        return [(dataset.window, dataset.to_dict()) for _, dataset in pipeline.replay()]
+
+    one_by_one = [(t, {"v": v}) for t, v in rows]
+    expected = run(one_by_one, live=False)
+    assert sum(len(results["rows_seen"][2]) for _, results in expected) == len(rows)
+    for source in (Batches(rows, 5), Batches(rows, 1)):
+        assert run(source, live=False) == run(source, live=True) == expected
 
 
 def test_a_bad_row_in_a_batch_is_told_when_its_time_comes() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from run_task.errors import ConfigError, SourceError, add_note
 from run_task.observe._format import brief
@@ -19,6 +20,8 @@ NEVER: Final = float("inf")
 
 _FEW: Final = 8
 """Up to how many rows of a batch are appended one by one: that is cheaper than all at once."""
+
+_MOST_NANOS: Final = 2**63 - 1
 
 _UNROLLED: Final = 256
 """How many rows of a batch are made into mappings at a time, of which few may be wanted."""
@@ -105,8 +108,7 @@ class BatchCursor:
         times = batch.timestamps
         self._in_data = False
         self._whole = whole and times[0] >= latest and bool((times[1:] >= times[:-1]).all())
-        arrivals = np.maximum(np.maximum.accumulate(batch.timestamps), latest) * unit_ns
-        self._arrivals: list[int] = arrivals.tolist()  # few are looked at at a time
+        self._arrivals = _in_nanos(np.maximum(np.maximum.accumulate(times), latest), unit_ns)
         self._route = route
         self._at = 0
         self._next_ns: float = self._arrivals[0]
@@ -155,6 +157,15 @@ class BatchCursor:
                 self._unrolled = list(self._batch[position : position + _UNROLLED].rows())
                 self._unrolled_from, offset = position, 0
             yield self._unrolled[offset]
+
+
+def _in_nanos(times: NDArray[np.int64], unit_ns: int) -> list[int]:
+    """Times in ascending order, in nanoseconds: exact also where these take more than 64 bits, as
+    those of timestamps do whose unit is not the one that was said."""
+    if int(times[0]) * unit_ns >= -_MOST_NANOS and int(times[-1]) * unit_ns <= _MOST_NANOS:
+        nanos: list[int] = (times * unit_ns).tolist()
+        return nanos
+    return [time * unit_ns for time in times.tolist()]
 
 
 class SourceReader:
