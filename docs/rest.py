@@ -42,7 +42,7 @@ _MADE_ELSEWHERE: Final = frozenset(
 _MEANT: Final = {
     "DEFAULT_INTERVAL": "TaskInterval.seconds(5)",
     "_DEFAULT_CONFIG": "RunnerConfig()",
-    "PATIENCE": "10.0",
+    "DEFAULT_TIMEOUT": "10.0",
     "_NOTHING": "{}",
 }
 _NOISE: Final = frozenset({"class-attribute", "instance-attribute"})

@@ -21,7 +21,7 @@ from run_task import (
     TaskInterval,
     TimeSeries,
 )
-from run_task.observe._drawing import Box, Kind, draw
+from run_task.observe._drawing import Box, BoxKind, draw
 from run_task.observe._layout import Layers
 from run_task.sinks import CallbackSink
 
@@ -126,7 +126,7 @@ def points(path: str) -> Iterator[tuple[float, float]]:
 @given(graphs())
 def test_no_line_goes_through_a_box(graph: tuple[int, list[tuple[int, int]]]) -> None:
     count, edges = graph
-    boxes = [Box(Kind.STAGE, f"{i}", ["line"] * (i % 4)) for i in range(count)]
+    boxes = [Box(BoxKind.STAGE, f"{i}", ["line"] * (i % 4)) for i in range(count)]
     svg = draw("graph", boxes, edges)
     places = rectangles(svg)
     lines = [

@@ -98,6 +98,23 @@ def test_what_is_no_package_and_not_for_users_is_marked_private() -> None:
     assert public == ["run_task.errors"]
 
 
+def types_of(path: Path) -> Iterator[str]:
+    """The classes and type aliases of a module."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias":
+            yield ast.unparse(node.target)
+
+
+def test_no_two_types_have_one_name() -> None:
+    where: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for called in types_of(path):
+            where.setdefault(called.removeprefix("_"), []).append(name)
+    assert {called: found for called, found in where.items() if len(found) > 1} == {}
+
+
 def test_the_table_of_the_architecture_names_every_module() -> None:
     page = (ROOT.parent.parent / "docs" / "architecture.md").read_text()
     rows = dict(re.findall(r"^\| `([\w/]+)` \| [^|]* \| ([^|]*) \|$", page, re.MULTILINE))

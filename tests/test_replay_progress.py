@@ -42,7 +42,7 @@ def pipeline(source: Iterable[Any], *others: Iterable[Any], name: str = "plant")
 def somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """To be called by the test itself: fixtures have another standard error."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr("run_task.pipeline.replay._progress_bar._PATIENCE", 0.0)
+    monkeypatch.setattr("run_task.pipeline.replay._progress_bar._BAR_AFTER", 0.0)
     monkeypatch.setattr("run_task.pipeline.replay._progress_bar._EVERY", 0.0)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")

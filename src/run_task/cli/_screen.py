@@ -48,7 +48,7 @@ _LEAST_TASKS: Final = 3
 """For how many tasks other things make room on a screen that is too low for all."""
 
 
-class _Layout(NamedTuple):
+class _Limits(NamedTuple):
     """What is seen besides the tasks.
 
     :param sources: at most how many sources
@@ -63,7 +63,7 @@ class _Layout(NamedTuple):
     gaps: bool
 
 
-_ALL: Final = _Layout(sys.maxsize, sys.maxsize, _MOST_FAILURES, True)
+_ALL: Final = _Limits(sys.maxsize, sys.maxsize, _MOST_FAILURES, True)
 
 
 class State(enum.Enum):
@@ -95,10 +95,10 @@ class Screen:
         below: Sequence[RenderableType] = ()
         room = 0
         wanted = 1 + min(_LEAST_TASKS, sum(len(stage.tasks) for stage in self._pipeline.stages))
-        for layout in self._layouts(console.size.height):
-            above, below = self._around_tasks(layout, stats, rates, options.max_width)
+        for limits in self._choices(console.size.height):
+            above, below = self._around_tasks(limits, stats, rates, options.max_width)
             used = sum(len(console.render_lines(part, options)) for part in (*above, *below))
-            room = sys.maxsize if layout is _ALL else console.size.height - used - 1
+            room = sys.maxsize if limits is _ALL else console.size.height - used - 1
             if room >= wanted:
                 break
         whole = Group(*above, self._tasks(room, options.max_width), *below)
@@ -106,29 +106,29 @@ class Screen:
         self.widths = [Segment.get_line_length(line) for line in lines]
         yield from console.render(whole, options)
 
-    def _layouts(self, height: int) -> Sequence[_Layout]:
+    def _choices(self, height: int) -> Sequence[_Limits]:
         """What may be seen besides the tasks, the best first; the last does if none leaves room."""
         if self.state is State.ENDED:
             return [_ALL]  # it may be scrolled to
         sources, stages = max(2, height // 4), max(2, height // 3)
         return [
-            _Layout(sources, stages, _MOST_FAILURES, True),
-            _Layout(sources, stages, 1, True),
-            _Layout(0, stages, 1, True),
-            _Layout(0, stages, 1, False),
-            _Layout(0, stages, 0, False),
+            _Limits(sources, stages, _MOST_FAILURES, True),
+            _Limits(sources, stages, 1, True),
+            _Limits(0, stages, 1, True),
+            _Limits(0, stages, 1, False),
+            _Limits(0, stages, 0, False),
         ]
 
     def _around_tasks(
-        self, layout: _Layout, stats: PipelineStats, rates: Sequence[float], width: int
+        self, limits: _Limits, stats: PipelineStats, rates: Sequence[float], width: int
     ) -> tuple[Sequence[RenderableType], Sequence[RenderableType]]:
         """What stands above the tasks, and what below."""
-        gap = [Text()] if layout.gaps else []
+        gap = [Text()] if limits.gaps else []
         above: list[RenderableType] = [self._title(stats, width), *gap]
-        if stats.rows and layout.sources:
-            above += [self._sources(stats.rows, rates, layout.sources), *gap]
-        above += [self._stages(stats, layout.stages, width), *gap]
-        failures = self._failures(layout.failures, width)
+        if stats.rows and limits.sources:
+            above += [self._sources(stats.rows, rates, limits.sources), *gap]
+        above += [self._stages(stats, limits.stages, width), *gap]
+        failures = self._failures(limits.failures, width)
         return above, [*gap, *failures] if failures else []
 
     def _title(self, stats: PipelineStats, width: int) -> Text:

@@ -29,7 +29,7 @@ _MUTED: Final = "#4b5563"
 _GREY: Final = "#7f8792"
 
 
-class Kind(enum.Enum):
+class BoxKind(enum.Enum):
     """What a box stands for. Its value is written in it."""
 
     SOURCE = "source"
@@ -39,12 +39,12 @@ class Kind(enum.Enum):
 
 
 _FILL: Final = {
-    Kind.SOURCE: "#cdebd3",
-    Kind.DATA: "#e5e7eb",
-    Kind.STAGE: "#cfe2fb",
-    Kind.SINK: "#fbe6bf",
+    BoxKind.SOURCE: "#cdebd3",
+    BoxKind.DATA: "#e5e7eb",
+    BoxKind.STAGE: "#cfe2fb",
+    BoxKind.SINK: "#fbe6bf",
 }
-_ROUND: Final = {Kind.SOURCE: 14, Kind.DATA: 0, Kind.STAGE: 5, Kind.SINK: 14}
+_ROUND: Final = {BoxKind.SOURCE: 14, BoxKind.DATA: 0, BoxKind.STAGE: 5, BoxKind.SINK: 14}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Box:
     :param lines: what there is to say below
     """
 
-    kind: Kind
+    kind: BoxKind
     title: str
     lines: Sequence[str] = ()
 

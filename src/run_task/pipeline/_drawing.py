@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from run_task.data import TimeSeries
-from run_task.observe._drawing import Box, Drawing, Kind, draw
+from run_task.observe._drawing import Box, BoxKind, Drawing, draw
 from run_task.observe._format import brief
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._route import Route
@@ -15,13 +15,13 @@ _MOST: Final = 6
 """How many tasks or columns a box names."""
 
 
-class _Graph:
+class _Boxes:
     def __init__(self) -> None:
         self.boxes: list[Box] = []
         self.arrows: list[tuple[int, int]] = []
         self._known: dict[int, int] = {}
 
-    def box(self, thing: object, kind: Kind, title: str, lines: Sequence[str] = ()) -> int:
+    def box(self, thing: object, kind: BoxKind, title: str, lines: Sequence[str] = ()) -> int:
         """The position of the box of a thing, which has one."""
         if id(thing) not in self._known:
             self._known[id(thing)] = len(self.boxes)
@@ -30,7 +30,7 @@ class _Graph:
 
     def data(self, data: object) -> int:
         columns = list(data.columns) if isinstance(data, TimeSeries) else []
-        return self.box(data, Kind.DATA, type(data).__name__, _some(columns))
+        return self.box(data, BoxKind.DATA, type(data).__name__, _some(columns))
 
     def arrow(self, start: int, end: int) -> None:
         if (start, end) not in self.arrows:
@@ -44,17 +44,17 @@ def picture(name: str, sources: Iterable[tuple[Any, Route]], stages: Iterable[An
     :param sources: its sources, and where their rows go
     :param stages: its stages
     """
-    graph = _Graph()
+    drawn = _Boxes()
     for source, route in sources:
-        graph.arrow(graph.box(source, Kind.SOURCE, _called(source)), graph.data(route.into))
+        drawn.arrow(drawn.box(source, BoxKind.SOURCE, _called(source)), drawn.data(route.into))
     for stage in stages:
-        box = graph.box(stage, Kind.STAGE, stage.name, _about(stage))
-        graph.arrow(graph.data(stage.data), box)
+        box = drawn.box(stage, BoxKind.STAGE, stage.name, _about(stage))
+        drawn.arrow(drawn.data(stage.data), box)
         for route in stage.routes:
-            graph.arrow(box, graph.data(route.into))
+            drawn.arrow(box, drawn.data(route.into))
         for sink in stage.sinks:
-            graph.arrow(box, graph.box(sink, Kind.SINK, _called(sink)))
-    return draw(f"pipeline {name}", graph.boxes, graph.arrows)
+            drawn.arrow(box, drawn.box(sink, BoxKind.SINK, _called(sink)))
+    return draw(f"pipeline {name}", drawn.boxes, drawn.arrows)
 
 
 def _about(stage: AnyStage) -> list[str]:

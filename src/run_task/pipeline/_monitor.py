@@ -37,7 +37,7 @@ _RATE_OVER: Final = 5.0
 """Over how many seconds rates are taken."""
 
 
-class Failure(NamedTuple):
+class TaskFailure(NamedTuple):
     """What a task failed by."""
 
     stage: str
@@ -89,7 +89,7 @@ class Monitor:
             stage.name: StageMonitor([task.name for task in stage.tasks])
             for stage in pipeline.stages
         }
-        self._failures: dict[Failure, Occurrences] = {}  # the latest last
+        self._failures: dict[TaskFailure, Occurrences] = {}  # the latest last
         self._different = 0
         self.began: float = time.monotonic()
         sink = CallbackSink(self.note)
@@ -108,7 +108,7 @@ class Monitor:
         if errors:
             of_stage.failed += len(errors)
             for name, error in errors.items():
-                self._note(Failure(stage, name, error_shown(error)))
+                self._note(TaskFailure(stage, name, error_shown(error)))
         now = time.monotonic()
         if now - of_stage.noted_at < _NOTED_EVERY:
             return
@@ -118,7 +118,7 @@ class Monitor:
             for name, history in of_stage.history.items():
                 history.append(as_number(of_stage.values.get(name)))
 
-    def _note(self, failure: Failure) -> None:
+    def _note(self, failure: TaskFailure) -> None:
         with self._mutex:
             before = self._failures.pop(failure, None)
             if before is None:
@@ -128,7 +128,7 @@ class Monitor:
             if len(self._failures) > _MOST_FAILURES:
                 del self._failures[next(iter(self._failures))]
 
-    def latest_failures(self, most: int) -> Sequence[tuple[Failure, Occurrences]]:
+    def latest_failures(self, most: int) -> Sequence[tuple[TaskFailure, Occurrences]]:
         """What tasks failed by, the latest first; the same again and again is told once.
 
         :param most: how many at most

@@ -91,8 +91,8 @@ class Entry:
         self.stepped: bool = True
 
 
-class _Worker:
-    """A thread of a scheduler.
+class _Member:
+    """A thread that may take a scheduler's lead.
 
     :ivar alarm: rings when it gets the lead, or is to end
     """
@@ -105,7 +105,7 @@ class _Worker:
         self.thread: threading.Thread | None = thread
 
 
-_Hold: TypeAlias = tuple[_Worker, float]
+_Hold: TypeAlias = tuple[_Member, float]
 """The leader is busy with an activity: which thread that is, and since when, in seconds of
 :func:`time.monotonic`."""
 
@@ -124,10 +124,10 @@ class Scheduler:
         self._entries: set[Entry] = set()
         self._woken: deque[Entry] = deque()
         self._alarm = Alarm()  # rings when the leader is to look again
-        self._lead: _Worker | None = None
+        self._lead: _Member | None = None
         self._hold: _Hold | None = None
-        self._resting: list[_Worker] = []
-        self._workers: set[_Worker] = set()
+        self._resting: list[_Member] = []
+        self._members: set[_Member] = set()
         self._started = count(1)
         self._watch = watch()
         self._offset_ns = clock.time_ns() - clock.monotonic_ns()
@@ -199,8 +199,8 @@ class Scheduler:
             resting = tuple(self._resting)
         _registry.forget(self)
         self._alarm.ring()
-        for worker in resting:
-            worker.alarm.ring()
+        for member in resting:
+            member.alarm.ring()
 
     def activities(self) -> list[Activity]:
         """What it runs."""
@@ -214,52 +214,52 @@ class Scheduler:
         """
         if self._entries:
             return
-        for worker in tuple(self._workers):
-            thread, entry = worker.thread, worker.entry
+        for member in tuple(self._members):
+            thread, entry = member.thread, member.entry
             if entry is None and thread is not None and thread is not threading.current_thread():
                 thread.join()
         self._watch.settle()
 
     # In its threads
 
-    def step_aside(self, worker: _Worker) -> None:
+    def step_aside(self, member: _Member) -> None:
         """Give up the lead, if this thread has it and there is anything else to run."""
         with self._mutex:
-            if self._lead is worker and len(self._entries) > 1 and self._pass_on():
+            if self._lead is member and len(self._entries) > 1 and self._pass_on():
                 self._hold = None
 
-    def _run(self, worker: _Worker) -> None:
-        _this_thread.place = self, worker
+    def _run(self, member: _Member) -> None:
+        _this_thread.place = self, member
         while True:
-            entry = self._next(worker)
+            entry = self._next(member)
             if entry is not None:
-                self._activate(worker, entry)
-            elif not self._rest(worker):
+                self._activate(member, entry)
+            elif not self._rest(member):
                 return
 
-    def _activate(self, worker: _Worker, entry: Entry) -> None:
-        worker.entry = entry
+    def _activate(self, member: _Member, entry: Entry) -> None:
+        member.entry = entry
         begun = time.monotonic()
-        self._hold = worker, begun
+        self._hold = member, begun
         if self._heap:
             if entry.slow:
-                self.step_aside(worker)
+                self.step_aside(member)
             elif self._watch.asleep:
                 self._watch.wake()
         try:
             entry.activity.activate()
         except BaseException:
             _log.exception("%r failed", entry.activity)  # it is an error of this library
-        worker.entry = None
+        member.entry = None
         entry.slow = time.monotonic() - begun > _SLOW
 
-    def _next(self, worker: _Worker) -> Entry | None:
+    def _next(self, member: _Member) -> Entry | None:
         """Wait for what is due, as long as this thread has the lead; None if it has not."""
         heap = self._heap
         while True:
             now_ns = self._clock.monotonic_ns()
             with self._mutex:
-                if self._lead is not worker:
+                if self._lead is not member:
                     return None
                 self._hold = None
                 if self._woken:
@@ -280,20 +280,20 @@ class Scheduler:
             if not self._follow_clock():
                 self._clock.wait(self._alarm, until_ns)
 
-    def _rest(self, worker: _Worker) -> bool:
+    def _rest(self, member: _Member) -> bool:
         """Wait until this thread is needed. Returns whether it is."""
         while True:
             with self._mutex:
-                if self._lead is worker:
+                if self._lead is member:
                     return True
-                rests = worker in self._resting
+                rests = member in self._resting
                 if not self._entries or not (rests or len(self._resting) < _RESTING):
                     if rests:
-                        self._resting.remove(worker)
+                        self._resting.remove(member)
                     return False
                 if not rests:
-                    self._resting.append(worker)
-            worker.alarm.wait()
+                    self._resting.append(member)
+            member.alarm.wait()
 
     def _push(self, entry: Entry, due_ns: int) -> None:
         entry.number = next(self._numbers)
@@ -342,21 +342,21 @@ class Scheduler:
             self._lead = self._resting.pop()
             self._lead.alarm.ring()
             return
-        worker = _Worker()
-        worker.thread = threading.Thread(
+        member = _Member()
+        member.thread = threading.Thread(
             target=self._run,
-            args=(worker,),
+            args=(member,),
             name=f"run-task scheduler {next(self._started)}",
             daemon=True,  # a task that hangs must not keep the process from ending
         )
-        before, self._lead = self._lead, worker
+        before, self._lead = self._lead, member
         try:
-            worker.thread.start()
+            member.thread.start()
         except RuntimeError:
             self._lead = before
             raise
-        self._workers = {w for w in self._workers if w.thread and w.thread.is_alive()}
-        self._workers.add(worker)
+        self._members = {m for m in self._members if m.thread and m.thread.is_alive()}
+        self._members.add(member)
 
     # For the watch
 
@@ -375,7 +375,7 @@ class Scheduler:
 
 
 class _ThisThread(threading.local):
-    place: tuple[Scheduler, _Worker] | None = None
+    place: tuple[Scheduler, _Member] | None = None
 
 
 class _Registry:
@@ -421,8 +421,8 @@ def step_aside() -> None:
     """Say that the code that runs now is about to block, if a scheduler runs it."""
     place = _this_thread.place
     if place is not None:
-        scheduler, worker = place
-        scheduler.step_aside(worker)
+        scheduler, member = place
+        scheduler.step_aside(member)
 
 
 def is_scheduled() -> bool:

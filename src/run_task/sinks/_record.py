@@ -102,8 +102,8 @@ def restored(number: float | None, beyond_number: str | None) -> Any:
 def _task_record(stage: str, task: str, value: Any) -> TaskRecord:
     try:
         if _is_numpy(value):
-            value = _plain(value)
-        text = json.dumps(value, default=_plain)
+            value = _json_default(value)
+        text = json.dumps(value, default=_json_default)
     except (TypeError, ValueError, RecursionError) as error:
         raise SinkError(
             f"stage {stage!r}, task {task!r}: its result, a {type(value).__qualname__}, cannot be "
@@ -118,7 +118,7 @@ def _task_record(stage: str, task: str, value: Any) -> TaskRecord:
     return TaskRecord(task, number, text, None)
 
 
-def _plain(value: Any) -> Any:
+def _json_default(value: Any) -> Any:
     """What json does not know, as something that it does."""
     if _is_numpy(value):
         plain: Any = value.tolist()

@@ -2,7 +2,7 @@
 
 from run_task._public import present as _present
 from run_task.sources._batch import Batch, Batched
-from run_task.sources._malformed import OnFault
+from run_task.sources._faults import OnFault
 from run_task.sources._paced import Paced, PacedBatches, paced
 from run_task.sources._playback_clock import PlaybackClock
 from run_task.sources._polling import Polling, polling

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from run_task.errors import ConfigError
-from run_task.sources._malformed import OnFault
+from run_task.sources._faults import OnFault
 from run_task.time._interval import TimeUnit
 
 

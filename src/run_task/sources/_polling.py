@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from run_task.errors import ConfigError, SourceError
 from run_task.sources._arguments import check
-from run_task.sources._malformed import Faults, OnFault
+from run_task.sources._faults import Faults, OnFault
 from run_task.sources._protocol import SourceInfo
 from run_task.sync._alarm import Alarm
 from run_task.time._clock import Clock, SystemClock, check_clock

@@ -12,8 +12,8 @@ from typing import Any, Final, TextIO
 from run_task.errors import SourceError
 from run_task.sources import _columns as cols
 from run_task.sources._arguments import check
+from run_task.sources._faults import Faults, OnFault
 from run_task.sources._json_rows import MalformedRow, read_row
-from run_task.sources._malformed import Faults, OnFault
 from run_task.sources._protocol import SourceInfo
 from run_task.time._interval import TimeUnit
 

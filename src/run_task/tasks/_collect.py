@@ -194,13 +194,13 @@ class DataSets(Sequence[DataSet[O_co]]):
 
 
 def _column(values: Iterable[Any]) -> list[Any]:
-    found = [_plain(value) for value in values]
+    found = [_without_numpy(value) for value in values]
     if _kinds(found) == {int, float} and all(abs(v) <= _EXACT for v in found if type(v) is int):
         return [None if value is None else float(value) for value in found]
     return found
 
 
-def _plain(value: Any) -> Any:
+def _without_numpy(value: Any) -> Any:
     """What NumPy has a type of its own for, as Python has it."""
     if not isinstance(value, _NUMPY) or value.dtype.kind in "mM":
         return value  # Python's datetimes would lose nanoseconds

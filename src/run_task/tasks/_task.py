@@ -38,7 +38,7 @@ class Runnable(Protocol[I_contra, O_co]):
         ...
 
 
-_PLAIN: Final = (
+_INSPECTED: Final = (
     types.FunctionType,
     types.MethodType,
     types.BuiltinFunctionType,
@@ -53,7 +53,7 @@ def called(run: Callable[..., object]) -> Callable[..., object]:
 
     :param run: a task's ``run``
     """
-    if issubclass(type(run), _PLAIN):
+    if issubclass(type(run), _INSPECTED):
         return run
     return getattr(type(run), "__call__", run)  # noqa: B004  # it is wanted, and not whether
 

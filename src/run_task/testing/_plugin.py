@@ -13,7 +13,7 @@ from run_task.executors.processes._process import worker_processes
 from run_task.runner._scheduler import scheduled
 from run_task.time._clock import VirtualClock
 
-_PATIENCE: Final = 1.0
+_END_GRACE: Final = 1.0
 """How many seconds what is ending may take to end."""
 
 
@@ -31,7 +31,7 @@ def nothing_left_running() -> Iterator[None]:
     """
     before = _running()
     yield
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _END_GRACE
     while (left := _running() - before) and time.monotonic() < deadline:
         time.sleep(0.001)
     if left:

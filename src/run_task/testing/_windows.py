@@ -20,7 +20,7 @@ from run_task.time._clock import VirtualClock
 I = TypeVar("I")
 O = TypeVar("O")
 
-PATIENCE: Final = 10.0
+DEFAULT_TIMEOUT: Final = 10.0
 """How many seconds a window may take."""
 
 
@@ -30,7 +30,7 @@ def run_windows(
     *,
     start: int = 0,
     before: Callable[[Window], object] | None = None,
-    timeout: float = PATIENCE,
+    timeout: float = DEFAULT_TIMEOUT,
 ) -> list[DataSet[O]]:
     """Run a context for so many windows, as a runner does, but without waiting for the time.
 

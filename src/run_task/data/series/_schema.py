@@ -31,7 +31,7 @@ _ALIGNMENT: Final = 64
 """Of each column, in bytes: a line of the cache, and the widest SIMD register."""
 
 
-class Rows(NamedTuple):
+class NewRows(NamedTuple):
     """Rows that fit a series."""
 
     times: NDArray[np.int64]
@@ -105,7 +105,7 @@ class Schema:
         self.positions: dict[str, int] = {name: i for i, name in enumerate(self.names)}
         self.row_bytes: int = 8 + sum(column.dtype.itemsize for column in self.columns)
 
-    def row(self, time: Any, columns: Mapping[str, Any]) -> Rows:
+    def row(self, time: Any, columns: Mapping[str, Any]) -> NewRows:
         """One row, or none if it has no value.
 
         :raises ConfigError: if it cannot be stored; the message names the column
@@ -116,16 +116,16 @@ class Schema:
         except InvalidValue as invalid:
             raise ConfigError(str(invalid)) from None
         if all(value is None for value in columns.values()):
-            return Rows(times[:0], [np.empty(0, column.dtype) for column in self.columns], 1)
+            return NewRows(times[:0], [np.empty(0, column.dtype) for column in self.columns], 1)
         arrays: list[Array] = []
         for column in self.columns:
             try:
                 arrays.append(column.one(columns[column.name]))
             except InvalidValue as invalid:
                 raise _refusal(column, f"row of timestamp {time}", invalid) from None
-        return Rows(times, arrays, 0)
+        return NewRows(times, arrays, 0)
 
-    def rows(self, given: Any, columns: Mapping[str, Any]) -> Rows:
+    def rows(self, given: Any, columns: Mapping[str, Any]) -> NewRows:
         """Many rows, without those that have no value.
 
         :raises ConfigError: if one cannot be stored; the message names the column and the row
@@ -165,8 +165,8 @@ class Schema:
                 )
             arrays.append(array)
         if kept is None:
-            return Rows(times, arrays, 0)
-        return Rows(times[kept], arrays, len(times) - len(kept))
+            return NewRows(times, arrays, 0)
+        return NewRows(times[kept], arrays, len(times) - len(kept))
 
     def _check_names(self, columns: Mapping[str, Any]) -> None:
         known = self.positions

@@ -15,7 +15,7 @@ from run_task.data._block import Allocate, PrivateBlock
 from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
 from run_task.data.series._retention import Retention
-from run_task.data.series._schema import Layout, Rows, Schema
+from run_task.data.series._schema import Layout, NewRows, Schema
 from run_task.data.series._shift import Shift, Snapshot, merge
 from run_task.data.series._store import Lease, Store
 from run_task.data.series._view import TimeSeriesView
@@ -258,7 +258,7 @@ class TimeSeries:
         retention = f", the last {self._retention}" if self._retention.limited else ""
         return f"<TimeSeries of {length - first:,} rows{retention}: {self._schema}>"
 
-    def _insert(self, rows: Rows) -> None:
+    def _insert(self, rows: NewRows) -> None:
         times, columns, omitted = rows
         dropped = 0
         with self._lock:

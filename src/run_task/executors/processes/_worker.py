@@ -20,7 +20,7 @@ from run_task.executors.processes._messages import Assignment, Report, Setup
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
 from run_task.executors.processes._wire import Connection, Payload, loads, pack, pickled, unpack
 
-_PLAIN: Final = frozenset({float, int, bool, type(None)})
+_UNPICKLED: Final = frozenset({float, int, bool, type(None)})
 """Results of these types go into the report as they are."""
 
 _EXIT_GRACE: Final = 1.0
@@ -37,7 +37,7 @@ def main(descriptor: int, parent: int) -> None:
     _end_with_parent(parent)
     threading.Thread(target=_end_with_socket, args=(descriptor,), daemon=True).start()
     with socket.socket(fileno=descriptor) as end:
-        _Worker(Connection(end)).serve()
+        _TaskServer(Connection(end)).serve()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -58,7 +58,7 @@ def _end_with_socket(descriptor: int) -> None:
     os._exit(1)
 
 
-class _Result(NamedTuple):
+class _RawOutcome(NamedTuple):
     """What came of a task: its pieces, or else the value itself."""
 
     position: int
@@ -69,11 +69,11 @@ class _Result(NamedTuple):
     value: Any = None
 
 
-def _size(result: _Result) -> int:
+def _size(result: _RawOutcome) -> int:
     return sum(piece.nbytes for piece in result.pieces)
 
 
-class _Worker:
+class _TaskServer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._blocks: dict[int, SharedBlock] = {}  # all that the data lies in
@@ -131,30 +131,30 @@ class _Worker:
         except BaseException as error:
             self._data = LoadFailure(error, "the data")
 
-    def _run(self, position: int, window: tuple[int, int]) -> _Result:
+    def _run(self, position: int, window: tuple[int, int]) -> _RawOutcome:
         for needed in (self._runs[position], self._data):
             if isinstance(needed, LoadFailure):
-                return _Result(position, True, time.perf_counter(), 0.0, needed.pieces)
+                return _RawOutcome(position, True, time.perf_counter(), 0.0, needed.pieces)
         begun = self._progress.begin(position)
         try:
             result = self._runs[position](self._data, *window)
         except BaseException as error:
             seconds = time.perf_counter() - begun
-            done = _Result(position, True, begun, seconds, portable(error))
+            done = _RawOutcome(position, True, begun, seconds, portable(error))
         else:
             seconds = time.perf_counter() - begun
-            if type(result) in _PLAIN:
+            if type(result) in _UNPICKLED:
                 self._progress.finish()
-                return _Result(position, False, begun, seconds, (), result)
+                return _RawOutcome(position, False, begun, seconds, (), result)
             try:
-                done = _Result(position, False, begun, seconds, pickled(result))
+                done = _RawOutcome(position, False, begun, seconds, pickled(result))
             except Exception as error:
                 pieces = unsendable(f"a {type(result).__qualname__}", error)
-                done = _Result(position, True, begun, seconds, pieces)
+                done = _RawOutcome(position, True, begun, seconds, pieces)
         self._progress.finish()
         return done
 
-    def _answer(self, results: list[_Result]) -> None:
+    def _answer(self, results: list[_RawOutcome]) -> None:
         """Report what came of an assignment."""
         payload, memory = None, list[int]()
         while any(result.pieces for result in results):

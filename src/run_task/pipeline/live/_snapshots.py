@@ -20,7 +20,7 @@ MOST: Final = 1024
 no more use for."""
 
 
-class Snapshot(NamedTuple):
+class EarlyView(NamedTuple):
     """A view that was taken for a window before it began."""
 
     end_ns: float
@@ -57,7 +57,7 @@ class Snapshots:
         self._coordinator = coordinator
         self._clock = clock
         self._all_recordings = all_recordings
-        self._taken: deque[Snapshot] = deque()
+        self._taken: deque[EarlyView] = deque()
         self._overrun = False  # so far behind that no more are taken
         # Held from looking which window has no view to taking one for it. The coordinator's lock
         # is taken inside it, never the other way round.
@@ -77,7 +77,7 @@ class Snapshots:
                 end_ns = due_ns - stage.grace_ns
                 if len(self._taken) < MOST:
                     missing = [other.name for other in coordinator.missing(stage, end_ns)]
-                    self._taken.append(Snapshot(end_ns, self._data.view(), missing))
+                    self._taken.append(EarlyView(end_ns, self._data.view(), missing))
                 elif self._all_recordings:
                     return
                 elif not self._overrun:
@@ -91,7 +91,7 @@ class Snapshots:
                     )
                 coordinator.advance_stage(stage, seen_ns=end_ns + stage.interval_ns)
 
-    def find(self, end_ns: float) -> Snapshot | None:
+    def find(self, end_ns: float) -> EarlyView | None:
         """The one that was taken for a window; those for windows before it are let go of."""
         with self._lock:  # a runner that was given up may come back while all are let go of
             while self._taken and self._taken[0].end_ns < end_ns:

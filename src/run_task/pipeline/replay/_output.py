@@ -10,7 +10,7 @@ from typing import Any
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline.live._sink_thread import FLUSH_EVERY
-from run_task.pipeline.replay._progress_bar import Progress, Traveller
+from run_task.pipeline.replay._progress_bar import ProgressBar, ReplayPosition
 from run_task.sinks._protocol import Result, Sink
 from run_task.tasks._dataset import DataSet
 
@@ -19,7 +19,7 @@ def write_results(
     name: str,
     results: Generator[tuple[AnyStage, DataSet[Any]]],
     sinks: Sequence[Sink],
-    traveller: Traveller,
+    position: ReplayPosition,
     refusals: Refusals,
 ) -> Generator[tuple[str, DataSet[Any]]]:
     """Write results to the sinks of their stages, and hand them on.
@@ -27,7 +27,7 @@ def write_results(
     :param name: the pipeline's name
     :param results: the results
     :param sinks: all sinks there are, to be flushed
-    :param traveller: tells how far they are
+    :param position: tells how far they are
     :param refusals: counts the results that sinks cannot store
     """
     flush_at = time.monotonic() + FLUSH_EVERY
@@ -36,7 +36,7 @@ def write_results(
         for sink in sinks:
             opened.callback(sink.flush)  # each, whatever else goes wrong
         opened.enter_context(contextlib.closing(results))
-        progress = opened.enter_context(Progress(name, traveller))
+        progress = opened.enter_context(ProgressBar(name, position))
         for stage, dataset in results:
             if stage.sinks:
                 result = Result.of(name, stage.name, dataset)

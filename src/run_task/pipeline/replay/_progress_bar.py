@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-_PATIENCE: Final = 1.0
+_BAR_AFTER: Final = 1.0
 """After how many seconds a replay is worth a bar."""
 
 _EVERY: Final = 0.1
@@ -42,8 +42,8 @@ def no_progress() -> Generator[None]:
         _hidden.reset(token)
 
 
-class Traveller(Protocol):
-    """What goes through history."""
+class ReplayPosition(Protocol):
+    """How far a replay is."""
 
     @property
     def rows(self) -> int:
@@ -55,18 +55,18 @@ class Traveller(Protocol):
         ...
 
 
-class Progress:
+class ProgressBar:
     """Shows a bar on the standard error, if that is a terminal and rich is installed.
 
     The bar fills where it is known when the history ends, and moves to and fro where it is not.
 
     :param name: what goes on
-    :param traveller: tells how far it is
+    :param position: tells how far it is
     """
 
-    def __init__(self, name: str, traveller: Traveller) -> None:
+    def __init__(self, name: str, position: ReplayPosition) -> None:
         self._name = name
-        self._traveller = traveller
+        self._position = position
         self._windows = 0
         self._looked = self._begun = time.monotonic()
         self._bar: Bar | None = None
@@ -85,7 +85,7 @@ class Progress:
         if self._console is None:
             return
         now = time.monotonic()
-        if now - self._looked < _EVERY or now - self._begun < _PATIENCE:
+        if now - self._looked < _EVERY or now - self._begun < _BAR_AFTER:
             return
         self._looked = now
         if self._bar is None:
@@ -116,7 +116,7 @@ class Progress:
             transient=True,
             redirect_stdout=sys.stdout.isatty(),  # what goes into a file goes on into it
         )
-        since, until = self._traveller.bounds()
+        since, until = self._position.bounds()
         if math.isfinite(until) and math.isfinite(since) and since < until:
             self._span = since, until
         total = None if self._span is None else 1.0
@@ -126,7 +126,7 @@ class Progress:
     def _draw(self, time_ns: int) -> None:
         assert self._bar is not None
         assert self._task is not None
-        rows = self._traveller.rows
+        rows = self._position.rows
         told = f"{_when(time_ns)}  {compact(self._windows)} windows  {compact(rows)} rows"
         if self._span is None:
             self._bar.update(self._task, told=told)
@@ -135,7 +135,7 @@ class Progress:
             share = max(0.0, min(1.0, (time_ns - since) / (until - since)))
             self._bar.update(self._task, completed=share, share=f"{share:4.0%}", told=told)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(

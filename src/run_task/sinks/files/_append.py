@@ -20,7 +20,7 @@ _FLAGS: Final = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 _HEAD_BYTES: Final = 4_096
 
 
-class Entry(NamedTuple):
+class StoredWindow(NamedTuple):
     """A window in a file, and where it stands: from byte ``begin`` to byte ``end``."""
 
     begin: int
@@ -69,7 +69,7 @@ class AppendedFile(Durable):
         """A window as it stands in the file."""
 
     @abstractmethod
-    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Entry]:
+    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[StoredWindow]:
         """The windows in a part of the file that are whole.
 
         :param stream: the file, at byte ``begin``
@@ -155,11 +155,11 @@ class AppendedFile(Durable):
                 if found.stage[0] == pipeline and stage in (None, found.stage[1]):
                     yield from found.rows
 
-    def _all(self, stream: BinaryIO, size: int) -> Iterator[Entry]:
+    def _all(self, stream: BinaryIO, size: int) -> Iterator[StoredWindow]:
         stream.seek(len(self._header))
         return self._read(stream, len(self._header), size)
 
-    def _newest(self, stream: BinaryIO, size: int) -> Iterator[Entry]:
+    def _newest(self, stream: BinaryIO, size: int) -> Iterator[StoredWindow]:
         """The windows without those that were superseded, each where its first version stood."""
         places: dict[tuple[tuple[str, str], int], tuple[int, int]] = {}
         for found in self._all(stream, size):

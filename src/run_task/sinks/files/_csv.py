@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from run_task.errors import SinkError
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import WindowRecord
-from run_task.sinks.files._append import AppendedFile, Entry
+from run_task.sinks.files._append import AppendedFile, StoredWindow
 
 _COLUMNS: Final = (
     "pipeline",
@@ -74,7 +74,7 @@ class CsvSink(AppendedFile):
         )
         return text.getvalue().encode()
 
-    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Entry]:
+    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[StoredWindow]:
         position = start = begin
         whole = True
 
@@ -100,7 +100,7 @@ class CsvSink(AppendedFile):
                 raise self._broken(reader.line_num + 1, start, "here, a window ends too early")
             rows.append(row)
             if len(rows) == count:
-                yield Entry(start, position, (row.pipeline, row.stage), row.end, rows)
+                yield StoredWindow(start, position, (row.pipeline, row.stage), row.end, rows)
                 start = position
                 rows = []
 

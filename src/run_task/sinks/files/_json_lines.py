@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final
 
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import WindowRecord
-from run_task.sinks.files._append import AppendedFile, Entry
+from run_task.sinks.files._append import AppendedFile, StoredWindow
 
 _BEGIN: Final = b'{"pipeline":'
 
@@ -51,7 +51,7 @@ class JsonLinesSink(AppendedFile):
     def _encode(self, window: WindowRecord) -> bytes:
         return line(window)
 
-    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[Entry]:
+    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[StoredWindow]:
         bad: tuple[int, int] | None = None
         number = 0
         while begin < end and (line := stream.readline(end - begin)):
@@ -65,7 +65,7 @@ class JsonLinesSink(AppendedFile):
                 yield found
             begin += len(line)
 
-    def _parse(self, line: bytes, begin: int) -> Entry | None:
+    def _parse(self, line: bytes, begin: int) -> StoredWindow | None:
         try:
             window: dict[str, Any] = json.loads(line)
             pipeline, stage = window["pipeline"], window["stage"]
@@ -78,7 +78,7 @@ class JsonLinesSink(AppendedFile):
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         rows += [Row(pipeline, stage, start, end, task, None, e) for task, e in errors.items()]
-        return Entry(begin, begin + len(line), (pipeline, stage), end, rows)
+        return StoredWindow(begin, begin + len(line), (pipeline, stage), end, rows)
 
 
 def line(window: WindowRecord) -> bytes:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.sources import _columns as cols
-from run_task.sources._malformed import OnFault
+from run_task.sources._faults import OnFault
 from run_task.sources._timestamps import parse
 from run_task.sources.files._file import Chunk, RecordedFile
 from run_task.time._interval import TimeUnit

@@ -17,7 +17,7 @@ from run_task.sources import _columns as cols
 from run_task.sources import _timestamps as times
 from run_task.sources._arguments import check
 from run_task.sources._batch import Batch
-from run_task.sources._malformed import Faults, OnFault
+from run_task.sources._faults import Faults, OnFault
 from run_task.sources._protocol import SourceInfo
 from run_task.time._interval import TimeUnit
 
