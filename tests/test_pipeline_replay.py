@@ -9,7 +9,8 @@ import random
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -327,6 +328,66 @@ def test_timestamps_that_take_more_than_64_bits_as_nanoseconds_are_those_that_th
     assert sum(len(results["rows_seen"][2]) for _, results in expected) == len(rows)
     for source in (Batches(rows, 5), Batches(rows, 1)):
         assert run(source, live=False) == run(source, live=True) == expected
+
+
+class LengthsOf:
+    """Shared data of one's own: how long others are."""
+
+    def __init__(self, *series: TimeSeries) -> None:
+        self._series = series
+
+    def view(self) -> tuple[int, ...]:
+        return tuple(len(series.view()) for series in self._series)
+
+    def read(self, timeout: float | None = None) -> AbstractContextManager[tuple[int, ...]]:
+        return nullcontext(self.view())
+
+
+def holder(series: TimeSeries) -> RwLock[dict[str, TimeSeries]]:
+    return RwLock({"series": series})
+
+
+@task
+def length_now(value: dict[str, TimeSeries] | tuple[int], start: int, end: int) -> int:
+    return value[0] if isinstance(value, tuple) else len(value["series"].view())
+
+
+@pytest.mark.parametrize("around", [LengthsOf, holder])
+@pytest.mark.parametrize("around_first", [False, True])
+def test_what_is_part_of_other_data_shows_there_what_has_entered(
+    around: Callable[[TimeSeries], Any], around_first: bool
+) -> None:
+    rows = [(t, float(t)) for t in range(20)]
+
+    def run(source: Any) -> list[int]:
+        series = TimeSeries({"v": float}, TimeUnit.SECONDS)
+        stages: list[tuple[str, Any, Any]] = [
+            ("series", count, series),
+            ("around", length_now, around(series)),
+        ]
+        pipeline = Pipeline()
+        for name, each, data in reversed(stages) if around_first else stages:
+            pipeline.stage(name, [each], data, TaskInterval.seconds(5))
+        pipeline.source(source, series)
+        return [d[length_now] for name, d in pipeline.replay() if name == "around"]
+
+    assert run([(t, {"v": v}) for t, v in rows]) == [5, 10, 15, 20]
+    assert run(Batches(rows, 100)) == [5, 10, 15, 20]
+
+
+def test_a_view_is_not_kept_where_what_enters_comes_by_other_data() -> None:
+    series = TimeSeries({"v": float}, TimeUnit.SECONDS)
+    around = holder(series)
+
+    def append(value: dict[str, TimeSeries], timestamp: int) -> None:
+        value["series"].append(timestamp, v=0.0)
+
+    pipeline = Pipeline()
+    pipeline.source([(t, t) for t in range(4)], around, append)
+    pipeline.stage("around", [length_now], around, SECOND)
+    pipeline.stage("a", [count], series, SECOND)
+    counts = [dataset[count] for name, dataset in pipeline.replay() if name == "a"]
+    assert counts == [1, 1, 1, 1]
 
 
 def test_a_bad_row_in_a_batch_is_told_when_its_time_comes() -> None:

@@ -342,12 +342,15 @@ class Pipeline(Live):
 
         data: list[Any] = [stage.data for stage in stages]
         data += [route.into for stage in stages for route in stage.routes]
-        own = Copies(data).of if resumed is None else _itself
+        copies = Copies(data) if resumed is None else None
         for recording, _, route in sources:
             self._take(recording)
             if resumed is not None:
                 self._resumed.add(id(route))
-        history = History(stages, sources, own, alone=resumed is None)
+        if copies is None:
+            history = History(stages, sources, _itself, apart=_never)
+        else:
+            history = History(stages, sources, copies.of, apart=copies.is_apart)
         results = history.run(start_ns, end_ns, held)
         return write_results(self._name, results, sinks, history, self._refusals)
 
@@ -408,3 +411,8 @@ def _warn_of_late_rows(
 
 def _itself(shared: Any) -> Any:
     return shared
+
+
+def _never(shared: Any) -> bool:
+    """Others write to it, too, and read it."""
+    return False

@@ -6,21 +6,30 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
+from run_task.data import Atom, TimeSeries
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 
 
 class Copies:
-    """Copies of shared data: one of each, however often it is asked for.
+    """Copies of shared data: one of each, however often it is asked for, and also where one is part
+    of another.
 
     :param data: what to copy, as it is now
     :raises ConfigError: if it cannot be copied
     """
 
     def __init__(self, data: Iterable[Any]) -> None:
-        self._copies: dict[int, Any] = {}
-        for shared in data:
+        by_id = {id(shared): shared for shared in data}
+        self._memo = _Memo(by_id)
+        self._apart = {
+            key for key, shared in by_id.items() if isinstance(shared, (Atom, TimeSeries))
+        }
+        for key, shared in by_id.items():
+            self._memo.found.clear()
             self.of(shared)
+            inside = self._memo.found - {key}
+            self._apart -= {*inside, key} if inside else set()
 
     def of(self, shared: Any) -> Any:
         """The copy of it.
@@ -28,10 +37,33 @@ class Copies:
         :raises ConfigError: if it cannot be copied
         """
         try:
-            return copy.deepcopy(shared, self._copies)
+            return copy.deepcopy(shared, self._memo)
         except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"a replay has copies of the shared data, and {brief(shared)} cannot be copied "
                 f"({brief(error)}): give it a __deepcopy__, or keep out of it what belongs to this "
                 f"process, such as a lock or an open file"
             ) from error
+
+    def is_apart(self, shared: Any) -> bool:
+        """Whether the copy of it changes only by what enters it, and nobody sees that but who reads
+        it: not if it is part of other data, or has some as its part, or is of a kind of which that
+        is not known."""
+        return id(shared) in self._apart
+
+
+class _Memo(dict[int, Any]):
+    """What was copied, by its id, which notes for some of it that it was come across.
+
+    :param watched: the ids of that
+    """
+
+    def __init__(self, watched: Iterable[int]) -> None:
+        super().__init__()
+        self._watched = frozenset(watched)
+        self.found: set[int] = set()
+
+    def get(self, key: int, default: Any = None, /) -> Any:
+        if key in self._watched:
+            self.found.add(key)
+        return super().get(key, default)

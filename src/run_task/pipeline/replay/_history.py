@@ -38,7 +38,7 @@ class _StageReplay:
     :param made: gives the replay's own of shared data
     :param since_ns: the first window holds this time, in nanoseconds since the Unix epoch
     :param held_ns: the end of the last window whose results are known, or None
-    :param alone: whether nobody but the replay writes to its own data
+    :param apart: whether its own data changes only by what the replay writes to it
     :param before_write: called before it writes to shared data, with the id of the pipeline's own
     """
 
@@ -49,7 +49,7 @@ class _StageReplay:
         made: Callable[[Any], Any],
         since_ns: int,
         held_ns: int | None,
-        alone: bool,
+        apart: bool,
         before_write: Callable[[int], None],
     ) -> None:
         self.stage = stage
@@ -60,7 +60,7 @@ class _StageReplay:
         self._bound = window_bound(self.data, stage.interval.unit)
         # A view stays as it is, so one serves all windows until somebody writes.
         shared: object = self.data  # that of no type, or pyright takes it for no more than viewable
-        self._keeps_view = alone and isinstance(shared, Viewable)
+        self._keeps_view = apart and isinstance(shared, Viewable)
         self._view: Any = None
         self._changes = not isinstance(shared, Viewable)  # in place, after the window
         self._own = OwnData()
@@ -150,10 +150,11 @@ def _nowhere(dataset: DataSet[Any]) -> None:
 class History:
     """Sources and stages that go through history together.
 
-    :param stages: the stages, those that are fed after those that reader them, and how they behave
+    :param stages: the stages, those that are fed after those that feed them, and how they behave
     :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
     :param made: gives the replay's own of shared data; the same whenever it is asked
-    :param alone: whether nobody else has that data
+    :param apart: whether the replay's own of some data changes only by what enters it, and only
+        those see it who read it
     """
 
     def __init__(
@@ -162,11 +163,11 @@ class History:
         sources: Sequence[tuple[Any, int, Route]],
         made: Callable[[Any], Any],
         *,
-        alone: bool,
+        apart: Callable[[Any], bool],
     ) -> None:
         self._stages = stages
         self._made = made
-        self._alone = alone
+        self._apart = apart
         self._replays_of: dict[int, list[_StageReplay]] = {}  # by the id of the pipeline's own data
         # Rows that go to the same data enter it in the order of their arrival.
         self._groups: dict[int, list[SourceReader]] = {}
@@ -179,7 +180,7 @@ class History:
                 unit_ns,
                 own,
                 AT_ONCE,
-                whole=alone and writers[id(route.into)] == 1 and _ends_views(own.into),
+                whole=writers[id(route.into)] == 1 and apart(route.into) and _ends_views(own.into),
                 before_write=partial(self._before_write, id(route.into)),
             )
             self._groups.setdefault(id(route.into), []).append(reader)
@@ -232,7 +233,7 @@ class History:
             for stage, config in self._stages.items():
                 replay = _StageReplay(
                     *(stage, config, self._made, since_ns, held(stage)),
-                    alone=self._alone,
+                    apart=self._apart(stage.data),
                     before_write=self._before_write,
                 )
                 opened.callback(replay.close)
