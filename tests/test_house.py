@@ -23,6 +23,7 @@ LAYERS = (
     "time",
     "tasks",
     "data",
+    "shared",
     "executors",
     "runner",
     "sources",

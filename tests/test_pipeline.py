@@ -259,6 +259,10 @@ class TestRefusedStages:
         stage: Any = Pipeline().stage("a", [total], RwLock([0.0]))
         with pytest.raises(ConfigError, match=r"stage 'a': sink=\[\] has no write"):
             stage.sink([])
+        with pytest.raises(ConfigError, match=r"no write\(\): CallbackSink makes a sink of a func"):
+            stage.sink(print)
+        with pytest.raises(ConfigError, match=r"class: make a sink of it, CallbackSink\(\.\.\.\)"):
+            stage.sink(CallbackSink)
         assert not stage.sinks
 
     def test_a_sink_whose_write_does_not_take_a_result(self) -> None:
@@ -278,6 +282,17 @@ class TestRefusedSources:
         source: Any = lambda: 1.0  # noqa: E731
         with pytest.raises(ConfigError, match=r"no iterable.*polling"):
             Pipeline().source(source, into=RwLock([0.0]), ingest=add)
+
+    @pytest.mark.parametrize("path", ["prices.csv", Path("prices.csv")])
+    def test_a_path(self, path: Any) -> None:
+        with pytest.raises(ConfigError, match=r"prices.csv.*a path is no source.*by CsvFile"):
+            Pipeline().source(path, into=RwLock([0.0]), ingest=add)
+
+    def test_a_replay_of_none(self) -> None:
+        pipeline = Pipeline("prices")
+        pipeline.stage("a", [total], RwLock([0.0]))
+        with pytest.raises(ConfigError, match="'prices' has no sources, and a replay goes through"):
+            pipeline.replay()
 
     def test_data_that_cannot_be_written(self) -> None:
         into: Any = [0.0]

@@ -417,7 +417,9 @@ def of_nab(
     hourly = TimeSeries({"v": float}, unit=TimeUnit.SECONDS)
     latest = Atom(0.0)
     rows = RwLock[list[float]]([])
-    config = RunnerConfig(executor=executor, workers=workers, data_timeout=30.0)
+    config = RunnerConfig(
+        executor=executor, workers=workers, data_timeout=30.0, upstream_timeout=30.0
+    )
     pipeline = Pipeline("nab")
     played = [source, source] if speed is None else [paced(source, speed) for _ in range(2)]
     pipeline.source(played[0], into=series)
@@ -432,10 +434,13 @@ def of_nab(
         workers=workers,
         window=TaskInterval.seconds(7 * 86400),
         data_timeout=30.0,
+        upstream_timeout=30.0,
     )
     pipeline.stage("day", figures, hourly, TaskInterval.seconds(86400), wide)
     pipeline.stage("now", [current], latest, TaskInterval.seconds(6 * 3600), config)
-    late = RunnerConfig(executor="inline", grace=TaskInterval.seconds(900), data_timeout=30.0)
+    late = RunnerConfig(
+        executor="inline", grace=TaskInterval.seconds(900), data_timeout=30.0, upstream_timeout=30.0
+    )
     pipeline.stage("rows", [length, total], rows, TaskInterval.seconds(7200), late)
     return pipeline
 

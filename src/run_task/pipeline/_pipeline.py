@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import (
     AsyncIterable,
     Callable,
@@ -172,6 +173,11 @@ class Pipeline(Live):
         """
         self._refuse_change("its sources")
         where = f"source {brief(source)}"
+        if isinstance(source, str | bytes | os.PathLike):
+            raise ConfigError(
+                f"{where}: a path is no source: read the file, as by CsvFile, JsonLinesFile or "
+                f"ParquetFile of run_task.sources"
+            )
         if not hasattr(source, "__iter__") and not hasattr(source, "__aiter__"):
             raise ConfigError(
                 f"{where}: it is no iterable of (timestamp, row): for a function, polling() makes "
@@ -343,6 +349,11 @@ class Pipeline(Live):
         data: list[Any] = [stage.data for stage in stages]
         data += [route.into for stage in stages for route in stage.routes]
         copies = Copies(data) if resumed is None else None
+        if not declared:
+            raise ConfigError(
+                f"pipeline {self._name!r} has no sources, and a replay goes through their rows: "
+                f"add one by source(); run_windows() of run_task.testing runs tasks over data"
+            )
         for recording, _, route in sources:
             self._take(recording)
             if resumed is not None:

@@ -56,7 +56,7 @@ class Stage(Generic[I, O]):
             )
             check_calls(context.tasks)
         except ConfigError as error:
-            raise ConfigError(f"stage {name!r}: {error}") from error
+            raise ConfigError(f"stage {name!r}: {error}") from None
         if config.overflow not in (None, Overflow.BLOCK):
             raise ConfigError(
                 f"stage {name!r}: overflow={config.overflow}: a pipeline waits for a sink that is "
@@ -186,9 +186,18 @@ class Stage(Generic[I, O]):
         :raises RunTaskError: while the pipeline runs
         """
         self._refuse_change(f"the sinks of stage {self.name!r}")
+        given: object = sink
+        if isinstance(given, type):
+            raise ConfigError(
+                f"stage {self.name!r}: sink={given.__name__}: this is a class: make a sink of it, "
+                f"{given.__name__}(...)"
+            )
         for method in ("write", "flush", "close"):
             if not callable(getattr(sink, method, None)):
-                raise ConfigError(f"stage {self.name!r}: sink={brief(sink)} has no {method}()")
+                cure = ": CallbackSink makes a sink of a function" if callable(sink) else ""
+                raise ConfigError(
+                    f"stage {self.name!r}: sink={brief(sink)} has no {method}(){cure}"
+                )
         if not _takes_one(sink.write):
             raise ConfigError(
                 f"stage {self.name!r}: sink={brief(sink)}: its write() is called with one Result: "

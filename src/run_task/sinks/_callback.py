@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from inspect import signature
 from typing import Any
 
 from run_task.errors import ConfigError
@@ -22,12 +24,19 @@ class CallbackSink:
     the run goes on.
 
     :param fn: called with the stage's name and its DataSet
-    :raises ConfigError: if it is not callable
+    :raises ConfigError: if it cannot be called with these two
     """
 
     def __init__(self, fn: Callable[[str, DataSet[Any]], object]) -> None:
         if not callable(fn):
             raise ConfigError(f"CallbackSink({fn!r}): it takes a callable of (stage, dataset)")
+        with suppress(ValueError):  # some callables written in C have no signature
+            try:
+                signature(fn).bind("stage", None)
+            except TypeError as error:
+                raise ConfigError(
+                    f"CallbackSink({fn!r}): it cannot be called with (stage, dataset): {error}"
+                ) from None
         self._fn = fn
 
     def write(self, result: Result, /) -> None:

@@ -173,7 +173,8 @@ class Schema:
         for name in columns:
             if name not in known:
                 raise ConfigError(
-                    f"there is no column {name!r}: the columns are {', '.join(map(repr, known))}"
+                    f"there is no column {name!r}: the columns are {', '.join(map(repr, known))}; "
+                    f"leave it out, or make the series with it"
                 )
         for name in known:
             if name not in columns:
