@@ -1,4 +1,4 @@
-"""Parallel: what dear ticks gain from two cores."""
+"""Parallel: what costly ticks gain from two cores."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def _executors(questions: Mapping[str, Lines], machine: str) -> Any:
     )
     right.axvline(1, color=_INK, lw=0.8, ls="--")
     right.set_xlim(left=0)
-    right.set_title(f"Dear tasks: gain ({machine})")
+    right.set_title(f"Costly tasks: gain ({machine})")
     return figure
 
 

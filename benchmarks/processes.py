@@ -1,4 +1,4 @@
-"""Processes: what dear ticks gain from worker processes, and what a cheap one costs."""
+"""Processes: what costly ticks gain from worker processes, and what a cheap one costs."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _ticks(seconds: float) -> int:
     return max(3, int(seconds * 60))
 
 
-def dear(effort: Effort) -> Iterator[Question | Skipped]:
+def costly(effort: Effort) -> Iterator[Question | Skipped]:
     """What eight tasks of six milliseconds gain."""
     beside: list[Line] = []
     for name in PEERS:
@@ -376,7 +376,7 @@ def growing(effort: Effort) -> Iterator[Question]:
 
 
 def processes(effort: Effort) -> Iterator[Question | Skipped]:
-    yield from dear(effort)
+    yield from costly(effort)
     yield from cheap(effort)
     yield from growing(effort)
 

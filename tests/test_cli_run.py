@@ -189,7 +189,7 @@ pipeline.stage("third", [hang], readings, TaskInterval.millis(100),
         try:
             process.communicate(timeout=PATIENCE)
         finally:
-            process.kill()  # else the block would wait for it for ever
+            process.kill()  # else the block would wait for it forever
     assert process.returncode == Exit.INTERRUPTED
     assert time.monotonic() - began < PATIENCE / 2
 

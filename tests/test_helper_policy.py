@@ -130,7 +130,7 @@ def test_one_dear_task_cannot_be_helped_with() -> None:
     assert list(policy.order) == [1, 0, 2]
 
 
-def test_the_dearest_task_is_taken_first() -> None:
+def test_the_costliest_task_is_taken_first() -> None:
     policy = HelperPolicy(4, workers=2)
     for _ in range(2):
         alone(policy, {0: 0.001, 1: 0.004, 2: 0.002, 3: 0.003})

@@ -27,7 +27,7 @@ class PlacePlan:
 
     :param series: whether views of it end with their windows
     :param right: whether a window holds its end
-    :param retention: for how long before the newest items stay; None: for ever
+    :param retention: for how long before the newest items stay; None: forever
     :param viewable: whether a view may be taken for a window that has not begun
     """
 

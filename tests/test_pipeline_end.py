@@ -171,7 +171,7 @@ def test_what_is_there_is_written_though_a_stage_hangs(monkeypatch: pytest.Monke
 
 
 class Feed:
-    """A row every 10 ms, for ever; it takes a while to be closed."""
+    """A row every 10 ms, forever; it takes a while to be closed."""
 
     def __init__(self, seconds: float = 0.05) -> None:
         self._seconds = seconds
@@ -286,7 +286,7 @@ def test_a_source_that_takes_too_long_to_be_closed_is_told(monkeypatch: pytest.M
 
 
 class AsyncFeed:
-    """Rows for ever; it has something to await when it is closed."""
+    """Rows forever; it has something to await when it is closed."""
 
     def __init__(self) -> None:
         self.closed = False

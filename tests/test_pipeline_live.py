@@ -637,7 +637,7 @@ def test_threads_have_names() -> None:
 
 
 class Ticks:
-    """An async source that goes on for ever, and says when it was left."""
+    """An async source that goes on forever, and says when it was left."""
 
     def __init__(self) -> None:
         self.left = False

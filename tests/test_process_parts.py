@@ -33,7 +33,9 @@ def test_shares_hold_each_task_once_and_are_not_empty(costs: list[float], worker
 
 
 @given(COSTS, st.integers(1, 9))
-def test_shares_are_balanced_and_the_dearest_comes_first(costs: list[float], workers: int) -> None:
+def test_shares_are_balanced_and_the_costliest_comes_first(
+    costs: list[float], workers: int
+) -> None:
     cut = balanced(costs, workers)
     loads_ = [sum(costs[position] for position in share) for share in cut]
     assert loads_ == sorted(loads_, reverse=True)
@@ -48,7 +50,7 @@ def test_shares_are_balanced_and_the_dearest_comes_first(costs: list[float], wor
 def test_no_share_is_a_third_dearer_than_in_the_best_cut(costs: list[int], workers: int) -> None:
     # So cheap that each worker has one share, and few enough to try every cut there is.
     scaled = [cost * SHARE / 1000 for cost in costs]
-    dearest = max(sum(costs[i] for i in share) for share in balanced(scaled, workers))
+    costliest = max(sum(costs[i] for i in share) for share in balanced(scaled, workers))
     reachable = {tuple([0] * workers)}
     for cost in costs:
         reachable = {
@@ -56,7 +58,7 @@ def test_no_share_is_a_third_dearer_than_in_the_best_cut(costs: list[int], worke
             for cut in reachable
             for i in range(workers)
         }
-    assert 3 * workers * dearest <= (4 * workers - 1) * min(map(max, reachable))
+    assert 3 * workers * costliest <= (4 * workers - 1) * min(map(max, reachable))
 
 
 def test_dear_tasks_have_shares_of_their_own() -> None:

@@ -249,7 +249,7 @@ def test_a_forward_step_is_noticed_at_the_moment_before_a_wait(start: Start) -> 
         try:
             assert windows.result(PATIENCE) == [Window(0, 1), Window(1, 2)]
         finally:
-            ticker.stop()  # or else it would wait for ever
+            ticker.stop()  # or else it would wait forever
 
 
 def test_stopping_ends_the_wait(start: Start) -> None:

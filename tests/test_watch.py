@@ -68,7 +68,7 @@ def test_it_sleeps_when_nothing_is_and_is_woken_by_who_takes_something(watch: Wa
 def test_a_hand_that_is_taken_up_in_the_moment_before_it_sleeps_is_seen(
     watch: Watch, switching: None
 ) -> None:
-    # Each round may fall into that moment; one that is not seen waits for ever.
+    # Each round may fall into that moment; one that is not seen waits forever.
     hand = Hand()
     watch.add(hand)
     for _ in range(300):

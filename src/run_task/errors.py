@@ -15,7 +15,7 @@ from run_task._window import Window
 def described(error: BaseException) -> str:
     """Type and text of an exception, also of one whose own text raises.
 
-    :param error: of whoever wrote the code that raised it
+    :param error: any exception, also one of a class of the user's
     """
     name = type(error).__name__
     try:
@@ -28,7 +28,7 @@ def described(error: BaseException) -> str:
 def add_note(error: BaseException, note: str) -> None:
     """Add a note to an exception, if it takes one: a frozen dataclass does not.
 
-    :param error: of whoever wrote the code that raised it
+    :param error: any exception, also one of a class of the user's
     :param note: what to add
     """
     with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""How the command ends: with a code that whoever called it can tell from others, and why."""
+"""How the command ends: with an exit code that tells its caller why."""
 
 from __future__ import annotations
 
@@ -71,4 +71,4 @@ def running() -> Generator[None]:
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  the command's own word
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  it is the command's output

@@ -1,6 +1,6 @@
 """Ctrl-C: once to end well, twice to end at once.
 
-Whoever starts a program may have it ignore Ctrl-C, as a shell does with the background jobs of a
+A program may have been started with Ctrl-C ignored, as a shell does with the background jobs of a
 script. It then stays ignored: the Ctrl-C is meant for what is in the foreground.
 """
 

@@ -1,4 +1,4 @@
-"""The block of data that sees to its own consistency: it gives something, and holds nothing."""
+"""The block of data that needs no lock: it gives the data, and holds nothing."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class Atom(Generic[T]):
         with limits.read() as (low, high):
             print(low, high)
 
-    Reading never waits, and a reader keeps the value it was given. Nobody can be stopped from
-    changing a value that is mutable, so put such data in an :class:`~run_task.RwLock`.
+    Reading never waits, and a reader keeps the value it was given. Nothing keeps others
+    from changing a value that is mutable, so put such data in an :class:`~run_task.RwLock`.
 
     :param value: what is shared
     """
@@ -52,7 +52,7 @@ class Atom(Generic[T]):
         return self._value
 
     def write(self, timeout: float | None = None) -> InstantAccess[Atom[T]]:
-        """Give the Atom itself: for whoever writes to shared data of any kind.
+        """Give the Atom itself, so that shared data of any kind is written to in the same way.
 
         :param timeout: of no effect, since there is nothing to wait for
         """
@@ -64,7 +64,7 @@ class Atom(Generic[T]):
         return 0
 
     def __deepcopy__(self, memo: object) -> Atom[T]:
-        return Atom(self._value)  # which nobody changes
+        return Atom(self._value)  # it is immutable
 
     def reset(self, new: T) -> None:
         """Put a new value in the place of the old, whatever that is.

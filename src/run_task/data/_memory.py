@@ -1,7 +1,7 @@
 """Memory that other processes can map.
 
 It is an anonymous file: it has a descriptor, which is handed to other processes, and no name. So
-there is nothing to clean up, whoever dies and however: the last process that maps it takes it
+there is nothing to clean up, however a process dies: the last process that maps it takes it
 along.
 """
 

@@ -48,7 +48,7 @@ class Shared(Protocol[I_co]):
         The block may be entered in one thread and left in another: that is how a runner goes on
         when a task hangs.
 
-        :param timeout: how many seconds to wait for it; None: for ever
+        :param timeout: how many seconds to wait for it; None: forever
         :raises LockTimeout: on entering the block, if it could not be had in time
         """
         ...
@@ -58,10 +58,10 @@ class Writable(Protocol[I_co]):
     """Shared data that somebody changes: what a pipeline's sources and stages write to."""
 
     def write(self, timeout: float | None = None) -> Access[I_co]:
-        """Give what is changed: the value of a lock, alone; or the data itself, if it sees to its
-        own consistency.
+        """Give what is changed: the value of a lock, alone; or the data itself, if it
+        needs no lock.
 
-        :param timeout: how many seconds to wait for it; None: for ever
+        :param timeout: how many seconds to wait for it; None: forever
         :raises LockTimeout: on entering the block, if it could not be had in time
         """
         ...
@@ -69,8 +69,8 @@ class Writable(Protocol[I_co]):
 
 @runtime_checkable
 class Viewable(Protocol[I_co]):
-    """Shared data whose views stay as they are for as long as they are kept, and keep nobody
-    waiting: so one may be taken for a window that begins later."""
+    """Shared data whose views stay as they are for as long as they are kept, and make no
+    writer wait: so one may be taken for a window that begins later."""
 
     def view(self) -> I_co:
         """The data as it is now."""

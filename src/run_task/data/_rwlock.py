@@ -32,7 +32,7 @@ class LockStats:
 
 
 class _Request:
-    """Somebody who waits for the lock."""
+    """A thread or task that waits for the lock."""
 
     __slots__ = ("alarm", "exclusive", "granted")
 
@@ -45,7 +45,7 @@ class _Request:
 class _Lock(Generic[T]):
     """The lock itself. Threads and tasks come in by one way, and each waits in its own.
 
-    A reader that finds nobody in its way takes no mutex: it puts itself among the readers and then
+    A reader that finds no writer takes no mutex: it puts itself among the readers and then
     looks whether the lock is ``contended``; a writer says so first, and then looks for readers. So
     one of the two sees the other.
     """
@@ -70,7 +70,9 @@ class _Lock(Generic[T]):
         self.writing: bool = False
         self.queue: deque[_Request] = deque()
         self.version: int = 0  # how often it was written
-        self.writer: str = ""  # who writes and since when, for the message of a LockTimeout
+        self.writer: str = (
+            ""  # which thread or task writes, and since when, for the message of a LockTimeout
+        )
         self.since: float = 0.0
 
     def try_read(self) -> bool:
@@ -99,7 +101,7 @@ class _Lock(Generic[T]):
                 self.left()
 
     def left(self) -> None:
-        """Somebody left whom others may have waited for."""
+        """A reader left, for which others may have waited."""
         with self.mutex:
             self._grant()
 
@@ -227,7 +229,7 @@ class RwAccess(Generic[T]):
 
 
 class _ReadAccess(RwAccess[T]):
-    """An access to read, with the way short that every tick takes: nobody writes or waits."""
+    """An access to read, with a fast path for what is usual: no writer, and none that waits."""
 
     __slots__ = ()
 
@@ -263,8 +265,8 @@ class RwLock(Generic[T]):
         async with prices.read(timeout=0.5) as values:
             print(values[-1])
 
-    Whoever has to wait is served in the order of arrival, so neither a stream of readers nor one
-    of writers starves the other. The lock is not reentrant: a thread that asks for it while it
+    Those that have to wait are served in the order of arrival, so neither a stream of readers nor
+    one of writers starves the other. The lock is not reentrant: a thread that asks for it while it
     holds it may wait for itself, until its timeout.
 
     :param value: what is shared
@@ -279,7 +281,7 @@ class RwLock(Generic[T]):
     def read(self, timeout: float | None = None) -> RwAccess[T]:
         """Hold the value together with other readers, for as long as the block lasts.
 
-        :param timeout: how many seconds to wait for writers; None: for ever
+        :param timeout: how many seconds to wait for writers; None: forever
         :raises LockTimeout: on entering the block
         """
         access = self._read_access
@@ -291,7 +293,7 @@ class RwLock(Generic[T]):
     def write(self, timeout: float | None = None) -> RwAccess[T]:
         """Hold the value alone, for as long as the block lasts.
 
-        :param timeout: how many seconds to wait for readers and other writers; None: for ever
+        :param timeout: how many seconds to wait for readers and other writers; None: forever
         :raises LockTimeout: on entering the block
         """
         return RwAccess(self._lock, timeout, exclusive=True)
@@ -311,7 +313,7 @@ class RwLock(Generic[T]):
         """Put a new value in the place of the old.
 
         :param new: the new value
-        :param timeout: how many seconds to wait for readers and other writers; None: for ever
+        :param timeout: how many seconds to wait for readers and other writers; None: forever
         :return: the old value
         :raises LockTimeout: if it could not be done in time; the old value stays
         """
@@ -323,7 +325,7 @@ class RwLock(Generic[T]):
         """As :meth:`replace`, without holding up the event loop.
 
         :param new: the new value
-        :param timeout: how many seconds to wait for readers and other writers; None: for ever
+        :param timeout: how many seconds to wait for readers and other writers; None: forever
         :return: the old value
         :raises LockTimeout: if it could not be done in time; the old value stays
         """

@@ -51,7 +51,10 @@ def drive(ticks: Ticks, run: Callable[[Tick], DataSet[Any]]) -> None:
     try:
         while tick is not None:
             try:
-                dataset, tick = run(tick), None  # who waits for the next keeps no data of this one
+                dataset, tick = (
+                    run(tick),
+                    None,
+                )  # so that no data of this tick is kept until the next
             except BaseException as error:
                 tick = ticks.throw(error)
             else:
@@ -148,7 +151,7 @@ class Executor(Protocol):
         :param tasks: the tasks of one runner
         :param data: what they read
         :param name: the runner's name, for its threads and processes
-        :param task_timeout: how many seconds a task may run; None: for ever
+        :param task_timeout: how many seconds a task may run; None: forever
         :param workers: how many tasks may run at once
         :return: what runs the ticks of one runner
         """

@@ -1,4 +1,4 @@
-"""How stages hang together: who is fed by whom, and in which order they run."""
+"""How stages are connected: which feeds which, and in which order they run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Graph:
         return self._readers.get(id(data), ())
 
     def add(self, stage: AnyStage) -> None:
-        """Add a stage that feeds nobody yet, and so cannot be fed by its own results."""
+        """Add a stage that feeds no other yet, and so cannot be fed by its own results."""
         self._stages[stage.name] = stage
         self._readers[id(stage.data)].append(stage)
 
@@ -58,7 +58,7 @@ class Graph:
         if circle is not None:
             drawn = " -> ".join(repr(stage.name) for stage in circle)
             raise ConfigError(
-                f"these stages would wait for each other for ever: {drawn}: let one of them write "
+                f"these stages would wait for each other forever: {drawn}: let one of them write "
                 f"to other data"
             )
         self._writers[id(route.into)].append(stage)

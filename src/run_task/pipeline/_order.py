@@ -1,4 +1,4 @@
-"""The order of a pipeline's windows and rows: who comes before whom.
+"""The order of a pipeline's windows and rows: which comes before which.
 
 A replay does everything in one order, by time; at one time, windows come in the order of their
 stages, upstream first, and then rows in the order of their sources. A window's time is when it is

@@ -80,7 +80,7 @@ class RunnerConfig:
     :param upstream_timeout: how many seconds a stage waits for other stages and for recordings,
         before it goes on without; a runner on its own waits for nobody
     :param task_timeout: how many seconds a task may run, before it has a
-        :class:`~run_task.TaskTimeout` in the place of a result; None: for ever
+        :class:`~run_task.TaskTimeout` in the place of a result; None: forever
     :param shutdown_timeout: how many seconds a shutdown may take, before it gives up with a
         :class:`~run_task.ShutdownTimeout`
     :param on_error: what to do when a task gives no result

@@ -1,4 +1,4 @@
-"""The heart of a runner: the window that is due, the view, the tasks, and where the DataSet goes.
+"""A runner's loop: the window that is due, the view, the tasks, and where the DataSet goes.
 
 :class:`~run_task.Runner` is this with a channel; a stage of a live pipeline is this with a gate in
 front and what comes after it behind.
@@ -49,12 +49,12 @@ class Outlet(Protocol):
     def send(self, dataset: DataSet[Any], /) -> None:
         """Take a DataSet.
 
-        :raises ChannelClosed: if nobody wants it any more; the engine ends
+        :raises ChannelClosed: if the receiver is closed; the engine ends
         """
         ...
 
     def unbound(self) -> None:
-        """Block nobody from now on. Safe in a signal handler."""
+        """Let no caller block from now on. Safe in a signal handler."""
         ...
 
     def close(self) -> None:
@@ -227,7 +227,7 @@ class Engine:
                         if changes and references(view) != own.references:
                             dataset = own.refuse(dataset, view)
                             own.settle(references(view))
-                        del view  # whoever waits for the next tick does not keep this one's data
+                        del view  # not to keep it alive until the next tick
                 except LockTimeout as error:
                     dataset = self._without_view(due, behind, error)
                 send(dataset)

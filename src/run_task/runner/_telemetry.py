@@ -134,7 +134,7 @@ class Telemetry:
         self._guarded(self._tell_losses)
 
     def _guarded(self, tell: Callable[[], None]) -> None:
-        """A fault of whoever is told is not the runner's."""
+        """An exception of the metrics library must not reach the runner."""
         if self._broken:
             return
         try:

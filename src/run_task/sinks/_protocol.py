@@ -100,8 +100,8 @@ class Sink(Protocol):
         replay never, so that what it wrote can be read. It may be called again, and then does
         nothing.
 
-        :raises Exception: if what was written cannot be made to last; whoever runs the pipeline
-            gets it
+        :raises Exception: if what was written cannot be made to last; the call that runs the
+            pipeline raises it
         """
         ...
 
@@ -136,7 +136,7 @@ class DurableSink(Sink, Protocol):
         ...
 
     def rows(self, stage: str | None = None, /) -> Iterator[Row]:
-        """The rows of this pipeline, each key once. For who reads them: no run calls it.
+        """The rows of this pipeline, each key once. For reading results: no run calls it.
 
         A stage's windows come in the order in which they were written, and those that were
         written again, in any.

@@ -108,10 +108,10 @@ class Paced(Generic[R]):
         return self._next_ns
 
     def observe(self, next_row: Callable[[float], object], /) -> None:
-        """Say whom to tell when the next row comes, besides who asks for :attr:`next_ns`.
+        """Say whom to tell when the next row comes, besides those that ask for :attr:`next_ns`.
 
-        :param next_row: called by who iterates, before a row is waited for, with its time in
-            nanoseconds since the Unix epoch; infinity: there are no more
+        :param next_row: called by the thread that iterates, before it waits for a row, with the
+            row's time in nanoseconds since the Unix epoch; infinity: there are no more
         """
         self._tell = next_row
 
@@ -135,7 +135,7 @@ class Paced(Generic[R]):
         self._alarm.ring()
         close: Any = getattr(self._source, "close", None)
         if close is not None and not (self._iterated and isinstance(self._source, Generator)):
-            close()  # a generator can only be closed by who iterates, and is
+            close()  # a generator can only be closed by the thread that iterates, which does so
 
     def __iter__(self) -> Iterator[tuple[int, R]]:
         """The rows, each when it is due. A recording is played once."""
@@ -166,7 +166,7 @@ class Paced(Generic[R]):
 
     @contextlib.contextmanager
     def _taken(self) -> Generator[Iterator[Any]]:
-        """What there is to play, for who iterates. In the end it is closed."""
+        """The rows to play. In the end what they came from is closed."""
         self.start()
         feed, self._feed = self._feed, iter(())
         self._iterated = True

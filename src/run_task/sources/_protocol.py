@@ -16,7 +16,7 @@ Rows: TypeAlias = Iterable[tuple[int, R]] | AsyncIterable[tuple[int, R]]
 """Anything that gives ``(timestamp, row)``, for ``for`` or for ``async for``: that is all that a
 source has to be.
 
-The timestamp is an int since the Unix epoch, in a unit that the source and who reads it agree on.
+The timestamp is an int since the Unix epoch, in a unit that the source and its reader agree on.
 The row is anything; the ready-made sources give a mapping of column to value.
 
 A source gives what there is, as it comes:
@@ -65,8 +65,8 @@ class Playback(Protocol):
     def observe(self, next_row: Callable[[float], object], /) -> None:
         """Say whom to tell when the next row comes.
 
-        :param next_row: called by who iterates, before a row is waited for, with its time in
-            nanoseconds since the Unix epoch, as :attr:`next_ns` has it
+        :param next_row: called by the thread that iterates, before it waits for a row, with the
+            row's time in nanoseconds since the Unix epoch, as :attr:`next_ns` has it
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Waking somebody who waits: a thread, or a task of an event loop.
+"""Waking a thread, or a task of an event loop, that waits.
 
 Everything in this library that waits does it here, by what :mod:`run_task.sync._waiting` drives or
 directly. Ringing never blocks and takes no lock, so it is safe in a signal handler, whatever the
@@ -39,7 +39,7 @@ class Alarm:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for a ring.
 
-        :param timeout: seconds; None or infinity: for ever
+        :param timeout: seconds; None or infinity: forever
         :return: whether it rang
         """
         seconds = threading.TIMEOUT_MAX
@@ -62,7 +62,7 @@ class AsyncAlarm:
     __slots__ = ("_event", "_loop")
 
     def __init__(self) -> None:
-        # Whoever is in an event loop has asyncio, and who has none would wait 20 ms for it.
+        # In an event loop asyncio is imported already; elsewhere it would cost 20 ms.
         import asyncio
 
         self._loop: AbstractEventLoop = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ class AsyncAlarm:
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait for a ring.
 
-        :param timeout: seconds; None or infinity: for ever
+        :param timeout: seconds; None or infinity: forever
         :return: whether it rang
         """
         from asyncio import timeout as within
@@ -93,4 +93,4 @@ class AsyncAlarm:
 
 
 AnyAlarm: TypeAlias = Alarm | AsyncAlarm
-"""What wakes whoever waits, thread or task."""
+"""What wakes the thread or task that waits."""

@@ -197,7 +197,7 @@ class Sender(Generic[T_contra]):
         return self._buffer.blocked_for()
 
     def serve(self, runner: str) -> None:
-        """Say whose results go through it: the log then tells when nobody receives them.
+        """Say whose results go through it: the log then tells when they are not received.
 
         :param runner: the runner's name, unless the channel was made with one
         """
@@ -212,7 +212,7 @@ class Sender(Generic[T_contra]):
         """Put an item in.
 
         :param item: what is sent
-        :param timeout: with ``Overflow.BLOCK``, how many seconds to wait for room; None: for ever
+        :param timeout: with ``Overflow.BLOCK``, how many seconds to wait for room; None: forever
         :raises ChannelClosed: if either end is closed
         :raises TimeoutError: if there was no room in time; the item was not sent
         """
@@ -285,7 +285,7 @@ class Sender(Generic[T_contra]):
     def unbound(self) -> None:
         """Lift the capacity for good: a send that waits, and every later one, succeeds at once.
 
-        A runner that shuts down does this, so that its last DataSet is delivered whoever reads.
+        A runner that shuts down does this, so that its last DataSet is sent even if nothing reads.
         It takes no lock, and is safe in a signal handler.
         """
         self._buffer.capacity = float("inf")
@@ -318,7 +318,7 @@ class SoleSender(Sender[T_contra]):
         items = buffer.items
         if buffer.open and len(items) < buffer.capacity:
             items.append(item)
-            if buffer.receiver_closed:  # in this very moment, perhaps before the item was there
+            if buffer.receiver_closed:  # just now, maybe before the item was there
                 with buffer.mutex:
                     buffer.drop_all(_CLOSED)
             if buffer.receivers:
@@ -357,7 +357,7 @@ class Receiver(Generic[T_co]):
     def recv(self, timeout: float | None = None) -> T_co:
         """Take the next item, and wait for it.
 
-        :param timeout: how many seconds to wait; None: for ever
+        :param timeout: how many seconds to wait; None: forever
         :return: the item
         :raises ChannelClosed: if the channel is empty and its sender closed
         :raises TimeoutError: if nothing came in time
@@ -370,7 +370,7 @@ class Receiver(Generic[T_co]):
     async def arecv(self, timeout: float | None = None) -> T_co:
         """Take the next item, and wait for it without holding up the event loop.
 
-        :param timeout: how many seconds to wait; None: for ever
+        :param timeout: how many seconds to wait; None: forever
         :return: the item
         :raises ChannelClosed: if the channel is empty and its sender closed
         :raises TimeoutError: if nothing came in time

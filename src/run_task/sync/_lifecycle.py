@@ -55,7 +55,7 @@ class Lifecycle:
         return len(self._waiting)
 
     def advance(self, to: Phase) -> bool:
-        """Come to a phase, unless it has come as far before, and wake who waits.
+        """Come to a phase, unless it has come as far before, and wake those that wait.
 
         :param to: the phase
         :return: whether this call brought it there; of several calls, one does
@@ -77,9 +77,9 @@ class Lifecycle:
     def until(self, alarm: AnyAlarm, phase: Phase, timeout: float | None = None) -> Wait[bool]:
         """The wait for a phase, as a part of other waits.
 
-        :param alarm: what wakes who waits
+        :param alarm: what wakes the waiting thread or task
         :param phase: what is waited for; what comes after it will do
-        :param timeout: how many seconds to wait; None or infinity: for ever
+        :param timeout: how many seconds to wait; None or infinity: forever
         :return: whether it has come so far
         """
         if self.phase >= phase:
@@ -99,7 +99,7 @@ class Lifecycle:
         """Wait until it has come to a phase, or past it.
 
         :param phase: what is waited for
-        :param timeout: how many seconds to wait; None or infinity: for ever
+        :param timeout: how many seconds to wait; None or infinity: forever
         :return: whether it has come so far
         """
         return wait_thread(self.until, phase, timeout)

@@ -77,7 +77,7 @@ async def wait_task(
 class Deadline:
     """The end of a time that something may take, by the monotonic clock.
 
-    :param timeout: how many seconds it may take from now on; None or infinity: for ever
+    :param timeout: how many seconds it may take from now on; None or infinity: forever
     """
 
     __slots__ = ("_at", "timeout")

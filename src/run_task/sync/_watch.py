@@ -1,6 +1,6 @@
 """One thread of the process that looks after what other threads are busy with.
 
-Whoever is busy cannot look at the clock meanwhile: so another thread does, every few milliseconds
+A thread that is busy cannot look at the clock: so another one does, every few milliseconds
 while anything is in hand, and sleeps when nothing is.
 """
 
@@ -34,13 +34,14 @@ class Watchable(Protocol):
 class Watch:
     """Looks after all that was added to it. :func:`watch` gives the one of this process.
 
-    Who takes something in hand notes that first, and then looks whether the watch is asleep; the
-    watch, before it sleeps, does it the other way round. So one of the two sees the other.
+    A thread that takes something in hand notes that first, and then looks whether the watch is
+    asleep; the watch, before it sleeps, does it the other way round. So one of the two sees the
+    other.
     """
 
     def __init__(self) -> None:
         self.asleep: bool = True
-        """Whether it has to be woken by who takes something in hand."""
+        """Whether it has to be woken when something is taken in hand."""
         self._alarm = Alarm()
         self._mutex = threading.Lock()
         self.watched: tuple[Watchable, ...] = ()
@@ -55,7 +56,7 @@ class Watch:
                 self.watched = (*self.watched, what)
 
     def remove(self, what: Watchable) -> None:
-        """Look after this no more. The thread ends with the last that there is."""
+        """Stop looking after this. The thread ends with the last that there is."""
         with self._mutex:
             self.watched = tuple(other for other in self.watched if other is not what)
             if self.watched:

@@ -126,7 +126,7 @@ class DataSets(Sequence[DataSet[O_co]]):
             except polars_errors as error:
                 raise _unfit("polars", name, values, error) from error
             keys = {frozenset(cast("Any", value)) for value in values if isinstance(value, dict)}
-            if len(keys) > 1:  # it would have those of the first alone, without a word
+            if len(keys) > 1:  # it would silently have those of the first alone
                 raise _unfit("polars", name, values, "their keys differ")
             return made
 
@@ -233,7 +233,7 @@ def collect(receiver: Receiver[DataSet[O]], n: int, *, timeout: float | None = N
 
     :param receiver: where from
     :param n: how many
-    :param timeout: how many seconds it may take; None: for ever
+    :param timeout: how many seconds it may take; None: forever
     :return: so many, or fewer if the time is over or the channel is at its end
     :raises ConfigError: if n is no positive int
     """
@@ -247,7 +247,7 @@ async def acollect(
 
     :param receiver: where from
     :param n: how many
-    :param timeout: how many seconds it may take; None: for ever
+    :param timeout: how many seconds it may take; None: forever
     :return: so many, or fewer if the time is over or the channel is at its end
     :raises ConfigError: if n is no positive int
     """

@@ -88,7 +88,7 @@ class Task(Generic[I_contra, O_co]):
 
     def __reduce__(self) -> str | tuple[object, ...]:
         # What @task has put in the place of its function is pickled as a function is: by name.
-        # In the main program that name would mean something else to whoever unpickles it.
+        # In the main program that name would mean something else in the process that unpickles it.
         module, name = getattr(self, "__module__", None), getattr(self, "__qualname__", "")
         if module != "__main__" and getattr(sys.modules.get(str(module)), name, None) is self:
             return name

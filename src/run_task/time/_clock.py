@@ -116,11 +116,11 @@ class VirtualClock:
         with self._mutex:
             if getattr(self._looked, "moves", self._moves) != self._moves:
                 self._looked.moves = self._moves
-                return  # it was set since who waits looked at it: let them look again
+                return  # it was set since the waiter looked at it: let it look again
             self._sleepers.add(alarm)
         try:
             if self._monotonic_ns < until_ns:
-                # Whoever rang, who waits looks again: a ring of the clock's, which may have moved
+                # Whatever rang, the waiter looks again: a ring of the clock's, which may have moved
                 # too little, and one of somebody else's may have come together.
                 alarm.wait()
         finally:

@@ -108,7 +108,7 @@ class Schedule:
         return None if late < 0 else Window(*self.take(late))
 
     def take(self, late: int) -> tuple[int, int]:
-        """Hand out the window that is due: for whoever knows already that one is.
+        """Hand out the window that is due, for callers that know that one is.
 
         :param late: how long ago it fell due, in the schedule's unit; not negative
         :return: its start and end; a plain tuple, which takes a third of the time of a

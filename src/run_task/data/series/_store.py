@@ -66,7 +66,7 @@ class Store:
         self.turn: int = layout.capacity
         """Once the first row of the series is this one, it is time to write over those before."""
         self.exported: int = 0
-        """Up to which row other processes may be looking, for ever."""
+        """Up to which row other processes may be looking, forever."""
 
     def _cells(self, position: int) -> Any:
         array = self.arrays[position]
@@ -93,7 +93,7 @@ class Store:
         return max(max(list(self.leases.values()), default=0), self.exported)
 
     def export(self, until: int) -> None:
-        """Other processes may look at the rows before this one, for ever."""
+        """Other processes may look at the rows before this one, forever."""
         with _EXPORTING:
             self.exported = max(self.exported, until)
 

@@ -69,7 +69,7 @@ class TimeSeries:
         self._retention = Retention(retention, unit)
         self._width = len(self._schema.columns)
         self._allocate: Allocate = PrivateBlock
-        self._lock = threading.Lock()  # of whoever writes; readers do not take it
+        self._lock = threading.Lock()  # held by writers; readers do not take it
         self._dropped = 0
         self._omitted = 0
         self._newest = _BEFORE_ALL
@@ -155,7 +155,7 @@ class TimeSeries:
         return converted
 
     def write(self, timeout: float | None = None) -> InstantAccess[TimeSeries]:
-        """Give the series itself: for whoever writes to shared data of any kind.
+        """Give the series itself, so that shared data of any kind is written to in the same way.
 
         :param timeout: of no effect, since there is nothing to wait for
         """
@@ -392,8 +392,8 @@ class TimeSeries:
             with contextlib.suppress(MemoryError, OSError):
                 self._move(first, length, store.rows(length, length))
             return
-        # Whoever has read an earlier snapshot, and has no lease yet, finds a new era and tries
-        # again. Whoever comes from now on does not look at rows before the first.
+        # A reader that has an earlier snapshot, and no lease yet, finds a new era and tries
+        # again. One that comes from now on does not look at rows before the first.
         self._snapshot = (store, first, length, object(), None)
         if first < kept or store.covered():
             store.turn = first + kept // 8 + 1

@@ -41,19 +41,19 @@ _POLL: Final = 1.0
 whether it has died: a process that it forked may keep the socket open."""
 
 _IMBALANCE: Final = 1.25
-"""By what factor the dearest share must have grown or shrunk for the shares to be cut anew."""
+"""By what factor the costliest share must have grown or shrunk for the shares to be cut anew."""
 
 
 class ProcessesCrew:
     """Has the tasks of each tick run in worker processes.
 
-    It has no thread: who asks for a tick waits for whatever comes next, a worker's report, its
+    It has no thread: the caller of :meth:`run` waits for what comes next, a worker's report, its
     end, or the time at which a task is overdue.
 
     :param tasks: the tasks
     :param data: where views come from
     :param name: the runner's name
-    :param task_timeout: how many seconds a task may run; None: for ever
+    :param task_timeout: how many seconds a task may run; None: forever
     :param workers: how many processes there are, at most
     """
 
@@ -72,7 +72,7 @@ class ProcessesCrew:
         self._timeout = math.inf if task_timeout is None else task_timeout
         self._size = min(workers, len(tasks))
         self._shares = balanced([0.0] * len(tasks), self._size)
-        self._dearest = SHARE  # what the dearest of them took when they were cut
+        self._costliest = SHARE  # what the costliest of them took when they were cut
         self._packed = PackedView(data)
         self._load_deaths: Counter[int] = Counter()  # how many workers died of loading a task
         self._excluded: dict[int, str] = {}  # why a task is loaded no more
@@ -208,12 +208,12 @@ class ProcessesCrew:
 
     def _balance(self, state: TickState) -> None:
         """Cut the shares anew if the tasks do not take what they did when they were cut."""
-        dearest = max(sum(state.seconds.get(i, 0.0) for i in share) for share in self._shares)
-        dearest = max(dearest, SHARE)
-        if not self._dearest / _IMBALANCE < dearest < self._dearest * _IMBALANCE:
+        costliest = max(sum(state.seconds.get(i, 0.0) for i in share) for share in self._shares)
+        costliest = max(costliest, SHARE)
+        if not self._costliest / _IMBALANCE < costliest < self._costliest * _IMBALANCE:
             costs = [state.seconds.get(i, 0.0) for i in range(len(self._names))]
             self._shares = balanced(costs, self._size)
-            self._dearest = max(sum(costs[i] for i in self._shares[0]), SHARE)
+            self._costliest = max(sum(costs[i] for i in self._shares[0]), SHARE)
 
     # Workers that hang, and workers that die
 
@@ -253,7 +253,7 @@ class ProcessesCrew:
         self._replace(state, worker.positions)
 
     def _find_deaths(self, state: TickState) -> None:
-        """See to workers that died without a word."""
+        """Deal with workers that died without a report."""
         for worker in tuple(self._workers):
             if worker.process.poll() is not None:
                 self._worker_died(worker, state)

@@ -9,13 +9,13 @@ SHARE: Final = 0.001
 """From how many seconds on a share is cut smaller: to hand one over costs a tenth of that."""
 
 SHARES_EACH: Final = 8
-"""How many shares a worker has at most: who is through takes the next, so that none waits long."""
+"""How many shares a worker has at most. One that is done takes the next, and none waits long."""
 
 
 def balanced(costs: Sequence[float], workers: int) -> list[list[int]]:
-    """Cut tasks into shares of like cost, the dearest share first.
+    """Cut tasks into shares of like cost, the costliest share first.
 
-    A tick of cheap tasks has one share a worker. One of dear tasks has more, down to a task each,
+    A tick of cheap tasks has one share a worker. One of costly tasks has more, down to a task each,
     so that a worker who is through with its own takes over from one whose tasks took longer than
     expected.
 
@@ -27,7 +27,8 @@ def balanced(costs: Sequence[float], workers: int) -> list[list[int]]:
     count = min(workers * each, len(costs))
     cut: list[list[int]] = [[] for _ in range(count)]
     loads = [0.0] * count
-    # The dearest first, each to whom has least: no more than a third over the best (Graham 1969).
+    # The costliest first, each to the share that costs least so far: no more than a third over the
+    # best (Graham 1969).
     for position in sorted(range(len(costs)), key=lambda i: -costs[i]):
         least = min(range(count), key=lambda i: (loads[i], len(cut[i])))
         cut[least].append(position)

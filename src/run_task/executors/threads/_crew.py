@@ -51,7 +51,7 @@ def _turn(tick: Tick, ended: _Ended, done: Alarm | None) -> Ticks:
 
     :param tick: what there is to do
     :param ended: takes what came of it
-    :param done: rung at the end, for who waits in another thread
+    :param done: rung at the end, for a caller that waits in another thread
     """
     try:
         ended.append((yield tick))
@@ -62,7 +62,7 @@ def _turn(tick: Tick, ended: _Ended, done: Alarm | None) -> Ticks:
 
 
 class _StandIn:
-    """A thread that drives one loop after another, so that who has them driven is not held up.
+    """A thread that drives one loop after another, so that the caller is not held up.
 
     :param drive: what to do with a loop
     """
@@ -90,7 +90,7 @@ class ThreadsCrew:
 
     :param tasks: the tasks
     :param name: the runner's name
-    :param task_timeout: how many seconds a task may run; None: for ever
+    :param task_timeout: how many seconds a task may run; None: forever
     :param workers: how many tasks may run at once
     """
 
@@ -115,7 +115,7 @@ class ThreadsCrew:
         # What every tick begins with.
         self._no_values: list[Any] = [None] * len(tasks)
         self._no_ends = [0.0] * len(tasks)
-        # The watch has nothing to do for a task on its own that may take for ever.
+        # The watch has nothing to do for a task on its own that may take forever.
         self._is_watched = task_timeout is not None or has_help
         self._watch: Watch | _Awake = watch() if self._is_watched else _Awake()
         self._closed = False
@@ -262,7 +262,7 @@ class ThreadsCrew:
                 leader.values, leader.ends = values, ends = no_values.copy(), no_ends.copy()
             else:
                 dataset = _dataset_of(tick, roster, tuple(values), begun, pack(*ends), took)
-            # Whoever waits for the next tick does not keep this one's data.
+            # While it waits for the next tick, it must not keep this one's data alive.
             leader.tick = None
             del tick, view
 

@@ -15,7 +15,7 @@ from run_task.tasks._task import Runnable
 class ThreadsExecutor:
     """Runs a tick's tasks in threads, as few as will do: the default.
 
-    Cheap tasks run one after another in the runner's own thread, and dear ones on every core. Which
+    Cheap tasks run one after another in one thread, and costly ones on every core. Which
     they are is measured as they run. A task that outlives ``task_timeout`` goes on in a thread
     that is left to it; the tick and the runner go on without it, and it is not started again
     before it returns.

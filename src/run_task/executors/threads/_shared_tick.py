@@ -143,7 +143,7 @@ class SharedTick:
         return next((who for who in tuple(self.ownership) if isinstance(who, Leader)), None)
 
     def work(self, worker: Worker) -> None:
-        """Run tasks until none is left to take, beside whoever else does."""
+        """Run tasks until none is left to take, while other threads may do the same."""
         tick = self.tick
         view = tick.view
         begin, until, _ = tick.due

@@ -1,4 +1,4 @@
-"""Waiting for others: who moves tells so, and who waits looks again."""
+"""How stages and sources wait for each other: one that moves wakes those that wait."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Coordinator:
 
     @property
     def released(self) -> bool:
-        """Whether nobody is to wait any more."""
+        """Whether all waiting has ended: the run is given up."""
         return self._released
 
     # Marks
@@ -49,7 +49,7 @@ class Coordinator:
         last_ns: float = float("inf"),
         ended: bool = False,
     ) -> None:
-        """As :meth:`Order.advance_stage`; who waits looks again."""
+        """As :meth:`Order.advance_stage`; it wakes those that wait."""
         with self._lock:
             self._order.advance_stage(
                 stage,
@@ -69,7 +69,7 @@ class Coordinator:
         known_ns: float = -float("inf"),
         ended: bool = False,
     ) -> None:
-        """As :meth:`Order.advance_source`; who waits looks again."""
+        """As :meth:`Order.advance_source`; it wakes those that wait."""
         with self._lock:
             self._order.advance_source(source, next_ns=next_ns, known_ns=known_ns, ended=ended)
             self._moved()
@@ -89,7 +89,7 @@ class Coordinator:
                 self._moved()
 
     def release(self) -> None:
-        """Let nobody wait from now on: the run is given up."""
+        """End all waiting, now and later: the run is given up."""
         with self._lock:
             self._released = True
             self._moved()
@@ -170,7 +170,7 @@ class Coordinator:
                 if self.moves != moves:
                     continue
                 self._alarms.add(alarm)
-            step_aside()  # whoever is waited for may have been run by this thread next
+            step_aside()  # this thread might have to run the very stage that it waits for
             try:
                 until_ns = None if look_again_ns is None else look_again_ns()
                 if until_ns is None:

@@ -61,7 +61,7 @@ class StageOutlet:
 
     @property
     def dropped(self) -> int:
-        """None: whoever is too slow is waited for."""
+        """None: a reader that is too slow is waited for."""
         return 0
 
     def send(self, dataset: DataSet[Any], /) -> None:

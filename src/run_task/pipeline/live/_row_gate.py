@@ -18,7 +18,7 @@ class RowGate:
     """Lets the rows of one source enter, each in its order.
 
     What it has found out holds until a row comes that is later than that: so most rows cost a
-    comparison, which who reads the source makes itself.
+    comparison, which the thread that reads the source makes itself.
 
     :param mark: how far the source is
     :param upstream_timeout: how many seconds to wait for others
@@ -71,7 +71,7 @@ class RowGate:
         else:
             self.in_order_ns = self.late_ns = -NEVER
         limit_ns = found.late_ns if late else found.in_order_ns
-        return max(limit_ns, arrival_ns + 1)  # this one has waited, whoever has not come so far
+        return max(limit_ns, arrival_ns + 1)  # this one has waited, even if not for all
 
     def _wait(self, arrival_ns: int, late: bool) -> None:
         mark, coordinator = self._mark, self._coordinator

@@ -71,7 +71,7 @@ class SinkThread:
         return self._receiver.dropped + (given_up and self._writing)
 
     def unbound(self) -> None:
-        """Let nobody wait from now on."""
+        """Let no caller wait from now on."""
         self._sender.unbound()
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ class Snapshots:
         self._lock = threading.RLock()
 
     def take_before(self, before_ns: float) -> None:
-        """See to it that windows which are due before a time do not see what enters then.
+        """Take the views of windows that are due before a time: they must not see what enters then.
 
         What was to enter before is there.
 

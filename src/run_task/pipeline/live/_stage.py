@@ -141,7 +141,7 @@ class LiveStage:
     def wait(self, timeout: float | None) -> bool:
         """Wait until it has ended.
 
-        :param timeout: how many seconds to wait at most; None: for ever
+        :param timeout: how many seconds to wait at most; None: forever
         :return: whether it has
         """
         if not self._engine.lifecycle.wait(Phase.ENDED, timeout):

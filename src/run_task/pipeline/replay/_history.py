@@ -1,4 +1,4 @@
-"""A pipeline over history: the source's timestamps are the time, and nobody waits."""
+"""A pipeline over history: the source's timestamps are the time, and nothing waits."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _raise_interrupt(dataset: DataSet[Any]) -> None:
 
 
 def _nowhere(dataset: DataSet[Any]) -> None:
-    """It is not sent, but given to whoever asks for the next one."""
+    """It is not sent, but yielded to the caller."""
 
 
 class History:

@@ -1,4 +1,4 @@
-"""The results of a replay on their way out: to sinks, and to whoever iterates over them."""
+"""The results of a replay on their way out: to sinks, and to the caller that iterates over them."""
 
 from __future__ import annotations
 
