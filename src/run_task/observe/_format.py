@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import reprlib
 from typing import Any, Final, cast
 
@@ -13,6 +14,9 @@ from run_task.errors import TaskError
 _COLLECTIONS: Final[tuple[type, ...]] = (list, tuple, dict, set, frozenset)
 _MOST_CHARACTERS: Final = 1000
 _MOST_ITEMS: Final = 20
+
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half of a pair, which no text in UTF-8 can hold."""
 
 
 def brief(thing: Any, *, items: int = 2, width: int = 200) -> str:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from run_task.errors import ConfigError, SourceError, add_note
 from run_task.observe._format import brief
+from run_task.pipeline._order import NEVER
 from run_task.pipeline._route import Route
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._protocol import about
-
-NEVER: Final = float("inf")
 
 _FEW: Final = 8
 """Up to how many rows of a batch are appended one by one: that is cheaper than all at once."""
@@ -84,18 +83,22 @@ class RowCursor:
                 elif isinstance(row, dict):
                     data.append(timestamp, **row)
                 else:
-                    data.append(timestamp, **_mapping(row))
+                    data.append(timestamp, **as_mapping(row))
                 self._at += 1
         return cut - start
 
 
-def _mapping(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(row, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] a source gives what it likes
+def as_mapping(row: object) -> Mapping[str, Any]:
+    """A row of a source, as columns for a ``TimeSeries``.
+
+    :raises ConfigError: if it is no mapping
+    """
+    if not isinstance(row, Mapping):
         raise ConfigError(
             f"a row for a TimeSeries is a mapping of column to value, such as {{'price': 1.0}}, "
             f"and not {row!r}"
         )
-    return row
+    return cast("Mapping[str, Any]", row)
 
 
 class BatchCursor:
@@ -319,8 +322,13 @@ class SourceReader:
                 yield BatchCursor(batch, before, self._unit_ns, self._route, whole=self._whole)
 
 
-def _check(row: Any) -> None:
-    if not isinstance(row, tuple) or len(row) != 2 or type(row[0]) is not int:  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
-        raise ConfigError(
-            f"a source gives tuples of (timestamp, row), the timestamp an int, and not {row!r}"
-        )
+def _check(item: object) -> None:
+    if not isinstance(item, tuple) or len(item) != 2 or type(item[0]) is not int:  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
+        raise not_a_row(item)  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
+
+
+def not_a_row(item: object) -> ConfigError:
+    """The error for what a source gave that is no ``(timestamp, row)``."""
+    return ConfigError(
+        f"a source gives tuples of (timestamp, row), the timestamp an int, and not {item!r}"
+    )

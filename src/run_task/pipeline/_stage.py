@@ -12,8 +12,9 @@ from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._result_rows import RowIngest, checked_stamps, result_series
 from run_task.pipeline._route import Route
+from run_task.runner._checks import check_calls, doubts
 from run_task.runner._config import RunnerConfig
-from run_task.runner._context import Context, check_calls, doubts
+from run_task.runner._context import Context
 from run_task.sinks._protocol import Sink
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.sync._overflow import Overflow

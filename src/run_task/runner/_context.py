@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Never, TypeVar, cast, overload
 
@@ -12,13 +12,14 @@ from run_task.data import Atom, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.errors import ConfigError, RunTaskError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
+from run_task.runner._checks import check_calls, check_tasks, check_window, doubts, listed
 from run_task.runner._config import RunnerConfig
 from run_task.sync._channel import Receiver, Sender, sole_channel
 from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
-from run_task.tasks._task import Runnable, called
-from run_task.time._interval import TaskInterval, TimeUnit
+from run_task.tasks._task import Runnable
+from run_task.time._interval import TaskInterval
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -56,8 +57,8 @@ class Context(Generic[I, O]):
     _lifecycle: Lifecycle = field(init=False, repr=False, default_factory=Lifecycle)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tasks", _listed(self.tasks))
-        _check_tasks(tuple(self.tasks))
+        object.__setattr__(self, "tasks", listed(self.tasks))
+        check_tasks(tuple(self.tasks))
         if not callable(getattr(self.data, "read", None)):
             raise ConfigError(
                 f"data={self.data!r} has no read(): put it in an RwLock, or give other shared data"
@@ -70,7 +71,7 @@ class Context(Generic[I, O]):
             raise ConfigError(f"sender={self.sender!r} has no send(): make one with channel()")
         if not isinstance(self.config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"config={self.config!r}: it is a RunnerConfig")
-        _check_window(self.interval, self.config.window)
+        check_window(self.interval, self.config.window)
         self.config.executor_instance.check(self.tasks)
 
     def claim(self) -> None:
@@ -91,115 +92,6 @@ class Context(Generic[I, O]):
                 f"windows of both would go through one channel: build a context for each"
             )
         self.sender.serve(name)
-
-
-def _listed(tasks: Iterable[T]) -> tuple[T, ...]:
-    if not isinstance(tasks, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigError(f"tasks={tasks!r}: give a list of tasks, also of a single one: [...]")
-    return tuple(tasks)
-
-
-def _check_tasks(tasks: tuple[Any, ...]) -> None:
-    if not tasks:
-        raise ConfigError("there are no tasks: give at least one, by with_task() or tasks=[...]")
-    seen: dict[str, Any] = {}
-    for task in tasks:
-        run = getattr(task, "run", None)
-        if not callable(run):
-            raise ConfigError(
-                f"{task!r} is no task, it has no run(): decorate a function with @task, or give "
-                f"an object with a name and a run(data, start, end)"
-            )
-        if isinstance(task, type):
-            raise ConfigError(f"{task!r} is a class: give an instance of it, {task.__name__}()")
-        name = getattr(task, "name", None)
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f"{task!r} has no name: give it a name that is a text, not {name!r}")
-        function = called(run)
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ConfigError(
-                f"task {name!r} is a generator function: to call it computes nothing, but makes "
-                f"a generator; return the values as a list, and leave yield out"
-            )
-        if name in seen:
-            raise ConfigError(
-                f"two tasks are called {name!r}, {seen[name]!r} and {task!r}: rename one of them, "
-                f"since the name is the key of its result"
-            )
-        seen[name] = task
-
-
-def check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
-    """See whether each task can be called as a runner calls it.
-
-    :raises ConfigError: if one cannot; the message names it, and the cure
-    """
-    for task in tasks:
-        try:
-            # A wrapper is called with its own parameters, not with those of what it wraps.
-            called = inspect.signature(task.run, follow_wrapped=False)
-        except (TypeError, ValueError):
-            continue  # of C, and without a signature
-        try:
-            called.bind(None, 0, 0)
-        except TypeError as error:
-            raise ConfigError(
-                f"task {task.name!r} cannot be called with (data, start, end): {error}: give its "
-                f"function these three parameters"
-            ) from None
-
-
-def doubts(data: object, interval: TaskInterval, config: RunnerConfig) -> Sequence[str]:
-    """What is probably wrong with how data and windows fit, but no mistake for certain.
-
-    :param data: what the tasks read
-    :param interval: how often
-    :param config: what of it concerns windows
-    """
-    found = _other_unit(data, interval), _out_of_retention(data, interval, config)
-    return [doubt for doubt in found if doubt is not None]
-
-
-def _other_unit(data: object, interval: TaskInterval) -> str | None:
-    # Tasks may convert times, or not look at them.
-    unit = getattr(data, "unit", None)
-    if not isinstance(unit, TimeUnit) or unit is interval.unit:
-        return None
-    name = unit.name.lower()
-    return (
-        f"its interval is in {interval.unit.name.lower()}, its data in {name}: tasks that look "
-        f"windows up in it as they are find nothing; with TaskInterval.{name}(...) they are in "
-        f"one unit"
-    )
-
-
-def _out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig) -> str | None:
-    retention = getattr(data, "retention", None)
-    if not isinstance(retention, TaskInterval):
-        return None  # all rows, or so many of them, however old these are
-    window = config.window or interval
-    if retention.nanos >= window.nanos + config.grace_ns:
-        return None
-    grace = f", and wait for {config.grace}" if config.grace is not None else ""
-    return (
-        f"its windows reach back {window}{grace}, its data keeps rows for {retention}: windows "
-        "lack the oldest of their rows; give the data a longer retention="
-    )
-
-
-def _check_window(interval: TaskInterval, window: TaskInterval | None) -> None:
-    if window is None:
-        return
-    if window.nanos < interval.nanos:
-        raise ConfigError(
-            f"window={window} is shorter than the interval {interval}, so data in between would "
-            f"never be seen: make it at least as long"
-        )
-    if window.nanos % interval.unit.nanos:
-        raise ConfigError(
-            f"window={window} is no whole number of {interval.unit.name.lower()}, the unit of the "
-            f"interval {interval}: give the interval in a smaller unit"
-        )
 
 
 class ContextBuilder(Generic[I, O, S_co]):
@@ -294,7 +186,7 @@ class ContextBuilder(Generic[I, O, S_co]):
 
         :param tasks: they come after those that are there
         """
-        builder: ContextBuilder[I, O | T, S_co] = self._with(_tasks=(*self._tasks, *_listed(tasks)))
+        builder: ContextBuilder[I, O | T, S_co] = self._with(_tasks=(*self._tasks, *listed(tasks)))
         return builder
 
     def with_interval(self, interval: TaskInterval) -> ContextBuilder[I, O, S_co]:

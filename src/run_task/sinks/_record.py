@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from run_task.errors import SinkError
+from run_task.observe._format import SURROGATE
 from run_task.sinks._protocol import Result
-
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-"""Half of a pair, which no text in UTF-8 can hold."""
 
 _LONGEST_ERROR: Final = 10_000
 """How many characters of an error are kept."""
@@ -91,7 +88,7 @@ def record(result: Result) -> WindowRecord:
 
 def is_storable(name: str) -> bool:
     """Whether a text is one in UTF-8 without a zero, as every file and database takes it."""
-    return "\0" not in name and _SURROGATE.search(name) is None
+    return "\0" not in name and SURROGATE.search(name) is None
 
 
 def restored(number: float | None, beyond_number: str | None) -> Any:

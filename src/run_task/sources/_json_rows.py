@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+from run_task.observe._format import SURROGATE
 from run_task.sources._columns import MISSING, Kind
 from run_task.sources._timestamps import parse
 
 _INT64_END: Final = 1 << 63
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-"""Half of a pair, which no text in UTF-8 can hold."""
 
 
 class MalformedRow(Exception):
@@ -88,7 +86,7 @@ def _typed(name: str, value: Any, kind: Kind) -> Any:
             return float("inf") if value > 0 else float("-inf")  # as for 1e400
     valid = type(value) is kind
     if isinstance(value, str):
-        valid = valid and not _SURROGATE.search(value)
+        valid = valid and not SURROGATE.search(value)
     elif type(value) is int:
         valid = valid and -_INT64_END <= value < _INT64_END
     if not valid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from run_task.executors.processes._wire import Payload
 
@@ -40,33 +40,17 @@ class Assignment(NamedTuple):
     """The numbers of those that no data lies in any more."""
 
 
-class Outcome(NamedTuple):
-    """What came of a task."""
-
-    position: int
-    """Which task."""
-
-    raised: bool
-    """Whether it raised, or gave what cannot be sent."""
-
-    begun: float
-    """When it began, in seconds by ``time.perf_counter``."""
-
-    seconds: float
-    """How long it ran."""
-
-    pieces: int
-    """How many pieces its result or exception has."""
-
-    value: Any
-    """Its result, if it has no pieces."""
+Outcome: TypeAlias = tuple[int, bool, float, float, int, Any]
+"""What came of a task, as a plain tuple, since a message holds no other: its position; whether it
+raised, or gave what cannot be sent; when it began, in seconds by ``time.perf_counter``; how many
+seconds it ran; how many pieces its result or exception has; and its result, if that has none."""
 
 
 class Report(NamedTuple):
     """What came of an assignment. The first one, of no task, says that the worker is ready."""
 
-    outcomes: Sequence[tuple[int, bool, float, float, int, Any]]
-    """What came of each task: an :class:`Outcome`, made plain for the way."""
+    outcomes: Sequence[Outcome]
+    """What came of each task."""
 
     payload: Payload | None
     """The pieces of all of them, if there are any."""

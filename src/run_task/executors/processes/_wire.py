@@ -39,8 +39,8 @@ _FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what tasks start is no
 class Connection:
     """One end of the socket between a runner and a worker process.
 
-    At any time one end has the word and the other waits for it, so that a message is all that there
-    is to be received.
+    At any time one end may send and the other waits for that, so that there is never more than one
+    message to be received.
 
     :param end: of the socket
     """

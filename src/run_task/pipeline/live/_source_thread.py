@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, cast
 
 import numpy as np
 
 from run_task.data import TimeSeries
-from run_task.errors import ConfigError, SourceError, add_note, described
+from run_task.errors import SourceError, add_note, described
 from run_task.observe._format import brief
 from run_task.observe._log import Log
-from run_task.pipeline._ingest import BatchCursor
+from run_task.pipeline._ingest import BatchCursor, as_mapping, not_a_row
 from run_task.pipeline._order import NEVER, SourceMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator
@@ -159,10 +159,7 @@ class SourceThread:
         arrival_ns = 0
         for item in rows:
             if not isinstance(item, tuple) or len(item) != 2 or type(item[0]) is not int:  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
-                raise ConfigError(
-                    f"a source gives tuples of (timestamp, row), the timestamp an int, and not "
-                    f"{item!r}"
-                )
+                raise not_a_row(cast("object", item))
             timestamp: int = item[0]
             if latest is None or timestamp >= latest:
                 self._latest = latest = timestamp
@@ -191,7 +188,7 @@ class SourceThread:
                 if type(row) is dict:
                     append(timestamp, **row)
                 else:
-                    append(timestamp, **_mapping(row))
+                    append(timestamp, **as_mapping(row))
 
             return enter_series
 
@@ -200,7 +197,7 @@ class SourceThread:
                 if ingest is not None:
                     ingest(data, row)
                 else:
-                    data.append(timestamp, **_mapping(row))
+                    data.append(timestamp, **as_mapping(row))
 
         return enter
 
@@ -232,12 +229,3 @@ class SourceThread:
 
     def __repr__(self) -> str:
         return f"source {brief(self._source)}"
-
-
-def _mapping(row: Any) -> Mapping[str, Any]:
-    if not isinstance(row, Mapping):
-        raise ConfigError(
-            f"a row for a TimeSeries is a mapping of column to value, such as {{'price': 1.0}}, "
-            f"and not {row!r}"
-        )
-    return row  # pyright: ignore[reportUnknownVariableType]  of whatever the source gives

@@ -15,7 +15,8 @@ from run_task.data import TimeSeries
 from run_task.data._protocol import Viewable, window_bound
 from run_task.executors import Tick
 from run_task.pipeline._graph import AnyStage
-from run_task.pipeline._ingest import NEVER, SourceReader
+from run_task.pipeline._ingest import SourceReader
+from run_task.pipeline._order import NEVER
 from run_task.pipeline._route import Route
 from run_task.runner._config import OnError, RunnerConfig
 from run_task.runner._own_data import OwnData, references

@@ -1,0 +1,123 @@
+"""What a context is made of, checked: tasks, intervals, and how data and windows fit."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from run_task.errors import ConfigError
+from run_task.runner._config import RunnerConfig
+from run_task.tasks._task import Runnable, called
+from run_task.time._interval import TaskInterval, TimeUnit
+
+T = TypeVar("T")
+
+
+def listed(tasks: Iterable[T]) -> tuple[T, ...]:
+    if not isinstance(tasks, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"tasks={tasks!r}: give a list of tasks, also of a single one: [...]")
+    return tuple(tasks)
+
+
+def check_tasks(tasks: tuple[Any, ...]) -> None:
+    if not tasks:
+        raise ConfigError("there are no tasks: give at least one, by with_task() or tasks=[...]")
+    seen: dict[str, Any] = {}
+    for task in tasks:
+        run = getattr(task, "run", None)
+        if not callable(run):
+            raise ConfigError(
+                f"{task!r} is no task, it has no run(): decorate a function with @task, or give "
+                f"an object with a name and a run(data, start, end)"
+            )
+        if isinstance(task, type):
+            raise ConfigError(f"{task!r} is a class: give an instance of it, {task.__name__}()")
+        name = getattr(task, "name", None)
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{task!r} has no name: give it a name that is a text, not {name!r}")
+        function = called(run)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(
+                f"task {name!r} is a generator function: to call it computes nothing, but makes "
+                f"a generator; return the values as a list, and leave yield out"
+            )
+        if name in seen:
+            raise ConfigError(
+                f"two tasks are called {name!r}, {seen[name]!r} and {task!r}: rename one of them, "
+                f"since the name is the key of its result"
+            )
+        seen[name] = task
+
+
+def check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
+    """See whether each task can be called as a runner calls it.
+
+    :raises ConfigError: if one cannot; the message names it, and the cure
+    """
+    for task in tasks:
+        try:
+            # A wrapper is called with its own parameters, not with those of what it wraps.
+            called = inspect.signature(task.run, follow_wrapped=False)
+        except (TypeError, ValueError):
+            continue  # of C, and without a signature
+        try:
+            called.bind(None, 0, 0)
+        except TypeError as error:
+            raise ConfigError(
+                f"task {task.name!r} cannot be called with (data, start, end): {error}: give its "
+                f"function these three parameters"
+            ) from None
+
+
+def doubts(data: object, interval: TaskInterval, config: RunnerConfig) -> Sequence[str]:
+    """What is probably wrong with how data and windows fit, but no mistake for certain.
+
+    :param data: what the tasks read
+    :param interval: how often
+    :param config: what of it concerns windows
+    """
+    found = _other_unit(data, interval), _out_of_retention(data, interval, config)
+    return [doubt for doubt in found if doubt is not None]
+
+
+def _other_unit(data: object, interval: TaskInterval) -> str | None:
+    # Tasks may convert times, or not look at them.
+    unit = getattr(data, "unit", None)
+    if not isinstance(unit, TimeUnit) or unit is interval.unit:
+        return None
+    name = unit.name.lower()
+    return (
+        f"its interval is in {interval.unit.name.lower()}, its data in {name}: tasks that look "
+        f"windows up in it as they are find nothing; with TaskInterval.{name}(...) they are in "
+        f"one unit"
+    )
+
+
+def _out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig) -> str | None:
+    retention = getattr(data, "retention", None)
+    if not isinstance(retention, TaskInterval):
+        return None  # all rows, or so many of them, however old these are
+    window = config.window or interval
+    if retention.nanos >= window.nanos + config.grace_ns:
+        return None
+    grace = f", and wait for {config.grace}" if config.grace is not None else ""
+    return (
+        f"its windows reach back {window}{grace}, its data keeps rows for {retention}: windows "
+        "lack the oldest of their rows; give the data a longer retention="
+    )
+
+
+def check_window(interval: TaskInterval, window: TaskInterval | None) -> None:
+    if window is None:
+        return
+    if window.nanos < interval.nanos:
+        raise ConfigError(
+            f"window={window} is shorter than the interval {interval}, so data in between would "
+            f"never be seen: make it at least as long"
+        )
+    if window.nanos % interval.unit.nanos:
+        raise ConfigError(
+            f"window={window} is no whole number of {interval.unit.name.lower()}, the unit of the "
+            f"interval {interval}: give the interval in a smaller unit"
+        )
