@@ -339,7 +339,7 @@ def test_a_fault_of_it_costs_no_window(
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: tracers)
     assert [dataset["quick"] for dataset in run([quick], 3)] == [0, 0, 0]
     assert [record.getMessage() for record in caplog.records] == [
-        "runner: OpenTelemetry is told no more: OSError('no disk')"
+        "runner: OpenTelemetry gets nothing more: OSError('no disk')"
     ]
     assert told.count("run_task.ticks") == 1
 

@@ -17,7 +17,7 @@ from run_task.cli._user_error import UserError
 def load(target: Target) -> tuple[ModuleType, list[BaseException]]:
     """Run the statements of a module, and go on with the next one after a mistake.
 
-    What fails only for want of a name that an earlier mistake has left undefined is no mistake of
+    What fails only because an earlier mistake has left a name undefined is no mistake of
     its own, and not told.
 
     :param target: names the module

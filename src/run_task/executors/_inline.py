@@ -16,7 +16,7 @@ from run_task.tasks._tick import Tick
 
 
 class InlineExecutor:
-    """Runs one task after another in the runner's own thread.
+    """Runs one task after another, in the thread that waited for the tick.
 
     The simplest there is, for debugging and for comparison. It cannot go on without a task that
     hangs: a task that outlives ``task_timeout`` loses its result once it returns, and not before.

@@ -1,4 +1,4 @@
-"""How things look in a notebook: small tables, without colours of their own but for errors.
+"""How things look in a notebook: small tables, without colours of their own except for errors.
 
 Colours are inherited, so that they read on light and on dark ground; that of errors has about
 the same contrast to white as to black, 4.4 and 4.7 to 1.

@@ -75,7 +75,7 @@ class Graph:
     def _circle(self, stage: AnyStage, route: Route) -> Sequence[AnyStage] | None:
         """The way from a stage along a new route back to it; None if there is none.
 
-        It is looked for from both ends in turn, and there is none once one search is through. So a
+        It is looked for from both ends in turn, and there is none once one search has ended. So a
         long chain is declared as fast from its end as from its beginning.
         """
         down = _paths(self.readers(route.into), self._fed_by)

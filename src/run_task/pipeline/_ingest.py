@@ -278,7 +278,7 @@ class SourceReader:
             raise
 
     def close(self) -> None:
-        """Read no more, and let an iterator that can be closed clean up, as a generator does.
+        """Stop reading, and let an iterator that can be closed clean up, as a generator does.
 
         :raises Exception: whatever that raises
         """

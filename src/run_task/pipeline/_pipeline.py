@@ -282,7 +282,7 @@ class Pipeline(Live):
 
         Where the standard error is a terminal, and rich is installed, a bar shows how far it is.
 
-        :param start: windows that end by then are left out; rows before are there all the same.
+        :param start: windows that end by then are left out; rows before are still read.
             A datetime with a time zone, or an int in the unit of the stages' intervals
         :param end: windows that start from then on are left out
         :return: the name of a stage and a DataSet of it, again and again, as they are computed. Who
@@ -368,7 +368,7 @@ class Pipeline(Live):
     def _take(self, source: Any) -> None:
         """Note that a source is going to be read.
 
-        :raises ConfigError: if it was before, and gives its rows but once
+        :raises ConfigError: if it was read before, and can be read only once
         """
         info = about(source)
         rows = source if info.recording is None else info.recording

@@ -12,7 +12,7 @@ from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._result_rows import RowIngest, checked_stamps, result_series
 from run_task.pipeline._route import Route
-from run_task.runner._checks import check_calls, doubts
+from run_task.runner._checks import check_calls, warnings_of
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import Context
 from run_task.sinks._protocol import Sink
@@ -68,8 +68,8 @@ class Stage(Generic[I, O]):
                 f"stage {name!r}: channel_capacity={config.channel_capacity}: a stage has no "
                 f"channel that anybody receives from: leave it out"
             )
-        for doubt in doubts(data, interval, config):
-            _log.warning("stage %r: %s", name, doubt)
+        for warning in warnings_of(data, interval, config):
+            _log.warning("stage %r: %s", name, warning)
         self.name = name
         self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
         self.data = data

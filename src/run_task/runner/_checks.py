@@ -70,7 +70,7 @@ def check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
             ) from None
 
 
-def doubts(data: object, interval: TaskInterval, config: RunnerConfig) -> Sequence[str]:
+def warnings_of(data: object, interval: TaskInterval, config: RunnerConfig) -> Sequence[str]:
     """What is probably wrong with how data and windows fit, but no mistake for certain.
 
     :param data: what the tasks read
@@ -78,7 +78,7 @@ def doubts(data: object, interval: TaskInterval, config: RunnerConfig) -> Sequen
     :param config: what of it concerns windows
     """
     found = _other_unit(data, interval), _out_of_retention(data, interval, config)
-    return [doubt for doubt in found if doubt is not None]
+    return [warning for warning in found if warning is not None]
 
 
 def _other_unit(data: object, interval: TaskInterval) -> str | None:

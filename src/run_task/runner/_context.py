@@ -12,7 +12,7 @@ from run_task.data import Atom, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.errors import ConfigError, RunTaskError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
-from run_task.runner._checks import check_calls, check_tasks, check_window, doubts, listed
+from run_task.runner._checks import check_calls, check_tasks, check_window, listed, warnings_of
 from run_task.runner._config import RunnerConfig
 from run_task.sync._channel import Receiver, Sender, sole_channel
 from run_task.sync._lifecycle import Lifecycle, Phase
@@ -236,8 +236,8 @@ class ContextBuilder(Generic[I, O, S_co]):
             tasks=self._tasks, data=data, interval=self._interval, sender=sender, config=config
         )
         check_calls(context.tasks)
-        for doubt in doubts(data, self._interval, config):
-            _log.warning("%s: %s", config.name, doubt, extra={"runner": config.name})
+        for warning in warnings_of(data, self._interval, config):
+            _log.warning("%s: %s", config.name, warning, extra={"runner": config.name})
         return context, receiver, data
 
     def _made(self) -> Any:

@@ -141,7 +141,7 @@ class Telemetry:
             tell()
         except Exception as error:
             self._broken = True
-            self._log.error("%s: OpenTelemetry is told no more: %r", self._runner, error)
+            self._log.error("%s: OpenTelemetry gets nothing more: %r", self._runner, error)
 
     def _tell(self, dataset: DataSet[Any], ended_ns: int) -> None:
         self._ticks.add(1, self._about)

@@ -36,7 +36,7 @@ class TaskRecord(NamedTuple):
     def beyond_number(self) -> str | None:
         """The text, if the number alone does not tell the result to the last bit and by its type.
 
-        For a float it does, but for NaN, which SQLite takes for NULL, and for minus zero, which
+        For a float it does, except for NaN, which SQLite takes for NULL, and for minus zero, which
         it takes for zero.
         """
         if self.number is not None and repr(self.number) == self.text and self.text != "-0.0":

@@ -130,7 +130,7 @@ class Paced(Generic[R]):
         return self._playback
 
     def close(self) -> None:
-        """Play no more, and close the source. From any thread; a wait for a row ends at once."""
+        """Stop playing, and close the source. From any thread; a wait for a row ends at once."""
         self._closed = True
         self._alarm.ring()
         close: Any = getattr(self._source, "close", None)

@@ -68,7 +68,7 @@ class Polling(Generic[R]):
         return self._skipped
 
     def close(self) -> None:
-        """Poll no more. From any thread; a wait for the next poll ends at once."""
+        """Stop polling. From any thread; a wait for the next poll ends at once."""
         self._closed = True
         self._alarm.ring()
 

@@ -77,7 +77,7 @@ class SourceInfo:
 
     :param unit: the unit of its timestamps; None: it does not say
     :param endless: whether it has no end, and so no history that could be replayed
-    :param once: whether it gives its rows but once, as an iterator does
+    :param once: whether it can be read only once, as an iterator
     :param last: the timestamp of its last row, where that can be told without reading them all, so
         that a replay can tell how far it is
     :param malformed: how many malformed rows there were so far; 0 also where it does not count

@@ -86,7 +86,7 @@ class StdinJsonLines:
         return self._faults.count
 
     def close(self) -> None:
-        """Give no more rows. From any thread; it also ends a read that waits, if that can be."""
+        """Stop giving rows. From any thread; it also ends a read that waits, if that can be."""
         self._closed = True
         with self._mutex:
             if self._wake is not None:

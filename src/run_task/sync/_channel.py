@@ -158,7 +158,7 @@ def _wake_all(alarms: deque[AnyAlarm]) -> None:
 
 
 def _leave(alarms: deque[AnyAlarm], alarm: AnyAlarm) -> None:
-    """Stop waiting. A wake that came all the same is passed on to the next in the queue."""
+    """Stop waiting. A wake that still came is passed on to the next in the queue."""
     try:
         alarms.remove(alarm)
     except ValueError:

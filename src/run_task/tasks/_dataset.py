@@ -282,7 +282,7 @@ class DataSet(Mapping[str, O_co]):
     def with_(self: DataSet[T], **values: T) -> DataSet[T]:
         """A new DataSet with these results beside its own, or in their place.
 
-        A task that is given a result stands in the errors no more.
+        A task that is given a result is removed from the errors.
 
         :param values: results by name
         """

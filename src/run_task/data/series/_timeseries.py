@@ -189,7 +189,7 @@ class TimeSeries:
                     if self._retention.limited:
                         first = self._retention.first(store, first, length, timestamp)
                     # In this order: were it broken off in between, this row would not be there,
-                    # and the next would be taken for late, and find its place all the same.
+                    # and the next would be taken for late, and still find its place.
                     self._newest = timestamp
                     self._snapshot = (store, first, length, era, None)
                     if first >= store.turn:
@@ -319,7 +319,7 @@ class TimeSeries:
             self._newest = max(newest, int(rows[0][-1]))
             oldest = self._retention.oldest(there, self._newest)
             if oldest is not None and rows[0][0] < oldest:
-                # To move others for the sake of these would be in vain.
+                # It is not worth moving others for these.
                 cut = int(np.searchsorted(rows[0], oldest))
                 dropped += int(np.count_nonzero(late[:cut]))
                 rows, late = [array[cut:] for array in rows], late[cut:]

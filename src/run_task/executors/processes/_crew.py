@@ -33,8 +33,8 @@ from run_task.tasks._task import Runnable
 from run_task.tasks._tick import Tick
 
 _MAX_DEATHS: Final = 3
-"""How many workers may die of loading a task before it is loaded no more; and, beyond one each, how
-many may die in a tick of what is no task's fault before the tick is given up."""
+"""How many workers may die of loading a task before it is given up; and, beyond one each, how many
+may die in a tick of what is no task's fault before the tick is given up."""
 
 _POLL: Final = 1.0
 """How many seconds to wait for a worker to tell, or its socket to close, before asking the system
@@ -75,7 +75,7 @@ class ProcessesCrew:
         self._costliest = SHARE  # what the costliest of them took when they were cut
         self._packed = PackedView(data)
         self._load_deaths: Counter[int] = Counter()  # how many workers died of loading a task
-        self._excluded: dict[int, str] = {}  # why a task is loaded no more
+        self._excluded: dict[int, str] = {}  # why a task is no longer loaded
         self._given_up: list[str] = []
         tasks_pieces = [pickled(task) for task in tasks]
         payload, self._memory = pack([piece for pieces in tasks_pieces for piece in pieces])

@@ -16,7 +16,7 @@ def balanced(costs: Sequence[float], workers: int) -> list[list[int]]:
     """Cut tasks into shares of like cost, the costliest share first.
 
     A tick of cheap tasks has one share a worker. One of costly tasks has more, down to a task each,
-    so that a worker who is through with its own takes over from one whose tasks took longer than
+    so that a worker that is done with its own takes over from one whose tasks took longer than
     expected.
 
     :param costs: what each task is expected to take, in seconds, by position

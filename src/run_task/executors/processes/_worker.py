@@ -116,7 +116,7 @@ class _TaskServer:
                 ]
                 self._answer(results)
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            return  # the runner is through, or is no more
+            return  # the runner has closed its end, or its process has ended
 
     def _take_view(self, assignment: Assignment, data: Payload, descriptors: list[int]) -> None:
         """Take in the data that comes with an assignment."""

@@ -362,7 +362,7 @@ class ThreadsCrew:
             if self._closed:
                 return
             shared = self._shared
-            if shared is not None:  # else it is too late: the leader is through
+            if shared is not None:  # else it is too late: the leader is done
                 shared.work(helper)
                 del shared
 
@@ -407,7 +407,7 @@ class ThreadsCrew:
             return min(max(SOLO_LIMIT, age), 0.1)
         leader = shared.leader
         if leader is None:
-            return SOLO_LIMIT  # the leader is through with its tasks, and looks after the rest
+            return SOLO_LIMIT  # the leader is done with its tasks, and waits for the others
         taken = shared.at_work()
         if leader.shared is shared:
             taken = [task for task in taken if task[0] == leader.position]

@@ -113,7 +113,7 @@ class HelperPolicy:
         alone = sum(costs.values())
         together = max(*costs.values(), alone / self._workers, 0.0)
         self.wanted = alone - together > MIN_GAIN
-        # The costliest first: begun last, it would run on when all the others are through.
+        # The costliest first: begun last, it would run on when all the others are done.
         positions = range(len(self.order))
         self.order = sorted(positions, key=lambda i: costs.get(i, 0.0), reverse=True)
 

@@ -129,7 +129,7 @@ class SharedTick:
         self.overdue: dict[int, str] = {}  # position: why nothing is waited for any more
         self.helped: Help = Help.NONE
         self.succession: bool = False  # whether a thread has been started to take the lead
-        self.progress: Alarm = Alarm()  # rung when a thread is through
+        self.progress: Alarm = Alarm()  # rung when a thread is done
         ownership.append(self)
 
     @property

@@ -72,7 +72,7 @@ class AsyncSource:
             raise self._failure
 
     def close(self) -> None:
-        """Read no more. From any thread, any number of times."""
+        """Stop reading. From any thread, any number of times."""
         self._closed = True
         self._filled.ring()
         with self._mutex:

@@ -39,7 +39,7 @@ _NO_WINDOW: Final = -(2**63)
 """A time before all windows."""
 
 _NEXT_ROW: Final = 0.5
-"""How many seconds a source has to come back from waiting for a row that nobody wants any more."""
+"""How many seconds a source has to return from waiting for a row that is no longer needed."""
 
 _DELIVERY: Final = 0.5
 """How many seconds there are to deliver what is there, once what hangs was given up."""
@@ -268,7 +268,7 @@ class LiveRun:
                     break
                 self._alarm.wait()
             self._stop()
-        except BaseException as error:  # it would be lost, and the end waited for in vain
+        except BaseException as error:  # else it would be lost, and the end never reached
             self.failures.append(error)
         self.lifecycle.advance(Phase.ENDED)
 
@@ -288,7 +288,7 @@ class LiveRun:
     def _stop(self) -> None:
         """Stop what still runs, upstream first, so that each gets what those before it have."""
         deadline = Deadline(self._timeout)
-        with self._mutex:  # a source that has just ended is through with what it does then
+        with self._mutex:  # a source that has just ended has done what it does then
             self.lifecycle.advance(Phase.STOPPING)
         for source in self._sources:
             if not source.mark.recording:

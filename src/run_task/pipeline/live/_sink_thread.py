@@ -89,7 +89,7 @@ class SinkThread:
         return not self._thread.is_alive()
 
     def abandon(self) -> int:
-        """Write nothing more, but for what is being written. Returns how much is not written."""
+        """Write nothing more, except what is being written. Returns how much is not written."""
         self._life.advance(Phase.ABANDONED)
         self._receiver.close()
         return self.lost

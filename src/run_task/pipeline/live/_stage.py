@@ -135,7 +135,7 @@ class LiveStage:
         self._engine.abandon()
 
     def give_up(self) -> None:
-        """Wait for its end no more."""
+        """Stop waiting for its end."""
         self._engine.give_up()
 
     def wait(self, timeout: float | None) -> bool:

@@ -58,7 +58,7 @@ class ReplayPosition(Protocol):
 class ProgressBar:
     """Shows a bar on the standard error, if that is a terminal and rich is installed.
 
-    The bar fills where it is known when the history ends, and moves to and fro where it is not.
+    The bar fills where it is known when the history ends, and pulses where it is not.
 
     :param name: what goes on
     :param position: tells how far it is
