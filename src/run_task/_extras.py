@@ -1,4 +1,4 @@
-"""Libraries that not everybody needs: imported when they are used, and asked for if missing."""
+"""Optional libraries: imported when they are used, with an error that says how to install them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public names of packages: where things say that they come from."""
+"""Exported classes and functions get the name of their public package as ``__module__``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ROOT: Final = "run_task"
 
 
 def present(namespace: dict[str, Any]) -> None:
-    """Let what a package exports say, in reprs, tracebacks and pickles, that it is the package's.
+    """Give what a package exports the package's name, for reprs, tracebacks and pickles.
 
     The modules in which it is written are private, and may change. What the root exports is the
     root's, which is initialized after those packages; all else is the first package's.

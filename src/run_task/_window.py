@@ -1,4 +1,4 @@
-"""The spans that time is cut into."""
+"""``Window``, the span of time that one tick is about."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Window(NamedTuple):
 Due: TypeAlias = tuple[int, int, int]
 """A window on its way through a tick: its start, its end, and how late the tick is, in nanoseconds.
 
-Most windows are looked at by nobody, and a :class:`Window` takes ten times as long to make as a
+Most windows are never looked at, and a :class:`Window` takes ten times as long to make as a
 plain tuple."""

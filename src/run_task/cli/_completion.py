@@ -1,4 +1,4 @@
-"""What the Tab key makes of a target that was begun."""
+"""Shell completion of targets."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Results:
 
     :param stream: where to
     :param encode: makes the line
-    :param pipeline: whose results they are; it is shut down when nobody reads them any more, as
+    :param pipeline: whose results they are; it is shut down when they are no longer read, as
         behind ``| head``
     """
 

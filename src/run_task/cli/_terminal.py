@@ -61,5 +61,5 @@ def _typed_into() -> int | None:
     descriptor = sys.__stdin__.fileno()
     try:
         return descriptor if os.tcgetpgrp(descriptor) == os.getpgrp() else None
-    except OSError:  # it is not the terminal of this session, and stops nobody
+    except OSError:  # it is not the terminal of this session, and cannot stop us
         return descriptor

@@ -39,7 +39,7 @@ class MapMode(enum.IntEnum):
     """Writing, for all to see who map it."""
 
     COPY = mmap.ACCESS_COPY
-    """Writing, for nobody else to see: a page is copied when it is written."""
+    """Writing that no other process sees: a page is copied when it is written."""
 
 
 def create(size: int) -> int:

@@ -103,7 +103,7 @@ def window_bound(data: object, unit: TimeUnit) -> Callable[[Any, int, int], Any]
 
 @runtime_checkable
 class Versioned(Protocol):
-    """Shared data that tells its states apart, so that none is sent to a process twice."""
+    """Shared data that numbers its states, so that none is sent to a process twice."""
 
     @property
     def version(self) -> int:

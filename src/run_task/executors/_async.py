@@ -1,4 +1,4 @@
-"""Tasks that wait: for executors that cannot run them."""
+"""Async tasks are refused, by executors that cannot run them."""
 
 from __future__ import annotations
 

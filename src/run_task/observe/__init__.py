@@ -1,1 +1,1 @@
-"""How things are told: log records, OpenTelemetry, tables and drawings."""
+"""What people see: log records, values as text, tables and drawings."""

@@ -1,4 +1,4 @@
-"""Logging: what every record of this library tells besides its text, and that it harms nobody."""
+"""Logging: the fields that every record has, and that a handler which raises does no harm."""
 
 from __future__ import annotations
 

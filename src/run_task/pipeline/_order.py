@@ -122,7 +122,7 @@ class SourceMark:
 
     :param name: what it is called in messages
     :param enters: the data that its rows enter
-    :param recording: whether it says when its next row arrives; nobody waits for one that does not
+    :param recording: whether it says when its next row arrives; none waits for one that does not
     """
 
     __slots__ = ("ended", "enters", "index", "known_ns", "name", "next_ns", "recording")

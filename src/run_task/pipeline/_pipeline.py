@@ -306,11 +306,11 @@ class Pipeline(Live):
         be run live afterwards: with the sources that have no history, such as ``polling``, for the
         rows of the others are in the data by then.
 
-        :param sink: what tells how far the stages had come
+        :param sink: the sink that knows how far the stages had come
         :param start: as for :meth:`replay`
         :param end: as for :meth:`replay`
         :return: as of :meth:`replay`
-        :raises ConfigError: if the sink cannot tell, or is no stage's
+        :raises ConfigError: if the sink does not know that, or is no stage's
         """
         if not callable(getattr(sink, "last", None)):
             raise ConfigError(f"resume({brief(sink)}): this sink does not tell what it holds")

@@ -28,9 +28,9 @@ class _Count:
     sink: Sink
     refused: int = 0
     logged: int = 0
-    """How many of them the log tells of."""
+    """How many of them have been logged."""
     logged_at: float = 0.0
-    """When it told of the last, by the monotonic clock."""
+    """When the last of these was logged, by the monotonic clock."""
     last: Result | None = None
     reason: str = ""
 
@@ -74,7 +74,7 @@ class Refusals:
             _log.warning(*record)
 
     def log_rest(self) -> None:
-        """Log the results that no record tells of yet. At the end of a run."""
+        """Log the results that are in no record yet. At the end of a run."""
         now = time.monotonic()
         with self._mutex:
             untold = [count for count in self._counts.values() if count.logged < count.refused]

@@ -1,4 +1,4 @@
-"""How a runner behaves, checked when it is said."""
+"""How a runner behaves, checked when it is made."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RunnerConfig:
         tasks has a :class:`~run_task.LockTimeout` as the cause of its error. Results wait as long
         to enter other data
     :param upstream_timeout: how many seconds a stage waits for other stages and for recordings,
-        before it goes on without; a runner on its own waits for nobody
+        before it goes on without; a runner on its own waits for none
     :param task_timeout: how many seconds a task may run, before it has a
         :class:`~run_task.TaskTimeout` in the place of a result; None: forever
     :param shutdown_timeout: how many seconds a shutdown may take, before it gives up with a

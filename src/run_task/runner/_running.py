@@ -103,7 +103,7 @@ class Running(ABC):
 
     @abstractmethod
     def _report(self, exc: BaseException | None) -> None:
-        """Raise what went wrong, unless the block has an error of its own to tell.
+        """Raise what went wrong, unless the block raises an error of its own.
 
         :param exc: that error
         """

@@ -1,8 +1,8 @@
 """Runs what is due, for all runners that share a clock, in as few threads as will do.
 
 One thread leads: it waits for whatever falls due first, and runs it itself, since what is cheap
-costs less than to wake another thread for it. What takes long, or blocks, must hold up nobody else.
-So the lead is a role and not a thread:
+costs less than to wake another thread for it. What takes long, or blocks, must not hold up
+others. So the lead is a role and not a thread:
 
 - An activity that was slow last time is run by a thread that has given up the lead before.
 - A thread that is about to block says so (:func:`step_aside`), and gives up the lead.

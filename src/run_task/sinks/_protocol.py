@@ -26,7 +26,7 @@ class Row(NamedTuple):
     task: str
     """The task's name."""
     value: Any
-    """What the task returned, as far as JSON can tell: tuples and arrays come back as lists, keys
+    """What the task returned, as far as JSON holds it: tuples and arrays come back as lists, keys
     as texts, and NumPy scalars as Python's. Floats come back to the last bit, also NaN and
     infinity. None if the task failed."""
     error: str | None
@@ -53,7 +53,7 @@ class Result(NamedTuple):
 
     @classmethod
     def of(cls, pipeline: str, stage: str, dataset: DataSet[Any], revision: int = 0) -> Result:
-        """The result that a DataSet is, with the window that it tells."""
+        """The result that a DataSet is, with its window."""
         return cls(pipeline, stage, dataset.window, revision, dataset)
 
 
@@ -75,7 +75,7 @@ class Sink(Protocol):
 
         :param result: the result; what it holds is not to be changed, since others have it, too
         :raises SinkError: if this result cannot be stored, as one that the sink's format cannot
-            tell. Nothing of the window may have been kept. It is counted
+            hold. Nothing of the window may have been kept. It is counted
             (:attr:`~run_task.PipelineStats.refused`) and logged, and the run goes on
         :raises Exception: anything else says that the sink is of no more use: a live run ends, and
             raises it; a replay raises it

@@ -31,7 +31,7 @@ class SqlSink(Durable):
     The table's columns are ``pipeline``, ``stage``, ``window_start``, ``window_end``, ``task``,
     ``position`` (the task's, in its window), ``value``, ``json`` and ``error``; the primary key
     is ``(pipeline, stage, window_end, task)``. A number stands in ``value``, a double, to the
-    last bit. What a double does not tell stands in ``json``: texts, lists, an int's being one;
+    last bit. What a double cannot hold stands in ``json``: texts, lists, an int's being one;
     also NaN, since in SQLite ``value`` is then NULL.
 
     **What survives.** A flush is one transaction, in which a window that is there already is

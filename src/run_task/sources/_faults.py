@@ -1,4 +1,4 @@
-"""What becomes of what cannot be used: counted, logged, and left out or fatal."""
+"""Malformed rows and failed polls: counted, logged, and left out or fatal."""
 
 from __future__ import annotations
 

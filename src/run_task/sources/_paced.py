@@ -108,7 +108,7 @@ class Paced(Generic[R]):
         return self._next_ns
 
     def observe(self, next_row: Callable[[float], object], /) -> None:
-        """Say whom to tell when the next row comes, besides those that ask for :attr:`next_ns`.
+        """Have a function called with the time of each next row, as :attr:`next_ns` has it.
 
         :param next_row: called by the thread that iterates, before it waits for a row, with the
             row's time in nanoseconds since the Unix epoch; infinity: there are no more

@@ -63,7 +63,7 @@ class Playback(Protocol):
         ...
 
     def observe(self, next_row: Callable[[float], object], /) -> None:
-        """Say whom to tell when the next row comes.
+        """Have a function called with the time of each next row.
 
         :param next_row: called by the thread that iterates, before it waits for a row, with the
             row's time in nanoseconds since the Unix epoch, as :attr:`next_ns` has it
@@ -78,8 +78,8 @@ class SourceInfo:
     :param unit: the unit of its timestamps; None: it does not say
     :param endless: whether it has no end, and so no history that could be replayed
     :param once: whether it can be read only once, as an iterator
-    :param last: the timestamp of its last row, where that can be told without reading them all, so
-        that a replay can tell how far it is
+    :param last: the timestamp of its last row, where that is known without reading them all, so
+        that a replay can show how far it is
     :param malformed: how many malformed rows there were so far; 0 also where it does not count
     :param recording: what it plays, which a replay reads in its place, all at once; None: it plays
         nothing
@@ -106,11 +106,11 @@ class Source(Protocol):
 
 
 _REPLACED: Final = {"unit": "unit", "endless": "endless", "last_timestamp": "last"}
-"""Attributes by which sources told of themselves before there was ``about()``."""
+"""Attributes by which sources described themselves before there was ``about()``."""
 
 
 def about(source: object) -> SourceInfo:
-    """What is known of any source: what it says, or else what its type tells.
+    """What is known of any source: what it says, or else what its type shows.
 
     :param source: an iterable or async iterable of ``(timestamp, row)``
     """

@@ -33,7 +33,7 @@ class Alarm:
 
     def ring(self) -> None:
         """Wake the thread that waits, or that waits next."""
-        with contextlib.suppress(RuntimeError):  # rung already, and nobody has woken yet
+        with contextlib.suppress(RuntimeError):  # rung already, and the waiter has not woken yet
             self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:

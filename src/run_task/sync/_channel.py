@@ -56,7 +56,7 @@ class ChannelStats:
 class _Buffer(Generic[T]):
     """What both ends of a channel share.
 
-    ``items`` is appended to only under ``mutex``, or by a sender that nobody shares, so that it
+    ``items`` is appended to only under ``mutex``, or by a sender that is not shared, so that it
     never outgrows the capacity, and popped without, since a deque's popleft is atomic. Who waits
     puts an alarm in a queue and then looks again; who changes something does it first and looks for
     alarms after. So either the waiter sees the change or the other sees its alarm.
@@ -197,7 +197,7 @@ class Sender(Generic[T_contra]):
         return self._buffer.blocked_for()
 
     def serve(self, runner: str) -> None:
-        """Say whose results go through it: the log then tells when they are not received.
+        """Say whose results go through it: the log then says when they are not received.
 
         :param runner: the runner's name, unless the channel was made with one
         """

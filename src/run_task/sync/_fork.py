@@ -1,4 +1,4 @@
-"""After a fork: what the child is to forget of its parent.
+"""After a fork: state of its parent that the child must not use.
 
 A child has copies of all objects, but none of the threads, and descriptors and processes that are
 still the parent's.

@@ -1,4 +1,4 @@
-"""What becomes of what finds no room."""
+"""What a full channel does with another item."""
 
 from __future__ import annotations
 

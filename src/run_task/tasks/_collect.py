@@ -1,4 +1,4 @@
-"""DataSets in a row, as a table of Arrow, polars or pandas."""
+"""A sequence of DataSets, and its table in Arrow, polars or pandas."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _END_GRACE: Final = 1.0
 
 @pytest.fixture
 def virtual_clock() -> VirtualClock:
-    """A clock that stands at the Unix epoch until it is told to move."""
+    """A clock that stands at the Unix epoch until it is moved."""
     return VirtualClock()
 
 

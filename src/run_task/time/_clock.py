@@ -1,4 +1,4 @@
-"""Time as a runner sees it, and a clock for tests that moves only when it is told to."""
+"""Time as a runner sees it, and a clock for tests that moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class SystemClock:
 
 
 class VirtualClock:
-    """A clock that stands still until it is told to move.
+    """A clock that stands still until it is moved.
 
     ::
 

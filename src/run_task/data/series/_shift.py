@@ -1,6 +1,6 @@
-"""Rows that come late: how they go to their place while others look.
+"""Late rows: how they are moved to their place while others read.
 
-The rows after that place have to move up. A writer may do that where they are only if nobody looks
+The rows after that place have to move up. A writer may do that in place only if no reader looks
 at them, and readers take no lock and never wait. So a writer that wants to move rows says so first,
 by publishing a :class:`Shift`, and looks for leases after; a reader takes its lease first, and
 looks for what is published after. One of the two sees the other:

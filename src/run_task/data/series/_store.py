@@ -1,4 +1,4 @@
-"""One generation of a time series' buffers, and who looks at them."""
+"""One generation of a time series' buffers, and the leases of its readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table that grows in the order of time, while others look at it."""
+"""A table that grows in the order of time, while others read it."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ class TimeSeriesView:
         storage, window = self._storage, self._window
         if isinstance(storage, Lease) and storage.store.block.shareable:
             store = storage.store
-            store.export(self._stop)  # nobody will tell when it is done with
+            store.export(self._stop)  # there is no telling when the other process is done with it
             return view_at, (store.block, store.layout, self._first, self._stop, window)
         arrays = [self.time, *(self[name] for name in self._schema.names)]
         return _by_value, (self._schema, arrays, window)
@@ -270,7 +270,7 @@ class TimeSeriesView:
 def view_at(
     block: Block, layout: Layout, first: int, stop: int, window: tuple[int, int] | None = None
 ) -> TimeSeriesView:
-    """The view of some rows of a block. They stay as they are only if somebody sees to it."""
+    """The view of some rows of a block. That they stay as they are is for its owner to see to."""
     return TimeSeriesView(layout.schema, Lease(Store(block, layout), stop), first, stop, window)
 
 

@@ -330,7 +330,7 @@ class ProcessesCrew:
         deadline = time.monotonic() + timeout
         for worker in self._workers:
             self._selector.unregister(worker.connection)
-            worker.connection.close()  # it ends by itself when it finds nobody there
+            worker.connection.close()  # it ends by itself when it finds the socket closed
             if not worker.ready:
                 worker.process.kill()  # it has not begun with anything
         for worker in self._workers:

@@ -1,4 +1,4 @@
-"""What a worker process is at: noted by the worker in memory that its runner reads.
+"""Which task a worker process runs, noted by the worker in memory that its runner reads.
 
 So a runner knows which task to blame when a process hangs or dies, whatever state it is in, and no
 message has to be sent for it.

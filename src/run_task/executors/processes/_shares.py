@@ -1,4 +1,4 @@
-"""Tasks put together so that every core has its share."""
+"""Tasks divided into shares, so that all workers have about as much to do."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Starter:
             self._users += 1
 
     def release(self) -> None:
-        """End the thread, if nobody else has acquired it."""
+        """End the thread, if no other crew has acquired it."""
         with self._mutex:
             self._users -= 1
             thread = self._thread

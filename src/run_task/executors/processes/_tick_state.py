@@ -1,4 +1,4 @@
-"""A tick in work in worker processes."""
+"""The state of one tick while worker processes run it."""
 
 from __future__ import annotations
 

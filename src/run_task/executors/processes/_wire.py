@@ -1,4 +1,4 @@
-"""What a runner and its worker processes tell each other.
+"""How a runner and its worker processes send each other messages.
 
 A message is a small pickle down a socket. What is large goes through memory that both map, whose
 descriptor is sent along: so no message is ever too large for the socket's buffer, and neither end

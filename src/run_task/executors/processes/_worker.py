@@ -1,4 +1,4 @@
-"""What a worker process does: it runs the tasks that it is told to, until it is let go."""
+"""What a worker process does: it runs the tasks that it is assigned, until its runner ends it."""
 
 from __future__ import annotations
 

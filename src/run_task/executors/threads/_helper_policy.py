@@ -104,7 +104,7 @@ class HelperPolicy:
                 self._expect(costs)
         elif was_slow and not self._rests():
             self._expect(costs)
-            # Only a tick that nobody helped with tells what one takes without help.
+            # Only a tick without helpers shows what one takes without help.
             self._alone = took if helped is Help.NONE else math.inf
             self._helped, self._best = 0, math.inf
 

@@ -1,4 +1,4 @@
-"""One tick in work by several threads, or by one that needs looking after.
+"""One tick that several threads work on, or one thread that has to be watched.
 
 All take their next task from one iterator, and note what came of it at the task's own position: so
 nothing has to be agreed on, and nothing is handed over for a task. (To take the next item of a list
@@ -86,7 +86,7 @@ class SharedTick:
 
     :param tick: what there is to do
     :param ownership: whose it is
-    :param claims: the tasks that nobody has taken yet
+    :param claims: the tasks that no thread has taken yet
     :param order: the positions of all of them, in the order of taking
     :param values: what each task returned, by position
     :param ends: when each ended, by position; a time before the tick began if it did not

@@ -149,13 +149,13 @@ class Coordinator:
         timeout: float,
         look_again_ns: Callable[[], float] | None = None,
     ) -> Sequence[T]:
-        """Wait until nobody is in the way. All that stages and sources wait for each other, they
-        wait here.
+        """Wait until none is in the way. All waiting of stages and sources for each other is
+        done here.
 
         :param blockers: who is; asked again whenever something has moved
         :param timeout: how many seconds to wait at most
         :param look_again_ns: until when, by the clock, to wait at most before asking again
-        :return: who still is in the way, after that time, or as nobody is to wait any more
+        :return: who still is in the way, after that time, or once all waiting has ended
         """
         deadline = Deadline(timeout)
         alarm: Alarm | None = None
@@ -218,7 +218,7 @@ class _RingsAt:
 
 
 class Turn:
-    """One party's waits of one kind. It waits for nobody a second time who took too long, before
+    """One party's waits of one kind. It does not wait again for one that took too long, before
     that one has caught up: so one that hangs costs each that depends on it one wait, and not one a
     window.
 
@@ -237,7 +237,7 @@ class Turn:
         look_again_ns: Callable[[], float] | None = None,
         behind: Callable[[], Sequence[object]] | None = None,
     ) -> Sequence[T]:
-        """Wait until nobody is in the way who is waited for.
+        """Wait until none of those that are waited for is in the way.
 
         :param blockers: who is in the way
         :param timeout: how many seconds to wait at most

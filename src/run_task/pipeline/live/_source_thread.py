@@ -85,7 +85,7 @@ class SourceThread:
     def stop(self) -> None:
         """Ask it to give no more rows. From any thread, any number of times."""
         if not self._life.advance(Phase.STOPPING) or isinstance(self._source, Generator):
-            return  # a generator is closed by the thread that reads it: nobody else can
+            return  # a generator is closed by the thread that reads it: no other thread can
         close = getattr(self._source, "close", None)
         if callable(close):
             try:
@@ -139,7 +139,7 @@ class SourceThread:
 
     def _fail(self, error: BaseException) -> None:
         if not isinstance(error, Exception):
-            # It would end this thread, and nobody would know: it ends no program from here.
+            # It would silently end this thread: it must not end the program.
             failure = SourceError(brief(self._source), None, None, f"it raised {described(error)}")
             failure.__cause__ = error
             error = failure

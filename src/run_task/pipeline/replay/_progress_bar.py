@@ -1,4 +1,4 @@
-"""How far a replay is, where somebody looks."""
+"""A progress bar for replays, on a terminal."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class ParquetSink(Durable):
     """Writes a folder of Parquet files, one a flush, and merges small ones.
 
     The columns are ``pipeline``, ``stage``, ``window_start``, ``window_end``, ``task``,
-    ``value`` (a double), ``json`` (whatever a double does not tell: ints, texts, lists) and
+    ``value`` (a double), ``json`` (whatever a double cannot hold: ints, texts, lists) and
     ``error``. A file is called after the flushes that it holds, ``0000000001-0000000008.parquet``,
     so that names sort by time. When eight in a row are of a size, they become one, unless it had
     more than ``rows_per_file`` rows; so the files are few, and each row is rewritten a few times.
