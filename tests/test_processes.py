@@ -373,7 +373,7 @@ def test_without_cloudpickle_the_refusal_names_the_task_and_the_cure(
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     closure = Task[object, int](lambda data, start, end: end, "closure")
     with pytest.raises(
-        ConfigError, match=r"task 'closure'.*pip install .*\[processes\], or take exec"
+        ConfigError, match=r"task 'closure'.*pip install .*\[processes\]'?, or take exec"
     ) as caught:
         WorkersBench([closure])
     assert "lock" not in str(caught.value)  # that is for tasks that hold one, as this one does:

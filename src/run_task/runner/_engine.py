@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
@@ -140,7 +140,7 @@ class Engine:
             task_timeout=config.task_timeout,
             workers=config.worker_count,
         )
-        self._drive = driver(self._crew)
+        self._drive: Callable[[Ticks], None] | None = None  # from the start on
         self._mutex = threading.Lock()
         self._ticker: Ticker | None = None
         self._place: tuple[Scheduler, Entry] | None = None
@@ -181,6 +181,7 @@ class Engine:
 
     def activate(self) -> None:
         """Run the windows that are due."""
+        assert self._drive is not None
         self._drive(self._run_due())
 
     def follow_clock(self) -> int:
@@ -368,6 +369,7 @@ class Engine:
         self._telemetry = Telemetry.if_set_up(self.name, self._clock, self._losses)
         if not self.lifecycle.advance(Phase.RUNNING):
             ticker.stop()  # shut down before it began
+        self._drive = driver(self._crew)
         scheduler = scheduler_of(self._clock)
         try:
             self._place = scheduler, scheduler.add(self, self._rank)
