@@ -89,11 +89,6 @@ class Ticker:
         """The end of the next window, in nanoseconds since the Unix epoch."""
         return self._schedule.end * self._unit_ns
 
-    @property
-    def next_due_ns(self) -> int:
-        """When that window is handed out, in nanoseconds since the Unix epoch: after its grace."""
-        return self.next_end_ns + self._grace_ns
-
     def stop(self) -> None:
         """Hand out no more windows. Safe in a signal handler."""
         self._stopped = True

@@ -13,12 +13,13 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from run_task.executors._outcomes import Failure, Run, clock, dataset_of
 from run_task.executors._protocol import Ticks
 from run_task.executors.threads._helper_policy import SLOW, Help, HelperPolicy
 from run_task.executors.threads._shared_tick import Leader, Ownership, SharedTick, Worker
+from run_task.executors.threads._stand_in import StandIn, TickResult, one_tick
 from run_task.observe._log import Log
 from run_task.sync._alarm import Alarm
 from run_task.sync._fork import forget_after_fork
@@ -40,49 +41,6 @@ class _Awake:
 
     def wake(self) -> None:
         """It is awake."""
-
-
-_Ended: TypeAlias = "list[DataSet[Any] | BaseException]"
-"""What came of one tick, once it is over: its DataSet, or an error that is no task's fault."""
-
-
-def _turn(tick: Tick, ended: _Ended, done: Alarm | None) -> Ticks:
-    """One tick as a loop. It ends in whichever thread has the lead by then.
-
-    :param tick: what there is to do
-    :param ended: takes what came of it
-    :param done: rung at the end, for a caller that waits in another thread
-    """
-    try:
-        ended.append((yield tick))
-    except BaseException as error:
-        ended.append(error)
-    if done is not None:
-        done.ring()
-
-
-class _StandIn:
-    """A thread that drives one loop after another, so that the caller is not held up.
-
-    :param drive: what to do with a loop
-    """
-
-    __slots__ = ("alarm", "dismissed", "drive", "ticks")
-
-    def __init__(self, drive: Callable[[Ticks], None]) -> None:
-        self.drive: Callable[[Ticks], None] = drive
-        self.alarm: Alarm = Alarm()
-        self.ticks: Ticks | None = None
-        self.dismissed: bool = False
-
-    def serve(self) -> None:
-        """Drive loops until it is dismissed, or one of them has been taken on by another thread."""
-        while not self.dismissed:
-            self.alarm.wait()
-            ticks, self.ticks = self.ticks, None
-            if ticks is not None:
-                self.drive(ticks)
-                del ticks
 
 
 class ThreadsCrew:
@@ -129,7 +87,7 @@ class ThreadsCrew:
         self._shared: SharedTick | None = None
         self._hung: dict[int, SharedTick] = {}  # tasks that timed out and have not come back
         self._helpers: list[Worker] = []
-        self._stand_in: _StandIn | None = None
+        self._stand_in: StandIn | None = None
         self._threads: list[threading.Thread] = []
         self._refused = False  # the system had no thread to give
         self._added = False  # to the watch
@@ -147,9 +105,9 @@ class ThreadsCrew:
         """Run one tick. With a task_timeout, in a thread of the crew's: the caller is to come back
         also when a task hangs."""
         done = Alarm() if self._timeout < math.inf else None
-        ended: _Ended = []
-        if done is None or not self._run_beside(_turn(tick, ended, done)):
-            self.drive(_turn(tick, ended, done))
+        ended: TickResult = []
+        if done is None or not self._run_beside(one_tick(tick, ended, done)):
+            self.drive(one_tick(tick, ended, done))
         while not ended:
             if done is None:  # abandoned: another thread has taken the loop on
                 time.sleep(SOLO_LIMIT)
@@ -164,7 +122,7 @@ class ThreadsCrew:
         """Have a loop driven in another thread, the same each time; False if none can be had."""
         stand_in = self._stand_in
         if stand_in is None:
-            stand_in = _StandIn(self.drive)
+            stand_in = StandIn(self.drive)
             if not self._start_thread("", stand_in.serve):
                 return False
             self._stand_in = stand_in
