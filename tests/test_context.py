@@ -293,7 +293,7 @@ def test_data_in_another_unit_than_the_interval_is_a_warning(
 
 def test_one_task_in_the_place_of_a_list_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"tasks=<Task 'total'>: give a list of tasks"):
-        ContextBuilder(list[int]).with_tasks(total)  # type: ignore[arg-type]  # pyright: ignore
+        ContextBuilder(list[int]).with_tasks(total)  # type: ignore[arg-type]  # pyright: ignore  # it is no Iterable
 
 
 def test_a_task_that_takes_other_parameters_is_refused() -> None:

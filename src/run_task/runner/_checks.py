@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def listed(tasks: Iterable[T]) -> tuple[T, ...]:
-    if not isinstance(tasks, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(tasks, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
         raise ConfigError(f"tasks={tasks!r}: give a list of tasks, also of a single one: [...]")
     return tuple(tasks)
 

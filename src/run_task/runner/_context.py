@@ -69,7 +69,7 @@ class Context(Generic[I, O]):
             )
         if not callable(getattr(self.sender, "send", None)):
             raise ConfigError(f"sender={self.sender!r} has no send(): make one with channel()")
-        if not isinstance(self.config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(self.config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
             raise ConfigError(f"config={self.config!r}: it is a RunnerConfig")
         check_window(self.interval, self.config.window)
         self.config.executor_instance.check(self.tasks)

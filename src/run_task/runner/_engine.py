@@ -236,8 +236,8 @@ class Engine:
                 self._ticks += 1
                 note_lateness(due[2])
                 # Past the properties, which take as long as a quarter of a trivial task each.
-                note_duration(dataset._took)  # pyright: ignore[reportPrivateUsage]
-                if dataset._errors:  # pyright: ignore[reportPrivateUsage]
+                note_duration(dataset._took)  # pyright: ignore[reportPrivateUsage]  as just said
+                if dataset._errors:  # pyright: ignore[reportPrivateUsage]  as just said
                     self._note(dataset.errors)
             if not ticker.over:
                 self._put_back(ticker)

@@ -180,7 +180,7 @@ def timestamps(values: Any, unit: TimeUnit) -> NDArray[np.int64]:
 def _listed(values: Any) -> list[Any]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise InvalidValue(f"{values!r} is one value, and there should be one for each row")
-    return list(values)  # pyright: ignore[reportUnknownArgumentType]
+    return list(values)  # pyright: ignore[reportUnknownArgumentType]  whatever the caller gave
 
 
 def _array_of_one_type(values: list[Any]) -> Array:

@@ -69,22 +69,22 @@ class Schema:
         self, columns: Mapping[str, Any], unit: TimeUnit, closed: Closed = Closed.LEFT
     ) -> None:
         # The caller may have no type checker.
-        if not isinstance(columns, Mapping) or not columns:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(columns, Mapping) or not columns:  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
             raise ConfigError(
                 f"TimeSeries({columns!r}): give its columns as a mapping of name to kind, such as "
                 f"{{'price': float, 'size': int}}, with one at least"
             )
         for name in columns:
-            if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
                 raise ConfigError(f"column {name!r}: a column's name is a text that is not empty")
             if name in _TAKEN:
                 raise ConfigError(
                     f"column {name!r}: the name is taken, by a parameter or by the timestamps; "
                     f"call it something else"
                 )
-        if not isinstance(unit, TimeUnit):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(unit, TimeUnit):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
             raise ConfigError(f"TimeSeries(unit={unit!r}): it is a TimeUnit, such as MILLIS")
-        if not isinstance(closed, Closed):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(closed, Closed):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
             raise ConfigError(
                 f"TimeSeries(closed={closed!r}): it is Closed.LEFT, where a timestamp is when "
                 f"something happened, or Closed.RIGHT, where it is the end of what its row "

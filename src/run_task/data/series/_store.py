@@ -60,13 +60,13 @@ class Store:
         such a value of others, and where to store it."""
         self.address: int = self.arrays[0].__array_interface__["data"][0]
         self.leases: dict[int, int] = {}
-        """Who may be looking, and up to which row: its id is the key."""
+        """Up to which row each lease protects the rows, by the id of the lease."""
         self.limit: int = layout.capacity
-        """The row before which there is room. Behind it, somebody may be looking."""
+        """The row before which there is room. Rows behind it may be in use by readers."""
         self.turn: int = layout.capacity
         """Once the first row of the series is this one, it is time to write over those before."""
         self.exported: int = 0
-        """Up to which row other processes may be looking, forever."""
+        """Up to which row other processes may read, without end."""
 
     def _cells(self, position: int) -> Any:
         array = self.arrays[position]
@@ -88,18 +88,18 @@ class Store:
         return [buffer[start:stop] for buffer in self.arrays]
 
     def covered(self) -> int:
-        """Up to which row somebody may be looking."""
+        """Up to which row readers may be reading."""
         # Looking at leases comes first: a view that is exported holds one meanwhile.
         return max(max(list(self.leases.values()), default=0), self.exported)
 
     def export(self, until: int) -> None:
-        """Other processes may look at the rows before this one, forever."""
+        """Note that other processes may read the rows before this one, without end."""
         with _EXPORTING:
             self.exported = max(self.exported, until)
 
 
 class Lease:
-    """Somebody looks at the rows of a store before ``until``: they stay as they are meanwhile.
+    """A reader uses the rows of a store before ``until``, which stay as they are meanwhile.
 
     It lasts for as long as the object does, to the moment: nothing that it refers to refers back.
 

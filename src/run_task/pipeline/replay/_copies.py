@@ -46,16 +46,18 @@ class Copies:
             ) from error
 
     def is_apart(self, shared: Any) -> bool:
-        """Whether the copy of it changes only by what enters it, and nobody sees that but who reads
-        it: not if it is part of other data, or has some as its part, or is of a kind of which that
-        is not known."""
+        """Whether its copy changes only by what enters it, and only its own readers see that.
+
+        Not if it is part of other data, or contains some, or is of a kind of which that is not
+        known.
+        """
         return id(shared) in self._apart
 
 
 class _Memo(dict[int, Any]):
-    """What was copied, by its id, which notes for some of it that it was come across.
+    """What was copied, by its id; it notes which of some objects were met on the way.
 
-    :param watched: the ids of that
+    :param watched: the ids of these objects
     """
 
     def __init__(self, watched: Iterable[int]) -> None:
