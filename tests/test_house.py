@@ -129,3 +129,16 @@ def test_the_table_of_the_architecture_names_every_module() -> None:
         if path.name != "__init__.py"
     }
     assert there - told == set()
+
+
+def test_the_tables_of_modules_in_the_architecture_name_none_that_is_not_there() -> None:
+    page = (ROOT.parent.parent / "docs" / "architecture.md").read_text()
+    tables = re.findall(
+        r"^\| module of `([\w/]+)` \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE
+    )
+    assert tables
+    for folder, rows in tables:
+        for name in re.findall(r"^\| (`.*?`) \|", rows, re.MULTILINE):
+            for module in re.findall(r"`([\w/]+)`", name):
+                path = module if "/" in module else f"{folder}{module}"
+                assert (ROOT / f"{path}.py").exists(), path
