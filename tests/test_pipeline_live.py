@@ -444,6 +444,81 @@ def test_shutdown_from_another_thread_and_any_number_of_times() -> None:
     pipeline.shutdown()
 
 
+class StopClock(VirtualClock):
+    """A clock that tells when the thread that ends a pipeline has looked at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopping = threading.Event()
+
+    def monotonic_ns(self) -> int:
+        now_ns = super().monotonic_ns()
+        self._note()
+        return now_ns
+
+    def time_ns(self) -> int:
+        now_ns = super().time_ns()
+        self._note()
+        return now_ns
+
+    def _note(self) -> None:
+        if threading.current_thread().name.endswith(" pipeline"):
+            self.stopping.set()
+
+
+def test_what_falls_due_in_a_shutdown_is_not_run_without_its_upstream() -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    @task
+    def hold(values: Any, start: int, end: int) -> None:
+        entered.set()
+        assert go_on.wait(PATIENCE)
+
+    bench = PipelineBench([seen])
+    clock = StopClock()
+    bench.pipeline, bench.clock = Pipeline("bench", clock=clock), clock
+    results = lock()
+    bench.stage("up", lock(), tasks=[tick]).into(results, note)
+    bench.stage("beside", lock(), tasks=[hold])
+    bench.stage("down", results)
+    with bench.pipeline:
+        bench.advance()
+        bench.sink.wait_for("down", 1)
+        assert entered.wait(PATIENCE)
+        bench.pipeline.shutdown()
+        assert clock.stopping.wait(PATIENCE)
+        for _ in range(20):  # as the shutdown goes on, and waits for one of them
+            bench.advance()
+            time.sleep(0.005)
+        go_on.set()
+    assert [(stage, d.timestamp) for stage, d in bench.sink.results if stage != "beside"] == [
+        ("up", 1),
+        ("down", 1),
+    ]
+
+
+def test_a_recording_that_ends_in_a_shutdown_ends_the_windows_with_its_last_row() -> None:
+    go_on = threading.Event()
+
+    def rows() -> Iterator[tuple[int, int]]:
+        yield 0, 0
+        assert go_on.wait(PATIENCE)
+
+    clock, sink = StopClock(), RecordingSink()
+    pipeline = Pipeline()
+    data = lock()
+    source = paced(rows(), unit=TimeUnit.SECONDS, clock=clock)
+    pipeline.source(source, data, lambda values, row: values.append(row))
+    pipeline.stage("a", [seen], data, SECOND).sink(sink)
+    with pipeline:
+        eventually(lambda: pipeline.stats.rows == (1,))
+        clock.advance(TaskInterval.seconds(5))
+        pipeline.shutdown()
+        assert clock.stopping.wait(PATIENCE)
+        go_on.set()
+    assert [(d.window, d[seen]) for _, d in sink.results] == [((0, 1), [0])]
+
+
 def test_shutdown_before_it_begins() -> None:
     pipeline = Pipeline()
     pipeline.stage("a", [seen], lock(), SECOND)

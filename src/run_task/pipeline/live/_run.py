@@ -252,7 +252,11 @@ class LiveRun:
     def _source_ended(self) -> None:
         with self._mutex:
             self._open_sources -= 1
-            if self._open_sources == 0 and self.lifecycle.phase < Phase.STOPPING:
+            # Recordings go on in a shutdown, and may come to their end: live sources are closed.
+            on_their_own = self.lifecycle.phase < Phase.STOPPING or all(
+                source.mark.recording for source in self._sources
+            )
+            if self._open_sources == 0 and on_their_own:
                 self._finish()
         self._alarm.ring()
 
@@ -283,7 +287,9 @@ class LiveRun:
             ]
             last_ns = max(lasts, default=_NO_WINDOW)
         for live in self._stages:
-            live.finish(last_ns)
+            live.limit(last_ns)
+        for live in self._stages:
+            live.finish()
 
     def _stop(self) -> None:
         """Stop what still runs, upstream first, so that each gets what those before it have."""
@@ -295,8 +301,10 @@ class LiveRun:
                 source.stop()
         begun = [live for live in self._stages if live.started]
         now_ns = self._clock.time_ns()
+        for live in begun:
+            live.limit(live.last_due_ns(now_ns))
         for live in begun:  # what is due gets the rows of recordings that it is still to see
-            live.finish_due(now_ns)
+            live.finish()
             while not live.mark.ended and not deadline.passed:
                 self._alarm.wait(deadline.remaining())
         self._coordinator.release()

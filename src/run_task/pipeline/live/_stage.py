@@ -117,14 +117,21 @@ class LiveStage:
         # Those that were started before may be waiting to know that.
         self._coordinator.advance_stage(self.mark, first_ns=self._engine.first_end_ns)
 
-    def finish(self, last_ns: int) -> None:
-        """Run up to the window that holds this time, and end."""
-        self._coordinator.advance_stage(self.mark, last_ns=last_ns)
-        self._engine.finish(int(self.mark.last_ns))
+    def limit(self, last_ns: int) -> None:
+        """Run no window after the one that holds this time.
 
-    def finish_due(self, now_ns: int) -> None:
-        """Run the windows that are due by now, and end."""
-        self.finish(now_ns - self.mark.grace_ns - self.mark.interval_ns)
+        Said to all stages before one of them ends: whose upstream has ended would otherwise go on
+        without its results.
+        """
+        self._coordinator.advance_stage(self.mark, last_ns=last_ns)
+
+    def last_due_ns(self, now_ns: int) -> int:
+        """A time in the last window that is due."""
+        return now_ns - self.mark.grace_ns - self.mark.interval_ns
+
+    def finish(self) -> None:
+        """Run up to the last window that there is to be, and end."""
+        self._engine.finish(int(self.mark.last_ns))
 
     def shutdown(self) -> None:
         """Finish the window in hand, and end. Returns at once."""
