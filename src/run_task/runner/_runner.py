@@ -71,7 +71,7 @@ class Runner(Running, Generic[I, O]):
     def start(self) -> None:
         """Begin to run, and return. Who starts a runner shuts it down and joins it.
 
-        A ``with`` block does all that, and sees to SIGTERM besides.
+        A ``with`` block does all that, and also handles SIGTERM.
 
         :raises RunTaskError: if it has run before, or another one with its context
         """

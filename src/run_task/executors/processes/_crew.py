@@ -37,8 +37,8 @@ _MAX_DEATHS: Final = 3
 may die in a tick of what is no task's fault before the tick is given up."""
 
 _POLL: Final = 1.0
-"""How many seconds to wait for a worker to tell, or its socket to close, before asking the system
-whether it has died: a process that it forked may keep the socket open."""
+"""How many seconds to wait for a message of a worker, or for its socket to close, before the system
+is asked whether it has died: a process that it forked may keep the socket open."""
 
 _IMBALANCE: Final = 1.25
 """By what factor the costliest share must have grown or shrunk for the shares to be cut anew."""

@@ -31,7 +31,7 @@ from run_task.tasks._tick import Tick
 _dataset_of: Final = DataSet.of  # bound once, and not at every tick
 
 SOLO_LIMIT: Final = 0.005
-"""How many seconds a tick goes on in its leader's hands alone before helpers are called in."""
+"""How many seconds a tick may take with its leader alone before helpers are called in."""
 
 
 class _Awake:
@@ -373,7 +373,7 @@ class ThreadsCrew:
             taken = [task for task in taken if task[0] not in shared.starts]
         if not taken:
             return min(SOLO_LIMIT, self._limit)
-        # Tasks are taken in order: the first that is not a helper's is the one in its hands.
+        # Tasks are taken in order: the first that is not a helper's is the leader's.
         position, since = taken[0]
         remaining = since + self._limit - now
         if remaining > 0:
