@@ -14,8 +14,8 @@ from run_task import Atom, TaskInterval, VirtualClock
 from run_task.pipeline._order import NEVER, Mark, Order, Place, RowLimits, SourceMark, StageMark
 from run_task.pipeline.live import _coordinator
 from run_task.pipeline.live._coordinator import Coordinator, Turn
+from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._row_gate import RowGate
-from run_task.pipeline.live._snapshots import Snapshots
 
 SECOND_NS = 1_000_000_000
 SECOND = TaskInterval.seconds(1)
@@ -33,15 +33,15 @@ class Parts:
         self.order = Order([self.up, self.down], [self.source])
         self.coordinator = Coordinator(self.order, self.clock)
         self.data = Atom(0)
-        self.snapshots = Snapshots(
+        self.early_views = EarlyViews(
             self.down, self.data, self.coordinator, self.clock, all_recordings=False
         )
         for stage in (self.up, self.down):
             self.coordinator.advance_stage(stage, first_ns=SECOND_NS)
 
     def row_gate(self, timeout: float = PATIENCE) -> RowGate:
-        snapshots = {self.down: self.snapshots}
-        return RowGate(self.source, timeout, snapshots.get, self.coordinator)
+        early_views = {self.down: self.early_views}
+        return RowGate(self.source, timeout, early_views.get, self.coordinator)
 
 
 @pytest.mark.parametrize("run", range(5))
@@ -87,12 +87,12 @@ def test_no_window_gets_two_views(run: int, switching: None) -> None:
 
     def ahead() -> None:
         for second in range(1, windows + 1):
-            parts.snapshots.take_before(second * SECOND_NS + 1)
+            parts.early_views.take_before(second * SECOND_NS + 1)
             parts.data.swap(lambda value: max(value, second))  # noqa: B023  called at once
 
     def window() -> None:
         for second in range(1, windows + 1):
-            seen[second] = parts.snapshots.view(second * SECOND_NS)
+            seen[second] = parts.early_views.view(second * SECOND_NS)
             parts.coordinator.advance_seen(parts.down, (second + 1) * SECOND_NS)
 
     together(ahead, window)
@@ -179,9 +179,9 @@ def test_a_row_ahead_of_the_clock_enters_when_the_window_before_it_is_due() -> N
         assert not waiting.done()
         parts.clock.advance(SECOND)  # its stage is busy: nobody but the clock tells
         assert waiting.result(PATIENCE) == 2 * SECOND_NS
-    snapshot = parts.snapshots.find(SECOND_NS)
-    assert snapshot is not None
-    assert snapshot.missing == ["up"]
+    early_view = parts.early_views.find(SECOND_NS)
+    assert early_view is not None
+    assert early_view.missing == ["up"]
 
 
 def test_a_clock_that_stands_still_does_not_keep_a_row_for_ever(

@@ -29,7 +29,7 @@ from run_task import (
     VirtualClock,
     task,
 )
-from run_task.pipeline.live import _snapshots
+from run_task.pipeline.live import _early_views
 from run_task.sources import paced
 
 PATIENT = RunnerConfig(data_timeout=6 * PATIENCE, upstream_timeout=6 * PATIENCE)
@@ -245,7 +245,7 @@ def fall_behind(bench: SeriesBench, data: Any, busy: Busy) -> list[tuple[int, li
 def test_a_stage_that_is_hopelessly_behind_is_told_of_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_snapshots, "MOST", 2)
+    monkeypatch.setattr(_early_views, "MOST", 2)
     bench = SeriesBench(LONG)
     # Those that have no view of their own see the data as it is later, up to their end.
     assert fall_behind(bench, bench.series, Busy()) == [(end, before(end)) for end in range(1, 8)]
@@ -258,7 +258,7 @@ def test_a_stage_that_is_hopelessly_behind_is_told_of_once(
 def test_without_retention_no_stage_is_too_far_behind_to_see_what_is_its_own(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_snapshots, "MOST", 2)
+    monkeypatch.setattr(_early_views, "MOST", 2)
     bench = SeriesBench()
     assert fall_behind(bench, bench.series, Busy()) == [(end, before(end)) for end in range(1, 8)]
     assert not caplog.records
@@ -267,7 +267,7 @@ def test_without_retention_no_stage_is_too_far_behind_to_see_what_is_its_own(
 def test_an_atom_has_no_past_for_a_stage_that_is_hopelessly_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_snapshots, "MOST", 2)
+    monkeypatch.setattr(_early_views, "MOST", 2)
 
     class BusyWithTuples(Busy):
         def run(self, series: Any, start: int, end: int) -> list[int]:
@@ -349,7 +349,7 @@ def test_busy_stages_see_what_they_see_in_a_replay(run: int, switching: None) ->
 def test_a_recording_waits_for_a_stage_that_is_too_far_behind(
     run: int, switching: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_snapshots, "MOST", 2)
+    monkeypatch.setattr(_early_views, "MOST", 2)
     chance = random.Random(run)
     recording = [(time, {"value": time}) for time in range(300)]
     sink = RecordingSink()

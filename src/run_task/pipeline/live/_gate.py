@@ -12,7 +12,7 @@ from run_task.data import Shared
 from run_task.observe._log import Log
 from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline.live._coordinator import Coordinator, Turn
-from run_task.pipeline.live._snapshots import Snapshots
+from run_task.pipeline.live._early_views import EarlyViews
 
 _log = Log(__name__)
 
@@ -25,7 +25,7 @@ class WindowGate:
     :param unit_ns: how many nanoseconds the unit of its windows has
     :param overlap_ns: by how much a window overlaps the one before
     :param upstream_timeout: how many seconds to wait for others
-    :param snapshots: views that were taken ahead, if its data has such as can be kept
+    :param early_views: views that were taken ahead, if its data has such as can be kept
     :param coordinator: what it waits by
     :param next_end_ns: gives the end of the next window to begin
     """
@@ -37,7 +37,7 @@ class WindowGate:
         unit_ns: int,
         overlap_ns: int,
         upstream_timeout: float,
-        snapshots: Snapshots | None,
+        early_views: EarlyViews | None,
         coordinator: Coordinator,
         next_end_ns: Callable[[], int],
     ) -> None:
@@ -46,7 +46,7 @@ class WindowGate:
         self._unit_ns = unit_ns
         self._overlap_ns = overlap_ns
         self._timeout = upstream_timeout
-        self._snapshots = snapshots
+        self._early_views = early_views
         self._coordinator = coordinator
         self._next_end_ns = next_end_ns
         self._turn = Turn(coordinator)
@@ -69,9 +69,9 @@ class WindowGate:
             return coordinator.behind_window(mark, start_ns, end_ns)
 
         late = self._turn.wait(before, self._timeout, behind=behind)
-        snapshot = None if self._snapshots is None else self._snapshots.find(end_ns)
-        if snapshot is not None:
-            missing = snapshot.missing
+        early_view = None if self._early_views is None else self._early_views.find(end_ns)
+        if early_view is not None:
+            missing = early_view.missing
         else:
             missing = [stage.name for stage in coordinator.missing(mark, end_ns)]
         if start_ns > mark.last_ns or (coordinator.released and (missing or before())):
@@ -82,13 +82,13 @@ class WindowGate:
 
     def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
         """Give a window its view of the data: its own, if something later has entered since."""
-        if self._snapshots is None:
+        if self._early_views is None:
             return self._data.read(timeout)
-        return contextlib.nullcontext(self._snapshots.view(self._end_ns))
+        return contextlib.nullcontext(self._early_views.view(self._end_ns))
 
     def passed(self) -> None:
         """A window has its view of the data: what comes after it may enter."""
         next_ns = self._next_end_ns()
         self._coordinator.advance_seen(self._mark, next_ns)
-        if self._snapshots is not None:
-            self._snapshots.caught_up(next_ns)
+        if self._early_views is not None:
+            self._early_views.caught_up(next_ns)

@@ -11,8 +11,8 @@ from run_task.observe._log import Log
 from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator, Turn
+from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._sink_thread import SinkThread
-from run_task.pipeline.live._snapshots import Snapshots
 from run_task.tasks._dataset import DataSet
 
 _log = Log(__name__)
@@ -27,7 +27,7 @@ class StageOutlet:
     :param unit_ns: how many nanoseconds the unit of its windows has
     :param data_timeout: how many seconds to wait for the data before that is logged
     :param upstream_timeout: how many seconds to wait for others
-    :param snapshots: the snapshots of each stage that may take views ahead
+    :param early_views: the early views of each stage that may take views ahead
     :param coordinator: what it waits by
     :param next_end_ns: gives the end of the next window to begin
     :param on_close: called when nothing more comes
@@ -41,7 +41,7 @@ class StageOutlet:
         unit_ns: int,
         data_timeout: float,
         upstream_timeout: float,
-        snapshots: Callable[[StageMark], Snapshots | None],
+        early_views: Callable[[StageMark], EarlyViews | None],
         coordinator: Coordinator,
         next_end_ns: Callable[[], int],
         on_close: Callable[[], None],
@@ -52,7 +52,7 @@ class StageOutlet:
         self._unit_ns = unit_ns
         self._data_timeout = data_timeout
         self._upstream_timeout = upstream_timeout
-        self._snapshots = snapshots
+        self._early_views = early_views
         self._coordinator = coordinator
         self._next_end_ns = next_end_ns
         self._on_close = on_close
@@ -91,9 +91,9 @@ class StageOutlet:
 
         late: list[Mark] = [*self._writers_turn.wait(writers, self._upstream_timeout)]
         for reader in readers():
-            snapshots = self._snapshots(reader)
-            if snapshots is not None:
-                snapshots.take_before(end_ns + mark.grace_ns)
+            early_views = self._early_views(reader)
+            if early_views is not None:
+                early_views.take_before(end_ns + mark.grace_ns)
         late += self._readers_turn.wait(readers, self._upstream_timeout)
         for one in late:
             _log.warning("results of %r enter, although %r is behind", mark, one)
@@ -117,7 +117,7 @@ class StageOutlet:
     def close(self) -> None:
         """The runner has ended."""
         self._coordinator.advance_stage(self._mark, ended=True)
-        snapshots = self._snapshots(self._mark)
-        if snapshots is not None:
-            snapshots.clear()
+        early_views = self._early_views(self._mark)
+        if early_views is not None:
+            early_views.clear()
         self._on_close()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from run_task.observe._log import Log
 from run_task.pipeline._order import NEVER, Mark, RowLimits, SourceMark, StageMark
 from run_task.pipeline.live._coordinator import Coordinator, Turn
-from run_task.pipeline.live._snapshots import Snapshots
+from run_task.pipeline.live._early_views import EarlyViews
 
 _log = Log(__name__)
 
@@ -22,7 +22,7 @@ class RowGate:
 
     :param mark: how far the source is
     :param upstream_timeout: how many seconds to wait for others
-    :param snapshots: the snapshots of each stage that may take views ahead
+    :param early_views: the early views of each stage that may take views ahead
     :param coordinator: what it waits by
     """
 
@@ -30,12 +30,12 @@ class RowGate:
         self,
         mark: SourceMark,
         upstream_timeout: float,
-        snapshots: Callable[[StageMark], Snapshots | None],
+        early_views: Callable[[StageMark], EarlyViews | None],
         coordinator: Coordinator,
     ) -> None:
         self._mark = mark
         self._timeout = upstream_timeout
-        self._snapshots = snapshots
+        self._early_views = early_views
         self._coordinator = coordinator
         self._writers_turn = Turn(coordinator)
         self._readers_turn = Turn(coordinator)
@@ -84,9 +84,9 @@ class RowGate:
             blind = coordinator.before_row(mark, arrival_ns, late=late).readers
             took = False
             for stage in blind:
-                snapshots = self._snapshots(stage)
-                if snapshots is not None:
-                    snapshots.take_before(before_ns)
+                early_views = self._early_views(stage)
+                if early_views is not None:
+                    early_views.take_before(before_ns)
                     took = True
             if not took:
                 return blind
@@ -95,7 +95,7 @@ class RowGate:
         def due_ns() -> float:
             """A row may be ahead of the clock: then windows can have their views only later."""
             stages = coordinator.before_row(mark, arrival_ns, late=late).readers
-            views = [coordinator.unseen_ns(stage) for stage in stages if self._snapshots(stage)]
+            views = [coordinator.unseen_ns(stage) for stage in stages if self._early_views(stage)]
             return min(views, default=NEVER)
 
         behind: list[Mark] = [*self._writers_turn.wait(writers, self._timeout)]

@@ -15,9 +15,9 @@ from run_task.pipeline._order import Order, Place, SourceMark, StageMark
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator
+from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._row_gate import RowGate
 from run_task.pipeline.live._sink_thread import SinkThread
-from run_task.pipeline.live._snapshots import Snapshots
 from run_task.pipeline.live._source_thread import SourceThread
 from run_task.pipeline.live._stage import LiveStage
 from run_task.runner._config import RunnerConfig
@@ -80,7 +80,7 @@ class LiveRun:
         self._sources: list[SourceThread] = []
         self._async_sources: list[Any] = []
         self._stages: list[LiveStage] = []
-        self._snapshots: dict[StageMark, Snapshots | None] = {}
+        self._early_views: dict[StageMark, EarlyViews | None] = {}
         thread = f"run-task {name} pipeline"
         self._thread = threading.Thread(target=self._watch_over, name=thread, daemon=True)
         self.failures: list[BaseException] = []
@@ -215,7 +215,7 @@ class LiveRun:
                     unit_ns,
                     route,
                     mark,
-                    RowGate(mark, timeout, self._snapshots.get, coordinator),
+                    RowGate(mark, timeout, self._early_views.get, coordinator),
                     coordinator,
                     name,
                     self._source_failed,
@@ -232,7 +232,7 @@ class LiveRun:
                 stage_mark,
                 [self._sinks[id(sink)] for sink in stage.sinks],
                 max(config.upstream_timeout, *around) if around else config.upstream_timeout,
-                self._snapshots.get,
+                self._early_views.get,
                 coordinator,
                 self._clock,
                 timeline,
@@ -240,7 +240,7 @@ class LiveRun:
                 self._alarm.ring,
                 all_recordings=all_recordings,
             )
-            self._snapshots[stage_mark] = live.snapshots
+            self._early_views[stage_mark] = live.early_views
             self._stages.append(live)
 
     # The end

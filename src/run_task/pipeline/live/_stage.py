@@ -8,10 +8,10 @@ from run_task.data._protocol import Viewable
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._order import StageMark
 from run_task.pipeline.live._coordinator import Coordinator
+from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._gate import WindowGate
 from run_task.pipeline.live._outlet import StageOutlet
 from run_task.pipeline.live._sink_thread import SinkThread
-from run_task.pipeline.live._snapshots import Snapshots
 from run_task.runner._config import RunnerConfig
 from run_task.runner._engine import Engine
 from run_task.runner._stats import RunnerStats
@@ -28,7 +28,7 @@ class LiveStage:
     :param mark: how far it is
     :param sinks: the sinks of its results
     :param outlet_timeout: how many seconds its results wait for others
-    :param snapshots_of: the snapshots of each stage that may take views ahead
+    :param early_views_of: the early views of each stage that may take views ahead
     :param all_recordings: whether all rows that enter are recordings', which can wait
     :param coordinator: keeps the marks of all stages and sources
     :param clock: where to read the time
@@ -44,7 +44,7 @@ class LiveStage:
         mark: StageMark,
         sinks: Sequence[SinkThread],
         outlet_timeout: float,
-        snapshots_of: Callable[[StageMark], Snapshots | None],
+        early_views_of: Callable[[StageMark], EarlyViews | None],
         coordinator: Coordinator,
         clock: Clock,
         timeline: Timeline,
@@ -55,9 +55,9 @@ class LiveStage:
     ) -> None:
         self.stage = stage
         self.mark = mark
-        self.snapshots: Snapshots | None = None
+        self.early_views: EarlyViews | None = None
         if isinstance(stage.data, Viewable):
-            self.snapshots = Snapshots(
+            self.early_views = EarlyViews(
                 mark, stage.data, coordinator, clock, all_recordings=all_recordings
             )
         unit_ns = stage.interval.unit.nanos
@@ -68,7 +68,7 @@ class LiveStage:
             unit_ns,
             length_ns - stage.interval.nanos,
             config.upstream_timeout,
-            self.snapshots,
+            self.early_views,
             coordinator,
             self._next_end_ns,
         )
@@ -79,7 +79,7 @@ class LiveStage:
             unit_ns,
             config.data_timeout,
             outlet_timeout,
-            snapshots_of,
+            early_views_of,
             coordinator,
             self._next_end_ns,
             on_end,

@@ -33,8 +33,8 @@ class EarlyView(NamedTuple):
     """The stages whose results it lacks."""
 
 
-class Snapshots:
-    """Those of one stage, in the order of its windows. Others take them, and its runner uses them.
+class EarlyViews:
+    """The early views of one stage, by window. Others take them, and its runner uses them.
 
     :param stage: how far the stage is
     :param data: what it reads
@@ -101,11 +101,11 @@ class Snapshots:
     def view(self, end_ns: float) -> Any:
         """What a window is to see: the view that was taken for it, or the data as it is now."""
         with self._lock:
-            snapshot = self.find(end_ns) if self._taken else None
-            if snapshot is None:
+            early_view = self.find(end_ns) if self._taken else None
+            if early_view is None:
                 return self._data.view()
             self._taken.popleft()
-            return snapshot.view
+            return early_view.view
 
     def caught_up(self, next_ns: float) -> None:
         """The stage's windows before this end have their views."""
