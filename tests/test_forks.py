@@ -121,3 +121,35 @@ def test_a_child_that_ends_within_the_block_costs_its_parent_nothing(
 @pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
 def test_a_replay_goes_on_in_the_parent_and_in_the_child(executor: str) -> None:
     run(GOES_ON, executor)
+
+
+CHILDREN = """
+import signal, time
+patient = RunnerConfig(shutdown_timeout=1000.0)
+context, receiver, _ = (
+    ContextBuilder(TimeSeries).with_data(series()).with_tasks([process])
+    .with_interval(TaskInterval.seconds(1)).with_config(patient).build()
+)
+pipeline = Pipeline("p", clock=VirtualClock())
+pipeline.stage("a", [process], series(), TaskInterval.seconds(1), patient)
+try:
+    with (Runner(context, clock=VirtualClock()) if sys.argv[2] == "runner" else pipeline):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
+        child.start()
+        child.terminate()
+        child.join(10)
+        assert child.exitcode == -signal.SIGTERM, child.exitcode
+        child = os.fork()
+        if child == 0:
+            sys.exit(3)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 3
+except SystemExit as left:
+    os._exit(left.code)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("kind", ["runner", "pipeline"])
+def test_a_child_is_ended_by_sigterm_and_leaves_the_block_at_once(kind: str) -> None:
+    run(CHILDREN, "threads", kind)

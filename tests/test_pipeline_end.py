@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.support.bench import SECOND, PipelineBench, RecordingSink
+from tests.support.bench import SECOND, FailingClock, PipelineBench, RecordingSink
 from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
@@ -23,6 +23,7 @@ from run_task import (
     TaskInterval,
     TimeSeries,
     TimeUnit,
+    VirtualClock,
     task,
 )
 from run_task.pipeline.live import _run
@@ -118,7 +119,7 @@ def test_what_waits_for_a_sink_that_fails_is_counted() -> None:
         eventually(lambda: bench.pipeline.stats.waiting == 4)
         sink.go_on.set()
         eventually(lambda: sink.closed)
-    assert bench.pipeline.stats.lost == 4
+    assert bench.pipeline.stats.lost == 5  # with the one that it failed with
 
 
 # How long it may take
@@ -475,3 +476,102 @@ def test_an_enormous_shutdown_timeout_is_one(timeout: float) -> None:
     pipeline.run_sync()
     assert sink.results[-1][1]["count"] == 1
     assert sink.closed == 1
+
+
+class Closing:
+    """A source without rows, whose ``close`` does what a test says."""
+
+    def __init__(self, close: Callable[[], object]) -> None:
+        self.ended = threading.Event()
+        self._close = close
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        self.ended.wait(PATIENCE)
+        return iter(())
+
+    def close(self) -> None:
+        self.ended.set()
+        self._close()
+
+
+def test_a_source_whose_close_hangs_is_told_and_holds_up_nothing() -> None:
+    go_on = threading.Event()
+    data = lock()
+    bench = PipelineBench([count])
+    bench.pipeline.source(Closing(lambda: go_on.wait(PATIENCE)), data, add)
+    bench.stage("a", data, shutdown_timeout=0.7)
+    begun = 0.0
+    with pytest.raises(ExceptionGroup) as caught, bench.pipeline:
+        bench.advance(3)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+    (error,) = caught.value.exceptions
+    assert isinstance(error, ShutdownTimeout)
+    assert "closing source <tests.test_pipeline_end.Closing" in str(error)
+    assert len(bench.sink.of("a")) == 3
+    assert bench.sink.closed == 1
+    go_on.set()
+    eventually(nothing_runs)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), OSError("no")])
+def test_a_source_whose_close_raises_is_logged_and_the_stages_end(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise error
+
+    data = lock()
+    bench = PipelineBench([count])
+    bench.pipeline.source(Closing(fail), data, add)
+    bench.stage("a", data)
+    with bench.pipeline:
+        bench.advance(3)
+    assert len(bench.sink.of("a")) == 3
+    assert "cannot be closed" in caplog.text
+    eventually(nothing_runs)
+
+
+@pytest.mark.parametrize("nth", range(1, 8))
+def test_where_a_thread_cannot_be_started_everything_that_was_opened_is_closed(
+    nth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("run-task"):
+            started.append(thread.name)
+            if len(started) == nth:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    feed = AsyncFeed()
+    data, sinks = lock(), (RecordingSink(), RecordingSink())
+    pipeline = Pipeline("p", clock=VirtualClock())
+    source = Closing(lambda: None)
+    pipeline.source(source, data, add).source(feed.rows(), data, add)
+    config = RunnerConfig(shutdown_timeout=PATIENCE)
+    for number, sink in enumerate(sinks):
+        pipeline.stage(str(number), [count], data, SECOND, config).sink(sink)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match="can't start"), pipeline:
+        pass
+    assert time.monotonic() - begun < PATIENCE / 2  # nothing that was not started is waited for
+    assert [sink.closed for sink in sinks] == [1, 1], started
+    assert source.ended.is_set()
+    eventually(nothing_runs)
+
+
+def test_a_clock_that_fails_ends_the_pipeline_with_its_error() -> None:
+    clock = FailingClock()
+    sink = RecordingSink()
+    pipeline = Pipeline("p", clock=clock)
+    pipeline.stage("a", [count], lock(), MILLIS).sink(sink)
+    with pytest.raises(ExceptionGroup) as caught, pipeline:
+        eventually(lambda: sink.results)
+        clock.fails = True
+        eventually(lambda: sink.closed)
+    assert all(isinstance(error, OSError) for error in caught.value.exceptions)
+    eventually(nothing_runs)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.support.bench import SECOND, RunnerBench
+from tests.support.bench import SECOND, FailingClock, RunnerBench
 from tests.support.threads import PATIENCE, beside, eventually, together
 
 from run_task import (
@@ -30,6 +31,8 @@ from run_task import (
     VirtualClock,
     Window,
 )
+from run_task.executors import Tick
+from run_task.runner._scheduler import scheduled
 
 
 class Pair:
@@ -471,3 +474,102 @@ def test_stats_may_be_read_before_while_and_after() -> None:
         bench.next()
         eventually(lambda: bench.runner.stats.ticks == 1)
     assert bench.runner.stats.ticks == 1
+
+
+class Misbehaving:
+    """An executor of a program's own, and its crew, of which one method raises."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+
+    def check(self, tasks: Any) -> None:
+        pass
+
+    def start(self, tasks: Any, **settings: Any) -> Any:
+        self.tasks = tuple(tasks)
+        return Leading(self) if self._method.startswith("drive") else self
+
+    def fail(self, method: str) -> None:
+        if method == self._method:
+            raise OSError(f"{method} fails")
+
+    def open(self) -> None:
+        self.fail("open")
+
+    def run(self, tick: Tick) -> DataSet[Any]:
+        self.fail("run")
+        if self._method == "exit":
+            raise GeneratorExit
+        values = {task.name: task.run(tick.view, *tick.window) for task in self.tasks}
+        return DataSet(tick.window, values)
+
+    def running(self) -> list[str]:
+        self.fail("running")
+        return []
+
+    def abandon(self) -> None:
+        self.fail("abandon")
+
+    def close(self, timeout: float) -> None:
+        self.fail("close")
+
+
+class Leading:
+    """A crew that drives the loop, and raises before, in the middle of it, or after it."""
+
+    def __init__(self, executor: Misbehaving) -> None:
+        self._executor = executor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def drive(self, ticks: Any) -> None:
+        self._executor.fail("drive")
+        tick = next(ticks)
+        self._executor.fail("drive on")
+        with contextlib.suppress(StopIteration):
+            while True:
+                tick = ticks.send(self._executor.run(tick))
+        self._executor.fail("drive off")
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["open", "run", "exit", "running", "close", "drive", "drive on", "drive off"],
+)
+def test_an_executor_that_misbehaves_ends_its_runner_with_its_error(method: str) -> None:
+    bench = RunnerBench(
+        [Task(left)],
+        RwLock(Pair()),
+        executor=Misbehaving(method),
+        shutdown_timeout=10 * PATIENCE,  # which is not waited for
+    )
+    with beside(lambda: list(bench.receiver)) as received:
+        with pytest.raises(GeneratorExit if method == "exit" else OSError) as caught, bench.runner:
+            bench.clock.advance(SECOND)
+            if method in ("running", "close"):
+                eventually(lambda: bench.runner.stats.ticks)
+            else:
+                received.result(PATIENCE)  # it ends by itself
+        assert received.result(PATIENCE) is not None
+    if method != "exit":
+        assert f"{method} fails" in str(caught.value)
+    assert not scheduled()
+
+
+@pytest.mark.parametrize("method", ["time_ns", "monotonic_ns", "wait"])
+def test_a_clock_that_fails_ends_its_runner_with_its_error(method: str) -> None:
+    clock = FailingClock(method)
+    context, receiver, _ = (
+        ContextBuilder(Pair)
+        .with_task(Task(left))
+        .with_interval(TaskInterval.millis(5))
+        .with_config(RunnerConfig(shutdown_timeout=10 * PATIENCE))  # which is not waited for
+        .build()
+    )
+    with pytest.raises(OSError, match="the clock is gone"), Runner(context, clock=clock):
+        receiver.recv(PATIENCE)
+        clock.fails = True
+        for _ in receiver:
+            pass  # it ends by itself
+    assert not scheduled()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,8 +16,15 @@ from tests.support.threads import PATIENCE, eventually
 
 from run_task import SystemClock, TaskInterval, VirtualClock
 from run_task.runner import _scheduler
-from run_task.runner._scheduler import Scheduler, is_scheduled, scheduler_of, step_aside
+from run_task.runner._scheduler import (
+    Scheduler,
+    is_scheduled,
+    scheduled,
+    scheduler_of,
+    step_aside,
+)
 from run_task.sync._alarm import Alarm
+from run_task.sync._watch import watch
 
 SECOND_NS = 10**9
 
@@ -45,6 +54,9 @@ class Step:
 
     def follow_clock(self) -> int:
         return self.due_ns - self.steps_ns
+
+    def lose_clock(self, error: BaseException) -> None:
+        raise AssertionError from error
 
 
 def is_of_scheduler(thread: threading.Thread) -> bool:
@@ -397,3 +409,73 @@ def test_a_forked_child_begins_with_none(real: Plan) -> None:
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_is_removed_is_let_go_of_before_it_would_have_been_due(plan: Plan) -> None:
+    plan.step().put(SECOND_NS)
+    gone = weakref.ref(Step(lambda step: None, plan.scheduler))
+    step = gone()
+    assert step is not None
+    step.put(10**6 * SECOND_NS)
+    plan.scheduler.remove(step.entry)
+    del step
+    gc.collect()
+    assert gone() is None
+
+
+def test_steps_of_the_clock_leave_nothing_behind(plan: Plan) -> None:
+    plan.step().put(10**6 * SECOND_NS)
+    assert isinstance(plan.clock, VirtualClock)
+    for _ in range(500):
+        plan.clock.step(SECOND_NS)
+        time.sleep(0.0005)
+    heap = plan.scheduler._heap  # pyright: ignore[reportPrivateUsage]
+    assert len(heap) < 100
+
+
+def test_what_hangs_holds_up_nobody_once_there_are_threads_again(
+    real: Plan, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on, hangs = threading.Event(), threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def hang(step: Step) -> None:
+        hangs.set()
+        assert go_on.wait(PATIENCE)
+
+    hanging, other = real.step(run=hang), real.step()
+    watch().wake()
+    eventually(lambda: "run-task watch" in {thread.name for thread in threading.enumerate()})
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        hanging.put(0)
+        wait(hangs)
+        other.put(0)
+        eventually(lambda: "makes others late" in caplog.text)
+        time.sleep(0.2)
+    wait(other.ran)
+    assert not go_on.is_set()
+    go_on.set()
+    assert caplog.text.count("makes others late") == 1
+
+
+def test_one_that_is_added_after_the_last_has_ended_in_a_thread_that_hangs_is_run(
+    plan: Plan,
+) -> None:
+    go_on, hangs = threading.Event(), threading.Event()
+
+    def hang(step: Step) -> None:
+        hangs.set()
+        assert go_on.wait(PATIENCE)
+
+    hanging = plan.step(run=hang)
+    hanging.put(0)
+    wait(hangs)
+    plan.scheduler.remove(hanging.entry)  # given up
+    other = plan.step()  # of somebody who had the scheduler before
+    other.put(0)
+    wait(other.ran)
+    assert other in scheduled()
+    go_on.set()

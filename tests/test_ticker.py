@@ -67,6 +67,9 @@ class Ticking:
         self.ticker.timeline.follow()
         return self.ticker.follow()
 
+    def lose_clock(self, error: BaseException) -> None:
+        raise AssertionError from error
+
     def next(self) -> Due | None:
         """Wait for the next window; None: there are no more."""
         self.ticker.timeline.follow()

@@ -18,11 +18,13 @@ from run_task import (
     RunnerConfig,
     Shared,
     Stage,
+    SystemClock,
     TaskInterval,
     VirtualClock,
 )
 from run_task.data import RwLock
 from run_task.sinks import Result
+from run_task.sync._alarm import Alarm
 
 SECOND = TaskInterval.seconds(1)
 
@@ -65,6 +67,34 @@ class RunnerBench:
         """The next DataSet, a second later."""
         self.clock.advance(SECOND)
         return self.receiver.recv(PATIENCE)
+
+
+class FailingClock:
+    """This machine's clock, which cannot be read from some time on.
+
+    :param method: which of its methods fails
+    """
+
+    def __init__(self, method: str = "monotonic_ns") -> None:
+        self.fails = False
+        self._method = method
+        self._clock = SystemClock()
+
+    def _try(self, method: str) -> None:
+        if self.fails and method == self._method:
+            raise OSError("the clock is gone")
+
+    def time_ns(self) -> int:
+        self._try("time_ns")
+        return self._clock.time_ns()
+
+    def monotonic_ns(self) -> int:
+        self._try("monotonic_ns")
+        return self._clock.monotonic_ns()
+
+    def wait(self, alarm: Alarm, until_ns: int) -> None:
+        self._try("wait")
+        self._clock.wait(alarm, until_ns)
 
 
 class RecordingSink:

@@ -15,7 +15,14 @@ from typing import Any, Final, Protocol
 
 from run_task._window import Due, Window
 from run_task.data._protocol import Shared, Viewable, window_bound
-from run_task.errors import ChannelClosed, LockTimeout, RunTaskError, ShutdownTimeout, TaskError
+from run_task.errors import (
+    ChannelClosed,
+    LockTimeout,
+    RunTaskError,
+    ShutdownTimeout,
+    TaskError,
+    described,
+)
 from run_task.executors._protocol import Ticks, driver
 from run_task.observe._log import Log
 from run_task.runner._config import OnError, RunnerConfig
@@ -26,6 +33,7 @@ from run_task.runner._telemetry import Losses, Telemetry
 from run_task.runner._ticker import Ticker
 from run_task.runner._timeline import Timeline
 from run_task.sync._alarm import AnyAlarm
+from run_task.sync._fork import forget_after_fork
 from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._waiting import Wait, wait_thread
 from run_task.tasks._dataset import DataSet
@@ -147,6 +155,10 @@ class Engine:
         self._telemetry: Telemetry | None = None
         self._last_thread: threading.Thread | None = None
         self._due: Due | None = None  # the window in hand
+        self._fault: BaseException | None = None  # what it is to end by
+        self._begun = False
+        self._is_back = False  # it has been put back since it was activated
+        forget_after_fork(self)
         self._own = OwnData()
         # In place, after a tick. Asked once, since to ask a protocol takes as long as a tick.
         self._changes = not isinstance(data, Viewable)
@@ -154,6 +166,12 @@ class Engine:
         self._lost = 0
         self._late_ns: deque[int] = deque(maxlen=RECENT)
         self._duration: deque[float] = deque(maxlen=RECENT)
+
+    def after_fork(self) -> None:
+        """In a forked child, none of the threads is there that would bring it to its end."""
+        self._mutex = threading.Lock()
+        self._place = self._last_thread = None
+        self.lifecycle.after_fork()
 
     @property
     def stats(self) -> RunnerStats:
@@ -182,13 +200,34 @@ class Engine:
     def activate(self) -> None:
         """Run the windows that are due."""
         assert self._drive is not None
-        self._drive(self._run_due())
+        self._is_back = False
+        ticks = self._run_due()
+        try:
+            self._drive(ticks)
+        except BaseException as error:  # an executor of the program's own breaks its promise
+            self._fault = error
+            if self._is_back:
+                self.shutdown()  # it has been put back, and ends when it is activated next
+                return
+            try:
+                ticks.close()
+            except ValueError:
+                self.shutdown()  # another thread goes on with it
+            else:
+                self._close(error)
 
     def follow_clock(self) -> int:
         """Take over a step of the wall clock. Returns when the next window is due."""
         ticker = self._started_ticker()
         ticker.timeline.follow()
         return ticker.follow()
+
+    def lose_clock(self, error: BaseException) -> None:
+        """End, since the clock cannot be read."""
+        if self.lifecycle.phase < Phase.STOPPING:
+            self._fault = error
+            self._log.error("%s ends, its clock fails: %s", self.name, described(error))
+            self.shutdown()
 
     def _run_due(self) -> Ticks:
         """The windows that are due, and what comes after them, in whichever thread drives it."""
@@ -254,12 +293,15 @@ class Engine:
                 "window": getattr(error, "window", self._window),
             }
             self._log.error("%s ends: %s", self.name, error, extra=about)
+        if not is_scheduled():
+            self._last_thread = threading.current_thread()
         self._close(failure)
 
     def _put_back(self, ticker: Ticker) -> None:
         """Have the next window run when it is due. From then on another thread may run it."""
         assert self._place is not None
         scheduler, entry = self._place
+        self._is_back = True
         scheduler.put(entry, ticker.follow())
 
     def _without_view(self, due: Due, behind: Sequence[str], cause: LockTimeout) -> DataSet[Any]:
@@ -283,12 +325,18 @@ class Engine:
     def _close(self, failure: BaseException | None) -> None:
         """There are no more windows: let go of everything."""
         self.shutdown()
-        self._outlet.close()
-        self._crew.close(self._remaining())
-        if hung := self._crew.running():
-            failure = ShutdownTimeout(self.name, self.config.shutdown_timeout, hung)
-        if not is_scheduled():
-            self._last_thread = threading.current_thread()
+        if failure is None:
+            failure = self._fault
+        try:
+            self._outlet.close()
+            self._crew.close(self._remaining())
+            hung = self._crew.running()
+        except BaseException as error:  # of an executor, or another part, of the program's own
+            self._log.error("%s: %s", self.name, described(error))
+            failure = failure or error
+        else:
+            if hung:
+                failure = ShutdownTimeout(self.name, self.config.shutdown_timeout, hung)
         self._end(failure)
 
     def _end(self, failure: BaseException | None) -> None:
@@ -322,13 +370,20 @@ class Engine:
     def abandon(self) -> None:
         """Give up the tasks that hang, so that the rest is delivered."""
         self.lifecycle.advance(Phase.ABANDONED)
-        self._crew.abandon()
+        try:
+            self._crew.abandon()
+        except Exception as error:  # of an executor of the program's own
+            self._log.error("%s: %s", self.name, described(error))
 
     def give_up(self) -> None:
         """Take it for ended, whatever still goes on."""
-        self._outlet.close()
-        timeout = self.config.shutdown_timeout
-        self._end(ShutdownTimeout(self.name, timeout, self._crew.running()))
+        try:
+            self._outlet.close()
+            hung = self._crew.running()
+        except Exception as error:  # of an executor of the program's own
+            self._log.error("%s: %s", self.name, described(error))
+            hung = ()
+        self._end(ShutdownTimeout(self.name, self.config.shutdown_timeout, hung))
 
     def join(self) -> None:
         """Wait until it has ended.
@@ -355,32 +410,37 @@ class Engine:
         :raises RunTaskError: if it has run before
         """
         with self._mutex:
-            if self._ticker is not None:
+            if self._begun:
                 raise RunTaskError(
                     f"runner {self.name!r} has been run before, and a runner runs once: "
                     f"make a new one, with a new context"
                 )
-            self._crew.open()
-            if self._timeline is None:
-                self._timeline = Timeline(self._clock, self._log)
-            self._ticker = ticker = Ticker(
-                self._interval, self.config, self._timeline, self._since_ns
-            )
+            self._begun = True
+        try:
+            ticker = self._make_ready()
+        except BaseException as error:
+            self._close(error)  # the receiver is not to wait in vain
+            raise
+        try:
+            self._put_back(ticker)
+        except Exception as error:  # of a clock of the program's own
+            self._close(error)
+            raise
+        if self.lifecycle.phase >= Phase.STOPPING:
+            self._wake()
+
+    def _make_ready(self) -> Ticker:
+        self._crew.open()
+        if self._timeline is None:
+            self._timeline = Timeline(self._clock, self._log)
+        self._ticker = ticker = Ticker(self._interval, self.config, self._timeline, self._since_ns)
         self._telemetry = Telemetry.if_set_up(self.name, self._clock, self._losses)
         if not self.lifecycle.advance(Phase.RUNNING):
             ticker.stop()  # shut down before it began
         self._drive = driver(self._crew)
         scheduler = scheduler_of(self._clock)
-        try:
-            self._place = scheduler, scheduler.add(self, self._rank)
-        except RuntimeError:
-            self.shutdown()
-            self._crew.close(self.config.shutdown_timeout)
-            self.lifecycle.advance(Phase.ENDED)
-            raise
-        self._put_back(ticker)
-        if self.lifecycle.phase >= Phase.STOPPING:
-            self._wake()
+        self._place = scheduler, scheduler.add(self, self._rank)
+        return ticker
 
     def shutdown(self) -> None:
         """Finish the window in hand, deliver it, and end. Returns at once; safe in a signal

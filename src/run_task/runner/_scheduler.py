@@ -48,6 +48,12 @@ _RESTING: Final = 4
 _AT_ONCE: Final = -(1 << 62)
 """A time by which everything is due."""
 
+_TRY_AGAIN: Final = 0.05
+"""After how many seconds what failed is tried again: to start a thread, or to read a clock."""
+
+_STALE: Final = 64
+"""So many places in the heap may be of what has been put elsewhere, besides one an activity."""
+
 _log = Log(__name__)
 
 
@@ -68,6 +74,14 @@ class Activity(Protocol):
         """Take over a step of the wall clock.
 
         :return: when there is something to do, in nanoseconds of the monotonic clock
+        """
+        ...
+
+    def lose_clock(self, error: BaseException) -> None:
+        """Come to an end, since the clock cannot be read: it is activated once more. It does not
+        raise.
+
+        :param error: what the clock raised
         """
         ...
 
@@ -130,6 +144,7 @@ class Scheduler:
         self._members: set[_Member] = set()
         self._started = count(1)
         self._watch = watch()
+        self._refused = False  # the system had no thread to give
         self._offset_ns = clock.time_ns() - clock.monotonic_ns()
 
     # For those who have something to run
@@ -147,10 +162,11 @@ class Scheduler:
             if self._lead is None:
                 try:
                     self._appoint()
-                except RuntimeError:
+                except BaseException:
                     self._entries.discard(entry)
                     raise
             self._watch.add(self)
+            _registry.keep(self)
         return entry
 
     def put(self, entry: Entry, due_ns: int) -> None:
@@ -191,13 +207,16 @@ class Scheduler:
             entry.number = 0
             if place is not None and place[1].entry is entry:
                 place[1].entry = None  # this thread is as good as done with it
+            self._tidy()
             if self._entries:
                 return
-            self._heap.clear()
             self._hold = None  # so that no thread is started any more
+            lead = self._lead
+            if lead is not None and lead.entry is not None:
+                self._lead = None  # what it is in may hang, and then it would never lead again
             self._watch.remove(self)
+            _registry.forget(self)
             resting = tuple(self._resting)
-        _registry.forget(self)
         self._alarm.ring()
         for member in resting:
             member.alarm.ring()
@@ -212,21 +231,26 @@ class Scheduler:
 
         A thread in which something hangs is not waited for.
         """
-        if self._entries:
-            return
         for member in tuple(self._members):
-            thread, entry = member.thread, member.entry
-            if entry is None and thread is not None and thread is not threading.current_thread():
-                thread.join()
-        self._watch.settle()
+            thread = member.thread
+            if thread is None or thread is threading.current_thread():
+                continue
+            while not self._entries and member.entry is None and thread.is_alive():
+                thread.join(_HOLD)  # and look again: it goes on if something is added meanwhile
+        if not self._entries:
+            self._watch.settle()
 
     # In its threads
 
     def step_aside(self, member: _Member) -> None:
         """Give up the lead, if this thread has it and there is anything else to run."""
         with self._mutex:
-            if self._lead is member and len(self._entries) > 1 and self._pass_on():
+            if self._lead is not member or len(self._entries) < 2:
+                return
+            if self._pass_on():
                 self._hold = None
+                return
+        self._watch.wake()  # it tries again
 
     def _run(self, member: _Member) -> None:
         _this_thread.place = self, member
@@ -238,7 +262,6 @@ class Scheduler:
                 return
 
     def _activate(self, member: _Member, entry: Entry) -> None:
-        member.entry = entry
         begun = time.monotonic()
         self._hold = member, begun
         if self._heap:
@@ -257,7 +280,11 @@ class Scheduler:
         """Wait for what is due, as long as this thread has the lead; None if it has not."""
         heap = self._heap
         while True:
-            now_ns = self._clock.monotonic_ns()
+            try:
+                now_ns = self._clock.monotonic_ns()
+            except BaseException as error:
+                self._lose_clock(error)
+                now_ns = _AT_ONCE
             with self._mutex:
                 if self._lead is not member:
                     return None
@@ -270,6 +297,7 @@ class Scheduler:
                     entry = heapq.heappop(heap)[3]
                     entry.number = 0
                     entry.woken = False
+                    member.entry = entry
                     return entry
                 if not self._entries:
                     self._lead = None
@@ -277,8 +305,12 @@ class Scheduler:
                 until_ns = now_ns + _LOOK_AGAIN_NS
                 if heap:
                     until_ns = min(until_ns, heap[0][0])
-            if not self._follow_clock():
-                self._clock.wait(self._alarm, until_ns)
+            try:
+                if not self._follow_clock():
+                    self._clock.wait(self._alarm, until_ns)
+            except BaseException as error:
+                self._lose_clock(error)
+                self._alarm.wait(_TRY_AGAIN)
 
     def _rest(self, member: _Member) -> bool:
         """Wait until this thread is needed. Returns whether it is."""
@@ -298,6 +330,19 @@ class Scheduler:
     def _push(self, entry: Entry, due_ns: int) -> None:
         entry.number = next(self._numbers)
         heapq.heappush(self._heap, (due_ns, entry.rank, entry.number, entry))
+        if len(self._heap) > 2 * len(self._entries) + _STALE:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Take out of the heap what has been put elsewhere, or removed: it would keep an activity,
+        and all that this has, until the time at which it would have been due."""
+        self._heap[:] = [item for item in self._heap if item[3].number == item[2]]
+        heapq.heapify(self._heap)
+
+    def _lose_clock(self, error: BaseException) -> None:
+        """End all that is run by a clock that cannot be read. It is of a program's own making."""
+        for activity in self.activities():
+            activity.lose_clock(error)
 
     def _take_woken(self) -> None:
         while self._woken:
@@ -329,8 +374,11 @@ class Scheduler:
         try:
             self._appoint()
         except RuntimeError as error:
-            _log.warning("a runner that is slow makes others late: %s", error)
+            if not self._refused:
+                _log.warning("a runner that is slow makes others late: %s", error)
+            self._refused = True
             return False
+        self._refused = False
         return True
 
     def _appoint(self) -> None:
@@ -369,8 +417,11 @@ class Scheduler:
         if remaining > 0:
             return remaining
         with self._mutex:
-            if self._hold is hold and self._lead is hold[0] and self._pass_on():
-                self._hold = None
+            if self._hold is not hold or self._lead is not hold[0]:
+                return None
+            if not self._pass_on():
+                return _TRY_AGAIN
+            self._hold = None
         return None
 
 
@@ -382,8 +433,9 @@ class _Registry:
     """The schedulers of this process that have something to run."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._schedulers: dict[object, Scheduler] = {}
+        self._mutex = threading.Lock()  # taken last
+        self._schedulers: dict[object, Scheduler] = {}  # by their clock
+        self._busy: set[Scheduler] = set()
 
     def find(self, clock: Clock) -> Scheduler:
         key: object = SystemClock if type(clock) is SystemClock else id(clock)
@@ -394,11 +446,17 @@ class _Registry:
 
     def activities(self) -> list[Activity]:
         with self._mutex:
-            schedulers = tuple(self._schedulers.values())
+            schedulers = tuple(self._busy)
         return [activity for scheduler in schedulers for activity in scheduler.activities()]
+
+    def keep(self, scheduler: Scheduler) -> None:
+        """It may have been found just before it was forgotten, and then there are two."""
+        with self._mutex:
+            self._busy.add(scheduler)
 
     def forget(self, scheduler: Scheduler) -> None:
         with self._mutex:
+            self._busy.discard(scheduler)
             left = {key: other for key, other in self._schedulers.items() if other is not scheduler}
             self._schedulers = left
 

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable, Generator
 from types import FrameType
 
-_shutdowns: list[Callable[[], None]] = []
+_shutdowns: list[tuple[int, Callable[[], None]]] = []
+"""What to call, and the process that it is of: a forked child has its parent's, too."""
 
 
 @contextlib.contextmanager
@@ -19,7 +20,8 @@ def shut_down_on_sigterm(shutdown: Callable[[], None]) -> Generator[None]:
     Only where the program has not said itself what SIGTERM does, and in the main thread, for
     Python lets no other set a handler. Several may be on at once; each is called.
     """
-    _shutdowns.append(shutdown)
+    entry = os.getpid(), shutdown
+    _shutdowns.append(entry)
     try:
         if (
             threading.current_thread() is threading.main_thread()
@@ -28,7 +30,7 @@ def shut_down_on_sigterm(shutdown: Callable[[], None]) -> Generator[None]:
             signal.signal(signal.SIGTERM, _handle)
         yield
     finally:
-        _shutdowns.remove(shutdown)
+        _shutdowns.remove(entry)
         if (
             not _shutdowns
             and threading.current_thread() is threading.main_thread()
@@ -38,10 +40,11 @@ def shut_down_on_sigterm(shutdown: Callable[[], None]) -> Generator[None]:
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
-    if not _shutdowns:
-        # The last block was left in a thread that may not set handlers: there is nothing to shut
-        # down, and the signal does what it does to any program.
-        signal.signal(signum, signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
-    for shutdown in tuple(_shutdowns):
+    shutdowns = [shutdown for pid, shutdown in _shutdowns if pid == os.getpid()]
+    for shutdown in shutdowns:
         shutdown()
+    if not shutdowns:
+        # It came to a forked child, or the last block was left in a thread that may not set
+        # handlers: there is nothing to shut down, and it does what it does to any program.
+        signal.signal(signum, signal.SIG_DFL)
+        signal.raise_signal(signum)

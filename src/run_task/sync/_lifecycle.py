@@ -69,6 +69,11 @@ class Lifecycle:
             alarm.ring()
         return True
 
+    def after_fork(self) -> None:
+        """In a forked child, where nothing of it goes on: it has ended, and nobody is woken, since
+        none of those who waited is there."""
+        self._reached[Phase.ENDED] = time.monotonic()
+
     def since(self, phase: Phase) -> float | None:
         """When it came to a phase, or past it, by :func:`time.monotonic`; None: it has not."""
         times = [when for reached, when in tuple(self._reached.items()) if reached >= phase]

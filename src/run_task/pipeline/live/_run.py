@@ -26,6 +26,7 @@ from run_task.runner._timeline import Timeline
 from run_task.sinks._protocol import DurableSink
 from run_task.sources._protocol import Playback, about
 from run_task.sync._alarm import Alarm
+from run_task.sync._fork import forget_after_fork
 from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._waiting import Deadline
 from run_task.time._clock import Clock, SystemClock
@@ -46,6 +47,9 @@ _DELIVERY: Final = 0.5
 
 _AT_ONCE: Final = 0.1
 """How many seconds a stage has to end in once it has delivered everything."""
+
+_LEAST: Final = 0.1
+"""How many seconds sources have to end at least, once sinks have."""
 
 
 class LiveRun:
@@ -81,11 +85,13 @@ class LiveRun:
         self._async_sources: list[Any] = []
         self._stages: list[LiveStage] = []
         self._early_views: dict[StageMark, EarlyViews | None] = {}
+        self._coordinator: Coordinator | None = None
         thread = f"run-task {name} pipeline"
         self._thread = threading.Thread(target=self._watch_over, name=thread, daemon=True)
         self.failures: list[BaseException] = []
         self.lifecycle: Final = Lifecycle()
         """How far it has come."""
+        forget_after_fork(self)
 
     def start(self) -> None:
         """Start everything, and return.
@@ -102,11 +108,11 @@ class LiveRun:
                 if playback
             ]
         )
-        self._make_sinks()
-        self._make_sources_and_stages(played, since_ns)
-        self._thread.start()
-        self.lifecycle.advance(Phase.RUNNING)
         try:
+            self._make_sinks()
+            self._make_sources_and_stages(played, since_ns)
+            self._thread.start()
+            self.lifecycle.advance(Phase.RUNNING)
             for sink in self._sinks.values():
                 sink.start()
             for stage in self._stages:
@@ -117,6 +123,8 @@ class LiveRun:
                 source.start()
         except BaseException:
             self.shutdown()
+            if self._thread.ident is None:
+                self._watch_over()  # there is no other thread to do it
             self.lifecycle.wait(Phase.ENDED)
             raise
 
@@ -135,7 +143,12 @@ class LiveRun:
 
     def settle(self) -> None:
         """Once it has ended, wait for the thread that brought the end about."""
-        self._thread.join()
+        if self._thread.ident is not None:  # it has been started
+            self._thread.join()
+
+    def after_fork(self) -> None:
+        """In a forked child, none of the threads is there that would bring it to its end."""
+        self.lifecycle.after_fork()
 
     # The beginning
 
@@ -274,11 +287,16 @@ class LiveRun:
             self._stop()
         except BaseException as error:  # else it would be lost, and the end never reached
             self.failures.append(error)
+            for live in self._stages:
+                live.shutdown()
         self.lifecycle.advance(Phase.ENDED)
 
     def _finish(self) -> None:
         """All sources have ended: let every stage run the window that sees the last row."""
-        last_ns = self._clock.time_ns()
+        last_ns = self._now_ns()
+        if last_ns is None:
+            self.shutdown()
+            return
         if any(source.mark.recording for source in self._sources):
             lasts = [
                 source.last_ns - source.route.holds_end
@@ -291,6 +309,14 @@ class LiveRun:
         for live in self._stages:
             live.finish()
 
+    def _now_ns(self) -> int | None:
+        """The time; None if the clock fails, which is one of the program's own."""
+        try:
+            return self._clock.time_ns()
+        except BaseException as error:
+            self.failures.append(error)
+            return None
+
     def _stop(self) -> None:
         """Stop what still runs, upstream first, so that each gets what those before it have."""
         deadline = Deadline(self._timeout)
@@ -299,15 +325,20 @@ class LiveRun:
         for source in self._sources:
             if not source.mark.recording:
                 source.stop()
+        closing = Deadline(min(_NEXT_ROW, self._timeout))
+        for source in self._sources:
+            source.closed(closing.remaining())
         begun = [live for live in self._stages if live.started]
-        now_ns = self._clock.time_ns()
-        for live in begun:
-            live.limit(live.last_due_ns(now_ns))
-        for live in begun:  # what is due gets the rows of recordings that it is still to see
+        now_ns = self._now_ns()
+        limited = [] if now_ns is None else begun
+        for live in limited:
+            live.limit(live.last_due_ns(now_ns or 0))
+        for live in limited:  # what is due gets the rows of recordings that it is still to see
             live.finish()
             while not live.mark.ended and not deadline.passed:
                 self._alarm.wait(deadline.remaining())
-        self._coordinator.release()
+        if self._coordinator is not None:
+            self._coordinator.release()
         for source in self._sources:
             source.stop()
         for live in begun:
@@ -323,7 +354,9 @@ class LiveRun:
                 self.failures.append(live.failure)
         for sink in self._sinks.values():
             sink.close()
-        hung = [*self._end_sources(deadline), *self._end_sinks(deadline)]
+        hung = self._end_sinks(deadline)
+        # Sinks that took all of the time do not make it seem that sources hang, too.
+        hung += self._end_sources(Deadline(max(_seconds(deadline), _LEAST)))
         self._refusals.log_rest()
         if hung:
             self.failures.append(ShutdownTimeout(self._name, self._timeout, hung))
@@ -341,12 +374,14 @@ class LiveRun:
             if not live.wait(min(_seconds(at_once), _seconds(deadline))):
                 live.give_up()
 
-    def _end_sources(self, deadline: Deadline) -> Sequence[str]:
+    def _end_sources(self, deadline: Deadline) -> list[str]:
         """Wait for the ends of sources. Returns those that are being closed for too long."""
         row = Deadline(_NEXT_ROW)
         hung: list[str] = []
         for source in self._sources:
-            if not source.left(min(_seconds(row), _seconds(deadline))):
+            if not source.closed(_seconds(deadline)):
+                hung.append(f"closing {source!r}")
+            elif not source.left(min(_seconds(row), _seconds(deadline))):
                 _log.warning("%s: %r still waits for a row, and is left", self._name, source)
             elif not source.join(_seconds(deadline)):
                 hung.append(f"closing {source!r}")
@@ -357,7 +392,7 @@ class LiveRun:
         )
         return hung
 
-    def _end_sinks(self, deadline: Deadline) -> Sequence[str]:
+    def _end_sinks(self, deadline: Deadline) -> list[str]:
         """Wait until all is written. Returns the sinks that take too long."""
         hung: list[str] = []
         for sink in self._sinks.values():

@@ -75,8 +75,14 @@ class SinkThread:
         self._sender.unbound()
 
     def close(self) -> None:
-        """Let what waits be written, and the sink be closed. Returns at once."""
+        """Let what waits be written, and the sink be closed. Returns at once, unless it was never
+        started: then the sink is closed here."""
         self._sender.close()
+        if self._thread.ident is None:
+            try:
+                self._sink.close()
+            except BaseException as error:
+                self._failed(error)
 
     def join(self, timeout: float) -> bool:
         """Wait until the sink is closed.
@@ -101,6 +107,7 @@ class SinkThread:
             finally:
                 self._sink.close()
         except BaseException as error:
+            self._life.advance(Phase.ABANDONED)
             self._receiver.close()  # what waits is dropped, counted and logged
             self._failed(error)
 

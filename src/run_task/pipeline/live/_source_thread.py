@@ -67,6 +67,7 @@ class SourceThread:
         self._life = Lifecycle()
         self._left = threading.Event()  # it asks for no more rows
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._closer: threading.Thread | None = None
         self._latest: int | None = None  # timestamp of all rows that were read
         self.entered: int = 0
         """How many of its rows have entered the data."""
@@ -83,15 +84,40 @@ class SourceThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to give no more rows. From any thread, any number of times."""
+        """Ask it to give no more rows. From any thread, any number of times.
+
+        It is closed in a thread of its own, since it may hang there.
+        """
         if not self._life.advance(Phase.STOPPING) or isinstance(self._source, Generator):
-            return  # a generator is closed by the thread that reads it: no other thread can
-        close = getattr(self._source, "close", None)
-        if callable(close):
-            try:
-                close()
-            except Exception:
-                _log.exception("%r cannot be closed", self)
+            return  # a generator is closed by the thread that reads it: nobody else can
+        if not callable(getattr(self._source, "close", None)):
+            return
+        name = f"{self._thread.name}, close"
+        closer = threading.Thread(target=self._close, name=name, daemon=True)
+        try:
+            closer.start()
+        except RuntimeError:  # the system has no thread to give
+            self._close()
+        else:
+            self._closer = closer
+
+    def _close(self) -> None:
+        try:
+            self._source.close()
+        except BaseException:  # also SystemExit, which is not for it to say
+            _log.exception("%r cannot be closed", self)
+
+    def closed(self, timeout: float | None) -> bool:
+        """Wait until it has been closed, if :meth:`stop` has begun that.
+
+        :param timeout: how many seconds to wait at most
+        :return: whether it is
+        """
+        closer = self._closer
+        if closer is None:
+            return True
+        closer.join(timeout)
+        return not closer.is_alive()
 
     def left(self, timeout: float) -> bool:
         """Wait until it asks for no more rows.
