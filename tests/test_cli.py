@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -421,6 +422,14 @@ def test_times_and_names_and_errors_are_shown() -> None:
     assert elapsed(3725.9) == "1:02:05"
     assert named([1, 2]) == "list of 2"
     assert named(object()) == "object"
+
+    def readings() -> Iterator[int]:
+        yield 1
+
+    async def prices() -> AsyncIterator[int]:
+        yield 1
+
+    assert (named(readings()), named(prices())) == ("readings()", "prices()")
     assert named(Window(1, 2)) == "Window(start=1, end=2)"
     error = TaskError("t", Window(0, 1))
     assert "it failed" in error_shown(error)

@@ -72,9 +72,19 @@ def test_of_what_says_it_that_is_taken() -> None:
 
 
 def test_attributes_are_still_read_with_a_warning() -> None:
-    with pytest.warns(DeprecationWarning, match="Old has unit, endless, last_timestamp: a source"):
-        info = about(Old())
-    assert info == SourceInfo(unit=SECONDS, last=7)
+    assert about(Old()) == SourceInfo(unit=SECONDS, last=7)
+    values = RwLock([0.0])
+    pipeline = Pipeline()
+    with pytest.warns(
+        DeprecationWarning, match="Old has unit, endless, last_timestamp: a source"
+    ) as declared:
+        pipeline.source(Old(), values, add)
+    with pytest.warns(DeprecationWarning, match=r"return SourceInfo\(unit=\.\.\., ") as played:
+        paced(Old(), 1)
+    # The line of the user, which is what is shown to them; and nothing more when it is run.
+    assert {w.filename for w in (*declared, *played)} == {__file__}
+    pipeline.stage("total", [total], values, SECOND)
+    assert len([*pipeline.replay()]) == 8
 
 
 def test_what_the_ready_made_ones_say(tmp_path: Path) -> None:

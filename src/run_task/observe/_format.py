@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import reprlib
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, cast
 
 import numpy as np
@@ -57,6 +58,8 @@ def shown(value: object) -> str:
 def named(thing: object) -> str:
     """What a source, a sink or shared data is, in a few words."""
     kind = type(thing)
+    if kind in (GeneratorType, AsyncGeneratorType):
+        return f"{cast('Any', thing).__name__}()"
     if kind.__repr__ is object.__repr__:
         return kind.__name__
     if kind in _COLLECTIONS:

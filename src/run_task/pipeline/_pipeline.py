@@ -33,7 +33,7 @@ from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL
 from run_task.runner._stats import PipelineStats, RunnerStats
 from run_task.sinks._protocol import DurableSink
-from run_task.sources._protocol import about
+from run_task.sources._protocol import about, warn_of_attributes
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, check_clock
@@ -183,6 +183,7 @@ class Pipeline(Live):
                 f"{where}: it is no iterable of (timestamp, row): for a function, polling() makes "
                 f"one"
             )
+        warn_of_attributes(source)
         route = Route.checked(where, into, ingest)
         if ingest is None and not callable(getattr(into, "append", None)):
             raise ConfigError(f"{where}: say by ingest= how a row enters {brief(into)}")

@@ -15,7 +15,7 @@ from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._playback_clock import PlaybackClock
-from run_task.sources._protocol import SourceInfo, about
+from run_task.sources._protocol import SourceInfo, about, warn_of_attributes
 from run_task.sync._alarm import Alarm
 from run_task.time._clock import Clock, SystemClock, check_clock
 from run_task.time._interval import TimeUnit
@@ -290,6 +290,7 @@ def paced(
     :param clock: where to read the time, and wait for it; None: the machine's
     :raises ConfigError: if the speed is not positive, or the unit is not known
     """
+    warn_of_attributes(source)
     made = PacedBatches[Any] if isinstance(source, Batched) else Paced[Any]
     return made(source, speed, unit, SystemClock() if clock is None else check_clock(clock))
 

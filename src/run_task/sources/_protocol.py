@@ -116,23 +116,31 @@ def about(source: object) -> SourceInfo:
     """
     if isinstance(source, Source):
         return source.about()
-    told = {
-        name: getattr(source, attribute)
-        for attribute, name in _REPLACED.items()
-        if hasattr(source, attribute)
-    }
-    if told:
-        warnings.warn(
-            f"{type(source).__name__} has {', '.join(a for a, n in _REPLACED.items() if n in told)}"
-            f": a source tells of itself by about(), which returns a SourceInfo",
-            DeprecationWarning,
-            stacklevel=2,
-        )
+    told = {_REPLACED[name]: getattr(source, name) for name in _attributes(source)}
     told.setdefault("last", _last_of(source))
     if not hasattr(source, "__iter__"):  # it is async
         told["endless"] = True
     told["once"] = hasattr(source, "__next__") or hasattr(source, "__anext__")
     return SourceInfo(**told)
+
+
+def _attributes(source: object) -> list[str]:
+    return [name for name in _REPLACED if hasattr(source, name)]
+
+
+def warn_of_attributes(source: object) -> None:
+    """Warn whoever calls the function that this is called from, if a source tells of itself by
+    attributes: once, where it is declared, since a warning that points into this library is shown
+    to nobody."""
+    if isinstance(source, Source) or not (names := _attributes(source)):
+        return
+    cure = ", ".join(f"{_REPLACED[name]}=..." for name in names)
+    warnings.warn(
+        f"{type(source).__name__} has {', '.join(names)}: a source tells of itself by about(): "
+        f"write def about(self): return SourceInfo({cure}), of run_task.sources",
+        DeprecationWarning,
+        stacklevel=3,
+    )
 
 
 def _last_of(source: object) -> int | None:
