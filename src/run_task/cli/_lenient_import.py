@@ -12,6 +12,7 @@ from types import ModuleType
 
 from run_task.cli._target import Target
 from run_task.cli._user_error import UserError
+from run_task.pipeline._stage import calls_checked_later
 
 
 def load(target: Target) -> tuple[ModuleType, list[BaseException]]:
@@ -45,7 +46,8 @@ def load(target: Target) -> tuple[ModuleType, list[BaseException]]:
             ast.Module([statement], []), spec.origin, "exec", flags=flags, dont_inherit=True
         )
         try:
-            exec(code, vars(module))
+            with calls_checked_later():
+                exec(code, vars(module))
         except (Exception, SystemExit) as error:
             if not (isinstance(error, NameError) and error.name in undefined):
                 mistakes.append(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar, overload
 
 from run_task.data import Closed, Shared, TimeSeries, Writable
@@ -27,6 +29,20 @@ _log = Log(__name__)
 I = TypeVar("I")
 O = TypeVar("O")
 D = TypeVar("D")
+
+
+_calls_checked_later: ContextVar[bool] = ContextVar("calls_checked_later", default=False)
+
+
+@contextmanager
+def calls_checked_later() -> Iterator[None]:
+    """Let stages be declared with tasks that cannot be called: ``run-task check`` declares all that
+    it can, and tells of each task by itself what is wrong with it."""
+    token = _calls_checked_later.set(True)
+    try:
+        yield
+    finally:
+        _calls_checked_later.reset(token)
 
 
 class Stage(Generic[I, O]):
@@ -55,7 +71,8 @@ class Stage(Generic[I, O]):
             context = Context[I, O](
                 tasks=tasks, data=data, interval=interval, sender=ends[0], config=config
             )
-            check_calls(context.tasks)
+            if not _calls_checked_later.get():
+                check_calls(context.tasks)
         except ConfigError as error:
             raise ConfigError(f"stage {name!r}: {error}") from None
         if config.overflow not in (None, Overflow.BLOCK):
