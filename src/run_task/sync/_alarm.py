@@ -1,9 +1,12 @@
 """Waking a thread, or a task of an event loop, that waits.
 
-Everything in this library that waits does it here, by what :mod:`run_task.sync._waiting` drives or
-directly. Ringing never blocks and takes no lock, so it is safe in a signal handler, whatever the
-interrupted code was holding; a ring before the wait is not lost; and a wait that is over may be
-for nothing, so the waiter looks again.
+What waits for another thread or task of this process does it here, directly or as
+:mod:`run_task.sync._waiting` drives it. Waited for by other means are the end of a
+thread, descriptors (of worker processes and of standard input), and an abandoned tick.
+
+Ringing never blocks and takes no lock, so it is safe in a signal handler, whatever the interrupted
+code was holding; a ring before the wait is not lost; and a wait that is over may be for nothing, so
+the waiter looks again.
 """
 
 from __future__ import annotations
