@@ -14,10 +14,14 @@ from tests.support.threads import PATIENCE, beside, eventually
 from run_task import (
     Atom,
     ConfigError,
+    ContextBuilder,
     DataSet,
     Executor,
     InlineExecutor,
+    Pipeline,
     ProcessesExecutor,
+    Runner,
+    RunnerConfig,
     Task,
     TaskError,
     TaskTimeout,
@@ -278,3 +282,24 @@ def test_failed_keeps_the_task_s_own_part_of_the_traceback() -> None:
     assert error.__cause__ is caught.value
     assert caught.value.__traceback__ is not None
     assert caught.value.__traceback__.tb_frame.f_code.co_name == "fail"
+
+
+def test_a_crew_that_lacks_a_method_is_refused_when_its_runner_is_made() -> None:
+    class Old:
+        def drive(self, ticks: Any) -> None: ...
+        def open(self) -> None: ...
+
+    class OldExecutor:
+        def check(self, tasks: object) -> None: ...
+        def start(self, tasks: object, **_: object) -> Any:
+            return Old()
+
+    config = RunnerConfig(executor=OldExecutor())
+    context, _, data = ContextBuilder(list[int]).with_task(Task(thread)).with_config(config).build()
+    with pytest.raises(ConfigError, match=r"Old, which the executor has started, has no run\(\)"):
+        Runner(context)
+    pipeline = Pipeline()
+    pipeline.source([(0, 1)], data, lambda values, value: values.append(value))
+    pipeline.stage("a", [Task(thread)], data, config=config)
+    with pytest.raises(ConfigError, match=r"has no run\(\): a crew has open\(\), run\(tick\), "):
+        list(pipeline.replay())

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from run_task._window import Window
 from run_task.data._protocol import Shared
-from run_task.errors import TaskError
+from run_task.errors import ConfigError, TaskError
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.tasks._tick import Tick
@@ -100,6 +100,20 @@ class Crew(Protocol):
         :param timeout: how many seconds to wait for those that are at work
         """
         ...
+
+
+def checked_crew(crew: Crew) -> Crew:
+    """What an executor of a user's own has started, if it is a crew.
+
+    :raises ConfigError: if it lacks a method
+    """
+    for method in ("open", "run", "running", "abandon", "close"):
+        if not callable(getattr(crew, method, None)):
+            raise ConfigError(
+                f"{type(crew).__name__}, which the executor has started, has no {method}(): a crew "
+                f"has open(), run(tick), running(), abandon() and close(timeout)"
+            )
+    return crew
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar, overload
@@ -35,7 +35,7 @@ _calls_checked_later: ContextVar[bool] = ContextVar("calls_checked_later", defau
 
 
 @contextmanager
-def calls_checked_later() -> Iterator[None]:
+def calls_checked_later() -> Generator[None]:
     """Let stages be declared with tasks that cannot be called: ``run-task check`` declares all that
     it can, and tells of each task by itself what is wrong with it."""
     token = _calls_checked_later.set(True)

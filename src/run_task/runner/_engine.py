@@ -23,7 +23,7 @@ from run_task.errors import (
     TaskError,
     described,
 )
-from run_task.executors._protocol import Ticks, driver
+from run_task.executors._protocol import Ticks, checked_crew, driver
 from run_task.observe._log import Log
 from run_task.runner._config import OnError, RunnerConfig
 from run_task.runner._own_data import OwnData, references
@@ -141,12 +141,14 @@ class Engine:
         self._since_ns = since_ns
         self._gate = gate
         self._rank = rank
-        self._crew = config.executor_instance.start(
-            self._tasks,
-            data=data,
-            name=self.name,
-            task_timeout=config.task_timeout,
-            workers=config.worker_count,
+        self._crew = checked_crew(
+            config.executor_instance.start(
+                self._tasks,
+                data=data,
+                name=self.name,
+                task_timeout=config.task_timeout,
+                workers=config.worker_count,
+            )
         )
         self._drive: Callable[[Ticks], None] | None = None  # from the start on
         self._mutex = threading.Lock()

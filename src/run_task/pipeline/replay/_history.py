@@ -14,6 +14,7 @@ from run_task._window import Due
 from run_task.data import TimeSeries
 from run_task.data._protocol import Viewable, window_bound
 from run_task.executors import Tick
+from run_task.executors._protocol import checked_crew
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._ingest import SourceReader
 from run_task.pipeline._order import NEVER
@@ -80,12 +81,14 @@ class _StageReplay:
         self._lead_ns = config.grace_ns + self._period_ns  # from the start of what is new in it
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
-        self._crew = config.executor_instance.start(
-            stage.tasks,
-            data=self.data,
-            name=config.name,
-            task_timeout=config.task_timeout,
-            workers=config.worker_count,
+        self._crew = checked_crew(
+            config.executor_instance.start(
+                stage.tasks,
+                data=self.data,
+                name=config.name,
+                task_timeout=config.task_timeout,
+                workers=config.worker_count,
+            )
         )
         self._crew.open()
 
