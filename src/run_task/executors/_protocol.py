@@ -9,7 +9,6 @@ hangs in the one that has it: the loop stands at its ``yield`` meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from functools import partial
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from run_task._window import Window
@@ -137,7 +136,11 @@ def driver(crew: Crew) -> Callable[[Ticks], None]:
     """
     if isinstance(crew, LeadingCrew):
         return crew.drive
-    return partial(drive, run=crew.run)
+
+    def driven(ticks: Ticks) -> None:
+        drive(ticks, crew.run)
+
+    return driven
 
 
 class Executor(Protocol):
