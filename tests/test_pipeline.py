@@ -265,6 +265,14 @@ class TestRefusedStages:
             stage.sink(CallbackSink)
         assert not stage.sinks
 
+    def test_a_callback_of_other_parameters(self) -> None:
+        one: Any = lambda dataset: None  # noqa: E731
+        with pytest.raises(
+            ConfigError, match=r"cannot be called with \(stage, dataset\): too many"
+        ):
+            CallbackSink(one)
+        CallbackSink(print)
+
     def test_a_sink_whose_write_does_not_take_a_result(self) -> None:
         class Old:
             def write(self, stage: str, dataset: DataSet[Any]) -> None: ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from inspect import signature
 from typing import Any
 
@@ -30,9 +29,13 @@ class CallbackSink:
     def __init__(self, fn: Callable[[str, DataSet[Any]], object]) -> None:
         if not callable(fn):
             raise ConfigError(f"CallbackSink({fn!r}): it takes a callable of (stage, dataset)")
-        with suppress(ValueError):  # some callables written in C have no signature
+        try:
+            called = signature(fn)
+        except ValueError:  # some callables written in C have none
+            called = None
+        if called is not None:
             try:
-                signature(fn).bind("stage", None)
+                called.bind("stage", None)
             except TypeError as error:
                 raise ConfigError(
                     f"CallbackSink({fn!r}): it cannot be called with (stage, dataset): {error}"
