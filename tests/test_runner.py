@@ -32,7 +32,9 @@ from run_task import (
     Window,
 )
 from run_task.executors import Tick
+from run_task.runner._engine import Engine
 from run_task.runner._scheduler import scheduled
+from run_task.runner._ticker import Ticker
 
 
 class Pair:
@@ -573,3 +575,38 @@ def test_a_clock_that_fails_ends_its_runner_with_its_error(method: str) -> None:
         for _ in receiver:
             pass  # it ends by itself
     assert not scheduled()
+
+
+def test_ctrl_c_in_the_middle_of_the_start_ends_the_runner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = RunnerBench([Task(left)], RwLock(Pair()))
+    follow_clock = Engine.follow_clock
+
+    def interrupt(engine: Engine) -> int:
+        monkeypatch.setattr(Engine, "follow_clock", follow_clock)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "follow_clock", interrupt)
+    with pytest.raises(KeyboardInterrupt), bench.runner:
+        pytest.fail("it has not begun")
+    with pytest.raises(ChannelClosed):
+        bench.receiver.recv(PATIENCE)
+    eventually(lambda: not scheduled())
+
+
+def test_ctrl_c_in_the_middle_of_a_shutdown_ends_the_runner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = RunnerBench([Task(left)], RwLock(Pair()))
+    stop = Ticker.stop
+
+    def interrupt(ticker: Ticker) -> None:
+        monkeypatch.setattr(Ticker, "stop", stop)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), bench.runner:
+        monkeypatch.setattr(Ticker, "stop", interrupt)
+    with pytest.raises(ChannelClosed):
+        bench.receiver.recv(PATIENCE)
+    eventually(lambda: not scheduled())

@@ -158,7 +158,7 @@ class Engine:
         self._last_thread: threading.Thread | None = None
         self._due: Due | None = None  # the window in hand
         self._fault: BaseException | None = None  # what it is to end by
-        self._begun = False
+        self._begun = self._was_activated = False
         self._is_back = False  # it has been put back since it was activated
         forget_after_fork(self)
         self._own = OwnData()
@@ -202,7 +202,7 @@ class Engine:
     def activate(self) -> None:
         """Run the windows that are due."""
         assert self._drive is not None
-        self._is_back = False
+        self._is_back, self._was_activated = False, True
         ticks = self._run_due()
         try:
             self._drive(ticks)
@@ -428,6 +428,11 @@ class Engine:
         except Exception as error:  # of a clock of the program's own
             self._close(error)
             raise
+        except KeyboardInterrupt:
+            self.shutdown()
+            if not self._was_activated:
+                self._put_back(ticker)  # else nothing would ever bring it to its end
+            raise
         if self.lifecycle.phase >= Phase.STOPPING:
             self._wake()
 
@@ -447,8 +452,10 @@ class Engine:
     def shutdown(self) -> None:
         """Finish the window in hand, deliver it, and end. Returns at once; safe in a signal
         handler."""
-        if not self.lifecycle.advance(Phase.STOPPING):
+        self.lifecycle.advance(Phase.STOPPING)
+        if self.lifecycle.phase is Phase.ENDED:
             return
+        # All of it each time: Ctrl-C may have come in the middle of a call before.
         if self._ticker is not None:
             self._ticker.stop()
         self._outlet.unbound()

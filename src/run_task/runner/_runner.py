@@ -99,11 +99,7 @@ class Runner(Running, Generic[I, O]):
     def _begin(self) -> None:
         with contextlib.ExitStack() as opened:
             opened.enter_context(shut_down_on_sigterm(self.shutdown))
-            try:
-                self.start()
-            except KeyboardInterrupt:  # there is no block yet whose end would shut it down
-                self.shutdown()
-                raise
+            self.start()
             self._exit = opened.pop_all()
 
     def _until_ended(self, alarm: AnyAlarm) -> Wait[None]:

@@ -44,7 +44,7 @@ class Running(ABC):
         signal handler."""
 
     def __enter__(self) -> Self:
-        self._begin()
+        self._enter()
         return self
 
     def __exit__(
@@ -54,15 +54,16 @@ class Running(ABC):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        self.shutdown()
         try:
+            self.shutdown()
             self._wait()
         finally:
+            self.shutdown()  # once more, if Ctrl-C came in the middle of the first
             self._exit.close()
         self._report(exc)
 
     async def __aenter__(self) -> Self:
-        self._begin()
+        self._enter()
         return self
 
     async def __aexit__(
@@ -72,12 +73,20 @@ class Running(ABC):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        self.shutdown()
         try:
+            self.shutdown()
             await self._wait_async()
         finally:
+            self.shutdown()  # once more, if Ctrl-C came in the middle of the first
             self._exit.close()
         self._report(exc)
+
+    def _enter(self) -> None:
+        try:
+            self._begin()
+        except KeyboardInterrupt:  # there is no block yet whose end would shut it down
+            self.shutdown()
+            raise
 
     @abstractmethod
     def _begin(self) -> None:
