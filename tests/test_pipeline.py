@@ -266,11 +266,13 @@ class TestRefusedStages:
         assert not stage.sinks
 
     def test_a_callback_of_other_parameters(self) -> None:
-        one: Any = lambda dataset: None  # noqa: E731
+        def one(dataset: DataSet[Any]) -> None: ...
+
+        callback: Any = one
         with pytest.raises(
             ConfigError, match=r"cannot be called with \(stage, dataset\): too many"
         ):
-            CallbackSink(one)
+            CallbackSink(callback)
         CallbackSink(print)
 
     def test_a_sink_whose_write_does_not_take_a_result(self) -> None:
