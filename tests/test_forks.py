@@ -134,8 +134,12 @@ pipeline = Pipeline("p", clock=VirtualClock())
 pipeline.stage("a", [process], series(), TaskInterval.seconds(1), patient)
 try:
     with (Runner(context, clock=VirtualClock()) if sys.argv[2] == "runner" else pipeline):
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
+        # CPython drops what comes before the child has begun: it is lost to any program.
+        forking = multiprocessing.get_context("fork")
+        begun = forking.Event()
+        child = forking.Process(target=lambda: begun.set() or time.sleep(1000))
         child.start()
+        assert begun.wait(10)
         child.terminate()
         child.join(10)
         assert child.exitcode == -signal.SIGTERM, child.exitcode
