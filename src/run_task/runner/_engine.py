@@ -155,6 +155,7 @@ class Engine:
         self._ticker: Ticker | None = None
         self._place: tuple[Scheduler, Entry] | None = None
         self._telemetry: Telemetry | None = None
+        self._send = outlet.send
         self._last_thread: threading.Thread | None = None
         self._due: Due | None = None  # the window in hand
         self._fault: BaseException | None = None  # what it is to end by
@@ -239,9 +240,7 @@ class Engine:
         gate = self._gate
         data = self._data if gate is None else gate
         bound = self._bound
-        send = self._outlet.send
-        if self._telemetry is not None:
-            send = self._telemetry.telling(send)
+        send = self._send
         note_lateness = self._late_ns.append
         note_duration = self._duration.append
         tick_of = Tick.of
@@ -442,6 +441,8 @@ class Engine:
             self._timeline = Timeline(self._clock, self._log)
         self._ticker = ticker = Ticker(self._interval, self.config, self._timeline, self._since_ns)
         self._telemetry = Telemetry.if_set_up(self.name, self._clock, self._losses)
+        if self._telemetry is not None:
+            self._send = self._telemetry.telling(self._send)
         if not self.lifecycle.advance(Phase.RUNNING):
             ticker.stop()  # shut down before it began
         self._drive = driver(self._crew)
