@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -34,6 +35,12 @@ def test_what_is_past_is_not_waited_for() -> None:
     clock = VirtualClock()
     clock.advance(TaskInterval.seconds(1))
     clock.wait(Alarm(), clock.monotonic_ns())
+
+
+def test_a_wait_by_this_machines_clock_ends_after_a_second_to_look_for_a_step_of_it() -> None:
+    begun = time.monotonic()
+    SystemClock().wait(Alarm(), time.monotonic_ns() + 3_600 * 10**9)
+    assert 0.9 < time.monotonic() - begun < 60
 
 
 @pytest.mark.parametrize("clock", [5, "now", VirtualClock, object()])

@@ -23,8 +23,10 @@ from run_task.runner._scheduler import (
     scheduler_of,
     step_aside,
 )
+from run_task.sources._playback_clock import PlaybackClock
 from run_task.sync._alarm import Alarm
 from run_task.sync._watch import watch
+from run_task.time import Clock
 
 SECOND_NS = 10**9
 
@@ -66,7 +68,7 @@ def is_of_scheduler(thread: threading.Thread) -> bool:
 class Plan:
     """A scheduler under a virtual clock, and what it runs."""
 
-    def __init__(self, clock: VirtualClock | SystemClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.scheduler = scheduler_of(clock)
         self.steps: list[Step] = []
@@ -300,6 +302,25 @@ def test_a_step_of_the_wall_clock_moves_what_is_running_meanwhile(plan: Plan) ->
     wait(other.ran)
     go_on.set()
     eventually(lambda: len(step.threads) == 2)
+
+
+def test_a_clock_that_runs_a_million_times_as_fast_is_waited_for_and_does_not_seem_to_step() -> (
+    None
+):
+    reads: list[int] = []
+
+    class Fast(PlaybackClock):
+        def time_ns(self) -> int:
+            reads.append(super().time_ns())
+            return reads[-1]
+
+    plan = Plan(Fast(SystemClock(), 0, 1e7))
+    step = plan.step()
+    step.put(plan.clock.monotonic_ns() + 3_000_000 * SECOND_NS)  # in 0.3 s
+    wait(step.ran)
+    assert plan.clock.monotonic_ns() >= step.due_ns
+    assert len(reads) < 50
+    plan.close()
 
 
 def test_one_that_is_removed_runs_no_more(plan: Plan) -> None:

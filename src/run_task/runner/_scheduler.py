@@ -36,9 +36,6 @@ _HOLD: Final = 0.005
 _SLOW: Final = 0.001
 """From how many seconds on an activity is run without the lead the next time."""
 
-_LOOK_AGAIN_NS: Final = 1_000_000_000
-"""The longest wait at a time, so that a step of the wall clock is noticed before long."""
-
 _DRIFT_NS: Final = 100_000
 """By how many nanoseconds wall and monotonic clock must have come apart to be looked at closely."""
 
@@ -47,6 +44,9 @@ _RESTING: Final = 4
 
 _AT_ONCE: Final = -(1 << 62)
 """A time by which everything is due."""
+
+_NEVER: Final = 1 << 62
+"""A time that does not come."""
 
 _TRY_AGAIN: Final = 0.05
 """After how many seconds what failed is tried again: to start a thread, or to read a clock."""
@@ -302,11 +302,9 @@ class Scheduler:
                 if not self._entries:
                     self._lead = None
                     return None
-                until_ns = now_ns + _LOOK_AGAIN_NS
-                if heap:
-                    until_ns = min(until_ns, heap[0][0])
+                until_ns = heap[0][0] if heap else _NEVER
             try:
-                if not self._follow_clock():
+                if not self._follow_clock(now_ns):
                     self._clock.wait(self._alarm, until_ns)
             except BaseException as error:
                 self._lose_clock(error)
@@ -351,16 +349,22 @@ class Scheduler:
             if entry.number and entry.woken:
                 self._push(entry, _AT_ONCE)
 
-    def _follow_clock(self) -> bool:
+    def _follow_clock(self, before_ns: int) -> bool:
         """Look whether the wall clock has stepped, and if so, put everything where it is due.
 
+        The two clocks cannot be read at one time, and what passes between is much where a
+        recording is played a million times as fast: so the wall clock is read between two readings
+        of the other, and has stepped if it was at neither, nor in between.
+
+        :param before_ns: what the monotonic clock read before
         :return: whether it has
         """
         wall_ns = self._clock.time_ns()
-        offset_ns = wall_ns - self._clock.monotonic_ns()
-        if abs(offset_ns - self._offset_ns) < _DRIFT_NS:
+        after_ns = self._clock.monotonic_ns()
+        expected_ns = wall_ns - self._offset_ns
+        if before_ns - _DRIFT_NS < expected_ns < after_ns + _DRIFT_NS:
             return False
-        self._offset_ns = offset_ns
+        self._offset_ns = wall_ns - after_ns
         with self._mutex:
             for entry in self._entries:
                 if entry.number:

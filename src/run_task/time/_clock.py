@@ -13,6 +13,9 @@ from run_task.time._interval import TaskInterval
 _OVERSLEEP_NS: Final = 100_000
 """How long before its time a sleep is ended, and so the longest that a wait spins."""
 
+_LOOK_AGAIN: Final = 1.0
+"""How many seconds a wait lasts at most: a step of the wall clock is noticed before long."""
+
 
 class Clock(Protocol):
     """Where a runner reads the time and waits for it."""
@@ -28,8 +31,9 @@ class Clock(Protocol):
     def wait(self, alarm: Alarm, until_ns: int) -> None:
         """Wait until the alarm rings or the monotonic clock reads so much.
 
-        It may end early, for nothing. The time is absolute, so that it does not matter how long
-        ago it was worked out.
+        It may end early, for nothing, and should do so when the wall clock steps, or once a second
+        where that cannot be known: whoever waits reads both clocks again. The time is absolute, so
+        that it does not matter how long ago it was worked out.
 
         :param alarm: what ends the wait when it rings; it has a ``wait(seconds)``, which returns
             whether it rang
@@ -70,10 +74,10 @@ class SystemClock:
         """Wait until the alarm rings or the monotonic clock reads so much.
 
         It sleeps until shortly before, for a sleep ends some 60 to 100 microseconds late, and
-        then looks at the clock again and again.
+        then looks at the clock again and again. It ends after a second at the latest.
         """
-        remaining_ns = until_ns - time.monotonic_ns() - _OVERSLEEP_NS
-        if remaining_ns > 0 and alarm.wait(remaining_ns / 1e9):
+        remaining = (until_ns - time.monotonic_ns() - _OVERSLEEP_NS) / 1e9
+        if remaining > 0 and (alarm.wait(min(remaining, _LOOK_AGAIN)) or remaining > _LOOK_AGAIN):
             return
         while time.monotonic_ns() < until_ns:
             pass
