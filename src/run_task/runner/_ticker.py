@@ -9,7 +9,7 @@ from run_task._window import Due
 from run_task.runner._config import Align, RunnerConfig
 from run_task.runner._timeline import Timeline
 from run_task.time._interval import TaskInterval
-from run_task.time._schedule import Schedule
+from run_task.time._schedule import MissedTick, Schedule
 
 
 def first_end(period: int, align: Align, now: int) -> int:
@@ -41,17 +41,24 @@ class Ticker:
     ) -> None:
         self.timeline: Final = timeline
         self._monotonic_ns = timeline.clock.monotonic_ns
-        self._stopped = False
+        self._stopped = self._may_be_over = False
         self._last_ns: float = math.inf  # the last window is the one that holds this time
         self._unit_ns = interval.unit.nanos
         self._grace_ns = config.grace_ns
         self._period = period = interval.count
-        self._length = config.window.nanos // self._unit_ns if config.window is not None else period
+        window = config.window
+        # What a window has before the period that ends with it, as a negative number.
+        self._before = 0 if window is None else period - window.nanos // self._unit_ns
         now = (timeline.now_ns if since_ns is None else since_ns) // self._unit_ns
         first = first_end(period, config.align, now)
         self.first_end_ns: int = first * self._unit_ns
         """The end of the first window, in nanoseconds since the Unix epoch."""
         self._schedule = Schedule(period, first, config.missed_tick)
+        self._period_ns = period * self._unit_ns
+        # How late a window may be so that the policy for missed ones makes no difference.
+        self._plain_ns = (
+            math.inf if config.missed_tick is MissedTick.BURST else float(self._period_ns)
+        )
         self._offset_ns = self._due_ns = 0
         self.follow()
 
@@ -74,15 +81,26 @@ class Ticker:
 
         It is late from the moment on that its grace is over.
         """
-        now_ns = self._monotonic_ns()
-        late_ns = now_ns - self._due_ns
-        if late_ns < 0 or ((self._stopped or self._last_ns != math.inf) and self.over):
+        due_ns = self._due_ns
+        late_ns = self._monotonic_ns() - due_ns
+        if late_ns < 0 or (self._may_be_over and self.over):
             return None
+        if late_ns < self._plain_ns:
+            # Without a multiplication or a division, each of which takes as long as this call.
+            start, end = self._schedule.take(0)
+            self._due_ns = due_ns + self._period_ns
+            return start + self._before, end, late_ns
+        return self._take_overdue(late_ns)
+
+    def _take_overdue(self, late_ns: int) -> Due:
+        """The window that the policy for missed ones gives."""
         unit_ns, schedule = self._unit_ns, self._schedule
+        now_ns = self._due_ns + late_ns
         start, end = schedule.take(late_ns // unit_ns)
-        offset_ns = self._offset_ns
-        self._due_ns = schedule.deadline * unit_ns - offset_ns
-        return start + self._period - self._length, end, now_ns + offset_ns - end * unit_ns
+        if schedule.deadline != schedule.end:
+            self._plain_ns = 0.0  # from now on, windows are put off
+        self._due_ns = schedule.deadline * unit_ns - self._offset_ns
+        return start + self._before, end, now_ns + self._offset_ns - end * unit_ns
 
     @property
     def next_end_ns(self) -> int:
@@ -91,7 +109,7 @@ class Ticker:
 
     def stop(self) -> None:
         """Hand out no more windows. Safe in a signal handler."""
-        self._stopped = True
+        self._stopped = self._may_be_over = True
 
     def finish(self, last_ns: int) -> None:
         """Hand out the windows up to the one that holds this time, and then no more.
@@ -99,6 +117,7 @@ class Ticker:
         :param last_ns: the time, in nanoseconds since the Unix epoch
         """
         self._last_ns = last_ns
+        self._may_be_over = True
 
     @property
     def over(self) -> bool:
