@@ -15,10 +15,14 @@ intervals = st.builds(TaskInterval, st.integers(1, 10**6), st.sampled_from(TimeU
 @pytest.mark.parametrize(
     ("interval", "unit", "micros", "millis", "secs"),
     [
+        (TaskInterval.nanos(1_999), TimeUnit.NANOS, 1, 0, 0),
         (TaskInterval.micros(1_500), TimeUnit.MICROS, 1_500, 1, 0),
         (TaskInterval.millis(2_999), TimeUnit.MILLIS, 2_999_000, 2_999, 2),
         (TaskInterval.seconds(5), TimeUnit.SECONDS, 5_000_000, 5_000, 5),
         (TaskInterval.minutes(2), TimeUnit.MINUTES, 120_000_000, 120_000, 120),
+        (TaskInterval.hours(1), TimeUnit.MINUTES, 3_600_000_000, 3_600_000, 3_600),
+        (TaskInterval.days(1), TimeUnit.MINUTES, 86_400_000_000, 86_400_000, 86_400),
+        (TaskInterval.weeks(1), TimeUnit.MINUTES, 604_800_000_000, 604_800_000, 604_800),
     ],
 )
 def test_converts_and_rounds_down(
@@ -35,6 +39,10 @@ def test_converts_and_rounds_down(
 def test_refuses_a_count_that_is_no_positive_int(count: Any) -> None:
     with pytest.raises(ConfigError, match="positive int"):
         TaskInterval.seconds(count)
+    with pytest.raises(ConfigError, match="positive int, not " + repr(count)):
+        TaskInterval.weeks(count)
+    with pytest.raises(ConfigError, match="positive int"):
+        TaskInterval.nanos(count)
 
 
 def test_refuses_a_unit_that_is_none() -> None:
@@ -50,17 +58,54 @@ def test_parses_what_it_prints(interval: TaskInterval) -> None:
     assert eval(repr(interval)) == interval
 
 
-@pytest.mark.parametrize("text", ["", "s", "5", "5h", "-5s", "1.5s", "0s", "٣s", "5s5s"])
+@pytest.mark.parametrize(
+    "text", ["", "s", "5", "5y", "-5s", ".5s", "1.s", "1,5s", "0s", "0.0s", "٣s", "5s5s", "1e3s"]
+)
 def test_refuses_a_text_that_is_no_interval(text: str) -> None:
     with pytest.raises(ConfigError):
         TaskInterval.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("7ns", TaskInterval.nanos(7)),
+        ("1.5s", TaskInterval.millis(1_500)),
+        (" 1.0 s ", TaskInterval.seconds(1)),
+        ("0.1us", TaskInterval.nanos(100)),
+        ("0.000000001s", TaskInterval.nanos(1)),
+        ("2.5m", TaskInterval.seconds(150)),
+        ("1h", TaskInterval.minutes(60)),
+        ("1.5h", TaskInterval.minutes(90)),
+        ("0.001h", TaskInterval.millis(3_600)),
+        ("1d", TaskInterval.days(1)),
+        ("1w", TaskInterval.weeks(1)),
+        ("60m", TaskInterval.minutes(60)),
+        ("5000ms", TaskInterval.millis(5_000)),
+    ],
+)
+def test_a_fraction_takes_the_unit_that_holds_it_and_what_is_longer_than_a_unit_minutes(
+    text: str, interval: TaskInterval
+) -> None:
+    assert TaskInterval.parse(text) == interval
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9 - 1))
+def test_reads_fractions_exactly(whole: int, nanos: int) -> None:
+    if whole or nanos:
+        assert TaskInterval.parse(f"{whole}.{nanos:09}s").nanos == whole * 10**9 + nanos
+
+
+def test_refuses_less_than_a_nanosecond() -> None:
+    with pytest.raises(ConfigError, match="whole number of nanoseconds"):
+        TaskInterval.parse("0.0001us")
+
+
 @given(intervals, intervals)
 def test_orders_by_length_and_then_by_unit(one: TaskInterval, other: TaskInterval) -> None:
-    if one.as_timedelta() != other.as_timedelta():
+    if one.nanos != other.nanos:
         assert one != other
-        assert (one < other) is (one.as_timedelta() < other.as_timedelta())
+        assert (one < other) is (one.nanos < other.nanos)
     else:
         assert (one == other) is (one.unit is other.unit)
         assert (one < other) is (one.unit.nanos < other.unit.nanos)

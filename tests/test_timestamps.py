@@ -19,6 +19,8 @@ NANOS = [unit.nanos for unit in TimeUnit]
 SECOND, MILLI, MICRO, MINUTE = 10**9, 10**6, 10**3, 60 * 10**9
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 units = st.sampled_from(NANOS)
+coarse_units = st.sampled_from([nanos for nanos in NANOS if nanos > 1])
+"""Those in which 64 bits hold every year of a datetime."""
 
 
 @given(st.integers(-(2**63), 2**63 - 1), units, units)
@@ -31,7 +33,7 @@ def test_an_int_is_converted_exactly_and_rounded_down(value: int, stored: int, u
             parse(value, stored, unit)
 
 
-@given(st.datetimes(), units)
+@given(st.datetimes(), coarse_units)
 def test_a_text_without_a_zone_is_in_utc(moment: datetime, unit: int) -> None:
     micros = (moment.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
     assert parse(moment.isoformat(), SECOND, unit) == micros * 1000 // unit
@@ -96,6 +98,21 @@ def test_nanoseconds_are_rounded_down() -> None:
     column = pa.array([1_999_999_999, -1], pa.timestamp("ns"))
     assert from_arrow(column, SECOND, SECOND)[0].tolist() == [1, -1]
     assert from_arrow(column, SECOND, MICRO)[0].tolist() == [1_999_999, -1]
+
+
+def test_nanoseconds_are_told_exactly() -> None:
+    nanos = 1_704_067_200_123_456_789
+    text = "2024-01-01T00:00:00.123456789"
+    for written in (text, f"{text}Z", text.replace("00:00:00", "01:00:00") + "+01:00", str(nanos)):
+        assert parse(written, 1, 1) == nanos
+        assert from_arrow(pa.array([written]), 1, 1)[0].tolist() == [nanos]
+    assert parse("2024-01-01T00:00:00.1234567", 1, 1) == nanos - 89
+    assert from_arrow(pa.array([nanos], pa.timestamp("ns")), SECOND, 1)[0].tolist() == [nanos]
+    assert parse(float(2**60), 1, 1) == 2**60
+    assert parse(1.75, 1, 1) == 1
+    assert from_arrow(pa.array([float(2**60), 1.75]), 1, 1)[0].tolist() == [2**60, 1]
+    timestamps, faults = from_arrow(pa.array(["2300-01-01", text]), 1, 1)
+    assert (timestamps[1], list(faults)) == (nanos, [0])  # 64 bits end in 2262
 
 
 def test_dates_and_unsigned_ints() -> None:

@@ -1,8 +1,8 @@
 """Timestamps as ints in a unit, from whatever a file has, by integer arithmetic.
 
 What is finer than the unit is rounded down, so that a row stays in the window it belongs to. The
-one exception is a float: it is first rounded to the nearest microsecond, for 1700000000.123 is
-really 1700000000.1229999; a float of this time has no more digits than that anyway.
+one exception is a float of a longer unit: it is first rounded to the nearest microsecond, for
+1700000000.123 is really 1700000000.1229999; a float of this time has no more digits than that.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ Int64s = NDArray[np.int64]
 _INT64: Final = np.iinfo(np.int64)
 _MICRO_NS: Final = 1_000
 _ARROW_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+_FINER: Final = re.compile(r"[.,][0-9]{6}([0-9]+)", re.ASCII)
 _INT: Final = "^[+-]?[0-9]+$"
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 
@@ -32,7 +33,7 @@ def parse(value: object, stored_ns: int, unit_ns: int) -> int:
     """One timestamp: a number, a text that is a number, or ISO 8601; without a zone it is UTC.
 
     :param value: what stands there
-    :param stored_ns: how many nanoseconds the unit of a number has, at least 1000
+    :param stored_ns: how many nanoseconds the unit of a number has
     :param unit_ns: how many nanoseconds the wanted unit has
     :raises ValueError: if it is none of these; the message says what stands there
     """
@@ -47,9 +48,9 @@ def parse(value: object, stored_ns: int, unit_ns: int) -> int:
         if not math.isfinite(number):
             raise ValueError(f"{value!r} is not a timestamp")
         whole = math.floor(number)
-        per_unit = stored_ns // _MICRO_NS
-        micros = whole * per_unit + round((number - whole) * per_unit)
-        return _checked(value, micros * _MICRO_NS // unit_ns)
+        per_unit = stored_ns // _MICRO_NS  # none of nanoseconds, whose fraction is left out
+        nanos = whole * stored_ns + round((number - whole) * per_unit) * _MICRO_NS
+        return _checked(value, nanos // unit_ns)
     if isinstance(number, int) and not isinstance(number, bool):
         return _checked(value, number * stored_ns // unit_ns)
     if value is None:
@@ -67,7 +68,8 @@ def _nanos_of_iso(text: str) -> int:
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return nanos_since_epoch(moment)
+    finer = _FINER.search(text)  # what a datetime has no room for
+    return nanos_since_epoch(moment) + (int(finer[1][:3].ljust(3, "0")) if finer else 0)
 
 
 def _checked(value: object, timestamp: int) -> int:
@@ -80,7 +82,7 @@ def from_arrow(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict[
     """A whole Arrow array of timestamps, with the same outcome as :func:`parse` one by one.
 
     :param column: an Arrow array of timestamps, dates, numbers or texts
-    :param stored_ns: how many nanoseconds the unit of a number has, at least 1000
+    :param stored_ns: how many nanoseconds the unit of a number has
     :param unit_ns: how many nanoseconds the wanted unit has
     :return: the timestamps, and what is wrong with those that are none, by position
     """
@@ -100,7 +102,7 @@ def from_arrow(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict[
     elif pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = _from_text(pa, pc, column)
+        column = _from_text(pa, pc, column, "ns" if unit_ns < _MICRO_NS else "us")
     if pa.types.is_timestamp(column.type):
         stored_ns = _ARROW_NS[column.type.unit]
         column = column.cast(pa.int64())
@@ -148,14 +150,17 @@ def _beyond_int64(pa: Any, pc: Any, column: Any) -> bool:
     return largest is not None and largest > _INT64.max
 
 
-def _from_text(pa: Any, pc: Any, column: Any) -> Any:
-    """As the first type that all of the texts are; as they are, if there is none."""
+def _from_text(pa: Any, pc: Any, column: Any, finest: str) -> Any:
+    """As the first type that all of the texts are; as they are, if there is none.
+
+    :param finest: in which unit of Arrow's to read a time
+    """
     trimmed = pc.utf8_trim_whitespace(column)
     # Arrow would read 0x1F as an int, too.
     if pc.all(pc.match_substring_regex(trimmed, _INT)).as_py():
         candidates = [pa.int64()]
     else:
-        candidates = [pa.timestamp("us"), pa.timestamp("us", tz="UTC"), pa.float64()]
+        candidates = [pa.timestamp(finest), pa.timestamp(finest, tz="UTC"), pa.float64()]
     for candidate in candidates:
         try:
             return trimmed.cast(candidate)
@@ -189,9 +194,12 @@ def _from_floats(
     values: NDArray[np.float64], stored_ns: int, unit_ns: int
 ) -> tuple[Int64s, NDArray[np.bool_]]:
     per_unit = stored_ns // _MICRO_NS
-    good = np.abs(values) < _INT64.max // per_unit // 2  # not so for NaN
+    good = np.abs(values) < _INT64.max // max(per_unit, 1) // 2  # not so for NaN
     values = np.where(good, values, 0.0)
     whole = np.floor(values)
+    if not per_unit:
+        return _rescale(whole.astype(np.int64), stored_ns, unit_ns)[0], good
     micros = whole.astype(np.int64) * per_unit
     micros += np.rint((values - whole) * per_unit).astype(np.int64)
-    return _rescale(micros, _MICRO_NS, unit_ns)[0], good
+    timestamps, fit = _rescale(micros, _MICRO_NS, unit_ns)
+    return timestamps, good & fit

@@ -6,13 +6,16 @@ import enum
 import re
 from datetime import timedelta
 from functools import total_ordering
-from typing import Final
+from typing import Any, Final, Protocol, overload
 
 from run_task.errors import ConfigError
 
 
 class TimeUnit(enum.Enum):
     """The unit of a timestamp. Its value is the suffix that :meth:`TaskInterval.parse` reads."""
+
+    NANOS = "ns"
+    """Nanoseconds, ``"ns"``."""
 
     MICROS = "us"
     """Microseconds, ``"us"``."""
@@ -33,23 +36,67 @@ class TimeUnit(enum.Enum):
 
 
 _NANOS: Final = {
+    TimeUnit.NANOS: 1,
     TimeUnit.MICROS: 1_000,
     TimeUnit.MILLIS: 1_000_000,
     TimeUnit.SECONDS: 1_000_000_000,
     TimeUnit.MINUTES: 60_000_000_000,
 }
 
-_TEXT: Final = re.compile(r"\s*([0-9]+)\s*(us|ms|s|m)\s*", re.ASCII)
+UNITS: Final = (
+    TimeUnit.MINUTES,
+    TimeUnit.SECONDS,
+    TimeUnit.MILLIS,
+    TimeUnit.MICROS,
+    TimeUnit.NANOS,
+)
+"""The units, the longest first."""
+
+_MINUTES: Final = {"h": 60, "d": 60 * 24, "w": 60 * 24 * 7}
+"""What is written of longer lengths than a unit: how many minutes each has."""
+
+_SUFFIXES: Final = {
+    **{suffix: minutes * TimeUnit.MINUTES.nanos for suffix, minutes in _MINUTES.items()},
+    **{unit.value: unit.nanos for unit in UNITS},
+}
+"""How many nanoseconds each of what a text ends in has."""
+
+_TEXT: Final = re.compile(r"\s*([0-9]+)(?:\.([0-9]+))?\s*(ns|us|ms|s|m|h|d|w)\s*", re.ASCII)
+
+
+class _MadeOfNanos(Protocol):
+    def __call__(self, count: int) -> TaskInterval:
+        """``count`` nanoseconds."""
+        ...
+
+
+class _Nanos:
+    """``TaskInterval.nanos(5)`` makes an interval, as its siblings do; of an interval, ``nanos`` is
+    its length."""
+
+    @overload
+    def __get__(self, interval: None, owner: type[TaskInterval]) -> _MadeOfNanos: ...
+    @overload
+    def __get__(self, interval: TaskInterval, owner: type[TaskInterval]) -> int: ...
+    def __get__(self, interval: TaskInterval | None, owner: type[TaskInterval]) -> Any:
+        if interval is not None:
+            return interval.count * interval.unit.nanos
+
+        def nanos(count: int) -> TaskInterval:
+            """``count`` nanoseconds."""
+            return owner(count, TimeUnit.NANOS)
+
+        return nanos
 
 
 @total_ordering
 class TaskInterval:
     """A length of time, and the unit in which timestamps are counted.
 
-    Make one with :meth:`micros`, :meth:`millis`, :meth:`seconds`, :meth:`minutes` or
-    :meth:`parse`. Two are equal if they have one length and one unit, for the timestamps of
-    ``TaskInterval.seconds(60)`` are in seconds, and those of ``TaskInterval.minutes(1)`` in
-    minutes. They sort by length, and those of one length by unit; :attr:`nanos` is the length.
+    Make one with :meth:`seconds` or another of its kind, or with :meth:`parse`. Hours, days and
+    weeks are counted in minutes, the longest unit there is. Two are equal if they have one length
+    and one unit, for the timestamps of ``TaskInterval.seconds(60)`` are in seconds, and those of
+    ``TaskInterval.minutes(1)`` in minutes. They sort by length, and those of one length by unit.
 
     :param count: how many units, at least 1
     :param unit: the unit of the count, and of every timestamp of a runner with this interval
@@ -63,12 +110,16 @@ class TaskInterval:
         if type(count) is not int or count < 1:
             raise ConfigError(
                 f"an interval's count is a positive int, not {count!r}: "
-                f"for less than one unit take a smaller one (us, ms, s, m)"
+                f"for less than one unit take a smaller one (ns, us, ms, s, m)"
             )
         if not isinstance(unit, TimeUnit):  # pyright: ignore[reportUnnecessaryIsInstance] as above
             raise ConfigError(f"an interval's unit is a TimeUnit, not {unit!r}")
         self._count = count
         self._unit = unit
+
+    nanos: Final = _Nanos()
+    """``TaskInterval.nanos(count)``: so many nanoseconds. Of an interval: its length in
+    nanoseconds, an int."""
 
     @classmethod
     def micros(cls, count: int) -> TaskInterval:
@@ -91,20 +142,50 @@ class TaskInterval:
         return cls(count, TimeUnit.MINUTES)
 
     @classmethod
-    def parse(cls, text: str) -> TaskInterval:
-        """Read an interval such as ``"250ms"``.
+    def hours(cls, count: int) -> TaskInterval:
+        """``count`` hours, counted in minutes."""
+        return cls._minutes(count, "h")
 
-        :param text: a whole number and ``us``, ``ms``, ``s`` or ``m``
-        :return: the interval, in that unit
-        :raises ConfigError: if the text is anything else
+    @classmethod
+    def days(cls, count: int) -> TaskInterval:
+        """``count`` days of 24 hours, counted in minutes."""
+        return cls._minutes(count, "d")
+
+    @classmethod
+    def weeks(cls, count: int) -> TaskInterval:
+        """``count`` weeks of 7 days, counted in minutes."""
+        return cls._minutes(count, "w")
+
+    @classmethod
+    def _minutes(cls, count: int, of: str) -> TaskInterval:
+        # What is no count is refused as what it is, and not as what would have been made of it.
+        valid = type(count) is int and count > 0
+        return cls(count * _MINUTES[of] if valid else count, TimeUnit.MINUTES)
+
+    @classmethod
+    def parse(cls, text: str) -> TaskInterval:
+        """Read an interval such as ``"250ms"``, ``"1.5s"`` or ``"1h"``.
+
+        :param text: a number and ``ns``, ``us``, ``ms``, ``s``, ``m``, ``h``, ``d`` or ``w``
+        :return: the interval, in that unit; in minutes if it is longer than one, and in the longest
+            unit of which it has a whole number if the number has a fraction
+        :raises ConfigError: if the text is anything else, or not as long as a nanosecond
         """
-        match = _TEXT.fullmatch(text)
-        if match is None:
-            raise ConfigError(
-                f"cannot read {text!r} as an interval: write a whole number and one of "
-                f"us, ms, s, m, such as '250ms'"
-            )
-        return cls(int(match[1]), TimeUnit(match[2]))
+        suffix, nanos = _read(text)
+        longest = TimeUnit.MINUTES if suffix in _MINUTES else TimeUnit(suffix)
+        return cls.holding(nanos, longest)
+
+    @classmethod
+    def holding(cls, nanos: int, longest: TimeUnit) -> TaskInterval:
+        """The interval of a length, in the longest unit of which it has a whole number.
+
+        :param nanos: the length in nanoseconds
+        :param longest: no unit longer than this
+        :raises ConfigError: if the length is not positive
+        """
+        units = UNITS[UNITS.index(longest) :]
+        unit = next(unit for unit in units if nanos % unit.nanos == 0)
+        return cls(nanos // unit.nanos, unit)
 
     @property
     def unit(self) -> TimeUnit:
@@ -116,13 +197,8 @@ class TaskInterval:
         """How many units the interval lasts."""
         return self._count
 
-    @property
-    def nanos(self) -> int:
-        """The length in nanoseconds."""
-        return self._count * self._unit.nanos
-
     def as_micros(self) -> int:
-        """The length in microseconds."""
+        """The length in whole microseconds, rounded down."""
         return self.nanos // TimeUnit.MICROS.nanos
 
     def as_millis(self) -> int:
@@ -134,7 +210,7 @@ class TaskInterval:
         return self.nanos // TimeUnit.SECONDS.nanos
 
     def as_timedelta(self) -> timedelta:
-        """The length as a :class:`~datetime.timedelta`.
+        """The length as a :class:`~datetime.timedelta`, in whole microseconds, rounded down.
 
         :raises OverflowError: if the interval is longer than a timedelta can be
         """
@@ -158,3 +234,19 @@ class TaskInterval:
 
     def __repr__(self) -> str:
         return f"TaskInterval.{self._unit.name.lower()}({self._count})"
+
+
+def _read(text: str) -> tuple[str, int]:
+    """What a text ends in, and the length that it tells, in nanoseconds."""
+    # A caller without a type checker may pass anything.
+    match = _TEXT.fullmatch(text) if isinstance(text, str) else None  # pyright: ignore[reportUnnecessaryIsInstance] as above
+    if match is None:
+        raise ConfigError(
+            f"cannot read {text!r} as an interval: write a number and one of "
+            f"{', '.join(reversed(_SUFFIXES))}, such as '250ms', '1.5s' or '1h'"
+        )
+    whole, fraction, suffix = match[1], match[2] or "", match[3]
+    nanos, rest = divmod(int(whole + fraction) * _SUFFIXES[suffix], 10 ** len(fraction))
+    if rest:
+        raise ConfigError(f"{text!r} is no whole number of nanoseconds: leave digits out")
+    return suffix, nanos
