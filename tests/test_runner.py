@@ -527,11 +527,11 @@ class Leading:
 
     def drive(self, ticks: Any) -> None:
         self._executor.fail("drive")
-        tick = next(ticks)
+        parts = next(ticks)
         self._executor.fail("drive on")
         with contextlib.suppress(StopIteration):
             while True:
-                tick = ticks.send(self._executor.run(tick))
+                parts = ticks.send(self._executor.run(Tick.of(parts)))
         self._executor.fail("drive off")
 
 

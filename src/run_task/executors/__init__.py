@@ -13,7 +13,7 @@ from run_task.executors._protocol import (
 )
 from run_task.executors.processes._executor import ProcessesExecutor
 from run_task.executors.threads._executor import ThreadsExecutor
-from run_task.tasks._tick import Tick
+from run_task.tasks._tick import Tick, TickParts
 
 __all__ = [
     "Crew",
@@ -23,6 +23,7 @@ __all__ = [
     "ProcessesExecutor",
     "ThreadsExecutor",
     "Tick",
+    "TickParts",
     "Ticks",
     "drive",
     "driver",

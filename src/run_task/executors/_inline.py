@@ -73,7 +73,7 @@ class _InlineCrew:
         if failed or took > self._timeout:
             spans = one_after_another(begun, ends)
             return dataset_of(tick, roster, values, spans, begun, took, self._timeout)
-        return DataSet.of(tick, roster, values, begun, roster.pack(*ends), took)
+        return DataSet.of(tick.due, tick.behind, roster, values, begun, roster.pack(*ends), took)
 
     def running(self) -> Sequence[str]:
         ends = self._ends

@@ -83,4 +83,5 @@ def dataset_of(
     ends = roster.pack(*[start + seconds for start, seconds in ran])
     # A task that hangs may yet write to the list that it was given: the DataSet has a copy.
     results = [None if name in errors else value for name, value in zip(roster.names, values)]
-    return DataSet.of(tick, roster, results, begun, ends, took, errors or None, starts)
+    noted = roster, results, begun, ends, took, errors or None, starts
+    return DataSet.of(tick.due, tick.behind, *noted)

@@ -16,10 +16,11 @@ from run_task.data._protocol import Shared
 from run_task.errors import ConfigError, TaskError
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
-from run_task.tasks._tick import Tick
+from run_task.tasks._tick import Tick, TickParts
 
-Ticks: TypeAlias = Generator[Tick, DataSet[Any], None]
-"""A runner's loop. It raises nothing: what goes wrong in it, it deals with itself."""
+Ticks: TypeAlias = Generator[TickParts, DataSet[Any], None]
+"""A runner's loop: it yields ticks, as plain tuples that :meth:`Tick.of` takes, and is sent their
+DataSets. It raises nothing: what goes wrong in it, it deals with itself."""
 
 
 def failed(task: str, window: Window, raised: BaseException) -> TaskError:
@@ -46,18 +47,18 @@ def drive(ticks: Ticks, run: Callable[[Tick], DataSet[Any]]) -> None:
     :param run: what to do with a tick; anything that it raises is thrown into the loop, which ends
         with it: a runner that fails is better than one that hangs
     """
-    tick = next(ticks, None)
+    parts = next(ticks, None)
     try:
-        while tick is not None:
+        while parts is not None:
+            tick, parts = Tick.of(parts), None
             try:
-                dataset, tick = (
-                    run(tick),
-                    None,
-                )  # so that no data of this tick is kept until the next
+                dataset = run(tick)
             except BaseException as error:
-                tick = ticks.throw(error)
+                del tick  # so that no data of this tick is kept until the next
+                parts = ticks.throw(error)
             else:
-                tick = ticks.send(dataset)
+                del tick
+                parts = ticks.send(dataset)
     except StopIteration:
         return
 

@@ -38,7 +38,6 @@ from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._waiting import Wait, wait_thread
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
-from run_task.tasks._tick import Tick
 from run_task.time._clock import Clock, SystemClock
 from run_task.time._interval import TaskInterval
 
@@ -243,9 +242,10 @@ class Engine:
         send = self._send
         note_lateness = self._late_ns.append
         note_duration = self._duration.append
-        tick_of = Tick.of
         changes = self._changes
         own = self._own
+        usual = own.references
+        count_of = references
         behind: Sequence[str] = ()
         failure: BaseException | None = None
         try:
@@ -264,10 +264,11 @@ class Engine:
                             gate.passed()
                         if bound is not None:
                             view = bound(view, due[0], due[1])  # noqa: PLW2901  # the rest goes
-                        dataset = yield tick_of(view, due, behind)
-                        if changes and references(view) != own.references:
+                        dataset = yield view, due, behind
+                        if changes and count_of(view) != usual:
                             dataset = own.refuse(dataset, view)
                             own.settle(references(view))
+                            usual = own.references
                         del view  # not to keep it alive until the next tick
                 except LockTimeout as error:
                     dataset = self._without_view(due, behind, error)

@@ -46,9 +46,7 @@ class Ticker:
         self._unit_ns = interval.unit.nanos
         self._grace_ns = config.grace_ns
         self._period = period = interval.count
-        window = config.window
-        # What a window has before the period that ends with it, as a negative number.
-        self._before = 0 if window is None else period - window.nanos // self._unit_ns
+        self._length = config.window.nanos // self._unit_ns if config.window is not None else period
         now = (timeline.now_ns if since_ns is None else since_ns) // self._unit_ns
         first = first_end(period, config.align, now)
         self.first_end_ns: int = first * self._unit_ns
@@ -87,9 +85,9 @@ class Ticker:
             return None
         if late_ns < self._plain_ns:
             # Without a multiplication or a division, each of which takes as long as this call.
-            start, end = self._schedule.take(0)
+            end = self._schedule.step()
             self._due_ns = due_ns + self._period_ns
-            return start + self._before, end, late_ns
+            return end - self._length, end, late_ns
         return self._take_overdue(late_ns)
 
     def _take_overdue(self, late_ns: int) -> Due:
@@ -97,10 +95,11 @@ class Ticker:
         unit_ns, schedule = self._unit_ns, self._schedule
         now_ns = self._due_ns + late_ns
         start, end = schedule.take(late_ns // unit_ns)
+        start += self._period - self._length
         if schedule.deadline != schedule.end:
             self._plain_ns = 0.0  # from now on, windows are put off
         self._due_ns = schedule.deadline * unit_ns - self._offset_ns
-        return start + self._before, end, now_ns + self._offset_ns - end * unit_ns
+        return start, end, now_ns + self._offset_ns - end * unit_ns
 
     @property
     def next_end_ns(self) -> int:

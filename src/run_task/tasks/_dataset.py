@@ -13,7 +13,6 @@ from run_task.errors import TaskError
 from run_task.observe._format import seconds
 from run_task.observe._html import ERROR, marked, table, value_text
 from run_task.tasks._task import Runnable
-from run_task.tasks._tick import Tick
 
 O_co = TypeVar("O_co", covariant=True)
 T = TypeVar("T")
@@ -118,7 +117,8 @@ class DataSet(Mapping[str, O_co]):
     @classmethod
     def of(
         cls,
-        tick: Tick,
+        due: Due,
+        behind: Sequence[str],
         roster: Roster,
         results: Sequence[Any],
         begun: float,
@@ -129,7 +129,8 @@ class DataSet(Mapping[str, O_co]):
     ) -> DataSet[Any]:
         """The DataSet of a tick, from what was noted of its tasks by position.
 
-        :param tick: what there was to do
+        :param due: the window, and how late the tick began
+        :param behind: the stages of a pipeline whose results the tasks did not see
         :param roster: the tasks
         :param results: what each returned; of those in ``errors``, anything
         :param begun: when the first began, in seconds by any one clock
@@ -139,8 +140,8 @@ class DataSet(Mapping[str, O_co]):
         :param starts: when each began, packed by the roster; None: as the one before it ended
         """
         self: DataSet[Any] = _new(cls)
-        self._due = tick.due
-        self._behind = tick.behind
+        self._due = due
+        self._behind = behind
         self._roster = roster
         self._results = results
         self._begun = begun

@@ -107,6 +107,16 @@ class Schedule:
         late = now - self._end - self._lag
         return None if late < 0 else Window(*self.take(late))
 
+    def step(self) -> int:
+        """Hand out the next window, for callers that know that it is due and that ``missed`` makes
+        no difference to it: less than a period late, or with ``BURST``.
+
+        :return: its end
+        """
+        end = self._end
+        self._end = end + self._period
+        return end
+
     def take(self, late: int) -> tuple[int, int]:
         """Hand out the window that is due, for callers that know that one is.
 
@@ -115,8 +125,7 @@ class Schedule:
             :class:`Window`
         """
         period = self._period
-        end = self._end
-        self._end = end + period
+        end = self.step()
         if late < period or self._missed is MissedTick.BURST:
             return end - period, end
         if self._missed is MissedTick.DELAY:

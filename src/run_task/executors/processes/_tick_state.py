@@ -91,7 +91,8 @@ class TickState:
         positions = range(len(names))
         pack = self.roster.pack
         return DataSet.of(
-            self.tick,
+            self.tick.due,
+            self.tick.behind,
             self.roster,
             [self.values.get(position) for position in positions],
             begun,

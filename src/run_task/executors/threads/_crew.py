@@ -171,16 +171,16 @@ class ThreadsCrew:
         values, ends = leader.values, leader.ends
         together = self._together()
         while True:
-            tick = next(ticks) if dataset is None else ticks.send(dataset)
+            parts = next(ticks) if dataset is None else ticks.send(dataset)
             if together:
-                dataset = self._run_together(tick, leader)
+                dataset = self._run_together(Tick.of(parts), leader)
                 if dataset is None:
                     return
                 together = self._together()
-                del tick
+                del parts
                 continue
-            begin, until, _ = tick.due
-            view = tick.view
+            view, due, behind = parts
+            begin, until, _ = due
             leader.claims = claims = iter(runs)
             ownership: Ownership = [leader]
             leader.ownership = ownership
@@ -189,7 +189,7 @@ class ThreadsCrew:
             if begun <= ends[-1]:
                 # The clock is so coarse that they cannot be told apart.
                 leader.ends = ends = no_ends.copy()
-            leader.tick = tick
+            leader.parts = parts
             if watching.asleep:
                 watching.wake()
             for position, run in claims:
@@ -219,10 +219,10 @@ class ThreadsCrew:
                 # Who hangs may yet write to those that it was given.
                 leader.values, leader.ends = values, ends = no_values.copy(), no_ends.copy()
             else:
-                dataset = _dataset_of(tick, roster, tuple(values), begun, pack(*ends), took)
+                dataset = _dataset_of(due, behind, roster, tuple(values), begun, pack(*ends), took)
             # While it waits for the next tick, it must not keep this one's data alive.
-            leader.tick = None
-            del tick, view
+            leader.parts = None
+            del parts, view
 
     def _together(self) -> bool:
         """Whether the next tick is for more than its leader: as has been learned of those before.
@@ -266,12 +266,12 @@ class ThreadsCrew:
         """
         took = self._wait_for_helpers(shared) - shared.begun
         with self._mutex:  # the watch may be making it the tick in hand right now
-            self._shared = self._leader.tick = None
+            self._shared = self._leader.parts = None
         spans, begun, tick = shared.spans(), shared.begun, shared.tick
         costs = {position: seconds for position, (_, seconds) in spans.items()}
         self._policy.learn(costs, took, shared.helped)
         # Helpers, and tasks that hang, keep the shared tick, but not the data.
-        shared.tick = Tick.of(None, tick.due, tick.behind)
+        shared.tick = Tick.of((None, tick.due, tick.behind))
         return dataset_of(
             tick, self._roster, shared.values, spans, begun, took, self._timeout, shared.overdue
         )
@@ -337,7 +337,7 @@ class ThreadsCrew:
         """
         shared, leader = self._shared, self._leader
         if shared is None:
-            if leader.tick is None:
+            if leader.parts is None:
                 return None
             remaining = leader.begun + min(SOLO_LIMIT, self._limit) - clock()
             if remaining > 0:
@@ -441,7 +441,7 @@ class ThreadsCrew:
         shared, leader = self._shared, self._leader
         if shared is not None:
             positions.update(position for position, _ in shared.at_work())
-        elif leader.tick is not None:
+        elif leader.parts is not None:
             ends, begun = leader.ends, leader.begun
             positions.update(
                 i for i, end in enumerate(ends) if end < begun and (not i or ends[i - 1] >= begun)

@@ -14,7 +14,7 @@ from run_task.executors._outcomes import Failure, Run, Spans, clock
 from run_task.executors._protocol import Ticks
 from run_task.executors.threads._helper_policy import Help
 from run_task.sync._alarm import Alarm
-from run_task.tasks._tick import Tick
+from run_task.tasks._tick import Tick, TickParts
 
 Claims: TypeAlias = Iterator[tuple[int, Run]]
 """Where threads take their next task from: its position, and what it does."""
@@ -43,12 +43,12 @@ class Leader(Worker):
     :param ends: where it notes when they end
     """
 
-    __slots__ = ("begun", "claims", "ends", "ownership", "tick", "ticks", "values")
+    __slots__ = ("begun", "claims", "ends", "ownership", "parts", "ticks", "values")
 
     def __init__(self, ticks: Ticks | None, values: list[Any], ends: list[float]) -> None:
         super().__init__()
         self.ticks: Ticks | None = ticks
-        self.tick: Tick | None = None
+        self.parts: TickParts | None = None
         self.ownership: Ownership = []
         self.claims: Claims = iter(())
         self.values: list[Any] = values
@@ -62,17 +62,17 @@ class Leader(Worker):
         that was read is of one tick.
         """
         ownership = self.ownership
-        tick, claims, values, ends, begun = (
-            self.tick,
+        parts, claims, values, ends, begun = (
+            self.parts,
             self.claims,
             self.values,
             self.ends,
             self.begun,
         )
-        if tick is None:
+        if parts is None:
             return None
         order = range(len(values))
-        return SharedTick(tick, ownership, claims, order, values, ends, begun)
+        return SharedTick(Tick.of(parts), ownership, claims, order, values, ends, begun)
 
 
 Ownership: TypeAlias = "list[Leader | SharedTick]"

@@ -132,7 +132,7 @@ class _StageReplay:
     def _run(self, view: Any, due: Due) -> DataSet[Any]:
         bound = self._bound
         return self._crew.run(
-            Tick.of(view if bound is None else bound(view, due[0], due[1]), due, ())
+            Tick.of((view if bound is None else bound(view, due[0], due[1]), due, ()))
         )
 
     def close(self) -> None:
