@@ -11,6 +11,7 @@ import pytest
 from tests.support.threads import PATIENCE, beside, eventually, together
 
 from run_task import Atom, TaskInterval, VirtualClock
+from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import NEVER, Mark, Order, Place, RowLimits, SourceMark, StageMark
 from run_task.pipeline.live import _coordinator
 from run_task.pipeline.live._coordinator import Coordinator, Turn
@@ -33,8 +34,10 @@ class Parts:
         self.order = Order([self.up, self.down], [self.source])
         self.coordinator = Coordinator(self.order, self.clock)
         self.data = Atom(0)
+        windows = ReaderWindows(SECOND_NS, SECOND_NS, holds_end=False)
         self.early_views = EarlyViews(
-            self.down, self.data, self.coordinator, self.clock, all_recordings=False
+            *(self.down, self.data, windows, GivenWindows(), self.coordinator, self.clock),
+            all_recordings=False,
         )
         for stage in (self.up, self.down):
             self.coordinator.advance_stage(stage, first_ns=SECOND_NS)
@@ -92,7 +95,7 @@ def test_no_window_gets_two_views(run: int, switching: None) -> None:
 
     def window() -> None:
         for second in range(1, windows + 1):
-            seen[second] = parts.early_views.view(second * SECOND_NS)
+            seen[second] = parts.early_views.view((second - 1) * SECOND_NS, second * SECOND_NS)
             parts.coordinator.advance_seen(parts.down, (second + 1) * SECOND_NS)
 
     together(ahead, window)

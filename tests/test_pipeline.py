@@ -27,7 +27,7 @@ from run_task import (
     task,
 )
 from run_task.sinks import CallbackSink
-from run_task.sources import CsvFile, polling
+from run_task.sources import CsvFile, OnFault, polling
 
 SECOND = TaskInterval.seconds(1)
 MINUTE = TaskInterval.seconds(60)
@@ -366,7 +366,7 @@ class TestRefusedSources:
         for rows in ([5], [("x", 1)], [(1.5, 1)], [(True, 1)], [(1, 2, 3)]):
             pipeline = Pipeline()
             data = RwLock([0.0])
-            pipeline.source(rows, into=data, ingest=add)
+            pipeline.source(rows, into=data, ingest=add, on_bad_row=OnFault.RAISE)
             pipeline.stage("a", [total], data, SECOND)
             with pytest.raises(ConfigError, match=r"tuples of .timestamp, row.") as caught:
                 list(pipeline.replay())

@@ -28,7 +28,7 @@ from run_task import (
 )
 from run_task.pipeline.live import _run
 from run_task.sinks import Result
-from run_task.sources import paced
+from run_task.sources import OnFault, paced
 
 MILLIS = TaskInterval.millis(5)
 
@@ -246,7 +246,7 @@ def test_a_generator_is_closed_when_its_row_is_refused() -> None:
     feed = Feed()
     series = TimeSeries({"other": int})
     rows = feed.series_rows()
-    pipeline = Pipeline("p").source(rows, series)
+    pipeline = Pipeline("p").source(rows, series, on_bad_row=OnFault.RAISE)
     pipeline.stage("a", [size], series, MILLIS)
     with pytest.raises(ExceptionGroup, match="p"):
         pipeline.run_sync()

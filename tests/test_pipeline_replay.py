@@ -47,7 +47,7 @@ from run_task import (
 )
 from run_task.runner._config import ExecutorName
 from run_task.sinks import CallbackSink, Result
-from run_task.sources import Batch, CsvFile, SourceInfo, paced
+from run_task.sources import Batch, CsvFile, OnFault, SourceInfo, paced
 
 SECOND = TaskInterval.seconds(1)
 MINUTE = TaskInterval.seconds(60)
@@ -397,7 +397,7 @@ def test_a_bad_row_in_a_batch_is_told_when_its_time_comes() -> None:
             yield Batch(np.arange(9), {"v": texts})
 
     series = TimeSeries({"v": "U1"}, unit=TimeUnit.SECONDS)
-    pipeline = Pipeline().source(Texts([], 1), into=series)
+    pipeline = Pipeline().source(Texts([], 1), into=series, on_bad_row=OnFault.RAISE)
     pipeline.stage("a", [count], series, TaskInterval.seconds(2))
     counts: list[int] = []
     with pytest.raises(ConfigError, match="column 'v'"):
@@ -967,7 +967,7 @@ def test_a_row_for_a_series_is_a_mapping() -> None:
     def replayed(row: Any) -> list[Any]:
         series = TimeSeries({"v": float}, TimeUnit.SECONDS)
         pipeline = Pipeline()
-        pipeline.source([(0, row)], into=series)
+        pipeline.source([(0, row)], into=series, on_bad_row=OnFault.RAISE)
         pipeline.stage("a", [count], series, SECOND)
         return [dataset[count] for _, dataset in pipeline.replay()]
 

@@ -14,6 +14,7 @@ from run_task import (
     Pipeline,
     PipelineStats,
     RunnerStats,
+    SourceStats,
     TaskInterval,
     TimeSeries,
     TimeSeriesView,
@@ -39,7 +40,8 @@ def test_before_it_runs_all_is_zero() -> None:
     pipeline.source([(1, {"value": 1.0})], into=data)
     pipeline.stage("only", [count], data, TaskInterval.millis(10))
     none = RunnerStats(0, 0, 0, Percentiles(), Percentiles())
-    assert pipeline.stats == PipelineStats({"only": none}, (0,), 0)
+    sources = {"source-1": SourceStats()}
+    assert pipeline.stats == PipelineStats({"only": none}, (0,), 0, sources=sources)
 
 
 def test_it_counts_windows_and_the_rows_of_each_source(tmp_path: Path) -> None:

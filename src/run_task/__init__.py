@@ -29,6 +29,7 @@ from run_task.runner import (
     Runner,
     RunnerConfig,
     RunnerStats,
+    SourceStats,
 )
 from run_task.sync import Overflow, Receiver, Sender, channel
 from run_task.tasks import DataSet, DataSets, Runnable, Task, acollect, collect, task
@@ -78,6 +79,7 @@ __all__ = [
     "ShutdownTimeout",
     "SinkError",
     "SourceError",
+    "SourceStats",
     "Stage",
     "SystemClock",
     "Task",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from run_task.errors import ConfigError, SourceError, add_note
 from run_task.observe._format import brief
+from run_task.pipeline._entrance import Entrance
+from run_task.pipeline._fates import Fate, Fates
 from run_task.pipeline._order import NEVER
-from run_task.pipeline._route import Route
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._protocol import about
 
@@ -21,6 +22,9 @@ _FEW: Final = 8
 """Up to how many rows of a batch are appended one by one: that is cheaper than all at once."""
 
 _MOST_NANOS: Final = 2**63 - 1
+
+_BEYOND: Final = 2**63
+"""The first timestamp that takes more than 64 bits."""
 
 _UNROLLED: Final = 256
 """How many rows of a batch are made into mappings at a time, of which few may be wanted."""
@@ -53,13 +57,13 @@ class RowCursor:
     """Rows, one by one."""
 
     def __init__(
-        self, rows: Sequence[tuple[int, Any]], latest: int, unit_ns: int, route: Route
+        self, rows: Sequence[tuple[int, Any]], latest: int, unit_ns: int, entrance: Entrance
     ) -> None:
         self._rows = rows
         self._arrivals = [
             t * unit_ns for t in itertools.accumulate((t for t, _ in rows), max, initial=latest)
         ][1:]
-        self._route = route
+        self._entrance = entrance
         self._at = 0
 
     @property
@@ -74,45 +78,28 @@ class RowCursor:
     def ingest_before(self, limit_ns: float) -> int:
         start = self._at
         cut = bisect_left(self._arrivals, limit_ns, start)
-        ingest = self._route.ingest
-        with self._route.into.write() as data:
-            while self._at < cut:
-                timestamp, row = self._rows[self._at]
-                if ingest is not None:
-                    ingest(data, row)
-                elif isinstance(row, dict):
-                    data.append(timestamp, **row)
-                else:
-                    data.append(timestamp, **as_mapping(row))
-                self._at += 1
+        self._entrance.enter_rows(self._until(cut))
         return cut - start
 
-
-def as_mapping(row: object) -> Mapping[str, Any]:
-    """A row of a source, as columns for a ``TimeSeries``.
-
-    :raises ConfigError: if it is no mapping
-    """
-    if not isinstance(row, Mapping):
-        raise ConfigError(
-            f"a row for a TimeSeries is a mapping of column to value, such as {{'price': 1.0}}, "
-            f"and not {row!r}"
-        )
-    return cast("Mapping[str, Any]", row)
+    def _until(self, cut: int) -> Iterator[tuple[int, Any]]:
+        while self._at < cut:
+            row = self._rows[self._at]
+            self._at += 1
+            yield row
 
 
 class BatchCursor:
     """Rows by column, for a time series."""
 
     def __init__(
-        self, batch: Batch, latest: int, unit_ns: int, route: Route, *, whole: bool = False
+        self, batch: Batch, latest: int, unit_ns: int, entrance: Entrance, *, whole: bool = False
     ) -> None:
         self._batch = batch
         times = batch.timestamps
         self._in_data = False
         self._whole = whole and times[0] >= latest and bool((times[1:] >= times[:-1]).all())
         self._arrivals = _in_nanos(np.maximum(np.maximum.accumulate(times), latest), unit_ns)
-        self._route = route
+        self._entrance = entrance
         self._at = 0
         self._next_ns: float = self._arrivals[0]
         self._unrolled: Sequence[tuple[int, Any]] = ()  # some rows, for when few enter at a time
@@ -131,14 +118,12 @@ class BatchCursor:
         cut = bisect_left(self._arrivals, limit_ns, start)
         if self._whole and start == 0:
             self._in_data = self._enter_whole()
-        if not self._in_data:
-            with self._route.into.write() as series:
-                if cut - start <= _FEW:
-                    for timestamp, row in self._few(start, cut):
-                        series.append(timestamp, **row)
-                else:
-                    some = self._batch[start:cut]
-                    series.extend(some.timestamps, **some.columns)
+        if self._in_data:
+            self._entrance.tally.stored += cut - start
+        elif cut - start <= _FEW:
+            self._entrance.enter_rows(self._few(start, cut))
+        else:
+            self._entrance.enter_batch(self._batch[start:cut])
         self._at = cut
         self._next_ns = self._arrivals[cut] if cut < len(self._arrivals) else NEVER
         return cut - start
@@ -147,7 +132,7 @@ class BatchCursor:
         """Let all rows enter, ahead of their time. Returns whether they have: not if one is bad,
         since that is to be told when its time comes."""
         try:
-            with self._route.into.write() as series:
+            with self._entrance.route.into.write() as series:
                 series.extend(self._batch.timestamps, **self._batch.columns)
         except Exception:
             return False
@@ -175,8 +160,7 @@ class SourceReader:
     """Reads a source, and lets its rows enter the data when they may.
 
     :param source: an iterable of ``(timestamp, row)``
-    :param unit_ns: how many nanoseconds the unit of its timestamps has
-    :param route: where rows go
+    :param entrance: the way of its rows into the data
     :param at_once: how many rows to read before they enter; 1 for a source that is live
     :param before_write: called before rows enter the data
     :param whole: whether a batch whose rows are in order may enter as a whole, ahead of its time:
@@ -187,17 +171,18 @@ class SourceReader:
     def __init__(
         self,
         source: Iterable[tuple[int, Any]],
-        unit_ns: int,
-        route: Route,
+        entrance: Entrance,
         at_once: int,
         *,
         before_write: Callable[[], object] | None = None,
         whole: bool = False,
     ) -> None:
         self._source = source
-        self._unit_ns = unit_ns
-        self._route = route
-        self.holds_end: bool = route.holds_end
+        self._unit_ns = entrance.unit_ns
+        self._entrance = entrance
+        self.fates: Fates = entrance.fates
+        """What becomes of its rows."""
+        self.holds_end: bool = entrance.route.holds_end
         """Whether the window that ends at a row's timestamp holds it."""
         self._whole = whole
         self._before_write = before_write
@@ -207,7 +192,7 @@ class SourceReader:
         self._read: Iterator[Any] = iter(())  # what is read, once it is begun
         if isinstance(source, Batched):
             self._cursors = (
-                self._columns(source) if route.ingest is None else self._unrolled(source)
+                self._columns(source) if entrance.route.ingest is None else self._unrolled(source)
             )
         else:
             self._cursors = self._rows(source, at_once)
@@ -298,37 +283,52 @@ class SourceReader:
     def _rows(self, source: Iterable[tuple[int, Any]], at_once: int) -> Iterator[Cursor]:
         rows = self._read = iter(source)
         while some := list(itertools.islice(rows, at_once)):
-            yield self._cursor_of(some)
+            yield from self._cursors_of(some)
 
     def _unrolled(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
         for batch in batches:
-            if len(batch):
-                yield self._cursor_of(list(batch.rows()))
+            yield from self._cursors_of(list(batch.rows()))
+
+    def _cursors_of(self, rows: Sequence[Any]) -> Iterator[Cursor]:
+        self._entrance.tally.received += len(rows)
+        good: list[Any] = []
+        for row in rows:
+            if is_row(row):
+                good.append(row)
+                continue
+            if good:  # these come before what may be fatal
+                yield self._cursor_of(good)
+                good = []
+            self._entrance.fates.refuse(Fate.MALFORMED, row, not_a_row(row))
+        if good:
+            yield self._cursor_of(good)
 
     def _cursor_of(self, rows: Sequence[tuple[int, Any]]) -> Cursor:
-        for row in rows:
-            _check(row)
         before = rows[0][0] if self._latest is None else self._latest
         self._latest = max(before, *(timestamp for timestamp, _ in rows))
-        return RowCursor(rows, before, self._unit_ns, self._route)
+        return RowCursor(rows, before, self._unit_ns, self._entrance)
 
     def _columns(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
         for batch in batches:
             if len(batch):
+                self._entrance.tally.received += len(batch)
                 before = int(batch.timestamps[0]) if self._latest is None else self._latest
                 self._latest = max(before, int(batch.timestamps.max()))
-                yield BatchCursor(batch, before, self._unit_ns, self._route, whole=self._whole)
+                yield BatchCursor(batch, before, self._unit_ns, self._entrance, whole=self._whole)
 
 
-def _check(item: object) -> None:
+def is_row(item: object) -> bool:
+    """Whether what a source gave is a ``(timestamp, row)``, whatever the row is."""
     if not isinstance(item, tuple) or len(item) != 2 or type(item[0]) is not int:  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
-        raise not_a_row(item)  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
+        return False
+    return -_BEYOND <= item[0] < _BEYOND
 
 
 def not_a_row(item: object) -> ConfigError:
     """The error for what a source gave that is no ``(timestamp, row)``."""
     return ConfigError(
-        f"a source gives tuples of (timestamp, row), the timestamp an int, and not {item!r}"
+        f"a source gives tuples of (timestamp, row), the timestamp an int of at most 64 bits, and "
+        f"not {brief(item)}"
     )

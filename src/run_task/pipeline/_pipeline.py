@@ -19,6 +19,7 @@ from run_task.data import Shared, TimeSeries, Writable
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
+from run_task.pipeline._fates import Fates, SourcePolicy
 from run_task.pipeline._graph import AnyStage, Graph, configs, unit_of
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
@@ -31,8 +32,9 @@ from run_task.pipeline.replay._instant import instant
 from run_task.pipeline.replay._output import write_results
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL
-from run_task.runner._stats import PipelineStats, RunnerStats
+from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats
 from run_task.sinks._protocol import DurableSink
+from run_task.sources._faults import OnFault
 from run_task.sources._protocol import about, warn_of_attributes
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
@@ -101,6 +103,10 @@ class Pipeline(Live):
             check_clock(clock)
         self._clock = clock
         self._sources: list[tuple[Any, Route, TimeUnit | None]] = []
+        self._policies: dict[int, SourcePolicy] = {}  # by the id of the route
+        # What became of the rows, by the id of the route: in the last replay, and in the live run.
+        self._replayed: Mapping[int, Fates] = {}
+        self._received: Mapping[int, Fates] = {}
         self._graph = Graph()
         self._refusals = Refusals()
         self._taken: set[int] = set()  # the ids of sources that were read, and are once
@@ -118,15 +124,23 @@ class Pipeline(Live):
 
     @property
     def stats(self) -> PipelineStats:
-        """How it has been doing live. At any time, from any thread."""
+        """How it has been doing live, and what has become of the rows of its sources: live, or, if
+        it was not run yet, in the last replay or resume. At any time, from any thread."""
         stages = {stage.name: RunnerStats() for stage in self.stages}
-        rows: Mapping[int, int] = {}
         waiting = lost = 0
+        live, fates = self._received, {**self._replayed, **self._received}
         if self._run is not None:
-            known, rows, waiting, lost = self._run.stats()
+            known, waiting, lost = self._run.stats()
             stages |= known
-        entered = tuple(rows.get(id(route), 0) for _, route, _ in self._sources)
-        return PipelineStats(stages, entered, waiting, self._refusals.count, lost)
+        sources: dict[str, SourceStats] = {}
+        entered: list[int] = []
+        for _, route, _ in self._sources:
+            known_fates = fates.get(id(route))
+            counts = SourceStats() if known_fates is None else known_fates.stats()
+            sources[self._policies[id(route)].name] = counts
+            entered.append(counts.stored if id(route) in live else 0)
+        refused = self._refusals.count
+        return PipelineStats(stages, tuple(entered), waiting, refused, lost, sources)
 
     # Declaration
 
@@ -139,6 +153,8 @@ class Pipeline(Live):
         ingest: None = None,
         *,
         unit: TimeUnit | None = None,
+        name: str | None = None,
+        on_bad_row: OnFault = OnFault.SKIP,
     ) -> Pipeline: ...
     @overload
     def source(
@@ -148,6 +164,8 @@ class Pipeline(Live):
         ingest: Callable[[D, R], object],
         *,
         unit: TimeUnit | None = None,
+        name: str | None = None,
+        on_bad_row: OnFault = OnFault.SKIP,
     ) -> Pipeline: ...
     def source(
         self,
@@ -156,6 +174,8 @@ class Pipeline(Live):
         ingest: Callable[[Any, Any], object] | None = None,
         *,
         unit: TimeUnit | None = None,
+        name: str | None = None,
+        on_bad_row: OnFault = OnFault.SKIP,
     ) -> Pipeline:
         """Let a source's rows enter shared data.
 
@@ -167,6 +187,10 @@ class Pipeline(Live):
             a ``TimeSeries``, whose rows are mappings of column to value
         :param unit: the unit of the timestamps; None: what the source, or its data, says, or that
             of the stages that read the data
+        :param name: what it is called in :attr:`PipelineStats.sources`; None: ``"source-1"``,
+            ``"source-2"`` and so on, as they are declared
+        :param on_bad_row: what to do with a row that is malformed, or that ``ingest`` or the data
+            refuses: count it and go on, or end with what was raised, after the rows before it
         :return: the pipeline
         :raises ConfigError: if something about it cannot work
         :raises RunTaskError: while it runs live
@@ -188,6 +212,11 @@ class Pipeline(Live):
         if ingest is None and not callable(getattr(into, "append", None)):
             raise ConfigError(f"{where}: say by ingest= how a row enters {brief(into)}")
         unit_of(source, into, unit, ())
+        taken = {policy.name for policy in self._policies.values()}
+        policy = SourcePolicy.checked(
+            where, f"source-{len(self._sources) + 1}" if name is None else name, taken, on_bad_row
+        )
+        self._policies[id(route)] = policy
         self._sources.append((source, route, unit))
         return self
 
@@ -359,10 +388,12 @@ class Pipeline(Live):
             self._take(recording)
             if resumed is not None:
                 self._resumed.add(id(route))
+        fates = self._new_fates(sources)
         if copies is None:
-            history = History(stages, sources, _itself, apart=_never)
+            history = History(stages, sources, fates, _itself, apart=_never)
         else:
-            history = History(stages, sources, copies.of, apart=copies.is_apart)
+            history = History(stages, sources, fates, copies.of, apart=copies.is_apart)
+        self._replayed = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
         results = history.run(start_ns, end_ns, held)
         return write_results(self._name, results, sinks, history, self._refusals)
 
@@ -391,7 +422,13 @@ class Pipeline(Live):
         _warn_of_late_rows(stages, sources)
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
-        return LiveRun(self._name, stages, sources, self._clock, self._refusals)
+        fates = self._new_fates(sources)
+        run = LiveRun(self._name, stages, sources, fates, self._clock, self._refusals)
+        self._received = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
+        return run
+
+    def _new_fates(self, sources: Sequence[tuple[Any, int, Route]]) -> Sequence[Fates]:
+        return [Fates(self._policies[id(route)], source) for source, _, route in sources]
 
     def _repr_html_(self) -> str:
         from run_task.observe._html import BOLD, marked

@@ -65,8 +65,13 @@ class Route:
     def holds_end(self) -> bool:
         """Whether the window that ends at a row's timestamp holds it, so that the row comes before
         a window that is due then."""
-        return getattr(self.into, "closed", None) is Closed.RIGHT
+        return ends_with_rows(self.into)
 
     def leads_to(self, data: object) -> bool:
         """Whether this is the data that it leads into."""
         return self.into is data
+
+
+def ends_with_rows(data: object) -> bool:
+    """Whether windows over some data hold the rows that are stamped with their end."""
+    return getattr(data, "closed", None) is Closed.RIGHT

@@ -4,7 +4,7 @@ from run_task._public import present as _present
 from run_task.runner._config import Align, OnError, RunnerConfig
 from run_task.runner._context import Context, ContextBuilder
 from run_task.runner._runner import Runner
-from run_task.runner._stats import Percentiles, PipelineStats, RunnerStats
+from run_task.runner._stats import Percentiles, PipelineStats, RunnerStats, SourceStats
 
 __all__ = [
     "Align",
@@ -16,6 +16,7 @@ __all__ = [
     "Runner",
     "RunnerConfig",
     "RunnerStats",
+    "SourceStats",
 ]
 
 _present(globals())

@@ -80,6 +80,38 @@ class RunnerStats:
         return table(title, ("", "p50", "p90", "p99", "max"), rows, ERROR if lost else BOLD)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceStats:
+    """What has become of the rows of a source, on their way into one target, up to now.
+
+    At any moment ``received`` is the sum of ``stored``, ``malformed``, ``rejected``, ``ahead``,
+    ``duplicate``, ``expired`` and ``waiting``.
+
+    :param received: how many rows the source has given
+    :param stored: how many have entered the data
+    :param malformed: how many were none: what the source read, or gave, makes no row
+    :param rejected: how many ``ingest``, or the data, has refused
+    :param ahead: how many were stamped so long after the present that they were refused
+    :param duplicate: how many had come before
+    :param expired: how many were older than what is retained when they came
+    :param waiting: how many have not entered yet
+    :param late: how many of those stored or expired came after a window was given that covers
+        them, or lie before the first window
+    :param unseen: how many of those stored passed out of retention before any window saw them
+    """
+
+    received: int = 0
+    stored: int = 0
+    malformed: int = 0
+    rejected: int = 0
+    ahead: int = 0
+    duplicate: int = 0
+    expired: int = 0
+    waiting: int = 0
+    late: int = 0
+    unseen: int = 0
+
+
 @dataclass(frozen=True)
 class PipelineStats:
     """How a live pipeline has been doing up to now; zeros before it runs.
@@ -90,6 +122,8 @@ class PipelineStats:
     :param refused: how many results sinks could not store, and left out: live, and in replays
     :param lost: how many DataSets were not written to a sink, since it failed or took too long when
         the pipeline was shut down
+    :param sources: what has become of the rows of each source, by its name, in the order of
+        ``sources``: in the live run, or else in the last replay or resume
     """
 
     stages: Mapping[str, RunnerStats]
@@ -97,3 +131,4 @@ class PipelineStats:
     waiting: int
     refused: int = 0
     lost: int = 0
+    sources: Mapping[str, SourceStats] = field(default_factory=dict[str, SourceStats])

@@ -21,6 +21,7 @@ from run_task.data.series._store import Lease, Store
 from run_task.data.series._view import TimeSeriesView
 from run_task.errors import ConfigError
 from run_task.observe._log import Log
+from run_task.observe._recurrence import Recurrence
 from run_task.time._interval import TaskInterval, TimeUnit
 
 _log = Log(__name__)
@@ -70,8 +71,9 @@ class TimeSeries:
         self._width = len(self._schema.columns)
         self._allocate: Allocate = PrivateBlock
         self._lock = threading.Lock()  # held by writers; readers do not take it
-        self._dropped = 0
-        self._omitted = 0
+        # How many rows came too late to be kept, and how many had no value: a new tuple each time.
+        self._unstored = (0, 0)
+        self._expired = Recurrence()
         self._newest = _BEFORE_ALL
         # By thread, from which timestamp on its rows are refused, and why; and before which
         # timestamp no thread's are.
@@ -103,12 +105,12 @@ class TimeSeries:
     @property
     def dropped(self) -> int:
         """How many rows came too late to be kept."""
-        return self._dropped
+        return self._unstored[0]
 
     @property
     def omitted(self) -> int:
         """How many rows were left out because they had no value: None in every column."""
-        return self._omitted
+        return self._unstored[1]
 
     def read(self, timeout: float | None = None) -> InstantAccess[TimeSeriesView]:
         """Give a view of all rows as they are when the block is entered.
@@ -266,13 +268,12 @@ class TimeSeries:
                 if self._refused_from:
                     self._check_stamps(times)
                 dropped = self._merge(times, columns)
-            self._dropped += dropped
-            self._omitted += omitted
-        if dropped:
+            if dropped or omitted:
+                before = self._unstored
+                self._unstored = (before[0] + dropped, before[1] + omitted)
+        if dropped and (since := self._expired.happen(dropped)):
             _log.warning(
-                "%d rows came too late to be kept, with a retention of %s",
-                dropped,
-                self._retention,
+                "%d rows came too late to be kept, with a retention of %s", since, self._retention
             )
 
     # All that follows is done under the lock.

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from run_task.data._protocol import Viewable
 from run_task.observe._log import Log
+from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import StageMark
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.time._clock import Clock
@@ -38,6 +39,8 @@ class EarlyViews:
 
     :param stage: how far the stage is
     :param data: what it reads
+    :param windows: those of its windows that have been given
+    :param given: those of all who read the data
     :param coordinator: keeps the marks
     :param clock: the time of the run
     :param all_recordings: whether all rows that enter are recordings', which can wait
@@ -47,6 +50,8 @@ class EarlyViews:
         self,
         stage: StageMark,
         data: Viewable[Any],
+        windows: ReaderWindows,
+        given: GivenWindows,
         coordinator: Coordinator,
         clock: Clock,
         *,
@@ -54,6 +59,8 @@ class EarlyViews:
     ) -> None:
         self._stage = stage
         self._data = data
+        self._windows = windows
+        self._given = given
         self._coordinator = coordinator
         self._clock = clock
         self._all_recordings = all_recordings
@@ -77,7 +84,8 @@ class EarlyViews:
                 end_ns = due_ns - stage.grace_ns
                 if len(self._taken) < MOST:
                     missing = [other.name for other in coordinator.missing(stage, end_ns)]
-                    self._taken.append(EarlyView(end_ns, self._data.view(), missing))
+                    view = self._view(end_ns - self._windows.length_ns, end_ns)
+                    self._taken.append(EarlyView(end_ns, view, missing))
                 elif self._all_recordings:
                     return
                 elif not self._overrun:
@@ -98,14 +106,19 @@ class EarlyViews:
                 self._taken.popleft()
             return self._taken[0] if self._taken and self._taken[0].end_ns == end_ns else None
 
-    def view(self, end_ns: float) -> Any:
+    def view(self, start_ns: float, end_ns: float) -> Any:
         """What a window is to see: the view that was taken for it, or the data as it is now."""
         with self._lock:
             early_view = self.find(end_ns) if self._taken else None
             if early_view is None:
-                return self._data.view()
+                return self._view(start_ns, end_ns)
             self._taken.popleft()
             return early_view.view
+
+    def _view(self, start_ns: float, end_ns: float) -> Any:
+        with self._given.lock:  # a row is in the view of the window, or late for it
+            self._given.note(self._windows, start_ns, end_ns)
+            return self._data.view()
 
     def caught_up(self, next_ns: float) -> None:
         """The stage's windows before this end have their views."""

@@ -10,6 +10,7 @@ from typing import Any
 from run_task._window import Window
 from run_task.data import Shared
 from run_task.observe._log import Log
+from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
@@ -25,6 +26,8 @@ class WindowGate:
     :param unit_ns: how many nanoseconds the unit of its windows has
     :param overlap_ns: by how much a window overlaps the one before
     :param upstream_timeout: how many seconds to wait for others
+    :param windows: those of its windows that have been given
+    :param given: those of all who read the data
     :param early_views: views that were taken ahead, if its data has such as can be kept
     :param coordinator: what it waits by
     :param next_end_ns: gives the end of the next window to begin
@@ -37,6 +40,8 @@ class WindowGate:
         unit_ns: int,
         overlap_ns: int,
         upstream_timeout: float,
+        windows: ReaderWindows,
+        given: GivenWindows,
         early_views: EarlyViews | None,
         coordinator: Coordinator,
         next_end_ns: Callable[[], int],
@@ -46,19 +51,22 @@ class WindowGate:
         self._unit_ns = unit_ns
         self._overlap_ns = overlap_ns
         self._timeout = upstream_timeout
+        self._windows = windows
+        self._given = given
         self._early_views = early_views
         self._coordinator = coordinator
         self._next_end_ns = next_end_ns
         self._turn = Turn(coordinator)
         self._waits_for_nobody = coordinator.waits_for_nobody(mark)
-        self._end_ns = 0  # of the window in hand
+        self._start_ns = self._end_ns = 0  # of the window in hand
 
     def wait(self, window: Window, /) -> Sequence[str] | None:
         """Wait for all that enters its data before a window, and until it is known whether there
         is a row as late as that. Returns the stages that took too long; None: do not run it."""
         mark, coordinator = self._mark, self._coordinator
         end_ns = self._end_ns = window[1] * self._unit_ns
-        start_ns = window[0] * self._unit_ns + self._overlap_ns
+        self._start_ns = window[0] * self._unit_ns
+        start_ns = self._start_ns + self._overlap_ns
         if self._waits_for_nobody:
             return None if start_ns > mark.last_ns else ()
 
@@ -84,7 +92,7 @@ class WindowGate:
         """Give a window its view of the data: its own, if something later has entered since."""
         if self._early_views is None:
             return self._data.read(timeout)
-        return contextlib.nullcontext(self._early_views.view(self._end_ns))
+        return contextlib.nullcontext(self._early_views.view(self._start_ns, self._end_ns))
 
     def passed(self) -> None:
         """A window has its view of the data: what comes after it may enter."""
@@ -92,3 +100,5 @@ class WindowGate:
         self._coordinator.advance_seen(self._mark, next_ns)
         if self._early_views is not None:
             self._early_views.caught_up(next_ns)
+        else:  # nothing enters the data while somebody reads it
+            self._given.note(self._windows, self._start_ns, self._end_ns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,6 +11,9 @@ from run_task.data import Closed, TimeSeries
 from run_task.errors import ConfigError, ShutdownTimeout, add_note, described
 from run_task.observe._format import brief
 from run_task.observe._log import Log
+from run_task.pipeline._entrance import Entrance
+from run_task.pipeline._fates import Fates
+from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._order import Order, Place, SourceMark, StageMark
 from run_task.pipeline._refusals import Refusals
@@ -58,6 +62,7 @@ class LiveRun:
     :param name: the pipeline's name
     :param stages: the stages, those that are fed after those that feed them, and how they behave
     :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
+    :param fates: counts what becomes of the rows of each source
     :param clock: where to read the time, unless a source brings its own; None: the machine's
     :param refusals: counts the results that sinks cannot store
     :raises ConfigError: if two sources bring times that pass at different speeds
@@ -68,6 +73,7 @@ class LiveRun:
         name: str,
         stages: Mapping[AnyStage, RunnerConfig],
         sources: Sequence[tuple[Any, int, Route]],
+        fates: Sequence[Fates],
         clock: Clock | None,
         refusals: Refusals,
     ) -> None:
@@ -75,6 +81,7 @@ class LiveRun:
         self._refusals = refusals
         self._declared_stages = stages
         self._declared_sources = sources
+        self._fates = fates
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._alarm = Alarm()
         self._mutex = threading.Lock()
@@ -133,13 +140,12 @@ class LiveRun:
         self.lifecycle.advance(Phase.STOPPING)
         self._alarm.ring()
 
-    def stats(self) -> tuple[Mapping[str, RunnerStats], Mapping[int, int], int, int]:
-        """How the stages have been doing, how many rows have entered by the id of each route, and
-        how many DataSets wait for sinks, or were lost there. At any time, from any thread."""
+    def stats(self) -> tuple[Mapping[str, RunnerStats], int, int]:
+        """How the stages have been doing, and how many DataSets wait for sinks, or were lost there.
+        At any time, from any thread."""
         stages = {live.stage.name: live.stats for live in tuple(self._stages)}
-        rows = {id(source.route): source.entered for source in tuple(self._sources)}
         sinks = tuple(self._sinks.values())
-        return stages, rows, sum(map(len, sinks)), sum(sink.lost for sink in sinks)
+        return stages, sum(map(len, sinks)), sum(sink.lost for sink in sinks)
 
     def settle(self) -> None:
         """Once it has ended, wait for the thread that brought the end about."""
@@ -207,9 +213,10 @@ class LiveRun:
         order = Order(list(stage_marks.values()), source_marks)
         coordinator = self._coordinator = Coordinator(order, self._clock)
         timeouts = {mark: stages[stage].upstream_timeout for stage, mark in stage_marks.items()}
+        given: defaultdict[int, GivenWindows] = defaultdict(GivenWindows)  # by the id of the data
         all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
-        for number, ((declared, unit_ns, route), playback, mark) in enumerate(
-            zip(self._declared_sources, played, source_marks, strict=True), 1
+        for number, ((declared, unit_ns, route), fates, playback, mark) in enumerate(
+            zip(self._declared_sources, self._fates, played, source_marks, strict=True), 1
         ):
             name = f"run-task {self._name} source {number}"
             source = declared
@@ -225,8 +232,7 @@ class LiveRun:
                 SourceThread(
                     source,
                     playback,
-                    unit_ns,
-                    route,
+                    Entrance(route, unit_ns, fates, given[id(route.into)]),
                     mark,
                     RowGate(mark, timeout, self._early_views.get, coordinator),
                     coordinator,
@@ -244,6 +250,7 @@ class LiveRun:
                 config,
                 stage_mark,
                 [self._sinks[id(sink)] for sink in stage.sinks],
+                given[id(stage.data)],
                 max(config.upstream_timeout, *around) if around else config.upstream_timeout,
                 self._early_views.get,
                 coordinator,
@@ -358,6 +365,8 @@ class LiveRun:
         # Sinks that took all of the time do not make it seem that sources hang, too.
         hung += self._end_sources(Deadline(max(_seconds(deadline), _LEAST)))
         self._refusals.log_rest()
+        for fates in self._fates:
+            fates.log_rest()
         if hung:
             self.failures.append(ShutdownTimeout(self._name, self._timeout, hung))
 

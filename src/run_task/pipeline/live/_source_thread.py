@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from run_task.data import TimeSeries
 from run_task.errors import SourceError, add_note, described
 from run_task.observe._format import brief
 from run_task.observe._log import Log
-from run_task.pipeline._ingest import BatchCursor, as_mapping, not_a_row
+from run_task.pipeline._entrance import Entrance
+from run_task.pipeline._fates import Fate
+from run_task.pipeline._ingest import BatchCursor, not_a_row
 from run_task.pipeline._order import NEVER, SourceMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator
@@ -32,8 +33,7 @@ class SourceThread:
 
     :param source: the source
     :param playback: how it is played, if it is a recording
-    :param unit_ns: how many nanoseconds the unit of its timestamps has
-    :param route: where its rows go
+    :param entrance: the way of its rows into the data
     :param mark: how far it is
     :param gate: what its rows wait for
     :param coordinator: keeps the marks
@@ -47,8 +47,7 @@ class SourceThread:
         self,
         source: Any,
         playback: Playback | None,
-        unit_ns: int,
-        route: Route,
+        entrance: Entrance,
         mark: SourceMark,
         gate: RowGate,
         coordinator: Coordinator,
@@ -56,10 +55,11 @@ class SourceThread:
         failed: Callable[[BaseException], None],
         on_end: Callable[[], None],
     ) -> None:
-        self.route = route
+        self.route: Route = entrance.route
         self.mark = mark
         self._source = source
-        self._unit_ns = unit_ns
+        self._entrance = entrance
+        self._unit_ns = entrance.unit_ns
         self._gate = gate
         self._coordinator = coordinator
         self._failed = failed
@@ -69,8 +69,6 @@ class SourceThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._closer: threading.Thread | None = None
         self._latest: int | None = None  # timestamp of all rows that were read
-        self.entered: int = 0
-        """How many of its rows have entered the data."""
         if playback is not None:
             playback.observe(self._note_next)
 
@@ -180,12 +178,15 @@ class SourceThread:
         """Let rows enter one by one. This is done for each: it has to be cheap."""
         life, gate, mark, unit_ns = self._life, self._gate, self.mark, self._unit_ns
         recording = mark.recording
-        enter = self._enter()
+        enter, tally = self._entrance.enter_row, self._entrance.tally
         latest: int | None = None
         arrival_ns = 0
         for item in rows:
+            tally.received += 1
             if not isinstance(item, tuple) or len(item) != 2 or type(item[0]) is not int:  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
-                raise not_a_row(cast("object", item))
+                bad = cast("object", item)
+                self._entrance.fates.refuse(Fate.MALFORMED, bad, not_a_row(bad))
+                continue
             timestamp: int = item[0]
             if latest is None or timestamp >= latest:
                 self._latest = latest = timestamp
@@ -200,32 +201,8 @@ class SourceThread:
             if waits and gate.wait(arrival_ns, late=late) == -NEVER:
                 return
             enter(timestamp, item[1])
-            self.entered += 1
             if life.phase >= Phase.STOPPING:
                 return
-
-    def _enter(self) -> Callable[[int, Any], object]:
-        """How a row enters the data."""
-        into, ingest = self.route.into, self.route.ingest
-        if isinstance(into, TimeSeries) and ingest is None:
-            append = into.append
-
-            def enter_series(timestamp: int, row: Any) -> None:
-                if type(row) is dict:
-                    append(timestamp, **row)
-                else:
-                    append(timestamp, **as_mapping(row))
-
-            return enter_series
-
-        def enter(timestamp: int, row: Any) -> None:
-            with into.write() as data:
-                if ingest is not None:
-                    ingest(data, row)
-                else:
-                    data.append(timestamp, **as_mapping(row))
-
-        return enter
 
     def _read_batches(self, batches: Iterator[Batch]) -> None:
         """Let rows enter many at a time."""
@@ -235,7 +212,8 @@ class SourceThread:
             if not len(times):
                 continue
             before = int(times[0]) if self._latest is None else self._latest
-            rows = BatchCursor(batch, before, unit_ns, self.route)
+            self._entrance.tally.received += len(times)
+            rows = BatchCursor(batch, before, unit_ns, self._entrance)
             late = bool(times[0] < before or np.any(times[1:] < times[:-1]))
             self._latest = max(before, int(times.max()))
             known_ns = self._latest * unit_ns
@@ -247,7 +225,7 @@ class SourceThread:
                     limit_ns = self._gate.wait(int(next_ns), late=late)
                     if limit_ns == -NEVER:
                         return
-                self.entered += rows.ingest_before(limit_ns)
+                rows.ingest_before(limit_ns)
             if self.mark.recording:
                 self._coordinator.advance_source(self.mark, next_ns=known_ns)
             if self._life.phase >= Phase.STOPPING:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from run_task.data._protocol import Viewable
+from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._order import StageMark
+from run_task.pipeline._route import ends_with_rows
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._gate import WindowGate
@@ -27,6 +29,7 @@ class LiveStage:
     :param config: how its engine behaves
     :param mark: how far it is
     :param sinks: the sinks of its results
+    :param given: the windows that have been given to those who read the data
     :param outlet_timeout: how many seconds its results wait for others
     :param early_views_of: the early views of each stage that may take views ahead
     :param all_recordings: whether all rows that enter are recordings', which can wait
@@ -43,6 +46,7 @@ class LiveStage:
         config: RunnerConfig,
         mark: StageMark,
         sinks: Sequence[SinkThread],
+        given: GivenWindows,
         outlet_timeout: float,
         early_views_of: Callable[[StageMark], EarlyViews | None],
         coordinator: Coordinator,
@@ -55,19 +59,27 @@ class LiveStage:
     ) -> None:
         self.stage = stage
         self.mark = mark
+        unit_ns = stage.interval.unit.nanos
+        length_ns = config.window.nanos if config.window is not None else stage.interval.nanos
+        windows = self._windows = ReaderWindows(
+            length_ns, stage.interval.nanos, holds_end=ends_with_rows(stage.data)
+        )
+        self._given = given
+        given.add(windows)
         self.early_views: EarlyViews | None = None
         if isinstance(stage.data, Viewable):
             self.early_views = EarlyViews(
-                mark, stage.data, coordinator, clock, all_recordings=all_recordings
+                *(mark, stage.data, windows, given, coordinator, clock),
+                all_recordings=all_recordings,
             )
-        unit_ns = stage.interval.unit.nanos
-        length_ns = config.window.nanos if config.window is not None else stage.interval.nanos
         gate = WindowGate(
             mark,
             stage.data,
             unit_ns,
             length_ns - stage.interval.nanos,
             config.upstream_timeout,
+            windows,
+            given,
             self.early_views,
             coordinator,
             self._next_end_ns,
@@ -114,8 +126,10 @@ class LiveStage:
     def start(self) -> None:
         """Begin to run."""
         self._engine.start()
+        first_end_ns = self._engine.first_end_ns
+        self._given.begin(self._windows, first_end_ns - self._windows.length_ns)
         # Those that were started before may be waiting to know that.
-        self._coordinator.advance_stage(self.mark, first_ns=self._engine.first_end_ns)
+        self._coordinator.advance_stage(self.mark, first_ns=first_end_ns)
 
     def limit(self, last_ns: int) -> None:
         """Run no window after the one that holds this time.

@@ -15,10 +15,13 @@ from run_task.data import TimeSeries
 from run_task.data._protocol import Viewable, window_bound
 from run_task.executors import Tick
 from run_task.executors._protocol import checked_crew
+from run_task.pipeline._entrance import Entrance
+from run_task.pipeline._fates import Fates
+from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._ingest import SourceReader
 from run_task.pipeline._order import NEVER
-from run_task.pipeline._route import Route
+from run_task.pipeline._route import Route, ends_with_rows
 from run_task.runner._config import OnError, RunnerConfig
 from run_task.runner._own_data import OwnData, references
 from run_task.runner._telemetry import Telemetry
@@ -40,6 +43,8 @@ class _StageReplay:
     :param made: gives the replay's own of shared data
     :param since_ns: the first window holds this time, in nanoseconds since the Unix epoch
     :param held_ns: the end of the last window whose results are known, or None
+    :param given: takes note of the windows that it has run, if rows of sources enter its data
+    :param explicit: whether the first window begins where somebody wanted it to
     :param apart: whether its own data changes only by what the replay writes to it
     :param before_write: called before it writes to shared data, with the id of the pipeline's own
     """
@@ -51,6 +56,8 @@ class _StageReplay:
         made: Callable[[Any], Any],
         since_ns: int,
         held_ns: int | None,
+        given: GivenWindows | None,
+        explicit: bool,
         apart: bool,
         before_write: Callable[[int], None],
     ) -> None:
@@ -78,6 +85,15 @@ class _StageReplay:
         self._end = first_end(self._period, config.align, since_ns // self._unit_ns)
         self.due_ns: int = self._end * self._unit_ns + config.grace_ns
         """When the next window is due, in nanoseconds since the Unix epoch."""
+        self._given = given
+        self._windows = ReaderWindows(
+            self._length * self._unit_ns, self._period_ns, holds_end=ends_with_rows(stage.data)
+        )
+        if given is not None:
+            given.add(self._windows)
+            start_ns = (self._end - self._length) * self._unit_ns
+            explicit = explicit or held_ns is not None
+            given.begin(self._windows, start_ns, explicit=explicit)
         self._lead_ns = config.grace_ns + self._period_ns  # from the start of what is new in it
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
@@ -117,6 +133,8 @@ class _StageReplay:
                 if self._changes and references(view) != self._own.references:
                     dataset = self._own.refuse(dataset, view)
                     self._own.settle(references(view))
+        if self._given is not None:
+            self._given.note(self._windows, due[0] * self._unit_ns, end * self._unit_ns)
         if dataset.errors:
             _raise_interrupt(dataset)
         for data, route in self._routes:
@@ -156,6 +174,7 @@ class History:
 
     :param stages: the stages, those that are fed after those that feed them, and how they behave
     :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
+    :param fates: counts what becomes of the rows of each source
     :param made: gives the replay's own of shared data; the same whenever it is asked
     :param apart: whether the replay's own of some data changes only by what enters it, and only
         those see it who read it
@@ -165,6 +184,7 @@ class History:
         self,
         stages: Mapping[AnyStage, RunnerConfig],
         sources: Sequence[tuple[Any, int, Route]],
+        fates: Sequence[Fates],
         made: Callable[[Any], Any],
         *,
         apart: Callable[[Any], bool],
@@ -177,12 +197,12 @@ class History:
         self._groups: dict[int, list[SourceReader]] = {}
         writers = Counter(id(route.into) for _, _, route in sources)
         writers.update(id(route.into) for stage in stages for route in stage.routes)
-        for source, unit_ns, route in sources:
+        self._given: dict[int, GivenWindows] = {id(r.into): GivenWindows() for _, _, r in sources}
+        for (source, unit_ns, route), counts in zip(sources, fates, strict=True):
             own = replace(route, into=made(route.into))
             reader = SourceReader(
                 source,
-                unit_ns,
-                own,
+                Entrance(own, unit_ns, counts, self._given[id(route.into)]),
                 AT_ONCE,
                 whole=writers[id(route.into)] == 1 and apart(route.into) and _ends_views(own.into),
                 before_write=partial(self._before_write, id(route.into)),
@@ -224,6 +244,7 @@ class History:
         """
         with contextlib.ExitStack() as opened:
             for reader in self._sources:
+                opened.callback(reader.fates.log_rest)
                 opened.callback(reader.close)
             # A row that a window holds which ends at its timestamp lies before that time.
             first_ns = min(
@@ -237,6 +258,8 @@ class History:
             for stage, config in self._stages.items():
                 replay = _StageReplay(
                     *(stage, config, self._made, since_ns, held(stage)),
+                    given=self._given.get(id(stage.data)),
+                    explicit=start_ns > first_ns,
                     apart=self._apart(stage.data),
                     before_write=self._before_write,
                 )

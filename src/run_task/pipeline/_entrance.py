@@ -1,0 +1,166 @@
+"""How the rows of a source enter its data, each to its fate: a row that cannot costs itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, cast
+
+from run_task.data import TimeSeries
+from run_task.errors import ConfigError, add_note
+from run_task.pipeline._fates import Fate, Fates, Tally
+from run_task.pipeline._given import GivenWindows
+from run_task.pipeline._route import Route
+from run_task.sources._batch import Batch
+
+EnterRow: TypeAlias = Callable[[int, Any], None]
+
+_NO_VALUE = "it has no value: None in every column"
+
+
+class Entrance:
+    """The way of rows of one source into its data, for one thread.
+
+    :param route: where they go
+    :param unit_ns: how many nanoseconds the unit of their timestamps has
+    :param fates: counts what becomes of them
+    :param given: the windows that have been given to those who read the data
+    """
+
+    def __init__(self, route: Route, unit_ns: int, fates: Fates, given: GivenWindows) -> None:
+        self.route: Route = route
+        self.unit_ns: int = unit_ns
+        self.fates: Fates = fates
+        self.tally: Tally = fates.tally()
+        self._given = given
+        into: Any = route.into
+        series = into if isinstance(into, TimeSeries) and route.ingest is None else None
+        self._series: TimeSeries | None = series
+        self.enter_row: EnterRow = self._any_row if series is None else self._series_row(series)
+        """Lets one row enter: called with its timestamp and the row."""
+
+    def enter_rows(self, rows: Iterable[tuple[int, Any]]) -> None:
+        """Let rows enter, one by one.
+
+        :param rows: the rows
+        :raises Exception: what a row that is bad is refused by, if the source was declared so
+        """
+        if self._series is not None:
+            enter = self.enter_row
+            for timestamp, row in rows:
+                enter(timestamp, row)
+            return
+        with self.route.into.write() as data:
+            for timestamp, row in rows:
+                self._enter_open(data, timestamp, row)
+
+    def enter_batch(self, batch: Batch) -> None:
+        """Let rows enter a series many at a time; one by one, if one of them cannot be stored.
+
+        :param batch: the rows
+        :raises Exception: what a row that is bad is refused by, if the source was declared so
+        """
+        series, given, times = self._series, self._given, batch.timestamps
+        if series is None:
+            self.enter_rows(batch.rows())
+            return
+        with given.lock:
+            before = _unstored(series)
+            try:
+                series.extend(times, **batch.columns)
+            except Exception:
+                after, late = None, 0
+            else:
+                after, late = _unstored(series), given.count_late(times, self.unit_ns)
+        if after is None:
+            self.enter_rows(batch.rows())
+            return
+        tally = self.tally
+        if after is before:
+            tally.stored += len(times)
+        else:
+            expired, empty = after[0] - before[0], after[1] - before[1]
+            tally.stored += len(times) - expired - empty
+            last: tuple[int, Any] = (int(times.min()), {})
+            if expired:
+                self.fates.count(Fate.EXPIRED, last, self._retained(series), expired)
+            if empty:
+                self.fates.count(Fate.REJECTED, last, _NO_VALUE, empty)
+        tally.late += late
+
+    def _series_row(self, series: TimeSeries) -> EnterRow:
+        append, tally, given, unit_ns = series.append, self.tally, self._given, self.unit_ns
+        lock = given.lock
+
+        def enter(timestamp: int, row: Any) -> None:
+            try:
+                with lock:
+                    before = _unstored(series)
+                    kind: type[Any] = type(row)
+                    if kind is dict:
+                        append(timestamp, **row)
+                    else:
+                        append(timestamp, **as_mapping(row))
+                    after = _unstored(series)
+                    late = timestamp * unit_ns < given.horizon_ns and given.is_late(
+                        timestamp * unit_ns
+                    )
+            except Exception as error:
+                self._refuse(Fate.MALFORMED, (timestamp, row), error)
+                return
+            if after is before:
+                tally.stored += 1
+            elif after[0] > before[0]:
+                self.fates.count(Fate.EXPIRED, (timestamp, row), self._retained(series))
+            else:
+                self.fates.count(Fate.REJECTED, (timestamp, row), _NO_VALUE)
+                return
+            if late:
+                tally.late += 1
+
+        return enter
+
+    def _any_row(self, timestamp: int, row: Any) -> None:
+        with self.route.into.write() as data:
+            self._enter_open(data, timestamp, row)
+
+    def _enter_open(self, data: Any, timestamp: int, row: Any) -> None:
+        """Let a row enter what may be changed of the data."""
+        ingest, given = self.route.ingest, self._given
+        try:
+            if ingest is None:
+                data.append(timestamp, **as_mapping(row))
+            else:
+                ingest(data, row)
+        except (Exception, SystemExit) as error:
+            self._refuse(Fate.REJECTED, (timestamp, row), error)
+            return
+        self.tally.stored += 1
+        time_ns = timestamp * self.unit_ns
+        if time_ns < given.horizon_ns and given.is_late(time_ns):
+            self.tally.late += 1
+
+    def _refuse(self, fate: Fate, row: tuple[int, Any], error: BaseException) -> None:
+        if self.route.ingest is not None:
+            add_note(error, f"in the ingest of {self.route.origin}")
+        self.fates.refuse(fate, row, error)
+
+    def _retained(self, series: TimeSeries) -> str:
+        return f"it came too late to be kept, with retention={series.retention}"
+
+
+def _unstored(series: TimeSeries) -> tuple[int, int]:
+    # Past the properties, since a live row is to cost little.
+    return series._unstored  # pyright: ignore[reportPrivateUsage]  as just said
+
+
+def as_mapping(row: object) -> Mapping[str, Any]:
+    """A row of a source, as columns for a ``TimeSeries``.
+
+    :raises ConfigError: if it is no mapping
+    """
+    if not isinstance(row, Mapping):
+        raise ConfigError(
+            f"a row for a TimeSeries is a mapping of column to value, such as {{'price': 1.0}}, "
+            f"and not {row!r}"
+        )
+    return cast("Mapping[str, Any]", row)

@@ -1,0 +1,142 @@
+"""Which windows of the readers of some data have been given, and so which rows come too late."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NEVER: Final = float("inf")
+
+_MOST_GAPS: Final = 1024
+"""How many runs of missed windows are known of a stage: of those before, rows count as late."""
+
+
+class ReaderWindows:
+    """The windows of one stage that have been given.
+
+    Times are in nanoseconds since the Unix epoch. A window is given once it has its view of the
+    data, or is skipped since it is empty.
+
+    :param length_ns: how long a window is
+    :param interval_ns: how far windows are apart
+    :param holds_end: whether a window holds the rows that are stamped with its end
+    """
+
+    __slots__ = ("first_ns", "floor_ns", "gaps", "holds_end", "interval_ns", "last_ns", "length_ns")
+
+    def __init__(self, length_ns: int, interval_ns: int, *, holds_end: bool) -> None:
+        self.length_ns: int = length_ns
+        self.interval_ns: int = interval_ns
+        self.holds_end: bool = holds_end
+        self.first_ns: float = -_NEVER
+        """The start of the first window; before it is known, before all times."""
+        self.floor_ns: float = -_NEVER
+        """Rows before this are late for no window: the first one began where it was asked to."""
+        self.last_ns: float = -_NEVER
+        """The end of the last window that was given; before that, the start of the first."""
+        self.gaps: deque[tuple[float, float]] = deque(maxlen=_MOST_GAPS)
+        """From when to when there was no window, since those of that time were missed."""
+
+    @property
+    def bound_ns(self) -> float:
+        """Rows of this time or later are in no window that was given."""
+        return self.last_ns + self.holds_end
+
+    @property
+    def is_gapless(self) -> bool:
+        """Whether every row that lies between the first and the last window is in one."""
+        return not self.gaps and self.length_ns >= self.interval_ns
+
+    def holds(self, time_ns: int) -> bool:
+        """Whether a row is in a window that was given, or before all of them."""
+        at = time_ns - self.holds_end  # as if windows held their start, and not their end
+        if not self.floor_ns <= at < self.last_ns:
+            return False
+        if at < self.first_ns:
+            return True
+        if any(start <= at < end for start, end in self.gaps):
+            return False
+        if self.length_ns >= self.interval_ns:
+            return True
+        return (self.last_ns - 1 - at) % self.interval_ns < self.length_ns
+
+
+class GivenWindows:
+    """The windows over some data that have been given to those who read it.
+
+    :ivar lock: held while a row enters data of which views can be taken at any moment, and while
+        such a view is taken. So a row is in the view of a window, or late for it, and never neither
+    """
+
+    def __init__(self) -> None:
+        self.lock: Final = threading.Lock()
+        self.horizon_ns: float = -_NEVER
+        """Rows of this time or later are late for no window."""
+        self._readers: list[ReaderWindows] = []
+
+    def add(self, reader: ReaderWindows) -> None:
+        """Take the windows of one more reader into account."""
+        self._readers.append(reader)
+
+    def begin(self, reader: ReaderWindows, start_ns: int, *, explicit: bool = False) -> None:
+        """The first window of a reader is known.
+
+        :param start_ns: its start
+        :param explicit: whether it begins where somebody wanted it to: rows before are not late
+        """
+        reader.first_ns = start_ns
+        reader.last_ns = max(reader.last_ns, start_ns)
+        if explicit:
+            reader.floor_ns = start_ns
+        self.horizon_ns = max(self.horizon_ns, reader.bound_ns)
+
+    def note(self, reader: ReaderWindows, start_ns: float, end_ns: float) -> None:
+        """A window is given."""
+        if start_ns > reader.last_ns > -_NEVER and reader.length_ns >= reader.interval_ns:
+            reader.gaps.append((reader.last_ns, start_ns))
+        reader.last_ns = end_ns
+        bound_ns = end_ns + reader.holds_end
+        if bound_ns > self.horizon_ns:
+            self.horizon_ns = bound_ns
+
+    def is_late(self, time_ns: int) -> bool:
+        """Whether a window that was given would have held a row of this time."""
+        return any(reader.holds(time_ns) for reader in self._readers)
+
+    def count_late(self, times: NDArray[np.int64], unit_ns: int) -> int:
+        """Of how many rows :meth:`is_late` is true.
+
+        :param times: the timestamps of rows
+        :param unit_ns: how many nanoseconds their unit has
+        """
+        return 0 if (late := self.late(times, unit_ns)) is None else int(np.count_nonzero(late))
+
+    def late(self, times: NDArray[np.int64], unit_ns: int) -> NDArray[np.bool_] | None:
+        """Of which rows :meth:`is_late` is true; None: of none.
+
+        :param times: the timestamps of rows
+        :param unit_ns: how many nanoseconds their unit has
+        """
+        if not len(times) or int(times.min()) * unit_ns >= self.horizon_ns:
+            return None
+        late: NDArray[np.bool_] = np.zeros(len(times), np.bool_)
+        for reader in self._readers:
+            if reader.bound_ns == -_NEVER:
+                continue
+            held = _before(times, reader.bound_ns, unit_ns)
+            if reader.floor_ns != -_NEVER:
+                held &= ~_before(times, reader.floor_ns + reader.holds_end, unit_ns)
+            if not reader.is_gapless:
+                for position in np.flatnonzero(held & ~late).tolist():
+                    held[position] = reader.holds(int(times[position]) * unit_ns)
+            late |= held
+        return late
+
+
+def _before(times: NDArray[np.int64], bound_ns: float, unit_ns: int) -> Any:
+    """Which timestamps lie before a time."""
+    return times < -(-int(bound_ns) // unit_ns)

@@ -1,0 +1,443 @@
+"""What becomes of the rows of sources: each is stored, or counted under the reason why not."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.support.threads import PATIENCE, beside
+
+from run_task import (
+    Atom,
+    Closed,
+    ConfigError,
+    Pipeline,
+    RunnerConfig,
+    RwLock,
+    SourceStats,
+    TaskInterval,
+    TimeSeries,
+    TimeSeriesView,
+    TimeUnit,
+    VirtualClock,
+    task,
+)
+from run_task.pipeline._given import GivenWindows, ReaderWindows
+from run_task.sinks import CallbackSink
+from run_task.sources import Batch, CsvFile, OnFault, polling
+
+SECOND = TaskInterval.seconds(1)
+TEN = TaskInterval.seconds(10)
+
+Rows = Sequence[tuple[int, Any]]
+
+
+@task
+def times(view: TimeSeriesView, start: int, end: int) -> list[int]:
+    return [int(time) for time in view.in_window.time]
+
+
+@task
+def nothing(data: object, start: int, end: int) -> None:
+    return None
+
+
+def series(**options: Any) -> TimeSeries:
+    return TimeSeries({"v": float}, TimeUnit.SECONDS, **options)
+
+
+def rows_at(*stamps: int) -> list[tuple[int, dict[str, float]]]:
+    return [(stamp, {"v": 1.0}) for stamp in stamps]
+
+
+class Batches:
+    """Rows in batches, as a file has them."""
+
+    def __init__(self, stamps: Sequence[int], size: int) -> None:
+        self._stamps = np.array(stamps, np.int64)
+        self._size = size
+
+    def batches(self) -> Iterator[Batch]:
+        for start in range(0, len(self._stamps), self._size):
+            some = self._stamps[start : start + self._size]
+            yield Batch(some, {"v": np.ones(len(some))})
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, float]]]:
+        for batch in self.batches():
+            yield from batch.rows()
+
+
+def adds_up(counts: SourceStats) -> bool:
+    known = counts.stored + counts.malformed + counts.rejected + counts.ahead
+    return (
+        counts.received == known + counts.duplicate + counts.expired + counts.waiting
+        and counts.late <= counts.stored + counts.expired
+        and counts.unseen <= counts.stored
+        and min(vars(counts).values()) >= 0
+    )
+
+
+def only(pipeline: Pipeline) -> SourceStats:
+    (counts,) = pipeline.stats.sources.values()
+    assert adds_up(counts)
+    return counts
+
+
+def replayed(pipeline: Pipeline) -> list[Any]:
+    return [dataset["times"] for _, dataset in pipeline.replay()]
+
+
+# Names
+
+
+def test_sources_are_named_as_they_are_declared() -> None:
+    data = series()
+    pipeline = Pipeline("p").source([], data).source([], data, name="mine").source([], data)
+    assert list(pipeline.stats.sources) == ["source-1", "mine", "source-3"]
+    assert set(pipeline.stats.sources.values()) == {SourceStats()}
+    with pytest.raises(ConfigError, match="two sources are called 'mine'"):
+        pipeline.source([], data, name="mine")
+    name: Any
+    for name in ("", 5):
+        with pytest.raises(ConfigError, match="a text that is not empty"):
+            pipeline.source([], data, name=name)
+    fault: Any = "skip"
+    with pytest.raises(ConfigError, match=r"OnFault\.SKIP or OnFault\.RAISE"):
+        pipeline.source([], data, on_bad_row=fault)
+
+
+# Late
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_of_a_file_with_its_newest_row_first_all_but_the_first_window_are_late(size: int) -> None:
+    data = series()
+    pipeline = Pipeline("p").source(Batches(range(999, -1, -1), size), data)
+    pipeline.stage("a", [times], data, TaskInterval.seconds(100))
+    assert sum(map(len, replayed(pipeline))) == 100
+    assert only(pipeline) == SourceStats(received=1000, stored=1000, late=900)
+
+
+@pytest.mark.parametrize("window", [None, 20])
+@pytest.mark.parametrize("grace", [None, 7])
+@pytest.mark.parametrize("closed", list(Closed))
+@pytest.mark.parametrize("kind", ["rows", "batches", "ingest"])
+def test_a_row_is_in_all_windows_that_cover_it_or_late(
+    window: int | None, grace: int | None, closed: Closed, kind: str
+) -> None:
+    choose = random.Random(7)
+    stamps = [max(0, at + choose.randint(-30, 5)) for at in range(0, 600, 2)]
+    data = series(closed=closed)
+    if kind == "ingest":
+        pipeline = Pipeline("p").source(
+            [(stamp, stamp) for stamp in stamps],
+            data,
+            lambda held, stamp: held.append(stamp, v=1.0),
+        )
+    else:
+        source: Any = rows_at(*stamps) if kind == "rows" else Batches(stamps, 50)
+        pipeline = Pipeline("p").source(source, data)
+    config = RunnerConfig(
+        window=None if window is None else TaskInterval.seconds(window),
+        grace=None if grace is None else TaskInterval.seconds(grace),
+    )
+    pipeline.stage("a", [times], data, TEN, config)
+    results = {dataset.window: dataset["times"] for _, dataset in pipeline.replay()}
+    # In a window that ends as soon as it can, each that is not late is: the later ones follow.
+    on_right = closed is Closed.RIGHT
+    missing = 0
+    for stamp in set(stamps):
+        covering = [w for w in results if w.start <= stamp - on_right < w.end]
+        first = min(covering, default=None)
+        seen = 0 if first is None else results[first].count(stamp)
+        missing += stamps.count(stamp) - seen
+    last = max(results).end
+    after = sum(stamp - on_right >= last for stamp in stamps)
+    assert only(pipeline).late == missing - after
+    assert only(pipeline).stored == len(stamps)
+
+
+def test_rows_before_an_explicit_start_are_not_late_and_those_before_the_first_window_are() -> None:
+    def late(start: int | None) -> int:
+        data = series()
+        pipeline = Pipeline("p").source(rows_at(50, 12, 55, 61, 13, 71), data)
+        pipeline.stage("a", [times], data, TEN)
+        list(pipeline.replay(start))
+        return only(pipeline).late
+
+    assert late(None) == 2
+    assert late(60) == 0  # the windows from 60 on are asked for
+    assert late(50) == 2  # the first window is where it would have been
+
+
+def test_windows_that_were_missed_hold_no_row_that_is_late() -> None:
+    windows = ReaderWindows(10, 10, holds_end=False)
+    given = GivenWindows()
+    given.add(windows)
+    given.begin(windows, 100)
+    given.note(windows, 100, 110)
+    given.note(windows, 150, 160)  # those in between were missed
+    late = [given.is_late(time) for time in (99, 100, 109, 110, 149, 150, 159, 160)]
+    assert late == [True, True, True, False, False, True, True, False]
+    times = np.array([99, 100, 109, 110, 149, 150, 159, 160])
+    assert given.count_late(times, 1) == 5
+    assert given.count_late(times[-1:], 1) == 0
+
+
+def test_a_row_between_two_windows_that_are_samples_is_not_late() -> None:
+    windows = ReaderWindows(3, 10, holds_end=False)
+    given = GivenWindows()
+    given.add(windows)
+    given.begin(windows, 107)
+    given.note(windows, 107, 110)
+    given.note(windows, 117, 120)
+    late = [given.is_late(time) for time in (106, 107, 109, 110, 116, 117, 119, 120)]
+    assert late == [True, True, True, False, False, True, True, False]
+
+
+def test_whoever_reads_what_the_rows_enter_has_windows_that_count() -> None:
+    data = series()
+    pipeline = Pipeline("p").source(rows_at(5, 25, 18, 45, 8), data)
+    pipeline.stage("quick", [times], data, TEN)
+    pipeline.stage("slow", [times], data, TaskInterval.seconds(100))
+    list(pipeline.replay())
+    assert only(pipeline).late == 2
+
+
+def test_a_live_row_whose_window_was_given_is_late(tmp_path: Path) -> None:
+    clock, inbox = VirtualClock(1_000_000_000_000), queue.Queue[Any]()
+    got = queue.Queue[list[int]]()
+    data = series()
+    pipeline = Pipeline("p", clock=clock).source(iter(inbox.get, None), data)
+    stage = pipeline.stage("a", [times], data, TEN)
+    stage.sink(CallbackSink(lambda stage, dataset: got.put(dataset["times"])))
+
+    def enter(*stamps: int) -> None:
+        before = pipeline.stats.sources["source-1"].received
+        for row in rows_at(*stamps):
+            inbox.put(row)
+        wait_until(lambda: pipeline.stats.sources["source-1"].received == before + len(stamps))
+        wait_until(lambda: pipeline.stats.sources["source-1"].waiting == 0)
+
+    with pipeline:
+        enter(1000)
+        clock.advance(TEN)
+        assert got.get(timeout=PATIENCE) == [1000]
+        enter(1001, 999)  # its window is given; and before the first
+        clock.step(-3600 * 1_000_000_000)
+        enter(1010 - 3600)
+        inbox.put(None)
+    assert only(pipeline) == SourceStats(received=4, stored=4, late=3)
+
+
+def wait_until(condition: Any) -> None:
+    done = threading.Event()
+    for _ in range(int(PATIENCE * 1000)):
+        if condition():
+            return
+        done.wait(0.001)
+    raise AssertionError("it has not come about")
+
+
+# Expired
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_a_row_older_than_retention_is_expired_and_late(size: int) -> None:
+    data = series(retention=TaskInterval.seconds(15))
+    stamps = (0, 10, 20, 30, 3, 31, 4, 5)
+    source: Any = Batches(stamps, size) if size else rows_at(*stamps)
+    pipeline = Pipeline("p").source(source, data)
+    pipeline.stage("a", [times], data, TEN)
+    list(pipeline.replay())
+    assert only(pipeline) == SourceStats(received=8, stored=5, expired=3, late=3)
+
+
+# Malformed and rejected
+
+
+class Everything:
+    """A source that gives what is no row, and rows that fit no series, among good ones."""
+
+    good: Rows = rows_at(1, 2, 3, 4)
+    bad: Sequence[Any] = (
+        5,
+        (1, 2, 3),
+        ("x", {"v": 1.0}),
+        (2**80, {"v": 1.0}),
+        (1, 5.0),
+        (1, {"v": "text"}),
+        (1, {"other": 1.0}),
+        (1, {"v": 1.0, "timestamp": 3}),
+        (1, {}),
+    )
+
+    @classmethod
+    def rows(cls) -> Iterator[Any]:
+        yield cls.good[0]
+        yield from cls.bad
+        yield from cls.good[1:]
+
+    @classmethod
+    async def arows(cls) -> AsyncIterator[Any]:
+        for row in cls.rows():
+            yield row
+
+
+@pytest.mark.parametrize("source", [list(Everything.rows()), Everything.rows, Everything.arows])
+def test_what_makes_no_row_costs_itself(source: Any) -> None:
+    def declared() -> Pipeline:
+        data = series()
+        given: Any = source() if callable(source) else source
+        pipeline = Pipeline("p").source(given, data)
+        pipeline.stage("a", [times], data, TaskInterval.millis(5))
+        return pipeline
+
+    right = SourceStats(received=13, stored=4, malformed=9)
+    live = declared()
+    live.run_sync()
+    assert only(live) == SourceStats(**{**vars(right), "late": 4})  # all lie long before
+    if source == Everything.arows:
+        return
+    replay = declared()
+    list(replay.replay())
+    assert only(replay) == right
+
+
+@pytest.mark.parametrize("data", [RwLock(list[int]()), Atom(()), series()])
+def test_what_an_ingest_refuses_costs_itself(data: Any) -> None:
+    def ingest(data: object, row: int) -> None:
+        if row == 2:
+            raise ValueError("two")
+        if row == 3:
+            raise SystemExit
+
+    source = [(at, at) for at in range(6)]
+    pipeline = Pipeline("p").source(source, data, ingest)
+    pipeline.stage("a", [nothing], data, TaskInterval.seconds(2))
+    assert len(list(pipeline.replay())) == 3
+    assert only(pipeline) == SourceStats(received=6, stored=4, rejected=2)
+    pipeline.run_sync()
+    assert only(pipeline) == SourceStats(received=6, stored=4, rejected=2, late=4)
+
+
+def test_a_bad_row_is_fatal_if_it_is_to_be_after_the_rows_before_it() -> None:
+    data = series()
+    rows: Any = [*rows_at(1, 2), (3, {"v": "text"}), *rows_at(4)]
+    no_row: Any = [*rows_at(1, 2), 5, *rows_at(4)]
+    for bad in (rows, no_row):
+        pipeline = Pipeline("p").source(bad, data, on_bad_row=OnFault.RAISE)
+        pipeline.stage("a", [times], data, SECOND)
+        got: list[Any] = []
+        with pytest.raises(ConfigError):
+            got.extend(dataset["times"] for _, dataset in pipeline.replay())
+        assert got[:1] == [[1]]
+        assert only(pipeline).malformed == 1
+
+
+def test_a_row_without_a_value_is_left_out_and_counted() -> None:
+    data = series()
+    pipeline = Pipeline("p").source([(1, {"v": None}), *rows_at(2)], data)
+    pipeline.stage("a", [times], data, SECOND)
+    list(pipeline.replay())
+    assert only(pipeline) == SourceStats(received=2, stored=1, rejected=1)
+
+
+def test_twenty_thousand_bad_rows_are_no_flood(caplog: pytest.LogCaptureFixture) -> None:
+    data = series(retention=TaskInterval.seconds(1))
+    rows: Any = [*rows_at(100_000), *([5] * 20_000), *rows_at(*range(20_000))]
+    pipeline = Pipeline("p").source(rows, data)
+    pipeline.stage("a", [times], data, SECOND)
+    list(pipeline.replay())
+    counts = only(pipeline)
+    assert (counts.malformed, counts.expired) == (20_000, 20_000)
+    assert len(caplog.messages) < 12
+    assert any("19,999 more rows are malformed, 20,000 by now" in m for m in caplog.messages)
+
+
+# They add up
+
+
+def test_they_add_up_at_any_moment_seen_from_another_thread(switching: None) -> None:
+    choose = random.Random(3)
+    done = threading.Event()
+    wrong: list[SourceStats] = []
+    looks = 0
+
+    def rows() -> Iterator[Any]:
+        for number in range(3000):
+            stamp = number + choose.randint(-20, 0)
+            match number % 10:
+                case 0:
+                    yield 5
+                case 1:
+                    yield stamp, {"v": "text"}
+                case 2:
+                    yield 0, {"v": 1.0}
+                case _:
+                    yield stamp, {"v": 1.0}
+
+    data, plain = series(retention=TaskInterval.seconds(50)), RwLock(list[int]())
+    pipeline = Pipeline("p").source(rows(), data).source(Batches(range(3000), 100), data)
+    pipeline.source(rows(), plain, lambda held, row: held.append(row["v"] + 1))
+    pipeline.stage("a", [nothing], data, TaskInterval.millis(5))
+    pipeline.stage("b", [nothing], plain, TaskInterval.millis(5))
+
+    def watch() -> None:
+        nonlocal looks
+        while not done.is_set():
+            looks += 1
+            wrong.extend(c for c in pipeline.stats.sources.values() if not adds_up(c))
+
+    with beside(watch):
+        try:
+            pipeline.run_sync()
+        finally:
+            done.set()
+    assert wrong == []
+    assert looks > 3
+    first, second, third = pipeline.stats.sources.values()
+    assert (first.received, second.received, third.received) == (3000, 3000, 3000)
+    assert first.waiting == second.waiting == third.waiting == 0
+    assert (first.malformed, third.malformed, third.rejected) == (600, 300, 300)
+
+
+def test_those_of_the_live_run_come_before_those_of_a_replay() -> None:
+    data = series()
+    pipeline = Pipeline("p").source(rows_at(1, 2, 3), data)
+    pipeline.stage("a", [times], data, TaskInterval.millis(5))
+    results = pipeline.replay()
+    next(results)
+    assert only(pipeline).received == 3
+    results.close()
+    pipeline.run_sync()
+    assert only(pipeline) == SourceStats(received=3, stored=3, late=3)
+    list(pipeline.replay())
+    assert only(pipeline) == SourceStats(received=3, stored=3, late=3)
+
+
+def test_a_poll_of_what_makes_no_row_costs_itself() -> None:
+    found: Iterator[Any] = iter([{"v": 1.0}, {"v": "text"}, 5, {"v": 2.0}])
+    data = series()
+    polled = polling(lambda: next(found, None), TaskInterval.millis(1), unit=TimeUnit.SECONDS)
+    pipeline = Pipeline("p").source(polled, data)
+    pipeline.stage("a", [nothing], data, TaskInterval.millis(5))
+    with pipeline:
+        wait_until(lambda: only(pipeline).stored == 2)
+    assert only(pipeline).malformed == 2
+
+
+def test_a_file_is_counted_as_its_rows_are(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("timestamp,v\n" + "".join(f"{at},1\n" for at in (1, 2, 30, 3, 40)))
+    data = series()
+    pipeline = Pipeline("p").source(CsvFile(path, unit=TimeUnit.SECONDS), data)
+    pipeline.stage("a", [times], data, TEN)
+    assert replayed(pipeline) == [[1, 2], [], [], [30], [40]]
+    assert only(pipeline) == SourceStats(received=5, stored=5, late=1)
