@@ -322,7 +322,7 @@ def grown(rows: int) -> Generator[Callable[[int], float]]:
     context, receiver, _ = (
         ContextBuilder(series)
         .with_tasks([Tail(number) for number in range(TASKS)])
-        .with_interval(TaskInterval.seconds(1))
+        .with_interval("1s")
         .with_config(PROCESSES)
         .build()
     )
@@ -336,7 +336,7 @@ def grown(rows: int) -> Generator[Callable[[int], float]]:
         for _ in range(ticks):
             series.extend(np.arange(rows, rows + BATCH), bid=ones, ask=ones, size=sizes)
             rows += BATCH
-            clock.advance(TaskInterval.seconds(1))
+            clock.advance("1s")
             dataset = receiver.recv()
             assert not dataset.errors
             took.append(dataset.took)

@@ -448,13 +448,13 @@ from run_task import *
 def count(view: TimeSeriesView, start: int, end: int) -> int:
     return len(view.between(start, end))
 
-values = TimeSeries({"value": float}, TimeUnit.MILLIS)
+values = TimeSeries({"value": float}, TimeUnit.MILLIS, retention="1s")
 pipeline = Pipeline("p").source([(1, {"value": 1.0})], into=values)
-pipeline.stage("a", [count], values, TaskInterval.seconds(5))
+pipeline.stage("a", [count], values, "5s")
 """
     )
     done = run_here("check", "app.py", cwd=tmp_path)
     assert done.exit_code == 0
     assert "stage a, every 5s" in done.stdout
-    assert done.stderr.startswith("warning: stage 'a': its interval is in seconds, its data in mil")
+    assert done.stderr.startswith("warning: stage 'a': its windows reach back 5s, its data keep")
     assert len(done.stderr.splitlines()) == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -67,6 +68,13 @@ def test_a_virtual_clock_takes_ints_and_intervals() -> None:
         VirtualClock(wrong)
     with pytest.raises(ConfigError, match=r"advance\(1.5\).*TaskInterval.seconds"):
         VirtualClock().advance(wrong)
+
+
+def test_a_virtual_clock_is_moved_by_texts_and_timedeltas() -> None:
+    clock = VirtualClock()
+    clock.advance("1.5s")
+    clock.advance(timedelta(hours=1))
+    assert clock.time_ns() == clock.monotonic_ns() == 3_601_500_000_000
 
 
 def test_a_runner_takes_a_context() -> None:

@@ -20,7 +20,6 @@ from run_task import (
     Context,
     ContextBuilder,
     DataSet,
-    Pipeline,
     Receiver,
     Runner,
     RunnerConfig,
@@ -229,23 +228,6 @@ def test_a_view_taken_before_a_late_row_came_does_not_have_it() -> None:
     series.append(4, at=4)
     assert at(before.in_window) == [3, 4, 5]
     assert at(series.view().for_window(3, 6).in_window) == [3, 4, 4, 5]
-
-
-@pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
-def test_in_window_of_an_interval_in_another_unit(executor: Any) -> None:
-    pipeline = Pipeline("units")
-    series = TimeSeries({"at": int}, SECONDS)
-    pipeline.source([(i, {"at": i}) for i in range(6)], into=series)
-    config = RunnerConfig(executor=executor, workers=1)
-    pipeline.stage("s", [inside_of_millis], series, TaskInterval.millis(1500), config)
-    got = [dataset["inside_of_millis"] for _, dataset in pipeline.replay()]
-    assert got == [[0, 1], [2], [3, 4], [5]]
-
-
-@task
-def inside_of_millis(view: TimeSeriesView, start: int, end: int) -> list[int]:
-    assert view.time.tolist() == list(range((end + 999) // 1000))
-    return at(view.in_window)
 
 
 def test_data_of_ones_own_may_be_bounded_by_windows() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ def test_is_frozen() -> None:
         ("executor", InlineExecutor),
         ("workers", 0),
         ("window", 60),
-        ("grace", "1s"),
+        ("grace", "soon"),
         ("align", "epoch"),
     ],
 )
@@ -95,6 +96,13 @@ def test_takes_an_executor_and_other_settings() -> None:
     )
     assert config.executor_instance is executor
     assert config.worker_count == 3
+
+
+def test_window_and_grace_may_be_timedeltas_and_texts() -> None:
+    config = RunnerConfig(window="5m", grace=timedelta(milliseconds=1500))
+    assert config.window == TaskInterval.seconds(300)
+    assert config.grace == TaskInterval.millis(1500)
+    assert dataclasses.replace(config, name="other").window == config.window
 
 
 def test_the_old_name_of_two_timeouts() -> None:

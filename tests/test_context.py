@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from run_task import (
     ContextBuilder,
     DataSet,
     Overflow,
+    Pipeline,
     Receiver,
     Runnable,
     RunnerConfig,
@@ -276,19 +278,87 @@ def test_data_that_keeps_less_than_a_window_is_a_warning(caplog: pytest.LogCaptu
     assert "long: its windows reach back 2m, its data keeps rows for 1m" in caplog.text
 
 
-def test_data_in_another_unit_than_the_interval_is_a_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_an_interval_in_another_unit_than_the_data_is_refused() -> None:
     @task
     def rows(data: TimeSeriesView, start: int, end: int) -> int:
         return len(data.between(start, end))
 
     builder = ContextBuilder(TimeSeries({"v": float})).with_task(rows)
-    builder.with_interval(TaskInterval.millis(1000)).build()
-    assert not caplog.records
-    builder.with_interval(TaskInterval.seconds(1)).build()
-    assert "runner: its interval is in seconds, its data in millis" in caplog.text
-    assert "with TaskInterval.millis(...) they are in one unit" in caplog.text
+    context, _, _ = builder.with_interval(TaskInterval.millis(1000)).build()
+    assert context.interval == TaskInterval.millis(1000)
+    with pytest.raises(ConfigError, match=r"in seconds, and the data in millis.*write '1s'.*1000"):
+        builder.with_interval(TaskInterval.seconds(1)).build()
+    with pytest.raises(ConfigError, match=r"no whole number of millis.*TimeUnit\.MICROS"):
+        builder.with_interval(TaskInterval.micros(1500)).build()
+
+
+@pytest.mark.parametrize(
+    ("given", "unit", "interval"),
+    [
+        ("1s", TimeUnit.MILLIS, TaskInterval.millis(1000)),
+        ("1.5s", TimeUnit.NANOS, TaskInterval.nanos(1_500_000_000)),
+        ("1d", TimeUnit.SECONDS, TaskInterval.seconds(86_400)),
+        ("1h", TimeUnit.MINUTES, TaskInterval.minutes(60)),
+        ("5000ms", TimeUnit.SECONDS, TaskInterval.seconds(5)),
+        (timedelta(minutes=5), TimeUnit.MILLIS, TaskInterval.millis(300_000)),
+        (timedelta(microseconds=1), TimeUnit.MICROS, TaskInterval.micros(1)),
+        (timedelta(days=7), None, TaskInterval.seconds(604_800)),
+        ("5m", None, TaskInterval.seconds(300)),
+        ("250ms", None, TaskInterval.millis(250)),  # seconds cannot tell it
+        (timedelta(microseconds=1500), None, TaskInterval.micros(1500)),
+    ],
+)
+def test_a_text_or_timedelta_takes_the_unit_of_the_data_or_seconds(
+    given: str | timedelta, unit: TimeUnit | None, interval: TaskInterval
+) -> None:
+    @task
+    def nothing(data: Any, start: int, end: int) -> None:
+        pass
+
+    data: Any = RwLock(0) if unit is None else TimeSeries({"v": float}, unit)
+    context, _, _ = ContextBuilder(data).with_task(nothing).with_interval(given).build()
+    assert context.interval == interval
+    ends: tuple[Sender[DataSet[None]], Receiver[DataSet[None]]] = channel(1)
+    context = Context(tasks=[nothing], data=data, interval=given, sender=ends[0])
+    assert context.interval == interval
+    assert Pipeline().stage("a", [nothing], data, given).interval == interval
+
+
+def test_the_default_interval_takes_the_unit_of_the_data() -> None:
+    @task
+    def nothing(data: Any, start: int, end: int) -> None:
+        pass
+
+    series = TimeSeries({"v": float}, TimeUnit.NANOS)
+    context, _, _ = ContextBuilder(series).with_task(nothing).build()
+    assert context.interval == TaskInterval.nanos(5 * 10**9)
+    assert Pipeline().stage("a", [nothing], series).interval == context.interval
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("1.5s", r"interval='1.5s': it is no whole number of seconds.*TimeUnit\.MILLIS"),
+        (timedelta(milliseconds=1), "no whole number of seconds"),
+        ("soon", "interval='soon': cannot read 'soon' as an interval"),
+        (timedelta(0), "positive"),
+        (timedelta(seconds=-1), "positive"),
+        ("0s", "positive"),
+        (5, r"interval=5: it is a TaskInterval, such as TaskInterval.seconds\(5\), a timedelta"),
+        (5.0, "interval=5.0: it is a TaskInterval"),
+        (None, "interval=None: it is a TaskInterval"),
+    ],
+)
+def test_an_interval_that_cannot_be_is_refused_by_a_stage(given: Any, reason: str) -> None:
+    @task
+    def nothing(data: Any, start: int, end: int) -> None:
+        pass
+
+    series = TimeSeries({"v": float}, TimeUnit.SECONDS)
+    with pytest.raises(ConfigError, match=f"stage 'a': .*{reason}"):
+        Pipeline().stage("a", [nothing], series, given)
+    with pytest.raises(ConfigError, match=reason):
+        ContextBuilder(series).with_task(nothing).with_interval(given).build()
 
 
 def test_one_task_in_the_place_of_a_list_is_refused() -> None:

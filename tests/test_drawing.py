@@ -18,14 +18,13 @@ from run_task import (
     RunnerConfig,
     RwLock,
     Task,
-    TaskInterval,
     TimeSeries,
 )
 from run_task.observe._drawing import Box, BoxKind, draw
 from run_task.observe._layout import Layers
 from run_task.sinks import CallbackSink
 
-SECOND = TaskInterval.seconds(1)
+SECOND = "1s"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -166,7 +165,7 @@ def example() -> Pipeline:
 
     pipeline.source(exchange(), into=raw)
     pipeline.source([(i, i) for i in range(100_000)], into=late, ingest=ingest)
-    config = RunnerConfig(window=TaskInterval.seconds(60), grace=TaskInterval.millis(200))
+    config = RunnerConfig(window="1m", grace="200ms")
     names = [f"task {i}" for i in range(9)]
     rolling = pipeline.stage("rolling <b>", tasks(*names), raw, SECOND, config)
     rolling.into(means, ingest).into(late, ingest).into(means, ingest)
@@ -194,7 +193,7 @@ def test_a_pipeline_is_drawn_with_all_it_has() -> None:
     for text in ("exchange", "TimeSeries", "· size", "Atom", "RwLock", "CallbackSink", "daily"):
         assert text in texts
     at = texts.index("rolling <b>")
-    told = ["every 1s", "over the last 60s", "grace 200ms", "· task 0"]
+    told = ["every 1s", "over the last 1m", "grace 200ms", "· task 0"]
     assert texts[at + 1 : at + 5] == told
     assert "and 3 more" in texts
     lines = [path for path in root.iter(f"{SVG}path") if path.attrib["fill"] == "none"]

@@ -17,11 +17,11 @@ from run_task import (
     RwLock,
     Task,
     TaskError,
-    TaskInterval,
     TimeSeries,
+    TimeUnit,
 )
 
-SECOND = TaskInterval.seconds(1)
+SECOND = "1s"
 
 
 def whole(data: Any, start: int, end: int) -> Any:
@@ -106,7 +106,7 @@ def test_what_cannot_change_may_be_returned(value: Any) -> None:
 def test_an_atom_and_a_view_may_be_returned() -> None:
     for dataset in windows(Atom([1]), whole):
         assert dataset["whole"] == [1]
-    series = TimeSeries({"price": float})
+    series = TimeSeries({"price": float}, TimeUnit.SECONDS)
     for dataset in windows(series, whole):
         assert len(dataset["whole"]) == 0
 

@@ -220,13 +220,10 @@ class TestRefusedStages:
         with pytest.raises(ConfigError, match=r"stage 'a': overflow=.*drops nothing"):
             Pipeline().stage("a", [total], RwLock([0.0]), config=config)
 
-    def test_an_interval_in_another_unit_than_the_data_is_a_warning(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_an_interval_in_another_unit_than_the_data(self) -> None:
         series = TimeSeries({"v": float}, unit=TimeUnit.MILLIS)
-        Pipeline().stage("a", [length], series, SECOND)
-        assert "'a': its interval is in seconds, its data in millis" in caplog.text
-        assert "with TaskInterval.millis(...)" in caplog.text
+        with pytest.raises(ConfigError, match=r"'a': .*in seconds, and the data in millis.*'1s'"):
+            Pipeline().stage("a", [length], series, SECOND)
 
     def test_data_that_keeps_less_than_a_window_is_a_warning(
         self, caplog: pytest.LogCaptureFixture
@@ -238,7 +235,7 @@ class TestRefusedStages:
         pipeline.stage("counted", [length], counted, SECOND, RunnerConfig(window=MINUTE))
         assert not caplog.records
         pipeline.stage("a", [length], series, SECOND, RunnerConfig(window=MINUTE, grace=SECOND))
-        assert "'a': its windows reach back 60s, and wait for 1s, its data keeps" in caplog.text
+        assert "'a': its windows reach back 1m, and wait for 1s, its data keeps" in caplog.text
         assert "give the data a longer retention=" in caplog.text
 
     def test_targets_that_cannot_be_written(self) -> None:

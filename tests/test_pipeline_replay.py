@@ -295,11 +295,12 @@ def test_batches_that_enter_whole_show_each_window_what_rows_one_by_one_show(
             window=None if window is None else TaskInterval.seconds(window),
             align=align,
         )
-        pipeline.stage("a", [rows_seen], series, TaskInterval.seconds(5), config)
+        pipeline.stage("a", [rows_seen], series, "5s", config)
         if also:
-            pipeline.stage("b", [rows_seen], series, TaskInterval.seconds(2))
-        return [(name, d.window, d.to_dict(), d.errors) for name, d in pipeline.replay(*bounds)]
+            pipeline.stage("b", [rows_seen], series, "2s")
+        return [(name, d.window, d.to_dict(), d.errors) for name, d in pipeline.replay(start, end)]
 
+    start, end = (None if bound is None else bound * scale for bound in bounds)
     one_by_one = [(t, {"v": v}) for t, v in rows]
     in_batches = Batches(rows, size, unit)
     for also in (False, True):

@@ -2,11 +2,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.support.threads import PATIENCE, beside
 
-from run_task import ConfigError, SourceError, SystemClock, TaskInterval, TimeUnit, VirtualClock
+from run_task import (
+    ConfigError,
+    Pipeline,
+    SourceError,
+    SystemClock,
+    TaskInterval,
+    TimeSeries,
+    TimeUnit,
+    VirtualClock,
+    task,
+)
 from run_task.sources import OnFault, polling
 from run_task.sync._alarm import Alarm
 
@@ -26,6 +38,11 @@ class Jumping(VirtualClock):
         self.advance(TaskInterval.micros(max(1, self.waits[-1] // 1000)))
 
 
+@task
+def nothing(data: Any, start: int, end: int) -> None:
+    pass
+
+
 def take(rows: Iterator[tuple[int, object]], count: int) -> list[tuple[int, object]]:
     return [next(rows) for _ in range(count)]
 
@@ -42,6 +59,25 @@ def test_the_unit_is_the_intervals_or_another_one() -> None:
     clock = Jumping(start_ns=1_500_000_000)
     source = polling(lambda: 1, SECOND, unit=TimeUnit.MILLIS, clock=clock)
     assert [t for t, _ in take(iter(source), 3)] == [1_500, 2_000, 3_000]
+
+
+def test_a_text_polls_in_the_unit_of_the_data_that_the_rows_enter() -> None:
+    clock = Jumping(1_234)
+    source = polling(lambda: {"v": 1.0}, "1m", clock=clock)
+    assert take(iter(polling(lambda: 1, "1s", clock=clock)), 1) == [(0, 1)]
+    assert take(iter(polling(lambda: 1, timedelta(milliseconds=1), clock=clock)), 1) == [(0, 1)]
+    assert source.about().unit is None
+    series = TimeSeries({"v": float}, TimeUnit.NANOS)
+    pipeline = Pipeline().source(source, series)
+    pipeline.stage("a", [nothing], series, "1s")
+    assert not pipeline.mistakes()
+    assert source.about().unit is source.unit is TimeUnit.NANOS
+    assert take(iter(source), 1) == [(1_234, {"v": 1.0})]
+    other = TimeSeries({"v": float})
+    with pytest.raises(ConfigError, match="the source is in seconds, the data is in millis"):
+        Pipeline().source(polling(lambda: {"v": 1.0}, SECOND), into=other)
+    with pytest.raises(ConfigError, match="in nanos, and not in millis"):
+        source.count_in(TimeUnit.MILLIS)
 
 
 def test_it_does_not_drift_though_each_poll_takes_time() -> None:

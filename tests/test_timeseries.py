@@ -799,10 +799,12 @@ def test_becomes_a_table(unit: TimeUnit) -> None:
         assert floats[0] == 1.5
         assert np.isnan(floats[1])
     assert str(arrow.schema.field("time").type) == {
+        TimeUnit.NANOS: "timestamp[ns]",
         TimeUnit.MICROS: "timestamp[us]",
         TimeUnit.MILLIS: "timestamp[ms]",
     }.get(unit, "timestamp[s]")
-    assert polars.schema["time"] == pl.Datetime("us" if unit is TimeUnit.MICROS else "ms")
+    kept: Any = {TimeUnit.NANOS: "ns", TimeUnit.MICROS: "us"}.get(unit, "ms")
+    assert polars.schema["time"] == pl.Datetime(kept)
 
 
 def test_a_table_stays_as_it_was_when_late_rows_come() -> None:

@@ -19,6 +19,7 @@ from run_task.cli._target import Target
 from run_task.cli._user_error import UserError, error_text
 from run_task.observe._format import named, shown
 from run_task.pipeline import Pipeline, Stage
+from run_task.time._length import in_short
 
 
 class _WarningRecorder(logging.Handler):
@@ -89,11 +90,11 @@ def drawn(pipeline: Pipeline) -> Tree:
 
 def _draw_stage(tree: Tree, pipeline: Pipeline, stage: Stage[Any, Any]) -> None:
     config = stage.config
-    about = [f"every {stage.interval}"]
+    about = [f"every {in_short(stage.interval)}"]
     if config.window is not None:
-        about.append(f"over {config.window}")
+        about.append(f"over {in_short(config.window)}")
     if config.grace is not None:
-        about.append(f"after {config.grace} of grace")
+        about.append(f"after {in_short(config.grace)} of grace")
     executor = config.executor
     about.append(executor if isinstance(executor, str) else named(executor))
     branch = tree.add(_line("stage ", stage.name, f", {', '.join(about)}"))

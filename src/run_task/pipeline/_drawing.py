@@ -10,6 +10,7 @@ from run_task.observe._drawing import Box, BoxKind, Drawing, draw
 from run_task.observe._format import brief
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._route import Route
+from run_task.time._length import in_short
 
 _MOST: Final = 6
 """How many tasks or columns a box names."""
@@ -59,11 +60,11 @@ def picture(name: str, sources: Iterable[tuple[Any, Route]], stages: Iterable[An
 
 def _about(stage: AnyStage) -> list[str]:
     config = stage.config
-    lines = [f"every {stage.interval}"]
+    lines = [f"every {in_short(stage.interval)}"]
     if config.window is not None:
-        lines.append(f"over the last {config.window}")
+        lines.append(f"over the last {in_short(config.window)}")
     if config.grace is not None:
-        lines.append(f"grace {config.grace}")
+        lines.append(f"grace {in_short(config.grace)}")
     return lines + _some([task.name for task in stage.tasks])
 
 

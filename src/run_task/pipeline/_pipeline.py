@@ -35,11 +35,12 @@ from run_task.runner._context import DEFAULT_INTERVAL
 from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats
 from run_task.sinks._protocol import DurableSink
 from run_task.sources._faults import OnFault
-from run_task.sources._protocol import about, warn_of_attributes
+from run_task.sources._protocol import AnyUnit, about, warn_of_attributes
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, check_clock
-from run_task.time._interval import TaskInterval, TimeUnit
+from run_task.time._interval import TimeUnit
+from run_task.time._length import IntervalLike
 
 if TYPE_CHECKING:
     from run_task.observe._drawing import Drawing
@@ -65,9 +66,9 @@ class Pipeline(Live):
 
         pipeline = Pipeline("machine")
         pipeline.source(CsvFile("temperature.csv"), into=temperature)
-        hourly = pipeline.stage("hourly", [mean], temperature, TaskInterval.seconds(3600))
+        hourly = pipeline.stage("hourly", [mean], temperature, "1h")
         hourly.into(means)
-        daily = pipeline.stage("daily", [trend], means, TaskInterval.seconds(86_400))
+        daily = pipeline.stage("daily", [trend], means, "1d")
         daily.sink(SqlSink("results.db"))
 
         for stage, dataset in pipeline.replay():  # as fast as the machine goes
@@ -225,7 +226,7 @@ class Pipeline(Live):
         name: str,
         tasks: Iterable[Runnable[I, O]],
         data: Shared[I],
-        interval: TaskInterval = DEFAULT_INTERVAL,
+        interval: IntervalLike = DEFAULT_INTERVAL,
         config: RunnerConfig = _DEFAULT_CONFIG,
     ) -> Stage[I, O]:
         """Add a stage.
@@ -233,7 +234,9 @@ class Pipeline(Live):
         :param name: what it is called; no two stages share one
         :param tasks: what it runs; at least one, no two of one name
         :param data: what they read
-        :param interval: how often; its unit is that of the stage's timestamps
+        :param interval: how often: a timedelta or a text, such as ``"5s"``, which take the unit of
+            the data, or seconds where it has none; or a TaskInterval in that unit. Its unit is that
+            of the stage's timestamps
         :param config: everything else; its name is not used
         :return: the stage, to say where its results go
         :raises ConfigError: if something about it cannot work
@@ -282,6 +285,8 @@ class Pipeline(Live):
                 refuse(error)
                 continue
             assert unit is not None  # its readers have one
+            if isinstance(source, AnyUnit):
+                source.count_in(unit)
             sources.append((source, unit.nanos, route))
         return configs(fed_by), sources
 

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, TypeVar, overload
 
 from run_task.data import Closed, Shared, TimeSeries, Writable
+from run_task.data.series._retention import as_kept
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
@@ -22,7 +23,7 @@ from run_task.sync._channel import Receiver, Sender, channel
 from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
-from run_task.time._interval import TaskInterval
+from run_task.time._length import IntervalLike, in_short
 
 _log = Log(__name__)
 
@@ -60,7 +61,7 @@ class Stage(Generic[I, O]):
         name: str,
         tasks: Iterable[Runnable[I, O]],
         data: Shared[I],
-        interval: TaskInterval,
+        interval: IntervalLike,
         config: RunnerConfig,
         connect: Callable[[Stage[I, O], Route], object],
         refuse_change: Callable[[str], None],
@@ -85,12 +86,12 @@ class Stage(Generic[I, O]):
                 f"stage {name!r}: channel_capacity={config.channel_capacity}: a stage has no "
                 f"channel that anybody receives from: leave it out"
             )
-        for warning in warnings_of(data, interval, config):
+        for warning in warnings_of(data, context.interval, config):
             _log.warning("stage %r: %s", name, warning)
         self.name = name
         self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
         self.data = data
-        self.interval = interval
+        self.interval = context.interval
         self.config = config
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
@@ -170,7 +171,7 @@ class Stage(Generic[I, O]):
             )
         return RowIngest(self.name, columns)
 
-    def series(self, retention: int | TaskInterval | None = None) -> TimeSeries:
+    def series(self, retention: int | IntervalLike | None = None) -> TimeSeries:
         """A series of the results, for other stages to read.
 
         It has a column for each task, of the kind that the task says it returns (``-> float``,
@@ -178,8 +179,8 @@ class Stage(Generic[I, O]):
         unit of the interval, closed on the right. Each DataSet enters it as with :meth:`into`.
         Asked for again, it is the same series.
 
-        :param retention: how many of the last rows stay, or for how long before the newest; None:
-            all
+        :param retention: how many of the last rows stay, or for how long before the newest: a
+            TaskInterval, a timedelta, or a text such as ``"1h"``; None: all
         :return: the series
         :raises ConfigError: if the results of a task cannot be a column: the message names it; or
             if it was asked for before with another retention
@@ -188,10 +189,10 @@ class Stage(Generic[I, O]):
             series = result_series(self.name, self.tasks, self.interval.unit, retention)
             self.into(series)
             self._series = series
-        elif self._series.retention != retention:
+        elif self._series.retention != as_kept(retention, self.interval.unit):
             raise ConfigError(
-                f"stage {self.name!r}: series(retention={retention}): its series has been made "
-                f"with retention={self._series.retention}: ask for it with the same one"
+                f"stage {self.name!r}: series(retention={retention!r}): its series has been made "
+                f"with retention={self._series.retention!r}: ask for it with the same one"
             )
         return self._series
 
@@ -225,7 +226,7 @@ class Stage(Generic[I, O]):
         return self
 
     def __repr__(self) -> str:
-        return f"<Stage {self.name!r}: {len(self.tasks)} tasks every {self.interval}>"
+        return f"<Stage {self.name!r}: {len(self.tasks)} tasks every {in_short(self.interval)}>"
 
 
 def _takes_one(method: Callable[..., object]) -> bool:

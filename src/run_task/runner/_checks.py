@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from run_task.errors import ConfigError
 from run_task.runner._config import RunnerConfig
 from run_task.tasks._task import Runnable, called
-from run_task.time._interval import TaskInterval, TimeUnit
+from run_task.time._interval import TaskInterval
+from run_task.time._length import in_short
 
 T = TypeVar("T")
 
@@ -77,21 +78,8 @@ def warnings_of(data: object, interval: TaskInterval, config: RunnerConfig) -> S
     :param interval: how often
     :param config: what of it concerns windows
     """
-    found = _other_unit(data, interval), _out_of_retention(data, interval, config)
-    return [warning for warning in found if warning is not None]
-
-
-def _other_unit(data: object, interval: TaskInterval) -> str | None:
-    # Tasks may convert times, or not look at them.
-    unit = getattr(data, "unit", None)
-    if not isinstance(unit, TimeUnit) or unit is interval.unit:
-        return None
-    name = unit.name.lower()
-    return (
-        f"its interval is in {interval.unit.name.lower()}, its data in {name}: tasks that look "
-        f"windows up in it as they are find nothing; with TaskInterval.{name}(...) they are in "
-        f"one unit"
-    )
+    warning = _out_of_retention(data, interval, config)
+    return [] if warning is None else [warning]
 
 
 def _out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig) -> str | None:
@@ -101,10 +89,11 @@ def _out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig
     window = config.window or interval
     if retention.nanos >= window.nanos + config.grace_ns:
         return None
-    grace = f", and wait for {config.grace}" if config.grace is not None else ""
+    grace = f", and wait for {in_short(config.grace)}" if config.grace is not None else ""
     return (
-        f"its windows reach back {window}{grace}, its data keeps rows for {retention}: windows "
-        "lack the oldest of their rows; give the data a longer retention="
+        f"its windows reach back {in_short(window)}{grace}, its data keeps rows for "
+        f"{in_short(retention)}: windows lack the oldest of their rows; give the data a "
+        f"longer retention="
     )
 
 
@@ -113,11 +102,12 @@ def check_window(interval: TaskInterval, window: TaskInterval | None) -> None:
         return
     if window.nanos < interval.nanos:
         raise ConfigError(
-            f"window={window} is shorter than the interval {interval}, so data in between would "
-            f"never be seen: make it at least as long"
+            f"window={in_short(window)} is shorter than the interval {in_short(interval)}, so data "
+            f"in between would never be seen: make it at least as long"
         )
     if window.nanos % interval.unit.nanos:
         raise ConfigError(
-            f"window={window} is no whole number of {interval.unit.name.lower()}, the unit of the "
-            f"interval {interval}: give the interval in a smaller unit"
+            f"window={in_short(window)} is no whole number of {interval.unit.name.lower()}, the "
+            f"unit of the interval {in_short(interval)}: give the interval, or the data, a smaller "
+            f"unit"
         )

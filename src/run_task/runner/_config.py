@@ -15,6 +15,7 @@ from run_task.errors import ConfigError
 from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
 from run_task.sync._overflow import Overflow
 from run_task.time._interval import TaskInterval
+from run_task.time._length import IntervalLike, length
 from run_task.time._schedule import MissedTick
 
 ExecutorName: TypeAlias = Literal["inline", "threads", "processes"]
@@ -89,8 +90,9 @@ class RunnerConfig:
         an :class:`~run_task.Executor` of your own
     :param workers: how many tasks may run at once; None: as many as the machine has cores
     :param window: how long the windows are, at least one interval; longer: they overlap; None: one
-        interval
-    :param grace: how long after its end a window waits for late data; None: not at all
+        interval. A TaskInterval, a timedelta, or a text such as ``"5m"``
+    :param grace: how long after its end a window waits for late data; None: not at all. A
+        TaskInterval, a timedelta, or a text such as ``"2s"``
     :param align: where the grid of windows lies
     :param lock_timeout: deprecated: what ``data_timeout`` and ``upstream_timeout`` were together
     :param channel_capacity: deprecated: see :meth:`ContextBuilder.with_channel`
@@ -125,8 +127,8 @@ class RunnerConfig:
         missed_tick: MissedTick = MissedTick.BURST,
         executor: ExecutorName | Executor = "threads",
         workers: int | None = None,
-        window: TaskInterval | None = None,
-        grace: TaskInterval | None = None,
+        window: IntervalLike | None = None,
+        grace: IntervalLike | None = None,
         align: Align = Align.EPOCH,
         lock_timeout: float = _NOT_GIVEN,
         channel_capacity: int | None = None,
@@ -161,6 +163,9 @@ class RunnerConfig:
             "overflow": overflow,
         }
         _check(settings)
+        for field in ("window", "grace"):
+            if settings[field] is not None:
+                settings[field] = length(settings[field], f"RunnerConfig({field}={{}})")
         for field in _TIMEOUTS:
             value = settings[field]
             if isinstance(value, (int, float)):
@@ -208,10 +213,6 @@ def _check(settings: Mapping[str, Any]) -> None:
         value = settings[field]
         if field != "task_timeout" or value is not None:
             _check_seconds(field, value)
-    for field in ("window", "grace"):
-        value = settings[field]
-        if not _is(value, (TaskInterval, type(None))):
-            raise _refused(field, value, "a TaskInterval or None")
     if isinstance(executor, str):
         if executor not in _EXECUTORS:
             raise _refused("executor", executor, f"one of {', '.join(map(repr, _EXECUTORS))}")

@@ -20,6 +20,7 @@ from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._interval import TaskInterval
+from run_task.time._length import IntervalLike, interval_in, length, unit_of
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -29,7 +30,9 @@ S_co = TypeVar("S_co", bound=Shared[Any], covariant=True)
 
 _log = Log(__name__)
 
-DEFAULT_INTERVAL: Final = TaskInterval.seconds(5)
+_DEFAULT_CONFIG: Final = RunnerConfig()
+
+DEFAULT_INTERVAL: Final = "5s"
 
 _SHARED: Final[tuple[type[Any], ...]] = (RwLock, Atom, TimeSeries)
 
@@ -37,13 +40,15 @@ DEFAULT_CAPACITY: Final = 1024
 """How many DataSets may wait to be received."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, init=False)
 class Context(Generic[I, O]):
     """Tasks, the data they read, how often, and where their results go.
 
     :param tasks: what to run at each tick; at least one, no two of one name
     :param data: what the tasks read
-    :param interval: how often; its unit is that of every timestamp
+    :param interval: how often: a TaskInterval, whose unit is that of every timestamp; or a
+        timedelta or a text, such as ``"5s"``, which take the unit of the data, or seconds where it
+        has none
     :param sender: where DataSets are sent; see :func:`~run_task.channel`
     :param config: everything else
     :raises ConfigError: if something about it cannot work
@@ -53,26 +58,34 @@ class Context(Generic[I, O]):
     data: Shared[I]
     interval: TaskInterval
     sender: Sender[DataSet[O]]
-    config: RunnerConfig = field(default_factory=RunnerConfig)
-    _lifecycle: Lifecycle = field(init=False, repr=False, default_factory=Lifecycle)
+    config: RunnerConfig
+    _lifecycle: Lifecycle = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tasks", listed(self.tasks))
-        check_tasks(tuple(self.tasks))
-        if not callable(getattr(self.data, "read", None)):
+    def __init__(  # by hand, since an interval is taken in other ways than it is kept
+        self,
+        *,
+        tasks: Iterable[Runnable[I, O]],
+        data: Shared[I],
+        interval: IntervalLike,
+        sender: Sender[DataSet[O]],
+        config: RunnerConfig = _DEFAULT_CONFIG,
+    ) -> None:
+        listed_tasks = listed(tasks)
+        check_tasks(listed_tasks)
+        if not callable(getattr(data, "read", None)):
             raise ConfigError(
-                f"data={self.data!r} has no read(): put it in an RwLock, or give other shared data"
+                f"data={data!r} has no read(): put it in an RwLock, or give other shared data"
             )
-        if not isinstance(self.interval, TaskInterval):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
-            raise ConfigError(
-                f"interval={self.interval!r}: it is a TaskInterval, such as TaskInterval.seconds(5)"
-            )
-        if not callable(getattr(self.sender, "send", None)):
-            raise ConfigError(f"sender={self.sender!r} has no send(): make one with channel()")
-        if not isinstance(self.config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
-            raise ConfigError(f"config={self.config!r}: it is a RunnerConfig")
-        check_window(self.interval, self.config.window)
-        self.config.executor_instance.check(self.tasks)
+        every = interval_in(interval, unit_of(data), "interval={}")
+        if not callable(getattr(sender, "send", None)):
+            raise ConfigError(f"sender={sender!r} has no send(): make one with channel()")
+        if not isinstance(config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
+            raise ConfigError(f"config={config!r}: it is a RunnerConfig")
+        check_window(every, config.window)
+        config.executor_instance.check(listed_tasks)
+        kept = {"tasks": listed_tasks, "data": data, "interval": every, "sender": sender}
+        for name, value in {**kept, "config": config, "_lifecycle": Lifecycle()}.items():
+            object.__setattr__(self, name, value)  # it is frozen
 
     def claim(self) -> None:
         """Take it for a runner: called by one that starts.
@@ -105,7 +118,7 @@ class ContextBuilder(Generic[I, O, S_co]):
         context, receiver, data = (
             ContextBuilder(Prices)
             .with_task(mean)
-            .with_interval(TaskInterval.seconds(1))
+            .with_interval("1s")
             .build()
         )
 
@@ -147,7 +160,7 @@ class ContextBuilder(Generic[I, O, S_co]):
         self._make: Callable[[], Any] | None = None if shared else data
         self._data: Any = data if shared else None
         self._tasks: tuple[Any, ...] = ()
-        self._interval = DEFAULT_INTERVAL
+        self._interval: IntervalLike = DEFAULT_INTERVAL
         self._config = RunnerConfig()
         self._channel: tuple[int, Overflow] | None = None
 
@@ -189,11 +202,15 @@ class ContextBuilder(Generic[I, O, S_co]):
         builder: ContextBuilder[I, O | T, S_co] = self._with(_tasks=(*self._tasks, *listed(tasks)))
         return builder
 
-    def with_interval(self, interval: TaskInterval) -> ContextBuilder[I, O, S_co]:
+    def with_interval(self, interval: IntervalLike) -> ContextBuilder[I, O, S_co]:
         """Say how often the tasks run; every 5 seconds if nothing is said.
 
-        :param interval: how often; its unit is that of every timestamp
+        :param interval: how often: a TaskInterval, whose unit is that of every timestamp; or a
+            timedelta or a text, such as ``"5s"``, which take the unit of the data, or seconds
+            where it has none
+        :raises ConfigError: if it is no length of time
         """
+        length(interval, "interval={}")
         builder: ContextBuilder[I, O, S_co] = self._with(_interval=interval)
         return builder
 
@@ -236,7 +253,7 @@ class ContextBuilder(Generic[I, O, S_co]):
             tasks=self._tasks, data=data, interval=self._interval, sender=sender, config=config
         )
         check_calls(context.tasks)
-        for warning in warnings_of(data, self._interval, config):
+        for warning in warnings_of(data, context.interval, config):
             _log.warning("%s: %s", config.name, warning, extra={"runner": config.name})
         return context, receiver, data
 

@@ -13,6 +13,7 @@ from run_task.sources._protocol import SourceInfo
 from run_task.sync._alarm import Alarm
 from run_task.time._clock import Clock, SystemClock, check_clock
 from run_task.time._interval import TaskInterval, TimeUnit
+from run_task.time._length import IntervalLike, length
 
 R = TypeVar("R")
 
@@ -23,7 +24,7 @@ class Polling(Generic[R]):
     def __init__(
         self,
         fn: Callable[[], R | None],
-        every: TaskInterval,
+        every: IntervalLike,
         unit: TimeUnit | None,
         on_failure: OnFault,
         clock: Clock,
@@ -36,11 +37,14 @@ class Polling(Generic[R]):
             )
         name: Any = getattr(fn, "__qualname__", None) or repr(fn)
         self._name = f"polling({name})"
-        if not isinstance(every, TaskInterval):  # pyright: ignore[reportUnnecessaryIsInstance] a caller without a type checker may pass anything
-            raise ConfigError(f"{self._name}: every={every!r}: it is a TaskInterval")
+        try:
+            interval = length(every, "every={}")
+        except ConfigError as error:
+            raise ConfigError(f"{self._name}: {error}") from None
         self._fn = fn
-        self._every_ns = every.nanos
-        self._unit = unit or every.unit
+        self._every_ns = interval.nanos
+        self._unit = unit or interval.unit
+        self._told = unit is not None or isinstance(every, TaskInterval)  # what its unit is
         check(self._name, self._unit, None, on_failure)
         self._clock = clock
         self._faults = Faults(on_failure)
@@ -55,7 +59,9 @@ class Polling(Generic[R]):
 
     def about(self) -> SourceInfo:
         """It has no end, and so no history that could be replayed."""
-        return SourceInfo(unit=self._unit, endless=True, malformed=self._faults.count)
+        return SourceInfo(
+            unit=self._unit if self._told else None, endless=True, malformed=self._faults.count
+        )
 
     @property
     def malformed(self) -> int:
@@ -66,6 +72,19 @@ class Polling(Generic[R]):
     def skipped(self) -> int:
         """How many polls were left out, because the one before took too long."""
         return self._skipped
+
+    def count_in(self, unit: TimeUnit) -> None:
+        """Give timestamps in the unit of the data that rows enter, if nobody has said another.
+
+        :param unit: the unit
+        :raises ConfigError: if another one has been said
+        """
+        if self._told and unit is not self._unit:
+            raise ConfigError(
+                f"{self._name}: its timestamps are in {self._unit.name.lower()}, and not in "
+                f"{unit.name.lower()}"
+            )
+        self._unit, self._told = unit, True
 
     def close(self) -> None:
         """Stop polling. From any thread; a wait for the next poll ends at once."""
@@ -120,7 +139,7 @@ class Polling(Generic[R]):
 
 def polling(
     fn: Callable[[], R | None],
-    every: TaskInterval,
+    every: IntervalLike,
     *,
     unit: TimeUnit | None = None,
     on_failure: OnFault = OnFault.SKIP,
@@ -130,7 +149,7 @@ def polling(
 
     ::
 
-        source = polling(lambda: {"cpu": psutil.cpu_percent()}, every=TaskInterval.seconds(1))
+        source = polling(lambda: {"cpu": psutil.cpu_percent()}, every="1s")
 
     It is polled at once, and then at the multiples of the interval since the Unix epoch, by the
     wall clock, without drift. A row's timestamp is when its poll began. A poll that takes longer
@@ -138,8 +157,10 @@ def polling(
     counted, for what they would have found is gone.
 
     :param fn: what to call; it returns a row, or None if there is nothing new
-    :param every: how often
-    :param unit: the unit of the timestamps; None: the interval's
+    :param every: how often: a TaskInterval, a timedelta, or a text such as ``"1s"``
+    :param unit: the unit of the timestamps; None: that of the TaskInterval; of a timedelta or text,
+        that of the data which the rows enter in a pipeline, or else seconds, or the longest shorter
+        unit that holds it
     :param on_failure: what to do if ``fn`` raises
     :param clock: where to read the time, and wait for it; None: the machine's
     :raises ConfigError: if one of these cannot be

@@ -105,6 +105,19 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class AnyUnit(Protocol):
+    """A source that can give its timestamps in any unit, and so in that of its rows' data."""
+
+    def count_in(self, unit: TimeUnit, /) -> None:
+        """Give them in this unit.
+
+        :param unit: the unit
+        :raises ConfigError: if it cannot
+        """
+        ...
+
+
 _REPLACED: Final = {"unit": "unit", "endless": "endless", "last_timestamp": "last"}
 """Attributes by which sources described themselves before there was ``about()``."""
 

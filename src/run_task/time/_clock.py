@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from run_task.errors import ConfigError
 from run_task.sync._alarm import Alarm
-from run_task.time._interval import TaskInterval
+from run_task.time._length import IntervalLike, length
 
 _OVERSLEEP_NS: Final = 100_000
 """How long before its time a sleep is ended, and so the longest that a wait spins."""
@@ -90,7 +90,7 @@ class VirtualClock:
 
         clock = VirtualClock()
         with Runner(context, clock=clock):
-            clock.advance(TaskInterval.seconds(5))
+            clock.advance("5s")
             dataset = receiver.recv(timeout=10)
 
     :param start_ns: where the wall clock begins, in nanoseconds since the Unix epoch
@@ -131,17 +131,14 @@ class VirtualClock:
             with self._mutex:
                 self._sleepers.discard(alarm)
 
-    def advance(self, interval: TaskInterval) -> None:
+    def advance(self, interval: IntervalLike) -> None:
         """Let time pass: both clocks move forward.
 
-        :param interval: how much
-        :raises ConfigError: if it is no TaskInterval
+        :param interval: how much: a TaskInterval, a timedelta, or a text such as ``"5s"``
+        :raises ConfigError: if it is no length of time
         """
-        if not isinstance(interval, TaskInterval):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
-            raise ConfigError(
-                f"advance({interval!r}): it is a TaskInterval, such as TaskInterval.seconds(1)"
-            )
-        self._move(interval.nanos, interval.nanos)
+        nanos = length(interval, "advance({})").nanos
+        self._move(nanos, nanos)
 
     def advance_to(self, time_ns: int) -> None:
         """Let time pass until the wall clock shows this.

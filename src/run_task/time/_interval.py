@@ -52,14 +52,14 @@ UNITS: Final = (
 )
 """The units, the longest first."""
 
-_MINUTES: Final = {"h": 60, "d": 60 * 24, "w": 60 * 24 * 7}
+_MINUTES: Final = {"w": 60 * 24 * 7, "d": 60 * 24, "h": 60}
 """What is written of longer lengths than a unit: how many minutes each has."""
 
-_SUFFIXES: Final = {
+SUFFIXES: Final = {
     **{suffix: minutes * TimeUnit.MINUTES.nanos for suffix, minutes in _MINUTES.items()},
     **{unit.value: unit.nanos for unit in UNITS},
 }
-"""How many nanoseconds each of what a text ends in has."""
+"""How many nanoseconds each of what a text ends in has, the longest first."""
 
 _TEXT: Final = re.compile(r"\s*([0-9]+)(?:\.([0-9]+))?\s*(ns|us|ms|s|m|h|d|w)\s*", re.ASCII)
 
@@ -243,10 +243,10 @@ def _read(text: str) -> tuple[str, int]:
     if match is None:
         raise ConfigError(
             f"cannot read {text!r} as an interval: write a number and one of "
-            f"{', '.join(reversed(_SUFFIXES))}, such as '250ms', '1.5s' or '1h'"
+            f"{', '.join(reversed(SUFFIXES))}, such as '250ms', '1.5s' or '1h'"
         )
     whole, fraction, suffix = match[1], match[2] or "", match[3]
-    nanos, rest = divmod(int(whole + fraction) * _SUFFIXES[suffix], 10 ** len(fraction))
+    nanos, rest = divmod(int(whole + fraction) * SUFFIXES[suffix], 10 ** len(fraction))
     if rest:
         raise ConfigError(f"{text!r} is no whole number of nanoseconds: leave digits out")
     return suffix, nanos

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from run_task.data.series._store import Store
 from run_task.errors import ConfigError
 from run_task.time._interval import TaskInterval, TimeUnit
+from run_task.time._length import in_short, length
 
 _STEPS: Final = 8
 """How many rows are looked at one by one before a binary search is cheaper."""
@@ -29,27 +31,24 @@ class Retention:
 
     :param keep: a number of rows, a length of time, or None for all
     :param unit: the unit of the series' timestamps
-    :raises ConfigError: if it is neither
+    :raises ConfigError: if it is none of these
     """
 
     __slots__ = ("_text", "limited", "rows", "span", "value")
 
     def __init__(self, keep: Any, unit: TimeUnit) -> None:
-        self.value: int | TaskInterval | None = keep
+        kept = as_kept(keep, unit)
+        self.value: int | TaskInterval | None = kept
         self.rows: int | None = None
         self.span: int | None = None  # in units; what is less than a unit makes no difference
-        self.limited: bool = keep is not None
-        self._text = f"{keep}"
-        if isinstance(keep, TaskInterval):
-            self.span = keep.nanos // unit.nanos
-        elif type(keep) is int and keep > 0:
-            self.rows = keep
-            self._text = f"{keep:,} rows"
-        elif keep is not None:
-            raise ConfigError(
-                f"TimeSeries(retention={keep!r}): it is a positive int, how many rows stay, or a "
-                f"TaskInterval, for how long before the newest, or None for all"
-            )
+        self.limited: bool = kept is not None
+        self._text = ""
+        if isinstance(kept, TaskInterval):
+            self.span = kept.nanos // unit.nanos
+            self._text = in_short(kept)
+        elif kept is not None:
+            self.rows = kept
+            self._text = f"{kept:,} rows"
 
     def first(self, store: Store, first: int, stop: int, newest: int) -> int:
         """The first row that stays, of those from ``first`` to ``stop``."""
@@ -111,3 +110,20 @@ class Retention:
 
     def __str__(self) -> str:
         return self._text
+
+
+def as_kept(keep: Any, unit: TimeUnit) -> int | TaskInterval | None:
+    """A retention as a user gives it, as it is kept.
+
+    :param keep: a number of rows, a length of time, or None for all
+    :param unit: the unit of the series' timestamps
+    :raises ConfigError: if it is none of these
+    """
+    if keep is None or (type(keep) is int and keep > 0):
+        return keep
+    if type(keep) is int or not isinstance(keep, TaskInterval | timedelta | str):
+        raise ConfigError(
+            f"TimeSeries(retention={keep!r}): it is a positive int, how many rows stay, or a "
+            f"length of time, such as '1h', for how long before the newest, or None for all"
+        )
+    return length(keep, "TimeSeries(retention={})", unit)

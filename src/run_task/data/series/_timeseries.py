@@ -23,6 +23,7 @@ from run_task.errors import ConfigError
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
 from run_task.time._interval import TaskInterval, TimeUnit
+from run_task.time._length import IntervalLike
 
 _log = Log(__name__)
 
@@ -52,7 +53,8 @@ class TimeSeries:
         texts of up to 8 characters, ``"S8"`` for bytes, ``"datetime64[ms]"``, or another NumPy
         dtype of these kinds
     :param unit: the unit of timestamps, which are ints since the Unix epoch
-    :param retention: how many of the last rows stay, or for how long before the newest; None: all
+    :param retention: how many of the last rows stay, or for how long before the newest: a
+        TaskInterval, a timedelta, or a text such as ``"1h"``; None: all
     :param closed: what timestamps mean, and so which end of a window belongs to it:
         ``Closed.LEFT``, when something happened; ``Closed.RIGHT``, the end of what a row describes,
         such as a bar that is stamped with its close, or results of a stage
@@ -63,7 +65,7 @@ class TimeSeries:
         self,
         columns: Mapping[str, Any],
         unit: TimeUnit = TimeUnit.MILLIS,
-        retention: int | TaskInterval | None = None,
+        retention: int | IntervalLike | None = None,
         closed: Closed = Closed.LEFT,
     ) -> None:
         self._schema = Schema(columns, unit, closed)
