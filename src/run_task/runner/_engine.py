@@ -72,9 +72,12 @@ class Outlet(Protocol):
 class Gate(Protocol):
     """What a window passes before it begins."""
 
-    def wait(self, window: Window, /) -> Sequence[str] | None:
+    def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | None:
         """Wait for what comes before a window.
 
+        :param start: the window's start, in the interval's unit
+        :param end: its end
+        :param next_end_ns: the end of the window after it, in nanoseconds since the Unix epoch
         :return: the names of those that it did not wait for, for :attr:`DataSet.behind`; None:
             there was to be no such window, and the engine ends
         """
@@ -252,7 +255,7 @@ class Engine:
             while (due := poll()) is not None:
                 self._due = due
                 if gate is not None:
-                    missing = gate.wait(Window(*due[:2]))
+                    missing = gate.wait(due[0], due[1], ticker.next_end_ns)
                     if missing is None:
                         self._due = None
                         ticker.stop()
@@ -484,15 +487,6 @@ class Engine:
         :raises RunTaskError: if it has not been started
         """
         return self._started_ticker().first_end_ns
-
-    @property
-    def next_end_ns(self) -> int:
-        """The end of the next window to begin, in nanoseconds since the Unix epoch.
-
-        :raises RunTaskError: if it has not been started
-        """
-        ticker = self._ticker  # asked twice a window, so past a call
-        return self._started_ticker().next_end_ns if ticker is None else ticker.next_end_ns
 
     def _started_ticker(self) -> Ticker:
         if self._ticker is None:

@@ -57,8 +57,8 @@ class Ticker:
         self._plain_ns = (
             math.inf if config.missed_tick is MissedTick.BURST else float(self._period_ns)
         )
-        self._offset_ns = self._due_ns = 0
-        self.follow()
+        self._offset_ns = timeline.offset_ns - self._grace_ns
+        self._due_ns = first * self._unit_ns - self._offset_ns
 
     @property
     def skipped(self) -> int:
@@ -70,8 +70,10 @@ class Ticker:
 
         :return: when the monotonic clock will say that the next window is due, in nanoseconds
         """
-        self._offset_ns = self.timeline.offset_ns - self._grace_ns
-        self._due_ns = self._schedule.deadline * self._unit_ns - self._offset_ns
+        offset_ns = self.timeline.offset_ns - self._grace_ns
+        if offset_ns != self._offset_ns:
+            self._offset_ns = offset_ns
+            self._due_ns = self._schedule.deadline * self._unit_ns - offset_ns
         return self._due_ns
 
     def poll(self) -> Due | None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from run_task._window import Window
 from run_task.data import Shared
 from run_task.observe._log import Log
 from run_task.pipeline._given import GivenWindows, ReaderWindows
@@ -16,6 +14,21 @@ from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
 
 _log = Log(__name__)
+
+
+class _EarlyRead:
+    """Gives the window that has waited its own view. There is one at a time, so one serves all."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self, gate: WindowGate) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> Any:
+        return self._gate.early_view()
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing is held: the view is of a moment that has passed."""
 
 
 class WindowGate:
@@ -30,7 +43,6 @@ class WindowGate:
     :param given: those of all who read the data
     :param early_views: views that were taken ahead, if its data has such as can be kept
     :param coordinator: what it waits by
-    :param next_end_ns: gives the end of the next window to begin
     """
 
     def __init__(
@@ -44,7 +56,6 @@ class WindowGate:
         given: GivenWindows,
         early_views: EarlyViews | None,
         coordinator: Coordinator,
-        next_end_ns: Callable[[], int],
     ) -> None:
         self._mark = mark
         self._data = data
@@ -54,19 +65,22 @@ class WindowGate:
         self._windows = windows
         self._given = given
         self._early_views = early_views
+        self._early_read = _EarlyRead(self)
         self._coordinator = coordinator
-        self._next_end_ns = next_end_ns
         self._turn = Turn(coordinator)
         self._waits_for_nobody = coordinator.waits_for_nobody(mark)
         self._start_ns = self._end_ns = 0  # of the window in hand
+        self.next_end_ns: int = 0
+        """The end of the window after the one in hand, in nanoseconds since the Unix epoch."""
 
-    def wait(self, window: Window, /) -> Sequence[str] | None:
+    def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | None:
         """Wait for all that enters its data before a window, and until it is known whether there
         is a row as late as that. Returns the stages that took too long; None: do not run it."""
         mark, coordinator = self._mark, self._coordinator
-        end_ns = self._end_ns = window[1] * self._unit_ns
-        self._start_ns = window[0] * self._unit_ns
+        end_ns = self._end_ns = end * self._unit_ns
+        self._start_ns = start * self._unit_ns
         start_ns = self._start_ns + self._overlap_ns
+        self.next_end_ns = next_end_ns
         if self._waits_for_nobody:
             return None if start_ns > mark.last_ns else ()
 
@@ -90,13 +104,16 @@ class WindowGate:
 
     def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
         """Give a window its view of the data: its own, if something later has entered since."""
-        if self._early_views is None:
-            return self._data.read(timeout)
-        return contextlib.nullcontext(self._early_views.view(self._start_ns, self._end_ns))
+        return self._data.read(timeout) if self._early_views is None else self._early_read
+
+    def early_view(self) -> Any:
+        """The view that was taken for the window in hand, or the data as it is now."""
+        assert self._early_views is not None
+        return self._early_views.view(self._start_ns, self._end_ns)
 
     def passed(self) -> None:
         """A window has its view of the data: what comes after it may enter."""
-        next_ns = self._next_end_ns()
+        next_ns = self.next_end_ns
         self._coordinator.advance_seen(self._mark, next_ns)
         if self._early_views is not None:
             self._early_views.caught_up(next_ns)

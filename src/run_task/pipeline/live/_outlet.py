@@ -12,6 +12,7 @@ from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
+from run_task.pipeline.live._gate import WindowGate
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.tasks._dataset import DataSet
 
@@ -29,7 +30,7 @@ class StageOutlet:
     :param upstream_timeout: how many seconds to wait for others
     :param early_views: the early views of each stage that may take views ahead
     :param coordinator: what it waits by
-    :param next_end_ns: gives the end of the next window to begin
+    :param gate: what the stage's windows have passed
     :param on_close: called when nothing more comes
     """
 
@@ -43,7 +44,7 @@ class StageOutlet:
         upstream_timeout: float,
         early_views: Callable[[StageMark], EarlyViews | None],
         coordinator: Coordinator,
-        next_end_ns: Callable[[], int],
+        gate: WindowGate,
         on_close: Callable[[], None],
     ) -> None:
         self._mark = mark
@@ -54,7 +55,7 @@ class StageOutlet:
         self._upstream_timeout = upstream_timeout
         self._early_views = early_views
         self._coordinator = coordinator
-        self._next_end_ns = next_end_ns
+        self._gate = gate
         self._on_close = on_close
         self._writers_turn = Turn(coordinator)
         self._readers_turn = Turn(coordinator)
@@ -75,7 +76,7 @@ class StageOutlet:
             for route in self._routes:
                 with contextlib.ExitStack() as opened:
                     route.enter(self._open(route, opened), dataset)
-        self._coordinator.advance_done(self._mark, self._next_end_ns())
+        self._coordinator.advance_done(self._mark, self._gate.next_end_ns)
         for sink in self._sinks:
             sink.write(self._mark.name, dataset)
 

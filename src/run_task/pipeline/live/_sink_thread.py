@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -112,24 +113,25 @@ class SinkThread:
             self._failed(error)
 
     def _write_all(self) -> None:
-        flush_at: float | None = None  # by the monotonic clock, if there is something to flush
+        sink, receive, write = self._sink, self._receiver.recv, self._refusals.write
+        flush_at = math.inf  # by the monotonic clock; infinity: there is nothing to flush
         while True:
+            now = time.monotonic()
+            if now >= flush_at:
+                sink.flush()
+                flush_at = math.inf
             try:
-                wait = None if flush_at is None else max(0.0, flush_at - time.monotonic())
-                item = self._receiver.recv(wait)
+                item = receive(flush_at - now)
             except TimeoutError:
-                item = None
+                continue
             except ChannelClosed:
-                self._sink.flush()
+                sink.flush()
                 return
-            if item is not None:
-                self._writing = True
-                self._refusals.write(self._sink, item)
-                self._writing = False
-                flush_at = flush_at or time.monotonic() + FLUSH_EVERY
-            if flush_at is not None and time.monotonic() >= flush_at:
-                self._sink.flush()
-                flush_at = None
+            self._writing = True
+            write(sink, item)
+            self._writing = False
+            if flush_at == math.inf:
+                flush_at = time.monotonic() + FLUSH_EVERY
 
     def __repr__(self) -> str:
         return brief(self._sink)

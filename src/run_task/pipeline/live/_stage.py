@@ -82,7 +82,6 @@ class LiveStage:
             given,
             self.early_views,
             coordinator,
-            self._next_end_ns,
         )
         outlet = StageOutlet(
             mark,
@@ -93,7 +92,7 @@ class LiveStage:
             outlet_timeout,
             early_views_of,
             coordinator,
-            self._next_end_ns,
+            gate,
             on_end,
         )
         self._coordinator = coordinator
@@ -119,9 +118,6 @@ class LiveStage:
     def stats(self) -> RunnerStats:
         """How it has been doing. At any time, from any thread."""
         return self._engine.stats
-
-    def _next_end_ns(self) -> int:
-        return self._engine.next_end_ns
 
     def start(self) -> None:
         """Begin to run."""
