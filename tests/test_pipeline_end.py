@@ -387,7 +387,7 @@ def test_an_ingest_that_raises_ends_its_source_and_nothing_else(error: BaseExcep
 
     bench = PipelineBench()
     data = lock()
-    bench.pipeline.source([(0, 1)], data, ingest)
+    bench.pipeline.source([(0, 1)], data, ingest, on_bad_row=OnFault.RAISE)
     go_on = threading.Event()
 
     def others() -> Iterator[tuple[int, int]]:
