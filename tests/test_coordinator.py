@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 from tests.support.threads import PATIENCE, beside, eventually, together
 
-from run_task import Atom, TaskInterval, VirtualClock
+from run_task import Align, Atom, TaskInterval, VirtualClock
 from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import NEVER, Mark, Order, Place, RowLimits, SourceMark, StageMark
 from run_task.pipeline.live import _coordinator
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._row_gate import RowGate
+from run_task.runner._window_grid import windows_of
 
 SECOND_NS = 1_000_000_000
 SECOND = TaskInterval.seconds(1)
+SECONDLY = windows_of(SECOND, None, Align.EPOCH, 0)
 
 
 class Parts:
@@ -28,13 +30,13 @@ class Parts:
     def __init__(self, *, recording: bool = False, place: Place | None = None) -> None:
         self.clock = VirtualClock()
         place = place or Place()
-        self.up = StageMark("up", SECOND_NS, 0, Place(), [(place, False)])
-        self.down = StageMark("down", SECOND_NS, 0, place)
+        self.up = StageMark("up", SECONDLY, 0, Place(), [(place, False)])
+        self.down = StageMark("down", SECONDLY, 0, place)
         self.source = SourceMark("of rows", place, recording=recording)
         self.order = Order([self.up, self.down], [self.source])
         self.coordinator = Coordinator(self.order, self.clock)
         self.data = Atom(0)
-        windows = ReaderWindows(SECOND_NS, SECOND_NS, holds_end=False)
+        windows = ReaderWindows(SECONDLY, holds_end=False)
         self.early_views = EarlyViews(
             *(self.down, self.data, windows, GivenWindows(), self.coordinator, self.clock),
             all_recordings=False,

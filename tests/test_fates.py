@@ -14,6 +14,7 @@ import pytest
 from tests.support.threads import PATIENCE, beside
 
 from run_task import (
+    Align,
     Atom,
     Closed,
     ConfigError,
@@ -29,6 +30,7 @@ from run_task import (
     task,
 )
 from run_task.pipeline._given import GivenWindows, ReaderWindows
+from run_task.runner._window_grid import windows_of
 from run_task.sinks import CallbackSink
 from run_task.sources import Batch, CsvFile, OnFault, polling
 
@@ -176,8 +178,13 @@ def test_rows_before_an_explicit_start_are_not_late_and_those_before_the_first_w
     assert late(50) == 2  # the first window is where it would have been
 
 
+def reader_windows(length: int, interval: int) -> ReaderWindows:
+    every, window = TaskInterval.nanos(interval), TaskInterval.nanos(length)
+    return ReaderWindows(windows_of(every, window, Align.EPOCH, 0), holds_end=False)
+
+
 def test_windows_that_were_missed_hold_no_row_that_is_late() -> None:
-    windows = ReaderWindows(10, 10, holds_end=False)
+    windows = reader_windows(10, 10)
     given = GivenWindows()
     given.add(windows)
     given.begin(windows, 100)
@@ -191,7 +198,7 @@ def test_windows_that_were_missed_hold_no_row_that_is_late() -> None:
 
 
 def test_a_row_between_two_windows_that_are_samples_is_not_late() -> None:
-    windows = ReaderWindows(3, 10, holds_end=False)
+    windows = reader_windows(3, 10)
     given = GivenWindows()
     given.add(windows)
     given.begin(windows, 107)

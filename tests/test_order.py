@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from run_task import Align, TaskInterval
 from run_task.pipeline._order import NEVER, Order, Place, RowLimits, SourceMark, StageMark
+from run_task.runner._window_grid import WindowGrid, windows_of
 
 Item: TypeAlias = tuple[int, str]
 """What is in shared data: its timestamp, and what it is."""
@@ -174,7 +176,7 @@ class Run:
                 stage,
                 StageMark(
                     f"stage {index}",
-                    stage.interval,
+                    every(stage.interval),
                     stage.grace,
                     places[stage.reads],
                     [(places[i], plan.in_order(stage, plan.places[i])) for i in stage.enters],
@@ -362,8 +364,12 @@ def test_of_sources_that_are_no_recordings_a_window_may_lack_rows_and_sees_none_
             assert all(what.startswith(live) for what in lacks)
 
 
+def every(nanos: int) -> WindowGrid:
+    return windows_of(TaskInterval.nanos(nanos), None, Align.EPOCH, 0)
+
+
 def stage(reads: Place, *enters: tuple[Place, bool], grace: int = 0) -> StageMark:
-    return StageMark("a stage", 10, grace, reads, enters)
+    return StageMark("a stage", every(10), grace, reads, enters)
 
 
 def test_a_row_in_order_waits_for_no_window_whose_view_ends_before_it() -> None:

@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from run_task.runner._window_grid import WindowGrid
+
 _NEVER: Final = float("inf")
 
 _MOST_GAPS: Final = 1024
@@ -21,16 +23,14 @@ class ReaderWindows:
     Times are in nanoseconds since the Unix epoch. A window is given once it has its view of the
     data, or is skipped since it is empty.
 
-    :param length_ns: how long a window is
-    :param interval_ns: how far windows are apart
+    :param windows: which there are
     :param holds_end: whether a window holds the rows that are stamped with its end
     """
 
-    __slots__ = ("first_ns", "floor_ns", "gaps", "holds_end", "interval_ns", "last_ns", "length_ns")
+    __slots__ = ("first_ns", "floor_ns", "gaps", "holds_end", "last_ns", "windows")
 
-    def __init__(self, length_ns: int, interval_ns: int, *, holds_end: bool) -> None:
-        self.length_ns: int = length_ns
-        self.interval_ns: int = interval_ns
+    def __init__(self, windows: WindowGrid, *, holds_end: bool) -> None:
+        self.windows: WindowGrid = windows
         self.holds_end: bool = holds_end
         self.first_ns: float = -_NEVER
         """The start of the first window; before it is known, before all times."""
@@ -49,7 +49,7 @@ class ReaderWindows:
     @property
     def is_gapless(self) -> bool:
         """Whether every row that lies between the first and the last window is in one."""
-        return not self.gaps and self.length_ns >= self.interval_ns
+        return not self.gaps and self.windows.cover_time
 
     def holds(self, time_ns: int) -> bool:
         """Whether a row is in a window that was given, or before all of them."""
@@ -60,9 +60,7 @@ class ReaderWindows:
             return True
         if any(start <= at < end for start, end in self.gaps):
             return False
-        if self.length_ns >= self.interval_ns:
-            return True
-        return (self.last_ns - 1 - at) % self.interval_ns < self.length_ns
+        return self.windows.cover_time or self.windows.hold_ns(at)
 
 
 class GivenWindows:
@@ -96,7 +94,7 @@ class GivenWindows:
 
     def note(self, reader: ReaderWindows, start_ns: float, end_ns: float) -> None:
         """A window is given."""
-        if start_ns > reader.last_ns > -_NEVER and reader.length_ns >= reader.interval_ns:
+        if start_ns > reader.last_ns > -_NEVER and reader.windows.cover_time:
             reader.gaps.append((reader.last_ns, start_ns))
         reader.last_ns = end_ns
         bound_ns = end_ns + reader.holds_end

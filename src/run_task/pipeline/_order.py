@@ -29,6 +29,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
+from run_task.runner._window_grid import WindowGrid
+
 NEVER: Final = math.inf
 """The time of what does not come."""
 
@@ -57,7 +59,7 @@ class StageMark:
     """How far a stage has come.
 
     :param name: its name
-    :param interval_ns: how far its windows are apart
+    :param windows: which they are
     :param grace_ns: how long after its end a window is due
     :param reads: the data that its tasks read
     :param enters: the data that its results enter, and for each whether they do so in order: as
@@ -71,24 +73,24 @@ class StageMark:
         "first_ns",
         "grace_ns",
         "index",
-        "interval_ns",
         "last_ns",
         "name",
         "reads",
         "seen_ns",
+        "windows",
     )
 
     def __init__(
         self,
         name: str,
-        interval_ns: int,
+        windows: WindowGrid,
         grace_ns: int,
         reads: Place,
         enters: Sequence[tuple[Place, bool]] = (),
     ) -> None:
         self.name: str = name
         self.index: int = 0  # among the stages
-        self.interval_ns: int = interval_ns
+        self.windows: WindowGrid = windows
         self.grace_ns: int = grace_ns
         self.reads: Place = reads
         self.enters: Sequence[tuple[Place, bool]] = enters
@@ -109,7 +111,7 @@ class StageMark:
         return self._due(max(self.first_ns, self.done_ns, self.seen_ns))
 
     def _due(self, end_ns: float) -> float:
-        if self.ended and end_ns - self.interval_ns > self.last_ns:
+        if self.ended and self.last_ns < end_ns and self.windows.fresh_ns(end_ns) > self.last_ns:
             return NEVER  # there were to be no more
         return end_ns + self.grace_ns
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from run_task.errors import ConfigError
-from run_task.runner._config import RunnerConfig
+from run_task.runner._config import Align, RunnerConfig
 from run_task.tasks._task import Runnable, called
 from run_task.time._interval import TaskInterval
 from run_task.time._length import in_short
@@ -97,14 +97,15 @@ def _out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig
     )
 
 
-def check_window(interval: TaskInterval, window: TaskInterval | None) -> None:
+def check_windows(interval: TaskInterval, config: RunnerConfig) -> None:
+    if config.align is Align.START and interval.offset:
+        raise ConfigError(
+            f"interval={interval!r} says where windows end, and align=Align.START that the first "
+            f"starts when the runner does: leave one of them out"
+        )
+    window = config.window
     if window is None:
         return
-    if window.nanos < interval.nanos:
-        raise ConfigError(
-            f"window={in_short(window)} is shorter than the interval {in_short(interval)}, so data "
-            f"in between would never be seen: make it at least as long"
-        )
     if window.nanos % interval.unit.nanos:
         raise ConfigError(
             f"window={in_short(window)} is no whole number of {interval.unit.name.lower()}, the "

@@ -57,7 +57,7 @@ class Align(enum.Enum):
     """On multiples of the interval since the Unix epoch: minute windows end on the full minute."""
 
     START = "start"
-    """The first window starts when the runner does."""
+    """The first window starts when the runner does, also one that is shorter than the interval."""
 
 
 _CHOICES: Final[Mapping[str, type[enum.Enum]]] = {
@@ -89,8 +89,9 @@ class RunnerConfig:
     :param executor: how a tick's tasks are run: ``"threads"``, ``"processes"``, ``"inline"``, or
         an :class:`~run_task.Executor` of your own
     :param workers: how many tasks may run at once; None: as many as the machine has cores
-    :param window: how long the windows are, at least one interval; longer: they overlap; None: one
-        interval. A TaskInterval, a timedelta, or a text such as ``"5m"``
+    :param window: how long the windows are; longer than the interval: they overlap; shorter: each
+        is the last part of its interval; None: one interval. A TaskInterval, a timedelta, or a text
+        such as ``"5m"``
     :param grace: how long after its end a window waits for late data; None: not at all. A
         TaskInterval, a timedelta, or a text such as ``"2s"``
     :param align: where the grid of windows lies
@@ -165,7 +166,9 @@ class RunnerConfig:
         _check(settings)
         for field in ("window", "grace"):
             if settings[field] is not None:
-                settings[field] = length(settings[field], f"RunnerConfig({field}={{}})")
+                settings[field] = value = length(settings[field], f"RunnerConfig({field}={{}})")
+                if value.offset:
+                    raise _refused(field, value, "a length: say by the interval where windows end")
         for field in _TIMEOUTS:
             value = settings[field]
             if isinstance(value, (int, float)):

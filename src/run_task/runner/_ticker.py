@@ -6,20 +6,11 @@ import math
 from typing import Final
 
 from run_task._window import Due
-from run_task.runner._config import Align, RunnerConfig
+from run_task.runner._config import RunnerConfig
 from run_task.runner._timeline import Timeline
-from run_task.time._interval import TaskInterval
-from run_task.time._schedule import MissedTick, Schedule
-
-
-def first_end(period: int, align: Align, now: int) -> int:
-    """The end of the first window, which holds a time, in any one unit.
-
-    :param period: how long a window is
-    :param align: where windows begin
-    :param now: the time
-    """
-    return now + period if align is Align.START else (now // period + 1) * period
+from run_task.runner._window_grid import FixedWindows, windows_of
+from run_task.time._calendar import Interval
+from run_task.time._schedule import GridSchedule, MissedTick, Schedule
 
 
 class Ticker:
@@ -34,7 +25,7 @@ class Ticker:
 
     def __init__(
         self,
-        interval: TaskInterval,
+        interval: Interval,
         config: RunnerConfig,
         timeline: Timeline,
         since_ns: int | None = None,
@@ -45,20 +36,27 @@ class Ticker:
         self._last_ns: float = math.inf  # the last window is the one that holds this time
         self._unit_ns = interval.unit.nanos
         self._grace_ns = config.grace_ns
-        self._period = period = interval.count
-        self._length = config.window.nanos // self._unit_ns if config.window is not None else period
-        now = (timeline.now_ns if since_ns is None else since_ns) // self._unit_ns
-        first = first_end(period, config.align, now)
-        self.first_end_ns: int = first * self._unit_ns
+        since_ns = timeline.now_ns if since_ns is None else since_ns
+        self._windows = windows = windows_of(interval, config.window, config.align, since_ns)
+        self.first_end_ns: int = windows.first_end_ns
         """The end of the first window, in nanoseconds since the Unix epoch."""
-        self._schedule = Schedule(period, first, config.missed_tick)
-        self._period_ns = period * self._unit_ns
+        missed = config.missed_tick
+        self._schedule: Schedule | GridSchedule
+        self._period_ns = self._length = 0
+        # What a window has before the period that ends with it, as a negative number.
+        self._before = 0
         # How late a window may be so that the policy for missed ones makes no difference.
-        self._plain_ns = (
-            math.inf if config.missed_tick is MissedTick.BURST else float(self._period_ns)
-        )
+        self._plain_ns = 0.0
+        if isinstance(windows, FixedWindows):
+            self._schedule = Schedule(windows.period, windows.first_end, missed)
+            self._length = windows.length
+            self._before = windows.period - windows.length
+            self._period_ns = windows.period * self._unit_ns
+            self._plain_ns = math.inf if missed is MissedTick.BURST else float(self._period_ns)
+        else:
+            self._schedule = GridSchedule(windows.after, windows.start, windows.first_end, missed)
         self._offset_ns = timeline.offset_ns - self._grace_ns
-        self._due_ns = first * self._unit_ns - self._offset_ns
+        self._due_ns = windows.first_end_ns - self._offset_ns
 
     @property
     def skipped(self) -> int:
@@ -97,7 +95,7 @@ class Ticker:
         unit_ns, schedule = self._unit_ns, self._schedule
         now_ns = self._due_ns + late_ns
         start, end = schedule.take(late_ns // unit_ns)
-        start += self._period - self._length
+        start += self._before
         if schedule.deadline != schedule.end:
             self._plain_ns = 0.0  # from now on, windows are put off
         self._due_ns = schedule.deadline * unit_ns - self._offset_ns
@@ -123,5 +121,4 @@ class Ticker:
     @property
     def over(self) -> bool:
         """Whether there are no more windows."""
-        start_ns = self.next_end_ns - self._period * self._unit_ns
-        return self._stopped or start_ns > self._last_ns
+        return self._stopped or self._windows.fresh_ns(self.next_end_ns) > self._last_ns

@@ -43,6 +43,7 @@ class Polling(Generic[R]):
             raise ConfigError(f"{self._name}: {error}") from None
         self._fn = fn
         self._every_ns = interval.nanos
+        self._grid_ns = interval.with_unit(TimeUnit.NANOS).grid()
         self._unit = unit or interval.unit
         self._told = unit is not None or isinstance(every, TaskInterval)  # what its unit is
         check(self._name, self._unit, None, on_failure)
@@ -124,10 +125,10 @@ class Polling(Generic[R]):
         """
         clock, every_ns = self._clock, self._every_ns
         now_ns = clock.time_ns()
-        following_ns = (due_ns // every_ns + 1) * every_ns
+        following_ns = self._grid_ns.after(due_ns)
         late_ns = now_ns - following_ns
         if late_ns > 0 or late_ns < -2 * every_ns:  # or the clock was set back
-            following_ns = -(-now_ns // every_ns) * every_ns
+            following_ns = self._grid_ns.after(now_ns - 1)
             # When the clock was set forward, no more was left out than fits in what really passed.
             passed = -((began_ns - clock.monotonic_ns()) // every_ns)
             self._skipped += min(max(0, -(-late_ns // every_ns)), passed)
@@ -151,10 +152,10 @@ def polling(
 
         source = polling(lambda: {"cpu": psutil.cpu_percent()}, every="1s")
 
-    It is polled at once, and then at the multiples of the interval since the Unix epoch, by the
-    wall clock, without drift. A row's timestamp is when its poll began. A poll that takes longer
-    than the interval is followed by the next one on the grid; those in between are left out and
-    counted, for what they would have found is gone.
+    It is polled at once, and then at the multiples of the interval since the Unix epoch, or as long
+    after them as its ``offset`` says, by the wall clock, without drift. A row's timestamp is when
+    its poll began. A poll that takes longer than the interval is followed by the next one on the
+    grid; those in between are left out and counted, for what they would have found is gone.
 
     :param fn: what to call; it returns a row, or None if there is nothing new
     :param every: how often: a TaskInterval, a timedelta, or a text such as ``"1s"``

@@ -8,11 +8,9 @@ from typing import Final, TypeVar
 
 from run_task._window import Window
 from run_task.errors import ChannelClosed, ConfigError
-from run_task.observe._log import Log
 from run_task.runner._context import Context
 from run_task.runner._runner import Runner
-from run_task.runner._ticker import Ticker
-from run_task.runner._timeline import Timeline
+from run_task.runner._window_grid import windows_of
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.tasks._dataset import DataSet
 from run_task.time._clock import VirtualClock
@@ -64,24 +62,23 @@ def run_windows(
     ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(1)
     sender, receiver = ends
     config, unit_ns = context.config, context.interval.unit.nanos
-    length_ns = (config.window or context.interval).nanos
+    windows = windows_of(context.interval, config.window, config.align, start * unit_ns)
     grace_ns = config.grace_ns
     clock = VirtualClock(start * unit_ns)
     datasets: list[DataSet[O]] = []
-    end_ns = Ticker(context.interval, config, Timeline(clock, Log(__name__))).first_end_ns
+    end = windows.first_end
     with Runner(replace(context, sender=sender), clock=clock):
         for _ in range(n):
             if before is not None:
-                before(Window((end_ns - length_ns) // unit_ns, end_ns // unit_ns))
-            clock.advance_to(end_ns + grace_ns)
+                before(Window(windows.start(end), end))
+            clock.advance_to(end * unit_ns + grace_ns)
             try:
                 datasets.append(receiver.recv(timeout))
             except ChannelClosed:
                 break  # the end of the block says why
             except TimeoutError:
-                at = end_ns // unit_ns
                 raise TimeoutError(
-                    f"the window that ends at {at} was not done within {timeout} s"
+                    f"the window that ends at {end} was not done within {timeout} s"
                 ) from None
-            end_ns += context.interval.nanos
+            end = windows.after(end)
     return datasets

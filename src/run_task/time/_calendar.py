@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import enum
 from datetime import tzinfo
-from typing import Final
+from typing import Final, TypeAlias
 
 from run_task.errors import ConfigError
 from run_task.time._calendar_grid import CalendarGrid
 from run_task.time._grid import Grid
-from run_task.time._interval import TimeUnit
-from run_task.time._offset import Offset, offset_nanos, told
+from run_task.time._interval import Offset, TaskInterval, TimeUnit, offset_nanos, told
 from run_task.time._wall_time import DAY_NS, WallClock
 
 _WEEKDAYS: Final = (  # 1970-01-01 was the first of these
@@ -176,6 +175,13 @@ class CalendarInterval:
         changes_ns = 0 if self._clock.name == "UTC" else DAY_NS // 24
         return self._count * days * DAY_NS + changes_ns
 
+    @property
+    def shortest_ns(self) -> int:
+        """A length, in nanoseconds, that it always has, as time zones are today."""
+        days = self._step.days or {1: 28, 3: 90, 12: 365}[self._step.months]
+        changes_ns = 0 if self._clock.name == "UTC" else DAY_NS // 24
+        return self._count * days * DAY_NS - changes_ns
+
     def with_unit(self, unit: TimeUnit) -> CalendarInterval:
         """The same, with timestamps in another unit.
 
@@ -246,3 +252,7 @@ class CalendarInterval:
         offset = f", offset={told(self._offset_ns)!r}" if self._offset_ns else ""
         zone = f"zone={self._clock.name!r}"
         return f"CalendarInterval.{self._step.value}({self._count}, {start}{zone}{offset})"
+
+
+Interval: TypeAlias = TaskInterval | CalendarInterval
+"""How often windows end, or how long they are."""

@@ -6,9 +6,10 @@ import enum
 import re
 from datetime import timedelta
 from functools import total_ordering
-from typing import Any, Final, Protocol, overload
+from typing import Any, Final, Protocol, TypeAlias, overload
 
 from run_task.errors import ConfigError
+from run_task.time._grid import FixedGrid, Grid
 
 
 class TimeUnit(enum.Enum):
@@ -55,7 +56,7 @@ UNITS: Final = (
 _MINUTES: Final = {"w": 60 * 24 * 7, "d": 60 * 24, "h": 60}
 """What is written of longer lengths than a unit: how many minutes each has."""
 
-SUFFIXES: Final = {
+_SUFFIXES: Final = {
     **{suffix: minutes * TimeUnit.MINUTES.nanos for suffix, minutes in _MINUTES.items()},
     **{unit.value: unit.nanos for unit in UNITS},
 }
@@ -64,8 +65,12 @@ SUFFIXES: Final = {
 _TEXT: Final = re.compile(r"\s*([0-9]+)(?:\.([0-9]+))?\s*(ns|us|ms|s|m|h|d|w)\s*", re.ASCII)
 
 
+Offset: TypeAlias = "str | timedelta | TaskInterval | None"
+"""How long after a multiple of an interval since the Unix epoch its windows end."""
+
+
 class _MadeOfNanos(Protocol):
-    def __call__(self, count: int) -> TaskInterval:
+    def __call__(self, count: int, *, offset: Offset = None) -> TaskInterval:
         """``count`` nanoseconds."""
         ...
 
@@ -82,9 +87,9 @@ class _Nanos:
         if interval is not None:
             return interval.count * interval.unit.nanos
 
-        def nanos(count: int) -> TaskInterval:
+        def nanos(count: int, *, offset: Offset = None) -> TaskInterval:
             """``count`` nanoseconds."""
-            return owner(count, TimeUnit.NANOS)
+            return owner(count, TimeUnit.NANOS, offset)
 
         return nanos
 
@@ -100,12 +105,14 @@ class TaskInterval:
 
     :param count: how many units, at least 1
     :param unit: the unit of the count, and of every timestamp of a runner with this interval
-    :raises ConfigError: if the count is not a positive int
+    :param offset: how long after a multiple of it since the Unix epoch a window ends, as a text
+        such as ``"17h"``, or a timedelta: a whole number of units; None: at a multiple
+    :raises ConfigError: if the count is not a positive int, or the offset cannot be
     """
 
-    __slots__ = ("_count", "_unit")
+    __slots__ = ("_count", "_offset", "_unit")
 
-    def __init__(self, count: int, unit: TimeUnit) -> None:
+    def __init__(self, count: int, unit: TimeUnit, offset: Offset = None) -> None:
         # A caller without a type checker may pass anything; True is an int to Python, not to us.
         if type(count) is not int or count < 1:
             raise ConfigError(
@@ -116,51 +123,58 @@ class TaskInterval:
             raise ConfigError(f"an interval's unit is a TimeUnit, not {unit!r}")
         self._count = count
         self._unit = unit
+        moved, rest = divmod(offset_nanos(offset), unit.nanos)
+        if rest:
+            raise ConfigError(
+                f"offset={offset!r} is no whole number of {unit.name.lower()}, the unit of the "
+                f"interval: count the interval in a smaller unit"
+            )
+        self._offset = moved % count
 
     nanos: Final = _Nanos()
     """``TaskInterval.nanos(count)``: so many nanoseconds. Of an interval: its length in
     nanoseconds, an int."""
 
     @classmethod
-    def micros(cls, count: int) -> TaskInterval:
+    def micros(cls, count: int, *, offset: Offset = None) -> TaskInterval:
         """``count`` microseconds."""
-        return cls(count, TimeUnit.MICROS)
+        return cls(count, TimeUnit.MICROS, offset)
 
     @classmethod
-    def millis(cls, count: int) -> TaskInterval:
+    def millis(cls, count: int, *, offset: Offset = None) -> TaskInterval:
         """``count`` milliseconds."""
-        return cls(count, TimeUnit.MILLIS)
+        return cls(count, TimeUnit.MILLIS, offset)
 
     @classmethod
-    def seconds(cls, count: int) -> TaskInterval:
+    def seconds(cls, count: int, *, offset: Offset = None) -> TaskInterval:
         """``count`` seconds."""
-        return cls(count, TimeUnit.SECONDS)
+        return cls(count, TimeUnit.SECONDS, offset)
 
     @classmethod
-    def minutes(cls, count: int) -> TaskInterval:
+    def minutes(cls, count: int, *, offset: Offset = None) -> TaskInterval:
         """``count`` minutes."""
-        return cls(count, TimeUnit.MINUTES)
+        return cls(count, TimeUnit.MINUTES, offset)
 
     @classmethod
-    def hours(cls, count: int) -> TaskInterval:
+    def hours(cls, count: int, *, offset: Offset = None) -> TaskInterval:
         """``count`` hours, counted in minutes."""
-        return cls._minutes(count, "h")
+        return cls._minutes(count, "h", offset)
 
     @classmethod
-    def days(cls, count: int) -> TaskInterval:
+    def days(cls, count: int, *, offset: Offset = None) -> TaskInterval:
         """``count`` days of 24 hours, counted in minutes."""
-        return cls._minutes(count, "d")
+        return cls._minutes(count, "d", offset)
 
     @classmethod
-    def weeks(cls, count: int) -> TaskInterval:
+    def weeks(cls, count: int, *, offset: Offset = None) -> TaskInterval:
         """``count`` weeks of 7 days, counted in minutes."""
-        return cls._minutes(count, "w")
+        return cls._minutes(count, "w", offset)
 
     @classmethod
-    def _minutes(cls, count: int, of: str) -> TaskInterval:
+    def _minutes(cls, count: int, of: str, offset: Offset) -> TaskInterval:
         # What is no count is refused as what it is, and not as what would have been made of it.
         valid = type(count) is int and count > 0
-        return cls(count * _MINUTES[of] if valid else count, TimeUnit.MINUTES)
+        return cls(count * _MINUTES[of] if valid else count, TimeUnit.MINUTES, offset)
 
     @classmethod
     def parse(cls, text: str) -> TaskInterval:
@@ -197,6 +211,49 @@ class TaskInterval:
         """How many units the interval lasts."""
         return self._count
 
+    @property
+    def offset(self) -> int:
+        """How many units after a multiple of it since the Unix epoch a window ends: less than
+        :attr:`count`."""
+        return self._offset
+
+    @property
+    def shortest_ns(self) -> int:
+        """How long it is at least, as that of the calendar: as long as ever, in nanoseconds."""
+        return self.nanos
+
+    @property
+    def longest_ns(self) -> int:
+        """How long it is at most, in nanoseconds."""
+        return self.nanos
+
+    def with_unit(self, unit: TimeUnit) -> TaskInterval:
+        """The same, counted in another unit.
+
+        :param unit: the unit
+        :raises ConfigError: if it is no whole number of these
+        """
+        count, rest = divmod(self.nanos, unit.nanos)
+        if rest:
+            raise ConfigError(f"{self} is no whole number of {unit.name.lower()}")
+        converted = TaskInterval(count, unit)
+        converted._offset, rest = divmod(self._offset * self._unit.nanos, unit.nanos)
+        if rest:
+            raise ConfigError(f"the offset of {self} is no whole number of {unit.name.lower()}")
+        return converted
+
+    def grid(self) -> FixedGrid:
+        """Where windows end, in its unit."""
+        return FixedGrid(self._count, self._offset)
+
+    def grid_from(self, start: int) -> FixedGrid:
+        """Where windows end, if one starts at a time, in its unit."""
+        return FixedGrid(self._count, start)
+
+    def start_before(self, end: int, grid: Grid) -> int:
+        """Where a window of this length starts that ends at an edge of a grid of its unit."""
+        return end - self._count
+
     def as_micros(self) -> int:
         """The length in whole microseconds, rounded down."""
         return self.nanos // TimeUnit.MICROS.nanos
@@ -219,21 +276,59 @@ class TaskInterval:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TaskInterval):
             return NotImplemented
-        return self._count == other._count and self._unit is other._unit
+        return self._key() == other._key()
 
     def __lt__(self, other: TaskInterval) -> bool:
         if not isinstance(other, TaskInterval):  # pyright: ignore[reportUnnecessaryIsInstance] Python may ask
             return NotImplemented
-        return (self.nanos, self._unit.nanos) < (other.nanos, other._unit.nanos)
+        return self._key() < other._key()
+
+    def _key(self) -> tuple[int, int, int]:
+        return self.nanos, self._unit.nanos, self._offset
 
     def __hash__(self) -> int:
-        return hash((self._count, self._unit))
+        return hash(self._key())
 
     def __str__(self) -> str:
-        return f"{self._count}{self._unit.value}"
+        offset = f" (offset {self._told_offset()})" if self._offset else ""
+        return f"{self._count}{self._unit.value}{offset}"
 
     def __repr__(self) -> str:
-        return f"TaskInterval.{self._unit.name.lower()}({self._count})"
+        offset = f", offset={self._told_offset()!r}" if self._offset else ""
+        return f"TaskInterval.{self._unit.name.lower()}({self._count}{offset})"
+
+    def _told_offset(self) -> str:
+        return told(self._offset * self._unit.nanos)
+
+
+def offset_nanos(offset: Offset) -> int:
+    """An offset, in nanoseconds.
+
+    :param offset: a text such as ``"17h"``, a timedelta that is not negative, or a length; None:
+        none
+    :raises ConfigError: if it is anything else
+    """
+    given: Any = offset
+    if given is None:
+        return 0
+    if isinstance(given, timedelta) and given >= timedelta(0):
+        return given // timedelta(microseconds=1) * 1000
+    if isinstance(given, str):
+        try:
+            return _read(given)[1]
+        except ConfigError as error:
+            raise ConfigError(f"offset={given!r}: {error}") from None
+    if isinstance(given, TaskInterval):
+        return given.nanos
+    raise ConfigError(
+        f"offset={given!r}: it is a text such as '17h', or a timedelta that is not negative"
+    )
+
+
+def told(nanos: int) -> str:
+    """The shortest text for a length, from which it can be read again."""
+    suffix = next(suffix for suffix, each in _SUFFIXES.items() if nanos % each == 0)
+    return f"{nanos // _SUFFIXES[suffix]}{suffix}"
 
 
 def _read(text: str) -> tuple[str, int]:
@@ -243,10 +338,10 @@ def _read(text: str) -> tuple[str, int]:
     if match is None:
         raise ConfigError(
             f"cannot read {text!r} as an interval: write a number and one of "
-            f"{', '.join(reversed(SUFFIXES))}, such as '250ms', '1.5s' or '1h'"
+            f"{', '.join(reversed(_SUFFIXES))}, such as '250ms', '1.5s' or '1h'"
         )
     whole, fraction, suffix = match[1], match[2] or "", match[3]
-    nanos, rest = divmod(int(whole + fraction) * SUFFIXES[suffix], 10 ** len(fraction))
+    nanos, rest = divmod(int(whole + fraction) * _SUFFIXES[suffix], 10 ** len(fraction))
     if rest:
         raise ConfigError(f"{text!r} is no whole number of nanoseconds: leave digits out")
     return suffix, nanos

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from run_task.errors import ConfigError
-from run_task.time._interval import SUFFIXES, TaskInterval, TimeUnit
+from run_task.time._interval import TaskInterval, TimeUnit, told
 
 IntervalLike: TypeAlias = TaskInterval | timedelta | str
 """A length of time: a ``TaskInterval``, a ``timedelta``, or a text that ``TaskInterval.parse``
@@ -70,9 +70,8 @@ def _told(what: str, given: object) -> str:
 
 def in_short(interval: TaskInterval) -> str:
     """The shortest text for a length of time, whatever its unit: ``"1h"`` for 3,600,000 ms."""
-    nanos = interval.nanos
-    suffix = next(suffix for suffix, each in SUFFIXES.items() if nanos % each == 0)
-    return f"{nanos // SUFFIXES[suffix]}{suffix}"
+    offset = f" (offset {told(interval.offset * interval.unit.nanos)})" if interval.offset else ""
+    return f"{told(interval.nanos)}{offset}"
 
 
 def unit_of(data: object) -> TimeUnit | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 from run_task._window import Window
 from run_task.errors import ConfigError
@@ -137,3 +138,68 @@ class Schedule:
             return end - period, end + more * period
         self._skipped += more
         return end - period, end
+
+
+class GridSchedule:
+    """As :class:`Schedule`, for windows that end at the edges of a grid, and start anywhere.
+
+    :param after: gives the first edge after one
+    :param start: gives the start of the window that ends at an edge
+    :param first: the first edge
+    :param missed: what to do with windows that are overdue
+    """
+
+    __slots__ = ("_after", "_end", "_lag", "_missed", "_skipped", "_start")
+
+    def __init__(
+        self,
+        after: Callable[[int], int],
+        start: Callable[[int], int],
+        first: int,
+        missed: MissedTick,
+    ) -> None:
+        self._after = after
+        self._start = start
+        self._missed = missed
+        self._end = first
+        self._lag = 0
+        self._skipped = 0
+
+    @property
+    def deadline(self) -> int:
+        """When the next window falls due."""
+        return self._end + self._lag
+
+    @property
+    def end(self) -> int:
+        """The end of the next window, or of the first of those that ``COALESCE`` will put in it."""
+        return self._end
+
+    @property
+    def skipped(self) -> int:
+        """How many windows ``SKIP`` has left out."""
+        return self._skipped
+
+    def step(self) -> int:
+        """As :meth:`Schedule.step`."""
+        end = self._end
+        self._end = self._after(end)
+        return end
+
+    def take(self, late: int) -> tuple[int, int]:
+        """As :meth:`Schedule.take`."""
+        end = self._end
+        start = self._start(end)
+        following = self._after(end)
+        if self._missed is MissedTick.DELAY:
+            self._lag += late if late >= following - end else 0
+        elif self._missed is not MissedTick.BURST:
+            now = end + late  # there is no lag
+            while following <= now:
+                if self._missed is MissedTick.COALESCE:
+                    end = following
+                else:
+                    self._skipped += 1
+                following = self._after(following)
+        self._end = following
+        return start, end

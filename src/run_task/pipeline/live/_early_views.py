@@ -84,7 +84,7 @@ class EarlyViews:
                 end_ns = due_ns - stage.grace_ns
                 if len(self._taken) < MOST:
                     missing = [other.name for other in coordinator.missing(stage, end_ns)]
-                    view = self._view(end_ns - self._windows.length_ns, end_ns)
+                    view = self._view(stage.windows.start_ns(end_ns), end_ns)
                     self._taken.append(EarlyView(end_ns, view, missing))
                 elif self._all_recordings:
                     return
@@ -97,7 +97,7 @@ class EarlyViews:
                         if stage.reads.bounded
                         else "see what comes after them",
                     )
-                coordinator.advance_stage(stage, seen_ns=end_ns + stage.interval_ns)
+                coordinator.advance_stage(stage, seen_ns=stage.windows.after_ns(end_ns))
 
     def find(self, end_ns: float) -> EarlyView | None:
         """The one that was taken for a window; those for windows before it are let go of."""

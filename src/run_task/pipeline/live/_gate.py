@@ -37,7 +37,6 @@ class WindowGate:
     :param mark: how far the stage is
     :param data: what it reads
     :param unit_ns: how many nanoseconds the unit of its windows has
-    :param overlap_ns: by how much a window overlaps the one before
     :param upstream_timeout: how many seconds to wait for others
     :param windows: those of its windows that have been given
     :param given: those of all who read the data
@@ -50,7 +49,6 @@ class WindowGate:
         mark: StageMark,
         data: Shared[Any],
         unit_ns: int,
-        overlap_ns: int,
         upstream_timeout: float,
         windows: ReaderWindows,
         given: GivenWindows,
@@ -60,7 +58,6 @@ class WindowGate:
         self._mark = mark
         self._data = data
         self._unit_ns = unit_ns
-        self._overlap_ns = overlap_ns
         self._timeout = upstream_timeout
         self._windows = windows
         self._given = given
@@ -69,6 +66,7 @@ class WindowGate:
         self._coordinator = coordinator
         self._turn = Turn(coordinator)
         self._waits_for_nobody = coordinator.waits_for_nobody(mark)
+        self._overlap_ns = mark.windows.overlap_ns
         self._start_ns = self._end_ns = 0  # of the window in hand
         self.next_end_ns: int = 0
         """The end of the window after the one in hand, in nanoseconds since the Unix epoch."""
@@ -78,17 +76,21 @@ class WindowGate:
         is a row as late as that. Returns the stages that took too long; None: do not run it."""
         mark, coordinator = self._mark, self._coordinator
         end_ns = self._end_ns = end * self._unit_ns
-        self._start_ns = start * self._unit_ns
-        start_ns = self._start_ns + self._overlap_ns
+        start_ns = self._start_ns = start * self._unit_ns
+        # Of several windows in one, fresh is what is so in the first.
+        if self._overlap_ns is not None:
+            fresh_ns = start_ns + self._overlap_ns
+        else:
+            fresh_ns = mark.windows.fresh_ns(self.next_end_ns or end_ns)
         self.next_end_ns = next_end_ns
         if self._waits_for_nobody:
-            return None if start_ns > mark.last_ns else ()
+            return None if fresh_ns > mark.last_ns else ()
 
         def before() -> Sequence[Mark]:
-            return coordinator.before_window(mark, start_ns, end_ns)
+            return coordinator.before_window(mark, fresh_ns, end_ns)
 
         def behind() -> Sequence[Mark]:
-            return coordinator.behind_window(mark, start_ns, end_ns)
+            return coordinator.behind_window(mark, fresh_ns, end_ns)
 
         late = self._turn.wait(before, self._timeout, behind=behind)
         early_view = None if self._early_views is None else self._early_views.find(end_ns)
@@ -96,7 +98,7 @@ class WindowGate:
             missing = early_view.missing
         else:
             missing = [stage.name for stage in coordinator.missing(mark, end_ns)]
-        if start_ns > mark.last_ns or (coordinator.released and (missing or before())):
+        if fresh_ns > mark.last_ns or (coordinator.released and (missing or before())):
             return None  # there was to be no such window; or it would not be what it should
         for one in late:
             _log.warning("%r goes on without %r, which is behind", mark, one)

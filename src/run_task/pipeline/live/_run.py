@@ -24,9 +24,10 @@ from run_task.pipeline.live._row_gate import RowGate
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.pipeline.live._source_thread import SourceThread
 from run_task.pipeline.live._stage import LiveStage
-from run_task.runner._config import RunnerConfig
+from run_task.runner._config import Align, RunnerConfig
 from run_task.runner._stats import RunnerStats
 from run_task.runner._timeline import Timeline
+from run_task.runner._window_grid import windows_of
 from run_task.sinks._protocol import DurableSink
 from run_task.sources._protocol import Playback, about
 from run_task.sync._alarm import Alarm
@@ -196,10 +197,16 @@ class LiveRun:
         def place_of(data: Any) -> Place:
             return places.setdefault(id(data), _place(data))
 
+        timeline = Timeline(self._clock, _log)
+        # A grid that begins with the run begins at one time for all who ask where it lies.
+        begins = {
+            stage: timeline.now_ns if since_ns is None and config.align is Align.START else since_ns
+            for stage, config in stages.items()
+        }
         stage_marks = {
             stage: StageMark(
                 stage.name,
-                stage.interval.nanos,
+                windows_of(stage.interval, config.window, config.align, begins[stage] or 0),
                 config.grace_ns,
                 place_of(stage.data),
                 [(place_of(route.into), route.in_order) for route in stage.routes],
@@ -241,7 +248,6 @@ class LiveRun:
                     self._source_ended,
                 )
             )
-        timeline = Timeline(self._clock, _log)
         for stage, config in stages.items():
             stage_mark = stage_marks[stage]
             around = [timeouts[other] for other in order.around_results(stage_mark)]
@@ -256,7 +262,7 @@ class LiveRun:
                 coordinator,
                 self._clock,
                 timeline,
-                since_ns,
+                begins[stage],
                 self._alarm.ring,
                 all_recordings=all_recordings,
             )

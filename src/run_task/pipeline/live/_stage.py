@@ -60,10 +60,8 @@ class LiveStage:
         self.stage = stage
         self.mark = mark
         unit_ns = stage.interval.unit.nanos
-        length_ns = config.window.nanos if config.window is not None else stage.interval.nanos
-        windows = self._windows = ReaderWindows(
-            length_ns, stage.interval.nanos, holds_end=ends_with_rows(stage.data)
-        )
+        holds_end = ends_with_rows(stage.data)
+        windows = self._windows = ReaderWindows(mark.windows, holds_end=holds_end)
         self._given = given
         given.add(windows)
         self.early_views: EarlyViews | None = None
@@ -76,7 +74,6 @@ class LiveStage:
             mark,
             stage.data,
             unit_ns,
-            length_ns - stage.interval.nanos,
             config.upstream_timeout,
             windows,
             given,
@@ -123,7 +120,7 @@ class LiveStage:
         """Begin to run."""
         self._engine.start()
         first_end_ns = self._engine.first_end_ns
-        self._given.begin(self._windows, first_end_ns - self._windows.length_ns)
+        self._given.begin(self._windows, self.mark.windows.start_ns(first_end_ns))
         # Those that were started before may be waiting to know that.
         self._coordinator.advance_stage(self.mark, first_ns=first_end_ns)
 
@@ -137,7 +134,7 @@ class LiveStage:
 
     def last_due_ns(self, now_ns: int) -> int:
         """A time in the last window that is due."""
-        return now_ns - self.mark.grace_ns - self.mark.interval_ns
+        return self.mark.windows.last_fresh_ns(now_ns - self.mark.grace_ns)
 
     def finish(self) -> None:
         """Run up to the last window that there is to be, and end."""

@@ -25,8 +25,9 @@ from run_task.pipeline._route import Route, ends_with_rows
 from run_task.runner._config import OnError, RunnerConfig
 from run_task.runner._own_data import OwnData, references
 from run_task.runner._telemetry import Telemetry
-from run_task.runner._ticker import first_end
+from run_task.runner._window_grid import WindowGrid, windows_of
 from run_task.tasks._dataset import DataSet
+from run_task.time._calendar import Interval
 from run_task.time._clock import SystemClock
 
 AT_ONCE: Final = 1024
@@ -76,25 +77,18 @@ class _StageReplay:
         self._unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
         self._held_ns = -math.inf if held_ns is None else held_ns
-        if held_ns is not None and not stage.routes:
-            since_ns = max(since_ns, held_ns)
-        self._period_ns = stage.interval.nanos
-        self._period = stage.interval.count
-        window = config.window
-        self._length = self._period if window is None else window.nanos // self._unit_ns
-        self._end = first_end(self._period, config.align, since_ns // self._unit_ns)
-        self.due_ns: int = self._end * self._unit_ns + config.grace_ns
-        """When the next window is due, in nanoseconds since the Unix epoch."""
+        resumed_ns = None if stage.routes else held_ns
+        self._grace_ns = config.grace_ns
+        self._windows, first_end = _windows_from(stage.interval, config, since_ns, resumed_ns)
+        self._go_to(first_end)
         self._given = given
-        self._windows = ReaderWindows(
-            self._length * self._unit_ns, self._period_ns, holds_end=ends_with_rows(stage.data)
-        )
+        holds_end = ends_with_rows(stage.data)
+        self._given_windows = ReaderWindows(self._windows, holds_end=holds_end)
         if given is not None:
-            given.add(self._windows)
-            start_ns = (self._end - self._length) * self._unit_ns
+            given.add(self._given_windows)
+            start_ns = self._windows.start(first_end) * self._unit_ns
             explicit = explicit or held_ns is not None
-            given.begin(self._windows, start_ns, explicit=explicit)
-        self._lead_ns = config.grace_ns + self._period_ns  # from the start of what is new in it
+            given.begin(self._given_windows, start_ns, explicit=explicit)
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
         self._crew = checked_crew(
@@ -110,7 +104,14 @@ class _StageReplay:
 
     def is_over(self, last_ns: float) -> bool:
         """Whether all windows are done up to the one that holds this time."""
-        return self.due_ns - self._lead_ns > last_ns
+        return self._fresh_ns > last_ns
+
+    def _go_to(self, end: int) -> None:
+        """Let the window that ends at a time be the next."""
+        self._end = end
+        self.due_ns: int = end * self._unit_ns + self._grace_ns
+        """When the next window is due, in nanoseconds since the Unix epoch."""
+        self._fresh_ns = self._windows.fresh(end) * self._unit_ns
 
     def forget_view(self) -> None:
         """Somebody is about to write to its data."""
@@ -119,9 +120,8 @@ class _StageReplay:
     def run(self) -> DataSet[Any] | None:
         """Run the window that is due; None if its results are known already."""
         end = self._end
-        due = end - self._length, end, 0
-        self._end = end + self._period
-        self.due_ns += self._period_ns
+        due = self._windows.start(end), end, 0
+        self._go_to(self._windows.after(end))
         if self._keeps_view:
             view = self._view
             if view is None:
@@ -134,7 +134,7 @@ class _StageReplay:
                     dataset = self._own.refuse(dataset, view)
                     self._own.settle(references(view))
         if self._given is not None:
-            self._given.note(self._windows, due[0] * self._unit_ns, end * self._unit_ns)
+            self._given.note(self._given_windows, due[0] * self._unit_ns, end * self._unit_ns)
         if dataset.errors:
             _raise_interrupt(dataset)
         for data, route in self._routes:
@@ -156,6 +156,20 @@ class _StageReplay:
     def close(self) -> None:
         """Let go of the threads and processes that run its tasks."""
         self._crew.close(self.config.shutdown_timeout)
+
+
+def _windows_from(
+    interval: Interval, config: RunnerConfig, since_ns: int, held_ns: int | None
+) -> tuple[WindowGrid, int]:
+    """The windows of a stage, and the end of the first: the one that holds a time, or that comes
+    after those whose results are held."""
+    windows = windows_of(interval, config.window, config.align, since_ns)
+    if held_ns is None or held_ns <= since_ns:
+        return windows, windows.first_end
+    held = held_ns // interval.unit.nanos
+    if not windows.ends_at(held):  # the grid began elsewhere, or was another one
+        windows = windows_of(interval, config.window, config.align, held_ns)
+    return windows, windows.after(held)
 
 
 def _raise_interrupt(dataset: DataSet[Any]) -> None:
