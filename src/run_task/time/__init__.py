@@ -5,6 +5,7 @@ from run_task._window import Window
 from run_task.time._clock import Clock, SystemClock, VirtualClock
 from run_task.time._interval import TaskInterval, TimeUnit
 from run_task.time._length import IntervalLike
+from run_task.time._moment import TimeLike
 from run_task.time._schedule import MissedTick, Schedule
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Schedule",
     "SystemClock",
     "TaskInterval",
+    "TimeLike",
     "TimeUnit",
     "VirtualClock",
     "Window",

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.errors import ConfigError
-from run_task.time._interval import TimeUnit
 
 Array: TypeAlias = NDArray[Any]
 
@@ -132,49 +131,6 @@ def without_value(values: Any) -> NDArray[np.bool_] | None:
         of_each = array.tolist()
     found = np.fromiter((value is None for value in of_each), np.bool_, len(of_each))
     return found if found.any() else None
-
-
-def timestamp(value: Any, unit: TimeUnit) -> int:
-    """A timestamp in this unit, as an int of 64 bits. :raises InvalidValue: if it is none"""
-    if type(value) is not int and not _is_numpy_int(value):
-        raise InvalidValue(
-            f"the timestamp {value!r} is no int: timestamps of this series count "
-            f"{unit.name.lower()} since the Unix epoch; now is time.time_ns() // {unit.nanos:_}"
-        )
-    stamp = int(value)
-    if not -(2**63) <= stamp < 2**63:
-        raise InvalidValue(f"the timestamp {stamp} does not fit in 64 bits")
-    return stamp
-
-
-def timestamps(values: Any, unit: TimeUnit) -> NDArray[np.int64]:
-    """Timestamps in this unit, as an array of 64-bit ints.
-
-    :raises InvalidValue: if one of them is none
-    """
-    if hasattr(values, "__array__"):
-        array: Array = np.asarray(values)
-    else:
-        values = _listed(values)
-        array = _array_of_one_type(values)
-    if array.ndim != 1:
-        raise InvalidValue(f"the timestamps have {array.ndim} dimensions, and should have one")
-    if array.dtype == np.int64:
-        return array
-    if array.dtype.kind in "iu" and np.can_cast(array.dtype, np.int64):
-        return array.astype(np.int64)
-    if array.dtype.kind == "M":
-        raise InvalidValue(
-            f"the timestamps are {array.dtype}, and should be ints, counts of units of the series "
-            f"since the Unix epoch: .astype('datetime64[ms]').astype('int64') makes milliseconds"
-        )
-    result = np.empty(len(array), np.int64)
-    for row, value in enumerate(values):
-        try:
-            result[row] = timestamp(value, unit)
-        except InvalidValue as invalid:
-            raise InvalidValue(str(invalid), row) from None
-    return result
 
 
 def _listed(values: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from datetime import tzinfo
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -15,12 +16,12 @@ from run_task.data.series._column_types import (
     Column,
     InvalidValue,
     listed,
-    timestamp,
-    timestamps,
     without_value,
 )
 from run_task.errors import ConfigError
 from run_task.time._interval import TimeUnit
+from run_task.time._moment import InvalidTime, first_from, nanos, timestamp, timestamps
+from run_task.time._wall_time import WallClock
 
 TIME: Final = "time"
 """What the timestamps are called where they stand beside the columns."""
@@ -50,11 +51,13 @@ class Schema:
     :param columns: the kind of each column, by name
     :param unit: the unit of timestamps
     :param closed: which end of a window belongs to it
+    :param zone: what times mean that name no time zone; None: they are refused
     :raises ConfigError: if there cannot be such a series
     """
 
     __slots__ = (
         "beyond",
+        "clock",
         "closed",
         "columns",
         "kinds",
@@ -66,7 +69,11 @@ class Schema:
     )
 
     def __init__(
-        self, columns: Mapping[str, Any], unit: TimeUnit, closed: Closed = Closed.LEFT
+        self,
+        columns: Mapping[str, Any],
+        unit: TimeUnit,
+        closed: Closed = Closed.LEFT,
+        zone: str | tzinfo | None = None,
     ) -> None:
         # The caller may have no type checker.
         if not isinstance(columns, Mapping) or not columns:  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
@@ -95,6 +102,8 @@ class Schema:
         )
         self.unit: TimeUnit = unit
         self.closed: Closed = closed
+        self.clock: WallClock | None = None if zone is None else WallClock(zone)
+        """What shows times that name no time zone."""
         self.side: Literal["left", "right"] = closed.value
         """Of the rows of one timestamp: where a window begins that starts then, and where one ends
         that ends then, as ``searchsorted`` takes it."""
@@ -111,10 +120,7 @@ class Schema:
         :raises ConfigError: if it cannot be stored; the message names the column
         """
         self._check_names(columns)
-        try:
-            times = np.array([timestamp(time, self.unit)], np.int64)
-        except InvalidValue as invalid:
-            raise ConfigError(str(invalid)) from None
+        times = np.array([self.timestamp(time)], np.int64)
         if all(value is None for value in columns.values()):
             return NewRows(times[:0], [np.empty(0, column.dtype) for column in self.columns], 1)
         arrays: list[Array] = []
@@ -122,7 +128,7 @@ class Schema:
             try:
                 arrays.append(column.one(columns[column.name]))
             except InvalidValue as invalid:
-                raise _refusal(column, f"row of timestamp {time}", invalid) from None
+                raise _refusal(column, f"row of timestamp {times[0]}", invalid) from None
         return NewRows(times, arrays, 0)
 
     def rows(self, given: Any, columns: Mapping[str, Any]) -> NewRows:
@@ -132,8 +138,8 @@ class Schema:
         """
         self._check_names(columns)
         try:
-            times = timestamps(given, self.unit)
-        except InvalidValue as invalid:
+            times = timestamps(given, self.unit, self.clock)
+        except InvalidTime as invalid:
             where = "" if invalid.row is None else f"row {invalid.row}: "
             raise ConfigError(f"{where}{invalid}") from None
         values: list[Any] = []
@@ -168,6 +174,31 @@ class Schema:
             return NewRows(times, arrays, 0)
         return NewRows(times[kept], arrays, len(times) - len(kept))
 
+    def timestamp(self, time: Any) -> int:
+        """A time as a timestamp; what is finer than the unit is rounded down.
+
+        :raises ConfigError: if it is no time, or is not to be told in 64 bits of the unit
+        """
+        try:
+            return timestamp(time, self.unit, self.clock)
+        except InvalidTime as invalid:
+            raise ConfigError(str(invalid)) from None
+
+    def bound(self, time: Any) -> Any:
+        """A time that rows are compared with, such that each is on its side of it; a number as it
+        is.
+
+        :raises ConfigError: if it is no time
+        """
+        if isinstance(time, (int, float, np.number)) and not isinstance(time, np.timedelta64):
+            return time  # pyright: ignore[reportUnknownVariableType] of NumPy, of whatever width
+        try:
+            if self.closed is Closed.LEFT:
+                return first_from(time, self.unit, self.clock)
+            return nanos(time, self.unit, self.clock) // self.unit.nanos
+        except InvalidTime as invalid:
+            raise ConfigError(str(invalid)) from None
+
     def _check_names(self, columns: Mapping[str, Any]) -> None:
         known = self.positions
         for name in columns:
@@ -181,7 +212,12 @@ class Schema:
                 raise ConfigError(f"column {name!r} is missing: give a value for each column")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Schema, (dict(self.kinds), self.unit, self.closed)
+        return Schema, (dict(self.kinds), self.unit, self.closed, self.zone)
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """What times mean that name no time zone; None: they are refused."""
+        return None if self.clock is None else self.clock.zone
 
     def __repr__(self) -> str:
         closed = ", closed on the right" if self.closed is Closed.RIGHT else ""
@@ -238,12 +274,17 @@ class Layout:
     def __reduce__(self) -> tuple[Any, ...]:
         schema = self.schema
         # Values of enums are pickled faster than their members.
-        return _layout, (schema.kinds, schema.unit.value, schema.side, self.capacity)
+        told = schema.kinds, schema.unit.value, schema.side, schema.zone
+        return _layout, (*told, self.capacity)
 
 
 @functools.lru_cache(maxsize=64)
 def _layout(
-    kinds: tuple[tuple[str, str], ...], unit: str, closed: Literal["left", "right"], capacity: int
+    kinds: tuple[tuple[str, str], ...],
+    unit: str,
+    closed: Literal["left", "right"],
+    zone: tzinfo | None,
+    capacity: int,
 ) -> Layout:
     """A layout that was pickled: the same one as before, for a worker gets it at every tick."""
-    return Layout(Schema(dict(kinds), TimeUnit(unit), Closed(closed)), capacity)
+    return Layout(Schema(dict(kinds), TimeUnit(unit), Closed(closed), zone), capacity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
+from datetime import tzinfo
 from typing import Any, Final, Never
 
 import numpy as np
@@ -24,6 +25,7 @@ from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
 from run_task.time._interval import TaskInterval, TimeUnit
 from run_task.time._length import IntervalLike
+from run_task.time._moment import TimeLike
 
 _log = Log(__name__)
 
@@ -58,6 +60,8 @@ class TimeSeries:
     :param closed: what timestamps mean, and so which end of a window belongs to it:
         ``Closed.LEFT``, when something happened; ``Closed.RIGHT``, the end of what a row describes,
         such as a bar that is stamped with its close, or results of a stage
+    :param zone: what times mean that name no time zone, such as ``"Europe/Berlin"``; None: a naive
+        datetime is refused, and a ``numpy.datetime64`` is in UTC
     :raises ConfigError: if there cannot be such a series
     """
 
@@ -67,8 +71,9 @@ class TimeSeries:
         unit: TimeUnit = TimeUnit.MILLIS,
         retention: int | IntervalLike | None = None,
         closed: Closed = Closed.LEFT,
+        zone: str | tzinfo | None = None,
     ) -> None:
-        self._schema = Schema(columns, unit, closed)
+        self._schema = Schema(columns, unit, closed, zone)
         self._retention = Retention(retention, unit)
         self._width = len(self._schema.columns)
         self._allocate: Allocate = PrivateBlock
@@ -98,6 +103,11 @@ class TimeSeries:
     def columns(self) -> Mapping[str, np.dtype[Any]]:
         """The dtype of each column, by name."""
         return {column.name: column.dtype for column in self._schema.columns}
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """What times mean that name no time zone; None: naive datetimes are refused."""
+        return self._schema.zone
 
     @property
     def retention(self) -> int | TaskInterval | None:
@@ -165,18 +175,20 @@ class TimeSeries:
         """
         return InstantAccess(lambda: self)
 
-    def append(self, timestamp: int, **columns: Any) -> None:
+    def append(self, timestamp: TimeLike, **columns: Any) -> None:
         """Add one row.
 
-        :param timestamp: its time, in the series' unit since the Unix epoch
+        :param timestamp: its time: an int in the series' unit since the Unix epoch, an aware
+            datetime, or a ``numpy.datetime64``; what is finer than the unit is rounded down
         :param columns: the value of each column
         :raises ConfigError: if it cannot be stored; the message names the column
         """
+        if type(timestamp) is not int:
+            timestamp = self._schema.timestamp(timestamp)
         with self._lock:
             store, first, length, era, shift = self._snapshot
             if (
-                type(timestamp) is int
-                and self._newest <= timestamp < self._unchecked_before
+                self._newest <= timestamp < self._unchecked_before
                 and length < store.limit
                 and len(columns) == self._width
                 and shift is None
@@ -204,7 +216,9 @@ class TimeSeries:
     def extend(self, timestamps: Any, **columns: Any) -> None:
         """Add many rows: all of them, or none if one cannot be stored.
 
-        :param timestamps: their times, in any order, in the series' unit since the Unix epoch
+        :param timestamps: their times, in any order: ints in the series' unit since the Unix
+            epoch, or times with a zone, as an array, a list, or a column of pandas, polars or
+            Arrow; what is finer than the unit is rounded down
         :param columns: the values of each column, as many as there are timestamps
         :raises ConfigError: if one cannot be stored; the message names the column and the row
         """
@@ -248,7 +262,7 @@ class TimeSeries:
                 raise
 
     def __deepcopy__(self, memo: object) -> TimeSeries:
-        twin = TimeSeries(self.columns, self.unit, closed=self.closed)
+        twin = TimeSeries(self.columns, self.unit, closed=self.closed, zone=self.zone)
         twin._retention = self._retention
         view = self.view()
         twin.extend(view.time, **{name: view[name] for name in self.columns})

@@ -16,6 +16,7 @@ from run_task.data.series._schema import TIME, Layout, Schema
 from run_task.data.series._store import Lease, Store
 from run_task.errors import ConfigError
 from run_task.time._interval import TimeUnit
+from run_task.time._moment import TimeLike
 
 if TYPE_CHECKING:
     import polars as pl
@@ -166,15 +167,23 @@ class TimeSeriesView:
                 "this view has no window: in_window is for the view that a runner or a pipeline "
                 "gives its tasks; of one that read() gave, take between(start, end)"
             )
-        return self.between(*window)
+        return self._between(*window)
 
-    def between(self, start: int, end: int) -> TimeSeriesView:
+    def between(self, start: TimeLike, end: TimeLike) -> TimeSeriesView:
         """The rows from ``start`` to ``end``, not copied: those of ``[start, end)``, or of
         ``(start, end]`` if the series is closed on the right.
 
-        :param start: when they begin, in :attr:`unit`
+        :param start: when they begin: an int in :attr:`unit`, an aware datetime, or a
+            ``numpy.datetime64``
         :param end: when they end
+        :raises ConfigError: if one of them is no time
         """
+        if type(start) is int and type(end) is int:
+            return self._between(start, end)
+        return self._between(self._schema.bound(start), self._schema.bound(end))
+
+    def _between(self, start: int, end: int) -> TimeSeriesView:
+        """The rows between two bounds, in :attr:`unit`."""
         latest = self._latest  # remembered, for the tasks of a tick ask for the same one
         if latest is not None and latest[0] == start and latest[1] == end:
             return latest[2]
