@@ -95,8 +95,7 @@ class Entrance:
             try:
                 with lock:
                     before = _unstored(series)
-                    kind: type[Any] = type(row)
-                    if kind is dict:
+                    if type(row) is dict:
                         append(timestamp, **row)
                     else:
                         append(timestamp, **as_mapping(row))
@@ -105,14 +104,11 @@ class Entrance:
                         timestamp * unit_ns
                     )
             except Exception as error:
-                self._refuse(Fate.MALFORMED, (timestamp, row), error)
+                self._refuse(Fate.MALFORMED, timestamp, row, error)
                 return
             if after is before:
                 tally.stored += 1
-            elif after[0] > before[0]:
-                self.fates.count(Fate.EXPIRED, (timestamp, row), self._retained(series))
-            else:
-                self.fates.count(Fate.REJECTED, (timestamp, row), _NO_VALUE)
+            elif not self._not_stored(series, timestamp, row, expired=after[0] > before[0]):
                 return
             if late:
                 tally.late += 1
@@ -132,17 +128,25 @@ class Entrance:
             else:
                 ingest(data, row)
         except (Exception, SystemExit) as error:
-            self._refuse(Fate.REJECTED, (timestamp, row), error)
+            self._refuse(Fate.REJECTED, timestamp, row, error)
             return
         self.tally.stored += 1
         time_ns = timestamp * self.unit_ns
         if time_ns < given.horizon_ns and given.is_late(time_ns):
             self.tally.late += 1
 
-    def _refuse(self, fate: Fate, row: tuple[int, Any], error: BaseException) -> None:
+    def _refuse(self, fate: Fate, timestamp: int, row: Any, error: BaseException) -> None:
         if self.route.ingest is not None:
             add_note(error, f"in the ingest of {self.route.origin}")
-        self.fates.refuse(fate, row, error)
+        self.fates.refuse(fate, (timestamp, row), error)
+
+    def _not_stored(self, series: TimeSeries, timestamp: int, row: Any, *, expired: bool) -> bool:
+        """A series has taken a row, and not kept it. Returns whether it can be late."""
+        if expired:
+            self.fates.count(Fate.EXPIRED, (timestamp, row), self._retained(series))
+        else:
+            self.fates.count(Fate.REJECTED, (timestamp, row), _NO_VALUE)
+        return expired
 
     def _retained(self, series: TimeSeries) -> str:
         return f"it came too late to be kept, with retention={series.retention}"
