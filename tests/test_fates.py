@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import random
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from run_task import (
     task,
 )
 from run_task.pipeline._given import GivenWindows, ReaderWindows
+from run_task.pipeline.live import _early_rows
 from run_task.runner._window_grid import windows_of
 from run_task.sinks import CallbackSink
 from run_task.sources import Batch, CsvFile, OnFault, polling
@@ -52,6 +55,10 @@ def nothing(data: object, start: int, end: int) -> None:
 
 def series(**options: Any) -> TimeSeries:
     return TimeSeries({"v": float}, TimeUnit.SECONDS, **options)
+
+
+def millis(**options: Any) -> TimeSeries:
+    return TimeSeries({"v": float}, TimeUnit.MILLIS, **options)
 
 
 def rows_at(*stamps: int) -> list[tuple[int, dict[str, float]]]:
@@ -266,6 +273,217 @@ def test_a_row_older_than_retention_is_expired_and_late(size: int) -> None:
     assert only(pipeline) == SourceStats(received=8, stored=5, expired=3, late=3)
 
 
+# Ahead
+
+HOUR = 3600
+
+
+def now() -> int:
+    return int(time.time())
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_in_a_replay_a_row_after_the_present_is_refused_and_touches_nothing(size: int) -> None:
+    stamps = [now() - 100, now() + 24 * HOUR, now() - 90, now() - 95, now() + HOUR, now() - 80]
+    data = series(retention=TaskInterval.minutes(5))
+    source: Any = Batches(stamps, size) if size else rows_at(*stamps)
+    pipeline = Pipeline("p").source(source, data)
+    pipeline.stage("a", [times], data, SECOND)
+    windows = [dataset.window for _, dataset in pipeline.replay()]
+    assert [windows[0].start, windows[-1].end] == [stamps[0], stamps[-1] + 1]
+    assert only(pipeline) == SourceStats(received=6, stored=4, ahead=2, late=1)
+
+
+def test_in_a_replay_any_row_may_be_ahead_if_that_is_said_or_if_all_are() -> None:
+    for max_ahead, first, stored in ((None, now(), 2), ("1s", now(), 1), (SECOND, 2**33, 2)):
+        data = series()
+        ahead = max(first + 100, now() + 100)
+        pipeline = Pipeline("p").source(rows_at(first, ahead), data, max_ahead=max_ahead)
+        pipeline.stage("a", [times], data, TaskInterval.seconds(1000))
+        list(pipeline.replay())
+        assert only(pipeline).stored == stored
+    bad: Any = 5
+    with pytest.raises(ConfigError, match="max_ahead=5"):
+        Pipeline("p").source([], series(), max_ahead=bad)
+
+
+class Feed:
+    """Rows that a test gives to a live pipeline, at times of its own clock: 1001 s, to begin with.
+
+    :param data: what they enter
+    :param kind: how the source gives them
+    """
+
+    def __init__(self, data: Any, kind: str = "rows", **options: Any) -> None:
+        self.clock = VirtualClock(1_001_000_000_000)
+        self.inbox = queue.Queue[Any]()
+        self.got = queue.Queue[Any]()
+        self.sent = 0
+        self.pipeline = Pipeline("p", clock=self.clock)
+        ingest: Any = None
+        if isinstance(data, RwLock):
+            ingest = self._add
+        batches = FedBatches(self)
+        sources: Any = {"rows": self._rows, "async": self._arows, "batches": lambda: batches}
+        self.pipeline.source(sources[kind](), data, ingest, **options)
+        stage = self.pipeline.stage("a", [held], data, TEN, RunnerConfig(shutdown_timeout=2.0))
+        stage.sink(CallbackSink(lambda stage, dataset: self.got.put(dataset["held"])))
+
+    @staticmethod
+    def _add(values: list[float], row: Any) -> None:
+        values.append(row["v"])
+
+    def _rows(self) -> Iterator[Any]:
+        return iter(self.inbox.get, None)
+
+    async def _arows(self) -> AsyncIterator[Any]:
+        while True:
+            try:
+                row = self.inbox.get_nowait()
+            except queue.Empty:
+                await asyncio.sleep(0.001)
+                continue
+            if row is None:
+                return
+            yield row
+
+    def send(self, *stamps: int, waiting: int = 0) -> None:
+        """Give rows, whose value is their time, and wait until all but so many have their fate."""
+        for stamp in stamps:
+            self.sent += 1
+            self.inbox.put((stamp, {"v": float(stamp)}))
+        wait_until(lambda: self.counts.received == self.sent and self.counts.waiting == waiting)
+
+    @property
+    def counts(self) -> SourceStats:
+        return only(self.pipeline)
+
+    def window(self) -> Any:
+        """The next window: what was held by the data, or by its view."""
+        self.clock.advance_to((self.clock.time_ns() // 10**10 + 1) * 10**10)
+        return self.got.get(timeout=PATIENCE)
+
+
+class FedBatches:
+    """Batches of a row each."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def batches(self) -> Iterator[Batch]:
+        for stamp, row in iter(self._feed.inbox.get, None):
+            yield Batch(np.array([stamp], np.int64), {"v": np.array([row["v"]])})
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches():
+            yield from batch.rows()
+
+
+@task
+def held(data: Any, start: int, end: int) -> list[int]:
+    values = data["v"].tolist() if isinstance(data, TimeSeriesView) else data
+    return [int(value) for value in values]
+
+
+TARGETS: dict[str, Callable[[], Any]] = {
+    "series": series,
+    "evicting": lambda: series(retention=TaskInterval.seconds(25)),
+    "closed on the right": lambda: series(closed=Closed.RIGHT),
+    "lock": lambda: RwLock(list[float]()),
+}
+
+
+@pytest.mark.parametrize("kind", ["rows", "async", "batches"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_row_that_is_ahead_waits_for_its_time_and_holds_up_none(target: str, kind: str) -> None:
+    feed = Feed(TARGETS[target](), kind)
+    with feed.pipeline:
+        feed.send(1000, 1015, 1004, waiting=2)  # 1004 is ahead by less
+        feed.send(1000, 999, waiting=2)
+        assert sorted(feed.window()) == [999, 1000, 1000, 1004]
+        feed.send(1010, 1008, waiting=1)
+        assert {1004, 1008, 1015} < set(feed.window())
+        feed.inbox.put(None)
+    assert feed.counts == SourceStats(received=7, stored=7, late=feed.counts.late)
+
+
+@pytest.mark.parametrize("kind", ["rows", "async", "batches"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_row_that_is_too_far_ahead_is_refused_and_touches_nothing(target: str, kind: str) -> None:
+    feed = Feed(TARGETS[target](), kind)
+    with feed.pipeline:
+        feed.send(1001, 1062, 1001 + HOUR, 1001)
+        assert feed.counts == SourceStats(received=4, stored=2, ahead=2)
+        assert feed.window() == [1001, 1001]
+        feed.send(1005, 1010)
+        assert 1005 in feed.window()
+        feed.inbox.put(None)
+    assert feed.counts.ahead == 2
+
+
+def test_a_clock_that_is_set_back_keeps_no_row_waiting_and_one_set_forward_lets_it_enter() -> None:
+    feed = Feed(series())
+    with feed.pipeline:
+        feed.send(1020, waiting=1)
+        feed.clock.step(-HOUR * 10**9)
+        feed.clock.advance(TaskInterval.seconds(20))
+        wait_until(lambda: feed.counts.stored == 1)
+        feed.send(1050, waiting=1)
+        feed.clock.step(2 * HOUR * 10**9)
+        wait_until(lambda: feed.counts.stored == 2)
+        feed.inbox.put(None)
+
+
+def test_a_source_is_not_read_on_while_too_many_rows_wait(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_early_rows, "MOST", 2)
+    feed = Feed(series())
+    with feed.pipeline:
+        feed.send(1004, 1003, 1002, waiting=3)
+        feed.inbox.put((1001, {"v": 1.0}))
+        feed.sent += 1
+        assert feed.counts.stored == 0
+        feed.clock.advance(SECOND)  # there is room for one, and it is read on
+        wait_until(lambda: feed.counts.stored == 2)
+        feed.clock.advance(TEN)
+        wait_until(lambda: feed.counts.stored == 4)
+        feed.inbox.put(None)
+    assert sum("2 rows wait for their time" in message for message in caplog.messages) == 1
+
+
+def test_in_a_shutdown_rows_that_wait_for_their_time_are_left_waiting() -> None:
+    feed = Feed(series())
+    with feed.pipeline:
+        feed.send(1000, 1030, waiting=1)
+        feed.inbox.put(None)  # the source ends: its rows still have their time to come
+        assert feed.window() == [1000]
+    assert feed.counts == SourceStats(received=2, stored=1, waiting=1)
+
+
+def test_a_source_has_ended_once_its_last_row_has_had_its_time() -> None:
+    feed = Feed(series())
+    with feed.pipeline:
+        feed.send(1000, 1030, waiting=1)
+        feed.inbox.put(None)
+        for _ in range(3):
+            feed.window()
+        feed.clock.advance(TEN)
+        wait_until(lambda: feed.counts.stored == 2)
+
+
+def test_a_bad_row_that_is_ahead_ends_its_source_if_it_is_to() -> None:
+    feed = Feed(series(), on_bad_row=OnFault.RAISE)
+    with pytest.raises(ExceptionGroup) as caught, feed.pipeline:
+        feed.inbox.put((1002, {"v": "text"}))
+        wait_until(lambda: feed.counts.waiting == 1)
+        feed.clock.advance(TEN)
+        feed.inbox.put((1003, {"v": 1.0}))
+        wait_until(lambda: feed.counts.malformed == 1)
+        feed.inbox.put(None)
+    assert isinstance(caught.value.exceptions[0], ConfigError)
+
+
 # Malformed and rejected
 
 
@@ -300,7 +518,7 @@ class Everything:
 @pytest.mark.parametrize("source", [list(Everything.rows()), Everything.rows, Everything.arows])
 def test_what_makes_no_row_costs_itself(source: Any) -> None:
     def declared() -> Pipeline:
-        data = series()
+        data = millis()
         given: Any = source() if callable(source) else source
         pipeline = Pipeline("p").source(given, data)
         pipeline.stage("a", [times], data, TaskInterval.millis(5))
@@ -390,7 +608,7 @@ def test_they_add_up_at_any_moment_seen_from_another_thread(switching: None) -> 
                 case _:
                     yield stamp, {"v": 1.0}
 
-    data, plain = series(retention=TaskInterval.seconds(50)), RwLock(list[int]())
+    data, plain = millis(retention=TaskInterval.millis(50)), RwLock(list[int]())
     pipeline = Pipeline("p").source(rows(), data).source(Batches(range(3000), 100), data)
     pipeline.source(rows(), plain, lambda held, row: held.append(row["v"] + 1))
     pipeline.stage("a", [nothing], data, TaskInterval.millis(5))
@@ -416,7 +634,7 @@ def test_they_add_up_at_any_moment_seen_from_another_thread(switching: None) -> 
 
 
 def test_those_of_the_live_run_come_before_those_of_a_replay() -> None:
-    data = series()
+    data = millis()
     pipeline = Pipeline("p").source(rows_at(1, 2, 3), data)
     pipeline.stage("a", [times], data, TaskInterval.millis(5))
     results = pipeline.replay()
@@ -431,8 +649,8 @@ def test_those_of_the_live_run_come_before_those_of_a_replay() -> None:
 
 def test_a_poll_of_what_makes_no_row_costs_itself() -> None:
     found: Iterator[Any] = iter([{"v": 1.0}, {"v": "text"}, 5, {"v": 2.0}])
-    data = series()
-    polled = polling(lambda: next(found, None), TaskInterval.millis(1), unit=TimeUnit.SECONDS)
+    data = millis()
+    polled = polling(lambda: next(found, None), TaskInterval.millis(1), unit=TimeUnit.MILLIS)
     pipeline = Pipeline("p").source(polled, data)
     pipeline.stage("a", [nothing], data, TaskInterval.millis(5))
     with pipeline:

@@ -166,18 +166,19 @@ def test_rows_ahead_of_the_clock_wait_for_windows_that_are_not_due_yet() -> None
 
 def test_rows_in_order_wait_for_no_window_whose_view_ends_before_them() -> None:
     bench = SeriesBench()
-    bench.read("only", rows)
+    busy = Busy()
+    bench.read("only", busy)
     with bench.pipeline:
         bench.row(0)
-        for ahead in (1, 2, 3):  # at 0
-            bench.feed.rows.put(ahead)
-        eventually(lambda: len(bench.series.view()) == 4)
+        for _ in range(3):
+            bench.clock.advance(SECOND)
+        assert busy.entered.wait(PATIENCE)
+        bench.feed.rows.put(3)  # the windows that end at 2 and 3 are due, and have no view
+        eventually(lambda: len(bench.series.view()) == 2)
         assert bench.seen("only") == []
-        bench.clock.advance(SECOND)
-        bench.sink.wait_for("only", 1)
-        bench.clock.advance(SECOND)
-        bench.sink.wait_for("only", 2)
-    assert bench.seen("only") == [(1, [0]), (2, [0, 1])]
+        busy.go_on.set()
+        bench.sink.wait_for("only", 3)
+    assert bench.seen("only") == [(1, [0]), (2, [0]), (3, [0])]
 
 
 def test_a_row_out_of_order_enters_once_the_windows_that_it_comes_after_have_their_views() -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from run_task.errors import ConfigError, described
-from run_task.observe._format import brief
+from run_task.observe._format import brief, seconds
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
 from run_task.runner._stats import SourceStats
 from run_task.sources._faults import OnFault
+from run_task.time._length import length
 
 _log = Log(__name__)
 
@@ -36,6 +37,8 @@ class Fate(enum.Enum):
     """It was older than what is retained when it came."""
 
 
+_ALWAYS: Final = float("inf")
+
 _BAD: Final = (Fate.MALFORMED, Fate.REJECTED)
 
 
@@ -45,14 +48,21 @@ class SourcePolicy:
 
     :param name: what it is called
     :param on_bad_row: what to do with a row that is malformed or rejected
+    :param max_ahead_ns: how long after the present a row may be stamped, in nanoseconds
     """
 
     name: str
     on_bad_row: OnFault = OnFault.SKIP
+    max_ahead_ns: float = _ALWAYS
 
     @classmethod
     def checked(
-        cls, where: str, name: object, taken: Collection[str], on_bad_row: object
+        cls,
+        where: str,
+        name: object,
+        taken: Collection[str],
+        on_bad_row: object,
+        max_ahead: object,
     ) -> SourcePolicy:
         """A policy, if it can be one.
 
@@ -74,7 +84,10 @@ class SourcePolicy:
                 f"{where}: on_bad_row={on_bad_row!r}: it is OnFault.SKIP or OnFault.RAISE, of "
                 f"run_task.sources"
             )
-        return cls(name, on_bad_row)
+        ahead_ns = _ALWAYS
+        if max_ahead is not None:
+            ahead_ns = length(max_ahead, f"{where}: max_ahead={{}}").nanos
+        return cls(name, on_bad_row, ahead_ns)
 
 
 class Tally:
@@ -134,6 +147,19 @@ class Fates:
             self._tell(fate, since, row, detail)
         else:
             self._untold[fate] = row, detail
+
+    def refuse_ahead(self, row: tuple[int, Any], ahead_ns: float, times: int = 1) -> None:
+        """A row is stamped too long after the present, or several are.
+
+        :param row: the row; of several, the last
+        :param ahead_ns: by how much it is ahead
+        :param times: how many rows
+        """
+        allowed = seconds(self.policy.max_ahead_ns / 1e9)
+        detail = (
+            f"it is stamped {seconds(ahead_ns / 1e9)} after the present, and max_ahead={allowed}"
+        )
+        self.count(Fate.AHEAD, row, detail, times)
 
     def log_rest(self) -> None:
         """Log what is in no record yet. At the end of a run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
@@ -25,6 +26,10 @@ _MOST_NANOS: Final = 2**63 - 1
 
 _BEYOND: Final = 2**63
 """The first timestamp that takes more than 64 bits."""
+
+_WRONG_UNIT_NS: Final = 4_102_444_800_000_000_000
+"""The year 2100, in nanoseconds since the Unix epoch: a source that begins later than that is in
+another unit than was said."""
 
 _UNROLLED: Final = 256
 """How many rows of a batch are made into mappings at a time, of which few may be wanted."""
@@ -187,6 +192,8 @@ class SourceReader:
         self._whole = whole
         self._before_write = before_write
         self._latest: int | None = None  # timestamp
+        self._begun = False  # a row has been read
+        self._last: float = -_BEYOND  # the last timestamp that is not too long after the present
         self.entered: int = 0
         """How many rows have entered the data."""
         self._read: Iterator[Any] = iter(())  # what is read, once it is begun
@@ -295,7 +302,9 @@ class SourceReader:
         good: list[Any] = []
         for row in rows:
             if is_row(row):
-                good.append(row)
+                if row[0] <= self._last or not self._is_ahead(row):
+                    good.append(row)
+                self._begun = True
                 continue
             if good:  # these come before what may be fatal
                 yield self._cursor_of(good)
@@ -312,11 +321,50 @@ class SourceReader:
     def _columns(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
         for batch in batches:
-            if len(batch):
-                self._entrance.tally.received += len(batch)
+            self._entrance.tally.received += len(batch)
+            if len(batch) and len(batch := self._without_ahead(batch)):
                 before = int(batch.timestamps[0]) if self._latest is None else self._latest
                 self._latest = max(before, int(batch.timestamps.max()))
                 yield BatchCursor(batch, before, self._unit_ns, self._entrance, whole=self._whole)
+
+    def _is_ahead(self, row: tuple[int, Any]) -> bool:
+        """Whether a row is stamped too long after the present; if so, it is refused."""
+        ahead_ns = row[0] * self._unit_ns - self._look_at_clock(row[0])
+        if row[0] <= self._last:
+            return False
+        self.fates.refuse_ahead(row, ahead_ns)
+        return True
+
+    def _without_ahead(self, batch: Batch) -> Batch:
+        """The rows of a batch that are not stamped too long after the present."""
+        times = batch.timestamps
+        latest = int(times.max())
+        if latest <= self._last:
+            self._begun = True
+            return batch
+        now_ns = self._look_at_clock(int(times[0]))
+        self._begun = True
+        if latest <= self._last:
+            return batch
+        ahead = times > self._last
+        last = int(times[ahead][-1])
+        times_refused = int(np.count_nonzero(ahead))
+        self.fates.refuse_ahead((last, {}), last * self._unit_ns - now_ns, times_refused)
+        return batch.where(~ahead)
+
+    def _look_at_clock(self, first: int) -> int:
+        """See anew which timestamp is the last that is not too long after the present. Returns the
+        present, in nanoseconds since the Unix epoch.
+
+        :param first: the timestamp of the row at hand
+        """
+        now_ns, max_ahead_ns = time.time_ns(), self.fates.policy.max_ahead_ns
+        if not self._begun and first * self._unit_ns >= _WRONG_UNIT_NS:
+            self._last = _BEYOND  # all of them are, and it is for the user to see why
+        elif self._last != _BEYOND:
+            until_ns = now_ns + max_ahead_ns
+            self._last = _BEYOND if until_ns == NEVER else until_ns // self._unit_ns
+        return now_ns
 
 
 def is_row(item: object) -> bool:

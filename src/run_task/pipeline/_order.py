@@ -127,7 +127,16 @@ class SourceMark:
     :param recording: whether it says when its next row arrives; none waits for one that does not
     """
 
-    __slots__ = ("ended", "enters", "index", "known_ns", "name", "next_ns", "recording")
+    __slots__ = (
+        "early_ns",
+        "ended",
+        "enters",
+        "index",
+        "known_ns",
+        "name",
+        "next_ns",
+        "recording",
+    )
 
     def __init__(self, name: str, enters: Place, *, recording: bool) -> None:
         self.name: str = name
@@ -136,6 +145,9 @@ class SourceMark:
         self.recording: bool = recording
         self.next_ns: float = -NEVER if recording else NEVER  # all rows before have entered
         self.known_ns: float = -NEVER  # when the latest row arrives that is known of
+        # When the first row enters that has come before its time. This is no mark: it goes back
+        # when an earlier one comes, but never to a time that has passed.
+        self.early_ns: float = NEVER
         self.ended: bool = False
 
     def __repr__(self) -> str:
@@ -175,6 +187,7 @@ class RowLimits(NamedTuple):
 class _AroundStage:
     upstreams: Sequence[StageMark]  # whose results enter what it reads
     rows_read: Sequence[SourceMark]  # recordings whose rows do
+    early_read: Sequence[SourceMark]  # other sources, whose rows may come before their time
     rivals: Sequence[StageMark]  # whose results enter what its own do
     rows_beside: Sequence[SourceMark]  # recordings whose rows do
     readers: Sequence[StageMark]  # who might see its results too early
@@ -206,10 +219,12 @@ class Order:
         readers = _by_place((stage.reads, stage) for stage in stages)
         writers = _by_place((place, stage) for stage in stages for place, _ in stage.enters)
         rows = _by_place((source.enters, source) for source in recordings)
+        early = _by_place((source.enters, source) for source in sources if not source.recording)
         self._stages: Mapping[StageMark, _AroundStage] = {
             stage: _AroundStage(
                 upstreams=_others(stage, writers.get(stage.reads, ())),
                 rows_read=rows.get(stage.reads, ()),
+                early_read=early.get(stage.reads, ()),
                 rivals=_others(stage, *(writers[place] for place, _ in stage.enters)),
                 rows_beside=_others(None, *(rows.get(place, ()) for place, _ in stage.enters)),
                 readers=_others(
@@ -238,8 +253,9 @@ class Order:
         return _others(None, around.rivals, around.readers)
 
     def waits_for_nobody(self, stage: StageMark) -> bool:
-        """Whether nothing ever has to go on before a window of a stage: what its tasks read is
-        entered by no stage and no recording, and its run does not end with the last row."""
+        """Whether nothing has to go on before a window of a stage, but rows that have come before
+        their time: what its tasks read is entered by no stage and no recording, and its run does
+        not end with the last row."""
         around = self._stages[stage]
         return not (around.upstreams or around.rows_read or self._ending)
 
@@ -329,6 +345,8 @@ class Order:
             for source in self._stages[stage].rows_read
             if source.next_ns < before_ns and not source.ended and source not in left
         )
+        early = self._stages[stage].early_read
+        left += (source for source in early if source.early_ns < before_ns)
         return left
 
     def _before_last_row(self, start_ns: float) -> Sequence[Mark]:

@@ -155,6 +155,7 @@ class Pipeline(Live):
         *,
         unit: TimeUnit | None = None,
         name: str | None = None,
+        max_ahead: IntervalLike | None = "1m",
         on_bad_row: OnFault = OnFault.SKIP,
     ) -> Pipeline: ...
     @overload
@@ -166,6 +167,7 @@ class Pipeline(Live):
         *,
         unit: TimeUnit | None = None,
         name: str | None = None,
+        max_ahead: IntervalLike | None = "1m",
         on_bad_row: OnFault = OnFault.SKIP,
     ) -> Pipeline: ...
     def source(
@@ -176,6 +178,7 @@ class Pipeline(Live):
         *,
         unit: TimeUnit | None = None,
         name: str | None = None,
+        max_ahead: IntervalLike | None = "1m",
         on_bad_row: OnFault = OnFault.SKIP,
     ) -> Pipeline:
         """Let a source's rows enter shared data.
@@ -190,6 +193,10 @@ class Pipeline(Live):
             of the stages that read the data
         :param name: what it is called in :attr:`PipelineStats.sources`; None: ``"source-1"``,
             ``"source-2"`` and so on, as they are declared
+        :param max_ahead: how long after the present a row may be stamped: live, after the time of
+            the run. One that is more is refused and counted, as if it had not come; one that is
+            less waits for its time, and holds up no other. At most 100 000 rows of a source wait:
+            while so many do, it is not read on. None: a row may be stamped with any time
         :param on_bad_row: what to do with a row that is malformed, or that ``ingest`` or the data
             refuses: count it and go on, or end with what was raised, after the rows before it
         :return: the pipeline
@@ -215,7 +222,11 @@ class Pipeline(Live):
         unit_of(source, into, unit, ())
         taken = {policy.name for policy in self._policies.values()}
         policy = SourcePolicy.checked(
-            where, f"source-{len(self._sources) + 1}" if name is None else name, taken, on_bad_row
+            where,
+            f"source-{len(self._sources) + 1}" if name is None else name,
+            taken,
+            on_bad_row,
+            max_ahead,
         )
         self._policies[id(route)] = policy
         self._sources.append((source, route, unit))

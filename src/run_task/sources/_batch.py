@@ -42,6 +42,14 @@ class Batch:
             self.timestamps[rows], {name: column[rows] for name, column in self.columns.items()}
         )
 
+    def where(self, which: NDArray[np.bool_]) -> Batch:
+        """Some of the rows, in the same order.
+
+        :param which: for each row, whether it is among them
+        """
+        columns = {name: column[which] for name, column in self.columns.items()}
+        return Batch(self.timestamps[which], columns)
+
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The same, row by row, as plain Python values."""
         timestamps = self.timestamps.tolist()

@@ -31,6 +31,8 @@ class Coordinator:
         self._released = False
         self.moves: int = 0
         """How often something has moved. It is counted after the marks are set."""
+        self.early: set[SourceMark] = set()
+        """The sources of which rows wait for their time."""
 
     @property
     def released(self) -> bool:
@@ -87,6 +89,16 @@ class Coordinator:
             if done_ns > stage.done_ns:
                 stage.done_ns = done_ns
                 self._moved()
+
+    def set_early(self, source: SourceMark, time_ns: float) -> None:
+        """Note when the first row of a source enters of those that wait for their time."""
+        with self._lock:
+            source.early_ns = time_ns
+            if time_ns == float("inf"):
+                self.early.discard(source)
+            else:
+                self.early.add(source)
+            self._moved()
 
     def release(self) -> None:
         """End all waiting, now and later: the run is given up."""

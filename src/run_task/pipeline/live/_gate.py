@@ -83,7 +83,7 @@ class WindowGate:
         else:
             fresh_ns = mark.windows.fresh_ns(self.next_end_ns or end_ns)
         self.next_end_ns = next_end_ns
-        if self._waits_for_nobody:
+        if self._waits_for_nobody and not coordinator.early:
             return None if fresh_ns > mark.last_ns else ()
 
         def before() -> Sequence[Mark]:

@@ -19,6 +19,7 @@ from run_task.pipeline._order import Order, Place, SourceMark, StageMark
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator
+from run_task.pipeline.live._early_rows import EarlyRows
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._row_gate import RowGate
 from run_task.pipeline.live._sink_thread import SinkThread
@@ -220,6 +221,7 @@ class LiveRun:
         order = Order(list(stage_marks.values()), source_marks)
         coordinator = self._coordinator = Coordinator(order, self._clock)
         timeouts = {mark: stages[stage].upstream_timeout for stage, mark in stage_marks.items()}
+        timeline = Timeline(self._clock, _log)
         given: defaultdict[int, GivenWindows] = defaultdict(GivenWindows)  # by the id of the data
         all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
         for number, ((declared, unit_ns, route), fates, playback, mark) in enumerate(
@@ -235,13 +237,24 @@ class LiveRun:
                 source = AsyncSource(declared, f"{name}, async")
                 self._async_sources.append(source)
             timeout = max(timeouts[reader] for reader in order.readers(mark))
+            gates = [RowGate(mark, timeout, self._early_views.get, coordinator) for _ in range(2)]
+            entrances = [Entrance(route, unit_ns, fates, given[id(route.into)]) for _ in range(2)]
+            early = EarlyRows(
+                entrances[1],
+                mark,
+                gates[1],
+                coordinator,
+                timeline,
+                f"{name}, early",
+            )
             self._sources.append(
                 SourceThread(
                     source,
                     playback,
-                    Entrance(route, unit_ns, fates, given[id(route.into)]),
+                    entrances[0],
                     mark,
-                    RowGate(mark, timeout, self._early_views.get, coordinator),
+                    gates[0],
+                    early,
                     coordinator,
                     name,
                     self._source_failed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -13,16 +13,20 @@ from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fate
-from run_task.pipeline._ingest import BatchCursor, not_a_row
+from run_task.pipeline._ingest import BatchCursor, is_row, not_a_row
 from run_task.pipeline._order import NEVER, SourceMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator
+from run_task.pipeline.live._early_rows import EarlyRows
 from run_task.pipeline.live._row_gate import RowGate
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._protocol import Playback
 from run_task.sync._lifecycle import Lifecycle, Phase
 
 _log = Log(__name__)
+
+_BEFORE_ALL: Final = -(2**63)
+_LAST: Final = 2**63 - 1
 
 
 class SourceThread:
@@ -36,6 +40,7 @@ class SourceThread:
     :param entrance: the way of its rows into the data
     :param mark: how far it is
     :param gate: what its rows wait for
+    :param early: its rows that are stamped after the present
     :param coordinator: keeps the marks
     :param name: what the thread is called
     :param failed: called with what went wrong
@@ -50,6 +55,7 @@ class SourceThread:
         entrance: Entrance,
         mark: SourceMark,
         gate: RowGate,
+        early: EarlyRows,
         coordinator: Coordinator,
         name: str,
         failed: Callable[[BaseException], None],
@@ -61,6 +67,8 @@ class SourceThread:
         self._entrance = entrance
         self._unit_ns = entrance.unit_ns
         self._gate = gate
+        self._early = early
+        early.on_failure(self._early_failed)
         self._coordinator = coordinator
         self._failed = failed
         self._on_end = on_end
@@ -75,7 +83,11 @@ class SourceThread:
     @property
     def last_ns(self) -> int | None:
         """When the last row arrived that it has given, in nanoseconds since the Unix epoch."""
-        return None if self._latest is None else self._latest * self._unit_ns
+        latest_ns = None if self._latest is None else self._latest * self._unit_ns
+        early_ns = self._early.last_ns
+        if latest_ns is None or early_ns is None:
+            return latest_ns if early_ns is None else early_ns
+        return max(latest_ns, early_ns)
 
     def start(self) -> None:
         """Begin to read."""
@@ -86,7 +98,10 @@ class SourceThread:
 
         It is closed in a thread of its own, since it may hang there.
         """
-        if not self._life.advance(Phase.STOPPING) or isinstance(self._source, Generator):
+        if not self._life.advance(Phase.STOPPING):
+            return
+        self._early.stop()
+        if isinstance(self._source, Generator):
             return  # a generator is closed by the thread that reads it: nobody else can
         if not callable(getattr(self._source, "close", None)):
             return
@@ -153,6 +168,7 @@ class SourceThread:
         if self.mark.recording and (last_ns := self.last_ns) is not None:
             self._coordinator.advance_source(self.mark, next_ns=last_ns + 1)
         self._left.set()
+        self._early.complete()
         self._on_end()
         self._coordinator.advance_source(self.mark, ended=True)
         if isinstance(rows, Generator):
@@ -170,6 +186,10 @@ class SourceThread:
         add_note(error, f"in the source {brief(self._source)}")
         self._failed(error)
 
+    def _early_failed(self, error: BaseException) -> None:
+        self._fail(error)
+        self.stop()
+
     def _note_next(self, next_ns: float) -> None:
         if next_ns != NEVER:  # else it is for on_end to say what comes after the last row
             self._coordinator.advance_source(self.mark, next_ns=next_ns, known_ns=next_ns)
@@ -179,6 +199,7 @@ class SourceThread:
         life, gate, mark, unit_ns = self._life, self._gate, self.mark, self._unit_ns
         recording = mark.recording
         enter, tally = self._entrance.enter_row, self._entrance.tally
+        now_ns = _BEFORE_ALL  # or a moment ago
         latest: int | None = None
         arrival_ns = 0
         for item in rows:
@@ -188,9 +209,17 @@ class SourceThread:
                 self._entrance.fates.refuse(Fate.MALFORMED, bad, not_a_row(bad))
                 continue
             timestamp: int = item[0]
+            time_ns = timestamp * unit_ns
+            if time_ns > now_ns and not recording:
+                now_ns = self._early.now_ns
+                if time_ns > now_ns:
+                    self._take_early(time_ns, now_ns, (timestamp, item[1]))
+                    if life.phase >= Phase.STOPPING:
+                        return
+                    continue
             if latest is None or timestamp >= latest:
                 self._latest = latest = timestamp
-                arrival_ns = timestamp * unit_ns
+                arrival_ns = time_ns
                 late = False
                 waits = arrival_ns >= gate.in_order_ns
             else:
@@ -204,15 +233,46 @@ class SourceThread:
             if life.phase >= Phase.STOPPING:
                 return
 
+    def _take_early(self, time_ns: int, now_ns: int, row: tuple[int, Any]) -> None:
+        """Let a row that is stamped after the present wait beside the others, or refuse it."""
+        fates = self._entrance.fates
+        if not is_row(row):
+            fates.refuse(Fate.MALFORMED, row, not_a_row(row))
+        elif (ahead_ns := time_ns - now_ns) > fates.policy.max_ahead_ns:
+            fates.refuse_ahead(row, ahead_ns)
+        else:
+            self._early.put(time_ns, row)
+
+    def _without_early(self, batch: Batch) -> Batch:
+        """The rows of a batch that are not stamped after the present."""
+        unit_ns, now_ns, times = self._unit_ns, self._early.now_ns, batch.timestamps
+        early = times > now_ns // unit_ns
+        if not early.any():
+            return batch
+        fates, max_ahead_ns = self._entrance.fates, self._entrance.fates.policy.max_ahead_ns
+        until_ns = now_ns + max_ahead_ns
+        last = _LAST if until_ns == NEVER else min(int(until_ns) // unit_ns, _LAST)
+        refused = early & (times > last)
+        if count := int(np.count_nonzero(refused)):
+            last = int(times[refused][-1])
+            fates.refuse_ahead((last, {}), last * unit_ns - now_ns, count)
+        for timestamp, row in batch.where(early & ~refused).rows():
+            self._early.put(timestamp * unit_ns, (timestamp, row))
+        return batch.where(~early)
+
     def _read_batches(self, batches: Iterator[Batch]) -> None:
         """Let rows enter many at a time."""
         unit_ns = self._unit_ns
         for batch in batches:
+            self._entrance.tally.received += len(batch)
+            if not self.mark.recording:
+                batch = self._without_early(batch)  # noqa: PLW2901  the others have gone their way
             times = batch.timestamps
+            if self._life.phase >= Phase.STOPPING:
+                return
             if not len(times):
                 continue
             before = int(times[0]) if self._latest is None else self._latest
-            self._entrance.tally.received += len(times)
             rows = BatchCursor(batch, before, unit_ns, self._entrance)
             late = bool(times[0] < before or np.any(times[1:] < times[:-1]))
             self._latest = max(before, int(times.max()))

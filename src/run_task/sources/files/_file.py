@@ -194,8 +194,4 @@ def _without_faults(chunk: Chunk, faults: Faults) -> Iterator[Batch]:
         faults.note(chunk.faults[first])
     for line in sorted(chunk.faults):
         faults.note(chunk.faults[line])
-    good = ~np.isin(chunk.lines, list(chunk.faults))
-    yield Batch(
-        chunk.batch.timestamps[good],
-        {name: column[good] for name, column in chunk.batch.columns.items()},
-    )
+    yield chunk.batch.where(~np.isin(chunk.lines, list(chunk.faults)))
