@@ -34,6 +34,7 @@ from run_task.runner import (
 from run_task.sync import Overflow, Receiver, Sender, channel
 from run_task.tasks import DataSet, DataSets, Runnable, Task, acollect, collect, task
 from run_task.time import (
+    CalendarInterval,
     Clock,
     MissedTick,
     Schedule,
@@ -48,6 +49,7 @@ __all__ = [
     "Access",
     "Align",
     "Atom",
+    "CalendarInterval",
     "ChannelClosed",
     "Clock",
     "Closed",

@@ -27,6 +27,7 @@ from run_task.cli._grid import BAD, HEAD, cell, count, grid
 from run_task.cli._sparkline import sparkline
 from run_task.observe._format import elapsed, named, seconds, shown
 from run_task.pipeline._monitor import HISTORY, Monitor
+from run_task.time._length import in_short
 
 if TYPE_CHECKING:
     from run_task.pipeline import Pipeline
@@ -164,7 +165,7 @@ class Screen:
         for stage in self._pipeline.stages[:most]:
             done = stats.stages[stage.name]
             cells: dict[str, str | Text] = {
-                "every": str(stage.interval),
+                "every": in_short(stage.interval),
                 "windows": f"{done.ticks:,}",
                 "missed": count(done.missed),
                 "failed": count(self.monitor.stages[stage.name].failed),

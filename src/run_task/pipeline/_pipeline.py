@@ -40,7 +40,7 @@ from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, check_clock
 from run_task.time._interval import TimeUnit
-from run_task.time._length import IntervalLike
+from run_task.time._length import EveryLike, IntervalLike
 
 if TYPE_CHECKING:
     from run_task.observe._drawing import Drawing
@@ -237,7 +237,7 @@ class Pipeline(Live):
         name: str,
         tasks: Iterable[Runnable[I, O]],
         data: Shared[I],
-        interval: IntervalLike = DEFAULT_INTERVAL,
+        interval: EveryLike = DEFAULT_INTERVAL,
         config: RunnerConfig = _DEFAULT_CONFIG,
     ) -> Stage[I, O]:
         """Add a stage.
@@ -245,9 +245,9 @@ class Pipeline(Live):
         :param name: what it is called; no two stages share one
         :param tasks: what it runs; at least one, no two of one name
         :param data: what they read
-        :param interval: how often: a timedelta or a text, such as ``"5s"``, which take the unit of
-            the data, or seconds where it has none; or a TaskInterval in that unit. Its unit is that
-            of the stage's timestamps
+        :param interval: how often: a timedelta, a text, such as ``"5s"``, or a CalendarInterval,
+            which take the unit of the data, or seconds where it has none; or a TaskInterval in that
+            unit. Its unit is that of the stage's timestamps
         :param config: everything else; its name is not used
         :return: the stage, to say where its results go
         :raises ConfigError: if something about it cannot work

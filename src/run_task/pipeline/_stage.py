@@ -23,7 +23,7 @@ from run_task.sync._channel import Receiver, Sender, channel
 from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
-from run_task.time._length import IntervalLike, in_short
+from run_task.time._length import EveryLike, IntervalLike, in_short
 
 _log = Log(__name__)
 
@@ -61,7 +61,7 @@ class Stage(Generic[I, O]):
         name: str,
         tasks: Iterable[Runnable[I, O]],
         data: Shared[I],
-        interval: IntervalLike,
+        interval: EveryLike,
         config: RunnerConfig,
         connect: Callable[[Stage[I, O], Route], object],
         refuse_change: Callable[[str], None],

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from run_task.errors import ConfigError
 from run_task.runner._config import Align, RunnerConfig
 from run_task.tasks._task import Runnable, called
+from run_task.time._calendar import CalendarInterval, Interval
 from run_task.time._interval import TaskInterval
 from run_task.time._length import in_short
 
@@ -71,7 +72,7 @@ def check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
             ) from None
 
 
-def warnings_of(data: object, interval: TaskInterval, config: RunnerConfig) -> Sequence[str]:
+def warnings_of(data: object, interval: Interval, config: RunnerConfig) -> Sequence[str]:
     """What is probably wrong with how data and windows fit, but no mistake for certain.
 
     :param data: what the tasks read
@@ -82,12 +83,12 @@ def warnings_of(data: object, interval: TaskInterval, config: RunnerConfig) -> S
     return [] if warning is None else [warning]
 
 
-def _out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig) -> str | None:
+def _out_of_retention(data: object, interval: Interval, config: RunnerConfig) -> str | None:
     retention = getattr(data, "retention", None)
     if not isinstance(retention, TaskInterval):
         return None  # all rows, or so many of them, however old these are
     window = config.window or interval
-    if retention.nanos >= window.nanos + config.grace_ns:
+    if retention.nanos >= window.longest_ns + config.grace_ns:
         return None
     grace = f", and wait for {in_short(config.grace)}" if config.grace is not None else ""
     return (
@@ -97,14 +98,14 @@ def _out_of_retention(data: object, interval: TaskInterval, config: RunnerConfig
     )
 
 
-def check_windows(interval: TaskInterval, config: RunnerConfig) -> None:
-    if config.align is Align.START and interval.offset:
+def check_windows(interval: Interval, config: RunnerConfig) -> None:
+    if config.align is Align.START and interval.has_offset:
         raise ConfigError(
             f"interval={interval!r} says where windows end, and align=Align.START that the first "
             f"starts when the runner does: leave one of them out"
         )
     window = config.window
-    if window is None:
+    if window is None or isinstance(window, CalendarInterval):
         return
     if window.nanos % interval.unit.nanos:
         raise ConfigError(

@@ -14,8 +14,9 @@ from typing import Any, Final, Literal, TypeAlias
 from run_task.errors import ConfigError
 from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
 from run_task.sync._overflow import Overflow
+from run_task.time._calendar import Interval
 from run_task.time._interval import TaskInterval
-from run_task.time._length import IntervalLike, length
+from run_task.time._length import EveryLike, IntervalLike, plain_length, window_length
 from run_task.time._schedule import MissedTick
 
 ExecutorName: TypeAlias = Literal["inline", "threads", "processes"]
@@ -90,8 +91,8 @@ class RunnerConfig:
         an :class:`~run_task.Executor` of your own
     :param workers: how many tasks may run at once; None: as many as the machine has cores
     :param window: how long the windows are; longer than the interval: they overlap; shorter: each
-        is the last part of its interval; None: one interval. A TaskInterval, a timedelta, or a text
-        such as ``"5m"``
+        is the last part of its interval; None: one interval. A TaskInterval, a timedelta, a text
+        such as ``"5m"``, or a CalendarInterval
     :param grace: how long after its end a window waits for late data; None: not at all. A
         TaskInterval, a timedelta, or a text such as ``"2s"``
     :param align: where the grid of windows lies
@@ -110,7 +111,7 @@ class RunnerConfig:
     missed_tick: MissedTick
     executor: ExecutorName | Executor
     workers: int | None
-    window: TaskInterval | None
+    window: Interval | None
     grace: TaskInterval | None
     align: Align
     channel_capacity: int | None = dataclasses.field(repr=False)
@@ -128,7 +129,7 @@ class RunnerConfig:
         missed_tick: MissedTick = MissedTick.BURST,
         executor: ExecutorName | Executor = "threads",
         workers: int | None = None,
-        window: IntervalLike | None = None,
+        window: EveryLike | None = None,
         grace: IntervalLike | None = None,
         align: Align = Align.EPOCH,
         lock_timeout: float = _NOT_GIVEN,
@@ -166,9 +167,8 @@ class RunnerConfig:
         _check(settings)
         for field in ("window", "grace"):
             if settings[field] is not None:
-                settings[field] = value = length(settings[field], f"RunnerConfig({field}={{}})")
-                if value.offset:
-                    raise _refused(field, value, "a length: say by the interval where windows end")
+                take = window_length if field == "window" else plain_length
+                settings[field] = take(settings[field], f"RunnerConfig({field}={{}})")
         for field in _TIMEOUTS:
             value = settings[field]
             if isinstance(value, (int, float)):

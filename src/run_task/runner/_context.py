@@ -19,8 +19,8 @@ from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
-from run_task.time._interval import TaskInterval
-from run_task.time._length import IntervalLike, interval_in, length, unit_of
+from run_task.time._calendar import Interval
+from run_task.time._length import EveryLike, interval_in, unit_of
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -47,8 +47,8 @@ class Context(Generic[I, O]):
     :param tasks: what to run at each tick; at least one, no two of one name
     :param data: what the tasks read
     :param interval: how often: a TaskInterval, whose unit is that of every timestamp; or a
-        timedelta or a text, such as ``"5s"``, which take the unit of the data, or seconds where it
-        has none
+        timedelta or a text, such as ``"5s"``, or a CalendarInterval, which take the unit of the
+        data, or seconds where it has none
     :param sender: where DataSets are sent; see :func:`~run_task.channel`
     :param config: everything else
     :raises ConfigError: if something about it cannot work
@@ -56,7 +56,7 @@ class Context(Generic[I, O]):
 
     tasks: Iterable[Runnable[I, O]]
     data: Shared[I]
-    interval: TaskInterval
+    interval: Interval
     sender: Sender[DataSet[O]]
     config: RunnerConfig
     _lifecycle: Lifecycle = field(init=False, repr=False)
@@ -66,7 +66,7 @@ class Context(Generic[I, O]):
         *,
         tasks: Iterable[Runnable[I, O]],
         data: Shared[I],
-        interval: IntervalLike,
+        interval: EveryLike,
         sender: Sender[DataSet[O]],
         config: RunnerConfig = _DEFAULT_CONFIG,
     ) -> None:
@@ -160,7 +160,7 @@ class ContextBuilder(Generic[I, O, S_co]):
         self._make: Callable[[], Any] | None = None if shared else data
         self._data: Any = data if shared else None
         self._tasks: tuple[Any, ...] = ()
-        self._interval: IntervalLike = DEFAULT_INTERVAL
+        self._interval: EveryLike = DEFAULT_INTERVAL
         self._config = RunnerConfig()
         self._channel: tuple[int, Overflow] | None = None
 
@@ -202,15 +202,15 @@ class ContextBuilder(Generic[I, O, S_co]):
         builder: ContextBuilder[I, O | T, S_co] = self._with(_tasks=(*self._tasks, *listed(tasks)))
         return builder
 
-    def with_interval(self, interval: IntervalLike) -> ContextBuilder[I, O, S_co]:
+    def with_interval(self, interval: EveryLike) -> ContextBuilder[I, O, S_co]:
         """Say how often the tasks run; every 5 seconds if nothing is said.
 
         :param interval: how often: a TaskInterval, whose unit is that of every timestamp; or a
-            timedelta or a text, such as ``"5s"``, which take the unit of the data, or seconds
-            where it has none
+            timedelta or a text, such as ``"5s"``, or a CalendarInterval, which take the unit of the
+            data, or seconds where it has none
         :raises ConfigError: if it is no length of time
         """
-        length(interval, "interval={}")
+        interval_in(interval, None, "interval={}")
         builder: ContextBuilder[I, O, S_co] = self._with(_interval=interval)
         return builder
 

@@ -38,8 +38,8 @@ from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._waiting import Wait, wait_thread
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
+from run_task.time._calendar import Interval
 from run_task.time._clock import Clock, SystemClock
-from run_task.time._interval import TaskInterval
 
 _DELIVERY: Final = 0.5
 """How many seconds there are to deliver the last DataSet once its tasks were given up."""
@@ -117,7 +117,7 @@ class Engine:
         self,
         tasks: Iterable[Runnable[Any, Any]],
         data: Shared[Any],
-        interval: TaskInterval,
+        interval: Interval,
         config: RunnerConfig,
         outlet: Outlet,
         *,

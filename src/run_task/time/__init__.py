@@ -2,14 +2,17 @@
 
 from run_task._public import present as _present
 from run_task._window import Window
+from run_task.time._calendar import CalendarInterval
 from run_task.time._clock import Clock, SystemClock, VirtualClock
 from run_task.time._interval import TaskInterval, TimeUnit
-from run_task.time._length import IntervalLike
+from run_task.time._length import EveryLike, IntervalLike
 from run_task.time._moment import TimeLike
 from run_task.time._schedule import MissedTick, Schedule
 
 __all__ = [
+    "CalendarInterval",
     "Clock",
+    "EveryLike",
     "IntervalLike",
     "MissedTick",
     "Schedule",

@@ -182,6 +182,11 @@ class CalendarInterval:
         changes_ns = 0 if self._clock.name == "UTC" else DAY_NS // 24
         return self._count * days * DAY_NS - changes_ns
 
+    @property
+    def has_offset(self) -> bool:
+        """Whether it says that windows end at another time than midnight."""
+        return self._offset_ns > 0
+
     def with_unit(self, unit: TimeUnit) -> CalendarInterval:
         """The same, with timestamps in another unit.
 

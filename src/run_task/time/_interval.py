@@ -227,6 +227,11 @@ class TaskInterval:
         """How long it is at most, in nanoseconds."""
         return self.nanos
 
+    @property
+    def has_offset(self) -> bool:
+        """Whether it says itself where windows end."""
+        return self._offset > 0
+
     def with_unit(self, unit: TimeUnit) -> TaskInterval:
         """The same, counted in another unit.
 
