@@ -9,10 +9,12 @@ from __future__ import annotations
 import enum
 import html
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
-from run_task import MissedTick, Schedule
+from run_task import CalendarInterval, MissedTick, Schedule, TaskInterval, TimeUnit
 
 IMAGES: Final = Path(__file__).parent / "images"
 
@@ -185,6 +187,39 @@ def align() -> Timeline:
     for start in (5, 10, 15):
         drawn.bar(0, start, start + 5, Kind.WINDOW, f"[:{start:02}, :{start + 5:02})")
         drawn.bar(1, start + 2, start + 7, Kind.GOOD, f"[:{start + 2:02}, :{start + 7:02})")
+    return drawn
+
+
+def short_day() -> Timeline:
+    """The day on which the clocks of Berlin are put forward."""
+    return _changed_day("2024-03-31", "02:00 becomes 03:00")
+
+
+def long_day() -> Timeline:
+    """The day on which they are put back."""
+    return _changed_day("2024-10-27", "03:00 becomes 02:00")
+
+
+def _changed_day(day: str, change: str) -> Timeline:
+    """The windows of days in Berlin, and of days of 24 hours, by the hour."""
+    berlin = ZoneInfo("Europe/Berlin")
+    hour = 3600
+    noon = int(datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=berlin).timestamp())
+    lanes = ["rows, one an hour", "days in Berlin", "days of 24 hours"]
+    drawn = Timeline(f"The days around {day}", (noon - 18 * hour, noon + 19 * hour), lanes)
+    drawn.flag(int(datetime.fromisoformat(f"{day}T01:00Z").timestamp()), change)
+    days = CalendarInterval.days(1, zone="Europe/Berlin").grid()
+    midnights = days.edges(noon - 18 * hour, noon + 18 * hour).tolist()
+    told = {at: f"{datetime.fromtimestamp(at, berlin):%d %b, %H:%M}" for at in midnights}
+    drawn.axis({float(at): text for at, text in told.items()})
+    first = noon - 17 * hour
+    for at in range(first, first + 35 * hour, hour):
+        drawn.dot(0, at)
+    for lane, grid in ((1, days), (2, TaskInterval.days(1).with_unit(TimeUnit.SECONDS).grid())):
+        start, end = grid.floor(noon), grid.after(noon)
+        drawn.bar(lane, noon - 18 * hour, start, Kind.WINDOW)
+        drawn.bar(lane, start, end, Kind.GOOD, f"{(end - start) // hour} hours")
+        drawn.bar(lane, end, noon + 19 * hour, Kind.WINDOW)
     return drawn
 
 
@@ -362,6 +397,8 @@ def downstream() -> Timeline:
 DRAWINGS: Final[Mapping[str, Callable[[], Timeline]]] = {
     "windows": windows,
     "align": align,
+    "short-day": short_day,
+    "long-day": long_day,
     "sliding": sliding,
     "grace": grace,
     "closed": closed,
