@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -666,3 +667,89 @@ def test_a_file_is_counted_as_its_rows_are(tmp_path: Path) -> None:
     pipeline.stage("a", [times], data, TEN)
     assert replayed(pipeline) == [[1, 2], [], [], [30], [40]]
     assert only(pipeline) == SourceStats(received=5, stored=5, late=1)
+
+
+# Times of other kinds
+
+
+NOON = datetime(2024, 7, 1, 12, tzinfo=UTC)
+NOON_S = int(NOON.timestamp())
+
+
+def at_noon() -> list[Any]:
+    """Rows at four seconds of which each has its timestamp as something else, and two bad ones."""
+    third = (NOON + timedelta(seconds=2)).astimezone(timezone(timedelta(hours=-3)))
+    return [
+        (NOON, {"v": 1.0}),
+        (np.datetime64(NOON_S + 1, "s"), {"v": 1.0}),
+        (NOON.replace(tzinfo=None), {"v": 1.0}),
+        (third + timedelta(milliseconds=999), {"v": 1.0}),
+        (np.datetime64("NaT"), {"v": 1.0}),
+        (np.int64(NOON_S + 3), {"v": 1.0}),
+    ]
+
+
+class Noon:
+    """A source that gives its times by column, as those of NumPy."""
+
+    def batches(self) -> Iterator[Batch]:
+        times: Any = np.array([NOON_S * 1000, 0, NOON_S * 1000 + 1500], "M8[ms]")
+        times[1] = "NaT"
+        yield Batch(times, {"v": np.ones(3)})
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        raise AssertionError("it is read by column")
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_rows_may_have_times_of_other_kinds(live: bool) -> None:
+    data, plain = series(), RwLock[list[Any]]([])
+    pipeline = Pipeline("p").source(at_noon(), data).source(Noon(), data)
+    pipeline.source(at_noon(), plain, lambda held, row: held.append(row), unit=TimeUnit.SECONDS)
+    pipeline.source(Noon(), plain, lambda held, row: held.append(row), unit=TimeUnit.SECONDS)
+    pipeline.stage("a", [times], data, SECOND)
+    pipeline.stage("b", [nothing], plain, SECOND)
+    if live:
+        pipeline.run_sync()
+        assert data.view().time.tolist() == [NOON_S + s for s in (0, 0, 1, 1, 2, 3)]
+        with plain.read() as held:
+            assert len(held) == 6
+    else:
+        given = [dataset["times"] for name, dataset in pipeline.replay() if name == "a"]
+        assert given == [[NOON_S + s for s in of] for of in ((0, 0), (1, 1), (2,), (3,))]
+    for told in list(pipeline.stats.sources.values())[::2]:
+        assert (told.received, told.stored, told.malformed) == (6, 4, 2)
+    for told in list(pipeline.stats.sources.values())[1::2]:
+        assert (told.received, told.stored, told.malformed) == (3, 2, 1)
+
+
+def test_times_without_a_zone_are_in_that_of_the_source_or_of_the_series() -> None:
+    berlin = [(datetime(2024, 7, 1, 14, tzinfo=UTC).replace(tzinfo=None), {"v": 1.0})]
+    for data, zone in ((series(), "Europe/Berlin"), (series(zone="Europe/Berlin"), None)):
+        pipeline = Pipeline("p").source(berlin, data, zone=zone)
+        pipeline.stage("a", [times], data, SECOND)
+        assert [d["times"] for _, d in pipeline.replay()] == [[NOON_S]]
+    with pytest.raises(ConfigError, match="zone='Mars'"):
+        Pipeline("p").source(berlin, series(), zone="Mars")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        NOON + timedelta(seconds=2),
+        np.datetime64(NOON_S + 2, "s"),
+        NOON_S + 2,
+        (NOON + timedelta(seconds=2)).astimezone(timezone(timedelta(hours=5))),
+    ],
+)
+def test_a_replay_begins_and_ends_at_times_of_any_kind(start: Any) -> None:
+    data = series()
+    pipeline = Pipeline("p").source(rows_at(*range(NOON_S, NOON_S + 6)), data)
+    pipeline.stage("a", [times], data, SECOND)
+    end = NOON + timedelta(seconds=4)
+    found = [dataset.window.start - NOON_S for _, dataset in pipeline.replay(start, end)]
+    assert found == [2, 3]
+    for bad in (NOON.replace(tzinfo=None), 1.5, "2024-07-01", np.datetime64("NaT"), True):
+        wrong: Any = bad
+        with pytest.raises(ConfigError):
+            list(pipeline.replay(wrong))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from run_task import (
     ConfigError,
     ContextBuilder,
     Runner,
+    SourceError,
     TaskInterval,
     TimeUnit,
     VirtualClock,
@@ -77,6 +79,18 @@ def test_rows_come_when_they_are_due_with_their_own_timestamps(speed: float) -> 
     assert [row for _, row in came] == rows
     for at, (timestamp, _) in came:
         assert at == pytest.approx((timestamp - 1_000) / speed, abs=2e-6)
+
+
+def test_a_recording_may_have_times_of_other_kinds() -> None:
+    first = datetime(2024, 7, 1, tzinfo=UTC)
+    rows: list[Any] = [(first, "a"), (np.datetime64("2024-07-01T00:00:02.5"), "b")]
+    clock = Jumping()
+    source = paced(rows, unit=SECONDS, clock=clock)
+    start = int(first.timestamp())
+    assert list(source) == [(start, "a"), (start + 2, "b")]
+    assert clock.seconds == 2
+    with pytest.raises(SourceError, match="no time zone"):
+        list(paced([(first.replace(tzinfo=None), "a")], unit=SECONDS, clock=clock))
 
 
 def test_a_row_out_of_order_comes_right_after_the_one_before_it() -> None:

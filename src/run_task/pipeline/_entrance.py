@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
+import numpy as np
+
 from run_task.data import TimeSeries
 from run_task.errors import ConfigError, add_note
+from run_task.observe._format import brief
 from run_task.pipeline._fates import Fate, Fates, Tally
 from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._route import Route
 from run_task.sources._batch import Batch
+from run_task.time._interval import unit_of_nanos
+from run_task.time._moment import InvalidTime, timestamp, timestamps
 
 EnterRow: TypeAlias = Callable[[int, Any], None]
 
@@ -32,11 +37,60 @@ class Entrance:
         self.fates: Fates = fates
         self.tally: Tally = fates.tally()
         self._given = given
+        self._unit = unit_of_nanos(unit_ns)
         into: Any = route.into
         series = into if isinstance(into, TimeSeries) and route.ingest is None else None
         self._series: TimeSeries | None = series
         self.enter_row: EnterRow = self._any_row if series is None else self._series_row(series)
         """Lets one row enter: called with its timestamp and the row."""
+
+    def stamped(self, item: Any) -> tuple[int, Any]:
+        """What a source gave, as a row whose timestamp is an int.
+
+        :raises ConfigError: if it is no ``(timestamp, row)``
+        """
+        if not issubclass(item.__class__, tuple) or len(item) != 2:
+            raise ConfigError(
+                f"a source gives tuples of (timestamp, row), the timestamp an int of at most 64 "
+                f"bits, or a datetime with a time zone, and not {brief(item)}"
+            )
+        time, row = item
+        try:
+            return timestamp(time, self._unit, self.route.clock), row
+        except InvalidTime as invalid:
+            raise ConfigError(
+                f"a source gives tuples of (timestamp, row), and not {brief(item)}: {invalid}"
+            ) from None
+
+    def stamped_batch(self, batch: Batch) -> Batch:
+        """A batch with timestamps that are ints; a row without one is received, and refused as
+        malformed.
+
+        :raises Exception: what such a row is refused by, if the source was declared so
+        """
+        given: Any = batch.timestamps
+        if getattr(given, "dtype", None) == np.int64 and type(given) is np.ndarray:
+            return batch
+        try:
+            return Batch(timestamps(given, self._unit, self.route.clock), batch.columns)
+        except InvalidTime:
+            pass  # it is found below which
+        times: list[int] = []
+        kept: list[int] = []
+        for position in range(len(batch)):
+            one = given[position : position + 1]
+            try:
+                (time,) = timestamps(one, self._unit, self.route.clock).tolist()
+            except InvalidTime as invalid:
+                row = {name: column[position] for name, column in batch.columns.items()}
+                self.tally.received += 1
+                self.fates.refuse(Fate.MALFORMED, (one[0], row), ConfigError(str(invalid)))
+            else:
+                times.append(time)
+                kept.append(position)
+        return Batch(
+            np.array(times, np.int64), {name: batch.columns[name][kept] for name in batch.columns}
+        )
 
     def enter_rows(self, rows: Iterable[tuple[int, Any]]) -> None:
         """Let rows enter, one by one.

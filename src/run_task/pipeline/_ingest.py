@@ -295,21 +295,23 @@ class SourceReader:
     def _unrolled(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
         for batch in batches:
-            yield from self._cursors_of(list(batch.rows()))
+            yield from self._cursors_of(list(self._entrance.stamped_batch(batch).rows()))
 
     def _cursors_of(self, rows: Sequence[Any]) -> Iterator[Cursor]:
         self._entrance.tally.received += len(rows)
         good: list[Any] = []
         for row in rows:
-            if is_row(row):
-                if row[0] <= self._last or not self._is_ahead(row):
-                    good.append(row)
-                self._begun = True
+            try:
+                stamped = self._entrance.stamped(row)
+            except ConfigError as error:
+                if good:  # these come before what may be fatal
+                    yield self._cursor_of(good)
+                    good = []
+                self._entrance.fates.refuse(Fate.MALFORMED, row, error)
                 continue
-            if good:  # these come before what may be fatal
-                yield self._cursor_of(good)
-                good = []
-            self._entrance.fates.refuse(Fate.MALFORMED, row, not_a_row(row))
+            if stamped[0] <= self._last or not self._is_ahead(stamped):
+                good.append(stamped)
+            self._begun = True
         if good:
             yield self._cursor_of(good)
 
@@ -320,7 +322,8 @@ class SourceReader:
 
     def _columns(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
-        for batch in batches:
+        for given in batches:
+            batch = self._entrance.stamped_batch(given)
             self._entrance.tally.received += len(batch)
             if len(batch) and len(batch := self._without_ahead(batch)):
                 before = int(batch.timestamps[0]) if self._latest is None else self._latest
@@ -365,18 +368,3 @@ class SourceReader:
             until_ns = now_ns + max_ahead_ns
             self._last = _BEYOND if until_ns == NEVER else until_ns // self._unit_ns
         return now_ns
-
-
-def is_row(item: object) -> bool:
-    """Whether what a source gave is a ``(timestamp, row)``, whatever the row is."""
-    if not isinstance(item, tuple) or len(item) != 2 or type(item[0]) is not int:  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
-        return False
-    return -_BEYOND <= item[0] < _BEYOND
-
-
-def not_a_row(item: object) -> ConfigError:
-    """The error for what a source gave that is no ``(timestamp, row)``."""
-    return ConfigError(
-        f"a source gives tuples of (timestamp, row), the timestamp an int of at most 64 bits, and "
-        f"not {brief(item)}"
-    )

@@ -12,7 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from datetime import datetime
+from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from run_task.data import Shared, TimeSeries, Writable
@@ -41,6 +41,7 @@ from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, check_clock
 from run_task.time._interval import TimeUnit
 from run_task.time._length import EveryLike, IntervalLike
+from run_task.time._moment import TimeLike
 
 if TYPE_CHECKING:
     from run_task.observe._drawing import Drawing
@@ -148,8 +149,8 @@ class Pipeline(Live):
     @overload
     def source(
         self,
-        source: Iterable[tuple[int, Mapping[str, Any]]]
-        | AsyncIterable[tuple[int, Mapping[str, Any]]],
+        source: Iterable[tuple[TimeLike, Mapping[str, Any]]]
+        | AsyncIterable[tuple[TimeLike, Mapping[str, Any]]],
         into: TimeSeries,
         ingest: None = None,
         *,
@@ -157,11 +158,12 @@ class Pipeline(Live):
         name: str | None = None,
         max_ahead: IntervalLike | None = "1m",
         on_bad_row: OnFault = OnFault.SKIP,
+        zone: str | tzinfo | None = None,
     ) -> Pipeline: ...
     @overload
     def source(
         self,
-        source: Iterable[tuple[int, R]] | AsyncIterable[tuple[int, R]],
+        source: Iterable[tuple[TimeLike, R]] | AsyncIterable[tuple[TimeLike, R]],
         into: Writable[D],
         ingest: Callable[[D, R], object],
         *,
@@ -169,6 +171,7 @@ class Pipeline(Live):
         name: str | None = None,
         max_ahead: IntervalLike | None = "1m",
         on_bad_row: OnFault = OnFault.SKIP,
+        zone: str | tzinfo | None = None,
     ) -> Pipeline: ...
     def source(
         self,
@@ -180,11 +183,13 @@ class Pipeline(Live):
         name: str | None = None,
         max_ahead: IntervalLike | None = "1m",
         on_bad_row: OnFault = OnFault.SKIP,
+        zone: str | tzinfo | None = None,
     ) -> Pipeline:
         """Let a source's rows enter shared data.
 
         :param source: an iterable or async iterable of ``(timestamp, row)``, such as those of
-            :mod:`run_task.sources`
+            :mod:`run_task.sources`; a timestamp is an int, an aware datetime, or a
+            ``numpy.datetime64``, of which what is finer than the unit is rounded down
         :param into: the data
         :param ingest: how a row enters it: called with the value of an ``RwLock``, which nobody
             else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the row. None: for
@@ -199,6 +204,8 @@ class Pipeline(Live):
             while so many do, it is not read on. None: a row may be stamped with any time
         :param on_bad_row: what to do with a row that is malformed, or that ``ingest`` or the data
             refuses: count it and go on, or end with what was raised, after the rows before it
+        :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
+            what the series says, or else such a row is malformed
         :return: the pipeline
         :raises ConfigError: if something about it cannot work
         :raises RunTaskError: while it runs live
@@ -216,7 +223,7 @@ class Pipeline(Live):
                 f"one"
             )
         warn_of_attributes(source)
-        route = Route.checked(where, into, ingest)
+        route = Route.checked(where, into, ingest, zone=zone)
         if ingest is None and not callable(getattr(into, "append", None)):
             raise ConfigError(f"{where}: say by ingest= how a row enters {brief(into)}")
         unit_of(source, into, unit, ())
@@ -314,7 +321,7 @@ class Pipeline(Live):
     # History
 
     def replay(
-        self, start: int | datetime | None = None, end: int | datetime | None = None
+        self, start: TimeLike | None = None, end: TimeLike | None = None
     ) -> Generator[tuple[str, DataSet[Any]]]:
         """Run over the history that the sources have, as fast as the machine goes.
 
@@ -329,7 +336,8 @@ class Pipeline(Live):
         Where the standard error is a terminal, and rich is installed, a bar shows how far it is.
 
         :param start: windows that end by then are left out; rows before are still read.
-            A datetime with a time zone, or an int in the unit of the stages' intervals
+            A datetime with a time zone, or a numpy.datetime64, or an int in the unit of the stages'
+            intervals
         :param end: windows that start from then on are left out
         :return: the name of a stage and a DataSet of it, again and again, as they are computed. Who
             leaves before the end calls its ``close()``, which flushes the sinks
@@ -341,8 +349,8 @@ class Pipeline(Live):
     def resume(
         self,
         sink: DurableSink,
-        start: int | datetime | None = None,
-        end: int | datetime | None = None,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
     ) -> Generator[tuple[str, DataSet[Any]]]:
         """Go on after a run that was killed: replay what the sources have and the sink has not.
 
@@ -367,7 +375,7 @@ class Pipeline(Live):
         return self._go_through(start, end, sink)
 
     def _go_through(
-        self, start: int | datetime | None, end: int | datetime | None, resumed: DurableSink | None
+        self, start: TimeLike | None, end: TimeLike | None, resumed: DurableSink | None
     ) -> Generator[tuple[str, DataSet[Any]]]:
         stages, declared = self._plan()
         sources: list[tuple[Any, int, Route]] = []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import Any
 
 from run_task.data import Closed, Writable
 from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
 from run_task.tasks._dataset import DataSet
+from run_task.time._wall_time import WallClock
 
 
 @dataclass(frozen=True)
@@ -21,19 +23,30 @@ class Route:
     :param ingest: called with what may be changed of it, and with what enters; None: a row with
         its timestamp is appended
     :param in_order: whether what enters is a row that is stamped with the end of its window
+    :param clock: what shows timestamps that name no time zone; None: they are refused
     """
 
     origin: str
     into: Writable[Any]
     ingest: Callable[[Any, Any], object] | None
     in_order: bool = False
+    clock: WallClock | None = None
 
     @classmethod
-    def checked(cls, origin: str, into: Any, ingest: Any, *, in_order: bool = False) -> Route:
+    def checked(
+        cls,
+        origin: str,
+        into: Any,
+        ingest: Any,
+        *,
+        in_order: bool = False,
+        zone: str | tzinfo | None = None,
+    ) -> Route:
         """A route, if it can be one.
 
         :param origin: what leads there, for messages
         :param in_order: whether what enters is a row that is stamped with the end of its window
+        :param zone: what timestamps mean that name no time zone; None: what the data says
         :raises ConfigError: if something about it cannot work
         """
         if not callable(getattr(into, "write", None)):
@@ -43,7 +56,9 @@ class Route:
             )
         if ingest is not None and not callable(ingest):
             raise ConfigError(f"{origin}: ingest={ingest!r} is no function of (data, what enters)")
-        return cls(origin, into, ingest, in_order)
+        if zone is None:
+            zone = getattr(into, "zone", None)
+        return cls(origin, into, ingest, in_order, None if zone is None else WallClock(zone))
 
     def enter(self, target: Any, what: Any) -> None:
         """Let something enter.

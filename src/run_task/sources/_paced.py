@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._playback_clock import PlaybackClock
@@ -19,6 +19,7 @@ from run_task.sources._protocol import SourceInfo, about, warn_of_attributes
 from run_task.sync._alarm import Alarm
 from run_task.time._clock import Clock, SystemClock, check_clock
 from run_task.time._interval import TimeUnit
+from run_task.time._moment import InvalidTime, TimeLike, timestamp, timestamps
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -34,7 +35,11 @@ class Paced(Generic[R]):
     """What :func:`paced` gives."""
 
     def __init__(
-        self, source: Iterable[tuple[int, R]], speed: float, unit: TimeUnit | None, clock: Clock
+        self,
+        source: Iterable[tuple[TimeLike, R]],
+        speed: float,
+        unit: TimeUnit | None,
+        clock: Clock,
     ) -> None:
         given: object = speed  # a caller without a type checker may pass anything
         if type(given) not in (int, float) or not 0 < speed < math.inf:
@@ -141,12 +146,13 @@ class Paced(Generic[R]):
         """The rows, each when it is due. A recording is played once."""
         latest: int | None = None
         with self._taken() as rows:
-            for timestamp, row in rows:
-                due = timestamp if latest is None else max(latest, timestamp)
+            for time, row in rows:
+                stamp = time if type(time) is int else self._stamp(time)
+                due = stamp if latest is None else max(latest, stamp)
                 if not self._wait(due):
                     return
                 latest = due
-                yield timestamp, row
+                yield stamp, row
         self._set_next(math.inf)
 
     def __repr__(self) -> str:
@@ -162,7 +168,17 @@ class Paced(Generic[R]):
         return opened
 
     def _first(self, head: Any) -> int:
-        return int(head[0])
+        return self._stamp(head[0])
+
+    def _stamp(self, time: Any) -> int:
+        """A time as a timestamp.
+
+        :raises SourceError: if it is none
+        """
+        try:
+            return timestamp(time, self._unit)
+        except InvalidTime as invalid:
+            raise SourceError(repr(self), None, None, str(invalid)) from None
 
     @contextlib.contextmanager
     def _taken(self) -> Generator[Iterator[Any]]:
@@ -238,10 +254,18 @@ class PacedBatches(Paced[R]):
         return batches
 
     def _filled(self, opened: Iterator[Any]) -> Iterator[Any]:
-        return (batch for batch in opened if len(batch))
+        return (self._stamped(batch) for batch in opened if len(batch))
 
     def _first(self, head: Any) -> int:
         return int(head.timestamps[0])
+
+    def _stamped(self, batch: Batch) -> Batch:
+        if batch.timestamps.dtype == np.int64:
+            return batch
+        try:
+            return Batch(timestamps(batch.timestamps, self._unit), batch.columns)
+        except InvalidTime as invalid:
+            raise SourceError(repr(self), None, None, str(invalid)) from None
 
 
 @overload
@@ -254,14 +278,14 @@ def paced(
 ) -> PacedBatches[R]: ...
 @overload
 def paced(
-    source: Iterable[tuple[int, R]],
+    source: Iterable[tuple[TimeLike, R]],
     speed: float = ...,
     *,
     unit: TimeUnit | None = ...,
     clock: Clock | None = ...,
 ) -> Paced[R]: ...
 def paced(
-    source: Iterable[tuple[int, Any]],
+    source: Iterable[tuple[TimeLike, Any]],
     speed: float = 1.0,
     *,
     unit: TimeUnit | None = None,

@@ -9,14 +9,16 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_check
 
 from run_task.time._clock import Clock
 from run_task.time._interval import TimeUnit
+from run_task.time._moment import TimeLike
 
 R = TypeVar("R")
 
-Rows: TypeAlias = Iterable[tuple[int, R]] | AsyncIterable[tuple[int, R]]
+Rows: TypeAlias = Iterable[tuple[TimeLike, R]] | AsyncIterable[tuple[TimeLike, R]]
 """Anything that gives ``(timestamp, row)``, for ``for`` or for ``async for``: that is all that a
 source has to be.
 
-The timestamp is an int since the Unix epoch, in a unit that the source and its reader agree on.
+The timestamp is an int since the Unix epoch, in a unit that the source and its reader agree on, an
+aware datetime, or a ``numpy.datetime64``.
 The row is anything; the ready-made sources give a mapping of column to value.
 
 A source gives what there is, as it comes:
@@ -91,7 +93,7 @@ class SourceInfo:
     once: bool = False
     last: int | None = None
     malformed: int = 0
-    recording: Iterable[tuple[int, Any]] | None = None
+    recording: Iterable[tuple[TimeLike, Any]] | None = None
     playback: Playback | None = None
 
 

@@ -53,6 +53,12 @@ UNITS: Final = (
 )
 """The units, the longest first."""
 
+
+def unit_of_nanos(nanos: int) -> TimeUnit:
+    """The unit that has so many nanoseconds."""
+    return next(unit for unit in UNITS if unit.nanos == nanos)
+
+
 _MINUTES: Final = {"w": 60 * 24 * 7, "d": 60 * 24, "h": 60}
 """What is written of longer lengths than a unit: how many minutes each has."""
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
-from run_task.errors import SourceError, add_note, described
+from run_task.errors import ConfigError, SourceError, add_note, described
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fate
-from run_task.pipeline._ingest import BatchCursor, is_row, not_a_row
+from run_task.pipeline._ingest import BatchCursor
 from run_task.pipeline._order import NEVER, SourceMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator
@@ -159,7 +159,8 @@ class SourceThread:
                 self._read_batches(rows)
             elif isinstance(source, Batched):
                 rows = source.batches()
-                self._read_rows(row for batch in rows for row in batch.rows())
+                stamped = self._entrance.stamped_batch
+                self._read_rows(row for batch in rows for row in stamped(batch).rows())
             else:
                 rows = iter(source)
                 self._read_rows(rows)
@@ -200,20 +201,27 @@ class SourceThread:
         recording = mark.recording
         enter, tally = self._entrance.enter_row, self._entrance.tally
         now_ns = _BEFORE_ALL  # or a moment ago
+        stamped = self._entrance.stamped
         latest: int | None = None
         arrival_ns = 0
+        timestamp: int
+        row: Any = None
         for item in rows:
             tally.received += 1
-            if not isinstance(item, tuple) or len(item) != 2 or type(item[0]) is not int:  # pyright: ignore[reportUnknownArgumentType]  a source may give anything
-                bad = cast("object", item)
-                self._entrance.fates.refuse(Fate.MALFORMED, bad, not_a_row(bad))
-                continue
-            timestamp: int = item[0]
+            # Of most rows nothing more is asked than this.
+            if item.__class__ is tuple and len(item) == 2 and type(item[0]) is int:
+                timestamp, row = item
+            else:
+                try:
+                    timestamp, row = stamped(item)
+                except ConfigError as error:
+                    self._entrance.fates.refuse(Fate.MALFORMED, item, error)
+                    continue
             time_ns = timestamp * unit_ns
             if time_ns > now_ns and not recording:
                 now_ns = self._early.now_ns
                 if time_ns > now_ns:
-                    self._take_early(time_ns, now_ns, (timestamp, item[1]))
+                    self._take_early(time_ns, now_ns, (timestamp, row))
                     if life.phase >= Phase.STOPPING:
                         return
                     continue
@@ -229,16 +237,19 @@ class SourceThread:
                 self._note_next(arrival_ns)
             if waits and gate.wait(arrival_ns, late=late) == -NEVER:
                 return
-            enter(timestamp, item[1])
+            enter(timestamp, row)
             if life.phase >= Phase.STOPPING:
                 return
 
     def _take_early(self, time_ns: int, now_ns: int, row: tuple[int, Any]) -> None:
         """Let a row that is stamped after the present wait beside the others, or refuse it."""
         fates = self._entrance.fates
-        if not is_row(row):
-            fates.refuse(Fate.MALFORMED, row, not_a_row(row))
-        elif (ahead_ns := time_ns - now_ns) > fates.policy.max_ahead_ns:
+        try:
+            self._entrance.stamped(row)
+        except ConfigError as error:  # 64 bits do not hold it
+            fates.refuse(Fate.MALFORMED, row, error)
+            return
+        if (ahead_ns := time_ns - now_ns) > fates.policy.max_ahead_ns:
             fates.refuse_ahead(row, ahead_ns)
         else:
             self._early.put(time_ns, row)
@@ -263,10 +274,11 @@ class SourceThread:
     def _read_batches(self, batches: Iterator[Batch]) -> None:
         """Let rows enter many at a time."""
         unit_ns = self._unit_ns
-        for batch in batches:
+        for given in batches:
+            batch = self._entrance.stamped_batch(given)
             self._entrance.tally.received += len(batch)
             if not self.mark.recording:
-                batch = self._without_early(batch)  # noqa: PLW2901  the others have gone their way
+                batch = self._without_early(batch)
             times = batch.timestamps
             if self._life.phase >= Phase.STOPPING:
                 return
