@@ -82,8 +82,11 @@ class CalendarGrid:
         near = self._near
         if near is not None and near[1] <= time < near[2]:
             return near
-        number = self._guess(time)
-        edge = self._edge(number)
+        if near is not None and time == near[2]:  # windows are stepped through
+            number, edge = near[0] + 1, time
+        else:
+            number = self._guess(time)
+            edge = self._edge(number)
         while edge > time:
             number -= 1
             edge = self._edge(number)
