@@ -2,11 +2,28 @@ from __future__ import annotations
 
 import copy
 import pickle
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from run_task import DataSet, Task, TaskError, TaskTimeout, Window
+from run_task import (
+    CalendarInterval,
+    ConfigError,
+    ContextBuilder,
+    DataSet,
+    Pipeline,
+    RunnerConfig,
+    RwLock,
+    Task,
+    TaskError,
+    TaskInterval,
+    TaskTimeout,
+    TimeUnit,
+    Window,
+)
+from run_task.testing import run_windows
 
 WINDOW = Window(10, 20)
 
@@ -165,3 +182,98 @@ def test_tasks_began_one_after_the_other_unless_it_is_said() -> None:
     beside: DataSet[float] = DataSet(WINDOW, durations=durations, starts=starts)
     assert beside.starts["min"] == 0.5
     assert pickle.loads(pickle.dumps(beside)).starts == beside.starts
+
+
+# The times of a window
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+DAY = CalendarInterval.days(1, zone="Europe/Berlin")
+
+
+def of_window(start: int, end: int, interval: Any) -> DataSet[int]:
+    return DataSet(Window(start, end), {"a": 1}, interval=interval)
+
+
+@pytest.mark.parametrize("unit", TimeUnit)
+def test_its_times_are_datetimes(unit: TimeUnit) -> None:
+    minute = 60 * 10**9 // unit.nanos
+    first = datetime(2024, 7, 1, 12, tzinfo=UTC)
+    start = int(first.timestamp()) * 10**9 // unit.nanos
+    dataset = of_window(start, start + minute, TaskInterval(minute, unit))
+    assert dataset.start_time == first
+    assert dataset.end_time == first + timedelta(minutes=1)
+    assert dataset.start_time.tzinfo is UTC
+    told = "DataSet [2024-07-01T12:00:00Z, 2024-07-01T12:01:00Z)"
+    assert str(dataset) == f"{told} of 1 results"
+    assert repr(dataset).startswith(told)
+    html: Any = dataset
+    assert told in html._repr_html_()
+    for other in (pickle.loads(pickle.dumps(dataset)), dataset.with_(b=2), dataset.without("a")):
+        assert other.start_time == first
+    assert (dataset.timestamp, dataset.window) == (start + minute, (start, start + minute))
+
+
+def test_its_times_are_in_the_zone_of_the_calendar() -> None:
+    start = datetime(2024, 3, 31, tzinfo=BERLIN)  # of a day with 23 hours
+    end = datetime(2024, 4, 1, tzinfo=BERLIN)
+    dataset = of_window(int(start.timestamp()), int(end.timestamp()), DAY)
+    assert (dataset.start_time, dataset.end_time) == (start, end)
+    assert str(dataset.end_time.tzinfo) == "Europe/Berlin"
+    assert "[2024-03-31T00:00:00+01:00, 2024-04-01T00:00:00+02:00)" in str(dataset)
+
+
+@pytest.mark.parametrize(
+    ("nanos", "told"),
+    [
+        (1, "1970-01-01T00:00:00.000000001Z"),
+        (1_500, "1970-01-01T00:00:00.000001500Z"),
+        (250_000_000, "1970-01-01T00:00:00.250Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+    ],
+)
+def test_no_digit_of_a_time_is_lost(nanos: int, told: str) -> None:
+    assert f"[{told}, " in str(of_window(nanos, nanos + 1, TaskInterval.nanos(1)))
+
+
+def test_times_that_no_datetime_can_tell_and_such_as_nobody_knows() -> None:
+    far = of_window(10**15, 10**15 + 1, TaskInterval.seconds(1))
+    assert str(far).startswith("DataSet [1000000000000000, 1000000000000001)")
+    with pytest.raises(OverflowError):
+        _ = far.end_time
+    plain = DataSet(Window(0, 60), {"a": 1})
+    assert plain.interval is None
+    assert str(plain).startswith("DataSet [0, 60)")
+    with pytest.raises(ConfigError, match="interval="):
+        _ = plain.start_time
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline", "processes"])
+def test_results_of_a_runner_and_of_a_replay_know_their_times(executor: Any) -> None:
+    noon = datetime(2024, 7, 1, 12, tzinfo=UTC)
+    config = RunnerConfig(executor=executor, workers=1)
+    context, _, _ = (
+        ContextBuilder(RwLock(0))
+        .with_tasks([Task(nothing), Task(failing)])
+        .with_interval("1m")
+        .with_config(config)
+        .build()
+    )
+    (live,) = run_windows(context, 1, start=int(noon.timestamp()))
+    pipeline = Pipeline()
+    data = RwLock(0)
+    pipeline.source([(noon, 1)], data, lambda data, row: None, unit=TimeUnit.SECONDS)
+    pipeline.stage("a", [Task(nothing), Task(failing)], data, "1m", config)
+    (replayed,) = [dataset for _, dataset in pipeline.replay()]
+    for dataset in (live, replayed):
+        assert dataset.interval == TaskInterval.seconds(60)
+        assert (dataset.start_time, dataset.end_time) == (noon, noon + timedelta(minutes=1))
+        assert "no result for [2024-07-01T12:00:00Z, " in str(dataset.errors["failing"])
+
+
+def nothing(data: Any, start: int, end: int) -> None:
+    pass
+
+
+def failing(data: Any, start: int, end: int) -> None:
+    raise ValueError(start)

@@ -82,17 +82,20 @@ class TaskError(RunTaskError):
     :ivar task: the name of the task
     :ivar window: the window ``[start, end)`` that has no result, in the interval's unit
     :ivar reason: what happened, where it was no exception of the task's
+    :ivar shown_window: the window as messages have it: by its times, in an error of a DataSet that
+        knows them
     """
 
     def __init__(self, task: str, window: Window, reason: str | None = None) -> None:
         self.task = task
         self.window = window
         self.reason = reason
+        start, end = window
+        self.shown_window = f"[{start}, {end})"
         super().__init__(task, window, reason)
 
     def __str__(self) -> str:
-        start, end = self.window
-        return f"task {self.task!r} gave no result for [{start}, {end}): {self._reason()}"
+        return f"task {self.task!r} gave no result for {self.shown_window}: {self._reason()}"
 
     def _reason(self) -> str:
         if self.reason is not None:

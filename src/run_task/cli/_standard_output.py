@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from run_task.observe._format import error_shown, shown
 from run_task.sinks._record import record
 from run_task.sinks.files._json_lines import line
+from run_task.time._shown import window_shown
 
 if TYPE_CHECKING:
     from run_task.pipeline import Pipeline
@@ -84,7 +85,8 @@ def as_json(result: Result) -> bytes:
 
 def as_text(result: Result) -> bytes:
     """A line that a person can read."""
-    _, stage, (start, end), _, dataset = result
+    stage, dataset = result.stage, result.dataset
     parts = [f"{shown(name)}={shown(value)}" for name, value in dataset.items()]
     parts += [f"{shown(name)} failed: {error_shown(e)}" for name, e in dataset.errors.items()]
-    return f"{shown(stage)} [{start}, {end})  {'; '.join(parts)}\n".encode(errors="replace")
+    window = window_shown(*dataset.window, dataset.interval)
+    return f"{shown(stage)} {window}  {'; '.join(parts)}\n".encode(errors="replace")

@@ -19,6 +19,7 @@ from run_task.observe._log import Log
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._interval import TimeUnit
+from run_task.time._shown import time_shown, window_shown
 
 _log = Log(__name__)
 
@@ -65,7 +66,7 @@ class RowIngest:
             self._logged_at, refused, self._refused = now, self._refused, 0
         _log.warning(
             "stage %r: the results of %s make no row (%d since this was last told): %s",
-            *(self._stage, dataset.window, refused, error),
+            *(self._stage, window_shown(*dataset.window, dataset.interval), refused, error),
             extra={"window": dataset.window},
         )
 
@@ -85,10 +86,11 @@ def checked_stamps(
     def checked(series: TimeSeries, dataset: DataSet[Any]) -> None:
         end, own_ns = dataset.timestamp, series.unit.nanos
         first_refused = -(-end * unit.nanos // own_ns)
+        shown = end if dataset.interval is None else time_shown(end, dataset.interval)
         reason = (
-            f"stage {stage!r}: these results are of a window that ends at {end}, and the series is "
-            f"closed on the left, so no window that is due by then would hold this row: make the "
-            f"series with closed=Closed.RIGHT, or stamp it with an earlier time"
+            f"stage {stage!r}: these results are of a window that ends at {shown}, and the series "
+            f"is closed on the left, so no window that is due by then would hold this row: make "
+            f"the series with closed=Closed.RIGHT, or stamp it with an earlier time"
         )
         with series.refusing(first_refused, reason):
             ingest(series, dataset)

@@ -40,6 +40,7 @@ from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._calendar import Interval
 from run_task.time._clock import Clock, SystemClock
+from run_task.time._shown import window_shown
 
 _DELIVERY: Final = 0.5
 """How many seconds there are to deliver the last DataSet once its tasks were given up."""
@@ -239,6 +240,7 @@ class Engine:
         ticker = self._started_ticker()
         poll = ticker.poll
         timeout = self.config.data_timeout
+        interval = self._interval
         gate = self._gate
         data = self._data if gate is None else gate
         bound = self._bound
@@ -275,6 +277,7 @@ class Engine:
                         del view  # not to keep it alive until the next tick
                 except LockTimeout as error:
                     dataset = self._without_view(due, behind, error)
+                dataset._interval = interval  # pyright: ignore[reportPrivateUsage]  no call for it
                 send(dataset)
                 self._due = None
                 self._ticks += 1
@@ -351,7 +354,8 @@ class Engine:
             if (window := self._window) is not None:
                 self._lost += 1
                 about = {"window": window}
-                self._log.warning("%s: the window %s is lost", self.name, window, extra=about)
+                shown = window_shown(*window, self._interval)
+                self._log.warning("%s: the window %s is lost", self.name, shown, extra=about)
             self.failure = failure
             if self._telemetry is not None:
                 self._telemetry.close()

@@ -63,7 +63,8 @@ class OwnData:
             )
         values = {name: value for name, value in dataset.items() if value is not data}
         timing = dataset.durations, dataset.lateness, dataset.took
-        return DataSet(dataset.window, values, errors, *timing, dataset.behind, dataset.starts)
+        rest = dataset.behind, dataset.starts, dataset.interval
+        return DataSet(dataset.window, values, errors, *timing, *rest)
 
     def settle(self, count: int) -> None:
         """Take the number of references that there are now for what is usual."""

@@ -13,16 +13,19 @@ from collections.abc import (
     Sequence,
     ValuesView,
 )
+from datetime import datetime
 from itertools import accumulate
 from struct import Struct
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
 
 from run_task._window import Due, Window
-from run_task.errors import TaskError
+from run_task.errors import ConfigError, TaskError
 from run_task.observe._format import seconds
 from run_task.observe._html import ERROR, marked, table, value_text
 from run_task.tasks._task import Runnable
+from run_task.time._calendar import Interval
+from run_task.time._shown import moment_of, window_shown
 
 O_co = TypeVar("O_co", covariant=True)
 T = TypeVar("T")
@@ -71,6 +74,8 @@ class DataSet(Mapping[str, O_co]):
     :param behind: the stages of a pipeline whose results the tasks did not see
     :param starts: when each task began, in seconds after the tick did, by task name; by default
         each began as the one before it ended
+    :param interval: the interval whose window it is, which tells what its times mean; None: nobody
+        knows
     """
 
     __slots__ = (
@@ -80,6 +85,7 @@ class DataSet(Mapping[str, O_co]):
         "_durations",
         "_end_times",
         "_errors",
+        "_interval",
         "_results",
         "_roster",
         "_start_times",
@@ -102,6 +108,7 @@ class DataSet(Mapping[str, O_co]):
     _values: dict[str, O_co] | None
     _durations: Mapping[str, float] | None
     _starts: Mapping[str, float] | None
+    _interval: Interval | None  # given by the runner that delivers it; before that, it has none
 
     def __init__(
         self,
@@ -113,8 +120,10 @@ class DataSet(Mapping[str, O_co]):
         took: float | None = None,
         behind: Sequence[str] = (),
         starts: Mapping[str, float] | None = None,
+        interval: Interval | None = None,
     ) -> None:
         start, end = window
+        self._interval = interval
         self._due = start, end, round(lateness * 1e9)
         self._values = dict(values)
         self._errors = MappingProxyType(dict(errors)) if errors else _NOTHING
@@ -177,7 +186,13 @@ class DataSet(Mapping[str, O_co]):
     @property
     def errors(self) -> Mapping[str, TaskError]:
         """Why tasks have no result, by task name. Empty when all is well."""
-        return self._errors
+        errors = self._errors
+        if errors and (interval := self.interval) is not None:
+            start, end = self.window
+            for error in errors.values():
+                if error.window == (start, end):
+                    error.shown_window = window_shown(start, end, interval)
+        return errors
 
     @property
     def behind(self) -> Sequence[str]:
@@ -201,6 +216,40 @@ class DataSet(Mapping[str, O_co]):
     def timestamp(self) -> int:
         """The end of the window, in the interval's unit since the Unix epoch."""
         return self._due[1]
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval whose window it is, with the unit of its times; None: nobody knows, as of
+        one that was made by hand."""
+        return getattr(self, "_interval", None)
+
+    @property
+    def start_time(self) -> datetime:
+        """The start of the window, in the interval's time zone or else in UTC; less than a
+        microsecond is dropped.
+
+        :raises ConfigError: if its interval is not known
+        :raises OverflowError: if it is beyond the years that a datetime has
+        """
+        return self._moment(self._due[0])
+
+    @property
+    def end_time(self) -> datetime:
+        """The end of the window: :attr:`timestamp`, as :attr:`start_time` tells it.
+
+        :raises ConfigError: if its interval is not known
+        :raises OverflowError: if it is beyond the years that a datetime has
+        """
+        return self._moment(self._due[1])
+
+    def _moment(self, timestamp: int) -> datetime:
+        interval = self.interval
+        if interval is None:
+            raise ConfigError(
+                f"nobody said what the times of {self} count: give it its interval, "
+                f"DataSet(window, ..., interval=TaskInterval.seconds(60))"
+            )
+        return moment_of(timestamp, interval)
 
     @property
     def durations(self) -> Mapping[str, float]:
@@ -337,7 +386,7 @@ class DataSet(Mapping[str, O_co]):
         durations = {name: s for name, s in self.durations.items() if name not in left_out}
         starts = {name: s for name, s in self.starts.items() if name not in left_out}
         timing = durations, self.lateness, self.took
-        return DataSet(self.window, values, errors, *timing, self.behind, starts)
+        return DataSet(self.window, values, errors, *timing, self.behind, starts, self.interval)
 
     def to_dict(self) -> dict[str, O_co]:
         """The results as a new dict."""
@@ -346,22 +395,23 @@ class DataSet(Mapping[str, O_co]):
     def __reduce__(self) -> tuple[Any, ...]:
         values, errors, durations = self.to_dict(), dict(self.errors), dict(self.durations)
         rest = durations, self.lateness, self.took, self.behind, dict(self.starts)
-        return DataSet, (self.window, values, errors, *rest)
+        return DataSet, (self.window, values, errors, *rest, self.interval)
 
     def __str__(self) -> str:
-        start, end = self.window
         failed = f", failed: {', '.join(self.errors)}" if self.errors else ""
         behind = f", without {', '.join(self.behind)}" if self.behind else ""
-        return f"DataSet [{start}, {end}) of {len(self._mapping())} results{failed}{behind}"
+        return f"{self._title()} of {len(self._mapping())} results{failed}{behind}"
 
     def __repr__(self) -> str:
-        start, end = self.window
         behind = f" without {', '.join(self.behind)}" if self.behind else ""
-        lines = [f"DataSet [{start}, {end}){behind}"]
+        lines = [f"{self._title()}{behind}"]
         width = max(map(len, (*self._mapping(), *self.errors)), default=0)
         lines += [f"  {name:<{width}}  {value!r}" for name, value in self._mapping().items()]
         lines += [f"  {name:<{width}}  ! {error}" for name, error in self.errors.items()]
         return "\n".join(lines)
+
+    def _title(self) -> str:
+        return f"DataSet {window_shown(*self.window, self.interval)}"
 
     def _repr_html_(self) -> str:
         return _table(self)
@@ -374,7 +424,6 @@ def _name(key: Any) -> Any:
 def _table(dataset: DataSet[Any]) -> str:
     """Tasks, their results or errors, and how long they took. Errors stand last, none left out for
     the sake of results."""
-    start, end = dataset.window
     durations = dataset.durations
 
     def took(name: str) -> str:
@@ -387,4 +436,5 @@ def _table(dataset: DataSet[Any]) -> str:
     more = len(dataset) + len(dataset.errors) - len(rows)
     if more:
         rows.append([f"and {more} more"])
-    return table(f"DataSet [{start}, {end})", ("task", "result", "took"), rows)
+    title = f"DataSet {window_shown(*dataset.window, dataset.interval)}"
+    return table(title, ("task", "result", "took"), rows)

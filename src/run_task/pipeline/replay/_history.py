@@ -149,9 +149,11 @@ class _StageReplay:
 
     def _run(self, view: Any, due: Due) -> DataSet[Any]:
         bound = self._bound
-        return self._crew.run(
+        dataset = self._crew.run(
             Tick.of((view if bound is None else bound(view, due[0], due[1]), due, ()))
         )
+        dataset._interval = self.stage.interval  # pyright: ignore[reportPrivateUsage]  no call for it
+        return dataset
 
     def close(self) -> None:
         """Let go of the threads and processes that run its tasks."""

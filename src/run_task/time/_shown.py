@@ -1,0 +1,49 @@
+"""Windows as times that people read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, tzinfo
+
+from run_task.time._calendar import CalendarInterval, Interval
+from run_task.time._epoch import from_nanos
+from run_task.time._interval import TimeUnit
+
+
+def zone_of(interval: Interval) -> tzinfo:
+    """The time zone of an interval: UTC, but for those of a calendar."""
+    return interval.zone if isinstance(interval, CalendarInterval) else UTC
+
+
+def moment_of(timestamp: int, interval: Interval) -> datetime:
+    """A timestamp as a datetime, in the zone of the interval; less than a microsecond is dropped.
+
+    :param timestamp: the timestamp, in the unit of the interval
+    :raises OverflowError: if it is beyond the years that a datetime has
+    """
+    return from_nanos(timestamp * interval.unit.nanos).astimezone(zone_of(interval))
+
+
+def time_shown(timestamp: int, interval: Interval) -> str:
+    """A timestamp in ISO 8601, exactly; as it is, if no datetime can tell it."""
+    try:
+        moment = moment_of(timestamp, interval)
+    except (OverflowError, ValueError):
+        return str(timestamp)
+    nanos = timestamp * interval.unit.nanos % TimeUnit.SECONDS.nanos
+    zone = moment.strftime("%z")
+    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:5]}"
+    fraction = f"{nanos:09}".rstrip("0")
+    digits = -(-len(fraction) // 3) * 3  # of millis, micros or nanos
+    fraction = f".{fraction.ljust(digits, '0')}" if fraction else ""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}{zone}"
+
+
+def window_shown(start: int, end: int, interval: Interval | None) -> str:
+    """A window, by its times.
+
+    :param interval: the interval whose window it is; None: it is not known, nor what the numbers
+        mean
+    """
+    if interval is None:
+        return f"[{start}, {end})"
+    return f"[{time_shown(start, interval)}, {time_shown(end, interval)})"
