@@ -204,8 +204,6 @@ def test_what_cannot_be_is_refused_when_the_source_is_made(
         make(records(1), columns=["volume"])
     with pytest.raises(ConfigError, match="there is no column 'time'; there are 'timestamp'"):
         make(records(1), timestamp="time")
-    with pytest.raises(ConfigError, match="'timestamp' is the timestamp"):
-        make(records(1), columns=["timestamp", "price"])
     with pytest.raises(ConfigError, match=r"column 'price' is to be <class 'complex'>"):
         make(records(1), columns={"price": complex})
     with pytest.raises(ConfigError, match=r"write \['price'\]"):
@@ -335,3 +333,54 @@ def test_the_last_timestamp_of_arrow_timestamps(tmp_path: Path) -> None:
         pa.table({"timestamp": [10, 20]}), tmp_path / "a.parquet", write_statistics=False
     )
     assert ParquetFile(tmp_path / "a.parquet", unit=SECONDS).about().last is None
+
+
+def test_the_timestamp_may_be_a_column_too(make: Make) -> None:
+    records = [{"timestamp": 10, "v": 1.5}, {"timestamp": 20, "v": 2.5}]
+    right = [(10, {"timestamp": 10, "v": 1.5}), (20, {"timestamp": 20, "v": 2.5})]
+    for columns in (["timestamp", "v"], {"timestamp": int, "v": float}):
+        assert list(make(records, columns=columns)) == right
+    assert list(make(records)) == [(10, {"v": 1.5}), (20, {"v": 2.5})]
+
+
+def test_as_an_int_it_is_what_the_row_is_stamped_with_and_as_a_text_what_stands_there(
+    make: Make,
+) -> None:
+    texts = ["2024-07-01T12:00:00+00:00", "2024-07-01T12:00:01+00:00"]
+    records = [{"timestamp": text, "v": 1.5} for text in texts]
+    stamps = [1_719_835_200, 1_719_835_201]
+    source = make(records, columns={"v": float, "timestamp": int})
+    assert list(source) == [(s, {"v": 1.5, "timestamp": s}) for s in stamps]
+    source = make(records, columns={"timestamp": str})
+    assert list(source) == [(s, {"timestamp": text}) for s, text in zip(stamps, texts)]
+    records.append({"timestamp": "never", "v": 1.5})
+    source = make(records, columns={"timestamp": int})
+    assert [row["timestamp"] for _, row in source] == stamps
+    assert source.malformed == 1
+
+
+def test_times_without_a_zone_are_in_the_one_that_is_said(make: Make) -> None:
+    # Of clocks that are put forward at 2:00, and back at 3:00.
+    shown = ["2024-03-31 01:59:59", "2024-03-31 02:30:00", "2024-03-31 03:00:00",
+             "2024-10-27 02:30:00", "2024-07-01 12:00:00"]  # fmt: skip
+    utc = ["2024-03-31T00:59:59", "2024-03-31T01:00:00", "2024-03-31T01:00:00",
+           "2024-10-27T00:30:00", "2024-07-01T10:00:00"]  # fmt: skip
+    stamps = np.array(utc, "M8[s]").astype(np.int64).tolist()
+    source = make([{"timestamp": text, "v": 1.0} for text in shown], zone="Europe/Berlin")
+    assert [stamp for stamp, _ in source] == stamps
+    mixed = [*shown, "2024-07-01T12:00:00Z", "never"]
+    source = make([{"timestamp": text, "v": 1.0} for text in mixed], zone="Europe/Berlin")
+    assert [stamp for stamp, _ in source] == [*stamps, 1_719_835_200]
+    assert source.malformed == 1
+    with pytest.raises(ConfigError, match="zone='Mars'"):
+        make([{"timestamp": 1, "v": 1.0}], zone="Mars")
+
+
+def test_parquet_times_without_a_zone_are_in_the_one_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "naive.parquet"
+    naive = pa.array([1_719_835_200_000, None, 10**15], pa.timestamp("ms"))
+    parquet.write_table(pa.table({"timestamp": naive, "v": [1.0, 2.0, 3.0]}), path)
+    source = ParquetFile(path, unit=SECONDS, zone="Europe/Berlin")
+    assert [stamp for stamp, _ in source] == [1_719_828_000]
+    assert source.malformed == 2  # the year 33658 is beyond a calendar
+    assert [stamp for stamp, _ in ParquetFile(path, unit=SECONDS)] == [1_719_835_200, 10**12]

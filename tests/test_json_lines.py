@@ -265,3 +265,13 @@ def test_a_stream_asked_for_what_cannot_be() -> None:
         StdinJsonLines(columns={"v": "float"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType] what is refused
     with pytest.raises(ConfigError, match="StdinJsonLines: unit=None: it is a TimeUnit"):
         StdinJsonLines(unit=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] what is refused
+
+
+def test_a_stream_of_times_in_a_zone_with_the_timestamp_as_a_column() -> None:
+    text = '{"timestamp": "2024-07-01 12:00:00", "v": 1}\n{"timestamp": 5, "v": 2}\n'
+    columns = {"v": int, "timestamp": int}
+    source = StdinJsonLines(io.StringIO(text), unit=SECONDS, columns=columns, zone="Europe/Berlin")
+    right = [(1_719_828_000, {"v": 1, "timestamp": 1_719_828_000}), (5, {"v": 2, "timestamp": 5})]
+    assert list(source) == right
+    source = StdinJsonLines(io.StringIO(text), unit=SECONDS, zone="Asia/Tokyo")
+    assert [stamp for stamp, _ in source] == [1_719_802_800, 5]

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from run_task.observe._format import SURROGATE
 from run_task.sources._columns import MISSING, Kind
 from run_task.sources._timestamps import parse
+from run_task.time._wall_time import WallClock
 
 _INT64_END: Final = 1 << 63
 
@@ -46,6 +47,7 @@ def read_row(
     stored_ns: int,
     unit_ns: int,
     kinds: Mapping[str, Kind | None] | None,
+    clock: WallClock | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """The timestamp and the row of a line.
 
@@ -54,21 +56,26 @@ def read_row(
     :param stored_ns: how many nanoseconds the unit of a timestamp has that is a number
     :param unit_ns: how many nanoseconds the wanted unit has
     :param kinds: the keys wanted, with their types or None for what stands there; None: all keys
-        but the timestamp's, as they stand there
+        but the timestamp's, as they stand there. The timestamp's as an int is the timestamp
+    :param clock: what shows a time that names no zone; None: it is in UTC
     :raises MalformedRow: if it is no row
     """
     found = read_object(line)
     try:
-        when = parse(found.get(timestamp), stored_ns, unit_ns)
+        when = parse(found.get(timestamp), stored_ns, unit_ns, clock)
     except ValueError as error:
         raise MalformedRow(timestamp, str(error)) from None
     if kinds is None:
         found.pop(timestamp, None)
         return when, found
-    return when, {
+    row = {
         name: found.get(name) if kind is None else _typed(name, found.get(name), kind)
         for name, kind in kinds.items()
+        if name != timestamp or kind is not int
     }
+    if len(row) < len(kinds):
+        row = {name: row.get(name, when) for name in kinds}
+    return when, row
 
 
 def _typed(name: str, value: Any, kind: Kind) -> Any:

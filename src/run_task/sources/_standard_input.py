@@ -7,6 +7,7 @@ import select
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import tzinfo
 from typing import Any, Final, TextIO
 
 from run_task.errors import SourceError
@@ -16,6 +17,7 @@ from run_task.sources._faults import Faults, OnFault
 from run_task.sources._json_rows import MalformedRow, read_row
 from run_task.sources._protocol import SourceInfo
 from run_task.time._interval import TimeUnit
+from run_task.time._wall_time import WallClock
 
 _READ_BYTES: Final = 65_536
 
@@ -42,8 +44,11 @@ class StdinJsonLines:
     :param unit: the unit of the timestamps to give; what is finer is rounded down
     :param stored: the unit of timestamps that stand there as numbers; None: ``unit``
     :param columns: which keys a row has: a mapping to ``float``, ``int``, ``bool`` or ``str``, or
-        a sequence of names; None: all, as they stand there
+        a sequence of names; None: all but the timestamp, as they stand there. As an ``int``, the
+        timestamp is what the row is stamped with, in ``unit``
     :param on_malformed: what to do with a malformed line
+    :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
+        they are in UTC
     :raises ConfigError: if one of these cannot be
     """
 
@@ -56,6 +61,7 @@ class StdinJsonLines:
         stored: TimeUnit | None = None,
         columns: cols.ColumnChoice = None,
         on_malformed: OnFault = OnFault.SKIP,
+        zone: str | tzinfo | None = None,
     ) -> None:
         check("StdinJsonLines", unit, stored, on_malformed)
         self._kinds = cols.declared(columns, "StdinJsonLines") or None
@@ -63,6 +69,7 @@ class StdinJsonLines:
         self._name = str(getattr(self._stream, "name", "the stream"))
         self._timestamp = timestamp
         self._unit = unit
+        self._clock = None if zone is None else WallClock(zone)
         self._stored = stored or unit
         self._faults = Faults(on_malformed)
         self._closed = False
@@ -97,13 +104,12 @@ class StdinJsonLines:
 
         :raises SourceError: at a malformed line, if such are fatal
         """
+        units = self._stored.nanos, self._unit.nanos
         for number, line in enumerate(self._lines(), 1):
             if not line.strip():
                 continue
             try:
-                row = read_row(
-                    line, self._timestamp, self._stored.nanos, self._unit.nanos, self._kinds
-                )
+                row = read_row(line, self._timestamp, *units, self._kinds, self._clock)
             except MalformedRow as bad:
                 self._faults.note(SourceError(self._name, number, bad.column, bad.reason))
             else:

@@ -16,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task._extras import need
+from run_task.errors import ConfigError
 from run_task.sources._columns import decoded, shown
 from run_task.time._epoch import nanos_since_epoch
+from run_task.time._moment import in_utc
+from run_task.time._wall_time import WallClock
 
 Int64s = NDArray[np.int64]
 
@@ -29,12 +32,13 @@ _INT: Final = "^[+-]?[0-9]+$"
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 
 
-def parse(value: object, stored_ns: int, unit_ns: int) -> int:
-    """One timestamp: a number, a text that is a number, or ISO 8601; without a zone it is UTC.
+def parse(value: object, stored_ns: int, unit_ns: int, clock: WallClock | None = None) -> int:
+    """One timestamp: a number, a text that is a number, or ISO 8601.
 
     :param value: what stands there
     :param stored_ns: how many nanoseconds the unit of a number has
     :param unit_ns: how many nanoseconds the wanted unit has
+    :param clock: what shows a time that names no zone; None: it is in UTC
     :raises ValueError: if it is none of these; the message says what stands there
     """
     number = value
@@ -43,7 +47,7 @@ def parse(value: object, stored_ns: int, unit_ns: int) -> int:
         if _NUMBER.fullmatch(text):
             number = int(text) if text.lstrip("+-").isdecimal() else float(text)
         else:
-            return _checked(value, _nanos_of_iso(text) // unit_ns)
+            return _checked(value, _nanos_of_iso(text, clock) // unit_ns)
     if isinstance(number, float):
         if not math.isfinite(number):
             raise ValueError(f"{value!r} is not a timestamp")
@@ -58,7 +62,7 @@ def parse(value: object, stored_ns: int, unit_ns: int) -> int:
     raise ValueError(f"{value!r} is not a timestamp")
 
 
-def _nanos_of_iso(text: str) -> int:
+def _nanos_of_iso(text: str, clock: WallClock | None) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -66,10 +70,12 @@ def _nanos_of_iso(text: str) -> int:
         raise ValueError(
             f"{what}: write a number or ISO 8601, such as '2026-01-31 12:00:00'"
         ) from None
-    if moment.tzinfo is None:
+    naive = moment.tzinfo is None
+    if naive:
         moment = moment.replace(tzinfo=UTC)
     finer = _FINER.search(text)  # what a datetime has no room for
-    return nanos_since_epoch(moment) + (int(finer[1][:3].ljust(3, "0")) if finer else 0)
+    nanos = nanos_since_epoch(moment) + (int(finer[1][:3].ljust(3, "0")) if finer else 0)
+    return clock.when(nanos) if naive and clock is not None else nanos
 
 
 def _checked(value: object, timestamp: int) -> int:
@@ -78,12 +84,15 @@ def _checked(value: object, timestamp: int) -> int:
     return timestamp
 
 
-def from_arrow(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict[int, str]]:
+def from_arrow(
+    column: Any, stored_ns: int, unit_ns: int, clock: WallClock | None = None
+) -> tuple[Int64s, dict[int, str]]:
     """A whole Arrow array of timestamps, with the same outcome as :func:`parse` one by one.
 
     :param column: an Arrow array of timestamps, dates, numbers or texts
     :param stored_ns: how many nanoseconds the unit of a number has
     :param unit_ns: how many nanoseconds the wanted unit has
+    :param clock: what shows times that name no zone; None: they are in UTC
     :return: the timestamps, and what is wrong with those that are none, by position
     """
     pa = need("pyarrow", "arrow")
@@ -105,7 +114,10 @@ def from_arrow(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict[
         column = _from_text(pa, pc, column, "ns" if unit_ns < _MICRO_NS else "us")
     if pa.types.is_timestamp(column.type):
         stored_ns = _ARROW_NS[column.type.unit]
+        naive = column.type.tz is None
         column = column.cast(pa.int64())
+        if naive and clock is not None:
+            return _shown_by(clock, column, stored_ns, unit_ns, faults)
     if pa.types.is_integer(column.type) and not _beyond_int64(pa, pc, column):
         whole = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         timestamps, good = _rescale(whole, stored_ns, unit_ns)
@@ -113,7 +125,7 @@ def from_arrow(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict[
         numbers = column.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
         timestamps, good = _from_floats(numbers, stored_ns, unit_ns)
     else:
-        timestamps, found = _one_by_one(column, stored_ns, unit_ns)
+        timestamps, found = _one_by_one(column, stored_ns, unit_ns, clock)
         return timestamps, {**found, **faults}
     for position in np.flatnonzero(~good):
         value = column[int(position)].as_py()
@@ -169,12 +181,36 @@ def _from_text(pa: Any, pc: Any, column: Any, finest: str) -> Any:
     return column
 
 
-def _one_by_one(column: Any, stored_ns: int, unit_ns: int) -> tuple[Int64s, dict[int, str]]:
+def _shown_by(
+    clock: WallClock, column: Any, stored_ns: int, unit_ns: int, faults: dict[int, str]
+) -> tuple[Int64s, dict[int, str]]:
+    """From what clocks show.
+
+    :param column: an Arrow array of ints, so many units of ``stored_ns`` since 1970-01-01
+    """
+    walls = column.fill_null(0).to_numpy(zero_copy_only=False)
+    try:
+        whole, whole_ns = in_utc(walls, stored_ns, clock)
+        timestamps, good = _rescale(whole, whole_ns, unit_ns)
+    except ConfigError:  # one of them is beyond the years of a calendar
+        timestamps, good = np.zeros(len(walls), np.int64), np.zeros(len(walls), np.bool_)
+    for position in np.flatnonzero(~good).tolist():
+        wall = int(walls[position])
+        try:
+            timestamps[position] = _checked(wall, clock.when(wall * stored_ns) // unit_ns)
+        except ValueError as error:
+            faults.setdefault(position, str(error))
+    return timestamps, faults
+
+
+def _one_by_one(
+    column: Any, stored_ns: int, unit_ns: int, clock: WallClock | None
+) -> tuple[Int64s, dict[int, str]]:
     timestamps = np.zeros(len(column), np.int64)
     faults: dict[int, str] = {}
     for position, value in enumerate(column.to_pylist()):
         try:
-            timestamps[position] = parse(value, stored_ns, unit_ns)
+            timestamps[position] = parse(value, stored_ns, unit_ns, clock)
         except ValueError as error:
             faults[position] = str(error)
     return timestamps, faults

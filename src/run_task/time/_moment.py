@@ -172,7 +172,7 @@ def _of_numpy(array: NDArray[Any], unit: TimeUnit, clock: WallClock | None) -> N
     if own_ns and max(own_ns, unit.nanos) % min(own_ns, unit.nanos) == 0:
         values: NDArray[np.int64] = array.view(np.int64)
         if clock is not None:
-            values, own_ns = _in_utc(values, own_ns, clock)
+            values, own_ns = in_utc(values, own_ns, clock)
         if own_ns <= unit.nanos:
             return values // (unit.nanos // own_ns)
         factor = own_ns // unit.nanos
@@ -183,7 +183,7 @@ def _of_numpy(array: NDArray[Any], unit: TimeUnit, clock: WallClock | None) -> N
     return _one_by_one(array, len(array), unit, clock)
 
 
-def _in_utc(
+def in_utc(
     walls: NDArray[np.int64], own_ns: int, clock: WallClock
 ) -> tuple[NDArray[np.int64], int]:
     """What clocks show, in UTC, and in which unit that is: in seconds at the longest."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from csv import QUOTE_MINIMAL, QUOTE_NONE
 from csv import reader as lines_of
+from datetime import tzinfo
 from typing import Any, Final
 
 import numpy as np
@@ -53,9 +54,12 @@ class CsvFile(RecordedFile):
     :param unit: the unit of the timestamps to give; what is finer is rounded down
     :param stored: the unit of timestamps that stand there as numbers; None: ``unit``
     :param columns: which columns to read: a mapping to ``float``, ``int``, ``bool`` or ``str``,
-        a sequence of names, or None for all
+        a sequence of names, or None for all but the timestamp, which as an ``int`` is what the row
+        is stamped with, in ``unit``
     :param on_malformed: what to do with a malformed row
     :param batch_rows: how many rows a batch has at most
+    :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
+        they are in UTC
     :param names: the names of the columns, for a file that does not begin with them
     :param delimiter: what stands between two values
     :param quote: what stands around a value that holds the delimiter or a line break; None:
@@ -74,6 +78,7 @@ class CsvFile(RecordedFile):
         columns: cols.ColumnChoice = None,
         on_malformed: OnFault = OnFault.SKIP,
         batch_rows: int = 65_536,
+        zone: str | tzinfo | None = None,
         names: Sequence[str] | None = None,
         delimiter: str = ",",
         quote: str | None = '"',
@@ -93,6 +98,7 @@ class CsvFile(RecordedFile):
             columns=columns,
             on_malformed=on_malformed,
             batch_rows=batch_rows,
+            zone=zone,
         )
 
     def _look(self) -> dict[str, cols.Kind]:
@@ -132,7 +138,7 @@ class CsvFile(RecordedFile):
         if len(row) != len(self._all):
             return None  # the end of a text of several lines
         text = row[self._all.index(self._timestamp)]
-        return parse(text, self._stored.nanos, self._unit.nanos)
+        return parse(text, self._stored.nanos, self._unit.nanos, self._clock)
 
     def _as_they_stand(self, pa: Any) -> dict[str, Any]:
         return dict.fromkeys(self._all, pa.binary())

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from run_task.sources._batch import Batch
 from run_task.sources._faults import Faults, OnFault
 from run_task.sources._protocol import SourceInfo
 from run_task.time._interval import TimeUnit
+from run_task.time._wall_time import WallClock
 
 _TAIL_BYTES: Final = 1 << 16
 
@@ -55,6 +57,7 @@ class RecordedFile(ABC):
         columns: cols.ColumnChoice = None,
         on_malformed: OnFault = OnFault.SKIP,
         batch_rows: int = 65_536,
+        zone: str | tzinfo | None = None,
     ) -> None:
         self._where = f"{type(self).__name__}({os.fspath(path)!r})"
         check(self._where, unit, stored, on_malformed)
@@ -63,12 +66,9 @@ class RecordedFile(ABC):
         self._path = Path(path)
         self._timestamp = timestamp
         self._unit = unit
+        self._clock = None if zone is None else WallClock(zone)
         self._stored = stored or unit
         self._wanted = cols.declared(columns, self._where)
-        if timestamp in self._wanted:
-            raise ConfigError(
-                f"{self._where}: {timestamp!r} is the timestamp; leave it out of the columns"
-            )
         self._batch_rows = batch_rows
         self._on_malformed = on_malformed
         self._faults = Faults(on_malformed)
@@ -170,11 +170,14 @@ class RecordedFile(ABC):
                 faults.setdefault(line, self._error(line, column, reason))
 
         timestamps, found = times.from_arrow(
-            arrays[self._timestamp], self._stored.nanos, self._unit.nanos
+            arrays[self._timestamp], self._stored.nanos, self._unit.nanos, self._clock
         )
         blame(self._timestamp, found)
         values: dict[str, NDArray[Any]] = {}
         for name, kind in self._kinds.items():
+            if name == self._timestamp and kind is int:
+                values[name] = timestamps
+                continue
             values[name], found = cols.from_arrow(arrays[name], kind)
             blame(name, found)
         return Chunk(Batch(timestamps, values), lines, faults)

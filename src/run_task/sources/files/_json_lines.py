@@ -46,9 +46,12 @@ class JsonLinesFile(RecordedFile):
     :param unit: the unit of the timestamps to give; what is finer is rounded down
     :param stored: the unit of timestamps that stand there as numbers; None: ``unit``
     :param columns: which columns to read: a mapping to ``float``, ``int``, ``bool`` or ``str``,
-        a sequence of names, or None for all
+        a sequence of names, or None for all but the timestamp, which as an ``int`` is what the row
+        is stamped with, in ``unit``
     :param on_malformed: what to do with a malformed row
     :param batch_rows: how many rows a batch has at most
+    :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
+        they are in UTC
     :raises ConfigError: if there is no such file or column, a column holds neither numbers nor
         texts, or pyarrow is not installed
     """
@@ -92,7 +95,7 @@ class JsonLinesFile(RecordedFile):
 
     def _last(self) -> int | None:
         stored_ns, unit_ns = self._stored.nanos, self._unit.nanos
-        return read_row(self._last_line(), self._timestamp, stored_ns, unit_ns, {})[0]
+        return read_row(self._last_line(), self._timestamp, stored_ns, unit_ns, {}, self._clock)[0]
 
     def _blocks(self) -> Iterator[tuple[int, list[bytes]]]:
         """The lines of the file, some at a time, and the number of the first of them."""
@@ -122,7 +125,7 @@ class JsonLinesFile(RecordedFile):
                 name: {float: pa.float64(), int: pa.int64(), bool: pa.bool_(), str: pa.string()}[
                     kind
                 ]
-                for name, kind in {self._timestamp: self._timestamp_kind, **self._kinds}.items()
+                for name, kind in {**self._kinds, self._timestamp: self._timestamp_kind}.items()
             }
         )
         parse = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
@@ -157,7 +160,9 @@ class JsonLinesFile(RecordedFile):
         stored_ns, unit_ns = self._stored.nanos, self._unit.nanos
         for line, text in zip(lines, rows):
             try:
-                when, row = read_row(text, self._timestamp, stored_ns, unit_ns, self._kinds)
+                when, row = read_row(
+                    text, self._timestamp, stored_ns, unit_ns, self._kinds, self._clock
+                )
             except MalformedRow as bad:
                 faults[line] = self._error(line, bad.column, bad.reason)
                 continue

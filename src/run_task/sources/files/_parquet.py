@@ -33,9 +33,12 @@ class ParquetFile(RecordedFile):
     :param unit: the unit of the timestamps to give; what is finer is rounded down
     :param stored: the unit of timestamps that stand there as numbers; None: ``unit``
     :param columns: which columns to read: a mapping to ``float``, ``int``, ``bool`` or ``str``,
-        a sequence of names, or None for all
+        a sequence of names, or None for all but the timestamp, which as an ``int`` is what the row
+        is stamped with, in ``unit``
     :param on_malformed: what to do with a malformed row
     :param batch_rows: how many rows a batch has at most
+    :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
+        they are in UTC
     :raises ConfigError: if there is no such file or column, a column's type is none of these, or
         pyarrow is not installed
     """
@@ -63,6 +66,8 @@ class ParquetFile(RecordedFile):
                     f"nor a text: leave it out by columns="
                 )
             found[name] = self._wanted.get(name) or kind
+            if name == self._timestamp and found[name] is int:
+                continue  # it is the timestamp
             if not cols.can_be(arrow_type, found[name]):
                 raise ConfigError(
                     f"{self._where}: column {name!r} is {arrow_type}, which cannot be read as "
@@ -80,13 +85,15 @@ class ParquetFile(RecordedFile):
         columns = [g.column(at) for g in groups for at in range(g.num_columns)]
         there = [c for c in columns if c.path_in_schema == self._timestamp]
         greatest = pa.array([max(c.statistics.max for c in there)], kind)
-        found, faults = times.from_arrow(greatest, self._stored.nanos, self._unit.nanos)
+        found, faults = times.from_arrow(
+            greatest, self._stored.nanos, self._unit.nanos, self._clock
+        )
         return None if faults else int(found[0])
 
     def _chunks(self) -> Iterator[Chunk]:
         pa = need("pyarrow", "arrow")
         row = 1
-        names = [self._timestamp, *self._kinds]
+        names = list(dict.fromkeys((self._timestamp, *self._kinds)))
         try:
             # Without pre_buffer a row group is read bit by bit, and need not fit in memory.
             with need("pyarrow.parquet", "arrow").ParquetFile(self._path, pre_buffer=False) as file:
