@@ -587,6 +587,57 @@ def test_twenty_thousand_bad_rows_are_no_flood(caplog: pytest.LogCaptureFixture)
     assert any("19,999 more rows are malformed, 20,000 by now" in m for m in caplog.messages)
 
 
+# What is told
+
+
+def told(pipeline: Pipeline, caplog: pytest.LogCaptureFixture, *, live: bool = False) -> str:
+    caplog.clear()
+    if live:
+        pipeline.run_sync()
+    else:
+        list(pipeline.replay())
+    return caplog.text
+
+
+def test_where_most_rows_go_the_wrong_way_the_likely_cause_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def declared(source: Any, interval: TaskInterval = TEN) -> Pipeline:
+        data = series()
+        pipeline = Pipeline("p").source(source, data)
+        pipeline.stage("a", [times], data, interval)
+        return pipeline
+
+    text = told(declared(Batches(range(999, -1, -1), 100)), caplog)
+    assert "990 of 1,000 rows were late: the likely cause is the order of the rows: the newest" in (
+        text
+    )
+    text = told(declared(rows_at(500, *range(0, 400, 2))), caplog)
+    assert "they are not sorted by time; sort them, or give the stages a grace=" in text
+    path = tmp_path / "rows.csv"
+    path.write_text("timestamp,v\n\n31.12.2024,1\n1.1.2025,2\n")
+    pipeline = declared(CsvFile(path, unit=TimeUnit.SECONDS))
+    text = told(pipeline, caplog)
+    assert "2 of 2 rows were malformed: the likely cause is the format" in text
+    assert "line 3, column 'timestamp'" in text
+    assert only(pipeline) == SourceStats(received=2, malformed=2)
+
+    zone = told(declared(rows_at(*[now() + 2 * HOUR] * 20)), caplog)
+    assert (
+        "20 of 20 rows were ahead: the likely cause is the time zone: they are stamped about 2 h"
+        in zone
+    )
+    behind = told(declared(iter(rows_at(*[now() - 5 * HOUR] * 20)), SECOND), caplog, live=True)
+    assert "the time zone: they are stamped about 5 h behind" in behind
+    unit = told(declared(iter(rows_at(*[now() // 1000] * 20)), SECOND), caplog, live=True)
+    assert "20 of 20 rows were late: the likely cause is the unit" not in unit
+    wrong = told(declared(iter(rows_at(*[now() * 1000] * 20)), SECOND), caplog, live=True)
+    assert "they would be of about now in millis; say so by unit=" in wrong
+    clock = told(declared(iter(rows_at(*[now() - 1000] * 20)), SECOND), caplog, live=True)
+    assert "the clock that stamps them" in clock
+    assert "likely" not in told(declared(rows_at(1, 2, 30, 3)), caplog)
+
+
 # They add up
 
 

@@ -122,9 +122,9 @@ class Entrance:
             try:
                 series.extend(times, **batch.columns)
             except Exception:
-                after, late = None, 0
+                after, late = None, None
             else:
-                after, late = _unstored(series), given.count_late(times, self.unit_ns)
+                after, late = _unstored(series), given.late(times, self.unit_ns)
         if after is None:
             self.enter_rows(batch.rows())
             return
@@ -139,7 +139,11 @@ class Entrance:
                 self.fates.count(Fate.EXPIRED, last, self._retained(series), expired)
             if empty:
                 self.fates.count(Fate.REJECTED, last, _NO_VALUE, empty)
-        tally.late += late
+        if late is not None:
+            tally.late += int(np.count_nonzero(late))
+            stamps = times[late]
+            backward = int(np.count_nonzero(stamps[1:] < stamps[:-1]))
+            self.fates.note_late(int(stamps[0]), int(stamps[-1]), len(stamps), backward)
 
     def _series_row(self, series: TimeSeries) -> EnterRow:
         append, tally, given, unit_ns = series.append, self.tally, self._given, self.unit_ns
@@ -166,6 +170,7 @@ class Entrance:
                 return
             if late:
                 tally.late += 1
+                self.fates.note_late(timestamp, timestamp)
 
         return enter
 
@@ -188,6 +193,7 @@ class Entrance:
         time_ns = timestamp * self.unit_ns
         if time_ns < given.horizon_ns and given.is_late(time_ns):
             self.tally.late += 1
+            self.fates.note_late(timestamp, timestamp)
 
     def _refuse(self, fate: Fate, timestamp: int, row: Any, error: BaseException) -> None:
         if self.route.ingest is not None:

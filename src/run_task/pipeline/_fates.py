@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from run_task.errors import ConfigError, described
+from run_task.errors import ConfigError, SourceError, described
 from run_task.observe._format import brief, seconds
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
+from run_task.pipeline._likely_cause import MALFORMED, of_order, of_times
 from run_task.runner._stats import SourceStats
 from run_task.sources._faults import OnFault
 from run_task.time._length import length
@@ -107,11 +109,22 @@ class Fates:
 
     :param policy: what was said of the source
     :param source: the source, for messages
+    :param unit_ns: how many nanoseconds the unit of its timestamps has
+    :param live: whether its rows come as they are made, and not from the past
     """
 
-    def __init__(self, policy: SourcePolicy, source: object) -> None:
+    def __init__(self, policy: SourcePolicy, source: object, unit_ns: int, *, live: bool) -> None:
         self.policy: Final = policy
         self._source = source
+        self._unit_ns = unit_ns
+        self._live = live
+        self.time_ns: Callable[[], int] = time.time_ns
+        """The present, in nanoseconds since the Unix epoch."""
+        self._unread = 0  # rows that the source itself found malformed
+        self._late = Recurrence()
+        self._last_late: int | None = None  # its timestamp
+        self._backward = 0  # how many late rows were older than the late one before
+        self._cause: dict[str, str | None] = {}  # the likely one, by what became of rows
         self._tallies: list[Tally] = []
         self._refused = {fate: Recurrence() for fate in Fate}
         self._untold: dict[Fate, tuple[object, str]] = {}  # the last row that was not logged
@@ -133,6 +146,24 @@ class Fates:
         self.count(fate, row, described(error))
         if fate in _BAD and self.policy.on_bad_row is OnFault.RAISE:
             raise error
+
+    def leave_out(self, error: SourceError) -> None:
+        """The source has found that what it read makes no row, and leaves it out."""
+        self._unread += 1
+        self.count(Fate.MALFORMED, None, str(error))
+
+    def note_late(self, first: int, last: int, times: int = 1, backward: int = 0) -> None:
+        """A row has come after a window was given that would have held it, or several have.
+
+        :param first: its timestamp; of several, that of the first
+        :param last: the same of the last
+        :param times: how many rows
+        :param backward: how many of several are older than the one before
+        """
+        self._backward += backward + (self._last_late is not None and first < self._last_late)
+        self._last_late = last
+        if since := self._late.happen(times):
+            self._tell_late(since)
 
     def count(self, fate: Fate, row: object, detail: str, times: int = 1) -> None:
         """A row is not stored, or several are not.
@@ -160,6 +191,10 @@ class Fates:
             f"it is stamped {seconds(ahead_ns / 1e9)} after the present, and max_ahead={allowed}"
         )
         self.count(Fate.AHEAD, row, detail, times)
+        if Fate.AHEAD.value not in self._cause:
+            self._cause[Fate.AHEAD.value] = of_times(
+                row[0] * self._unit_ns, self.time_ns(), self._unit_ns
+            )
 
     def log_rest(self) -> None:
         """Log what is in no record yet. At the end of a run."""
@@ -167,6 +202,44 @@ class Fates:
             last = self._untold.pop(fate, None)
             if last is not None and (since := refused.rest()):
                 self._tell(fate, since, *last)
+        if since := self._late.rest():
+            self._tell_late(since)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """Warn if most rows went the wrong way, with the likely cause."""
+        counts = self.stats()
+        for what in ("late", *(fate.value for fate in Fate)):
+            count = getattr(counts, what)
+            if count * 2 <= counts.received:
+                continue
+            cause = self._likely_cause(what)
+            told = "" if cause is None else f": the likely cause is {cause}"
+            _log.warning(
+                "%s: %s of %s rows %s %s%s",
+                *(self._where(), f"{count:,}", f"{counts.received:,}"),
+                *("was" if count == 1 else "were", what, told),
+            )
+
+    def _likely_cause(self, what: str) -> str | None:
+        if what == Fate.MALFORMED.value:
+            return MALFORMED
+        if what != "late" or self._last_late is None:
+            return self._cause.get(what)
+        if self._live:
+            return of_times(self._last_late * self._unit_ns, self.time_ns(), self._unit_ns)
+        return of_order(self._backward, self._late.count)
+
+    def _tell_late(self, since: int) -> None:
+        rows = "a row has" if since == 1 else f"{since:,} rows have"
+        _log.warning(
+            "%s: %s come late, %s by now, the last stamped %s: windows that would have held them "
+            "were given before",
+            *(self._where(), rows, f"{self._late.count:,}", self._last_late),
+        )
+
+    def _where(self) -> str:
+        return f"source {self.policy.name!r}, {brief(self._source)}"
 
     def _tell(self, fate: Fate, since: int, row: object, detail: str) -> None:
         total = self._refused[fate].count
@@ -176,8 +249,8 @@ class Fates:
             told = f"{since:,} more rows are {fate.value}, {total:,} by now; the last"
             if total == since:
                 told = f"{since:,} rows are {fate.value}; the last"
-        where = f"source {self.policy.name!r}, {brief(self._source)}"
-        _log.warning("%s: %s: %s: %s", *(where, told, brief(row), detail))
+        shown = "" if row is None else f"{brief(row)}: "
+        _log.warning("%s: %s: %s%s", *(self._where(), told, shown, detail))
 
     def stats(self) -> SourceStats:
         """The counts up to now, which add up. At any time, from any thread."""
@@ -185,6 +258,6 @@ class Fates:
         late = sum(tally.late for tally in self._tallies)
         counts = {fate.value: refused.count for fate, refused in self._refused.items()}
         stored = sum(tally.stored for tally in self._tallies)
-        received = sum(tally.received for tally in self._tallies)
+        received = sum(tally.received for tally in self._tallies) + self._unread
         waiting = received - stored - sum(counts.values())
         return SourceStats(received=received, stored=stored, waiting=waiting, late=late, **counts)

@@ -132,7 +132,7 @@ class GivenWindows:
                 for position in np.flatnonzero(held & ~late).tolist():
                     held[position] = reader.holds(int(times[position]) * unit_ns)
             late |= held
-        return late
+        return late if late.any() else None
 
 
 def _before(times: NDArray[np.int64], bound_ns: float, unit_ns: int) -> Any:

@@ -17,6 +17,7 @@ from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fate, Fates
 from run_task.pipeline._order import NEVER
 from run_task.sources._batch import Batch, Batched
+from run_task.sources._faults import faults_told_to
 from run_task.sources._protocol import about
 
 _FEW: Final = 8
@@ -241,7 +242,8 @@ class SourceReader:
             return next_ns
         while (next_ns := self.next_ns) == NEVER:
             try:
-                self._cursor = next(self._cursors, None)
+                with faults_told_to(self.fates.leave_out):
+                    self._cursor = next(self._cursors, None)
             except Exception as error:
                 self._note(error)
                 raise

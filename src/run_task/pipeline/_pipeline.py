@@ -412,7 +412,7 @@ class Pipeline(Live):
             self._take(recording)
             if resumed is not None:
                 self._resumed.add(id(route))
-        fates = self._new_fates(sources)
+        fates = self._new_fates(sources, live=False)
         if copies is None:
             history = History(stages, sources, fates, _itself, apart=_never)
         else:
@@ -446,13 +446,18 @@ class Pipeline(Live):
         _warn_of_late_rows(stages, sources)
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
-        fates = self._new_fates(sources)
+        fates = self._new_fates(sources, live=True)
         run = LiveRun(self._name, stages, sources, fates, self._clock, self._refusals)
         self._received = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
         return run
 
-    def _new_fates(self, sources: Sequence[tuple[Any, int, Route]]) -> Sequence[Fates]:
-        return [Fates(self._policies[id(route)], source) for source, _, route in sources]
+    def _new_fates(
+        self, sources: Sequence[tuple[Any, int, Route]], *, live: bool
+    ) -> Sequence[Fates]:
+        return [
+            Fates(self._policies[id(route)], source, unit_ns, live=live)
+            for source, unit_ns, route in sources
+        ]
 
     def _repr_html_(self) -> str:
         from run_task.observe._html import BOLD, marked

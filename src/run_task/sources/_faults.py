@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
 
 from run_task.errors import SourceError
 from run_task.observe._log import Log
@@ -20,8 +23,24 @@ class OnFault(enum.Enum):
     """Count it, log it, and raise a ``SourceError``, after all the rows before it."""
 
 
+_listener: ContextVar[Callable[[SourceError], object] | None] = ContextVar("listener", default=None)
+
+
+@contextlib.contextmanager
+def faults_told_to(listener: Callable[[SourceError], object]) -> Generator[None]:
+    """A block in which sources tell of each fault to who reads them, and do not log it.
+
+    :param listener: called in the thread that reads
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 class Faults:
-    """Counts and logs faults, and raises them if they are fatal.
+    """Counts faults, logs them or tells of them, and raises them if they are fatal.
 
     :param on_fault: what to do with one
     """
@@ -38,6 +57,10 @@ class Faults:
         :raises SourceError: the same, if faults are fatal
         """
         self.count += 1
-        _log.warning("%s", error)
+        listener = _listener.get()
+        if listener is None:
+            _log.warning("%s", error)
+        else:
+            listener(error)
         if self.on_fault is OnFault.RAISE:
             raise error

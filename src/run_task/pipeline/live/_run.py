@@ -30,6 +30,7 @@ from run_task.runner._stats import RunnerStats
 from run_task.runner._timeline import Timeline
 from run_task.runner._window_grid import windows_of
 from run_task.sinks._protocol import DurableSink
+from run_task.sources._faults import faults_told_to
 from run_task.sources._protocol import Playback, about
 from run_task.sync._alarm import Alarm
 from run_task.sync._fork import forget_after_fork
@@ -110,6 +111,10 @@ class LiveRun:
         :raises Exception: if something cannot be started; then nothing is left running
         """
         played = [about(source).playback for source, _, _ in self._declared_sources]
+        for fates, playback in zip(self._fates, played, strict=True):
+            if playback is not None:
+                with faults_told_to(fates.leave_out):  # the rows before the first good one
+                    _ = playback.first_ns
         since_ns = self._start_recordings(
             [
                 (playback, route)
@@ -199,6 +204,8 @@ class LiveRun:
             return places.setdefault(id(data), _place(data))
 
         timeline = Timeline(self._clock, _log)
+        for fates in self._fates:
+            fates.time_ns = self._clock.time_ns
         # A grid that begins with the run begins at one time for all who ask where it lies.
         begins = {
             stage: timeline.now_ns if since_ns is None and config.align is Align.START else since_ns
@@ -222,6 +229,8 @@ class LiveRun:
         coordinator = self._coordinator = Coordinator(order, self._clock)
         timeouts = {mark: stages[stage].upstream_timeout for stage, mark in stage_marks.items()}
         timeline = Timeline(self._clock, _log)
+        for fates in self._fates:
+            fates.time_ns = self._clock.time_ns
         given: defaultdict[int, GivenWindows] = defaultdict(GivenWindows)  # by the id of the data
         all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
         for number, ((declared, unit_ns, route), fates, playback, mark) in enumerate(

@@ -20,6 +20,7 @@ from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_rows import EarlyRows
 from run_task.pipeline.live._row_gate import RowGate
 from run_task.sources._batch import Batch, Batched
+from run_task.sources._faults import faults_told_to
 from run_task.sources._protocol import Playback
 from run_task.sync._lifecycle import Lifecycle, Phase
 
@@ -151,6 +152,10 @@ class SourceThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        with faults_told_to(self._entrance.fates.leave_out):
+            self._read()
+
+    def _read(self) -> None:
         rows: Iterator[Any] | None = None
         try:
             source = self._source
