@@ -10,12 +10,16 @@ import numpy as np
 from run_task.data import TimeSeries
 from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
+from run_task.observe._log import Log
 from run_task.pipeline._fates import Fate, Fates, Tally
 from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._route import Route
 from run_task.sources._batch import Batch
 from run_task.time._interval import unit_of_nanos
 from run_task.time._moment import InvalidTime, timestamp, timestamps
+from run_task.time._unit_check import UnitCheck
+
+_log = Log(__name__)
 
 EnterRow: TypeAlias = Callable[[int, Any], None]
 
@@ -41,6 +45,7 @@ class Entrance:
         into: Any = route.into
         series = into if isinstance(into, TimeSeries) and route.ingest is None else None
         self._series: TimeSeries | None = series
+        self._unit_check = UnitCheck(self._unit, _log)  # a series has its own
         self.enter_row: EnterRow = self._any_row if series is None else self._series_row(series)
         """Lets one row enter: called with its timestamp and the row."""
 
@@ -190,6 +195,7 @@ class Entrance:
             self._refuse(Fate.REJECTED, timestamp, row, error)
             return
         self.tally.stored += 1
+        self._unit_check.look(timestamp, self.route.origin)
         time_ns = timestamp * self.unit_ns
         if time_ns < given.horizon_ns and given.is_late(time_ns):
             self.tally.late += 1

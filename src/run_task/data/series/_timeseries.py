@@ -26,6 +26,7 @@ from run_task.observe._recurrence import Recurrence
 from run_task.time._interval import TaskInterval, TimeUnit
 from run_task.time._length import IntervalLike
 from run_task.time._moment import TimeLike
+from run_task.time._unit_check import UnitCheck
 
 _log = Log(__name__)
 
@@ -81,11 +82,13 @@ class TimeSeries:
         # How many rows came too late to be kept, and how many had no value: a new tuple each time.
         self._unstored = (0, 0)
         self._expired = Recurrence()
-        self._newest = _BEFORE_ALL
+        self._newest = _AFTER_ALL  # so that the first row is looked at, before others may pass
+        self._unit_check = UnitCheck(unit, _log)
         # By thread, from which timestamp on its rows are refused, and why; and before which
         # timestamp no thread's are.
         self._refused_from: dict[int, tuple[int, str]] = {}
-        self._unchecked_before = _AFTER_ALL
+        self._looked_before = self._unit_check.last + 1
+        self._unchecked_before = self._looked_before
         store = self._new_store(self._retention.capacity(0, self._schema.row_bytes), 0)
         self._snapshot: Snapshot = (store, 0, 0, object(), None)
 
@@ -264,6 +267,7 @@ class TimeSeries:
     def __deepcopy__(self, memo: object) -> TimeSeries:
         twin = TimeSeries(self.columns, self.unit, closed=self.closed, zone=self.zone)
         twin._retention = self._retention
+        twin._unit_check = self._unit_check  # of the same rows is told once
         view = self.view()
         twin.extend(view.time, **{name: view[name] for name in self.columns})
         return twin
@@ -284,9 +288,15 @@ class TimeSeries:
                 if self._refused_from:
                     self._check_stamps(times)
                 dropped = self._merge(times, columns)
+                if self._newest >= self._looked_before:
+                    self._looked_before = _AFTER_ALL  # the first is enough
+                    self._update_unchecked()
             if dropped or omitted:
                 before = self._unstored
                 self._unstored = (before[0] + dropped, before[1] + omitted)
+        if len(times) and not self._unit_check.warned:
+            self._unit_check.look(int(times.min()), self)
+            self._unit_check.look(int(times.max()), self)
         if dropped and (since := self._expired.happen(dropped)):
             _log.warning(
                 "%d rows came too late to be kept, with a retention of %s", since, self._retention
@@ -296,7 +306,7 @@ class TimeSeries:
 
     def _update_unchecked(self) -> None:
         froms = (timestamp for timestamp, _ in self._refused_from.values())
-        self._unchecked_before = min(froms, default=_AFTER_ALL)
+        self._unchecked_before = min(self._looked_before, *froms, _AFTER_ALL)
 
     def _check_stamps(self, times: NDArray[np.int64]) -> None:
         refused = self._refused_from.get(threading.get_ident())
