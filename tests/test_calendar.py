@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as datetime_module
 import importlib
 import pickle
 from collections.abc import Callable, Sequence
@@ -350,6 +351,10 @@ def test_intervals_say_what_they_are() -> None:
 def test_a_zone_may_be_fixed() -> None:
     grid = CalendarInterval.days(1, zone=timezone(timedelta(hours=2))).grid()
     assert grid.floor(0) == -2 * 3600
+    interval = CalendarInterval.days(1, zone=timezone(timedelta(hours=2)))
+    names = {"CalendarInterval": CalendarInterval, "datetime": datetime_module}
+    assert eval(repr(interval), names) == interval
+    assert str(interval) == "1 day (UTC+02:00)"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import importlib
 import itertools
 import pickle
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -449,6 +449,18 @@ def test_a_live_run_has_the_windows_of_its_replay(
     assert found
 
 
+def test_times_are_told_in_the_zone_of_the_interval() -> None:
+    pipeline = pipeline_of(hourly("2024-03-31", "2024-04-01"), DAY)
+    ((_, dataset),) = pipeline.replay()
+    assert dataset.start_time.isoformat() == "2024-03-31T00:00:00+01:00"
+    assert dataset.end_time.isoformat() == "2024-04-01T00:00:00+02:00"
+    assert dataset.end_time.tzinfo == ZoneInfo(BERLIN)
+    assert pickle.loads(pickle.dumps(dataset)).end_time == dataset.end_time
+    # Those of fixed lengths have none of their own.
+    pipeline = pipeline_of(hourly("2024-03-31", "2024-04-01"), "24h", window=DAY)
+    assert all(d.end_time.utcoffset() == timedelta(0) for _, d in pipeline.replay())
+
+
 @task
 def apart(data: TimeSeriesView, start: int, end: int) -> tuple[int, int]:
     return start, end
@@ -460,7 +472,13 @@ def test_worker_processes_take_windows_of_the_calendar() -> None:
     pipeline = Pipeline("processes")
     pipeline.source(given, into=series)
     pipeline.stage("days", [apart], series, DAY, RunnerConfig(executor="processes", workers=1))
-    found = [dataset[apart] for _, dataset in pipeline.replay()]
+    datasets = [dataset for _, dataset in pipeline.replay()]
+    assert [f"{dataset.end_time:%d %H:%M}" for dataset in datasets] == [
+        "31 00:00",
+        "01 00:00",
+        "02 00:00",
+    ]
+    found = [dataset[apart] for dataset in datasets]
     assert [(end - start) // HOUR for start, end in found] == [24, 23, 24]
 
 

@@ -255,7 +255,7 @@ class CalendarInterval:
     def __repr__(self) -> str:
         start = f"start={self._start!r}, " if self._step is _Step.WEEKS else ""
         offset = f", offset={told(self._offset_ns)!r}" if self._offset_ns else ""
-        zone = f"zone={self._clock.name!r}"
+        zone = f"zone={self._clock!r}"
         return f"CalendarInterval.{self._step.value}({self._count}, {start}{zone}{offset})"
 
 

@@ -104,14 +104,16 @@ class WallClock:
             raise ConfigError(_LATE) from None
         return late * SECOND_NS
 
+    def __repr__(self) -> str:
+        return repr(
+            self.zone if isinstance(self.zone, timezone) and self.name != "UTC" else self.name
+        )
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WallClock) and self.name == other.name
 
     def __hash__(self) -> int:
         return hash(self.name)
-
-    def __repr__(self) -> str:
-        return f"WallClock({self.name!r})"
 
 
 def _seconds(offset: timedelta | None) -> int:
