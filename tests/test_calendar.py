@@ -360,6 +360,7 @@ def test_a_zone_may_be_fixed() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (CalendarInterval, "made by days, weeks"),
         (lambda: CalendarInterval.days(0), r"days\(0\): it is a positive int"),
         (lambda: CalendarInterval.months(True), r"months\(True\)"),
         (lambda: CalendarInterval.days(1, zone="Mars/Olympus"), "'Mars/Olympus'.*tzdata"),

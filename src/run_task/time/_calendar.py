@@ -65,27 +65,42 @@ class CalendarInterval:
 
     __slots__ = ("_clock", "_count", "_offset_ns", "_start", "_step", "_unit")
 
-    def __init__(
-        self,
+    _count: int
+    _step: _Step
+    _clock: WallClock
+    _offset_ns: int
+    _start: str
+    _unit: TimeUnit
+
+    def __init__(self) -> None:
+        raise ConfigError(
+            "a CalendarInterval is made by days, weeks, months, quarters or years, such as "
+            "CalendarInterval.days(1, zone='Europe/Berlin')"
+        )
+
+    @classmethod
+    def _made(
+        cls,
         count: int,
         step: _Step,
         zone: str | tzinfo,
-        offset: Offset = None,
+        offset: Offset,
         start: str = _WEEKDAYS[0],
-        unit: TimeUnit = TimeUnit.SECONDS,
-    ) -> None:
+    ) -> CalendarInterval:
         if type(count) is not int or count < 1:
             raise ConfigError(f"CalendarInterval.{step.value}({count!r}): it is a positive int")
         if start not in _WEEKDAYS:
             raise ConfigError(
                 f"start={start!r}: it is the first day of a week, such as 'monday' or 'sunday'"
             )
-        self._count = count
-        self._step = step
-        self._clock = WallClock(zone)
-        self._offset_ns = offset_nanos(offset)
-        self._start = start
-        self._unit = unit
+        made = cls.__new__(cls)
+        made._count = count
+        made._step = step
+        made._clock = WallClock(zone)
+        made._offset_ns = offset_nanos(offset)
+        made._start = start
+        made._unit = TimeUnit.SECONDS
+        return made
 
     @classmethod
     def days(
@@ -98,7 +113,7 @@ class CalendarInterval:
         :param offset: how long after midnight instead, by the clocks of the zone, such as ``"17h"``
         :raises ConfigError: if one of these cannot be
         """
-        return cls(count, _Step.DAYS, zone, offset)
+        return cls._made(count, _Step.DAYS, zone, offset)
 
     @classmethod
     def weeks(
@@ -117,7 +132,7 @@ class CalendarInterval:
         :param offset: how long after that midnight instead
         :raises ConfigError: if one of these cannot be
         """
-        return cls(count, _Step.WEEKS, zone, offset, start)
+        return cls._made(count, _Step.WEEKS, zone, offset, start)
 
     @classmethod
     def months(
@@ -130,14 +145,14 @@ class CalendarInterval:
         :param offset: how long after that midnight instead: with ``"14d"``, from the 15th on
         :raises ConfigError: if one of these cannot be
         """
-        return cls(count, _Step.MONTHS, zone, offset)
+        return cls._made(count, _Step.MONTHS, zone, offset)
 
     @classmethod
     def quarters(
         cls, count: int, *, zone: str | tzinfo = "UTC", offset: Offset = None
     ) -> CalendarInterval:
         """``count`` times three months, as :meth:`months`, from the first of January on."""
-        return cls(count, _Step.QUARTERS, zone, offset)
+        return cls._made(count, _Step.QUARTERS, zone, offset)
 
     @classmethod
     def years(
@@ -151,7 +166,7 @@ class CalendarInterval:
             counting begins: with ``"90d"``, from the first of April of each year
         :raises ConfigError: if one of these cannot be
         """
-        return cls(count, _Step.YEARS, zone, offset)
+        return cls._made(count, _Step.YEARS, zone, offset)
 
     @property
     def count(self) -> int:
