@@ -430,3 +430,25 @@ def test_the_demo_runs(tmp_path: Path) -> None:
     assert last["errors"] == {}
     assert {strict(line)["stage"] for line in done.stdout.splitlines()} == {"second", "minute"}
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "zone"),
+    [
+        ("1970-01-01T00:00:50Z", "Asia/Tokyo"),
+        ("1970-01-01T09:00:50", "Asia/Tokyo"),
+        ("1970-01-01T00:00:50", "UTC"),
+        ("50", "Asia/Tokyo"),
+    ],
+)
+def test_times_of_the_command_line_are_in_the_zone_that_is_said(
+    start: str, zone: str, folder: Path
+) -> None:
+    done = run_here(
+        "replay", "history.py", "--start", start, "--zone", zone, "--out", "r.jsonl", cwd=folder
+    )
+    assert done.exit_code == 0, done.output
+    assert min(totals_in(folder / "r.jsonl")) == 60
+    done = run_here("replay", "history.py", "--start", start, "--zone", "Mars", cwd=folder)
+    assert done.exit_code == Exit.USAGE
+    assert "--zone" in done.stderr

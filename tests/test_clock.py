@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -71,6 +71,13 @@ def test_a_virtual_clock_takes_ints_and_intervals() -> None:
 
 
 def test_a_virtual_clock_is_moved_by_texts_and_timedeltas() -> None:
+    first = datetime(2024, 7, 1, tzinfo=UTC)
+    clock = VirtualClock(first)
+    assert clock.time_ns() == 1_719_792_000_000_000_000
+    clock.advance_to(first + timedelta(seconds=1))
+    assert clock.monotonic_ns() == 10**9
+    with pytest.raises(ConfigError, match="no time zone"):
+        clock.advance_to(first.replace(tzinfo=None))
     clock = VirtualClock()
     clock.advance("1.5s")
     clock.advance(timedelta(hours=1))

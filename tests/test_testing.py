@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -74,6 +75,9 @@ def test_windows_are_those_of_a_runner_and_the_data_changes_between_them(executo
     assert seen == [(window, threading.get_ident()) for window in windows]
     assert receiver.try_recv() is None, "the context's own channel is left alone"
     assert len(run_windows(context, 1, start=1_015)) == 1
+    moment = datetime.fromtimestamp(1_015, UTC)
+    (dataset,) = run_windows(context, 1, start=moment)
+    assert dataset.window.start <= 1_015 < dataset.window.end
 
 
 @pytest.mark.parametrize("missed", list(MissedTick))

@@ -43,7 +43,7 @@ Target = Annotated[
 For = Annotated[
     str | None,
     typer.Option(
-        "--for", metavar="TIME", help="End after so long: 30s, 5m, 250ms.", show_default=False
+        "--for", metavar="TIME", help="End after so long: 30s, 1.5m, 2h, 1d.", show_default=False
     ),
 ]
 LogLevel = Annotated[
@@ -110,8 +110,8 @@ def replay(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Leave out windows that end by then: 2026-11-24T08:00 (UTC, if it names no zone), "
-            "or a whole number in the unit of the stages.",
+            help="Leave out windows that end by then: 2026-11-24T08:00Z, 2026-11-24 (in that of "
+            "--zone, where it names none), or a whole number in the unit of the stages.",
             show_default=False,
         ),
     ] = None,
@@ -121,6 +121,13 @@ def replay(
             metavar="TIME", help="Leave out windows that start from then on.", show_default=False
         ),
     ] = None,
+    zone: Annotated[
+        str,
+        typer.Option(
+            metavar="ZONE",
+            help="The time zone of --start and --end where they name none: Europe/Berlin.",
+        ),
+    ] = "UTC",
     out: Annotated[
         str | None,
         typer.Option(
@@ -139,7 +146,7 @@ def replay(
     """
     from run_task.cli import _replay as command
 
-    _end(command.replay_target(target, start, end, out, quiet, _name(log_level)))
+    _end(command.replay_target(target, start, end, out, quiet, _name(log_level), zone))
 
 
 @app.command(epilog=EPILOG)

@@ -16,7 +16,10 @@ from run_task.cli._interrupt import ctrl_c_raised_again
 from run_task.cli._logs import show_log
 from run_task.cli._results_file import results_file
 from run_task.cli._target import Target
+from run_task.errors import ConfigError
 from run_task.pipeline.replay._progress_bar import no_progress
+from run_task.time._epoch import from_nanos, nanos_since_epoch
+from run_task.time._wall_time import WallClock
 
 if TYPE_CHECKING:
     from run_task.tasks._dataset import DataSet
@@ -43,9 +46,11 @@ def replay_target(
     out: str | None,
     quiet: bool,
     log_level: str | None,
+    zone: str = "UTC",
 ) -> Exit:
     """Replay the pipeline that a target names."""
-    first, last = _instant(start, "--start"), _instant(end, "--end")
+    clock = _clock(zone)
+    first, last = _instant(start, "--start", clock), _instant(end, "--end", clock)
     show_log(log_level or "error")
     with building():
         pipeline = Target.parse(target).load()
@@ -92,8 +97,18 @@ def _summarize(done: Mapping[str, _Done], seconds: float) -> None:
     console.print(f"{told} in {seconds:.2f} s{rate}", markup=False)
 
 
-def _instant(text: str | None, option: str) -> int | datetime | None:
-    """A point in time, as the user wrote it."""
+def _clock(zone: str) -> WallClock:
+    try:
+        return WallClock(zone)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--zone") from None
+
+
+def _instant(text: str | None, option: str, clock: WallClock) -> int | datetime | None:
+    """A point in time, as the user wrote it.
+
+    :param clock: what shows a time that names no zone
+    """
     if text is None:
         return None
     try:
@@ -108,4 +123,9 @@ def _instant(text: str | None, option: str) -> int | datetime | None:
             f"stages",
             param_hint=option,
         ) from None
-    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+    if when.tzinfo is not None:
+        return when
+    try:
+        return from_nanos(clock.when(nanos_since_epoch(when.replace(tzinfo=UTC))))
+    except (ConfigError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r}: {error}", param_hint=option) from None

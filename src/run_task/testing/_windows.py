@@ -14,6 +14,7 @@ from run_task.runner._window_grid import windows_of
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.tasks._dataset import DataSet
 from run_task.time._clock import VirtualClock
+from run_task.time._moment import InvalidTime, TimeLike, nanos
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -26,7 +27,7 @@ def run_windows(
     context: Context[I, O],
     n: int,
     *,
-    start: int = 0,
+    start: TimeLike = 0,
     before: Callable[[Window], object] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> list[DataSet[O]]:
@@ -44,7 +45,8 @@ def run_windows(
 
     :param context: what to run
     :param n: how many windows
-    :param start: a time within the first of them, in the interval's unit since the Unix epoch
+    :param start: a time within the first of them: an int in the interval's unit since the Unix
+        epoch, an aware datetime, or a ``numpy.datetime64``
     :param before: called with each window before its tasks see the data, to change that
     :param timeout: how many seconds a window may take
     :return: the DataSet of each window, in order
@@ -54,17 +56,19 @@ def run_windows(
     """
     if type(n) is not int or n < 1:
         raise ConfigError(f"run_windows(n={n!r}): it is a positive int")
-    if type(start) is not int:
+    try:
+        start_ns = nanos(start, context.interval.unit)
+    except InvalidTime as invalid:
         raise ConfigError(
             f"run_windows(start={start!r}): it is an int, in "
-            f"{context.interval.unit.name.lower()} since the Unix epoch"
-        )
+            f"{context.interval.unit.name.lower()} since the Unix epoch, or a datetime: {invalid}"
+        ) from None
     ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(1)
     sender, receiver = ends
     config, unit_ns = context.config, context.interval.unit.nanos
-    windows = windows_of(context.interval, config.window, config.align, start * unit_ns)
+    windows = windows_of(context.interval, config.window, config.align, start_ns)
     grace_ns = config.grace_ns
-    clock = VirtualClock(start * unit_ns)
+    clock = VirtualClock(start_ns)
     datasets: list[DataSet[O]] = []
     end = windows.first_end
     with Runner(replace(context, sender=sender), clock=clock):

@@ -8,7 +8,9 @@ from typing import Final, Protocol
 
 from run_task.errors import ConfigError
 from run_task.sync._alarm import Alarm
+from run_task.time._interval import TimeUnit
 from run_task.time._length import IntervalLike, length
+from run_task.time._moment import InvalidTime, TimeLike, nanos
 
 _OVERSLEEP_NS: Final = 100_000
 """How long before its time a sleep is ended, and so the longest that a wait spins."""
@@ -93,12 +95,12 @@ class VirtualClock:
             clock.advance("5s")
             dataset = receiver.recv(timeout=10)
 
-    :param start_ns: where the wall clock begins, in nanoseconds since the Unix epoch
+    :param start_ns: where the wall clock begins: an int, in nanoseconds since the Unix epoch, an
+        aware datetime, or a ``numpy.datetime64``
     """
 
-    def __init__(self, start_ns: int = 0) -> None:
-        if type(start_ns) is not int:
-            raise ConfigError(f"VirtualClock({start_ns!r}): it is an int, in nanoseconds")
+    def __init__(self, start_ns: TimeLike = 0) -> None:
+        start_ns = _nanos(start_ns, "VirtualClock")
         self._mutex = threading.Lock()
         self._wall_ns = start_ns
         self._monotonic_ns = 0
@@ -140,14 +142,16 @@ class VirtualClock:
         nanos = length(interval, "advance({})").nanos
         self._move(nanos, nanos)
 
-    def advance_to(self, time_ns: int) -> None:
+    def advance_to(self, time_ns: TimeLike) -> None:
         """Let time pass until the wall clock shows this.
 
         Nothing happens if it shows that, or more, already.
 
-        :param time_ns: the time, in nanoseconds since the Unix epoch
+        :param time_ns: the time: an int, in nanoseconds since the Unix epoch, an aware datetime, or
+            a ``numpy.datetime64``
+        :raises ConfigError: if it is no time
         """
-        passed_ns = time_ns - self._wall_ns
+        passed_ns = _nanos(time_ns, "advance_to") - self._wall_ns
         if passed_ns > 0:
             self._move(passed_ns, passed_ns)
 
@@ -165,3 +169,12 @@ class VirtualClock:
             self._moves += 1
             for alarm in self._sleepers:
                 alarm.ring()
+
+
+def _nanos(time: TimeLike, what: str) -> int:
+    try:
+        return nanos(time, TimeUnit.NANOS)
+    except InvalidTime as invalid:
+        raise ConfigError(
+            f"{what}({time!r}): it is an int, in nanoseconds, or a datetime: {invalid}"
+        ) from None
