@@ -143,7 +143,7 @@ def test_windows_of_a_replay_are_those_of_its_grid(
     pipeline = Pipeline("grid")
     pipeline.source([(stamp, {"value": 1.0}) for stamp in stamps], into=series)
     pipeline.stage("stage", [rows], series, interval, config)
-    found = [dataset for _, dataset in pipeline.replay()]
+    found = [dataset for _, dataset in pipeline.replay(end=stamps[-1] + 1)]
     first = stamps[0]
     if align is Align.EPOCH:
         end = (first - offset) // period * period + period + offset
