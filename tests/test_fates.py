@@ -638,6 +638,23 @@ def test_where_most_rows_go_the_wrong_way_the_likely_cause_is_told(
     assert "likely" not in told(declared(rows_at(1, 2, 30, 3)), caplog)
 
 
+def test_a_replay_has_a_summary_at_any_time() -> None:
+    data = series()
+    pipeline = Pipeline("p").source(rows_at(1, 12, 25, 13), data, name="mine")
+    pipeline.stage("a", [times], data, TEN)
+    with pipeline.replay() as replay:
+        assert replay.summary.windows == 0
+        assert next(replay)[0] == "a"
+        assert replay.summary.stages == {"a": 1}
+        assert len(list(replay)) == 2
+    summary = replay.summary
+    assert summary.sources == pipeline.stats.sources
+    assert summary.sources["mine"] == SourceStats(received=4, stored=4, late=1)
+    assert (summary.windows, summary.warnings) == (3, [])
+    assert 0 < summary.seconds == replay.summary.seconds < PATIENCE
+    replay.close()
+
+
 # They add up
 
 

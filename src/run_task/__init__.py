@@ -18,7 +18,7 @@ from run_task.errors import (
     TaskTimeout,
 )
 from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
-from run_task.pipeline import Pipeline, Stage
+from run_task.pipeline import Pipeline, Replay, ReplaySummary, Stage
 from run_task.runner import (
     Align,
     Context,
@@ -69,6 +69,8 @@ __all__ = [
     "PipelineStats",
     "ProcessesExecutor",
     "Receiver",
+    "Replay",
+    "ReplaySummary",
     "RunTaskError",
     "Runnable",
     "Runner",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,14 @@ from run_task.cli._results_file import results_file
 from run_task.cli._target import Target
 from run_task.errors import ConfigError
 from run_task.pipeline.replay._progress_bar import no_progress
+from run_task.runner import SourceStats
 from run_task.time._epoch import from_nanos, nanos_since_epoch
 from run_task.time._wall_time import WallClock
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from run_task.pipeline import ReplaySummary
     from run_task.tasks._dataset import DataSet
 
 
@@ -72,13 +76,13 @@ def replay_target(
                 check_ctrl_c()
         finally:
             if not quiet:
-                _summarize(done, time.monotonic() - began)
+                _summarize(done, results.summary, time.monotonic() - began)
     if out is not None and not quiet:
         typer.echo(f"written to {out}")
     return Exit.DONE
 
 
-def _summarize(done: Mapping[str, _Done], seconds: float) -> None:
+def _summarize(done: Mapping[str, _Done], summary: ReplaySummary, seconds: float) -> None:
     from rich.console import Console
 
     from run_task.cli._grid import cell, count, grid
@@ -89,12 +93,37 @@ def _summarize(done: Mapping[str, _Done], seconds: float) -> None:
         table.add_row(
             cell(shown(name)), f"{stage.windows:,}", f"{stage.results:,}", count(stage.failed)
         )
+    of_sources = _of_sources(summary.sources)
     windows = sum(stage.windows for stage in done.values())
     console = Console(highlight=False)
     console.print(table)
+    if of_sources is not None:
+        console.print(of_sources)
     rate = f", {windows / seconds:,.0f} a second" if seconds > 0 else ""
     told = f"{windows:,} window{'' if windows == 1 else 's'}"
     console.print(f"{told} in {seconds:.2f} s{rate}", markup=False)
+    for warning in summary.warnings:
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+
+
+def _of_sources(sources: Mapping[str, SourceStats]) -> Table | None:
+    """What became of the rows, if some are not as they should be: what is none of, is left out."""
+    from run_task.cli._grid import cell, count, grid
+    from run_task.observe._format import shown
+
+    kinds = [field.name for field in fields(SourceStats)]
+    found = [kind for kind in kinds if any(getattr(of, kind) for of in sources.values())]
+    if all(kind in ("received", "stored") for kind in found):
+        return None
+    table = grid(("source", 1), *((kind, 0) for kind in found))
+    for name, of in sources.items():
+        counts = (getattr(of, kind) for kind in found)
+        good = ("received", "stored", "waiting")
+        table.add_row(
+            cell(shown(name)),
+            *(f"{n:,}" if kind in good else count(n) for kind, n in zip(found, counts)),
+        )
+    return table
 
 
 def _clock(zone: str) -> WallClock:

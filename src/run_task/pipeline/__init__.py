@@ -3,7 +3,8 @@
 from run_task._public import present as _present
 from run_task.pipeline._pipeline import Pipeline
 from run_task.pipeline._stage import Stage
+from run_task.pipeline.replay._replay import Replay, ReplaySummary
 
-__all__ = ["Pipeline", "Stage"]
+__all__ = ["Pipeline", "Replay", "ReplaySummary", "Stage"]
 
 _present(globals())

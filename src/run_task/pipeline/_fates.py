@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -208,6 +208,12 @@ class Fates:
 
     def _conclude(self) -> None:
         """Warn if most rows went the wrong way, with the likely cause."""
+        for warning in self.warnings():
+            _log.warning("%s", warning)
+
+    def warnings(self) -> Sequence[str]:
+        """What most rows were that they should not be, and the likely cause."""
+        found: list[str] = []
         counts = self.stats()
         for what in ("late", *(fate.value for fate in Fate)):
             count = getattr(counts, what)
@@ -215,11 +221,10 @@ class Fates:
                 continue
             cause = self._likely_cause(what)
             told = "" if cause is None else f": the likely cause is {cause}"
-            _log.warning(
-                "%s: %s of %s rows %s %s%s",
-                *(self._where(), f"{count:,}", f"{counts.received:,}"),
-                *("was" if count == 1 else "were", what, told),
-            )
+            were = "was" if count == 1 else "were"
+            rows = f"{count:,} of {counts.received:,} rows {were} {what}"
+            found.append(f"{self._where()}: {rows}{told}")
+        return found
 
     def _likely_cause(self, what: str) -> str | None:
         if what == Fate.MALFORMED.value:

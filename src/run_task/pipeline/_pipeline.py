@@ -7,7 +7,6 @@ import os
 from collections.abc import (
     AsyncIterable,
     Callable,
-    Generator,
     Iterable,
     Mapping,
     Sequence,
@@ -30,13 +29,13 @@ from run_task.pipeline.replay._copies import Copies
 from run_task.pipeline.replay._history import History
 from run_task.pipeline.replay._instant import instant
 from run_task.pipeline.replay._output import write_results
+from run_task.pipeline.replay._replay import Replay
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL
 from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats
 from run_task.sinks._protocol import DurableSink
 from run_task.sources._faults import OnFault
 from run_task.sources._protocol import AnyUnit, about, warn_of_attributes
-from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, check_clock
 from run_task.time._interval import TimeUnit
@@ -320,9 +319,7 @@ class Pipeline(Live):
 
     # History
 
-    def replay(
-        self, start: TimeLike | None = None, end: TimeLike | None = None
-    ) -> Generator[tuple[str, DataSet[Any]]]:
+    def replay(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Replay:
         """Run over the history that the sources have, as fast as the machine goes.
 
         The time is that of the rows. Every stage runs every window, from the one that holds the
@@ -339,8 +336,9 @@ class Pipeline(Live):
             A datetime with a time zone, or a numpy.datetime64, or an int in the unit of the stages'
             intervals
         :param end: windows that start from then on are left out
-        :return: the name of a stage and a DataSet of it, again and again, as they are computed. Who
-            leaves before the end calls its ``close()``, which flushes the sinks
+        :return: an iterator of the name of a stage and a DataSet of it, as they are computed. Who
+            leaves before the end calls its ``close()``, which flushes the sinks. Its ``summary``
+            has the counts of rows and windows, and the time
         :raises ConfigError: if a source has no history, as an async one, or a time is not clear
         :raises TaskError: with ``OnError.RAISE``, when a task gave no result
         """
@@ -351,7 +349,7 @@ class Pipeline(Live):
         sink: DurableSink,
         start: TimeLike | None = None,
         end: TimeLike | None = None,
-    ) -> Generator[tuple[str, DataSet[Any]]]:
+    ) -> Replay:
         """Go on after a run that was killed: replay what the sources have and the sink has not.
 
         Each stage goes on after the last window of it that the sink holds. Windows before are run
@@ -376,7 +374,7 @@ class Pipeline(Live):
 
     def _go_through(
         self, start: TimeLike | None, end: TimeLike | None, resumed: DurableSink | None
-    ) -> Generator[tuple[str, DataSet[Any]]]:
+    ) -> Replay:
         stages, declared = self._plan()
         sources: list[tuple[Any, int, Route]] = []
         for source, unit_ns, route in declared:
@@ -419,7 +417,8 @@ class Pipeline(Live):
             history = History(stages, sources, fates, copies.of, apart=copies.is_apart)
         self._replayed = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
         results = history.run(start_ns, end_ns, held)
-        return write_results(self._name, results, sinks, history, self._refusals)
+        written = write_results(self._name, results, sinks, history, self._refusals)
+        return Replay(written, [stage.name for stage in stages], fates)
 
     def _take(self, source: Any) -> None:
         """Note that a source is going to be read.
