@@ -461,6 +461,52 @@ def test_times_are_told_in_the_zone_of_the_interval() -> None:
     assert all(d.end_time.utcoffset() == timedelta(0) for _, d in pipeline.replay())
 
 
+@given(
+    zone=st.sampled_from(
+        [BERLIN, "Pacific/Apia", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Beirut"]
+    ),
+    make=st.sampled_from([CalendarInterval.days, CalendarInterval.weeks, CalendarInterval.months]),
+    count=st.integers(1, 2),
+    window=st.none()
+    | st.sampled_from(["6h", "30h"])
+    | st.builds(CalendarInterval.days, st.integers(1, 7), zone=st.sampled_from([BERLIN, "UTC"])),
+    closed=st.sampled_from(Closed),
+    align=st.sampled_from(Align),
+    grace=st.sampled_from([None, "2h"]),
+    since=st.sampled_from(["2011-12-20", "2024-03-20", "2024-10-20"]),
+    rows_after=st.lists(st.integers(0, 40 * 24 * HOUR), min_size=1, max_size=40),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_live_run_has_the_windows_of_its_replay_in_any_zone(
+    zone: str,
+    make: Callable[..., CalendarInterval],
+    count: int,
+    window: Any,
+    closed: Closed,
+    align: Align,
+    grace: str | None,
+    since: str,
+    rows_after: list[int],
+) -> None:
+    stamps = sorted(seconds(since) + after for after in rows_after)
+    given = [(stamp, {"value": 1.0}) for stamp in stamps]
+    interval = make(count, zone=zone)
+
+    def built(source: Any, sink: Any = None) -> Pipeline:
+        return pipeline_of(
+            source, interval, window=window, closed=closed, align=align, grace=grace, sink=sink
+        )
+
+    expected = replayed(built(given))
+    for start, end, held in expected:
+        right = closed is Closed.RIGHT
+        assert held == sum(start + right <= stamp < end + right for stamp in stamps)
+    found: list[tuple[int, int, int]] = []
+    sink = CallbackSink(lambda _, dataset: found.append(counted(dataset)))
+    built(paced(given, 1e8, unit=TimeUnit.SECONDS), sink).run_sync()
+    assert found == expected
+
+
 @task
 def apart(data: TimeSeriesView, start: int, end: int) -> tuple[int, int]:
     return start, end
