@@ -21,6 +21,7 @@ from run_task import (
     Atom,
     Closed,
     ConfigError,
+    DeadLetter,
     Pipeline,
     RunnerConfig,
     RwLock,
@@ -35,7 +36,7 @@ from run_task import (
 from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline.live import _early_rows
 from run_task.runner._window_grid import windows_of
-from run_task.sinks import CallbackSink
+from run_task.sinks import CallbackSink, SqlSink
 from run_task.sources import Batch, CsvFile, OnFault, polling
 
 SECOND = TaskInterval.seconds(1)
@@ -321,9 +322,7 @@ class Feed:
         self.got = queue.Queue[Any]()
         self.sent = 0
         self.pipeline = Pipeline("p", clock=self.clock)
-        ingest: Any = None
-        if isinstance(data, RwLock):
-            ingest = self._add
+        ingest: Any = self._add if type(data) is RwLock else None
         batches = FedBatches(self)
         sources: Any = {"rows": self._rows, "async": self._arows, "batches": lambda: batches}
         self.pipeline.source(sources[kind](), data, ingest, **options)
@@ -653,6 +652,94 @@ def test_a_replay_has_a_summary_at_any_time() -> None:
     assert (summary.windows, summary.warnings) == (3, [])
     assert 0 < summary.seconds == replay.summary.seconds < PATIENCE
     replay.close()
+
+
+# Dead letters
+
+
+@pytest.mark.parametrize("size", [0, 3])
+@pytest.mark.parametrize("live", [False, True])
+def test_each_row_that_is_not_stored_is_a_dead_letter(size: int, live: bool) -> None:
+    letters: list[tuple[Any, str, str]] = []
+    data = series(retention=TaskInterval.seconds(100))
+    stamps = [now() - 50, now() - 40, now() + HOUR, now() - 1000, now() - 30]
+    source: Any = Batches(stamps, size) if size else [*rows_at(*stamps), 5, (now(), {"v": "x"})]
+
+    def take(row: Any, reason: str, detail: str) -> None:
+        letters.append((row, reason, detail))
+
+    pipeline = Pipeline("p").source(source, data, dead_letters=take)
+    pipeline.stage("a", [times], data, SECOND)
+    if live:
+        pipeline.run_sync()
+    else:
+        list(pipeline.replay())
+    good = [("ahead", (stamps[2], {"v": 1.0})), ("expired", (stamps[3], {"v": 1.0}))]
+    bad = [] if size else [("malformed", 5), ("malformed", source[-1])]
+    assert sorted((reason, repr(row)) for row, reason, _ in letters) == sorted(
+        (reason, repr(row)) for reason, row in good + bad
+    )
+    assert all(detail for _, _, detail in letters)
+    assert only(pipeline).received == len(letters) + only(pipeline).stored
+
+
+def test_dead_letters_go_to_shared_data_and_to_sinks(tmp_path: Path) -> None:
+    held = RwLock(list[DeadLetter]())
+    sink = SqlSink(tmp_path / "dead.db")
+    rows: Any = [*rows_at(1), 5, 6, (2, {"v": object()})]
+
+    def add(values: list[DeadLetter], letter: DeadLetter) -> None:
+        values.append(letter)
+
+    both: Sequence[Any] = ((held, add), sink)
+    for to in both:
+        data = series()
+        pipeline = Pipeline("p").source(rows, data, name="mine", dead_letters=to)
+        pipeline.stage("a", [times], data, SECOND)
+        list(pipeline.replay())
+    with held.read() as letters:
+        assert [letter.row for letter in letters[:2]] == [5, 6]
+        assert {letter.reason for letter in letters} == {"malformed"}
+    stored = [row for row in sink.rows() if row.task == "row"]
+    assert [row.value for row in stored[:2]] == [5, 6]
+    assert len(stored) == 3
+    assert {row.stage for row in stored} == {"mine"}
+    sink.close()
+
+
+def test_what_goes_wrong_with_a_dead_letter_costs_it(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(row: object, reason: str, detail: str) -> None:
+        raise ValueError("no")
+
+    data = series()
+    rows: Any = [5, *rows_at(1), 6]
+    pipeline = Pipeline("p").source(rows, data, dead_letters=fail)
+    pipeline.stage("a", [times], data, SECOND)
+    list(pipeline.replay())
+    assert only(pipeline) == SourceStats(received=3, stored=1, malformed=2)
+    assert "1 dead letters could not be delivered: ValueError: no" in caplog.text
+    for bad in (5, SqlSink, (data, 5), (5, fail)):
+        with pytest.raises(ConfigError, match="dead_letters="):
+            pipeline.source([], data, dead_letters=bad)
+
+
+def test_a_dead_letter_may_look_at_the_data() -> None:
+    data = RwLock(list[int]())
+    seen: list[int] = []
+
+    def look(row: object, reason: str, detail: str) -> None:
+        with data.read(1.0) as values:
+            seen.append(len(values))
+
+    def ingest(values: list[int], row: int) -> None:
+        if row == 2:
+            raise ValueError(row)
+        values.append(row)
+
+    pipeline = Pipeline("p").source([(n, n) for n in range(4)], data, ingest, dead_letters=look)
+    pipeline.stage("a", [nothing], data, SECOND)
+    pipeline.run_sync()
+    assert seen == [2]
 
 
 # They add up

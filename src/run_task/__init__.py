@@ -18,7 +18,7 @@ from run_task.errors import (
     TaskTimeout,
 )
 from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
-from run_task.pipeline import Pipeline, Replay, ReplaySummary, Stage
+from run_task.pipeline import DeadLetter, Pipeline, Replay, ReplaySummary, Stage
 from run_task.runner import (
     Align,
     Context,
@@ -58,6 +58,7 @@ __all__ = [
     "ContextBuilder",
     "DataSet",
     "DataSets",
+    "DeadLetter",
     "Executor",
     "InlineExecutor",
     "LockTimeout",

@@ -15,6 +15,7 @@ from run_task.pipeline._fates import Fate, Fates, Tally
 from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._route import Route
 from run_task.sources._batch import Batch
+from run_task.sources._faults import OnFault
 from run_task.time._interval import unit_of_nanos
 from run_task.time._moment import InvalidTime, timestamp, timestamps
 from run_task.time._unit_check import UnitCheck
@@ -108,9 +109,18 @@ class Entrance:
             for timestamp, row in rows:
                 enter(timestamp, row)
             return
+        refused: list[tuple[int, Any, BaseException]] = []
+        fatal = self.fates.policy.on_bad_row is OnFault.RAISE
         with self.route.into.write() as data:
             for timestamp, row in rows:
-                self._enter_open(data, timestamp, row)
+                error = self._enter_open(data, timestamp, row)
+                if error is not None:
+                    refused.append((timestamp, row, error))
+                    if fatal:
+                        break
+        # Whoever is told may want the data.
+        for timestamp, row, error in refused:
+            self._refuse(Fate.REJECTED, timestamp, row, error)
 
     def enter_batch(self, batch: Batch) -> None:
         """Let rows enter a series many at a time; one by one, if one of them cannot be stored.
@@ -119,7 +129,12 @@ class Entrance:
         :raises Exception: what a row that is bad is refused by, if the source was declared so
         """
         series, given, times = self._series, self._given, batch.timestamps
-        if series is None:
+        each = self.fates.wants_rows and (
+            series is None
+            or series.retention is not None
+            or any(column.dtype == object for column in batch.columns.values())
+        )
+        if series is None or each:
             self.enter_rows(batch.rows())
             return
         with given.lock:
@@ -181,10 +196,12 @@ class Entrance:
 
     def _any_row(self, timestamp: int, row: Any) -> None:
         with self.route.into.write() as data:
-            self._enter_open(data, timestamp, row)
+            error = self._enter_open(data, timestamp, row)
+        if error is not None:
+            self._refuse(Fate.REJECTED, timestamp, row, error)
 
-    def _enter_open(self, data: Any, timestamp: int, row: Any) -> None:
-        """Let a row enter what may be changed of the data."""
+    def _enter_open(self, data: Any, timestamp: int, row: Any) -> BaseException | None:
+        """Let a row enter what may be changed of the data. Returns what it is refused by."""
         ingest, given = self.route.ingest, self._given
         try:
             if ingest is None:
@@ -192,14 +209,14 @@ class Entrance:
             else:
                 ingest(data, row)
         except (Exception, SystemExit) as error:
-            self._refuse(Fate.REJECTED, timestamp, row, error)
-            return
+            return error
         self.tally.stored += 1
         self._unit_check.look(timestamp, self.route.origin)
         time_ns = timestamp * self.unit_ns
         if time_ns < given.horizon_ns and given.is_late(time_ns):
             self.tally.late += 1
             self.fates.note_late(timestamp, timestamp)
+        return None
 
     def _refuse(self, fate: Fate, timestamp: int, row: Any, error: BaseException) -> None:
         if self.route.ingest is not None:

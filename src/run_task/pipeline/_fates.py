@@ -12,6 +12,7 @@ from run_task.errors import ConfigError, SourceError, described
 from run_task.observe._format import brief, seconds
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
+from run_task.pipeline._dead_letters import DeadLetter, DeadLetters
 from run_task.pipeline._likely_cause import MALFORMED, of_order, of_times
 from run_task.runner._stats import SourceStats
 from run_task.sources._faults import OnFault
@@ -51,11 +52,13 @@ class SourcePolicy:
     :param name: what it is called
     :param on_bad_row: what to do with a row that is malformed or rejected
     :param max_ahead_ns: how long after the present a row may be stamped, in nanoseconds
+    :param dead_letters: where rows go that are not stored
     """
 
     name: str
     on_bad_row: OnFault = OnFault.SKIP
     max_ahead_ns: float = _ALWAYS
+    dead_letters: DeadLetters | None = None
 
     @classmethod
     def checked(
@@ -65,11 +68,14 @@ class SourcePolicy:
         taken: Collection[str],
         on_bad_row: object,
         max_ahead: object,
+        dead_letters: object,
+        pipeline: str,
     ) -> SourcePolicy:
         """A policy, if it can be one.
 
         :param where: the source, for messages
         :param taken: the names of other sources
+        :param pipeline: the name of the pipeline
         :raises ConfigError: if something about it cannot work
         """
         if type(name) is not str or not name:
@@ -89,7 +95,8 @@ class SourcePolicy:
         ahead_ns = _ALWAYS
         if max_ahead is not None:
             ahead_ns = length(max_ahead, f"{where}: max_ahead={{}}").nanos
-        return cls(name, on_bad_row, ahead_ns)
+        letters = DeadLetters.checked(where, pipeline, name, dead_letters)
+        return cls(name, on_bad_row, ahead_ns, letters)
 
 
 class Tally:
@@ -115,6 +122,7 @@ class Fates:
 
     def __init__(self, policy: SourcePolicy, source: object, unit_ns: int, *, live: bool) -> None:
         self.policy: Final = policy
+        self._letters = policy.dead_letters
         self._source = source
         self._unit_ns = unit_ns
         self._live = live
@@ -128,6 +136,21 @@ class Fates:
         self._tallies: list[Tally] = []
         self._refused = {fate: Recurrence() for fate in Fate}
         self._untold: dict[Fate, tuple[object, str]] = {}  # the last row that was not logged
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether each row that is not stored is wanted by itself."""
+        return self._letters is not None
+
+    def begin(self) -> None:
+        """The run begins."""
+        if self._letters is not None:
+            self._letters.begin()
+
+    def close(self) -> None:
+        """The run has ended, and nothing more comes."""
+        if self._letters is not None:
+            self._letters.close()
 
     def tally(self) -> Tally:
         """One more thread that counts."""
@@ -173,6 +196,8 @@ class Fates:
         :param detail: more about the reason
         :param times: how many rows
         """
+        if self._letters is not None:
+            self._letters.take(DeadLetter(row, fate.value, detail))
         since = self._refused[fate].happen(times)
         if since:
             self._tell(fate, since, row, detail)
@@ -205,6 +230,8 @@ class Fates:
         if since := self._late.rest():
             self._tell_late(since)
         self._conclude()
+        if self._letters is not None:
+            self._letters.flush()
 
     def _conclude(self) -> None:
         """Warn if most rows went the wrong way, with the likely cause."""

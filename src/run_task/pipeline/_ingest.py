@@ -353,8 +353,12 @@ class SourceReader:
             return batch
         ahead = times > self._last
         last = int(times[ahead][-1])
-        times_refused = int(np.count_nonzero(ahead))
-        self.fates.refuse_ahead((last, {}), last * self._unit_ns - now_ns, times_refused)
+        if self.fates.wants_rows:
+            for timestamp, row in batch.where(ahead).rows():
+                self.fates.refuse_ahead((timestamp, row), timestamp * self._unit_ns - now_ns)
+        else:
+            count = int(np.count_nonzero(ahead))
+            self.fates.refuse_ahead((last, {}), last * self._unit_ns - now_ns, count)
         return batch.where(~ahead)
 
     def _look_at_clock(self, first: int) -> int:

@@ -157,6 +157,7 @@ class Pipeline(Live):
         name: str | None = None,
         max_ahead: IntervalLike | None = "1m",
         on_bad_row: OnFault = OnFault.SKIP,
+        dead_letters: Any = None,
         zone: str | tzinfo | None = None,
     ) -> Pipeline: ...
     @overload
@@ -170,6 +171,7 @@ class Pipeline(Live):
         name: str | None = None,
         max_ahead: IntervalLike | None = "1m",
         on_bad_row: OnFault = OnFault.SKIP,
+        dead_letters: Any = None,
         zone: str | tzinfo | None = None,
     ) -> Pipeline: ...
     def source(
@@ -182,6 +184,7 @@ class Pipeline(Live):
         name: str | None = None,
         max_ahead: IntervalLike | None = "1m",
         on_bad_row: OnFault = OnFault.SKIP,
+        dead_letters: Any = None,
         zone: str | tzinfo | None = None,
     ) -> Pipeline:
         """Let a source's rows enter shared data.
@@ -203,6 +206,11 @@ class Pipeline(Live):
             while so many do, it is not read on. None: a row may be stamped with any time
         :param on_bad_row: what to do with a row that is malformed, or that ``ingest`` or the data
             refuses: count it and go on, or end with what was raised, after the rows before it
+        :param dead_letters: what is given each row that is not stored, with the reason, as a
+            :class:`DeadLetter`: a function, called with ``(row, reason, detail)``; shared data with
+            an ingest, ``(data, ingest)``, which is called with the data and the letter; or a sink,
+            which is given a result of the source's name and the microsecond at which it came. Rows
+            that a source itself finds malformed while it reads are None, and the detail says more
         :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
             what the series says, or else such a row is malformed
         :return: the pipeline
@@ -233,6 +241,8 @@ class Pipeline(Live):
             taken,
             on_bad_row,
             max_ahead,
+            dead_letters,
+            self._name,
         )
         self._policies[id(route)] = policy
         self._sources.append((source, route, unit))
@@ -415,6 +425,8 @@ class Pipeline(Live):
             history = History(stages, sources, fates, _itself, apart=_never)
         else:
             history = History(stages, sources, fates, copies.of, apart=copies.is_apart)
+        for counts in fates:
+            counts.begin()
         self._replayed = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
         results = history.run(start_ns, end_ns, held)
         written = write_results(self._name, results, sinks, history, self._refusals)

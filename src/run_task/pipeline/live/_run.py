@@ -111,6 +111,8 @@ class LiveRun:
         :raises Exception: if something cannot be started; then nothing is left running
         """
         played = [about(source).playback for source, _, _ in self._declared_sources]
+        for fates in self._fates:
+            fates.begin()
         for fates, playback in zip(self._fates, played, strict=True):
             if playback is not None:
                 with faults_told_to(fates.leave_out):  # the rows before the first good one
@@ -395,6 +397,7 @@ class LiveRun:
         self._refusals.log_rest()
         for fates in self._fates:
             fates.log_rest()
+            fates.close()
         if hung:
             self.failures.append(ShutdownTimeout(self._name, self._timeout, hung))
 

@@ -269,7 +269,10 @@ class SourceThread:
         until_ns = now_ns + max_ahead_ns
         last = _LAST if until_ns == NEVER else min(int(until_ns) // unit_ns, _LAST)
         refused = early & (times > last)
-        if count := int(np.count_nonzero(refused)):
+        if fates.wants_rows:
+            for timestamp, row in batch.where(refused).rows():
+                fates.refuse_ahead((timestamp, row), timestamp * unit_ns - now_ns)
+        elif count := int(np.count_nonzero(refused)):
             last = int(times[refused][-1])
             fates.refuse_ahead((last, {}), last * unit_ns - now_ns, count)
         for timestamp, row in batch.where(early & ~refused).rows():

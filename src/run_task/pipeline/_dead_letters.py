@@ -1,0 +1,173 @@
+"""Where the rows of a source go that are not stored."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from run_task._window import Window
+from run_task.errors import ConfigError, SinkError, described
+from run_task.observe._format import brief
+from run_task.observe._log import Log
+from run_task.observe._recurrence import Recurrence
+from run_task.sinks._protocol import DurableSink, Result
+from run_task.tasks._dataset import DataSet
+
+_log = Log(__name__)
+
+
+class DeadLetter(NamedTuple):
+    """A row that was not stored."""
+
+    row: Any
+    """What the source gave: ``(timestamp, row)``, if it was that; None, if the source itself could
+    make no row of what it read."""
+    reason: str
+    """What became of it: ``"malformed"``, ``"rejected"``, ``"ahead"``, ``"duplicate"`` or
+    ``"expired"``."""
+    detail: str
+    """More about that, in words."""
+
+
+class _Recipient(Protocol):
+    def begin(self) -> None: ...
+    def take(self, letter: DeadLetter) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class DeadLetters:
+    """Gives rows that are not stored to where they were said to go. What goes wrong there costs
+    that row, and is logged. From any thread.
+
+    :param source: the name of the source
+    :param target: where to
+    """
+
+    def __init__(self, source: str, target: _Recipient) -> None:
+        self._source = source
+        self._target = target
+        self._mutex = threading.Lock()
+        self._lost = Recurrence()
+
+    @classmethod
+    def checked(cls, where: str, pipeline: str, source: str, given: Any) -> DeadLetters | None:
+        """Dead letters for what a user gave, if they can be.
+
+        :param where: the source, for messages
+        :param pipeline: the name of the pipeline
+        :param source: the name of the source
+        :param given: a sink, shared data with an ingest, a function, or None
+        :raises ConfigError: if it is none of these
+        """
+        if given is None:
+            return None
+        if type(given) is tuple:
+            pair: Any = given  # pyright: ignore[reportUnknownVariableType]  of what, is looked at
+            if len(pair) == 2 and callable(getattr(pair[0], "write", None)) and callable(pair[1]):
+                return cls(source, _ToData(*pair))
+        elif all(callable(getattr(given, name, None)) for name in ("write", "flush", "close")):
+            if not isinstance(given, type):
+                return cls(source, _ToSink(pipeline, source, given))
+        elif callable(given):
+            return cls(source, _ToFunction(given))
+        raise ConfigError(
+            f"{where}: dead_letters={brief(given)}: it is a function of (row, reason, detail), a "
+            f"sink, or shared data with an ingest, (data, ingest)"
+        )
+
+    def begin(self) -> None:
+        """A run begins."""
+        self._target.begin()
+
+    def take(self, letter: DeadLetter) -> None:
+        """Give a row away."""
+        try:
+            with self._mutex:
+                self._target.take(letter)
+        except Exception as error:
+            if since := self._lost.happen():
+                _log.warning(
+                    "source %r: %d dead letters could not be delivered: %s",
+                    *(self._source, since, described(error)),
+                )
+
+    def flush(self) -> None:
+        """Let what was given last."""
+        self._finish(self._target.flush)
+
+    def close(self) -> None:
+        """There are no more."""
+        self._finish(self._target.close)
+
+    def _finish(self, finish: Callable[[], None]) -> None:
+        try:
+            with self._mutex:
+                finish()
+        except Exception as error:
+            _log.warning(
+                "source %r: dead letters could not be delivered: %s",
+                *(self._source, described(error)),
+            )
+
+
+class _ToFunction:
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+
+    def begin(self) -> None:
+        pass
+
+    def take(self, letter: DeadLetter) -> None:
+        self._function(*letter)
+
+    def flush(self) -> None:
+        pass
+
+    close = flush
+
+
+class _ToData(_ToFunction):
+    def __init__(self, shared: Any, ingest: Callable[..., object]) -> None:
+        super().__init__(ingest)
+        self._shared = shared
+
+    def take(self, letter: DeadLetter) -> None:
+        with self._shared.write() as data:
+            self._function(data, letter)
+
+
+class _ToSink:
+    """Each letter is a Result of the source's name, in a window of the microsecond at which it
+    came: so none replaces another."""
+
+    def __init__(self, pipeline: str, source: str, sink: Any) -> None:
+        self._pipeline = pipeline
+        self._source = source
+        self._sink = sink
+        self._latest = 0
+
+    def begin(self) -> None:
+        if isinstance(self._sink, DurableSink):
+            self._sink.begin(self._pipeline)
+
+    def take(self, letter: DeadLetter) -> None:
+        at = self._latest = max(self._latest + 1, time.time_ns() // 1000)
+        window = Window(at, at + 1)
+
+        def result(row: Any) -> Result:
+            dataset = DataSet(window, {**letter._asdict(), "row": row})
+            return Result.of(self._pipeline, self._source, dataset)
+
+        try:
+            self._sink.write(result(letter.row))
+        except SinkError:  # it holds what the sink cannot
+            self._sink.write(result(brief(letter.row)))
+
+    def flush(self) -> None:
+        self._sink.flush()
+
+    def close(self) -> None:
+        self._sink.close()
