@@ -484,6 +484,46 @@ def test_a_bad_row_that_is_ahead_ends_its_source_if_it_is_to() -> None:
     assert isinstance(caught.value.exceptions[0], ConfigError)
 
 
+# Unseen
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, 1000])
+@pytest.mark.parametrize("sources", [1, 2])
+def test_rows_that_pass_out_before_any_window_sees_them_are_unseen(size: int, sources: int) -> None:
+    data = series(retention=10 * sources)
+    pipeline = Pipeline("p")
+    for _ in range(sources):
+        pipeline.source(Batches(range(300), size) if size else rows_at(*range(300)), data)
+    pipeline.stage("a", [times], data, TaskInterval.seconds(100))
+    pipeline.stage("b", [times], data, TaskInterval.seconds(300))
+    seen = sum(len(dataset["times"]) for stage, dataset in pipeline.replay() if stage == "a")
+    assert seen == 30 * sources
+    assert [counts.unseen for counts in pipeline.stats.sources.values()] == [270] * sources
+    assert all(map(adds_up, pipeline.stats.sources.values()))
+
+
+def test_where_windows_see_all_rows_before_they_pass_out_none_is_unseen() -> None:
+    for retention in (TaskInterval.seconds(20), None):
+        data = series(retention=retention)
+        pipeline = Pipeline("p").source(Batches(range(300), 50), data)
+        pipeline.stage("a", [times], data, TEN)
+        list(pipeline.replay())
+        assert only(pipeline) == SourceStats(received=300, stored=300)
+
+
+@pytest.mark.parametrize("kind", ["rows", "batches"])
+def test_live_rows_that_pass_out_unseen_are_counted(kind: str) -> None:
+    feed = Feed(series(retention=2), kind)
+    with feed.pipeline:
+        feed.send(*[1001] * 5)
+        assert feed.window() == [1001] * 2
+        feed.send(1009, 1010)
+        assert feed.window() == [1009, 1010]
+        feed.send(1011, 1012)
+        feed.inbox.put(None)
+    assert (feed.counts.unseen, feed.counts.stored) == (3, 9)
+
+
 # Malformed and rejected
 
 

@@ -12,7 +12,7 @@ from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._fates import Fate, Fates, Tally
-from run_task.pipeline._given import GivenWindows
+from run_task.pipeline._given import GivenWindows, Unseen
 from run_task.pipeline._route import Route
 from run_task.sources._batch import Batch
 from run_task.sources._faults import OnFault
@@ -41,11 +41,15 @@ class Entrance:
         self.unit_ns: int = unit_ns
         self.fates: Fates = fates
         self.tally: Tally = fates.tally()
+        self._unseen: Unseen | None = None
         self._given = given
         self._unit = unit_of_nanos(unit_ns)
         into: Any = route.into
         series = into if isinstance(into, TimeSeries) and route.ingest is None else None
         self._series: TimeSeries | None = series
+        if series is not None and (unseen := given.unseen(unit_ns)) is not None:
+            self._unseen = unseen
+            fates.count_unseen(lambda: unseen.count)
         self._unit_check = UnitCheck(self._unit, _log)  # a series has its own
         self.enter_row: EnterRow = self._any_row if series is None else self._series_row(series)
         """Lets one row enter: called with its timestamp and the row."""
@@ -122,6 +126,12 @@ class Entrance:
         for timestamp, row, error in refused:
             self._refuse(Fate.REJECTED, timestamp, row, error)
 
+    def settle(self) -> None:
+        """Count what has passed out unseen. When no more comes."""
+        if self._unseen is not None:
+            with self._given.lock:
+                self._given.settle()
+
     def enter_batch(self, batch: Batch) -> None:
         """Let rows enter a series many at a time; one by one, if one of them cannot be stored.
 
@@ -145,6 +155,8 @@ class Entrance:
                 after, late = None, None
             else:
                 after, late = _unstored(series), given.late(times, self.unit_ns)
+                if self._unseen is not None and after is before:
+                    self._unseen.add(*times.tolist())
         if after is None:
             self.enter_rows(batch.rows())
             return
@@ -167,7 +179,7 @@ class Entrance:
 
     def _series_row(self, series: TimeSeries) -> EnterRow:
         append, tally, given, unit_ns = series.append, self.tally, self._given, self.unit_ns
-        lock = given.lock
+        lock, unseen = given.lock, self._unseen
 
         def enter(timestamp: int, row: Any) -> None:
             try:
@@ -178,6 +190,8 @@ class Entrance:
                     else:
                         append(timestamp, **as_mapping(row))
                     after = _unstored(series)
+                    if unseen is not None and after is before:
+                        unseen.add(timestamp)
                     late = timestamp * unit_ns < given.horizon_ns and given.is_late(
                         timestamp * unit_ns
                     )

@@ -13,7 +13,7 @@ from run_task.observe._format import brief, seconds
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
 from run_task.pipeline._dead_letters import DeadLetter, DeadLetters
-from run_task.pipeline._likely_cause import MALFORMED, of_order, of_times
+from run_task.pipeline._likely_cause import MALFORMED, UNSEEN, of_order, of_times
 from run_task.runner._stats import SourceStats
 from run_task.sources._faults import OnFault
 from run_task.time._length import length
@@ -134,8 +134,13 @@ class Fates:
         self._backward = 0  # how many late rows were older than the late one before
         self._cause: dict[str, str | None] = {}  # the likely one, by what became of rows
         self._tallies: list[Tally] = []
+        self._unseen: list[Callable[[], int]] = []
         self._refused = {fate: Recurrence() for fate in Fate}
         self._untold: dict[Fate, tuple[object, str]] = {}  # the last row that was not logged
+
+    def count_unseen(self, counted: Callable[[], int]) -> None:
+        """Have a function say how many rows have passed out before any window saw them."""
+        self._unseen.append(counted)
 
     @property
     def wants_rows(self) -> bool:
@@ -242,7 +247,7 @@ class Fates:
         """What most rows were that they should not be, and the likely cause."""
         found: list[str] = []
         counts = self.stats()
-        for what in ("late", *(fate.value for fate in Fate)):
+        for what in ("late", "unseen", *(fate.value for fate in Fate)):
             count = getattr(counts, what)
             if count * 2 <= counts.received:
                 continue
@@ -254,6 +259,8 @@ class Fates:
         return found
 
     def _likely_cause(self, what: str) -> str | None:
+        if what == "unseen":
+            return UNSEEN
         if what == Fate.MALFORMED.value:
             return MALFORMED
         if what != "late" or self._last_late is None:
@@ -288,8 +295,11 @@ class Fates:
         """The counts up to now, which add up. At any time, from any thread."""
         # What is counted last is read first: so none is more than those before it.
         late = sum(tally.late for tally in self._tallies)
+        unseen = sum(counted() for counted in self._unseen)
         counts = {fate.value: refused.count for fate, refused in self._refused.items()}
         stored = sum(tally.stored for tally in self._tallies)
         received = sum(tally.received for tally in self._tallies) + self._unread
         waiting = received - stored - sum(counts.values())
-        return SourceStats(received=received, stored=stored, waiting=waiting, late=late, **counts)
+        return SourceStats(
+            received=received, stored=stored, waiting=waiting, late=late, unseen=unseen, **counts
+        )

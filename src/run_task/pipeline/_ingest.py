@@ -277,6 +277,7 @@ class SourceReader:
         :raises Exception: whatever that raises
         """
         self._cursors = iter(())
+        self._entrance.settle()
         close: object = getattr(self._read, "close", None)
         if not callable(close):
             return

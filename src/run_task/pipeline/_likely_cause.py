@@ -65,3 +65,8 @@ MALFORMED: Final = (
     "the format: that of the timestamps, the unit= and the types of the columns= that were said, "
     "or the names of the columns"
 )
+
+UNSEEN: Final = (
+    "the retention of the data: it is shorter than the windows of those who read it, or they are "
+    "computed too late; retain more"
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -233,7 +232,9 @@ class LiveRun:
         timeline = Timeline(self._clock, _log)
         for fates in self._fates:
             fates.time_ns = self._clock.time_ns
-        given: defaultdict[int, GivenWindows] = defaultdict(GivenWindows)  # by the id of the data
+        entered: list[Any] = [*(route.into for _, _, route in self._declared_sources)]
+        entered += (stage.data for stage in stages)
+        given = {id(data): GivenWindows(data) for data in entered}
         all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
         for number, ((declared, unit_ns, route), fates, playback, mark) in enumerate(
             zip(self._declared_sources, self._fates, played, source_marks, strict=True), 1

@@ -176,6 +176,7 @@ class SourceThread:
         self._left.set()
         self._early.complete()
         self._on_end()
+        self._entrance.settle()
         self._coordinator.advance_source(self.mark, ended=True)
         if isinstance(rows, Generator):
             try:

@@ -213,7 +213,9 @@ class History:
         self._groups: dict[int, list[SourceReader]] = {}
         writers = Counter(id(route.into) for _, _, route in sources)
         writers.update(id(route.into) for stage in stages for route in stage.routes)
-        self._given: dict[int, GivenWindows] = {id(r.into): GivenWindows() for _, _, r in sources}
+        self._given: dict[int, GivenWindows] = {
+            id(route.into): GivenWindows(made(route.into)) for _, _, route in sources
+        }
         for (source, unit_ns, route), counts in zip(sources, fates, strict=True):
             own = replace(route, into=made(route.into))
             reader = SourceReader(
