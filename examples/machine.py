@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from run_task import ContextBuilder, DataSet, Runner, RunnerConfig, RwLock, TaskInterval, task
+from run_task import ContextBuilder, DataSet, Runner, RunnerConfig, RwLock, task
 
 SAMPLE_EVERY = 0.2  # seconds
 
@@ -189,8 +189,8 @@ def main() -> None:
         .with_task(memory_trend)
         .with_task(correlation)
         .with_task(alarm)
-        .with_interval(TaskInterval.seconds(1))
-        .with_config(RunnerConfig(name="machine", window=TaskInterval.seconds(5)))
+        .with_interval("1s")
+        .with_config(RunnerConfig(name="machine", window="5s"))
         .build()
     )
     stop = threading.Event()

@@ -58,8 +58,15 @@ class UnitCheck:
         self.warned = True
         unit = self.unit
         self._log.warning(
-            "%s: the timestamp %d counts %s, and so is %s: it looks like %s, of which it would be "
-            "%s: say unit=TimeUnit.%s where they come from and where they go",
-            *(what, timestamp, unit.name.lower(), time_shown(timestamp, TaskInterval(1, unit))),
-            *(likely.name.lower(), time_shown(timestamp, TaskInterval(1, likely)), likely.name),
+            "%s: the timestamp %d is not likely to count %s, which makes it %s: it looks like %s, "
+            "which make it %s; say unit=TimeUnit.%s where it comes from and where it goes",
+            *(what, timestamp, unit.name.lower(), _shown(timestamp, unit)),
+            *(likely.name.lower(), _shown(timestamp, likely), likely.name),
         )
+
+
+def _shown(timestamp: int, unit: TimeUnit) -> str:
+    shown = time_shown(timestamp, TaskInterval(1, unit))
+    if shown != str(timestamp):
+        return shown
+    return "a time beyond the year 9999" if timestamp > 0 else "a time before the year 1"
