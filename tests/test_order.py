@@ -224,7 +224,7 @@ class Run:
             if writers or not all(self.has_view(reader) for reader in readers):
                 return None
             return lambda: self.enter(stage, due, readers)
-        if end - interval > mark.last_ns:
+        if end > mark.last_ns:
             return lambda: self.end(stage)
         if order.before_window(mark, end - interval, end):
             return None
@@ -307,7 +307,7 @@ class Run:
             self.order.advance_source(source.mark, next_ns=next_ns)
         if all(other.mark.ended for other in self.sources if other is not source):
             for stage in self.stages:
-                self.order.advance_stage(stage.mark, last_ns=self.plan.last)
+                self.order.advance_stage(stage.mark, last_ns=self.plan.last + stage.plan.interval)
         self.order.advance_source(source.mark, ended=True)
         self.moved()
 
@@ -428,7 +428,7 @@ def test_a_stage_that_ended_before_its_last_window_is_missed_and_not_waited_for(
     order.advance_stage(down, first_ns=10)
     assert order.missing(down, 10) == [up]
     assert order.before_window(down, 0, 10) == []
-    order.advance_stage(up, last_ns=-1)  # there was to be no such window
+    order.advance_stage(up, last_ns=9)  # there was to be no such window
     assert order.missing(down, 10) == []
     assert up.due_ns == math.inf
 

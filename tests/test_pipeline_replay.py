@@ -181,7 +181,7 @@ class TestWindows:
         config = RunnerConfig(window=TaskInterval.seconds(10), align=Align.START)
         pipeline.stage("a", [count], series, TaskInterval.seconds(5), config)
         found = [(dataset.window, dataset[count]) for _, dataset in pipeline.replay()]
-        assert found == [((-2, 8), 5), ((3, 13), 9)]
+        assert found == [((-2, 8), 5), ((3, 13), 9), ((8, 18), 4)]
 
     def test_sources_that_enter_the_same_data_are_merged_by_arrival(self) -> None:
         def run(*sources: Any) -> Results:

@@ -81,8 +81,8 @@ class Ticking:
         self.ticker.stop()
         self._scheduler.wake(self._entry)
 
-    def finish(self, last_ns: int) -> None:
-        self.ticker.finish(last_ns)
+    def finish(self, last_ns: int, *, at_once: bool = False) -> None:
+        self.ticker.finish(last_ns, at_once=at_once)
         self._scheduler.wake(self._entry)
 
     def close(self) -> None:
@@ -297,13 +297,13 @@ def test_a_clock_that_moves_while_the_ticker_begins_to_wait_is_not_missed(start:
     assert windows == [(end - 1, end, 0) for end in range(1, 501)]
 
 
-def test_windows_may_begin_in_the_past_and_end_with_one_that_holds_a_time(start: Start) -> None:
+def test_windows_may_begin_in_the_past_and_end_by_a_time(start: Start) -> None:
     clock = VirtualClock(start_ns=100 * 10**9)
     ticker = start(TaskInterval.seconds(2), RunnerConfig(), clock, since_ns=91 * 10**9)
     assert ticker.ticker.first_end_ns == ticker.ticker.next_end_ns == 92 * 10**9
     assert due(ticker, 2) == [Window(90, 92), Window(92, 94)]
     assert ticker.ticker.next_end_ns == 96 * 10**9
-    ticker.finish(97 * 10**9)
+    ticker.finish(98 * 10**9)
     assert due(ticker, 2) == [Window(94, 96), Window(96, 98)]
     assert ticker.next() is None
 
@@ -313,6 +313,16 @@ def test_a_finish_ends_a_wait(start: Start) -> None:
     with beside(ticker.next) as waiting:
         ticker.finish(-1)
         assert waiting.result(PATIENCE) is None
+
+
+@pytest.mark.parametrize("missed", MissedTick)
+def test_what_is_left_may_be_given_before_it_is_due(start: Start, missed: MissedTick) -> None:
+    ticker = start(SECOND, RunnerConfig(missed_tick=missed), VirtualClock(start_ns=10**9))
+    ticker.finish(5 * 10**9, at_once=True)
+    assert [ticker.next() for _ in range(5)] == [
+        *((end - 1, end, 0) for end in range(2, 6)),
+        None,
+    ]
 
 
 def test_next_due_is_after_the_grace(start: Start) -> None:

@@ -83,9 +83,15 @@ def test_windows_lie_where_interval_window_and_alignment_say(
         assert windows.first_end_ns == first[1] * SECOND_NS
         assert windows.after_ns(first[1] * SECOND_NS) == second[1] * SECOND_NS
         assert windows.fresh_ns(second[1] * SECOND_NS) == windows.fresh(second[1]) * SECOND_NS
-        assert windows.last_fresh_ns(second[1] * SECOND_NS + 5) == windows.fresh_ns(
-            second[1] * SECOND_NS
+        assert windows.floor_ns(second[1] * SECOND_NS + 5) == second[1] * SECOND_NS
+        fresh_ns = windows.fresh_ns(second[1] * SECOND_NS)
+        assert windows.last_fresh_at_ns(fresh_ns) == second[1] * SECOND_NS
+        assert windows.last_fresh_at_ns(fresh_ns - 1) == first[1] * SECOND_NS
+        starts_ns = second[0] * SECOND_NS
+        assert windows.last_holding_ns(starts_ns) == max(
+            second[1] * SECOND_NS, windows.floor_ns(starts_ns)
         )
+        assert windows.last_holding_ns(starts_ns - 1) == first[1] * SECOND_NS
 
 
 @given(

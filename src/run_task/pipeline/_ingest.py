@@ -58,6 +58,11 @@ class Cursor(Protocol):
         """Let all rows enter that arrive before this time. Returns how many these are."""
         ...
 
+    def older_than(self, time_ns: float, limit_ns: float) -> Iterable[int]:
+        """The times, in nanoseconds since the Unix epoch, of those rows that are older than a time
+        among all that have not entered and arrive before a limit."""
+        ...
+
 
 class RowCursor:
     """Rows, one by one."""
@@ -69,6 +74,7 @@ class RowCursor:
         self._arrivals = [
             t * unit_ns for t in itertools.accumulate((t for t, _ in rows), max, initial=latest)
         ][1:]
+        self._unit_ns = unit_ns
         self._entrance = entrance
         self._at = 0
 
@@ -93,6 +99,11 @@ class RowCursor:
             self._at += 1
             yield row
 
+    def older_than(self, time_ns: float, limit_ns: float) -> Iterable[int]:
+        cut = bisect_left(self._arrivals, limit_ns, self._at)
+        times = (t * self._unit_ns for t, _ in self._rows[self._at : cut])
+        return (time for time in times if time < time_ns)
+
 
 class BatchCursor:
     """Rows by column, for a time series."""
@@ -105,6 +116,7 @@ class BatchCursor:
         self._in_data = False
         self._whole = whole and times[0] >= latest and bool((times[1:] >= times[:-1]).all())
         self._arrivals = _in_nanos(np.maximum(np.maximum.accumulate(times), latest), unit_ns)
+        self._unit_ns = unit_ns
         self._entrance = entrance
         self._at = 0
         self._next_ns: float = self._arrivals[0]
@@ -133,6 +145,13 @@ class BatchCursor:
         self._at = cut
         self._next_ns = self._arrivals[cut] if cut < len(self._arrivals) else NEVER
         return cut - start
+
+    def older_than(self, time_ns: float, limit_ns: float) -> Iterable[int]:
+        if self._whole:
+            return ()  # all are in order
+        cut = bisect_left(self._arrivals, limit_ns, self._at)
+        times = (t * self._unit_ns for t in self._batch.timestamps[self._at : cut].tolist())
+        return (time for time in times if time < time_ns)
 
     def _enter_whole(self) -> bool:
         """Let all rows enter, ahead of their time. Returns whether they have: not if one is bad,
@@ -192,6 +211,7 @@ class SourceReader:
         """Whether the window that ends at a row's timestamp holds it."""
         self._whole = whole
         self._before_write = before_write
+        self._older: tuple[float, Callable[[int], object]] | None = None
         self._latest: int | None = None  # timestamp
         self._begun = False  # a row has been read
         self._last: float = -_BEYOND  # the last timestamp that is not too long after the present
@@ -265,11 +285,24 @@ class SourceReader:
         assert cursor is not None
         if self._before_write is not None and cursor.idle_until_ns < limit_ns:
             self._before_write()
+        if self._older is not None:
+            before_ns, tell = self._older
+            for time_ns in cursor.older_than(before_ns + self.holds_end, limit_ns):
+                tell(time_ns - self.holds_end)
         try:
             self.entered += cursor.ingest_before(limit_ns)
         except Exception as error:
             self._note(error)
             raise
+
+    def tell_older(self, before_ns: float, tell: Callable[[int], object] | None) -> None:
+        """Have a function called for each row that is older than a time, when it enters.
+
+        :param before_ns: the time, in nanoseconds since the Unix epoch
+        :param tell: called with the time of the row: of one that a window holds which ends at its
+            timestamp, a nanosecond before that; None: nothing is any more
+        """
+        self._older = None if tell is None else (before_ns, tell)
 
     def close(self) -> None:
         """Stop reading, and let an iterator that can be closed clean up, as a generator does.

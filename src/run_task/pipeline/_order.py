@@ -97,7 +97,7 @@ class StageMark:
         self.first_ns: float = -NEVER  # the end of the first window; before it starts, unknown
         self.seen_ns: float = -NEVER  # the end of the first window without a view
         self.done_ns: float = -NEVER  # the end of the first window whose results have not entered
-        self.last_ns: float = NEVER  # the last window is the one that holds this time
+        self.last_ns: float = NEVER  # there is no window that ends later
         self.ended: bool = False
 
     @property
@@ -111,7 +111,7 @@ class StageMark:
         return self._due(max(self.first_ns, self.done_ns, self.seen_ns))
 
     def _due(self, end_ns: float) -> float:
-        if self.ended and self.last_ns < end_ns and self.windows.fresh_ns(end_ns) > self.last_ns:
+        if self.ended and end_ns > self.last_ns:
             return NEVER  # there were to be no more
         return end_ns + self.grace_ns
 
@@ -281,7 +281,7 @@ class Order:
         :param first_ns: the end of its first window: it has started
         :param seen_ns: the end of the first window that has no view of the data
         :param done_ns: the end of the first window whose results have not entered
-        :param last_ns: its last window is the one that holds this time
+        :param last_ns: it has no window that ends later
         :param ended: it runs no window any more
         """
         stage.first_ns = max(stage.first_ns, first_ns)

@@ -332,20 +332,23 @@ class Pipeline(Live):
     def replay(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Replay:
         """Run over the history that the sources have, as fast as the machine goes.
 
-        The time is that of the rows. Every stage runs every window, from the one that holds the
-        first row to the one that holds the last; its results are given, and written to its sinks,
-        which are flushed in the end and stay open. The replay has copies of the shared data, as
-        it is when it begins, and leaves the data itself alone; so a pipeline can be replayed any
-        number of times, also while it runs live. With the same rows, and tasks that keep nothing to
-        themselves from one window to the next, results are the same to the bit, with any executor
-        and any number of workers.
+        The time is that of the rows. Every stage runs every window, from the first that holds a row
+        to the last that does, which may be some of those that overlap, and, to a stage that is fed
+        by another, that hold its results. So one that ends before the first row's begins is given
+        if a row comes, within its ``grace``, that it holds. Results are given, and written to the
+        stage's sinks, which are flushed in the end and stay open. The replay has copies of the
+        shared data, as it is when it begins, and leaves the data itself alone; so a pipeline can be
+        replayed any number of times, also while it runs live. With the same rows, and tasks that
+        keep nothing to themselves from one window to the next, results are the same to the bit,
+        with any executor and any number of workers.
 
         Where the standard error is a terminal, and rich is installed, a bar shows how far it is.
 
         :param start: windows that end by then are left out; rows before are still read.
             A datetime with a time zone, or a numpy.datetime64, or an int in the unit of the stages'
             intervals
-        :param end: windows that start from then on are left out
+        :param end: windows that start from then on are left out; of windows that overlap, those
+            whose last interval does
         :return: an iterator of the name of a stage and a DataSet of it, as they are computed. Who
             leaves before the end calls its ``close()``, which flushes the sinks. Its ``summary``
             has the counts of rows and windows, and the time
@@ -362,11 +365,13 @@ class Pipeline(Live):
     ) -> Replay:
         """Go on after a run that was killed: replay what the sources have and the sink has not.
 
-        Each stage goes on after the last window of it that the sink holds. Windows before are run
-        again only where other stages are fed by them, and are not written again. So the sink ends
-        up as if nothing had happened. The shared data takes part itself, so that the pipeline can
-        be run live afterwards: with the sources that have no history, such as ``polling``, for the
-        rows of the others are in the data by then.
+        Each stage goes on with the last window of it that the sink holds, and with those before
+        that may have lacked rows, if the sources had fewer then: as far back as its ``window`` and
+        its ``grace``, and the ``window`` of each stage that feeds it. They are written again.
+        Windows before are run again only where other stages are fed by them, and are not written.
+        So the sink ends up as if nothing had happened. The shared data takes part itself, so that
+        the pipeline can be run live afterwards: with the sources that have no history, such as
+        ``polling``, for the rows of the others are in the data by then.
 
         :param sink: the sink that knows how far the stages had come
         :param start: as for :meth:`replay`

@@ -6,6 +6,7 @@ front and what comes after it behind.
 
 from __future__ import annotations
 
+import enum
 import threading
 import time
 from collections import deque
@@ -70,17 +71,27 @@ class Outlet(Protocol):
         ...
 
 
+class LeftOut(enum.Enum):
+    """What a gate says of a window that is not given."""
+
+    LEFT_OUT = "left out"
+
+
+LEFT_OUT: Final = LeftOut.LEFT_OUT
+
+
 class Gate(Protocol):
     """What a window passes before it begins."""
 
-    def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | None:
+    def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | LeftOut | None:
         """Wait for what comes before a window.
 
         :param start: the window's start, in the interval's unit
         :param end: its end
         :param next_end_ns: the end of the window after it, in nanoseconds since the Unix epoch
-        :return: the names of those that it did not wait for, for :attr:`DataSet.behind`; None:
-            there was to be no such window, and the engine ends
+        :return: the names of those that it did not wait for, for :attr:`DataSet.behind`;
+            ``LEFT_OUT``: this window is not given, and has passed; None: there was to be no such
+            window, and the engine ends
         """
         ...
 
@@ -262,6 +273,9 @@ class Engine:
                         self._due = None
                         ticker.stop()
                         break
+                    if missing is LEFT_OUT:
+                        self._due = None
+                        continue
                     behind = missing
                 try:
                     with data.read(timeout) as view:
@@ -470,13 +484,14 @@ class Engine:
         self._outlet.unbound()
         self._wake()
 
-    def finish(self, last_ns: int) -> None:
-        """Run up to the window that holds this time, and end.
+    def finish(self, last_ns: float, *, at_once: bool) -> None:
+        """Run the windows that end by a time, and end.
 
         :param last_ns: the time, in nanoseconds since the Unix epoch
+        :param at_once: whether to do so now, also those that are not due yet
         """
         if self._ticker is not None:
-            self._ticker.finish(last_ns)
+            self._ticker.finish(last_ns, at_once=at_once)
             self._wake()
 
     def _wake(self) -> None:

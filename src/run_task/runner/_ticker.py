@@ -33,7 +33,8 @@ class Ticker:
         self.timeline: Final = timeline
         self._monotonic_ns = timeline.clock.monotonic_ns
         self._stopped = self._may_be_over = False
-        self._last_ns: float = math.inf  # the last window is the one that holds this time
+        self._at_once = False  # it waits for no time any more
+        self._last_ns: float = math.inf  # there is no window that ends later
         self._unit_ns = interval.unit.nanos
         self._grace_ns = config.grace_ns
         since_ns = timeline.now_ns if since_ns is None else since_ns
@@ -72,7 +73,7 @@ class Ticker:
         if offset_ns != self._offset_ns:
             self._offset_ns = offset_ns
             self._due_ns = self._schedule.deadline * self._unit_ns - offset_ns
-        return self._due_ns
+        return self._monotonic_ns() if self._at_once else self._due_ns
 
     def poll(self) -> Due | None:
         """The window that is due, one a call; None if none is, or there are no more.
@@ -82,13 +83,19 @@ class Ticker:
         due_ns = self._due_ns
         late_ns = self._monotonic_ns() - due_ns
         if late_ns < 0 or (self._may_be_over and self.over):
-            return None
+            return self._take_early() if self._at_once and not self.over else None
         if late_ns < self._plain_ns:
             # Without a multiplication or a division, each of which takes as long as this call.
             end = self._schedule.step()
             self._due_ns = due_ns + self._period_ns
             return end - self._length, end, late_ns
         return self._take_overdue(late_ns)
+
+    def _take_early(self) -> Due:
+        """The next window, before it is due."""
+        end = self._schedule.step()
+        self._due_ns = self._schedule.deadline * self._unit_ns - self._offset_ns
+        return self._windows.start(end), end, 0
 
     def _take_overdue(self, late_ns: int) -> Due:
         """The window that the policy for missed ones gives."""
@@ -110,15 +117,17 @@ class Ticker:
         """Hand out no more windows. Safe in a signal handler."""
         self._stopped = self._may_be_over = True
 
-    def finish(self, last_ns: int) -> None:
-        """Hand out the windows up to the one that holds this time, and then no more.
+    def finish(self, last_ns: float, *, at_once: bool) -> None:
+        """Hand out the windows that end by a time, and then no more.
 
         :param last_ns: the time, in nanoseconds since the Unix epoch
+        :param at_once: whether to do so now, also those that are not due yet
         """
         self._last_ns = last_ns
+        self._at_once = at_once
         self._may_be_over = True
 
     @property
     def over(self) -> bool:
         """Whether there are no more windows."""
-        return self._stopped or self._windows.fresh_ns(self.next_end_ns) > self._last_ns
+        return self._stopped or self.next_end_ns > self._last_ns

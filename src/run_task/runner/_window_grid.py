@@ -87,9 +87,23 @@ class WindowGrid:
         """From when on what the window that ends at a time holds is fresh."""
         return self.fresh(int(end_ns) // self._unit_ns) * self._unit_ns
 
-    def last_fresh_ns(self, time_ns: int) -> int:
-        """As :meth:`fresh_ns`, for the last window that ends by a time."""
-        return self.fresh(self._grid.floor(time_ns // self._unit_ns)) * self._unit_ns
+    def floor_ns(self, time_ns: float) -> int:
+        """The end of the last window that ends by a time."""
+        return self._grid.floor(int(time_ns) // self._unit_ns) * self._unit_ns
+
+    def last_fresh_at_ns(self, time_ns: float) -> int:
+        """The end of the last window in which what it holds is fresh by a time."""
+        time = int(time_ns) // self._unit_ns
+        end = self._grid.after(time)
+        return (end if self.fresh(end) <= time else self._grid.before(end)) * self._unit_ns
+
+    def last_holding_ns(self, time_ns: float) -> int:
+        """The end of the last window that starts by a time."""
+        time = int(time_ns) // self._unit_ns
+        end = self._grid.floor(time)
+        while self.start(after := self._grid.after(end)) <= time:
+            end = after
+        return end * self._unit_ns
 
 
 class FixedWindows(WindowGrid):
@@ -111,6 +125,9 @@ class FixedWindows(WindowGrid):
 
     def fresh(self, end: int) -> int:
         return end - self._fresh
+
+    def last_holding_ns(self, time_ns: float) -> int:
+        return self.floor_ns(time_ns + self.length * self._unit_ns)
 
 
 def windows_of(

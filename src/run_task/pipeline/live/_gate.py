@@ -8,10 +8,12 @@ from typing import Any
 
 from run_task.data import Shared
 from run_task.observe._log import Log
+from run_task.pipeline._edges import Edges
 from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
+from run_task.runner._engine import LEFT_OUT, LeftOut
 
 _log = Log(__name__)
 
@@ -37,6 +39,7 @@ class WindowGate:
     :param mark: how far the stage is
     :param data: what it reads
     :param unit_ns: how many nanoseconds the unit of its windows has
+    :param edges: with which window the stage begins
     :param upstream_timeout: how many seconds to wait for others
     :param windows: those of its windows that have been given
     :param given: those of all who read the data
@@ -49,6 +52,7 @@ class WindowGate:
         mark: StageMark,
         data: Shared[Any],
         unit_ns: int,
+        edges: Edges,
         upstream_timeout: float,
         windows: ReaderWindows,
         given: GivenWindows,
@@ -58,6 +62,7 @@ class WindowGate:
         self._mark = mark
         self._data = data
         self._unit_ns = unit_ns
+        self._edges = edges
         self._timeout = upstream_timeout
         self._windows = windows
         self._given = given
@@ -71,20 +76,23 @@ class WindowGate:
         self.next_end_ns: int = 0
         """The end of the window after the one in hand, in nanoseconds since the Unix epoch."""
 
-    def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | None:
+    def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | LeftOut | None:
         """Wait for all that enters its data before a window, and until it is known whether there
         is a row as late as that. Returns the stages that took too long; None: do not run it."""
         mark, coordinator = self._mark, self._coordinator
         end_ns = self._end_ns = end * self._unit_ns
         start_ns = self._start_ns = start * self._unit_ns
-        # Of several windows in one, fresh is what is so in the first.
+        # Of several windows in one, it is the first that counts, and fresh is what is so in that.
+        first_end_ns = self.next_end_ns or end_ns
         if self._overlap_ns is not None:
             fresh_ns = start_ns + self._overlap_ns
         else:
-            fresh_ns = mark.windows.fresh_ns(self.next_end_ns or end_ns)
+            fresh_ns = mark.windows.fresh_ns(first_end_ns)
         self.next_end_ns = next_end_ns
         if self._waits_for_nobody and not coordinator.early:
-            return None if fresh_ns > mark.last_ns else ()
+            if first_end_ns > mark.last_ns:
+                return None
+            return () if end_ns >= self._edges.given_from_ns else self._left_out()
 
         def before() -> Sequence[Mark]:
             return coordinator.before_window(mark, fresh_ns, end_ns)
@@ -98,11 +106,23 @@ class WindowGate:
             missing = early_view.missing
         else:
             missing = [stage.name for stage in coordinator.missing(mark, end_ns)]
-        if fresh_ns > mark.last_ns or (coordinator.released and (missing or before())):
+        if first_end_ns > mark.last_ns or (coordinator.released and (missing or before())):
             return None  # there was to be no such window; or it would not be what it should
+        if end_ns < self._edges.given_from_ns:
+            return self._left_out()
         for one in late:
             _log.warning("%r goes on without %r, which is behind", mark, one)
         return tuple(missing)
+
+    def _left_out(self) -> LeftOut:
+        """No row has come that this window holds, which ended before the first one's begins."""
+        if self._early_views is not None:
+            with self._given.lock:
+                self._given.note(self._windows, self._start_ns, self._end_ns)
+            self._early_views.find(self._end_ns + 1)  # one that was taken for it is let go of
+        self.passed()
+        self._coordinator.advance_done(self._mark, self.next_end_ns)
+        return LEFT_OUT
 
     def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
         """Give a window its view of the data: its own, if something later has entered since."""

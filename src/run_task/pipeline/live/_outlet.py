@@ -13,6 +13,7 @@ from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._gate import WindowGate
+from run_task.pipeline.live._leading import Leading
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.tasks._dataset import DataSet
 
@@ -31,6 +32,7 @@ class StageOutlet:
     :param early_views: the early views of each stage that may take views ahead
     :param coordinator: what it waits by
     :param gate: what the stage's windows have passed
+    :param leading: which windows are given that ended before the run began
     :param on_close: called when nothing more comes
     """
 
@@ -45,6 +47,7 @@ class StageOutlet:
         early_views: Callable[[StageMark], EarlyViews | None],
         coordinator: Coordinator,
         gate: WindowGate,
+        leading: Leading,
         on_close: Callable[[], None],
     ) -> None:
         self._mark = mark
@@ -56,6 +59,8 @@ class StageOutlet:
         self._early_views = early_views
         self._coordinator = coordinator
         self._gate = gate
+        self._leading = leading
+        self._leads = True  # whether these may be fed by its results
         self._on_close = on_close
         self._writers_turn = Turn(coordinator)
         self._readers_turn = Turn(coordinator)
@@ -72,13 +77,23 @@ class StageOutlet:
         :raises Exception: whatever ``ingest`` raises
         """
         if self._routes:
-            self._wait_for_others(dataset.window[1] * self._unit_ns)
+            end_ns = dataset.window[1] * self._unit_ns
+            self._wait_for_others(end_ns)
+            if self._leads:
+                self._note_leading(end_ns - 1)
             for route in self._routes:
                 with contextlib.ExitStack() as opened:
                     route.enter(self._open(route, opened), dataset)
         self._coordinator.advance_done(self._mark, self._gate.next_end_ns)
         for sink in self._sinks:
             sink.write(self._mark.name, dataset)
+
+    def _note_leading(self, row_ns: int) -> None:
+        """Note that results are rows of windows that ended before the run began."""
+        places = [place for place, _ in self._mark.enters]
+        self._leads = any(self._leading.before_ns(place) > row_ns for place in places)
+        for place in places:
+            self._leading.note(place, row_ns)
 
     def _wait_for_others(self, end_ns: int) -> None:
         """Wait for those who are to see or change what the results enter, before these do."""

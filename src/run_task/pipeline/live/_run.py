@@ -10,16 +10,18 @@ from run_task.data import Closed, TimeSeries
 from run_task.errors import ConfigError, ShutdownTimeout, add_note, described
 from run_task.observe._format import brief
 from run_task.observe._log import Log
+from run_task.pipeline._edges import Edges
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
 from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._graph import AnyStage
-from run_task.pipeline._order import Order, Place, SourceMark, StageMark
+from run_task.pipeline._order import NEVER, Order, Place, SourceMark, StageMark
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_rows import EarlyRows
 from run_task.pipeline.live._early_views import EarlyViews
+from run_task.pipeline.live._leading import Leading
 from run_task.pipeline.live._row_gate import RowGate
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.pipeline.live._source_thread import SourceThread
@@ -42,7 +44,7 @@ _log = Log(__name__)
 SINK_CAPACITY: Final = 1024
 """How many DataSets may wait for a sink, before the stages that fill it have to wait, too."""
 
-_NO_WINDOW: Final = -(2**63)
+_NO_WINDOW: Final = -NEVER
 """A time before all windows."""
 
 _NEXT_ROW: Final = 0.5
@@ -235,6 +237,7 @@ class LiveRun:
         entered: list[Any] = [*(route.into for _, _, route in self._declared_sources)]
         entered += (stage.data for stage in stages)
         given = {id(data): GivenWindows(data) for data in entered}
+        leading = Leading()
         all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
         for number, ((declared, unit_ns, route), fates, playback, mark) in enumerate(
             zip(self._declared_sources, self._fates, played, source_marks, strict=True), 1
@@ -268,13 +271,19 @@ class LiveRun:
                     gates[0],
                     early,
                     coordinator,
+                    leading,
                     name,
                     self._source_failed,
                     self._source_ended,
                 )
             )
+        now_ns = timeline.now_ns
         for stage, config in stages.items():
             stage_mark = stage_marks[stage]
+            begins_ns = begins[stage]
+            begun_ns = now_ns if begins_ns is None else begins_ns
+            edges = Edges(stage_mark.windows, config, begun_ns, begun_ns)
+            leading.add(stage_mark, edges)
             around = [timeouts[other] for other in order.around_results(stage_mark)]
             live = LiveStage(
                 stage,
@@ -287,7 +296,10 @@ class LiveRun:
                 coordinator,
                 self._clock,
                 timeline,
-                begins[stage],
+                # A grid that begins with the run begins there; another one lies where it lies.
+                begun_ns if config.align is Align.START else edges.first_ns - 1,
+                edges,
+                leading,
                 self._alarm.ring,
                 all_recordings=all_recordings,
             )
@@ -330,22 +342,30 @@ class LiveRun:
         self.lifecycle.advance(Phase.ENDED)
 
     def _finish(self) -> None:
-        """All sources have ended: let every stage run the window that sees the last row."""
-        last_ns = self._now_ns()
-        if last_ns is None:
+        """All sources have ended: let every stage run the window that sees the last row, and those
+        that still hold one, at once, since there is nothing left to wait for."""
+        now_ns = self._now_ns()
+        if now_ns is None:
             self.shutdown()
             return
-        if any(source.mark.recording for source in self._sources):
-            lasts = [
-                source.last_ns - source.route.holds_end
-                for source in self._sources
-                if source.last_ns is not None
-            ]
-            last_ns = max(lasts, default=_NO_WINDOW)
+        own: dict[int, float] = {}  # the last row that entered some data, by the data's id
+        for source in self._sources:
+            if source.last_ns is not None:
+                into, row_ns = id(source.route.into), source.last_ns - source.route.holds_end
+                own[into] = max(own.get(into, row_ns), row_ns)
+        last_ns: float = max(own.values(), default=_NO_WINDOW)
+        if not any(source.mark.recording for source in self._sources):
+            last_ns = max(last_ns, now_ns)
         for live in self._stages:
-            live.limit(last_ns)
+            stage, edges = live.stage, live.edges
+            edges.limit(last_ns, own.get(id(stage.data), _NO_WINDOW), last_ns)
+            for route in stage.routes:
+                before = own.get(id(route.into), _NO_WINDOW)
+                own[id(route.into)] = max(before, edges.results_until_ns)
         for live in self._stages:
-            live.finish()
+            live.limit(live.edges.last_ns)
+        for live in self._stages:
+            live.finish(at_once=True)
 
     def _now_ns(self) -> int | None:
         """The time; None if the clock fails, which is one of the program's own."""
@@ -370,9 +390,9 @@ class LiveRun:
         now_ns = self._now_ns()
         limited = [] if now_ns is None else begun
         for live in limited:
-            live.limit(live.last_due_ns(now_ns or 0))
+            live.limit((now_ns or 0) - live.mark.grace_ns)
         for live in limited:  # what is due gets the rows of recordings that it is still to see
-            live.finish()
+            live.finish(at_once=False)
             while not live.mark.ended and not deadline.passed:
                 self._alarm.wait(deadline.remaining())
         if self._coordinator is not None:

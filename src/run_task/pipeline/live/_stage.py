@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from run_task.data._protocol import Viewable
+from run_task.pipeline._edges import Edges
 from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._order import StageMark
@@ -12,6 +13,7 @@ from run_task.pipeline._route import ends_with_rows
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._gate import WindowGate
+from run_task.pipeline.live._leading import Leading
 from run_task.pipeline.live._outlet import StageOutlet
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.runner._config import RunnerConfig
@@ -36,7 +38,10 @@ class LiveStage:
     :param coordinator: keeps the marks of all stages and sources
     :param clock: where to read the time
     :param timeline: the time, which all stages share
-    :param since_ns: the first window holds this time, in nanoseconds since the Unix epoch
+    :param since_ns: the first window that there may be holds this time, in nanoseconds since the
+        Unix epoch
+    :param edges: with which window it begins
+    :param leading: which windows are given that ended before
     :param on_end: called when its engine has ended
     """
 
@@ -52,13 +57,16 @@ class LiveStage:
         coordinator: Coordinator,
         clock: Clock,
         timeline: Timeline,
-        since_ns: int | None,
+        since_ns: int,
+        edges: Edges,
+        leading: Leading,
         on_end: Callable[[], None],
         *,
         all_recordings: bool,
     ) -> None:
         self.stage = stage
         self.mark = mark
+        self.edges = edges
         unit_ns = stage.interval.unit.nanos
         holds_end = ends_with_rows(stage.data)
         windows = self._windows = ReaderWindows(mark.windows, holds_end=holds_end)
@@ -74,6 +82,7 @@ class LiveStage:
             mark,
             stage.data,
             unit_ns,
+            edges,
             config.upstream_timeout,
             windows,
             given,
@@ -90,6 +99,7 @@ class LiveStage:
             early_views_of,
             coordinator,
             gate,
+            leading,
             on_end,
         )
         self._coordinator = coordinator
@@ -124,21 +134,20 @@ class LiveStage:
         # Those that were started before may be waiting to know that.
         self._coordinator.advance_stage(self.mark, first_ns=first_end_ns)
 
-    def limit(self, last_ns: int) -> None:
-        """Run no window after the one that holds this time.
+    def limit(self, last_ns: float) -> None:
+        """Run no window that ends after a time.
 
         Said to all stages before one of them ends: whose upstream has ended would otherwise go on
         without its results.
         """
         self._coordinator.advance_stage(self.mark, last_ns=last_ns)
 
-    def last_due_ns(self, now_ns: int) -> int:
-        """A time in the last window that is due."""
-        return self.mark.windows.last_fresh_ns(now_ns - self.mark.grace_ns)
+    def finish(self, *, at_once: bool) -> None:
+        """Run up to the last window that there is to be, and end.
 
-    def finish(self) -> None:
-        """Run up to the last window that there is to be, and end."""
-        self._engine.finish(int(self.mark.last_ns))
+        :param at_once: whether to do so now, also those that are not due yet
+        """
+        self._engine.finish(self.mark.last_ns, at_once=at_once)
 
     def shutdown(self) -> None:
         """Finish the window in hand, and end. Returns at once."""

@@ -15,6 +15,7 @@ from run_task.data import TimeSeries
 from run_task.data._protocol import Viewable, window_bound
 from run_task.executors import Tick
 from run_task.executors._protocol import checked_crew
+from run_task.pipeline._edges import Edges
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
 from run_task.pipeline._given import GivenWindows, ReaderWindows
@@ -42,12 +43,15 @@ class _StageReplay:
     :param stage: the stage
     :param config: how it behaves
     :param made: gives the replay's own of shared data
-    :param since_ns: the first window holds this time, in nanoseconds since the Unix epoch
-    :param held_ns: the end of the last window whose results are known, or None
+    :param windows: its windows
+    :param edges: with which of them it begins
+    :param known_ns: windows that end by then have results that are known, in nanoseconds since the
+        Unix epoch; None: none has
     :param given: takes note of the windows that it has run, if rows of sources enter its data
     :param explicit: whether the first window begins where somebody wanted it to
     :param apart: whether its own data changes only by what the replay writes to it
     :param before_write: called before it writes to shared data, with the id of the pipeline's own
+    :param entered: called when it has, with that id and the end of the window
     """
 
     def __init__(
@@ -55,18 +59,22 @@ class _StageReplay:
         stage: AnyStage,
         config: RunnerConfig,
         made: Callable[[Any], Any],
-        since_ns: int,
-        held_ns: int | None,
+        windows: WindowGrid,
+        edges: Edges,
+        known_ns: float | None,
         given: GivenWindows | None,
         explicit: bool,
         apart: bool,
         before_write: Callable[[int], None],
+        entered: Callable[[int, int], None],
     ) -> None:
         self.stage = stage
         self.config = config
+        self.edges = edges
         self.data = made(stage.data)
         self._routes = [(id(r.into), replace(r, into=made(r.into))) for r in stage.routes]
         self._before_write = before_write
+        self._entered = entered
         self._bound = window_bound(self.data, stage.interval.unit)
         # A view stays as it is, so one serves all windows until somebody writes.
         shared: object = self.data  # that of no type, or pyright takes it for no more than viewable
@@ -76,10 +84,12 @@ class _StageReplay:
         self._own = OwnData()
         self._unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
-        self._held_ns = -math.inf if held_ns is None else held_ns
-        resumed_ns = None if stage.routes else held_ns
+        self._known_ns: float = -math.inf if known_ns is None else known_ns
+        if known_ns is not None and not stage.routes:
+            edges.skip_to(known_ns)
         self._grace_ns = config.grace_ns
-        self._windows, first_end = _windows_from(stage.interval, config, since_ns, resumed_ns)
+        self._windows = windows
+        first_end = edges.first_ns // self._unit_ns
         self._go_to(first_end)
         self._given = given
         holds_end = ends_with_rows(stage.data)
@@ -87,7 +97,7 @@ class _StageReplay:
         if given is not None:
             given.add(self._given_windows)
             start_ns = self._windows.start(first_end) * self._unit_ns
-            explicit = explicit or held_ns is not None
+            explicit = explicit or known_ns is not None
             given.begin(self._given_windows, start_ns, explicit=explicit)
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
@@ -102,26 +112,36 @@ class _StageReplay:
         )
         self._crew.open()
 
-    def is_over(self, last_ns: float) -> bool:
-        """Whether all windows are done up to the one that holds this time."""
-        return self._fresh_ns > last_ns
+    @property
+    def is_over(self) -> bool:
+        """Whether all windows are done."""
+        return self.end_ns > self.edges.last_ns
+
+    @property
+    def leads(self) -> bool:
+        """Whether the next window is given only if a row comes that it holds."""
+        return self.end_ns < self.edges.given_from_ns
 
     def _go_to(self, end: int) -> None:
         """Let the window that ends at a time be the next."""
         self._end = end
-        self.due_ns: int = end * self._unit_ns + self._grace_ns
-        """When the next window is due, in nanoseconds since the Unix epoch."""
-        self._fresh_ns = self._windows.fresh(end) * self._unit_ns
+        self.end_ns: int = end * self._unit_ns
+        """The end of the next window, in nanoseconds since the Unix epoch."""
+        self.due_ns: int = self.end_ns + self._grace_ns
+        """When it is due."""
 
     def forget_view(self) -> None:
         """Somebody is about to write to its data."""
         self._view = None
 
     def run(self) -> DataSet[Any] | None:
-        """Run the window that is due; None if its results are known already."""
-        end = self._end
+        """Run the window that is due; None if it is not given, or its results are known already."""
+        end, leads = self._end, self.leads
         due = self._windows.start(end), end, 0
         self._go_to(self._windows.after(end))
+        if leads:
+            self._note_given(due)
+            return None
         if self._keeps_view:
             view = self._view
             if view is None:
@@ -133,19 +153,23 @@ class _StageReplay:
                 if self._changes and references(view) != self._own.references:
                     dataset = self._own.refuse(dataset, view)
                     self._own.settle(references(view))
-        if self._given is not None:
-            self._given.note(self._given_windows, due[0] * self._unit_ns, end * self._unit_ns)
+        self._note_given(due)
         if dataset.errors:
             _raise_interrupt(dataset)
         for data, route in self._routes:
             self._before_write(data)
             with route.into.write() as target:
                 route.enter(target, dataset)
-        if end * self._unit_ns <= self._held_ns:
+            self._entered(data, end * self._unit_ns)
+        if end * self._unit_ns <= self._known_ns:
             return None
         if self._tell is not None:
             self._tell(dataset)
         return dataset
+
+    def _note_given(self, due: Due) -> None:
+        if self._given is not None:
+            self._given.note(self._given_windows, due[0] * self._unit_ns, due[1] * self._unit_ns)
 
     def _run(self, view: Any, due: Due) -> DataSet[Any]:
         bound = self._bound
@@ -162,16 +186,14 @@ class _StageReplay:
 
 def _windows_from(
     interval: Interval, config: RunnerConfig, since_ns: int, held_ns: int | None
-) -> tuple[WindowGrid, int]:
-    """The windows of a stage, and the end of the first: the one that holds a time, or that comes
-    after those whose results are held."""
+) -> WindowGrid:
+    """The windows of a stage: those that it had before, if it is known where one of them ended."""
     windows = windows_of(interval, config.window, config.align, since_ns)
-    if held_ns is None or held_ns <= since_ns:
-        return windows, windows.first_end
-    held = held_ns // interval.unit.nanos
-    if not windows.ends_at(held):  # the grid began elsewhere, or was another one
-        windows = windows_of(interval, config.window, config.align, held_ns)
-    return windows, windows.after(held)
+    if held_ns is not None and not windows.ends_at(held_ns // interval.unit.nanos):
+        # The grid began elsewhere.
+        since_ns = since_ns - (since_ns - held_ns) % interval.longest_ns
+        windows = windows_of(interval, config.window, config.align, since_ns)
+    return windows
 
 
 def _raise_interrupt(dataset: DataSet[Any]) -> None:
@@ -229,6 +251,7 @@ class History:
         self._sources = [reader for group in self._groups.values() for reader in group]
         self._bounds: tuple[float, float] = (-NEVER, NEVER)
         self._now_ns: float = -NEVER  # all rows that arrive before are in the data
+        self._leading = False  # whether there are windows that are given only if they hold a row
 
     @property
     def rows(self) -> int:
@@ -273,40 +296,55 @@ class History:
             since_ns = int(max(first_ns, start_ns))
             self._bounds = since_ns, end_ns
             replays: list[_StageReplay] = []
+            reach: dict[int, int] = {}  # how long rows are seen that enter data, by the data's id
             for stage, config in self._stages.items():
+                held_ns = held(stage)
+                windows = _windows_from(stage.interval, config, since_ns, held_ns)
+                edges = Edges(windows, config, int(first_ns), int(first_ns), start_ns)
+                edges.stop_before(end_ns)
+                reach_ns = _length_ns(stage, config) + reach.get(id(stage.data), 0)
+                for route in stage.routes:
+                    reach[id(route.into)] = max(reach.get(id(route.into), 0), reach_ns)
                 replay = _StageReplay(
-                    *(stage, config, self._made, since_ns, held(stage)),
+                    *(stage, config, self._made, windows, edges),
+                    # An earlier run may have ended before the last of the rows came that these
+                    # windows were to see.
+                    None if held_ns is None else held_ns - reach_ns - config.grace_ns,
                     given=self._given.get(id(stage.data)),
-                    explicit=start_ns > first_ns,
+                    explicit=start_ns > first_ns - config.grace_ns,
                     apart=self._apart(stage.data),
                     before_write=self._before_write,
+                    entered=self._results_entered,
                 )
                 opened.callback(replay.close)
                 replays.append(replay)
                 self._replays_of.setdefault(id(stage.data), []).append(replay)
+            self._leading = any(replay.leads for replay in replays)
+            if self._leading:
+                for data, readers in self._groups.items():
+                    for reader in readers:
+                        reader.tell_older(int(first_ns), partial(self._row_entered, data))
             yield from self._go(replays, end_ns)
 
     def _go(
         self, begun: Sequence[_StageReplay], end_ns: float
     ) -> Generator[tuple[AnyStage, DataSet[Any]]]:
-        last_ns = end_ns - 1
-        replays: list[_StageReplay] = list(begun)
+        replays: list[_StageReplay] = [replay for replay in begun if not replay.is_over]
         idle_until_ns: float = -NEVER
+        bounded = end_ns != NEVER
+        ended = False
         while replays:
             due_ns = min([replay.due_ns for replay in replays])
             self._now_ns = due_ns
             if due_ns > idle_until_ns:
                 idle_until_ns = self._ingest_before(due_ns)
-            if idle_until_ns == NEVER:
-                # No more rows: the last windows are those that hold the last one.
-                lasts = [
-                    reader.last_ns - reader.holds_end
-                    for reader in self._sources
-                    if reader.last_ns is not None
-                ]
-                last_ns = min(last_ns, max(lasts))
-            if last_ns != NEVER:
-                replays = [replay for replay in replays if not replay.is_over(last_ns)]
+            if idle_until_ns == NEVER and not ended:
+                self._limit(begun)
+                ended = bounded = True
+            if self._leading and not any(replay.leads for replay in replays):
+                self._end_leading()
+            if bounded:
+                replays = [replay for replay in replays if not replay.is_over]
             for replay in replays:
                 if replay.due_ns <= due_ns:
                     dataset = replay.run()
@@ -335,10 +373,45 @@ class History:
                 readers[first].ingest_before(min(limit_ns, *others))
         return min(reader.idle_until_ns - reader.holds_end for reader in self._sources)
 
+    def _limit(self, replays: Sequence[_StageReplay]) -> None:
+        """There are no more rows: the last windows are those that hold the last ones."""
+        own: dict[int, float] = {}  # the last row that entered some data, by the data's id
+        for data, readers in self._groups.items():
+            lasts = [r.last_ns - r.holds_end for r in readers if r.last_ns is not None]
+            own[data] = max(lasts, default=-NEVER)
+        last_ns = max(own.values())
+        for replay in replays:
+            stage, edges = replay.stage, replay.edges
+            edges.limit(last_ns, own.get(id(stage.data), -NEVER), last_ns)
+            for route in stage.routes:
+                before = own.get(id(route.into), -NEVER)
+                own[id(route.into)] = max(before, edges.results_until_ns)
+
+    def _row_entered(self, data: int, row_ns: int) -> None:
+        """A row has entered that may belong to a window before that of the first row."""
+        for replay in self._replays_of.get(data, ()):
+            replay.edges.note(row_ns, replay.end_ns)
+
+    def _results_entered(self, data: int, end_ns: int) -> None:
+        if self._leading:
+            self._row_entered(data, end_ns - 1)
+
+    def _end_leading(self) -> None:
+        """From now on, windows are given whether or not they hold a row."""
+        self._leading = False
+        for reader in self._sources:
+            reader.tell_older(-NEVER, None)
+
     def _before_write(self, data: int) -> None:
         """Somebody is about to write to the replay's own of the data with this id."""
         for replay in self._replays_of.get(data, ()):
             replay.forget_view()
+
+
+def _length_ns(stage: AnyStage, config: RunnerConfig) -> int:
+    """How long a row is seen at most: as long as a window is, or until the next one begins."""
+    length_ns = 0 if config.window is None else config.window.longest_ns
+    return max(length_ns, stage.interval.longest_ns)
 
 
 def _ends_views(data: object) -> bool:
