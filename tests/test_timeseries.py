@@ -883,3 +883,22 @@ def test_a_runner_that_waits_holds_no_view(executor: Literal["inline", "threads"
             assert receiver.recv(PATIENCE)[rows] == 10
             store = series._snapshot[0]  # pyright: ignore[reportPrivateUsage]  # nothing else tells
             eventually(partial(operator.not_, store.leases))
+
+
+@pytest.mark.parametrize(
+    ("unit", "tables"),
+    [(TimeUnit.SECONDS, ["polars"]), (TimeUnit.MINUTES, ["arrow", "polars", "pandas"])],
+)
+def test_times_that_a_table_cannot_hold_are_refused_and_not_wrapped_around(
+    unit: TimeUnit, tables: list[str]
+) -> None:
+    series = TimeSeries({"v": float}, unit)
+    series.extend([0, 2**62], v=[1.0, 2.0])
+    for kind in ("arrow", "polars", "pandas"):
+        pytest.importorskip("pyarrow" if kind == "arrow" else kind)
+        to_table = getattr(view_of(series), f"to_{kind}")
+        if kind in tables:
+            with pytest.raises(ConfigError, match=r"column 'time'.* 64 bits of m?s do not hold"):
+                to_table()
+        else:
+            assert np.asarray(to_table()["time"]).astype(np.int64).tolist() == [0, 2**62]

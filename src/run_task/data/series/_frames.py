@@ -12,6 +12,7 @@ import numpy as np
 
 from run_task._extras import need
 from run_task.data.series._column_types import Array
+from run_task.errors import ConfigError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,12 +22,31 @@ def _unit(array: Array) -> str:
     return np.datetime_data(array.dtype)[0] if array.dtype.kind == "M" else ""
 
 
+def _in_unit(name: str, array: Array, unit: str) -> Array:
+    """Times in a shorter unit, which hold all of them.
+
+    :raises ConfigError: if 64 bits do not hold one
+    """
+    times: Array = array
+    try:
+        times = array.astype(f"M8[{unit}]")
+        exact = bool(((times.astype(array.dtype) == array) | np.isnat(array)).all())
+    except OverflowError:  # of NumPy 2.5 and later; before, it wraps around
+        exact = False
+    if not exact:
+        raise ConfigError(
+            f"column {name!r}: this library has no {array.dtype}, and 64 bits of {unit} do not "
+            f"hold all of its times: take those of between() that they do"
+        )
+    return times
+
+
 def to_arrow(columns: Mapping[str, Array]) -> Any:
     """A table of Arrow; numbers are not copied."""
     arrow = need("pyarrow", "arrow")
     return arrow.table(
         {
-            name: arrow.array(array.astype("M8[s]") if _unit(array) in ("h", "m") else array)
+            name: arrow.array(_in_unit(name, array, "s") if _unit(array) in ("h", "m") else array)
             for name, array in columns.items()
         }
     )
@@ -38,7 +58,7 @@ def to_polars(columns: Mapping[str, Array]) -> pl.DataFrame:
 
     def series(name: str, array: Array) -> pl.Series:
         if _unit(array) in ("h", "m", "s"):
-            array = array.astype("M8[ms]")
+            array = _in_unit(name, array, "ms")
         dtype = polars.Binary if array.dtype.kind == "S" else None
         made: pl.Series = polars.Series(name, array if dtype is None else array.tolist(), dtype)
         return made
@@ -52,7 +72,7 @@ def to_pandas(columns: Mapping[str, Array]) -> Any:
     pandas = need("pandas", "pandas")
     return pandas.DataFrame(
         {
-            name: array.astype("M8[s]") if _unit(array) in ("D", "h", "m") else array.copy()
+            name: (_in_unit(name, array, "s") if _unit(array) in ("D", "h", "m") else array.copy())
             for name, array in columns.items()
         }
     )

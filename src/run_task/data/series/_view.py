@@ -217,7 +217,7 @@ class TimeSeriesView:
 
         Arrow has no minutes: they become seconds.
 
-        :raises ConfigError: if pyarrow is not installed
+        :raises ConfigError: if pyarrow is not installed, or cannot hold a time
         """
         from run_task.data.series._frames import to_arrow
 
@@ -228,7 +228,7 @@ class TimeSeriesView:
 
         polars has neither seconds nor minutes: they become milliseconds.
 
-        :raises ConfigError: if polars is not installed
+        :raises ConfigError: if polars is not installed, or cannot hold a time
         """
         from run_task.data.series._frames import to_polars
 
@@ -239,7 +239,7 @@ class TimeSeriesView:
 
         pandas has no minutes: they become seconds.
 
-        :raises ConfigError: if pandas is not installed
+        :raises ConfigError: if pandas is not installed, or cannot hold a time
         """
         from run_task.data.series._frames import to_pandas
 
