@@ -231,6 +231,15 @@ class SqlSinkAt(SqlSink):
         self.close()
 
 
+def test_sources_that_all_have_no_history_are_refused(tmp_path: Path) -> None:
+    with SqlSinkAt(tmp_path / "x.db") as sink:
+        data = RwLock[list[int]]([])
+        pipeline = Pipeline("p").source(polling(lambda: 1, every=SECOND), data, add)
+        pipeline.stage("a", [seen], data, SECOND).sink(sink)
+        with pytest.raises(ConfigError, match=r"none has a history.*declare what was recorded"):
+            pipeline.resume(sink)
+
+
 def test_a_sink_of_no_stage_cannot_be_resumed_from(tmp_path: Path) -> None:
     with SqlSinkAt(tmp_path / "x.db") as sink:
         pipeline = Pipeline("p")

@@ -287,6 +287,23 @@ def test_live_gives_the_same_windows(times: list[int], windows: Windows, other: 
         assert found == [(tuple(d.window), d.to_dict()) for name, d in replayed if name == stage]
 
 
+@given(TIMES, STAGES)
+@settings(max_examples=60, deadline=None)
+def test_a_series_that_has_been_filled_needs_no_source(times: list[int], windows: Windows) -> None:
+    series = TimeSeries({"v": float}, TimeUnit.SECONDS, closed=windows.closed)
+    series.extend(times, v=[1.0] * len(times))
+    results = TimeSeries({"n": int}, TimeUnit.SECONDS, closed=Closed.RIGHT)
+    pipeline = Pipeline("p")
+    interval = TaskInterval.seconds(windows.interval)
+    pipeline.stage("a", [held, n], series, interval, windows.config()).into(results)
+    pipeline.stage("b", [held], results, interval, RunnerConfig())
+    expected = windows.given(arrivals(sorted(times)))
+    replayed = list(pipeline.replay())
+    assert given_by(replayed) == expected
+    assert list(given_by(replayed, "b")) == [(e - windows.interval, e) for _, e in expected]
+    assert len(results.view()) == 0  # a replay has copies
+
+
 def test_a_window_before_the_first_row_is_given_only_if_it_holds_a_row() -> None:
     assert given_by(of([23, 24], Windows(10, grace=15)).replay()) == {(20, 30): [23, 24]}
     assert given_by(of([23, 12, 40], Windows(5, grace=30)).replay()) == {

@@ -198,7 +198,10 @@ def test_a_wall_clock_set_back_yields_no_window_twice_and_stalls_none(
         Window(7202, 7203),
     ]
     assert [record.getMessage() for record in caplog.records] == [
-        "the wall clock was set back by 3600.000 s; windows go on from where they were"
+        (
+            "the wall clock was set back by 3600.000 s; windows go on from where they were, and "
+            "hold rows that are stamped by it again once it says 1970-01-01T02:00:01Z"
+        )
     ]
     clock.step(HOUR_NS)  # set right again: nothing is missed
     clock.advance(SECOND)

@@ -342,6 +342,8 @@ class Pipeline(Live):
         keep nothing to themselves from one window to the next, results are the same to the bit,
         with any executor and any number of workers.
 
+        Without a source, it goes through the rows that a ``TimeSeries`` has been filled with.
+
         Where the standard error is a terminal, and rich is installed, a bar shows how far it is.
 
         :param start: windows that end by then are left out; rows before are still read.
@@ -416,10 +418,17 @@ class Pipeline(Live):
         data: list[Any] = [stage.data for stage in stages]
         data += [route.into for stage in stages for route in stage.routes]
         copies = Copies(data) if resumed is None else None
-        if not declared:
+        if not declared and not any(_holds_rows(stage.data) for stage in stages):
             raise ConfigError(
-                f"pipeline {self._name!r} has no sources, and a replay goes through their rows: "
-                f"add one by source(); run_windows() of run_task.testing runs tasks over data"
+                f"pipeline {self._name!r} has no sources, and a replay goes through their rows, or "
+                f"those of a TimeSeries that has been filled: add one by source(), or fill the "
+                f"series; run_windows() of run_task.testing runs tasks over other data"
+            )
+        if declared and not sources:
+            told = ", ".join(route.origin for _, _, route in declared)
+            raise ConfigError(
+                f"{told}: none has a history, so there is nothing to resume from: declare what was "
+                f"recorded as a source, too, or run the pipeline live at once"
             )
         for recording, _, route in sources:
             self._take(recording)
@@ -501,6 +510,11 @@ def _warn_of_late_rows(
                     "it; give RunnerConfig(grace=...), for how long to wait for it",
                     *(stage.name, brief(route.into), brief(source)),
                 )
+
+
+def _holds_rows(data: object) -> bool:
+    """Whether there is something for a replay to go through."""
+    return isinstance(data, TimeSeries) and len(data.view()) > 0
 
 
 def _itself(shared: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Final
 
 from run_task.observe._log import Log
 from run_task.time._clock import Clock
+from run_task.time._epoch import from_nanos
 
 _NOTICE_NS: Final = 1_000_000_000
 """From how many nanoseconds on a step of the wall clock is logged."""
@@ -56,6 +57,14 @@ class Timeline:
         elif step_ns + unsure_ns <= -_NOTICE_NS and not self._stepped_back:
             self._stepped_back = True
             self._log.warning(
-                "the wall clock was set back by %.3f s; windows go on from where they were",
-                -step_ns / 1e9,
+                "the wall clock was set back by %.3f s; windows go on from where they were, and "
+                "hold rows that are stamped by it again once it says %s",
+                *(-step_ns / 1e9, _told(after_ns + self.offset_ns)),
             )
+
+
+def _told(time_ns: int) -> str:
+    try:
+        return f"{from_nanos(time_ns):%Y-%m-%dT%H:%M:%SZ}"
+    except OverflowError:  # no datetime has such a year
+        return f"{time_ns // 10**9} s since 1970"

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from run_task._window import Due
-from run_task.data import TimeSeries
+from run_task.data import Closed, TimeSeries
 from run_task.data._protocol import Viewable, window_bound
 from run_task.executors import Tick
 from run_task.executors._protocol import checked_crew
@@ -248,6 +248,12 @@ class History:
                 before_write=partial(self._before_write, id(route.into)),
             )
             self._groups.setdefault(id(route.into), []).append(reader)
+        # Without sources, rows that are in the series already are all that there is.
+        self._filled: dict[int, tuple[int, int]] = {}
+        if not sources:
+            for stage in stages:
+                if (filled := _filled(made(stage.data))) and not writers[id(stage.data)]:
+                    self._filled[id(stage.data)] = filled
         self._sources = [reader for group in self._groups.values() for reader in group]
         self._bounds: tuple[float, float] = (-NEVER, NEVER)
         self._now_ns: float = -NEVER  # all rows that arrive before are in the data
@@ -288,9 +294,9 @@ class History:
                 opened.callback(reader.fates.log_rest)
                 opened.callback(reader.close)
             # A row that a window holds which ends at its timestamp lies before that time.
-            first_ns = min(
-                (reader.fetch() - reader.holds_end for reader in self._sources), default=NEVER
-            )
+            firsts_ns = [reader.fetch() - reader.holds_end for reader in self._sources]
+            firsts_ns += (first_ns for first_ns, _ in self._filled.values())
+            first_ns = min(firsts_ns, default=NEVER)
             if first_ns == NEVER:
                 return  # there is no row, and so no window
             since_ns = int(max(first_ns, start_ns))
@@ -371,11 +377,14 @@ class History:
                 # Up to where another one's row comes; of two at a time, the first source's first.
                 others = [t + (i > first) for i, t in enumerate(arrivals) if i != first]
                 readers[first].ingest_before(min(limit_ns, *others))
-        return min(reader.idle_until_ns - reader.holds_end for reader in self._sources)
+        return min(
+            (reader.idle_until_ns - reader.holds_end for reader in self._sources), default=NEVER
+        )
 
     def _limit(self, replays: Sequence[_StageReplay]) -> None:
         """There are no more rows: the last windows are those that hold the last ones."""
-        own: dict[int, float] = {}  # the last row that entered some data, by the data's id
+        # The last row that entered some data, by the data's id.
+        own: dict[int, float] = {data: last_ns for data, (_, last_ns) in self._filled.items()}
         for data, readers in self._groups.items():
             lasts = [r.last_ns - r.holds_end for r in readers if r.last_ns is not None]
             own[data] = max(lasts, default=-NEVER)
@@ -412,6 +421,14 @@ def _length_ns(stage: AnyStage, config: RunnerConfig) -> int:
     """How long a row is seen at most: as long as a window is, or until the next one begins."""
     length_ns = 0 if config.window is None else config.window.longest_ns
     return max(length_ns, stage.interval.longest_ns)
+
+
+def _filled(data: object) -> tuple[int, int] | None:
+    """The times of the first row and the last that are in a series; None: there are none."""
+    if not isinstance(data, TimeSeries) or not len(times := data.view().time):
+        return None
+    unit_ns, holds_end = data.unit.nanos, data.closed is Closed.RIGHT
+    return int(times[0]) * unit_ns - holds_end, int(times[-1]) * unit_ns - holds_end
 
 
 def _ends_views(data: object) -> bool:
