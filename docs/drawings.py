@@ -254,6 +254,41 @@ def grace() -> Timeline:
     return drawn
 
 
+def late() -> Timeline:
+    """Rows that come in time for their window, and one that comes late."""
+    drawn = Timeline("A row that comes late", (-1, 14), ["arrivals", "windows", "ticks"])
+    drawn.axis(_by_clock(0, 5, 10))
+    drawn.dot(0, 2)
+    drawn.dot(0, 4)
+    drawn.dot(0, 7)
+    drawn.move(0, 7, 3.2)
+    drawn.note(0, 7.2, "stamped :03: stored, and late")
+    drawn.bar(1, 0, 5, Kind.GOOD, "[:00, :05)")
+    drawn.bar(1, 5, 10, Kind.WINDOW, "[:05, :10)")
+    drawn.bar(2, 5, 5.5, Kind.WORK)
+    drawn.note(2, 5.7, "given at :05, with two rows")
+    drawn.down(5, 1, 2)
+    return drawn
+
+
+def early() -> Timeline:
+    """Rows that are stamped after the present."""
+    drawn = Timeline(
+        "Rows that come before their time", (-1, 14), ["arrivals", "waiting", "stored"]
+    )
+    drawn.axis(_by_clock(0, 5, 10))
+    for at in (1, 3.4, 4.4, 6.5):
+        drawn.dot(0, at)
+        drawn.dot(2, at)
+    drawn.dot(0, 2)
+    drawn.note(0, 7, "at :02, one stamped :09 comes")
+    drawn.bar(1, 2, 9, Kind.WAIT, "the others enter meanwhile")
+    drawn.dot(2, 9)
+    drawn.down(9, 1, 2)
+    drawn.note(2, 9.3, "it enters at :09")
+    return drawn
+
+
 def closed() -> Timeline:
     """What the tasks of a window see, by which end of it belongs to it."""
     lanes = ["timestamps", "Closed.LEFT", "Closed.RIGHT"]
@@ -401,6 +436,8 @@ DRAWINGS: Final[Mapping[str, Callable[[], Timeline]]] = {
     "long-day": long_day,
     "sliding": sliding,
     "grace": grace,
+    "late": late,
+    "early": early,
     "closed": closed,
     "missed": missed,
     "lock-a-task": lock_a_task,

@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,11 @@ from run_task import (
     Task,
     TaskError,
     TaskInterval,
+    TimeSeries,
+    TimeSeriesView,
+    TimeUnit,
     Window,
+    task,
 )
 from run_task.cli._exits import Exit
 from run_task.cli._screen import Screen, State, view
@@ -245,6 +250,25 @@ def test_nothing_is_wider_than_the_screen_or_wraps(width: int) -> None:
 def test_a_pipeline_without_stages_is_drawn_before_it_is_refused() -> None:
     _, lines = drawn(Screen(Pipeline("empty")), 80)
     assert lines[0].startswith("empty")
+
+
+def test_rows_that_are_not_as_they_should_be_are_counted_where_there_are_some() -> None:
+    @task
+    def size(view: TimeSeriesView, start: int, end: int) -> int:
+        return len(view)
+
+    def shown(rows: Any, width: int) -> str:
+        made = Pipeline("counted")
+        series = TimeSeries({"value": float}, TimeUnit.SECONDS)
+        made.source(rows, series).stage("one", [size], series, TaskInterval.seconds(1000))
+        list(made.replay())
+        _, lines = drawn(Screen(made), width)
+        return "\n".join(lines)
+
+    assert "malformed" not in shown([(1, {"value": 1.0})], 100)
+    bad: Any = [5, (5, {"value": 1.0})]
+    assert "malformed" in shown(bad, 100)
+    assert "malformed" in shown(bad, 60)
 
 
 def test_a_screen_that_is_far_too_narrow_is_not_left() -> None:

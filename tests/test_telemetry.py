@@ -204,6 +204,24 @@ def test_a_replay_tells_its_ticks_and_errors_but_no_lateness(told: Told) -> None
     assert all((span.start_time or 0) > 10**18 for span in spans)
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_what_becomes_of_rows_is_counted_by_source(told: Told, live: bool) -> None:
+    pipeline = Pipeline("history")
+    data = RwLock[list[float]]([])
+    rows: Any = [(100, 1.0), (102, 1.0), 5, (101, 1.0), (103, 1.0)]
+    pipeline.source(rows, data, lambda data, row: data.append(row), name="mine")
+    pipeline.stage("seconds", [quick], data, SECOND)
+    if live:
+        pipeline.run_sync()
+    else:
+        list(pipeline.replay())
+    about = {"pipeline": "history", "source": "mine"}
+    (counts,) = pipeline.stats.sources.values()
+    assert (counts.received, counts.malformed) == (5, 1)
+    for name, value in vars(counts).items():
+        assert told.count(f"run_task.rows.{name}", **about) == value
+
+
 def test_windows_that_are_missed_are_counted(told: Told) -> None:
     context, receiver, _ = (
         ContextBuilder(list[float])

@@ -43,6 +43,9 @@ _NARROW: Final = 76
 _NARROWER: Final = 56
 """Below how many columns there is no room for all that is known of a stage."""
 
+_WRONG: Final = ("late", "malformed", "rejected", "ahead", "expired", "duplicate", "unseen")
+"""What rows should not be: a column each, where some are."""
+
 _MOST_FAILURES: Final = 4
 
 _LEAST_TASKS: Final = 3
@@ -127,7 +130,7 @@ class Screen:
         gap = [Text()] if limits.gaps else []
         above: list[RenderableType] = [self._title(stats, width), *gap]
         if stats.rows and limits.sources:
-            above += [self._sources(stats.rows, rates, limits.sources), *gap]
+            above += [self._sources(stats, rates, limits.sources, width), *gap]
         above += [self._stages(stats, limits.stages, width), *gap]
         failures = self._failures(limits.failures, width)
         return above, [*gap, *failures] if failures else []
@@ -147,11 +150,18 @@ class Screen:
         title.append(about[-1], HEAD if self.state is State.ENDING else "")
         return title
 
-    def _sources(self, all_rows: Sequence[int], rates: Sequence[float], most: int) -> Table:
-        table = grid(("source", 1), ("rows", 0), ("rows/s", 0))
-        of_each = list(zip(self._pipeline.sources, all_rows, rates))
-        for (source, _), rows, rate in of_each[:most]:
-            table.add_row(cell(named(source)), f"{rows:,}", f"{rate:,.1f}")
+    def _sources(
+        self, stats: PipelineStats, rates: Sequence[float], most: int, width: int
+    ) -> Table:
+        all_counts = list(stats.sources.values())
+        wrong = [kind for kind in _WRONG if any(getattr(of, kind) for of in all_counts)]
+        if width < _NARROW:
+            del wrong[2:]
+        table = grid(("source", 1), ("rows", 0), ("rows/s", 0), *((kind, 0) for kind in wrong))
+        of_each = list(zip(self._pipeline.sources, stats.rows, rates, all_counts))
+        for (source, _), rows, rate, counts in of_each[:most]:
+            told = (count(getattr(counts, kind)) for kind in wrong)
+            table.add_row(cell(named(source)), f"{rows:,}", f"{rate:,.1f}", *told)
         _tell_more(table, len(of_each), most)
         return table
 

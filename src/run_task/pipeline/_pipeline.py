@@ -22,6 +22,7 @@ from run_task.pipeline._fates import Fates, SourcePolicy
 from run_task.pipeline._graph import AnyStage, Graph, configs, unit_of
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
+from run_task.pipeline._row_telemetry import RowTelemetry
 from run_task.pipeline._stage import Stage
 from run_task.pipeline.live._live import Live
 from run_task.pipeline.live._run import LiveRun
@@ -443,7 +444,15 @@ class Pipeline(Live):
             counts.begin()
         self._replayed = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
         results = history.run(start_ns, end_ns, held)
-        written = write_results(self._name, results, sinks, history, self._refusals)
+        telemetry = RowTelemetry.if_set_up(self._name, fates, live=False)
+        written = write_results(
+            self._name,
+            results,
+            sinks,
+            history,
+            self._refusals,
+            _nothing if telemetry is None else telemetry.tell,
+        )
         return Replay(written, [stage.name for stage in stages], fates)
 
     def _take(self, source: Any) -> None:
@@ -515,6 +524,10 @@ def _warn_of_late_rows(
 def _holds_rows(data: object) -> bool:
     """Whether there is something for a replay to go through."""
     return isinstance(data, TimeSeries) and len(data.view()) > 0
+
+
+def _nothing() -> None:
+    """Nobody is to be told."""
 
 
 def _itself(shared: Any) -> Any:

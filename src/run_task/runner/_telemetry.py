@@ -205,6 +205,18 @@ class Telemetry:
             span.end(start_ns + round(seconds * 1e9))
 
 
+def meter_if_set_up() -> Meter | None:
+    """Who takes counts; None where the program has no OpenTelemetry, or has not set it up."""
+    if "opentelemetry" not in sys.modules:
+        return None
+    try:
+        from opentelemetry import metrics
+    except ImportError:
+        return None  # it was another part of the namespace
+    meters = metrics.get_meter_provider()
+    return None if _does_nothing(meters) else meters.get_meter(SCOPE, __version__)
+
+
 def _does_nothing(provider: object) -> bool:
     """Whether it is one of the API's own, which stand in the place of a real one."""
     return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))

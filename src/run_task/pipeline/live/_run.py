@@ -18,6 +18,7 @@ from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._order import NEVER, Order, Place, SourceMark, StageMark
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
+from run_task.pipeline._row_telemetry import RowTelemetry
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_rows import EarlyRows
 from run_task.pipeline.live._early_views import EarlyViews
@@ -56,6 +57,9 @@ _DELIVERY: Final = 0.5
 _AT_ONCE: Final = 0.1
 """How many seconds a stage has to end in once it has delivered everything."""
 
+_TOLD_EVERY: Final = 5.0
+"""After how many seconds at the latest OpenTelemetry is told of rows."""
+
 _LEAST: Final = 0.1
 """How many seconds sources have to end at least, once sinks have."""
 
@@ -86,6 +90,7 @@ class LiveRun:
         self._declared_stages = stages
         self._declared_sources = sources
         self._fates = fates
+        self._telemetry = RowTelemetry.if_set_up(name, fates, live=True)
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._alarm = Alarm()
         self._mutex = threading.Lock()
@@ -333,7 +338,9 @@ class LiveRun:
             while self.lifecycle.phase < Phase.STOPPING:
                 if all(live.mark.ended for live in self._stages):
                     break
-                self._alarm.wait()
+                self._alarm.wait(None if self._telemetry is None else _TOLD_EVERY)
+                if self._telemetry is not None:
+                    self._telemetry.tell()
             self._stop()
         except BaseException as error:  # else it would be lost, and the end never reached
             self.failures.append(error)
@@ -419,6 +426,8 @@ class LiveRun:
         for fates in self._fates:
             fates.log_rest()
             fates.close()
+        if self._telemetry is not None:
+            self._telemetry.tell()
         if hung:
             self.failures.append(ShutdownTimeout(self._name, self._timeout, hung))
 

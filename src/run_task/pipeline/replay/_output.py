@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from run_task.pipeline._graph import AnyStage
@@ -21,6 +21,7 @@ def write_results(
     sinks: Sequence[Sink],
     position: ReplayPosition,
     refusals: Refusals,
+    tell: Callable[[], None],
 ) -> Generator[tuple[str, DataSet[Any]]]:
     """Write results to the sinks of their stages, and hand them on.
 
@@ -29,9 +30,11 @@ def write_results(
     :param sinks: all sinks there are, to be flushed
     :param position: tells how far they are
     :param refusals: counts the results that sinks cannot store
+    :param tell: called in the end
     """
     flush_at = time.monotonic() + FLUSH_EVERY
     with contextlib.ExitStack() as opened:
+        opened.callback(tell)
         opened.callback(refusals.log_rest)
         for sink in sinks:
             opened.callback(sink.flush)  # each, whatever else goes wrong
