@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +262,41 @@ def test_targets(target: str, tmp_path: Path) -> None:
 
 
 # Check
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (range(100), None),
+        (range(100, 0, -1), "99 of the first 100 rows are older than rows before them"),
+        (["31.12.2024"] * 3, "3 of the first 3 rows are malformed: the likely cause is the format"),
+        ([4 * 10**9] * 3, "3 of the first 3 rows are stamped after the present"),
+    ],
+)
+def test_the_first_rows_of_files_are_looked_at(
+    rows: Iterable[object], told: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("timestamp,v\n" + "".join(f"{row},1\n" for row in rows))
+    (tmp_path / "app.py").write_text(
+        """
+from run_task import Pipeline, TimeSeries, TimeSeriesView, TimeUnit, task
+from run_task.sources import CsvFile
+
+@task
+def rows(view: TimeSeriesView, start: int, end: int) -> int:
+    return len(view)
+
+series = TimeSeries({"v": float}, TimeUnit.SECONDS)
+pipeline = Pipeline("p").source(CsvFile("rows.csv", unit=TimeUnit.SECONDS), into=series)
+pipeline.stage("a", [rows], series, "60s")
+"""
+    )
+    done = run_here("check", "app.py", cwd=tmp_path)
+    assert done.exit_code == 0
+    if told is None:
+        assert done.stderr == ""
+    else:
+        assert told in done.stderr
 
 
 def test_a_pipeline_is_drawn_as_a_tree_and_not_run(tmp_path: Path) -> None:

@@ -13,13 +13,17 @@ from rich.tree import Tree
 
 from run_task.cli._annotations import data_named, misfits, signature
 from run_task.cli._exits import Exit, building
+from run_task.cli._file_sample import warning_of
 from run_task.cli._grid import BAD, HEAD
 from run_task.cli._lenient_import import load
 from run_task.cli._target import Target
 from run_task.cli._user_error import UserError, error_text
 from run_task.observe._format import named, shown
+from run_task.observe._log import Log
 from run_task.pipeline import Pipeline, Stage
 from run_task.time._length import in_short
+
+_log = Log(__name__)
 
 
 class _WarningRecorder(logging.Handler):
@@ -65,6 +69,9 @@ def _mistakes(target: str) -> Sequence[BaseException]:
     if pipeline is not None:
         if not mistakes:  # a stage that an earlier mistake has prevented would be missed here
             mistakes += pipeline.mistakes()
+            for source, _ in pipeline.sources:
+                if (warning := warning_of(source)) is not None:
+                    _log.warning("%s", warning)
         with building():  # the data may be of a class of the user's
             for stage in pipeline.stages:
                 mistakes += misfits(stage)
