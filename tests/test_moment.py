@@ -247,3 +247,21 @@ def test_bounds_of_a_view_that_is_closed_on_the_right() -> None:
 def test_a_zone_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="zone='Mars/Olympus'"):
         TimeSeries({"v": float}, zone="Mars/Olympus")
+
+
+@pytest.mark.parametrize("far", [2**62, -(2**62), 10**7])
+@pytest.mark.parametrize("resolution", ["D", "h", "s"])
+def test_times_beyond_a_calendar_are_refused_in_a_zone(far: int, resolution: str) -> None:
+    if resolution != "D" and far == 10**7:
+        far = 10**15
+    times = np.array([0, far], f"M8[{resolution}]")
+    with pytest.raises(InvalidTime, match="calendar") as caught:
+        timestamps(times, TimeUnit.SECONDS, CLOCK)
+    assert caught.value.row == 1
+
+
+def test_several_of_a_unit_in_a_zone() -> None:
+    times = np.array([1_146_556_800, 1_146_556_801], "M8[1500ms]")
+    expected = [timestamp(time, TimeUnit.MILLIS, CLOCK) for time in times]
+    assert timestamps(times, TimeUnit.MILLIS, CLOCK).tolist() == expected
+    assert expected[1] - expected[0] == 1500

@@ -169,10 +169,14 @@ def _of_numpy(array: NDArray[Any], unit: TimeUnit, clock: WallClock | None) -> N
         raise InvalidTime("NaT is no time", int(missing.argmax()))
     resolution, count = np.datetime_data(array.dtype)
     own_ns = _NANOS.get(resolution, 0) * count
-    if own_ns and max(own_ns, unit.nanos) % min(own_ns, unit.nanos) == 0:
+    whole = own_ns and max(own_ns, unit.nanos) % min(own_ns, unit.nanos) == 0
+    if whole and (clock is None or count == 1):
         values: NDArray[np.int64] = array.view(np.int64)
         if clock is not None:
-            values, own_ns = in_utc(values, own_ns, clock)
+            try:
+                values, own_ns = in_utc(values, own_ns, clock)
+            except ConfigError:  # one of them is beyond a calendar: it is found below
+                return _one_by_one(array, len(array), unit, clock)
         if own_ns <= unit.nanos:
             return values // (unit.nanos // own_ns)
         factor = own_ns // unit.nanos
@@ -186,8 +190,14 @@ def _of_numpy(array: NDArray[Any], unit: TimeUnit, clock: WallClock | None) -> N
 def in_utc(
     walls: NDArray[np.int64], own_ns: int, clock: WallClock
 ) -> tuple[NDArray[np.int64], int]:
-    """What clocks show, in UTC, and in which unit that is: in seconds at the longest."""
+    """What clocks show, in UTC, and in which unit that is: in seconds at the longest.
+
+    :param own_ns: how many nanoseconds the unit of what they show has
+    :raises ConfigError: if one is beyond the years of a calendar
+    """
     if own_ns > SECOND_NS:
+        if len(walls) and max(-int(walls.min()), int(walls.max())) > _END // own_ns * SECOND_NS:
+            raise ConfigError("a time is beyond the years of a calendar")
         walls, own_ns = walls * (own_ns // SECOND_NS), SECOND_NS
     hours, of_each = np.unique(walls // (_HOUR_NS // own_ns), return_inverse=True)
     behind = np.empty(len(hours), np.int64)
