@@ -11,6 +11,7 @@ import pytest
 from run_task import (
     Align,
     ConfigError,
+    Empty,
     InlineExecutor,
     MissedTick,
     OnError,
@@ -35,6 +36,7 @@ def test_the_defaults() -> None:
         "window": None,
         "grace": None,
         "align": Align.EPOCH,
+        "empty": Empty.RUN,
         "channel_capacity": None,  # deprecated, as is the next
         "overflow": None,
     }

@@ -101,6 +101,19 @@ def window_bound(data: object, unit: TimeUnit) -> Callable[[Any, int, int], Any]
     return data.windowed(unit) if isinstance(data, Windowed) else None
 
 
+def none_if_empty(bound: Callable[[Any, int, int], Any]) -> Callable[[Any, int, int], Any]:
+    """The same for a ``TimeSeries``, but that it gives None for a window that holds no row.
+
+    :param bound: bounds a view by a window
+    """
+
+    def bounded(view: Any, start: int, end: int) -> Any:
+        cut = bound(view, start, end)
+        return cut if len(cut.in_window) else None
+
+    return bounded
+
+
 @runtime_checkable
 class Versioned(Protocol):
     """Shared data that numbers its states, so that none is sent to a process twice."""

@@ -94,6 +94,10 @@ class Edges:
         if end_ns != NEVER:
             self.last_ns = min(self.last_ns, self._windows.last_fresh_at_ns(end_ns - 1))
 
+    def stop_after(self, end_ns: float) -> None:
+        """Run no window that ends after a time."""
+        self.last_ns = min(self.last_ns, end_ns)
+
     @property
     def results_until_ns(self) -> float:
         """The time of the last results, as of a row of those who read them; it is known once there

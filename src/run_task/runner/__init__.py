@@ -1,7 +1,7 @@
 """Runs the tasks of a context at its interval."""
 
 from run_task._public import present as _present
-from run_task.runner._config import Align, OnError, RunnerConfig
+from run_task.runner._config import Align, Empty, OnError, RunnerConfig
 from run_task.runner._context import Context, ContextBuilder
 from run_task.runner._runner import Runner
 from run_task.runner._stats import Percentiles, PipelineStats, RunnerStats, SourceStats
@@ -10,6 +10,7 @@ __all__ = [
     "Align",
     "Context",
     "ContextBuilder",
+    "Empty",
     "OnError",
     "Percentiles",
     "PipelineStats",

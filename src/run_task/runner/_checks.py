@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from run_task.data import TimeSeries
 from run_task.errors import ConfigError
-from run_task.runner._config import Align, RunnerConfig
+from run_task.observe._format import brief
+from run_task.runner._config import Align, Empty, RunnerConfig
 from run_task.tasks._task import Runnable, called
 from run_task.time._calendar import CalendarInterval, Interval
 from run_task.time._interval import TaskInterval
@@ -96,6 +98,14 @@ def _out_of_retention(data: object, interval: Interval, config: RunnerConfig) ->
         f"{in_short(retention)}: windows lack the oldest of their rows; give the data a "
         f"longer retention="
     )
+
+
+def check_empty(data: object, config: RunnerConfig) -> None:
+    if config.empty is Empty.SKIP and not isinstance(data, TimeSeries):
+        raise ConfigError(
+            f"empty=Empty.SKIP: which windows hold a row is known of a TimeSeries, and not of "
+            f"{brief(data)}: leave it out, or let rows enter a TimeSeries"
+        )
 
 
 def check_windows(interval: Interval, config: RunnerConfig) -> None:

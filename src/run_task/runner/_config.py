@@ -61,11 +61,22 @@ class Align(enum.Enum):
     """The first window starts when the runner does, also one that is shorter than the interval."""
 
 
+class Empty(enum.Enum):
+    """What a runner does with a window that holds no row."""
+
+    RUN = "run"
+    """Run its tasks, as of any window."""
+
+    SKIP = "skip"
+    """Run nothing, and give no DataSet. A replay jumps over the gap at once."""
+
+
 _CHOICES: Final[Mapping[str, type[enum.Enum]]] = {
     "overflow": Overflow,
     "on_error": OnError,
     "missed_tick": MissedTick,
     "align": Align,
+    "empty": Empty,
 }
 
 
@@ -96,6 +107,7 @@ class RunnerConfig:
     :param grace: how long after its end a window waits for late data; None: not at all. A
         TaskInterval, a timedelta, or a text such as ``"2s"``
     :param align: where the grid of windows lies
+    :param empty: what to do with a window that holds no row; ``Empty.SKIP`` is for a ``TimeSeries``
     :param lock_timeout: deprecated: what ``data_timeout`` and ``upstream_timeout`` were together
     :param channel_capacity: deprecated: see :meth:`ContextBuilder.with_channel`
     :param overflow: deprecated: see :meth:`ContextBuilder.with_channel`
@@ -114,6 +126,7 @@ class RunnerConfig:
     window: Interval | None
     grace: TaskInterval | None
     align: Align
+    empty: Empty
     channel_capacity: int | None = dataclasses.field(repr=False)
     overflow: Overflow | None = dataclasses.field(repr=False)
 
@@ -132,6 +145,7 @@ class RunnerConfig:
         window: EveryLike | None = None,
         grace: IntervalLike | None = None,
         align: Align = Align.EPOCH,
+        empty: Empty = Empty.RUN,
         lock_timeout: float = _NOT_GIVEN,
         channel_capacity: int | None = None,
         overflow: Overflow | None = None,
@@ -161,6 +175,7 @@ class RunnerConfig:
             "window": window,
             "grace": grace,
             "align": align,
+            "empty": empty,
             "channel_capacity": channel_capacity,
             "overflow": overflow,
         }

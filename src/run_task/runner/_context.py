@@ -12,7 +12,14 @@ from run_task.data import Atom, RwLock, Shared, TimeSeries, TimeSeriesView
 from run_task.errors import ConfigError, RunTaskError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
-from run_task.runner._checks import check_calls, check_tasks, check_windows, listed, warnings_of
+from run_task.runner._checks import (
+    check_calls,
+    check_empty,
+    check_tasks,
+    check_windows,
+    listed,
+    warnings_of,
+)
 from run_task.runner._config import RunnerConfig
 from run_task.sync._channel import Receiver, Sender, sole_channel
 from run_task.sync._lifecycle import Lifecycle, Phase
@@ -82,6 +89,7 @@ class Context(Generic[I, O]):
         if not isinstance(config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
             raise ConfigError(f"config={config!r}: it is a RunnerConfig")
         check_windows(every, config)
+        check_empty(data, config)
         config.executor_instance.check(listed_tasks)
         kept = {"tasks": listed_tasks, "data": data, "interval": every, "sender": sender}
         for name, value in {**kept, "config": config, "_lifecycle": Lifecycle()}.items():

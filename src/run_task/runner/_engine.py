@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from run_task._window import Due, Window
-from run_task.data._protocol import Shared, Viewable, window_bound
+from run_task.data._protocol import Shared, Viewable, none_if_empty, window_bound
 from run_task.errors import (
     ChannelClosed,
     LockTimeout,
@@ -26,7 +26,7 @@ from run_task.errors import (
 )
 from run_task.executors._protocol import Ticks, checked_crew, driver
 from run_task.observe._log import Log
-from run_task.runner._config import OnError, RunnerConfig
+from run_task.runner._config import Empty, OnError, RunnerConfig
 from run_task.runner._own_data import OwnData, references
 from run_task.runner._scheduler import Entry, Scheduler, is_scheduled, scheduler_of
 from run_task.runner._stats import RECENT, Percentiles, RunnerStats
@@ -106,6 +106,10 @@ class Gate(Protocol):
         """The window has its view of the data."""
         ...
 
+    def done(self) -> None:
+        """The window gives nothing."""
+        ...
+
 
 class Engine:
     """Runs tasks at an interval, window after window, until it is shut down. It runs once.
@@ -148,6 +152,9 @@ class Engine:
         self._data = data
         self._interval = interval
         self._bound = window_bound(data, interval.unit)
+        if self._bound is not None and config.empty is Empty.SKIP:
+            self._bound = none_if_empty(self._bound)
+        self._empty = 0
         self._outlet = outlet
         self._log = Log(__name__, self.name)
         self._clock = clock if clock is not None else SystemClock()
@@ -198,6 +205,7 @@ class Engine:
             ticks=self._ticks,
             missed=missed,
             dropped=dropped,
+            empty=self._empty,
             lateness=Percentiles.of(self._late_ns, 1e-9),
             duration=Percentiles.of(self._duration),
         )
@@ -283,6 +291,12 @@ class Engine:
                             gate.passed()
                         if bound is not None:
                             view = bound(view, due[0], due[1])  # noqa: PLW2901  # the rest goes
+                            if view is None:  # the window is empty
+                                self._empty += 1
+                                self._due = None
+                                if gate is not None:
+                                    gate.done()
+                                continue
                         dataset = yield view, due, behind
                         if changes and count_of(view) != usual:
                             dataset = own.refuse(dataset, view)

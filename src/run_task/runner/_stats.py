@@ -54,12 +54,14 @@ class RunnerStats:
     :param lateness: how long after its end (and grace) a window's tick began, in seconds
     :param duration: how long a tick's tasks took together, from the first one's start to the last
         one's end, in seconds
+    :param empty: how many held no row, and were left out by ``Empty.SKIP``
     :param blocked: for how many seconds it has stood still, up to now, since its channel was full
     """
 
     ticks: int = 0
     missed: int = 0
     dropped: int = 0
+    empty: int = field(default=0, kw_only=True)
     blocked: float = field(default=0.0, kw_only=True)
     lateness: Percentiles = Percentiles()
     duration: Percentiles = Percentiles()

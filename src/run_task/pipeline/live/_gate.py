@@ -121,7 +121,7 @@ class WindowGate:
                 self._given.note(self._windows, self._start_ns, self._end_ns)
             self._early_views.find(self._end_ns + 1)  # one that was taken for it is let go of
         self.passed()
-        self._coordinator.advance_done(self._mark, self.next_end_ns)
+        self.done()
         return LEFT_OUT
 
     def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
@@ -132,6 +132,10 @@ class WindowGate:
         """The view that was taken for the window in hand, or the data as it is now."""
         assert self._early_views is not None
         return self._early_views.view(self._start_ns, self._end_ns)
+
+    def done(self) -> None:
+        """A window gives nothing: what comes after its results may go on."""
+        self._coordinator.advance_done(self._mark, self.next_end_ns)
 
     def passed(self) -> None:
         """A window has its view of the data: what comes after it may enter."""

@@ -23,7 +23,7 @@ from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._ingest import SourceReader
 from run_task.pipeline._order import NEVER
 from run_task.pipeline._route import Route, ends_with_rows
-from run_task.runner._config import OnError, RunnerConfig
+from run_task.runner._config import Empty, OnError, RunnerConfig
 from run_task.runner._own_data import OwnData, references
 from run_task.runner._telemetry import Telemetry
 from run_task.runner._window_grid import WindowGrid, windows_of
@@ -76,6 +76,9 @@ class _StageReplay:
         self._before_write = before_write
         self._entered = entered
         self._bound = window_bound(self.data, stage.interval.unit)
+        self._skips = config.empty is Empty.SKIP
+        self.was_empty: bool = False
+        """Whether the last window that it came to was skipped, since it holds no row."""
         # A view stays as it is, so one serves all windows until somebody writes.
         shared: object = self.data  # that of no type, or pyright takes it for no more than viewable
         self._keeps_view = apart and isinstance(shared, Viewable)
@@ -142,6 +145,14 @@ class _StageReplay:
         if leads:
             self._note_given(due)
             return None
+        if self._skips:
+            assert self._bound is not None
+            view = self._bound(self.data.view(), due[0], end)
+            self.was_empty = not len(view.in_window)
+            if self.was_empty:
+                self._skipped_from = due[0]
+                self._note_given(due)
+                return None
         if self._keeps_view:
             view = self._view
             if view is None:
@@ -166,6 +177,29 @@ class _StageReplay:
         if self._tell is not None:
             self._tell(dataset)
         return dataset
+
+    def jump(self, change_ns: float) -> None:
+        """After a window that is empty, go on to the first that may hold a row.
+
+        :param change_ns: nothing enters its data before the window that is due after this time
+        """
+        unit_ns = self._unit_ns
+        series: TimeSeries = self.data
+        times, own_ns = series.view().time, series.unit.nanos
+        holds_end = series.closed is Closed.RIGHT
+        # Rows that are in the data, and that no window up to here has held.
+        last_ns = self._windows.floor_ns(self.end_ns - 1)
+        ahead = int(times.searchsorted(-(-(last_ns + holds_end) // own_ns)))
+        if ahead < len(times):
+            change_ns = min(change_ns, int(times[ahead]) * own_ns - holds_end + self._grace_ns)
+        if change_ns == NEVER:
+            self.edges.stop_after(last_ns)
+            return
+        end = self._windows.after_ns(change_ns - self._grace_ns) // unit_ns
+        if end > self._end:
+            last = self._windows.floor_ns((end - 1) * unit_ns) // unit_ns
+            self._note_given((self._skipped_from, last, 0))
+            self._go_to(end)
 
     def _note_given(self, due: Due) -> None:
         if self._given is not None:
@@ -355,6 +389,8 @@ class History:
                 if replay.due_ns <= due_ns:
                     dataset = replay.run()
                     if dataset is None:
+                        if replay.was_empty:
+                            replay.jump(self._next_change_ns(replay, replays))
                         continue
                     yield replay.stage, dataset
                     if dataset.errors and replay.config.on_error is OnError.RAISE:
@@ -380,6 +416,19 @@ class History:
         return min(
             (reader.idle_until_ns - reader.holds_end for reader in self._sources), default=NEVER
         )
+
+    def _next_change_ns(self, of: _StageReplay, replays: Sequence[_StageReplay]) -> float:
+        """Up to when nothing enters the data of a stage; infinity: nothing does any more."""
+        data = of.stage.data
+        changes: list[float] = [
+            reader.fetch() - reader.holds_end for reader in self._groups.get(id(data), ())
+        ]
+        changes += (
+            replay.due_ns - 1
+            for replay in replays
+            if not replay.is_over and any(route.leads_to(data) for route in replay.stage.routes)
+        )
+        return min(changes, default=NEVER)
 
     def _limit(self, replays: Sequence[_StageReplay]) -> None:
         """There are no more rows: the last windows are those that hold the last ones."""
