@@ -521,9 +521,8 @@ class Leading:
 
     def __init__(self, executor: Misbehaving) -> None:
         self._executor = executor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._executor, name)
+        self.open, self.run = executor.open, executor.run
+        self.running, self.abandon, self.close = executor.running, executor.abandon, executor.close
 
     def drive(self, ticks: Any) -> None:
         self._executor.fail("drive")

@@ -133,7 +133,7 @@ def test_an_atom_and_a_series_keep_their_types() -> None:
     context, receiver, series = (
         ContextBuilder(TimeSeries({"price": float}))
         .with_task(rows)
-        .with_interval(TaskInterval.seconds(1))
+        .with_interval("1s")
         .with_channel(10)
         .build()
     )
