@@ -322,7 +322,7 @@ class Feed:
         self.got = queue.Queue[Any]()
         self.sent = 0
         self.pipeline = Pipeline("p", clock=self.clock)
-        ingest: Any = self._add if type(data) is RwLock else None
+        ingest: Any = {RwLock: self._add}.get(type(data))
         batches = FedBatches(self)
         sources: Any = {"rows": self._rows, "async": self._arows, "batches": lambda: batches}
         self.pipeline.source(sources[kind](), data, ingest, **options)
