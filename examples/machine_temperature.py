@@ -270,7 +270,7 @@ def main() -> None:
     parser.add_argument("--live", type=float, metavar="SPEED", help="so many times as fast as live")
     given = parser.parse_args()
     # Rows that are malformed are logged, with their lines.
-    logging.getLogger("run_task.sources").addHandler(logging.StreamHandler())
+    logging.getLogger("run_task.pipeline").addHandler(logging.StreamHandler())
     name = given.csv.name if given.csv else "seattle-temps.csv"
     labels = read_labels(given.labels, name) if given.labels else []
     try:
