@@ -322,7 +322,8 @@ class Feed:
         self.got = queue.Queue[Any]()
         self.sent = 0
         self.pipeline = Pipeline("p", clock=self.clock)
-        ingest: Any = {RwLock: self._add}.get(type(data))
+        kept: object = type(data)  # else its type would be narrowed to that of a lock of anything
+        ingest: Any = self._add if kept is RwLock else None
         batches = FedBatches(self)
         sources: Any = {"rows": self._rows, "async": self._arows, "batches": lambda: batches}
         self.pipeline.source(sources[kind](), data, ingest, **options)

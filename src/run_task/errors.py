@@ -91,7 +91,7 @@ class TaskError(RunTaskError):
         self.window = window
         self.reason = reason
         start, end = window
-        self.shown_window = f"[{start}, {end})"
+        self.shown_window: str = f"[{start}, {end})"
         super().__init__(task, window, reason)
 
     def __str__(self) -> str:

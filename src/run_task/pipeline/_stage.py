@@ -23,6 +23,7 @@ from run_task.sync._channel import Receiver, Sender, channel
 from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
+from run_task.time._calendar import Interval
 from run_task.time._length import EveryLike, IntervalLike, in_short
 
 _log = Log(__name__)
@@ -91,7 +92,7 @@ class Stage(Generic[I, O]):
         self.name = name
         self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
         self.data = data
-        self.interval = context.interval
+        self.interval: Interval = context.interval
         self.config = config
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
