@@ -322,8 +322,7 @@ class Feed:
         self.got = queue.Queue[Any]()
         self.sent = 0
         self.pipeline = Pipeline("p", clock=self.clock)
-        kept: object = type(data)  # else its type would be narrowed to that of a lock of anything
-        ingest: Any = self._add if kept is RwLock else None
+        ingest: Any = None if isinstance(data, TimeSeries) else self._add
         batches = FedBatches(self)
         sources: Any = {"rows": self._rows, "async": self._arows, "batches": lambda: batches}
         self.pipeline.source(sources[kind](), data, ingest, **options)
