@@ -34,6 +34,7 @@ from run_task import (
     task,
 )
 from run_task.pipeline._given import GivenWindows, ReaderWindows
+from run_task.pipeline._unseen import Unseen
 from run_task.pipeline.live import _early_rows
 from run_task.runner._window_grid import windows_of
 from run_task.sinks import CallbackSink, SqlSink
@@ -509,6 +510,61 @@ def test_where_windows_see_all_rows_before_they_pass_out_none_is_unseen() -> Non
         pipeline.stage("a", [times], data, TEN)
         list(pipeline.replay())
         assert only(pipeline) == SourceStats(received=300, stored=300)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_in_any_order_are_unseen_exactly_if_they_pass_out_before_a_window(seed: int) -> None:
+    chance = random.Random(seed)
+    unseen = Unseen(lambda: None)
+    kept: list[int] = []
+    noted: list[int] = []
+    passed = newest = 0
+    for _ in range(200):
+        some = [newest + chance.randrange(-50, 200) for _ in range(chance.choice((1, 20, 3000)))]
+        if chance.random() < 0.5:
+            some.sort()
+        if len(some) > 1:
+            unseen.extend(np.array(some, np.int64))
+        else:
+            unseen.add(*some)
+        newest = max(newest, *some)
+        noted += some
+        kept = sorted(kept + some)
+        if chance.random() < 0.5:
+            oldest = newest - chance.choice((30, 150, 1000))
+            kept = [t for t in kept if t >= oldest]
+        bound = newest - chance.randrange(100) if chance.random() < 0.5 else None
+        unseen.settle(np.array(kept, np.int64), bound)
+        left = [t for t in noted if kept and t >= kept[0]]
+        passed += len(noted) - len(left)
+        noted = [t for t in left if bound is None or t >= bound]
+        assert unseen.count == passed
+    assert passed > 0
+
+
+def test_of_several_rows_of_the_oldest_time_those_are_unseen_for_which_there_is_no_room() -> None:
+    unseen = Unseen(lambda: None)
+    unseen.extend(np.array([5, 7, 7, 7, 9]))
+    unseen.settle(np.array([7, 9]), None)
+    assert unseen.count == 3
+    unseen.settle(np.array([7, 9]), 2**70)  # a unit that is not the rows' own
+    unseen.settle(np.array([], np.int64), None)
+    assert unseen.count == 3
+
+
+def test_a_window_does_not_look_at_each_row_that_is_still_to_be_seen() -> None:
+    def cpu(grace: int) -> float:
+        data = series(retention=TaskInterval.seconds(200_000))
+        pipeline = Pipeline("p").source(Batches(range(300_000), 10_000), data)
+        config = RunnerConfig(grace=TaskInterval.seconds(grace))
+        pipeline.stage("a", [nothing], data, TaskInterval.seconds(500), config)
+        begun = time.process_time()
+        assert sum(1 for _ in pipeline.replay()) == 600
+        took = time.process_time() - begun
+        assert only(pipeline) == SourceStats(received=300_000, stored=300_000)
+        return took
+
+    assert min(cpu(100_000) for _ in range(3)) < 5 * min(cpu(1) for _ in range(3)) + 0.2
 
 
 @pytest.mark.parametrize("kind", ["rows", "batches"])

@@ -12,8 +12,9 @@ from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._fates import Fate, Fates, Tally
-from run_task.pipeline._given import GivenWindows, Unseen
+from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._route import Route
+from run_task.pipeline._unseen import Unseen
 from run_task.sources._batch import Batch
 from run_task.sources._faults import OnFault
 from run_task.time._interval import unit_of_nanos
@@ -156,7 +157,7 @@ class Entrance:
             else:
                 after, late = _unstored(series), given.late(times, self.unit_ns)
                 if self._unseen is not None and after is before:
-                    self._unseen.add(*times.tolist())
+                    self._unseen.extend(times)
         if after is None:
             self.enter_rows(batch.rows())
             return

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data import TimeSeries
+from run_task.pipeline._unseen import Unseen
 from run_task.runner._window_grid import WindowGrid
 
 _NEVER: Final = float("inf")
-
-_MOST_UNSEEN: Final = 4096
-"""How many rows that no window has seen are noted before those are let go of that have passed out,
-at least."""
 
 _MOST_GAPS: Final = 1024
 """How many runs of missed windows are known of a stage: of those before, rows count as late."""
@@ -80,7 +76,8 @@ class GivenWindows:
 
     def __init__(self, data: object = None) -> None:
         self._evicting = data if isinstance(data, TimeSeries) and data.retention else None
-        self._unseen: list[Unseen] = []  # of each who lets rows enter
+        # Of each who lets rows enter, and how many nanoseconds the unit of its timestamps has.
+        self._unseen: list[tuple[Unseen, int]] = []
         self.lock: Final = threading.Lock()
         self.horizon_ns: float = -_NEVER
         """Rows of this time or later are late for no window."""
@@ -121,22 +118,19 @@ class GivenWindows:
         """
         if self._evicting is None:
             return None
-        unseen = Unseen(unit_ns, self.settle)
-        self._unseen.append(unseen)
+        unseen = Unseen(self.settle)
+        self._unseen.append((unseen, unit_ns))
         return unseen
 
     def settle(self) -> None:
         """Count the rows that have passed out and that no window has seen. Under the lock."""
-        self._settle(-_NEVER)
+        self._settle(None)
 
-    def _settle(self, bound_ns: float) -> None:
+    def _settle(self, bound_ns: float | None) -> None:
         assert self._evicting is not None
-        view = self._evicting.view()
-        kept = len(view)
-        oldest = int(view.time[0]) if kept else None
-        first = int(np.searchsorted(view.time, oldest, "right")) if oldest is not None else 0
-        for unseen in self._unseen:
-            unseen.settle(oldest, first, kept, bound_ns)
+        kept = self._evicting.view().time
+        for unseen, unit_ns in self._unseen:
+            unseen.settle(kept, None if bound_ns is None else _first_from(bound_ns, unit_ns))
 
     def is_late(self, time_ns: int) -> bool:
         """Whether a window that was given would have held a row of this time."""
@@ -172,56 +166,11 @@ class GivenWindows:
         return late if late.any() else None
 
 
-class Unseen:
-    """The rows of one source that have entered a series of which rows pass out, and that no window
-    has seen yet.
-
-    :param unit_ns: how many nanoseconds the unit of their timestamps has
-    :param settle: called when there are so many that most of them must have passed out
-    """
-
-    __slots__ = ("_limit", "_settle", "_times", "_unit_ns", "count")
-
-    def __init__(self, unit_ns: int, settle: Callable[[], None]) -> None:
-        self._unit_ns = unit_ns
-        self._settle = settle
-        self._times: list[int] = []
-        self._limit = _MOST_UNSEEN
-        self.count: int = 0
-        """How many have passed out, and were not seen."""
-
-    def add(self, *times: int) -> None:
-        """Rows have entered."""
-        self._times += times
-        if len(self._times) > self._limit:
-            self._settle()
-
-    def settle(self, oldest: int | None, first: int, kept: int, bound_ns: float) -> None:
-        """Count those that have passed out, and let go of those that a window sees now.
-
-        :param oldest: the timestamp of the oldest row of the series; None: it has none
-        :param first: how many rows have that timestamp
-        :param kept: how many rows the series has
-        :param bound_ns: the window sees rows before this time
-        """
-        if not self._times:
-            return
-        times = np.array(self._times, np.int64)
-        if oldest is None:
-            left = times[:0]
-        else:
-            left = times[times >= oldest]
-            # Of several of the oldest time, the first pass out first.
-            surplus = int(np.count_nonzero(left == oldest)) - first
-            if surplus > 0:
-                left = np.delete(left, np.flatnonzero(left == oldest)[:surplus])
-        self.count += len(times) - len(left)
-        if bound_ns != -_NEVER:
-            left = left[~_before(left, bound_ns, self._unit_ns)]
-        self._times = left.tolist()
-        self._limit = max(_MOST_UNSEEN, 2 * kept)
-
-
 def _before(times: NDArray[np.int64], bound_ns: float, unit_ns: int) -> Any:
     """Which timestamps lie before a time."""
-    return times < -(-int(bound_ns) // unit_ns)
+    return times < _first_from(bound_ns, unit_ns)
+
+
+def _first_from(bound_ns: float, unit_ns: int) -> int:
+    """The first timestamp that does not lie before a time."""
+    return -(-int(bound_ns) // unit_ns)
