@@ -16,6 +16,7 @@ from run_task import (
     ConfigError,
     ContextBuilder,
     DataSet,
+    Empty,
     MissedTick,
     OnError,
     Overflow,
@@ -78,6 +79,29 @@ def test_windows_are_those_of_a_runner_and_the_data_changes_between_them(executo
     moment = datetime.fromtimestamp(1_015, UTC)
     (dataset,) = run_windows(context, 1, start=moment)
     assert dataset.window.start <= 1_015 < dataset.window.end
+
+
+@task
+def size(view: TimeSeriesView, start: int, end: int) -> int:
+    return len(view.in_window)
+
+
+def test_a_window_without_rows_that_is_to_be_left_out_gives_no_dataset() -> None:
+    series = TimeSeries({"price": float}, TimeUnit.SECONDS)
+    context, _, _ = (
+        ContextBuilder(series)
+        .with_task(size)
+        .with_interval("10s")
+        .with_config(RunnerConfig(empty=Empty.SKIP))
+        .build()
+    )
+
+    def before(window: Window) -> None:
+        if window.start != 10:
+            series.append(window.start, price=1.0)
+
+    datasets = run_windows(context, 3, before=before)
+    assert [dataset.window for dataset in datasets] == [(0, 10), (20, 30)]
 
 
 @pytest.mark.parametrize("missed", list(MissedTick))

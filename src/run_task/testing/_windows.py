@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from run_task._window import Window
 from run_task.errors import ChannelClosed, ConfigError
@@ -12,12 +12,16 @@ from run_task.runner._context import Context
 from run_task.runner._runner import Runner
 from run_task.runner._window_grid import windows_of
 from run_task.sync._channel import Receiver, Sender, channel
+from run_task.sync._waiting import Deadline
 from run_task.tasks._dataset import DataSet
 from run_task.time._clock import VirtualClock
 from run_task.time._moment import InvalidTime, TimeLike, nanos
 
 I = TypeVar("I")
 O = TypeVar("O")
+
+_LOOK_AGAIN: Final = 0.01
+"""After how many seconds without a DataSet it is seen whether the window was left out."""
 
 DEFAULT_TIMEOUT: Final = 10.0
 """How many seconds a window may take."""
@@ -49,7 +53,7 @@ def run_windows(
         epoch, an aware datetime, or a ``numpy.datetime64``
     :param before: called with each window before its tasks see the data, to change that
     :param timeout: how many seconds a window may take
-    :return: the DataSet of each window, in order
+    :return: the DataSet of each window, in order; with ``Empty.SKIP``, of each that has rows
     :raises ConfigError: if n or start cannot be
     :raises TimeoutError: if a window takes longer; a note says which tasks hang
     :raises TaskError: with ``OnError.RAISE``, when a task gave no result
@@ -71,13 +75,15 @@ def run_windows(
     clock = VirtualClock(start_ns)
     datasets: list[DataSet[O]] = []
     end = windows.first_end
-    with Runner(replace(context, sender=sender), clock=clock):
+    runner = Runner(replace(context, sender=sender), clock=clock)
+    with runner:
         for _ in range(n):
+            n_empty = runner.stats.empty
             if before is not None:
                 before(Window(windows.start(end), end))
             clock.advance_to(end * unit_ns + grace_ns)
             try:
-                datasets.append(receiver.recv(timeout))
+                datasets += _given(runner, receiver, n_empty, timeout)
             except ChannelClosed:
                 break  # the end of the block says why
             except TimeoutError:
@@ -86,3 +92,21 @@ def run_windows(
                 ) from None
             end = windows.after(end)
     return datasets
+
+
+def _given(
+    runner: Runner[Any, O], receiver: Receiver[DataSet[O]], n_empty: int, timeout: float
+) -> list[DataSet[O]]:
+    """The DataSet of a window, or none if it was left out as empty, which nothing else tells."""
+    deadline = Deadline(timeout)
+    while True:
+        remaining = deadline.remaining()
+        try:
+            return [
+                receiver.recv(_LOOK_AGAIN if remaining is None else min(_LOOK_AGAIN, remaining))
+            ]
+        except TimeoutError:
+            if runner.stats.empty > n_empty:
+                return []
+            if deadline.passed:
+                raise

@@ -236,9 +236,6 @@ class LiveRun:
         order = Order(list(stage_marks.values()), source_marks)
         coordinator = self._coordinator = Coordinator(order, self._clock)
         timeouts = {mark: stages[stage].upstream_timeout for stage, mark in stage_marks.items()}
-        timeline = Timeline(self._clock, _log)
-        for fates in self._fates:
-            fates.time_ns = self._clock.time_ns
         entered: list[Any] = [*(route.into for _, _, route in self._declared_sources)]
         entered += (stage.data for stage in stages)
         given = {id(data): GivenWindows(data) for data in entered}
