@@ -503,6 +503,24 @@ def test_rows_that_pass_out_before_any_window_sees_them_are_unseen(size: int, so
     assert all(map(adds_up, pipeline.stats.sources.values()))
 
 
+@pytest.mark.parametrize("empty", [0, 3])
+def test_rows_of_a_batch_of_which_some_are_not_stored_are_unseen_as_others(empty: int) -> None:
+    class Source(Batches):
+        def batches(self) -> Iterator[Batch]:
+            yield Batch(np.arange(100), {"v": np.ones(100)})
+            values = np.array([1.0] * 52 + [None] * empty, object)
+            stamps = [5, 6, *range(100, 150 + empty)]
+            yield Batch(np.array(stamps, np.int64), {"v": values})
+
+    data = series(retention=10)
+    pipeline = Pipeline("p").source(Source((), 1), data)
+    pipeline.stage("a", [times], data, TaskInterval.seconds(300))
+    assert [len(seen) for seen in replayed(pipeline)] == [10]
+    assert only(pipeline) == SourceStats(
+        received=152 + empty, stored=150, expired=2, rejected=empty, unseen=140
+    )
+
+
 def test_where_windows_see_all_rows_before_they_pass_out_none_is_unseen() -> None:
     for retention in (TaskInterval.seconds(20), None):
         data = series(retention=retention)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from run_task.data import TimeSeries
 from run_task.errors import ConfigError, add_note
@@ -156,8 +157,9 @@ class Entrance:
                 after, late = None, None
             else:
                 after, late = _unstored(series), given.late(times, self.unit_ns)
-                if self._unseen is not None and after is before:
-                    self._unseen.extend(times)
+                if self._unseen is not None:
+                    expired, empty = after[0] - before[0], after[1] - before[1]
+                    self._unseen.extend(_stored(batch, expired, empty))
         if after is None:
             self.enter_rows(batch.rows())
             return
@@ -253,6 +255,19 @@ class Entrance:
 def _unstored(series: TimeSeries) -> tuple[int, int]:
     # Past the properties, since a live row is to cost little.
     return series._unstored  # pyright: ignore[reportPrivateUsage]  as just said
+
+
+def _stored(batch: Batch, expired: int, empty: int) -> NDArray[np.int64]:
+    """The timestamps of those rows of a batch that a series has stored.
+
+    :param expired: how many came too late to be kept
+    :param empty: how many have no value
+    """
+    times = batch.timestamps
+    if empty:
+        times = times[[any(v is not None for v in row.values()) for _, row in batch.rows()]]
+    # None that is kept is older: which of the others these are makes no difference to a count.
+    return np.sort(times)[expired:] if expired else times
 
 
 def as_mapping(row: object) -> Mapping[str, Any]:
