@@ -72,8 +72,10 @@ class Windows:
 
     def own_end(self, time: int) -> int:
         """The end of the first window that holds a time."""
-        until = time if self.closed is Closed.LEFT else time - 1
-        return (until - self.phase) // self.interval * self.interval + self.interval + self.phase
+        return self.first_end_after(time if self.closed is Closed.LEFT else time - 1)
+
+    def first_end_after(self, time: int) -> int:
+        return (time - self.phase) // self.interval * self.interval + self.interval + self.phase
 
     def given(self, rows: Sequence[Entered], ends: Iterable[int] = ()) -> Given:
         """From the first window that holds a row to the last one.
@@ -142,6 +144,7 @@ def test_windows_from_the_first_that_holds_a_row_to_the_last(
 
 
 @given(TIMES, STAGES, st.none() | st.integers(-20, 90), st.none() | st.integers(-20, 90))
+@example([6, 0], Windows(3, grace=7), 3, None)  # the window between has no row before it
 @settings(max_examples=200, deadline=None)
 def test_a_start_and_an_end_leave_windows_out_and_change_none(
     times: list[int], windows: Windows, start: int | None, end: int | None
@@ -153,6 +156,12 @@ def test_a_start_and_an_end_leave_windows_out_and_change_none(
         if (start is None or window[1] > start)
         and (end is None or window[1] < end + windows.interval)
     }
+    if start is not None and times:
+        # It begins with the first window from the start on, or from the first row on if that is
+        # later, or with an earlier one that holds a row.
+        begins = max(windows.own_end(times[0]), windows.first_end_after(start))
+        first = min([begins, *(end for (_, end), rows in part.items() if rows)])
+        part = {window: rows for window, rows in part.items() if window[1] >= first}
     assert given_by(of(times, windows).replay(start, end)) == part
 
 
