@@ -953,7 +953,7 @@ def at_noon() -> list[Any]:
         (np.datetime64(NOON_S + 1, "s"), {"v": 1.0}),
         (NOON.replace(tzinfo=None), {"v": 1.0}),
         (third + timedelta(milliseconds=999), {"v": 1.0}),
-        (np.datetime64("NaT"), {"v": 1.0}),
+        (np.datetime64("NaT", "s"), {"v": 1.0}),
         (np.int64(NOON_S + 3), {"v": 1.0}),
     ]
 
@@ -1018,7 +1018,7 @@ def test_a_replay_begins_and_ends_at_times_of_any_kind(start: Any) -> None:
     end = NOON + timedelta(seconds=4)
     found = [dataset.window.start - NOON_S for _, dataset in pipeline.replay(start, end)]
     assert found == [2, 3]
-    for bad in (NOON.replace(tzinfo=None), 1.5, "2024-07-01", np.datetime64("NaT"), True):
+    for bad in (NOON.replace(tzinfo=None), 1.5, "2024-07-01", np.datetime64("NaT", "s"), True):
         wrong: Any = bad
         with pytest.raises(ConfigError):
             list(pipeline.replay(wrong))

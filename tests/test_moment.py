@@ -143,8 +143,8 @@ def test_clocks_that_change(shown: str, utc: str) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        1.0, True, np.True_, "2024-01-01", b"x", None, np.datetime64("NaT"), np.float64(1), pd.NaT,
-        pd.NA, np.timedelta64(1, "s"), dt.timedelta(1), dt.time(1), 2**63, -(2**63) - 1,
+        1.0, True, np.True_, "2024-01-01", b"x", None, np.datetime64("NaT", "s"), np.float64(1),
+        pd.NaT, pd.NA, np.timedelta64(1, "s"), dt.timedelta(1), dt.time(1), 2**63, -(2**63) - 1,
         np.uint64(2**63), pa.scalar(None, pa.timestamp("us", "UTC")), [1], object(),
     ],
 )  # fmt: skip

@@ -402,7 +402,7 @@ def test_a_row_of_nothing_but_none_is_left_out_and_counted() -> None:
         (np.True_, ".* is no int"),
         ("1", "the timestamp '1' is no int"),
         (None, "the timestamp None is no int"),
-        (np.datetime64("NaT"), "NaT is no time"),
+        (np.datetime64("NaT", "s"), "NaT is no time"),
         (np.timedelta64(1, "ms"), ".* is no int"),
         (2**63, "the timestamp 9223372036854775808 does not fit in 64 bits"),
     ],
