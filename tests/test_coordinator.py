@@ -27,7 +27,9 @@ SECONDLY = windows_of(SECOND, None, Align.EPOCH, 0)
 class Parts:
     """A stage that reads what a source's rows and another stage's results enter."""
 
-    def __init__(self, *, recording: bool = False, place: Place | None = None) -> None:
+    def __init__(
+        self, *, recording: bool = False, place: Place | None = None, started: bool = True
+    ) -> None:
         self.clock = VirtualClock()
         place = place or Place()
         self.up = StageMark("up", SECONDLY, 0, Place(), [(place, False)])
@@ -41,7 +43,7 @@ class Parts:
             *(self.down, self.data, windows, GivenWindows(), self.coordinator, self.clock),
             all_recordings=False,
         )
-        for stage in (self.up, self.down):
+        for stage in (self.up, self.down) if started else ():
             self.coordinator.advance_stage(stage, first_ns=SECOND_NS)
 
     def row_gate(self, timeout: float = PATIENCE) -> RowGate:
@@ -104,6 +106,19 @@ def test_no_window_gets_two_views(run: int, switching: None) -> None:
     # Each has the view from before what is its own entered, whoever took it.
     assert [second for second, value in seen.items() if value >= second] == []
     assert parts.down.seen_ns == (windows + 1) * SECOND_NS
+
+
+def test_no_view_is_taken_ahead_for_a_stage_that_has_not_started() -> None:
+    parts = Parts(started=False)
+    parts.clock.advance(TaskInterval.seconds(2))
+    parts.early_views.take_before(SECOND_NS + 1)
+    assert parts.down.seen_ns == -NEVER
+    # Results that enter before wait for it.
+    assert [*parts.order.before_results(parts.up, SECOND_NS + 1).readers] == [parts.down]
+    parts.coordinator.advance_stage(parts.down, first_ns=SECOND_NS)
+    parts.early_views.take_before(SECOND_NS + 1)
+    assert parts.down.seen_ns == 2 * SECOND_NS
+    assert parts.early_views.find(SECOND_NS) is not None
 
 
 def test_who_waits_is_woken_by_a_move_and_asks_no_more_often_than_that() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from run_task.data._protocol import Viewable
 from run_task.observe._log import Log
 from run_task.pipeline._given import GivenWindows, ReaderWindows
-from run_task.pipeline._order import StageMark
+from run_task.pipeline._order import NEVER, StageMark
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.time._clock import Clock
 
@@ -73,14 +73,15 @@ class EarlyViews:
     def take_before(self, before_ns: float) -> None:
         """Take the views of windows that are due before a time: they must not see what enters then.
 
-        What was to enter before is there.
+        What was to enter before is there. None is taken for a stage that has not started: which
+        window is its first is not known, and who would let something enter waits for it.
 
         :param before_ns: the time, in nanoseconds since the Unix epoch
         """
         stage, coordinator = self._stage, self._coordinator
         with self._lock:
             limit_ns = min(before_ns, self._clock.time_ns() + 1)  # none before it is due
-            while not stage.ended and (due_ns := coordinator.unseen_ns(stage)) < limit_ns:
+            while not stage.ended and -NEVER < (due_ns := coordinator.unseen_ns(stage)) < limit_ns:
                 end_ns = due_ns - stage.grace_ns
                 if len(self._taken) < MOST:
                     missing = [other.name for other in coordinator.missing(stage, end_ns)]
