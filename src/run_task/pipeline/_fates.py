@@ -234,14 +234,10 @@ class Fates:
                 self._tell(fate, since, *last)
         if since := self._late.rest():
             self._tell_late(since)
-        self._conclude()
-        if self._letters is not None:
-            self._letters.flush()
-
-    def _conclude(self) -> None:
-        """Warn if most rows went the wrong way, with the likely cause."""
         for warning in self.warnings():
             _log.warning("%s", warning)
+        if self._letters is not None:
+            self._letters.flush()
 
     def warnings(self) -> Sequence[str]:
         """What most rows were that they should not be, and the likely cause."""

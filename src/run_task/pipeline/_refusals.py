@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import threading
-import time
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
 
 from run_task.errors import SinkError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
+from run_task.observe._recurrence import Recurrence
 from run_task.sinks._protocol import Result, Sink
 
 _log = Log(__name__)
 
-_EVERY: Final = 60.0
-"""How many seconds lie between two log records about the same sink and stage."""
-
 
 @dataclass
 class _Count:
-    """How many results of a stage a sink has refused.
+    """The results of a stage that a sink has refused.
 
     :param sink: the sink, kept so that its id stays its own
     """
 
     sink: Sink
-    refused: int = 0
-    logged: int = 0
-    """How many of them have been logged."""
-    logged_at: float = 0.0
-    """When the last of these was logged, by the monotonic clock."""
+    refused: Recurrence = field(default_factory=Recurrence)
     last: Result | None = None
     reason: str = ""
 
@@ -50,7 +42,7 @@ class Refusals:
     def count(self) -> int:
         """How many results were refused, by all sinks together."""
         with self._mutex:
-            return sum(count.refused for count in self._counts.values())
+            return sum(count.refused.count for count in self._counts.values())
 
     def write(self, sink: Sink, result: Result) -> None:
         """Write a result to a sink, which may refuse it by a :class:`SinkError`.
@@ -65,30 +57,25 @@ class Refusals:
     def _note(self, sink: Sink, result: Result, error: SinkError) -> None:
         with self._mutex:
             count = self._counts.setdefault((id(sink), result.stage), _Count(sink))
-            count.refused += 1
             count.last, count.reason = result, str(error)
-            now = time.monotonic()
-            due = count.logged == 0 or now - count.logged_at >= _EVERY
-            record = self._record(count, now) if due else None
+            since = count.refused.happen()
+            record = self._record(count, since) if since else None
         if record is not None:
             _log.warning(*record)
 
     def log_rest(self) -> None:
         """Log the results that are in no record yet. At the end of a run."""
-        now = time.monotonic()
         with self._mutex:
-            untold = [count for count in self._counts.values() if count.logged < count.refused]
-            records = [self._record(count, now) for count in untold]
+            untold = [(count, count.refused.rest()) for count in self._counts.values()]
+            records = [self._record(count, since) for count, since in untold if since]
         for record in records:
             _log.warning(*record)
 
-    def _record(self, count: _Count, now: float) -> tuple[object, ...]:
+    def _record(self, count: _Count, since: int) -> tuple[object, ...]:
         result = count.last
         assert result is not None
-        since = count.refused - count.logged
-        count.logged, count.logged_at = count.refused, now
         where = (brief(count.sink), result.stage, *result.window, count.reason)
-        if count.refused == 1:
+        if count.refused.count == 1:
             return (
                 "%s cannot store what stage %r gave for [%d, %d), and leaves it out: %s",
                 *where,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
-import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,15 +14,13 @@ import numpy as np
 from run_task.data import Closed, TimeSeries
 from run_task.errors import ConfigError
 from run_task.observe._log import Log
+from run_task.observe._recurrence import Recurrence
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._task import Runnable
 from run_task.time._interval import TimeUnit
 from run_task.time._shown import time_shown, window_shown
 
 _log = Log(__name__)
-
-_LOG_EVERY: Final = 60.0
-"""How many seconds lie between two log records about results that make no row."""
 
 _NO_ANNOTATION: Final = object()
 
@@ -43,9 +39,7 @@ class RowIngest:
     def __init__(self, stage: str, columns: Sequence[str]) -> None:
         self._stage = stage
         self._columns = columns
-        self._mutex = threading.Lock()
-        self._refused = 0
-        self._logged_at: float | None = None
+        self._refused = Recurrence()
 
     def __call__(self, series: TimeSeries, dataset: DataSet[Any], /) -> None:
         try:
@@ -58,15 +52,12 @@ class RowIngest:
             self._refuse(dataset, error)
 
     def _refuse(self, dataset: DataSet[Any], error: ConfigError) -> None:
-        with self._mutex:
-            self._refused += 1
-            now = time.monotonic()
-            if self._logged_at is not None and now - self._logged_at < _LOG_EVERY:
-                return
-            self._logged_at, refused, self._refused = now, self._refused, 0
+        since = self._refused.happen()
+        if not since:
+            return
         _log.warning(
             "stage %r: the results of %s make no row (%d since this was last told): %s",
-            *(self._stage, window_shown(*dataset.window, dataset.interval), refused, error),
+            *(self._stage, window_shown(*dataset.window, dataset.interval), since, error),
             extra={"window": dataset.window},
         )
 

@@ -53,36 +53,21 @@ class MissedTick(enum.Enum):
     """
 
 
-class Schedule:
-    """Hands out windows of one period each, on a grid, every one exactly once and in order.
+class _Position:
+    """How far a schedule has come.
 
-    Time is an int in any one unit. With ``BURST``, ``DELAY`` and ``COALESCE`` the windows tile
-    time: each starts where the last one ended, whatever the times of the polls. ``SKIP`` leaves
-    gaps, and counts them in :attr:`skipped`. A poll with an earlier time than the last is
-    harmless: nothing is handed out twice.
-
-    :param period: the length of a window, at least 1
     :param start: when the first window falls due; its end
     :param missed: what to do with windows that are overdue
-    :raises ConfigError: if the period is not a positive int, the start no int, or missed no
-        MissedTick
     """
 
-    __slots__ = ("_end", "_lag", "_missed", "_period", "_skipped")
+    __slots__ = ("_end", "_lag", "_missed", "_skipped")
 
-    def __init__(self, period: int, start: int, missed: MissedTick = MissedTick.BURST) -> None:
-        if type(period) is not int or period < 1:
-            raise ConfigError(f"a schedule's period is a positive int, not {period!r}")
-        if type(start) is not int:
-            raise ConfigError(f"a schedule's start is an int, not {start!r}")
-        if not isinstance(missed, MissedTick):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
-            choices = ", ".join(map(str, MissedTick))
-            raise ConfigError(f"a schedule's missed={missed!r}: it is one of {choices}")
-        self._period = period
+    def __init__(self, start: int, missed: MissedTick) -> None:
         self._missed = missed
-        self._end = start  # of the next window
-        self._lag = 0  # how long after its end it is handed out: more than 0 once DELAY put it off
-        self._skipped = 0
+        self._end: int = start  # of the next window
+        # How long after its end it is handed out: more than 0 once DELAY put it off.
+        self._lag: int = 0
+        self._skipped: int = 0
 
     @property
     def deadline(self) -> int:
@@ -98,6 +83,35 @@ class Schedule:
     def skipped(self) -> int:
         """How many windows ``SKIP`` has left out."""
         return self._skipped
+
+
+class Schedule(_Position):
+    """Hands out windows of one period each, on a grid, every one exactly once and in order.
+
+    Time is an int in any one unit. With ``BURST``, ``DELAY`` and ``COALESCE`` the windows tile
+    time: each starts where the last one ended, whatever the times of the polls. ``SKIP`` leaves
+    gaps, and counts them in :attr:`skipped`. A poll with an earlier time than the last is
+    harmless: nothing is handed out twice.
+
+    :param period: the length of a window, at least 1
+    :param start: when the first window falls due; its end
+    :param missed: what to do with windows that are overdue
+    :raises ConfigError: if the period is not a positive int, the start no int, or missed no
+        MissedTick
+    """
+
+    __slots__ = ("_period",)
+
+    def __init__(self, period: int, start: int, missed: MissedTick = MissedTick.BURST) -> None:
+        if type(period) is not int or period < 1:
+            raise ConfigError(f"a schedule's period is a positive int, not {period!r}")
+        if type(start) is not int:
+            raise ConfigError(f"a schedule's start is an int, not {start!r}")
+        if not isinstance(missed, MissedTick):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
+            choices = ", ".join(map(str, MissedTick))
+            raise ConfigError(f"a schedule's missed={missed!r}: it is one of {choices}")
+        super().__init__(start, missed)
+        self._period = period
 
     def poll(self, now: int) -> Window | None:
         """Hand out a window that is due, one a call.
@@ -140,7 +154,7 @@ class Schedule:
         return end - period, end
 
 
-class GridSchedule:
+class GridSchedule(_Position):
     """As :class:`Schedule`, for windows that end at the edges of a grid, and start anywhere.
 
     :param after: gives the first edge after one
@@ -149,7 +163,7 @@ class GridSchedule:
     :param missed: what to do with windows that are overdue
     """
 
-    __slots__ = ("_after", "_end", "_lag", "_missed", "_skipped", "_start")
+    __slots__ = ("_after", "_start")
 
     def __init__(
         self,
@@ -158,27 +172,9 @@ class GridSchedule:
         first: int,
         missed: MissedTick,
     ) -> None:
+        super().__init__(first, missed)
         self._after = after
         self._start = start
-        self._missed = missed
-        self._end = first
-        self._lag = 0
-        self._skipped = 0
-
-    @property
-    def deadline(self) -> int:
-        """When the next window falls due."""
-        return self._end + self._lag
-
-    @property
-    def end(self) -> int:
-        """The end of the next window, or of the first of those that ``COALESCE`` will put in it."""
-        return self._end
-
-    @property
-    def skipped(self) -> int:
-        """How many windows ``SKIP`` has left out."""
-        return self._skipped
 
     def step(self) -> int:
         """As :meth:`Schedule.step`."""

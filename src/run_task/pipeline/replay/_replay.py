@@ -70,15 +70,12 @@ class Replay(Iterator[tuple[str, DataSet[Any]]]):
     @property
     def summary(self) -> ReplaySummary:
         """What it has done up to now. At any time, from any thread."""
-        took = self._took
-        if took is None:
-            took = 0.0 if self._begun is None else time.monotonic() - self._begun
         stages = dict(self._windows)
         return ReplaySummary(
             sources={fates.policy.name: fates.stats() for fates in self._fates},
             windows=sum(stages.values()),
             stages=stages,
-            seconds=took,
+            seconds=self._seconds(),
             warnings=[warning for fates in self._fates for warning in fates.warnings()],
         )
 
@@ -91,8 +88,12 @@ class Replay(Iterator[tuple[str, DataSet[Any]]]):
         self._results.close()
 
     def _end(self) -> None:
-        if self._took is None:
-            self._took = 0.0 if self._begun is None else time.monotonic() - self._begun
+        self._took = self._seconds()
+
+    def _seconds(self) -> float:
+        if self._took is not None:
+            return self._took
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
 
     def __enter__(self) -> Replay:
         return self
