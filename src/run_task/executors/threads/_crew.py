@@ -33,6 +33,11 @@ _dataset_of: Final = DataSet.of  # bound once, and not at every tick
 SOLO_LIMIT: Final = 0.005
 """How many seconds a tick may take with its leader alone before helpers are called in."""
 
+_LONGEST_GLANCE: Final = 0.08
+"""After how many seconds, at most, a leader is looked at that is busy with one brief tick after
+another. A look needs the GIL: the leader is switched away from, or, where its tasks let go of the
+GIL, has to wake the watch each time until that gets it."""
+
 
 class _Awake:
     """In the place of the watch, where it has nothing to look after."""
@@ -89,6 +94,7 @@ class ThreadsCrew:
         self._helpers: list[Worker] = []
         self._stand_in: StandIn | None = None
         self._threads: list[threading.Thread] = []
+        self._glance = SOLO_LIMIT  # when to look again at a leader whose ticks were brief so far
         self._refused = False  # the system had no thread to give
         self._added = False  # to the watch
         self._mutex = threading.RLock()  # for the tick in hand, and starting threads
@@ -338,11 +344,15 @@ class ThreadsCrew:
         shared, leader = self._shared, self._leader
         if shared is None:
             if leader.parts is None:
+                self._glance = SOLO_LIMIT
                 return None
-            remaining = leader.begun + min(SOLO_LIMIT, self._limit) - clock()
-            if remaining > 0:
-                return remaining
+            age = clock() - leader.begun
+            if age < min(SOLO_LIMIT, self._limit):
+                self._glance = min(2 * self._glance, _LONGEST_GLANCE)
+                # What begins from now on is overdue no sooner than what is in hand.
+                return min(self._glance, self._limit - age)
             shared = self._share(leader)
+        self._glance = SOLO_LIMIT
         return SOLO_LIMIT if shared is None else self._look_after(shared)
 
     def _share(self, leader: Leader) -> SharedTick | None:
