@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.support.threads import PATIENCE, beside, eventually
@@ -29,6 +30,7 @@ from run_task import (
     Window,
 )
 from run_task.executors import Crew, LeadingCrew, Tick, Ticks, drive, driver, failed
+from run_task.executors.threads import _crew
 
 EXECUTORS: list[Executor] = [InlineExecutor(), ThreadsExecutor(), ProcessesExecutor()]
 by_name = pytest.mark.parametrize("executor", EXECUTORS, ids=["inline", "threads", "processes"])
@@ -303,3 +305,32 @@ def test_a_crew_that_lacks_a_method_is_refused_when_its_runner_is_made() -> None
     pipeline.stage("a", [Task(thread)], data, config=config)
     with pytest.raises(ConfigError, match=r"has no run\(\): a crew has open\(\), run\(tick\), "):
         list(pipeline.replay())
+
+
+@pytest.mark.parametrize("task_timeout", [None, 0.05])
+def test_a_leader_of_brief_ticks_is_looked_at_less_and_less_often_and_in_time(
+    monkeypatch: pytest.MonkeyPatch, task_timeout: float | None
+) -> None:
+    now = 0.0
+    unwatched = Mock(asleep=False)  # the process's own watch would look in between
+    monkeypatch.setattr(_crew, "watch", lambda: unwatched)
+    monkeypatch.setattr(_crew, "clock", lambda: now)
+    pauses: list[float | None] = []
+
+    def glance(data: object, start: int, end: int) -> None:
+        pauses.append(crew.look())
+
+    tasks: list[Task[Any, Any]] = [Task(glance), Task(length)]
+    crew = _crew.ThreadsCrew(tasks, "runner", task_timeout, 2)
+    try:
+        for end in range(1, 7):
+            crew.run(Tick("data", end - 1, end))
+            now += 0.001
+        longest = 0.08 if task_timeout is None else task_timeout
+        assert pauses == [min(longest, 0.01 * 2**tick) for tick in range(4)] + [longest] * 2
+
+        assert crew.look() is None, "nothing is in hand"
+        crew.run(Tick("data", 6, 7))
+        assert pauses[-1] == 0.01, "and it begins anew"
+    finally:
+        crew.close(5.0)

@@ -167,7 +167,11 @@ class TimeSeriesView:
                 "this view has no window: in_window is for the view that a runner or a pipeline "
                 "gives its tasks; of one that read() gave, take between(start, end)"
             )
-        return self._between(*window)
+        start, end = window
+        latest = self._latest
+        if latest is not None and latest[0] == start and latest[1] == end:
+            return latest[2]
+        return self._between(start, end)
 
     def between(self, start: TimeLike, end: TimeLike) -> TimeSeriesView:
         """The rows from ``start`` to ``end``, not copied: those of ``[start, end)``, or of
@@ -179,14 +183,14 @@ class TimeSeriesView:
         :raises ConfigError: if one of them is no time
         """
         if type(start) is int and type(end) is int:
+            latest = self._latest  # the tasks of a tick ask for the same one
+            if latest is not None and latest[0] == start and latest[1] == end:
+                return latest[2]
             return self._between(start, end)
         return self._between(self._schema.bound(start), self._schema.bound(end))
 
     def _between(self, start: int, end: int) -> TimeSeriesView:
-        """The rows between two bounds, in :attr:`unit`."""
-        latest = self._latest  # remembered, for the tasks of a tick ask for the same one
-        if latest is not None and latest[0] == start and latest[1] == end:
-            return latest[2]
+        """The rows between two bounds, in :attr:`unit`; remembered."""
         # Not by the array of timestamps, which takes longer to make than it saves.
         schema, storage, first, stop = self._schema, self._storage, self._first, self._stop
         beyond = schema.beyond
