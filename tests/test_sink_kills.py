@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -82,3 +83,68 @@ def test_whole_windows_up_to_the_last_flush_survive_and_can_be_resumed_from(
         process.stdin.close()
         assert process.wait(10) == 0
     assert held(kind, where) == (writer.WINDOWS, expected(writer.WINDOWS))
+
+
+def change(where: Path, chance: random.Random) -> None:
+    """Do to the files of a sink what programs do that rotate logs, or people."""
+    files = [path for path in where.rglob("*") if path.is_file() and path.name != ".lock"]
+    if not files:
+        return
+    path = chance.choice(files)
+    with contextlib.suppress(FileNotFoundError):  # the sink may have merged it meanwhile
+        match chance.randrange(2 if path.suffix == ".parquet" else 4):
+            case 0:
+                path.unlink()
+            case 1:
+                path.rename(where.parent / f"{random.randrange(10**9)}")
+            case 2:
+                os.truncate(path, 0)
+            case _:
+                os.truncate(path, chance.randrange(path.stat().st_size + 1))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_what_others_rotate_holds_whole_windows_and_can_be_opened_at_any_moment(
+    kind: str, tmp_path: Path
+) -> None:
+    where = tmp_path / "where"
+    where.mkdir()
+    seed = random.randrange(10**9)
+    chance = random.Random(seed)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.writer", kind, str(where)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        cwd=Path(__file__).parent.parent,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for run in range(KILLS):
+            process.stdin.write("start\n")
+            pid = int(process.stdout.readline().split()[1])
+            line = ""
+            for _ in range(chance.randrange(1, 12)):
+                if (line := process.stdout.readline()) in OVER:
+                    break
+                time.sleep(chance.random() * 0.003)
+                change(where, chance)
+            if run < KILLS - 1:
+                os.kill(pid, signal.SIGKILL)
+            process.stdin.write("reap\n")
+            while line != "gone\n":
+                line = process.stdout.readline()
+            last, rows = held(kind, str(where))
+            whole = expected(writer.WINDOWS)
+            assert last <= writer.WINDOWS
+            assert len(rows) % 3 == 0, f"seed {seed}"
+            assert all(row in whole for row in rows), f"seed {seed}"
+            assert len({end for end, _, _ in rows}) * 3 == len(rows), f"seed {seed}"
+        process.stdin.close()
+        errors = process.stderr.read()
+        assert process.wait(10) == 0
+    # Where a run was told of a change, it was by an error that names what was changed.
+    assert all("SinkError" in told for told in errors.split("Traceback")[2::2]), errors

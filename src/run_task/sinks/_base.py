@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks._protocol import Result, Row
 from run_task.sinks._record import WindowRecord, is_storable, record
+from run_task.tasks._dataset import DataSet
 
 _MOST_WAITING: Final = 1_024
 """How many windows wait for a flush at most, so that memory stays bounded without one."""
@@ -47,18 +49,21 @@ class Durable(ABC):
                 )
             self._pipeline = pipeline
 
-    def write(self, result: Result, /) -> None:
+    def write(self, result: Result | str, dataset: DataSet[Any] | None = None, /) -> None:
         """Take the results of a window; :meth:`flush` makes them last.
 
         A window without any task, of which a row could tell, leaves no trace. When 1 024 windows
         wait, they are stored without a flush; if that fails, they wait on, and the flush raises.
 
         :param result: the results
+        :param dataset: ``write(stage, dataset)`` is the old form, with a DeprecationWarning
+        :raises ConfigError: if it is given something else
         :raises SinkError: if they are of another pipeline, or a name or a task's result cannot be
             stored; then nothing of the window is
         """
         with self._mutex:
             pipeline = self._name()
+            result = _result(pipeline, result, dataset)
             if result.pipeline != pipeline:
                 raise SinkError(
                     f"{self._where} belongs to pipeline {pipeline!r}: make another one for "
@@ -86,7 +91,7 @@ class Durable(ABC):
         """The end of the last window that the sink holds of a stage of this pipeline, or None."""
         with self._mutex:
             pipeline = self._name()
-            self._store()
+            self._look()
             return self._last(pipeline, stage)
 
     def rows(self, stage: str | None = None) -> Iterator[Row]:
@@ -96,7 +101,7 @@ class Durable(ABC):
         """
         with self._mutex:
             pipeline = self._name()
-            self._store()
+            self._look()
             return self._rows(pipeline, stage)
 
     def close(self) -> None:
@@ -126,9 +131,21 @@ class Durable(ABC):
     def _store(self) -> None:
         """Make what waits last; if that fails, it waits on."""
         if self._waiting:
+            self._attend()
             newest = {(window.stage, window.end): window for window in self._waiting}
             self._keep(list(newest.values()))
             self._waiting = []
+
+    def _look(self) -> None:
+        """Store what waits, and see what is there."""
+        self._store()
+        self._attend()
+
+    def _attend(self) -> None:  # noqa: B027 a database attends to that by itself
+        """Notice what others have done to the place where windows are kept.
+
+        :raises SinkError: if it cannot be gone on with
+        """
 
     def _check(self, window: WindowRecord) -> None:  # noqa: B027 most sinks refuse nothing of their own
         """Refuse what this sink in particular cannot store."""
@@ -151,3 +168,17 @@ class Durable(ABC):
     @abstractmethod
     def _release(self) -> None:
         """Let go of what is open."""
+
+
+def _result(pipeline: str, result: Result | str, dataset: DataSet[Any] | None) -> Result:
+    """What a sink is given, as a Result."""
+    if isinstance(result, Result) and dataset is None:
+        return result
+    if isinstance(result, str) and isinstance(dataset, DataSet):
+        warnings.warn(
+            "write(stage, dataset) is now write(Result.of(pipeline, stage, dataset))",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        return Result.of(pipeline, result, dataset)
+    raise ConfigError(f"a sink is given a Result, not {result!r:.100}")

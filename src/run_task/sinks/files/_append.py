@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
+import stat
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from run_task.errors import ConfigError, SinkError
+from run_task.observe._log import Log
 from run_task.sinks._base import Durable
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import WindowRecord
-from run_task.sinks.files._fsync import lock, replace, sync_folder
+from run_task.sinks.files._disk import APPEND, NO_LINK, Draft, become, is_at, lock, sync_folder
 
-_FLAGS: Final = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
-_HEAD_BYTES: Final = 4_096
+_log = Log(__name__)
+
+_FOREIGN: Final = "this is no window, nor a part of one"
 
 
 class StoredWindow(NamedTuple):
@@ -39,6 +41,10 @@ class AppendedFile(Durable):
     rewritten without it. That this is needed shows at the ends of windows, which otherwise only
     grow: so nothing has to be remembered of each window.
 
+    Others may rename, remove, replace or empty the file at any time, as programs do that rotate
+    logs. So each flush looks first whether the file is still at its path and as long as it was
+    left, and else begins anew with what is there.
+
     :param path: the file; it is made if it is not there
     """
 
@@ -46,15 +52,15 @@ class AppendedFile(Durable):
         super().__init__(f"{type(self).__name__}({os.fspath(path)!r})")
         self._path = Path(path).resolve()  # a link stays one when the file is replaced
         self._latest: dict[tuple[str, str], int] = {}
-        self._superseded = False
+        self._superseded: bool = False
+        self._torn: bool = False
+        self._size = 0
         try:
-            self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT, 0o666)
+            self._descriptor = os.open(self._path, APPEND | os.O_CREAT, 0o666)
         except OSError as error:
             raise ConfigError(f"{self._where}: cannot be opened: {error}") from error
         try:
-            lock(self._descriptor, self._where)
-            self._size = 0
-            self._recover()
+            self._take()
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -62,7 +68,12 @@ class AppendedFile(Durable):
     @property
     @abstractmethod
     def _header(self) -> bytes:
-        """What the file begins with."""
+        """What is written first."""
+
+    @property
+    @abstractmethod
+    def _signature(self) -> bytes:
+        """What each window begins with, so that a part of one is told from what others write."""
 
     @abstractmethod
     def _encode(self, window: WindowRecord) -> bytes:
@@ -75,40 +86,62 @@ class AppendedFile(Durable):
         :param stream: the file, at byte ``begin``
         :param begin: where the part begins
         :param end: where it ends; what comes after that is not looked at
-        :raises SinkError: if something that is no window stands before the end of the stream
+        :raises SinkError: if something that is no window stands there, and is no part of one at
+            the end of the stream
         """
 
-    def _may_be_torn(self, tail: bytes) -> bool:
-        """Whether what follows the last whole window may be the beginning of another."""
-        return True
+    def _take(self) -> None:
+        """Make the open file this sink's own."""
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            raise ConfigError(f"{self._where}: cannot be opened: it is no regular file")
+        lock(self._descriptor, self._where)
+        self._recover()
 
     def _recover(self) -> None:
         """Find what is there, and cut off what was not written to its end."""
+        self._latest = {}
+        self._superseded = self._torn = False
         header = self._header
         size = os.fstat(self._descriptor).st_size
-        with self._path.open("rb") as stream:
+        with self._stream() as stream:
             there = stream.read(len(header))
             if there != header[: len(there)]:
                 raise ConfigError(
                     f"{self._where}: this is a file of something else, it does not begin with "
                     f"{header.decode().strip()!r}"
                 )
+            self._size = len(there)
             if len(there) < len(header):
-                self._append(header[len(there) :], size)
-            self._size = len(header)
+                self._append(header[len(there) :])
+                size = self._size
+            stream.seek(self._size)
+            if not self._signature.startswith(stream.read(len(self._signature))):
+                raise self._broken(1 + header.count(b"\n"), self._size, _FOREIGN)
+            stream.seek(self._size)
             for found in self._read(stream, self._size, size):
                 self._notice(found.stage, found.window_end)
                 self._size = found.end
             stream.seek(self._size)
-            tail = stream.read(_HEAD_BYTES)
+            tail = stream.read(len(self._signature))
         if self._size < size:
-            if not self._may_be_torn(tail):
-                raise self._broken(None, self._size, "this is no window, nor a part of one")
+            if not self._signature.startswith(tail) and not tail.startswith(b"\0"):
+                raise self._broken(None, self._size, _FOREIGN)
             os.truncate(self._descriptor, self._size)
             os.fsync(self._descriptor)
         sync_folder(self._path.parent)
         if self._superseded:
             self._rewrite()
+
+    def _stream(self) -> BinaryIO:
+        """The file, once more, for reading."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | NO_LINK)
+        except OSError as error:
+            raise SinkError(f"{self._where}: cannot be read: {error}") from error
+        if not os.path.samestat(os.fstat(descriptor), os.fstat(self._descriptor)):
+            os.close(descriptor)
+            raise SinkError(f"{self._where}: was replaced by something else")
+        return os.fdopen(descriptor, "rb")
 
     def _notice(self, stage: tuple[str, str], end: int) -> None:
         latest = self._latest.setdefault(stage, end - 1)
@@ -117,24 +150,83 @@ class AppendedFile(Durable):
         else:
             self._superseded = True
 
-    def _append(self, data: bytes, size: int) -> None:
-        """Append to the file, which has so many bytes, all or nothing."""
-        view = memoryview(data)
+    def _attend(self) -> None:
         try:
-            if os.fstat(self._descriptor).st_size != size:
-                os.truncate(self._descriptor, size)
+            in_place = is_at(self._descriptor, self._path)
+            size = os.fstat(self._descriptor).st_size
+            if not in_place:
+                self._reopen()
+            elif size < self._size:
+                _log.warning(
+                    "%s was cut to %d bytes by something else: it goes on from there",
+                    self._where,
+                    size,
+                )
+                self._recover()
+            elif size > self._size and not self._torn:
+                raise SinkError(
+                    f"{self._where}: something else has written {size - self._size} bytes to it "
+                    f"after byte {self._size}: take them out, or remove the file"
+                )
+        except OSError as error:
+            raise SinkError(f"{self._where}: cannot be written: {error}") from error
+        except ConfigError as error:
+            raise SinkError(f"{error} (it was changed while this sink had it)") from error
+
+    def _reopen(self) -> None:
+        """Go on with what is at the path, where nothing is with a new file."""
+        before = self._descriptor, self._size, self._latest, self._superseded, self._torn
+        try:
+            self._descriptor = os.open(self._path, APPEND)
+        except FileNotFoundError:
+            like = os.fstat(self._descriptor)
+            mode = stat.S_IMODE(like.st_mode) & 0o700
+            self._descriptor = os.open(self._path, APPEND | os.O_CREAT | os.O_EXCL, mode)
+            become(self._descriptor, like)
+        try:
+            self._take()
+        except BaseException:
+            os.close(self._descriptor)
+            self._descriptor, self._size, self._latest, self._superseded, self._torn = before
+            raise
+        os.close(before[0])
+        _log.warning(
+            "%s was renamed, removed or replaced by something else: it goes on with what is at "
+            "its path now",
+            self._where,
+        )
+
+    def _append(self, data: bytes) -> None:
+        """Append to the file, all or nothing."""
+        self._torn, view = True, memoryview(data)
+        try:
+            if os.fstat(self._descriptor).st_size > self._size:  # what could not be taken back
+                os.truncate(self._descriptor, self._size)
             while view:
                 view = view[os.write(self._descriptor, view) :]
             os.fsync(self._descriptor)
+            size = os.fstat(self._descriptor).st_size
         except OSError as error:
-            with contextlib.suppress(OSError):  # then the next append does it
-                os.truncate(self._descriptor, size)
+            with suppress(OSError):  # then the next append does it
+                os.truncate(self._descriptor, self._size)
+                self._torn = False
             raise SinkError(f"{self._where}: cannot be written: {error}") from error
+        self._torn = False
+        if size != self._size + len(data):
+            self._retract(data, size)
+            raise SinkError(f"{self._where}: something else changed it while it was written")
+        self._size = size
+
+    def _retract(self, data: bytes, size: int) -> None:
+        """Take back what was appended to a file that was emptied before: it lacks a header."""
+        with suppress(OSError):
+            with self._stream() as stream:
+                alone = size <= len(data) and stream.read(size + 1) == data[len(data) - size :]
+            if alone:
+                os.truncate(self._descriptor, 0)
 
     def _keep(self, windows: list[WindowRecord]) -> None:
-        data = b"".join(map(self._encode, windows))
-        self._append(data, self._size)
-        self._size += len(data)
+        self._append(b"".join(map(self._encode, windows)))
         for window in windows:
             self._notice((window.pipeline, window.stage), window.end)
 
@@ -143,9 +235,7 @@ class AppendedFile(Durable):
 
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
         # Opened here and not by the generator: close() may put another file in its place.
-        stream = self._path.open("rb")
-        size = self._size
-        return self._select(stream, size, self._superseded, pipeline, stage)
+        return self._select(self._stream(), self._size, self._superseded, pipeline, stage)
 
     def _select(
         self, stream: BinaryIO, size: int, superseded: bool, pipeline: str, stage: str | None
@@ -170,38 +260,44 @@ class AppendedFile(Durable):
 
     def _rewrite(self) -> None:
         """Rewrite the file without what was superseded."""
-        temporary = self._path.with_name(f"{self._path.name}.rewriting")
         try:
-            self._write_newest(temporary)
-            descriptor = os.open(temporary, _FLAGS)
+            draft = Draft(self._path.parent, os.fstat(self._descriptor))
+            try:
+                size = self._write_newest(draft)
+                lock(draft.descriptor, self._where)
+                if not is_at(self._descriptor, self._path):
+                    raise SinkError(f"{self._where}: was replaced by something else")
+                draft.replace(self._path)
+            except BaseException:
+                draft.discard()
+                raise
         except OSError as error:
             raise SinkError(f"{self._where}: cannot be rewritten: {error}") from error
-        try:
-            lock(descriptor, self._where)
-            size = os.fstat(descriptor).st_size
-            replace(temporary, self._path)
-        except BaseException:
-            os.close(descriptor)
-            raise
         os.close(self._descriptor)
-        self._descriptor, self._size, self._superseded = descriptor, size, False
+        self._descriptor, self._size, self._superseded = draft.descriptor, size, False
 
-    def _write_newest(self, temporary: Path) -> None:
-        with self._path.open("rb") as stream, temporary.open("wb") as rewritten:
+    def _write_newest(self, draft: Draft) -> int:
+        """Write what is not superseded; return how many bytes that are."""
+        with (
+            self._stream() as stream,
+            self._stream() as copy,
+            os.fdopen(draft.descriptor, "ab", closefd=False) as rewritten,
+        ):
             rewritten.write(self._header)
-            copy = self._path.open("rb")
-            with copy:
-                for found in self._newest(stream, self._size):
-                    copy.seek(found.begin)
-                    rewritten.write(copy.read(found.end - found.begin))
+            for found in self._newest(stream, self._size):
+                copy.seek(found.begin)
+                rewritten.write(copy.read(found.end - found.begin))
             rewritten.flush()
-            os.fsync(rewritten.fileno())
-        shutil.copymode(self._path, temporary)
+            os.fsync(draft.descriptor)
+            return os.fstat(draft.descriptor).st_size
 
     def _release(self) -> None:
         try:
-            if self._superseded:
+            # What somebody has renamed stays as it is: its readers take the last of each window.
+            if self._superseded and is_at(self._descriptor, self._path):
                 self._rewrite()
+        except OSError as error:
+            raise SinkError(f"{self._where}: cannot be rewritten: {error}") from error
         finally:
             os.close(self._descriptor)
 

@@ -57,6 +57,10 @@ class CsvSink(AppendedFile):
     def _header(self) -> bytes:
         return f"{','.join(_COLUMNS)}{_LINE_END}".encode()
 
+    @property
+    def _signature(self) -> bytes:
+        return b""
+
     def _check(self, window: WindowRecord) -> None:
         for task, _, text, _ in window.tasks:
             if text is not None and len(text) >= _LONGEST // 2:  # in a CSV, quotes are doubled
@@ -87,13 +91,24 @@ class CsvSink(AppendedFile):
 
         rows: list[Row] = []
         bad: tuple[int, int] | None = None
-        reader = csv.reader(lines())  # which does not see the first line
-        for fields in reader:
+        reader = csv.reader(lines(), strict=True)  # which does not see the first line
+        while True:
+            place = reader.line_num + 2, position
+            torn = False
+            try:
+                fields = next(reader, None)
+            except csv.Error as error:
+                fields, torn = [], "end of data" in str(error)  # within quotation marks
+            if fields is None:
+                return
             if bad is not None:
-                raise self._broken(bad[0], bad[1], "this is no row of a window")
-            parsed = _parse(fields) if whole else None
+                raise self._broken(*bad, "this is no row of a window")
+            torn = torn or not whole or any("\0" in field for field in fields)
+            parsed = None if torn else _parse(fields)
             if parsed is None:
-                bad = reader.line_num + 1, start
+                if not torn:
+                    raise self._broken(*place, "this is no row of a window")
+                bad = place
                 continue
             row, count = parsed
             if rows and row[:4] != rows[0][:4]:

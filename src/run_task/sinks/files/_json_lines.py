@@ -44,9 +44,9 @@ class JsonLinesSink(AppendedFile):
     def _header(self) -> bytes:
         return b""
 
-    def _may_be_torn(self, tail: bytes) -> bool:
-        # A loss of power may leave zeros. What begins otherwise is of somebody else.
-        return not tail.strip(b"\0") or tail.startswith(_BEGIN[: len(tail)])
+    @property
+    def _signature(self) -> bytes:
+        return _BEGIN
 
     def _encode(self, window: WindowRecord) -> bytes:
         return line(window)
@@ -60,6 +60,8 @@ class JsonLinesSink(AppendedFile):
                 raise self._broken(bad[0], bad[1], "this is no window")
             found = self._parse(line, begin) if line.endswith(b"\n") else None
             if found is None:
+                if not _may_be_torn(line):
+                    raise self._broken(number, begin, "this is no window")
                 bad = number, begin
             else:
                 yield found
@@ -79,6 +81,19 @@ class JsonLinesSink(AppendedFile):
             return None
         rows += [Row(pipeline, stage, start, end, task, None, e) for task, e in errors.items()]
         return StoredWindow(begin, begin + len(line), (pipeline, stage), end, rows)
+
+
+def _may_be_torn(line: bytes) -> bool:
+    """Whether a line can be what a crash has left of one: without its end, or with zeros in it."""
+    if b"\0" in line:
+        return True
+    if line.endswith(b"\n"):
+        return False
+    try:
+        other = json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(other, dict) and "window_end" in other  # whole, but for the end of the line
 
 
 def line(window: WindowRecord) -> bytes:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 from run_task._extras import need
 from run_task.errors import ConfigError, SinkError
+from run_task.observe._log import Log
 from run_task.sinks._base import Durable
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import WindowRecord, restored
-from run_task.sinks.files._fsync import lock, replace, sync_folder
+from run_task.sinks.files._disk import NO_LINK, Draft, is_at, lock, sync_folder
+
+_log = Log(__name__)
 
 _NAME: Final = re.compile(r"([0-9]{10})-([0-9]{10})\.parquet")
 _METADATA: Final = b"run_task"
@@ -48,6 +53,10 @@ def schema(pa: Any) -> Any:
     )
 
 
+_Identity = tuple[int, int, int, int]
+"""By what a file is known not to be replaced: device, inode, size and time of the last change."""
+
+
 class Part(NamedTuple):
     """A file, which holds what was flushed from the ``first`` time to the ``last``."""
 
@@ -57,6 +66,18 @@ class Part(NamedTuple):
     row_count: int
     ends: dict[Stage, tuple[int, int]]
     """The first and the last end of a window, by stage."""
+    identity: _Identity
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it is still at its path, and the same.
+
+        :raises OSError: if that cannot be known
+        """
+        try:
+            return _identity(os.stat(self.path, follow_symlinks=False)) == self.identity
+        except FileNotFoundError:
+            return False
 
     def may_supersede(self, other: Part) -> bool:
         """Whether this file, which is newer, can have windows of the other."""
@@ -75,7 +96,7 @@ class ParquetSink(Durable):
     so that names sort by time. When eight in a row are of a size, they become one, unless it had
     more than ``rows_per_file`` rows; so the files are few, and each row is rewritten a few times.
 
-    **What survives.** A flush writes a file under another name, syncs it, and then renames it:
+    **What survives.** A flush writes a file, syncs it, and only then gives it its name:
     what was flushed survives a kill -9 and a loss of power, and at any moment each ``.parquet``
     file in the folder is complete. What was not flushed is lost. A window that is written again
     supersedes the older one: ``rows()`` leaves that out, and merging removes it; who reads the
@@ -95,25 +116,29 @@ class ParquetSink(Durable):
         self._pa = need("pyarrow", "arrow")
         self._pq = need("pyarrow.parquet", "arrow")
         self._rows_per_file = rows_per_file
-        self._folder = Path(folder)
-        self._readers = 0
-        self._stale: list[Path] = []
+        self._folder = Path(folder).resolve()
+        self._readers: WeakSet[_Reader] = WeakSet()
+        self._stale: list[Part] = []
+        self._parts: list[Part] = []
+        self._lock = self._open()
+
+    def _open(self) -> int:
+        """Take the folder, and find what is there; return what keeps others away."""
         try:
             self._folder.mkdir(exist_ok=True)
-            self._lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         except OSError as error:
             raise ConfigError(f"{self._where}: cannot be opened: {error}") from error
         try:
-            lock(self._lock, self._where)
-            self._parts = self._recover()
+            lock(descriptor, self._where)
+            self._recover()
         except BaseException:
-            os.close(self._lock)
+            os.close(descriptor)
             raise
+        return descriptor
 
-    def _recover(self) -> list[Part]:
-        """Find the files there are, and remove what a crash has left."""
-        for left in self._folder.glob("*.parquet.tmp"):
-            left.unlink()
+    def _recover(self) -> None:
+        """Find the files there are, and remove those of this sink that a crash has left."""
         parts: list[Part] = []
         for path in sorted(self._folder.glob("*.parquet")):
             name = _NAME.fullmatch(path.name)
@@ -123,7 +148,7 @@ class ParquetSink(Durable):
                 )
             parts.append(self._part(int(name[1]), int(name[2]), path))
         # Files that were merged, but not yet removed.
-        whole = [
+        self._parts = [
             part
             for part in parts
             if not any(
@@ -131,19 +156,38 @@ class ParquetSink(Durable):
                 for other in parts
             )
         ]
-        self._stale = [part.path for part in parts if part not in whole]
+        self._stale = [part for part in parts if part not in self._parts]
         self._sweep()
-        return whole
+
+    def _attend(self) -> None:
+        before = self._parts, self._stale
+        try:
+            if not is_at(self._lock, self._folder / ".lock"):
+                descriptor = self._open()
+                os.close(self._lock)
+                self._lock = descriptor
+            elif not all(part.is_there for part in self._parts):
+                self._recover()
+            else:
+                return
+        except (OSError, ConfigError, SinkError) as error:
+            self._parts, self._stale = before
+            raise SinkError(f"{error} (it was changed while {self._where} had it)") from error
+        _log.warning(
+            "%s was changed by something else: it goes on with the files that are there now",
+            self._where,
+        )
 
     def _part(self, first: int, last: int, path: Path) -> Part:
         try:
-            with self._pq.ParquetFile(path) as file:
+            identity = _identity(os.stat(path, follow_symlinks=False))
+            with self._file(path) as file:
                 found = json.loads(file.schema_arrow.metadata[_METADATA])
                 count: int = file.metadata.num_rows
-        except (self._pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        except (SinkError, OSError, ValueError, TypeError, KeyError) as error:
             raise SinkError(f"{path} is not a file of this sink, or broken: {error}") from error
         ends = {(pipeline, stage): (start, end) for pipeline, stage, start, end in found}
-        return Part(first, last, path, count, ends)
+        return Part(first, last, path, count, ends, identity)
 
     def _keep(self, windows: list[WindowRecord]) -> None:
         rows = [row for window in windows for row in window.rows()]
@@ -161,17 +205,21 @@ class ParquetSink(Durable):
 
     def _write(self, first: int, last: int, table: Any, ends: dict[Stage, tuple[int, int]]) -> Part:
         path = self._folder / f"{first:010d}-{last:010d}.parquet"
-        temporary = path.with_name(f"{path.name}.tmp")
         metadata = json.dumps([[*stage, *range_] for stage, range_ in ends.items()])
         try:
-            with temporary.open("wb") as file:
-                self._pq.write_table(table.replace_schema_metadata({_METADATA: metadata}), file)
-                file.flush()
-                os.fsync(file.fileno())
-            replace(temporary, path)
+            draft = Draft(self._folder)
+            try:
+                with os.fdopen(draft.descriptor, "ab", closefd=False) as file:
+                    self._pq.write_table(table.replace_schema_metadata({_METADATA: metadata}), file)
+                    file.flush()
+                    os.fsync(draft.descriptor)
+                draft.put(path)
+                identity = _identity(os.fstat(draft.descriptor))
+            finally:
+                draft.discard()
         except OSError as error:
             raise SinkError(f"{self._where}: cannot be written: {error}") from error
-        return Part(first, last, path, table.num_rows, ends)
+        return Part(first, last, path, table.num_rows, ends, identity)
 
     def _merge(self) -> None:
         """Make one file of eight that hold equally many flushes, as often as there are eight."""
@@ -182,7 +230,7 @@ class ParquetSink(Durable):
                 return
             tables: list[Any] = []
             for position, part in enumerate(parts):
-                with self._pq.ParquetFile(part.path) as file:
+                with self._file(part.path) as file:
                     table = file.read()
                 newer = self._superseding(part, parts[position + 1 :])
                 if newer:
@@ -191,14 +239,16 @@ class ParquetSink(Durable):
             ends = _merged(item for part in parts for item in part.ends.items())
             merged = self._pa.concat_tables(tables)
             self._parts[-_MERGED:] = [self._write(parts[0].first, parts[-1].last, merged, ends)]
-            self._stale += [part.path for part in parts]
+            self._stale += parts
             self._sweep()
 
     def _sweep(self) -> None:
         """Remove merged files, unless somebody still reads."""
         if self._stale and not self._readers:
-            for path in self._stale:
-                path.unlink(missing_ok=True)
+            with suppress(OSError):  # then opening the folder again does it
+                for part in self._stale:
+                    if part.is_there:  # and not something else by its name
+                        part.path.unlink()
             self._stale.clear()
             sync_folder(self._folder)
 
@@ -207,7 +257,7 @@ class ParquetSink(Durable):
         keys: set[Key] = set()
         for other in newer:
             if other.may_supersede(part):
-                with self._pq.ParquetFile(other.path) as file:
+                with self._file(other.path) as file:
                     keys.update(_keys(file.read(columns=["pipeline", "stage", "window_end"])))
         return keys
 
@@ -218,28 +268,48 @@ class ParquetSink(Durable):
         return max(ends, default=None)
 
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
-        with self._mutex:
-            parts = list(self._parts)
-            self._readers += 1
+        reader = _Reader()
+        self._readers.add(reader)  # until it is gone with the generator
+        return self._select(list(self._parts), pipeline, stage, reader)
+
+    def _select(
+        self, parts: list[Part], pipeline: str, stage: str | None, _reader: _Reader
+    ) -> Iterator[Row]:
+        for position, part in enumerate(parts):
+            newer = self._superseding(part, parts[position + 1 :])
+            with self._file(part.path) as file:
+                for batch in file.iter_batches(8_192):
+                    for values in zip(*(column.to_pylist() for column in batch.columns)):
+                        of, its_stage, start, end, task, number, beyond, error = values
+                        if of != pipeline or stage not in (None, its_stage):
+                            continue
+                        if (of, its_stage, end) not in newer:
+                            value = restored(number, beyond)
+                            yield Row(of, its_stage, start, end, task, value, error)
+
+    @contextmanager
+    def _file(self, path: Path) -> Generator[Any]:
+        """A file of this sink, open for reading.
+
+        :raises SinkError: if it cannot be read
+        """
         try:
-            for position, part in enumerate(parts):
-                newer = self._superseding(part, parts[position + 1 :])
-                with self._pq.ParquetFile(part.path) as file:
-                    for batch in file.iter_batches(8_192):
-                        for values in zip(*(column.to_pylist() for column in batch.columns)):
-                            of, its_stage, start, end, task, number, beyond, error = values
-                            if of != pipeline or stage not in (None, its_stage):
-                                continue
-                            if (of, its_stage, end) not in newer:
-                                value = restored(number, beyond)
-                                yield Row(of, its_stage, start, end, task, value, error)
-        finally:
-            with self._mutex:
-                self._readers -= 1
+            with self._pq.ParquetFile(path) as file:
+                yield file
+        except (self._pa.ArrowException, OSError) as error:
+            raise SinkError(f"{path} cannot be read: {error}") from error
 
     def _release(self) -> None:
         self._sweep()
         os.close(self._lock)
+
+
+class _Reader:
+    """Somebody who reads the files."""
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _merged(ranges: Iterable[tuple[Stage, tuple[int, int]]]) -> dict[Stage, tuple[int, int]]:
