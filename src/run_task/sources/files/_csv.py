@@ -19,6 +19,7 @@ from run_task.sources import _columns as cols
 from run_task.sources._faults import OnFault
 from run_task.sources._timestamps import parse
 from run_task.sources.files._file import Chunk, RecordedFile
+from run_task.sources.files._lines import WholeLines
 from run_task.time._interval import TimeUnit
 
 _BLOCK_BYTES: Final = 1 << 20
@@ -48,7 +49,8 @@ class CsvFile(RecordedFile):
     value longer than 1 MiB, the file cannot be read on. ``quote=None`` reads files whose quotes
     mean nothing; there no value spans lines.
 
-    :param path: the file; ``.gz``, ``.bz2`` and ``.zst`` are decompressed
+    :param path: the file; what gzip, bz2, xz, zstd or lz4 made is decompressed,
+        whatever its name
     :param timestamp: the column of the timestamps: numbers, or texts in ISO 8601, which are in
         UTC where they name no zone
     :param unit: the unit of the timestamps to give; what is finer is rounded down
@@ -103,11 +105,13 @@ class CsvFile(RecordedFile):
 
     def _look(self) -> dict[str, cols.Kind]:
         pa = need("pyarrow", "arrow")
-        try:
-            with self._open({}, deque()) as reader:
-                self._all = reader.schema.names
-        except pa.ArrowInvalid as error:
-            raise ConfigError(f"{self._where}: cannot be read: {error}") from error
+        with self._place.open() as stream:
+            try:
+                with self._open(stream, {}, deque()) as reader:
+                    self._all = reader.schema.names
+            except pa.ArrowInvalid as error:
+                reason = stream.failure or error
+                raise ConfigError(f"{self._where}: cannot be read: {reason}") from error
         twice = {name for name in self._all if self._all.count(name) > 1}
         if twice:
             raise ConfigError(
@@ -118,7 +122,10 @@ class CsvFile(RecordedFile):
         kinds = {name: self._wanted.get(name) for name in chosen}
         if None not in kinds.values():
             return {name: kind for name, kind in kinds.items() if kind is not None}
-        with self._open(self._as_they_stand(pa), deque()) as reader:
+        with (
+            self._place.open() as stream,
+            self._open(stream, self._as_they_stand(pa), deque()) as reader,
+        ):
             sample = next(iter(reader), None)
         if sample is not None:
             pc = need("pyarrow.compute", "arrow")
@@ -143,7 +150,7 @@ class CsvFile(RecordedFile):
     def _as_they_stand(self, pa: Any) -> dict[str, Any]:
         return dict.fromkeys(self._all, pa.binary())
 
-    def _open(self, types: Mapping[str, Any], skipped: deque[Any]) -> Any:
+    def _open(self, stream: WholeLines, types: Mapping[str, Any], skipped: deque[Any]) -> Any:
         csv = need("pyarrow.csv", "arrow")
 
         def skip(row: Any) -> str:
@@ -151,7 +158,7 @@ class CsvFile(RecordedFile):
             return "skip"
 
         return csv.open_csv(
-            str(self._path),
+            stream,
             # With threads, Arrow does not know the numbers of rows.
             read_options=csv.ReadOptions(
                 use_threads=False, block_size=_BLOCK_BYTES, column_names=self._names
@@ -172,11 +179,15 @@ class CsvFile(RecordedFile):
         skipped: deque[Any] = deque()  # Arrow reads ahead: some of these come later in the file
         counter = _LineCounter(self._names is None, self._all)
         try:
-            with self._open(self._as_they_stand(pa), skipped) as reader:
+            with (
+                self._place.open() as stream,
+                self._open(stream, self._as_they_stand(pa), skipped) as reader,
+            ):
                 for batch in reader:
                     yield self._take(batch, counter, skipped)
                 if skipped:  # after the last row that is good
                     yield self._take(_no_rows(pa, self._all), counter, skipped)
+                self._check(stream, counter.line)
         except (pa.ArrowInvalid, OSError) as error:
             raise self._error(counter.line, None, f"cannot be read on: {error}") from error
 

@@ -20,6 +20,8 @@ from run_task.sources._arguments import check
 from run_task.sources._batch import Batch
 from run_task.sources._faults import Faults, OnFault
 from run_task.sources._protocol import SourceInfo
+from run_task.sources.files._lines import WholeLines
+from run_task.sources.files._place import LocalFile
 from run_task.time._interval import TimeUnit
 from run_task.time._wall_time import WallClock
 
@@ -63,7 +65,6 @@ class RecordedFile(ABC):
         check(self._where, unit, stored, on_malformed)
         if type(batch_rows) is not int or batch_rows < 1:
             raise ConfigError(f"{self._where}: batch_rows={batch_rows!r}: it is a positive int")
-        self._path = Path(path)
         self._timestamp = timestamp
         self._unit = unit
         self._clock = None if zone is None else WallClock(zone)
@@ -72,8 +73,7 @@ class RecordedFile(ABC):
         self._batch_rows = batch_rows
         self._on_malformed = on_malformed
         self._faults = Faults(on_malformed)
-        if not self._path.is_file():
-            raise ConfigError(f"{self._where}: there is no such file")
+        self._place = LocalFile(Path(path), self._where)
         try:
             self._kinds: Mapping[str, cols.Kind] = self._look()
         except (OSError, UnicodeError) as error:
@@ -142,9 +142,16 @@ class RecordedFile(ABC):
 
     def _last_line(self) -> bytes:
         """The last line that is not blank, or, if it is very long, what ends it."""
-        with self._path.open("rb") as file:
-            file.seek(max(0, self._path.stat().st_size - _TAIL_BYTES))
-            return file.read().rstrip().rpartition(b"\n")[2]
+        return self._place.tail(_TAIL_BYTES).rstrip().rpartition(b"\n")[2]
+
+    def _check(self, stream: WholeLines, line: int) -> None:
+        """See whether all of a file has been read.
+
+        :param line: the one that comes next
+        :raises SourceError: if not; all rows before have been given
+        """
+        if stream.failure is not None:
+            raise self._error(line, None, f"cannot be read on: {stream.failure}")
 
     def _choose(self, there: Mapping[str, Any]) -> dict[str, Any]:
         """Of the columns that are there, those that were asked for.
@@ -183,7 +190,7 @@ class RecordedFile(ABC):
         return Chunk(Batch(timestamps, values), lines, faults)
 
     def _error(self, line: int | None, column: str | None, reason: str) -> SourceError:
-        return SourceError(str(self._path), line, column, reason)
+        return SourceError(self._place.name, line, column, reason)
 
 
 def _without_faults(chunk: Chunk, faults: Faults) -> Iterator[Batch]:

@@ -40,7 +40,8 @@ class JsonLinesFile(RecordedFile):
     Where no type is given, the columns are those of the first rows, and a column is of the type
     that most of its values there have.
 
-    :param path: the file; ``.gz``, ``.bz2`` and ``.zst`` are decompressed
+    :param path: the file; what gzip, bz2, xz, zstd or lz4 made is decompressed,
+        whatever its name
     :param timestamp: the key of the timestamp: a number, or a text in ISO 8601, which is in UTC
         where it names no zone
     :param unit: the unit of the timestamps to give; what is finer is rounded down
@@ -99,10 +100,9 @@ class JsonLinesFile(RecordedFile):
 
     def _blocks(self) -> Iterator[tuple[int, list[bytes]]]:
         """The lines of the file, some at a time, and the number of the first of them."""
-        pa = need("pyarrow", "arrow")
         number = 1
         rest = b""
-        with pa.input_stream(str(self._path), compression="detect") as stream:
+        with self._place.open() as stream:
             while block := stream.read(_BLOCK_BYTES):
                 head, line_break, tail = block.rpartition(b"\n")
                 if not line_break:
@@ -112,6 +112,7 @@ class JsonLinesFile(RecordedFile):
                 yield number, lines
                 number += len(lines)
                 rest = tail
+            self._check(stream, number)
         if number == 1:
             rest = rest.removeprefix(_BOM)
         if rest:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -43,13 +45,25 @@ class ParquetFile(RecordedFile):
         pyarrow is not installed
     """
 
+    @contextlib.contextmanager
+    def _opened(self) -> Generator[Any]:
+        # Without pre_buffer a row group is read bit by bit, and need not fit in memory.
+        with (
+            self._place.open_for_arrow() as raw,
+            need("pyarrow.parquet", "arrow").ParquetFile(raw, pre_buffer=False) as file,
+        ):
+            yield file
+
     def _look(self) -> dict[str, cols.Kind]:
         pa = need("pyarrow", "arrow")
         try:
-            with need("pyarrow.parquet", "arrow").ParquetFile(self._path) as file:
+            with self._opened() as file:
                 schema = file.schema_arrow
         except pa.ArrowInvalid as error:
-            raise ConfigError(f"{self._where}: cannot be read: {error}") from error
+            reason = str(error)
+            if (codec := self._place.compression()) is not None:
+                reason = f"it is a {codec} archive: unpack it; what is in it is compressed itself"
+            raise ConfigError(f"{self._where}: cannot be read: {reason}") from error
         there = dict(zip(schema.names, schema.types))
         chosen = self._choose(there)
         if not is_readable(there[self._timestamp]):
@@ -77,7 +91,7 @@ class ParquetFile(RecordedFile):
 
     def _last(self) -> int | None:
         pa = need("pyarrow", "arrow")
-        with need("pyarrow.parquet", "arrow").ParquetFile(self._path) as file:
+        with self._opened() as file:
             meta, kind = file.metadata, file.schema_arrow.field(self._timestamp).type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             return None  # the greatest text need not be the latest
@@ -95,8 +109,7 @@ class ParquetFile(RecordedFile):
         row = 1
         names = list(dict.fromkeys((self._timestamp, *self._kinds)))
         try:
-            # Without pre_buffer a row group is read bit by bit, and need not fit in memory.
-            with need("pyarrow.parquet", "arrow").ParquetFile(self._path, pre_buffer=False) as file:
+            with self._opened() as file:
                 for batch in file.iter_batches(self._batch_rows, columns=names):
                     lines = np.arange(row, row + int(batch.num_rows), dtype=np.int64)
                     row += len(lines)

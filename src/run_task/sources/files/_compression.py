@@ -1,0 +1,160 @@
+"""Bytes out of what is compressed, which is known by how it begins and not by its name."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from typing import Any, Final, Protocol
+
+from run_task._extras import need
+
+_MAGIC: Final = {
+    b"\x1f\x8b\x08": "gzip",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+_BZ2_BLOCKS: Final = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
+"""What follows ``BZh`` and a digit: a text may begin with those."""
+
+_LONGEST: Final = 10
+"""How many bytes tell, at most, how a file is compressed."""
+
+_ARROW_BYTES: Final = 1 << 14
+"""How much is asked of Arrow at a time: where an archive ends too early, that much is lost."""
+
+
+class Readable(Protocol):
+    """Bytes that come one after the other."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many of the next bytes; none: there are no more."""
+        ...
+
+    def close(self) -> object:
+        """Let go of it."""
+        ...
+
+
+class _Joined:
+    """What was read already, and then the rest."""
+
+    def __init__(self, head: bytes, rest: Readable) -> None:
+        self._head = head
+        self._rest = rest
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._head:
+            return self._rest.read(size)
+        end = len(self._head) if size < 0 else size
+        given, self._head = self._head[:end], self._head[end:]
+        return given
+
+    def close(self) -> None:
+        self._rest.close()
+
+
+class _Unpacked:
+    """What an archive of the standard library holds, also if several are one after the other.
+
+    :param file: the archive
+    :param raw: where its bytes come from
+    """
+
+    def __init__(self, file: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile, raw: Readable) -> None:
+        self._file = file
+        self._raw = raw
+
+    def read(self, size: int, /) -> bytes:
+        return self._file.read1(size)  # what there is before a fault comes before it is raised
+
+    def close(self) -> None:
+        self._file.close()
+        self._raw.close()
+
+
+class _UnpackedByArrow:
+    """What an archive holds that Arrow unpacks."""
+
+    def __init__(self, raw: Readable, codec: str) -> None:
+        pa = need("pyarrow", "arrow")
+        self._file: Any = pa.CompressedInputStream(pa.PythonFile(_File(raw), mode="r"), codec)
+        self._raw = raw
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            block: bytes = self._file.read(min(size, _ARROW_BYTES))
+        except ValueError as error:  # so is pyarrow's ArrowInvalid
+            raise OSError(str(error)) from error
+        return block
+
+    def close(self) -> None:
+        self._file.close()
+        self._raw.close()
+
+
+class _File:
+    """What Arrow asks of a file."""
+
+    closed = False
+
+    def __init__(self, raw: Readable) -> None:
+        self.read = raw.read
+
+    def close(self) -> None:
+        """It is closed by whoever opened it."""
+
+
+def compression_of(head: bytes) -> str | None:
+    """How what begins like this is compressed; None: it is not.
+
+    :param head: the first ten bytes, or fewer if there are no more
+    """
+    for magic, codec in _MAGIC.items():
+        if head.startswith(magic):
+            return codec if codec != "bz2" or head[4:10] in _BZ2_BLOCKS else None
+    return None
+
+
+def head_of(raw: Readable) -> bytes:
+    """As many bytes as tell how something is compressed.
+
+    No more than that is waited for: of a line that is shorter, all else may come much later.
+    """
+    head = b""
+    while len(head) < _LONGEST and any(
+        magic.startswith(head[: len(magic)]) and (len(head) < len(magic) or codec == "bz2")
+        for magic, codec in _MAGIC.items()
+    ):
+        if not (more := raw.read(_LONGEST - len(head))):
+            break
+        head += more
+    return head
+
+
+def decompressed(raw: Readable) -> tuple[Readable, str | None]:
+    """What is in an archive, or the bytes as they are where it is none.
+
+    :param raw: where the bytes come from
+    :return: what they hold, and how it is compressed
+    """
+    head = head_of(raw)
+    joined: Any = _Joined(head, raw)
+    match codec := compression_of(head):
+        case None:
+            return joined, None
+        case "gzip":
+            return _Unpacked(gzip.GzipFile(fileobj=joined, mode="rb"), raw), codec
+        case "bz2":
+            return _Unpacked(bz2.BZ2File(joined), raw), codec
+        case "xz":
+            return _Unpacked(lzma.LZMAFile(joined), raw), codec
+        case _:
+            return _UnpackedByArrow(joined, codec), codec
+
+
+FAULTS: Final = (OSError, EOFError, lzma.LZMAError, zlib.error)
+"""What reading raises where bytes cannot be had, or an archive is broken or ends too early."""

@@ -1,0 +1,88 @@
+"""The bytes of a file by whole lines, up to where they cannot be had."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Final
+
+from run_task.sources.files._compression import FAULTS, Readable, decompressed
+
+_READ_BYTES: Final = 1 << 20
+
+
+class WholeLines:
+    """The bytes of a file, decompressed, in blocks that end where a line does.
+
+    Where they cannot be had any more, as in an archive that ends too early, the blocks end before
+    the line that is not whole, and :attr:`failure` says why: so all rows before come first, and no
+    half of a line is taken for one.
+
+    A block ends within a line only if the line is longer than the block.
+
+    :param raw: the bytes as they stand
+    """
+
+    closed: bool = False
+    """What a file has."""
+
+    def __init__(self, raw: Readable) -> None:
+        self.failure: str | None = None
+        """Why there are no more, if they do not end there."""
+
+        self._mutex = threading.Lock()  # Arrow reads ahead, in a thread of its own
+        self._held = b""
+        self._ended = False
+        self._raw = raw
+        self._file: Readable | None = None
+        self.codec: str | None = None
+        """How they are compressed, once the first are read; None: they are not."""
+
+    def read(self, size: int = _READ_BYTES) -> bytes:
+        """The next block.
+
+        :param size: how many bytes it has at most
+        :return: the bytes; none: there are no more
+        """
+        with self._mutex:
+            blocks = [self._held]
+            count, whole = len(self._held), b"\n" in self._held
+            while not self._ended and count < size and not whole:
+                blocks.append(self._next(size - count))
+                count += len(blocks[-1])
+                whole = b"\n" in blocks[-1]
+            block = b"".join(blocks)
+            end = min(size, count)
+            if not self._ended or self.failure is not None or count > size:
+                end = block.rfind(b"\n", 0, size) + 1 or (0 if self.failure is not None else end)
+            self._held = block[end:]
+            return block[:end]
+
+    def _next(self, size: int) -> bytes:
+        """Some of the bytes that come next; none: there are no more."""
+        try:
+            if self._file is None:
+                self._file, self.codec = decompressed(self._raw)
+            block = self._file.read(size)
+        except FAULTS as error:
+            block = b""
+            self.failure = str(error) if self.codec is None else f"of its {self.codec}: {error}"
+        self._ended = not block
+        return block
+
+    def close(self) -> None:
+        """Let go of the file; a read that is under way is waited for."""
+        with self._mutex:
+            self._ended, self._held, self.closed = True, b"", True
+            (self._file or self._raw).close()
+
+    def __enter__(self) -> WholeLines:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,62 @@
+"""Where a file lies: which bytes come, whatever is in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from run_task._extras import need
+from run_task.errors import ConfigError
+from run_task.sources.files._compression import compression_of
+from run_task.sources.files._lines import WholeLines
+
+
+class LocalFile:
+    """A file of this machine.
+
+    :param path: its path
+    :param where: the source that reads it, for messages
+    :raises ConfigError: if there is none
+    """
+
+    def __init__(self, path: Path, where: str) -> None:
+        self.name: str = str(path)
+        """How messages call it."""
+
+        self._path = path
+        if not path.is_file():
+            raise ConfigError(f"{where}: there is no such file")
+
+    def open(self) -> WholeLines:
+        """Its bytes from the start, decompressed, by whole lines.
+
+        :raises OSError: if it cannot be opened
+        """
+        return WholeLines(self._path.open("rb", buffering=0))
+
+    def open_for_arrow(self) -> Any:
+        """Its bytes as they stand, as a file of Arrow's in which any place can be read.
+
+        :raises OSError: if it cannot be opened
+        """
+        return need("pyarrow", "arrow").OSFile(self.name)
+
+    def compression(self) -> str | None:
+        """How it is compressed as a whole; None: it is not.
+
+        :raises OSError: if it cannot be read
+        """
+        with self._path.open("rb") as file:
+            return compression_of(file.read(10))
+
+    def tail(self, size: int) -> bytes:
+        """Its last bytes; none where it is compressed, or they cannot be had without the others.
+
+        :param size: how many at most
+        :raises OSError: if it cannot be read
+        """
+        if self.compression() is not None:
+            return b""
+        with self._path.open("rb") as file:
+            file.seek(max(0, self._path.stat().st_size - size))
+            return file.read()
