@@ -14,16 +14,20 @@ from tests.support.bench import SECOND, FailingClock, PipelineBench, RecordingSi
 from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
+    ChannelClosed,
     Pipeline,
+    Receiver,
     RunnerConfig,
     RunTaskError,
     RwLock,
+    Sender,
     ShutdownTimeout,
     SourceError,
     TaskInterval,
     TimeSeries,
     TimeUnit,
     VirtualClock,
+    channel,
     task,
 )
 from run_task.pipeline.live import _run
@@ -42,6 +46,10 @@ def count(values: Values, start: int, end: int) -> int:
 
 def add(values: Values, value: int) -> None:
     values.append(value)
+
+
+def of_ints() -> tuple[Sender[int], Receiver[int]]:
+    return channel(1)
 
 
 def lock() -> RwLock[Values]:
@@ -407,6 +415,21 @@ def test_an_ingest_that_raises_and_may_not_ends_its_source_and_nothing_else(
         assert bench.sink.wait_for("a", 2)["count"] == 1
     (failure,) = caught.value.exceptions
     assert error in (failure, failure.__cause__)
+
+
+def test_a_channel_that_an_ingest_of_results_finds_closed_is_no_end_without_a_word() -> None:
+    sender, receiver = of_ints()
+    receiver.close()
+    bench = PipelineBench()
+    bench.stage("a", lock(), tasks=[count]).into(
+        lock(), lambda _, results: sender.send(results["count"])
+    )
+    with pytest.raises(ExceptionGroup) as caught, bench.pipeline:
+        bench.clock.advance(SECOND)
+        eventually(lambda: bench.pipeline.stats.stages["a"].missed == 1)
+    (failure,) = caught.value.exceptions
+    assert isinstance(failure.__cause__, ChannelClosed)
+    assert "stage 'a'" in str(failure)
 
 
 # What is declared while it runs

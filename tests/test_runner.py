@@ -25,6 +25,7 @@ from run_task import (
     RunnerConfig,
     RunTaskError,
     RwLock,
+    ShutdownTimeout,
     Task,
     TaskError,
     TaskInterval,
@@ -292,10 +293,13 @@ def test_ends_when_nobody_listens_any_more(executor: Any) -> None:
     assert bench.runner.stats.ticks == 0
 
 
-def test_data_that_cannot_be_read_ends_the_runner_and_says_so(executor: Any) -> None:
+@pytest.mark.parametrize("error", [OSError, ChannelClosed])
+def test_data_that_cannot_be_read_ends_the_runner_and_says_so(
+    executor: Any, error: type[Exception]
+) -> None:
     class Broken:
         def read(self, timeout: float | None = None) -> Access[Pair]:
-            raise OSError("the disk is gone")
+            raise error("the disk is gone")
 
     context, receiver, _ = (
         ContextBuilder(Pair)
@@ -307,7 +311,7 @@ def test_data_that_cannot_be_read_ends_the_runner_and_says_so(executor: Any) -> 
     )
     clock = VirtualClock()
     runner = Runner(context, clock=clock)
-    with pytest.raises(OSError, match="disk is gone"), runner:
+    with pytest.raises(error, match="disk is gone"), runner:
         clock.advance(SECOND)
         assert list(receiver) == []
     assert runner.stats.missed == 1
@@ -556,6 +560,31 @@ def test_an_executor_that_misbehaves_ends_its_runner_with_its_error(method: str)
     if method != "exit":
         assert f"{method} fails" in str(caught.value)
     assert not scheduled()
+
+
+def test_a_runner_whose_data_hangs_is_given_up_with_its_crew_and_runs_nothing_later() -> None:
+    called: list[str] = []
+    asked, answer = threading.Event(), threading.Event()
+
+    class Noting(Misbehaving):
+        def fail(self, method: str) -> None:
+            called.append(method)
+
+    class Hanging:
+        def read(self, timeout: float | None = None) -> Access[Pair]:
+            asked.set()
+            answer.wait(PATIENCE)
+            return RwLock(Pair()).read(timeout)
+
+    bench = RunnerBench([Task(left)], Hanging(), executor=Noting("none"), shutdown_timeout=0.01)
+    with pytest.raises(ShutdownTimeout), bench.runner:
+        bench.clock.advance(SECOND)
+        assert asked.wait(PATIENCE)
+    assert called == ["open", "abandon", "running", "close"]
+    answer.set()
+    eventually(lambda: not any("scheduler" in t.name for t in threading.enumerate()))
+    assert "run" not in called
+    assert called.count("close") == 1
 
 
 @pytest.mark.parametrize("method", ["time_ns", "monotonic_ns", "wait"])

@@ -181,6 +181,7 @@ class Engine:
         self._due: Due | None = None  # the window in hand
         self._fault: BaseException | None = None  # what it is to end by
         self._begun = self._was_activated = False
+        self._crew_closed = False
         self._is_back = False  # it has been put back since it was activated
         forget_after_fork(self)
         self._own = OwnData()
@@ -287,6 +288,9 @@ class Engine:
                     behind = missing
                 try:
                     with data.read(timeout) as view:
+                        if self._crew_closed:  # given up while it waited for the view
+                            ticker.stop()
+                            break
                         if gate is not None:
                             gate.passed()
                         if bound is not None:
@@ -306,7 +310,13 @@ class Engine:
                 except LockTimeout as error:
                     dataset = self._without_view(due, behind, error)
                 dataset._interval = interval  # pyright: ignore[reportPrivateUsage]  no call for it
-                send(dataset)
+                try:
+                    send(dataset)
+                except ChannelClosed as error:
+                    about = {"window": self._window}
+                    self._log.info("%s ends, nobody listens: %s", self.name, error, extra=about)
+                    ticker.stop()
+                    break
                 self._due = None
                 self._ticks += 1
                 note_lateness(due[2])
@@ -319,9 +329,6 @@ class Engine:
                 return
         except GeneratorExit:
             raise  # the interpreter is going down
-        except ChannelClosed as error:
-            about = {"window": self._window}
-            self._log.info("%s ends, nobody listens: %s", self.name, error, extra=about)
         except BaseException as error:
             failure = error
             about = {
@@ -365,7 +372,7 @@ class Engine:
             failure = self._fault
         try:
             self._outlet.close()
-            self._crew.close(self._remaining())
+            self._close_crew(self._remaining())
             hung = self._crew.running()
         except BaseException as error:  # of an executor, or another part, of the program's own
             self._log.error("%s: %s", self.name, described(error))
@@ -412,14 +419,24 @@ class Engine:
         except Exception as error:  # of an executor of the program's own
             self._log.error("%s: %s", self.name, described(error))
 
+    def _close_crew(self, timeout: float) -> None:
+        """Let go of what runs tasks, once."""
+        with self._mutex:
+            if self._crew_closed:
+                return
+            self._crew_closed = True
+        self._crew.close(timeout)
+
     def give_up(self) -> None:
         """Take it for ended, whatever still goes on."""
+        hung: Sequence[str] = ()
         try:
             self._outlet.close()
             hung = self._crew.running()
+            # If it is the data that hangs, no thread will come to do this.
+            self._close_crew(0.0)
         except Exception as error:  # of an executor of the program's own
             self._log.error("%s: %s", self.name, described(error))
-            hung = ()
         self._end(ShutdownTimeout(self.name, self.config.shutdown_timeout, hung))
 
     def join(self) -> None:

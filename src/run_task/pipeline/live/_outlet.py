@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from run_task.errors import LockTimeout
+from run_task.errors import ChannelClosed, LockTimeout, RunTaskError
 from run_task.observe._log import Log
 from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline._route import Route
@@ -74,7 +74,7 @@ class StageOutlet:
         """Let the results of a window enter other data, and go to sinks.
 
         :raises ChannelClosed: if a sink has failed
-        :raises Exception: whatever ``ingest`` raises
+        :raises Exception: whatever ``ingest`` raises; a ChannelClosed as a RunTaskError's cause
         """
         if self._routes:
             end_ns = dataset.window[1] * self._unit_ns
@@ -82,11 +82,18 @@ class StageOutlet:
             if self._leads:
                 self._note_leading(end_ns - 1)
             for route in self._routes:
-                with contextlib.ExitStack() as opened:
-                    route.enter(self._open(route, opened), dataset)
+                self._enter(route, dataset)
         self._coordinator.advance_done(self._mark, self._gate.next_end_ns)
         for sink in self._sinks:
             sink.write(self._mark.name, dataset)
+
+    def _enter(self, route: Route, dataset: DataSet[Any]) -> None:
+        try:
+            with contextlib.ExitStack() as opened:
+                route.enter(self._open(route, opened), dataset)
+        except ChannelClosed as error:
+            # Of a channel of the program's own: to the engine it would say that nobody listens.
+            raise RunTaskError(f"results of {self._mark!r} could not enter: {error}") from error
 
     def _note_leading(self, row_ns: int) -> None:
         """Note that results are rows of windows that ended before the run began."""
