@@ -16,10 +16,12 @@ from tests.support.threads import PATIENCE
 
 import run_task
 from run_task import (
+    ConfigError,
     ContextBuilder,
     Overflow,
     Runner,
     RunnerConfig,
+    SinkError,
     TaskInterval,
     TimeSeries,
     VirtualClock,
@@ -27,6 +29,7 @@ from run_task import (
     channel,
     task,
 )
+from run_task.cli._user_error import UserError, error_text
 from run_task.observe._log import Log
 from run_task.sources import JsonLinesFile
 
@@ -248,3 +251,51 @@ def test_a_record_tells_where_it_was_logged(caplog: pytest.LogCaptureFixture) ->
         assert record.pathname == __file__
         assert record.funcName == "test_a_record_tells_where_it_was_logged"
     assert caplog.records[1].exc_info is not None
+
+
+EVIL = "\x1b]0;title\x07\n12:00 ERROR all is lost\u202e"
+
+
+@task
+def evil(data: list[float], start: int, end: int) -> float:
+    raise ValueError(EVIL)
+
+
+def test_no_record_has_control_characters_of_data(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    clock = VirtualClock()
+    context, receiver, _ = ContextBuilder(list[float]).with_task(evil).with_interval(SECOND).build()
+    with Runner(context, clock=clock):
+        clock.advance(SECOND)
+        receiver.recv(PATIENCE)
+    (tmp_path / "a.jsonl").write_text(f'{{"timestamp":1}}\n{EVIL.partition(chr(10))[0]}\n[1\n')
+    list(JsonLinesFile(tmp_path / "a.jsonl"))
+    assert len(caplog.messages) == 3
+    for text in (*caplog.messages, str(ConfigError(EVIL)), str(SinkError(EVIL))):
+        assert text.isprintable()
+    assert r"\x1b]0;title\x07\n12:00 ERROR all is lost\u202e" in caplog.messages[0]
+
+
+def test_a_traceback_begins_no_line_that_the_program_did_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    try:
+        raise ValueError(EVIL)
+    except ValueError:
+        Log("run_task.a._b", runner=EVIL).exception("%s: %s", EVIL, 5, extra={"task": EVIL})
+    (record,) = caplog.records
+    assert record.getMessage().isprintable()
+    assert fields(record)[:2] == (repr(EVIL)[1:-1], repr(EVIL)[1:-1])
+    first, *lines = logging.Formatter("%(message)s").format(record).split("\n")
+    assert first == r"\x1b]0;title\x07\n12:00 ERROR all is lost\u202e: 5"
+    assert lines[0] == "Traceback (most recent call last):"
+    assert all(line.isprintable() and line.startswith("    ") for line in lines[1:])
+
+
+def test_the_command_line_shows_no_control_characters_of_data() -> None:
+    for error in (ValueError(EVIL), UserError(EVIL)):
+        first, second = error_text(error).split("\n")
+        assert first.isprintable()
+        assert first.endswith(r"\x1b]0;title\x07")
+        assert second == r"    12:00 ERROR all is lost\u202e"

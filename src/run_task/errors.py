@@ -12,6 +12,17 @@ from collections.abc import Iterable
 from run_task._window import Window
 
 
+def escaped(text: str) -> str:
+    r"""A text on one line, in which what is not printable stands as Python would write it, such as
+    ``\x1b`` and ``\n``: it neither steers a terminal nor begins a line of a log.
+
+    :param text: any text, also one that came out of a file or over a network
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def described(error: BaseException) -> str:
     """Type and text of an exception, also of one whose own text raises.
 
@@ -36,7 +47,14 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 class RunTaskError(Exception):
-    """The base of every error of this library."""
+    """The base of every error of this library.
+
+    Its text is one line without control characters, whatever the data that it tells of; only that
+    of a :class:`TaskError` is as the task's exception has it.
+    """
+
+    def __str__(self) -> str:
+        return escaped(super().__str__())
 
 
 class ConfigError(RunTaskError, ValueError):
@@ -70,7 +88,7 @@ class ShutdownTimeout(RunTaskError, TimeoutError):
             culprits = "still running: " + ", ".join(map(repr, self.tasks))
         else:
             culprits = "no task is running: is its data's read() or its clock stuck?"
-        return (
+        return escaped(
             f"runner {self.runner!r} did not end within shutdown_timeout={self.timeout:g} s; "
             f"{culprits}"
         )
@@ -95,6 +113,7 @@ class TaskError(RunTaskError):
         super().__init__(task, window, reason)
 
     def __str__(self) -> str:
+        # As the task has it: this is what sinks store. Whoever shows it escapes it.
         return f"task {self.task!r} gave no result for {self.shown_window}: {self._reason()}"
 
     def _reason(self) -> str:
@@ -134,7 +153,7 @@ class SourceError(RunTaskError):
     def __str__(self) -> str:
         line = "" if self.line is None else f", line {self.line}"
         column = "" if self.column is None else f", column {self.column!r}"
-        return f"{self.source}{line}{column}: {self.reason}"
+        return escaped(f"{self.source}{line}{column}: {self.reason}")
 
 
 class SinkError(RunTaskError):

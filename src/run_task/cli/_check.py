@@ -103,9 +103,9 @@ def _draw_stage(tree: Tree, pipeline: Pipeline, stage: Stage[Any, Any]) -> None:
     if config.grace is not None:
         about.append(f"after {in_short(config.grace)} of grace")
     executor = config.executor
-    about.append(executor if isinstance(executor, str) else named(executor))
+    about.append(shown(executor) if isinstance(executor, str) else named(executor))
     branch = tree.add(_line("stage ", stage.name, f", {', '.join(about)}"))
-    branch.add(Text(f"reads {data_named(stage)}"))
+    branch.add(Text(shown(f"reads {data_named(stage)}")))
     for task in stage.tasks:
         branch.add(_line("task ", task.name, f": {signature(task)}"))
     for other in pipeline.stages:

@@ -16,7 +16,7 @@ from run_task.cli._interrupt import ctrl_c_raised_again
 from run_task.cli._logs import show_log
 from run_task.cli._results_file import results_file
 from run_task.cli._target import Target
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, escaped
 from run_task.pipeline.replay._progress_bar import no_progress
 from run_task.runner import SourceStats
 from run_task.time._epoch import from_nanos, nanos_since_epoch
@@ -103,7 +103,7 @@ def _summarize(done: Mapping[str, _Done], summary: ReplaySummary, seconds: float
     told = f"{windows:,} window{'' if windows == 1 else 's'}"
     console.print(f"{told} in {seconds:.2f} s{rate}", markup=False)
     for warning in summary.warnings:
-        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+        console.print(escaped(f"warning: {warning}"), markup=False, soft_wrap=True)
 
 
 def _of_sources(sources: Mapping[str, SourceStats]) -> Table | None:

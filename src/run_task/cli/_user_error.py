@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, cast
 
-from run_task.errors import RunTaskError, TaskError
+from run_task.errors import RunTaskError, TaskError, escaped
 
 _LIBRARY: Final = f"{Path(__file__).parent.parent}{os.sep}"
 _STANDARD_LIBRARY: Final = tuple(
@@ -47,12 +47,17 @@ def _singles(error: BaseException) -> Iterator[BaseException]:
 
 def _single_text(error: BaseException) -> str:
     if isinstance(error, UserError):
-        return str(error)
+        return _plain(str(error))
     lines = [*_places(_raised_by_user(error)), _what(error)]
     lines += [f"  {note}" for note in getattr(error, "__notes__", ())]
     if cure := _cure(error):
         lines.append(cure)
-    return "\n".join(lines)
+    return "\n".join(map(_plain, lines))
+
+
+def _plain(text: str) -> str:
+    """A text whose further lines are set in, without control characters: it may hold data."""
+    return "\n    ".join(map(escaped, text.split("\n")))
 
 
 def _raised_by_user(error: BaseException) -> BaseException:

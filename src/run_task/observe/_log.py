@@ -8,7 +8,9 @@ import sys
 import threading
 import traceback
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from run_task.errors import escaped
 
 if TYPE_CHECKING:
     _Adapter: TypeAlias = logging.LoggerAdapter[logging.Logger]
@@ -23,6 +25,10 @@ class Log(_Adapter):
 
     ``extra={"task": ..., "window": ...}`` says what a record is about.
 
+    Whatever a record tells of, its message is one line without control characters, and a traceback
+    has none besides its line breaks, after which no line begins at the margin: data that came from
+    outside neither steers a terminal nor forges a line of a log.
+
     Whatever a handler or a filter of the program raises, and whatever the text of a record raises,
     ends here: a record that cannot be logged is no reason for a runner to end. It is told on
     standard error, unless :data:`logging.raiseExceptions` is off, as logging itself does.
@@ -33,8 +39,10 @@ class Log(_Adapter):
     """
 
     def __init__(self, module: str, runner: str | None = None) -> None:
+        logger = logging.getLogger(module.partition("._")[0])
+        logger.addFilter(_escape)  # which is there once, however often it is added
         super().__init__(
-            logging.getLogger(module.partition("._")[0]),
+            logger,
             {"runner": runner, "task": None, "window": None},
         )
 
@@ -59,6 +67,47 @@ class Log(_Adapter):
             if threading.current_thread() is threading.main_thread():
                 raise
             _tell()
+
+
+class _Escaped:
+    """Something that a record tells of; its text is made when the record's is."""
+
+    __slots__ = ("_thing",)
+
+    def __init__(self, thing: object) -> None:
+        self._thing = thing
+
+    def __str__(self) -> str:
+        return escaped(str(self._thing))
+
+    def __repr__(self) -> str:
+        return escaped(repr(self._thing))
+
+
+_PLAIN: Final = (int, float, type(None), _Escaped)
+
+
+def _escape(record: logging.LogRecord) -> bool:
+    """A filter that takes every record, and escapes what it tells of."""
+    if isinstance(record.msg, str):
+        record.msg = escaped(record.msg)
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            arg
+            if isinstance(arg, _PLAIN) or (isinstance(arg, str) and arg.isprintable())
+            else _Escaped(arg)
+            for arg in record.args
+        )
+    for field in ("runner", "task"):
+        value = getattr(record, field, None)
+        if isinstance(value, str):
+            setattr(record, field, escaped(value))
+    if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+        # A formatter takes the text that is there.
+        lines = traceback.format_exception(record.exc_info[1])
+        text = "".join(lines).rstrip("\n")
+        record.exc_text = "\n    ".join(map(escaped, text.split("\n")))
+    return True
 
 
 def _tell() -> None:

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
-from run_task.observe._format import compact
+from run_task.observe._format import compact, shown
 from run_task.time._epoch import from_nanos
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ProgressBar:
         from rich.progress import Progress as Bar
         from rich.text import Text
 
-        name = Text(self._name)
+        name = Text(shown(self._name))
         name.truncate(_LONGEST_NAME, overflow="ellipsis")
         # The terminal's own colour, and its grey, which are seen on light and dark alike.
         bar = BarColumn(
