@@ -10,12 +10,14 @@ from run_task.sources._protocol import Playback, Rows, Source, SourceInfo, about
 from run_task.sources._standard_input import StdinJsonLines
 from run_task.sources.files._csv import CsvFile
 from run_task.sources.files._json_lines import JsonLinesFile
+from run_task.sources.files._listing import FileOrder
 from run_task.sources.files._parquet import ParquetFile
 
 __all__ = [
     "Batch",
     "Batched",
     "CsvFile",
+    "FileOrder",
     "JsonLinesFile",
     "OnFault",
     "Paced",

@@ -2,6 +2,7 @@
 
 from run_task.sources.files._csv import CsvFile
 from run_task.sources.files._json_lines import JsonLinesFile
+from run_task.sources.files._listing import FileOrder
 from run_task.sources.files._parquet import ParquetFile
 
-__all__ = ["CsvFile", "JsonLinesFile", "ParquetFile"]
+__all__ = ["CsvFile", "FileOrder", "JsonLinesFile", "ParquetFile"]

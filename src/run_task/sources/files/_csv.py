@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from csv import QUOTE_MINIMAL, QUOTE_NONE
@@ -20,6 +19,8 @@ from run_task.sources._faults import OnFault
 from run_task.sources._timestamps import parse
 from run_task.sources.files._file import Chunk, RecordedFile
 from run_task.sources.files._lines import WholeLines
+from run_task.sources.files._listing import FileOrder, Paths
+from run_task.sources.files._sorting import SORT_ROWS
 from run_task.time._interval import TimeUnit
 
 _BLOCK_BYTES: Final = 1 << 20
@@ -49,8 +50,8 @@ class CsvFile(RecordedFile):
     value longer than 1 MiB, the file cannot be read on. ``quote=None`` reads files whose quotes
     mean nothing; there no value spans lines.
 
-    :param path: the file; what gzip, bz2, xz, zstd or lz4 made is decompressed,
-        whatever its name
+    :param path: the file, or several: a folder, a pattern such as ``"data/*.csv"``, or a list; what
+        gzip, bz2, xz, zstd or lz4 made is decompressed, whatever its name
     :param timestamp: the column of the timestamps: numbers, or texts in ISO 8601, which are in
         UTC where they name no zone
     :param unit: the unit of the timestamps to give; what is finer is rounded down
@@ -62,6 +63,10 @@ class CsvFile(RecordedFile):
     :param batch_rows: how many rows a batch has at most
     :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
         they are in UTC
+    :param order: in which order several files are read
+    :param sort: whether to sort the rows by their time, in memory, before the first is given; of
+        several files all together
+    :param sort_rows: how many rows are sorted at most; more are refused
     :param names: the names of the columns, for a file that does not begin with them
     :param delimiter: what stands between two values
     :param quote: what stands around a value that holds the delimiter or a line break; None:
@@ -72,7 +77,7 @@ class CsvFile(RecordedFile):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Paths,
         *,
         timestamp: str = "timestamp",
         unit: TimeUnit = TimeUnit.MILLIS,
@@ -81,6 +86,9 @@ class CsvFile(RecordedFile):
         on_malformed: OnFault = OnFault.SKIP,
         batch_rows: int = 65_536,
         zone: str | tzinfo | None = None,
+        order: FileOrder = FileOrder.LISTED,
+        sort: bool = False,
+        sort_rows: int = SORT_ROWS,
         names: Sequence[str] | None = None,
         delimiter: str = ",",
         quote: str | None = '"',
@@ -101,6 +109,9 @@ class CsvFile(RecordedFile):
             on_malformed=on_malformed,
             batch_rows=batch_rows,
             zone=zone,
+            order=order,
+            sort=sort,
+            sort_rows=sort_rows,
         )
 
     def _look(self) -> dict[str, cols.Kind]:
@@ -188,7 +199,7 @@ class CsvFile(RecordedFile):
                 if skipped:  # after the last row that is good
                     yield self._take(_no_rows(pa, self._all), counter, skipped)
                 self._check(stream, counter.line)
-        except (pa.ArrowInvalid, OSError) as error:
+        except pa.ArrowInvalid as error:
             raise self._error(counter.line, None, f"cannot be read on: {error}") from error
 
     def _take(self, batch: Any, counter: _LineCounter, skipped: deque[Any]) -> Chunk:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from run_task.errors import ConfigError, SourceError
+from run_task.observe._format import brief
 from run_task.sources import _columns as cols
 from run_task.sources import _timestamps as times
 from run_task.sources._arguments import check
 from run_task.sources._batch import Batch
-from run_task.sources._faults import Faults, OnFault
+from run_task.sources._faults import Faults, OnFault, faults_told_to
 from run_task.sources._protocol import SourceInfo
 from run_task.sources.files._lines import WholeLines
+from run_task.sources.files._listing import FileOrder, Paths, check_order, listed
 from run_task.sources.files._place import LocalFile
+from run_task.sources.files._sorting import SORT_ROWS, in_order
 from run_task.time._interval import TimeUnit
 from run_task.time._wall_time import WallClock
 
@@ -43,15 +48,21 @@ class Chunk:
 
 
 class RecordedFile(ABC):
-    """A file of timestamped rows.
+    """A file of timestamped rows, or several, one after the other.
 
-    It is read in batches and in constant memory, however large it is, and from the start each
-    time it is iterated.
+    They are read in batches and in constant memory, however large they are, and from the start each
+    time they are iterated.
     """
+
+    _columns_are_fixed: ClassVar[bool] = True
+    """Whether all rows of a file have the same columns."""
+
+    _place: LocalFile
+    """Where it lies, of a source that is one of the files of another one."""
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Paths,
         *,
         timestamp: str = "timestamp",
         unit: TimeUnit = TimeUnit.MILLIS,
@@ -60,11 +71,16 @@ class RecordedFile(ABC):
         on_malformed: OnFault = OnFault.SKIP,
         batch_rows: int = 65_536,
         zone: str | tzinfo | None = None,
+        order: FileOrder = FileOrder.LISTED,
+        sort: bool = False,
+        sort_rows: int = SORT_ROWS,
     ) -> None:
-        self._where = f"{type(self).__name__}({os.fspath(path)!r})"
+        self._where = self._called(path)
         check(self._where, unit, stored, on_malformed)
-        if type(batch_rows) is not int or batch_rows < 1:
-            raise ConfigError(f"{self._where}: batch_rows={batch_rows!r}: it is a positive int")
+        for name, count in (("batch_rows", batch_rows), ("sort_rows", sort_rows)):
+            if type(count) is not int or count < 1:
+                raise ConfigError(f"{self._where}: {name}={count!r}: it is a positive int")
+        check_order(self._where, order)
         self._timestamp = timestamp
         self._unit = unit
         self._clock = None if zone is None else WallClock(zone)
@@ -73,11 +89,14 @@ class RecordedFile(ABC):
         self._batch_rows = batch_rows
         self._on_malformed = on_malformed
         self._faults = Faults(on_malformed)
-        self._place = LocalFile(Path(path), self._where)
-        try:
-            self._kinds: Mapping[str, cols.Kind] = self._look()
-        except (OSError, UnicodeError) as error:
-            raise ConfigError(f"{self._where}: cannot be read: {error}") from error
+        self._sort_rows = sort_rows if sort else None
+        parts = [self._part(place) for place in listed(path, self._where)]
+        self._kinds: Mapping[str, cols.Kind] = self._common(parts)
+        for part in parts:
+            part._kinds = self._kinds
+        if order is FileOrder.FIRST_TIME and len(parts) > 1:
+            parts.sort(key=lambda part: part._first_time())
+        self._parts = parts
 
     @property
     def unit(self) -> TimeUnit:
@@ -96,26 +115,28 @@ class RecordedFile(ABC):
 
     def about(self) -> SourceInfo:
         """Its unit, and the timestamp of its last row, where that stands at the end."""
-        try:
-            last = self._last()
-        except Exception:  # whatever is wrong with it is told when it is read
-            last = None
+        last = None
+        if self._sort_rows is None:
+            # Whatever is wrong with it is told when it is read.
+            with contextlib.suppress(Exception):
+                last = self._parts[-1]._last()
         return SourceInfo(unit=self._unit, last=last, malformed=self.malformed)
 
     def batches(self) -> Iterator[Batch]:
-        """The rows of the file in batches of at most ``batch_rows``.
+        """The rows in batches of at most ``batch_rows``.
 
-        :raises SourceError: at a malformed row, if such are fatal, after all rows before it; and
-            where the file as a whole cannot be read on
+        :raises SourceError: at a malformed row, if such are fatal, after all rows before it; where
+            a file as a whole cannot be read on; and where there are more rows than are sorted
         """
         self._faults = faults = Faults(self._on_malformed)
-        try:
-            for chunk in self._chunks():
-                for batch in _without_faults(chunk, faults):
-                    for start in range(0, len(batch), self._batch_rows):
-                        yield batch[start : start + self._batch_rows]
-        except OSError as error:
-            raise self._error(None, None, f"cannot be read on: {error}") from error
+        read = (batch for part in self._parts for batch in part._read(faults))
+        if self._sort_rows is not None:
+            return in_order(read, self._sort_rows, self._batch_rows, self._where)
+        return (
+            batch[start : start + self._batch_rows]
+            for batch in read
+            for start in range(0, len(batch), self._batch_rows)
+        )
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows of the file one by one: timestamp, and value by column."""
@@ -124,6 +145,78 @@ class RecordedFile(ABC):
 
     def __repr__(self) -> str:
         return self._where
+
+    @classmethod
+    def _called(cls, path: Paths) -> str:
+        shown = repr(os.fspath(path)) if isinstance(path, str | os.PathLike) else brief(path)
+        return f"{cls.__name__}({shown})"
+
+    def _part(self, place: LocalFile) -> Self:
+        """A source of one of the files, which has been looked at.
+
+        :raises ConfigError: if it cannot be read
+        """
+        part = copy.copy(self)
+        part._place = place
+        part._where = self._called(place.name)
+        try:
+            part._kinds = part._look()
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"{part._where}: cannot be read: {error}") from error
+        return part
+
+    def _common(self, parts: Sequence[Self]) -> dict[str, cols.Kind]:
+        """The columns of all of the files.
+
+        :raises ConfigError: if a file lacks one of them, or they differ in the type of one
+        """
+        kinds: dict[str, cols.Kind] = {}
+        first: dict[str, Self] = {}
+        for part in parts:
+            for name, kind in part._kinds.items():
+                before = kinds.setdefault(name, kind)
+                first.setdefault(name, part)
+                if {before, kind} == {int, float}:
+                    kinds[name] = float
+                elif before is not kind:
+                    raise ConfigError(
+                        f"{self._where}: column {name!r} is {before.__name__} in "
+                        f"{first[name]._place.name!r} and {kind.__name__} in {part._place.name!r}: "
+                        f"say by columns= what it is, or leave it out"
+                    )
+        for part in parts if self._columns_are_fixed else ():
+            for name in kinds.keys() - part._kinds.keys():
+                raise ConfigError(
+                    f"{self._where}: {part._place.name!r} has no column {name!r}, which "
+                    f"{first[name]._place.name!r} has: name by columns= those that all of them have"
+                )
+        return kinds
+
+    def _first_time(self) -> float:
+        """The time of the first row of one of the files; of one that has none, infinity.
+
+        :raises ConfigError: if it cannot be read
+        """
+        try:
+            with faults_told_to(lambda _: None):
+                for batch in self._read(Faults(OnFault.SKIP)):
+                    if len(batch):
+                        return int(batch.timestamps[0])
+        except SourceError as error:
+            raise ConfigError(f"{self._where}: {error}") from error
+        return math.inf
+
+    def _read(self, faults: Faults) -> Iterator[Batch]:
+        """The good rows of one of the files."""
+        try:
+            for chunk in self._chunks():
+                yield from _without_faults(chunk, faults)
+        except FileNotFoundError:
+            raise self._error(
+                None, None, "it was there when the source was made, and is gone"
+            ) from None
+        except OSError as error:
+            raise self._error(None, None, f"cannot be read on: {error}") from error
 
     @abstractmethod
     def _look(self) -> dict[str, cols.Kind]:

@@ -40,8 +40,8 @@ class JsonLinesFile(RecordedFile):
     Where no type is given, the columns are those of the first rows, and a column is of the type
     that most of its values there have.
 
-    :param path: the file; what gzip, bz2, xz, zstd or lz4 made is decompressed,
-        whatever its name
+    :param path: the file, or several: a folder, a pattern such as ``"data/*.jsonl"``, or a list;
+        what gzip, bz2, xz, zstd or lz4 made is decompressed, whatever its name
     :param timestamp: the key of the timestamp: a number, or a text in ISO 8601, which is in UTC
         where it names no zone
     :param unit: the unit of the timestamps to give; what is finer is rounded down
@@ -53,10 +53,15 @@ class JsonLinesFile(RecordedFile):
     :param batch_rows: how many rows a batch has at most
     :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
         they are in UTC
+    :param order: in which order several files are read
+    :param sort: whether to sort the rows by their time, in memory, before the first is given; of
+        several files all together
+    :param sort_rows: how many rows are sorted at most; more are refused
     :raises ConfigError: if there is no such file or column, a column holds neither numbers nor
         texts, or pyarrow is not installed
     """
 
+    _columns_are_fixed = False
     _timestamp_kind: cols.Kind = int
 
     def _look(self) -> dict[str, cols.Kind]:

@@ -29,7 +29,7 @@ class ParquetFile(RecordedFile):
     or, in an int or bool column, null. A null is NaN in a float column and ``""`` in a str
     column. In place of a line, messages name the row, counted from 1.
 
-    :param path: the file
+    :param path: the file, or several: a folder, a pattern such as ``"data/*.parquet"``, or a list
     :param timestamp: the column of the timestamps: Arrow timestamps or dates, numbers, or texts
         in ISO 8601; those without a zone are in UTC
     :param unit: the unit of the timestamps to give; what is finer is rounded down
@@ -41,6 +41,10 @@ class ParquetFile(RecordedFile):
     :param batch_rows: how many rows a batch has at most
     :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
         they are in UTC
+    :param order: in which order several files are read
+    :param sort: whether to sort the rows by their time, in memory, before the first is given; of
+        several files all together
+    :param sort_rows: how many rows are sorted at most; more are refused
     :raises ConfigError: if there is no such file or column, a column's type is none of these, or
         pyarrow is not installed
     """
@@ -114,5 +118,7 @@ class ParquetFile(RecordedFile):
                     lines = np.arange(row, row + int(batch.num_rows), dtype=np.int64)
                     row += len(lines)
                     yield self._chunk(dict(zip(batch.schema.names, batch.columns)), lines)
+        except FileNotFoundError:
+            raise
         except (pa.ArrowException, OSError) as error:
             raise self._error(row, None, f"cannot be read on: {error}") from error
