@@ -271,7 +271,7 @@ def test_a_result_that_no_json_tells_is_left_out_and_told(folder: Path) -> None:
     assert "first" in stages
     assert "third" not in stages
     assert "task 'odd'" in done.stderr
-    assert "return numbers, texts, or lists and dicts of these" in done.stderr
+    assert "return numbers, texts, lists and dicts of these" in done.stderr
     assert "more results" in done.stderr  # one record for the first, one for all others
 
 

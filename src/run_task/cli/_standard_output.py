@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from run_task.observe._format import error_shown, shown
 from run_task.sinks._record import record
+from run_task.sinks.encoding._json import Encoder
 from run_task.sinks.files._json_lines import line
 from run_task.time._shown import window_shown
 
@@ -80,7 +81,7 @@ def as_json(result: Result) -> bytes:
 
     :raises SinkError: if a result is not JSON
     """
-    return line(record(result))
+    return line(record(result, Encoder()))
 
 
 def as_text(result: Result) -> bytes:

@@ -4,6 +4,8 @@ from run_task._public import present as _present
 from run_task.sinks._callback import CallbackSink
 from run_task.sinks._protocol import DurableSink, Result, Row, Sink
 from run_task.sinks._sql import SqlSink
+from run_task.sinks.encoding._json import decode, encode
+from run_task.sinks.encoding._records import EnumMember, Record
 from run_task.sinks.files._csv import CsvSink
 from run_task.sinks.files._json_lines import JsonLinesSink
 from run_task.sinks.files._parquet import ParquetSink
@@ -12,12 +14,16 @@ __all__ = [
     "CallbackSink",
     "CsvSink",
     "DurableSink",
+    "EnumMember",
     "JsonLinesSink",
     "ParquetSink",
+    "Record",
     "Result",
     "Row",
     "Sink",
     "SqlSink",
+    "decode",
+    "encode",
 ]
 
 _present(globals())

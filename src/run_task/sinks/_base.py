@@ -12,6 +12,9 @@ from typing import Any, Final
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks._protocol import Result, Row
 from run_task.sinks._record import WindowRecord, is_storable, record
+from run_task.sinks.encoding._json import Encoder, Fallback, value_of
+from run_task.sinks.encoding._records import TypesGiven, named_types
+from run_task.sinks.encoding._tag import UndecodableError
 from run_task.tasks._dataset import DataSet
 
 _MOST_WAITING: Final = 1_024
@@ -22,10 +25,14 @@ class Durable(ABC):
     """A sink that keeps windows until they are flushed.
 
     :param where: how messages name it
+    :param encode: makes of a value that has no form in JSON another that has one
+    :param types: of which types what is read may be
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, encode: Fallback | None = None, types: TypesGiven = ()) -> None:
         self._where = where
+        self._encoder = Encoder(encode)
+        self._types = named_types(types)
         self._pipeline: str | None = None
         self._mutex = threading.Lock()
         self._waiting: list[WindowRecord] = []
@@ -69,7 +76,7 @@ class Durable(ABC):
                     f"{self._where} belongs to pipeline {pipeline!r}: make another one for "
                     f"{result.pipeline!r}"
                 )
-            window = record(result)
+            window = record(result, self._encoder)
             if not window.tasks:
                 return
             self._check(window)
@@ -98,11 +105,24 @@ class Durable(ABC):
         """The rows of this pipeline, each key once, windows that were replaced left out.
 
         :param stage: of which stage; None: of all
+        :raises SinkError: when it comes to a value that does not become what was stored, as of a
+            type in ``types=`` that has other fields now
         """
         with self._mutex:
             pipeline = self._name()
             self._look()
-            return self._rows(pipeline, stage)
+            return self._restored(self._rows(pipeline, stage))
+
+    def _restored(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for row in rows:
+            try:
+                value = value_of(row.value, self._types)
+            except UndecodableError as error:
+                raise SinkError(
+                    f"{self._where}: stage {row.stage!r}, window {row.start} to {row.end}, task "
+                    f"{row.task!r}: {error}"
+                ) from error.__cause__
+            yield row if value is row.value else row._replace(value=value)
 
     def close(self) -> None:
         """Flush, and let go of what is open. Any number of times."""
@@ -163,7 +183,7 @@ class Durable(ABC):
 
     @abstractmethod
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
-        """The rows there are, of all stages or of one."""
+        """The rows there are, of all stages or of one; their values are what JSON has of them."""
 
     @abstractmethod
     def _release(self) -> None:

@@ -26,9 +26,9 @@ class Row(NamedTuple):
     task: str
     """The task's name."""
     value: Any
-    """What the task returned, as far as JSON holds it: tuples and arrays come back as lists, keys
-    as texts, and NumPy scalars as Python's. Floats come back to the last bit, also NaN and
-    infinity. None if the task failed."""
+    """What the task returned, in value and type; NumPy's numbers and texts come back as Python's,
+    floats to the last bit, and dataclasses, NamedTuples and Enums as a :class:`Record` and an
+    :class:`EnumMember`, unless the sink was given their types. None if the task failed."""
     error: str | None
     """Why the task failed; None if it did not."""
 

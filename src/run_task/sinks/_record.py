@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 from run_task.errors import SinkError
 from run_task.observe._format import SURROGATE
 from run_task.sinks._protocol import Result
+from run_task.sinks.encoding._json import Encoder, dumps
+from run_task.sinks.encoding._tag import UnencodableError
 
 _LONGEST_ERROR: Final = 10_000
 """How many characters of an error are kept."""
@@ -72,16 +72,17 @@ class WindowRecord(NamedTuple):
             }
 
 
-def record(result: Result) -> WindowRecord:
+def record(result: Result, encoder: Encoder) -> WindowRecord:
     """A result, ready to be stored.
 
+    :param encoder: makes JSON of the tasks' results
     :raises SinkError: if a name or a task's result cannot be
     """
     pipeline, stage, window, _, dataset = result
     for name in (stage, *dataset, *dataset.errors):
         if not is_storable(name):
             raise SinkError(f"stage {stage!r}: {name!r} is no name that can be stored: rename it")
-    tasks = [_task_record(stage, task, value) for task, value in dataset.items()]
+    tasks = [_task_record(stage, task, value, encoder) for task, value in dataset.items()]
     tasks += [TaskRecord(task, None, None, _text(e)) for task, e in dataset.errors.items()]
     return WindowRecord(pipeline, stage, *window, tuple(tasks))
 
@@ -92,40 +93,30 @@ def is_storable(name: str) -> bool:
 
 
 def restored(number: float | None, beyond_number: str | None) -> Any:
-    """The result that was stored as a number and a text."""
+    """What JSON has of the result that was stored as a number and a text."""
     return number if beyond_number is None else json.loads(beyond_number)
 
 
-def _task_record(stage: str, task: str, value: Any) -> TaskRecord:
+def _task_record(stage: str, task: str, value: Any, encoder: Encoder) -> TaskRecord:
     try:
-        if _is_numpy(value):
-            value = _json_default(value)
-        text = json.dumps(value, default=_json_default)
-    except (TypeError, ValueError, RecursionError) as error:
+        tree = encoder.tree(value)
+    except UnencodableError as error:
         raise SinkError(
             f"stage {stage!r}, task {task!r}: its result, a {type(value).__qualname__}, cannot be "
-            f"stored ({error}): return numbers, texts, or lists and dicts of these"
-        ) from error
-    number: float | None = None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf if value > 0 else -math.inf
-    return TaskRecord(task, number, text, None)
+            f"stored: {error}"
+        ) from error.__cause__
+    if type(tree) is float:
+        return TaskRecord(task, tree, repr(tree) if math.isfinite(tree) else dumps(tree), None)
+    if type(tree) is int:
+        return TaskRecord(task, _as_float(tree), repr(tree), None)
+    return TaskRecord(task, None, dumps(tree), None)
 
 
-def _json_default(value: Any) -> Any:
-    """What json does not know, as something that it does."""
-    if _is_numpy(value):
-        plain: Any = value.tolist()
-        if not isinstance(plain, np.generic):  # as a longdouble's is
-            return plain
-    raise TypeError(f"{type(value).__qualname__} is not JSON")
-
-
-def _is_numpy(value: object) -> bool:
-    return isinstance(value, np.ndarray | np.generic)
+def _as_float(number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def _text(error: BaseException) -> str:

@@ -12,6 +12,8 @@ from run_task.errors import ConfigError, SinkError
 from run_task.sinks._base import Durable
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import WindowRecord, restored
+from run_task.sinks.encoding._json import Fallback
+from run_task.sinks.encoding._records import TypesGiven
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Table
@@ -40,11 +42,22 @@ class SqlSink(Durable):
 
     :param database: a path, for SQLite, or a URL of SQLAlchemy's
     :param table: the table's name; it is made if it is not there
+    :param encode: called with a value that has no form in JSON, wherever in a result it is; what it
+        returns is stored in its place. Without it, such a result is refused
+    :param types: dataclasses, NamedTuples and Enums, as which :meth:`rows` gives those that were
+        stored; others it gives as a ``Record`` and an ``EnumMember``
     :raises ConfigError: if there is no such database, or it cannot be written, or the table has
         other columns, or SQLAlchemy or the database's driver is not installed
     """
 
-    def __init__(self, database: str | os.PathLike[str], *, table: str = "results") -> None:
+    def __init__(
+        self,
+        database: str | os.PathLike[str],
+        *,
+        table: str = "results",
+        encode: Fallback | None = None,
+        types: TypesGiven = (),
+    ) -> None:
         need("sqlalchemy", "sql")
         from sqlalchemy import URL, create_engine, event, make_url
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -54,7 +67,8 @@ class SqlSink(Durable):
             url = make_url(text) if "://" in text else URL.create("sqlite", database=text)
         except (ArgumentError, ValueError) as error:
             raise ConfigError(f"SqlSink({_without_password(text)!r}): {error}") from None
-        super().__init__(f"SqlSink({url.render_as_string()!r})")  # which hides the password
+        where = f"SqlSink({url.render_as_string()!r})"  # which hides the password
+        super().__init__(where, encode, types)
         is_sqlite = url.get_backend_name() == "sqlite"
         if is_sqlite and url.database in (None, "", ":memory:"):
             raise ConfigError(f"{self._where}: a database in memory does not last: give a path")

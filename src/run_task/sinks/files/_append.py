@@ -15,6 +15,8 @@ from run_task.observe._log import Log
 from run_task.sinks._base import Durable
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import WindowRecord
+from run_task.sinks.encoding._json import Fallback
+from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._disk import APPEND, NO_LINK, Draft, become, is_at, lock, sync_folder
 
 _log = Log(__name__)
@@ -46,10 +48,17 @@ class AppendedFile(Durable):
     left, and else begins anew with what is there.
 
     :param path: the file; it is made if it is not there
+    :param encode: makes of a value that has no form in JSON another that has one
+    :param types: of which types what is read may be
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(f"{type(self).__name__}({os.fspath(path)!r})")
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        encode: Fallback | None = None,
+        types: TypesGiven = (),
+    ) -> None:
+        super().__init__(f"{type(self).__name__}({os.fspath(path)!r})", encode, types)
         self._path = Path(path).resolve()  # a link stays one when the file is replaced
         self._latest: dict[tuple[str, str], int] = {}
         self._superseded: bool = False

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, Final
 
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import WindowRecord
+from run_task.sinks.encoding._json import Fallback
+from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._append import AppendedFile, StoredWindow
 
 _BEGIN: Final = b'{"pipeline":'
@@ -32,13 +34,23 @@ class JsonLinesSink(AppendedFile):
     opened. Only one sink at a time can have it.
 
     :param path: the file; it is made if it is not there
+    :param encode: called with a value that has no form in JSON, wherever in a result it is; what it
+        returns is stored in its place. Without it, such a result is refused
+    :param types: dataclasses, NamedTuples and Enums, as which :meth:`rows` gives those that were
+        stored; others it gives as a ``Record`` and an ``EnumMember``
     :raises ConfigError: if it cannot be opened, or another sink has it
     :raises SinkError: if a line in it is not a window's, other than the last if that looks like a
         part of one
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(path)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        encode: Fallback | None = None,
+        types: TypesGiven = (),
+    ) -> None:
+        super().__init__(path, encode, types)
 
     @property
     def _header(self) -> bytes:

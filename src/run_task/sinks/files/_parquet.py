@@ -17,6 +17,8 @@ from run_task.observe._log import Log
 from run_task.sinks._base import Durable
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import WindowRecord, restored
+from run_task.sinks.encoding._json import Fallback
+from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._disk import NO_LINK, Draft, is_at, lock, sync_folder
 
 _log = Log(__name__)
@@ -104,11 +106,22 @@ class ParquetSink(Durable):
 
     :param folder: where the files are; it is made if it is not there, in a folder that is
     :param rows_per_file: how many rows a merged file has at most; so many must fit in memory
+    :param encode: called with a value that has no form in JSON, wherever in a result it is; what it
+        returns is stored in its place. Without it, such a result is refused
+    :param types: dataclasses, NamedTuples and Enums, as which :meth:`rows` gives those that were
+        stored; others it gives as a ``Record`` and an ``EnumMember``
     :raises ConfigError: if the folder cannot be used, or pyarrow is not installed
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, rows_per_file: int = 1_000_000) -> None:
-        super().__init__(f"ParquetSink({os.fspath(folder)!r})")
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        rows_per_file: int = 1_000_000,
+        encode: Fallback | None = None,
+        types: TypesGiven = (),
+    ) -> None:
+        super().__init__(f"ParquetSink({os.fspath(folder)!r})", encode, types)
         if type(rows_per_file) is not int or rows_per_file < 1:
             raise ConfigError(
                 f"{self._where}: rows_per_file={rows_per_file!r}: it is a positive int"

@@ -1,0 +1,1 @@
+"""Values as JSON that tells their types, and back."""
