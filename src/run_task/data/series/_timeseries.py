@@ -282,21 +282,20 @@ class TimeSeries:
 
     def _insert(self, rows: NewRows) -> None:
         times, columns, omitted = rows
-        dropped = 0
+        dropped, earliest, latest = 0, self._unit_check.first, self._unit_check.first
         with self._lock:
             if len(times):
                 if self._refused_from:
                     self._check_stamps(times)
-                dropped = self._merge(times, columns)
+                dropped, earliest, latest = self._merge(times, columns)
                 if self._newest >= self._looked_before:
                     self._looked_before = _AFTER_ALL  # the first is enough
                     self._update_unchecked()
             if dropped or omitted:
                 before = self._unstored
                 self._unstored = (before[0] + dropped, before[1] + omitted)
-        if len(times) and not self._unit_check.warned:
-            self._unit_check.look(int(times.min()), self)
-            self._unit_check.look(int(times.max()), self)
+        self._unit_check.look(earliest, self)
+        self._unit_check.look(latest, self)
         if dropped and (since := self._expired.happen(dropped)):
             _log.warning(
                 "%d rows came too late to be kept, with a retention of %s", since, self._retention
@@ -325,8 +324,9 @@ class TimeSeries:
                 snapshot = self._snapshot = (*snapshot[:4], None)
         return snapshot[:4]
 
-    def _merge(self, times: NDArray[np.int64], columns: Sequence[Array]) -> int:
-        """Add rows: one at least. Returns how many of them came too late to be kept."""
+    def _merge(self, times: NDArray[np.int64], columns: Sequence[Array]) -> tuple[int, int, int]:
+        """Add rows: one at least. Returns how many of them came too late to be kept, and the
+        earliest and the latest of their timestamps."""
         store, first, length, era = self._settled()
         there: NDArray[np.int64] = store.arrays[0][first:length]
         newest = int(there[-1]) if len(there) else _BEFORE_ALL
@@ -334,7 +334,8 @@ class TimeSeries:
         start = length  # from this row on, what is in the store changes
         dropped = 0
         if times[0] >= newest and (times[1:] >= times[:-1]).all():
-            self._newest = int(times[-1])
+            earliest, latest = int(times[0]), int(times[-1])
+            self._newest = latest
             passing = self._retention.passing(there, times)
         else:
             # Which rows came after newer ones, and all in the order of time.
@@ -343,7 +344,8 @@ class TimeSeries:
             )
             order = np.argsort(times, kind="stable")
             rows, late = [array[order] for array in rows], late[order]
-            self._newest = max(newest, int(rows[0][-1]))
+            earliest, latest = int(rows[0][0]), int(rows[0][-1])
+            self._newest = max(newest, latest)
             oldest = self._retention.oldest(there, self._newest)
             if oldest is not None and rows[0][0] < oldest:
                 # It is not worth moving others for these.
@@ -351,7 +353,7 @@ class TimeSeries:
                 dropped += int(np.count_nonzero(late[:cut]))
                 rows, late = [array[cut:] for array in rows], late[cut:]
                 if not len(late):
-                    return dropped
+                    return dropped, earliest, latest
             start = first + int(there.searchsorted(int(rows[0][0]), "right"))
             rows, positions = merge(store.rows(start, length), rows)
             passing = self._retention.passing(there[: start - first], rows[0])
@@ -360,7 +362,7 @@ class TimeSeries:
         if passing > before:
             rows = [array[passing - before :] for array in rows]
         self._put(min(first + passing, start), start, rows, (store, first, length, era))
-        return dropped
+        return dropped, earliest, latest
 
     def _put(
         self, first: int, start: int, rows: Sequence[Array], now: tuple[Store, int, int, object]
