@@ -688,6 +688,52 @@ def test_a_row_without_a_value_is_left_out_and_counted() -> None:
     assert only(pipeline) == SourceStats(received=2, stored=1, rejected=1)
 
 
+class WithNone:
+    """Rows in one batch; those of some times have no value."""
+
+    def __init__(self, stamps: Sequence[int], empty: Sequence[int]) -> None:
+        self._stamps = stamps
+        self._empty = empty
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, float | None]]]:
+        for stamp in self._stamps:
+            yield stamp, {"v": None if stamp in self._empty else 1.0}
+
+    def batches(self) -> Iterator[Batch]:
+        values = [row["v"] for _, row in self]
+        yield Batch(np.array(self._stamps, np.int64), {"v": np.array(values, object)})
+
+
+@pytest.mark.parametrize("by_column", [True, False])
+def test_a_row_without_a_value_is_rejected_by_column_as_by_row(by_column: bool) -> None:
+    data = series()
+    source = WithNone(range(30), [3, 17])
+    pipeline = Pipeline("p").source(source if by_column else list(source), data)
+    pipeline.stage("a", [times], data, SECOND)
+    list(pipeline.replay())
+    assert only(pipeline) == SourceStats(received=30, stored=28, rejected=2)
+
+
+@pytest.mark.parametrize("by_column", [True, False])
+def test_a_row_without_a_value_is_not_late(by_column: bool) -> None:
+    data = series()
+    source = WithNone([100, *range(20)], range(3, 20))
+    pipeline = Pipeline("p").source(source if by_column else list(source), data)
+    pipeline.stage("a", [times], data, SECOND)
+    list(pipeline.replay())
+    assert only(pipeline) == SourceStats(received=21, stored=4, rejected=17, late=3)
+
+
+@pytest.mark.parametrize("size", [0, 1, 30])
+def test_rows_in_order_before_the_first_sample_are_late_by_column_as_by_row(size: int) -> None:
+    data = series()
+    source = Batches(range(30), size) if size else rows_at(*range(30))
+    pipeline = Pipeline("p").source(source, data)
+    pipeline.stage("a", [times], data, TEN, RunnerConfig(window="3s"))
+    assert replayed(pipeline) == [[7, 8, 9], [17, 18, 19], [27, 28, 29]]
+    assert only(pipeline) == SourceStats(received=30, stored=30, late=7)
+
+
 def test_twenty_thousand_bad_rows_are_no_flood(caplog: pytest.LogCaptureFixture) -> None:
     data = series(retention=TaskInterval.seconds(1))
     rows: Any = [*rows_at(100_000), *([5] * 20_000), *rows_at(*range(20_000))]

@@ -44,7 +44,7 @@ class Entrance:
         self.fates: Fates = fates
         self.tally: Tally = fates.tally()
         self._unseen: Unseen | None = None
-        self._given = given
+        self.given: GivenWindows = given
         self._unit = unit_of_nanos(unit_ns)
         into: Any = route.into
         series = into if isinstance(into, TimeSeries) and route.ingest is None else None
@@ -131,8 +131,8 @@ class Entrance:
     def settle(self) -> None:
         """Count what has passed out unseen. When no more comes."""
         if self._unseen is not None:
-            with self._given.lock:
-                self._given.settle()
+            with self.given.lock:
+                self.given.settle()
 
     def enter_batch(self, batch: Batch) -> None:
         """Let rows enter a series many at a time; one by one, if one of them cannot be stored.
@@ -140,7 +140,7 @@ class Entrance:
         :param batch: the rows
         :raises Exception: what a row that is bad is refused by, if the source was declared so
         """
-        series, given, times = self._series, self._given, batch.timestamps
+        series, given, times = self._series, self.given, batch.timestamps
         each = self.fates.wants_rows and (
             series is None
             or series.retention is not None
@@ -154,12 +154,14 @@ class Entrance:
             try:
                 series.extend(times, **batch.columns)
             except Exception:
-                after, late = None, None
+                after, late, valued, expired, empty = None, None, times, 0, 0
             else:
-                after, late = _unstored(series), given.late(times, self.unit_ns)
+                after = _unstored(series)
+                expired, empty = after[0] - before[0], after[1] - before[1]
+                valued = _with_a_value(batch) if empty else times
+                late = given.late(valued, self.unit_ns)
                 if self._unseen is not None:
-                    expired, empty = after[0] - before[0], after[1] - before[1]
-                    self._unseen.extend(_stored(batch, expired, empty))
+                    self._unseen.extend(_stored(valued, expired))
         if after is None:
             self.enter_rows(batch.rows())
             return
@@ -167,7 +169,6 @@ class Entrance:
         if after is before:
             tally.stored += len(times)
         else:
-            expired, empty = after[0] - before[0], after[1] - before[1]
             tally.stored += len(times) - expired - empty
             last: tuple[int, Any] = (int(times.min()), {})
             if expired:
@@ -176,12 +177,12 @@ class Entrance:
                 self.fates.count(Fate.REJECTED, last, _NO_VALUE, empty)
         if late is not None:
             tally.late += int(np.count_nonzero(late))
-            stamps = times[late]
+            stamps = valued[late]
             backward = int(np.count_nonzero(stamps[1:] < stamps[:-1]))
             self.fates.note_late(int(stamps[0]), int(stamps[-1]), len(stamps), backward)
 
     def _series_row(self, series: TimeSeries) -> EnterRow:
-        append, tally, given, unit_ns = series.append, self.tally, self._given, self.unit_ns
+        append, tally, given, unit_ns = series.append, self.tally, self.given, self.unit_ns
         lock, unseen = given.lock, self._unseen
 
         def enter(timestamp: int, row: Any) -> None:
@@ -219,7 +220,7 @@ class Entrance:
 
     def _enter_open(self, data: Any, timestamp: int, row: Any) -> BaseException | None:
         """Let a row enter what may be changed of the data. Returns what it is refused by."""
-        ingest, given = self.route.ingest, self._given
+        ingest, given = self.route.ingest, self.given
         try:
             if ingest is None:
                 data.append(timestamp, **as_mapping(row))
@@ -257,15 +258,17 @@ def _unstored(series: TimeSeries) -> tuple[int, int]:
     return series._unstored  # pyright: ignore[reportPrivateUsage]  as just said
 
 
-def _stored(batch: Batch, expired: int, empty: int) -> NDArray[np.int64]:
-    """The timestamps of those rows of a batch that a series has stored.
+def _with_a_value(batch: Batch) -> NDArray[np.int64]:
+    """The timestamps of those rows of a batch that have a value in some column."""
+    return batch.timestamps[[any(v is not None for v in row.values()) for _, row in batch.rows()]]
 
-    :param expired: how many came too late to be kept
-    :param empty: how many have no value
+
+def _stored(times: NDArray[np.int64], expired: int) -> NDArray[np.int64]:
+    """The timestamps of those rows that a series has stored.
+
+    :param times: those of all that have a value
+    :param expired: how many of them came too late to be kept
     """
-    times = batch.timestamps
-    if empty:
-        times = times[[any(v is not None for v in row.values()) for _, row in batch.rows()]]
     # None that is kept is older: which of the others these are makes no difference to a count.
     return np.sort(times)[expired:] if expired else times
 

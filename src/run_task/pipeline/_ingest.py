@@ -155,7 +155,12 @@ class BatchCursor:
 
     def _enter_whole(self) -> bool:
         """Let all rows enter, ahead of their time. Returns whether they have: not if one is bad,
-        since that is to be told when its time comes."""
+        late, or may be of only None, since that is to be told when its time comes."""
+        columns = self._batch.columns.values()
+        if all(column.dtype == object and None in column for column in columns):
+            return False
+        if self._entrance.given.late(self._batch.timestamps, self._unit_ns) is not None:
+            return False  # even of those in order one may come before the first window
         try:
             with self._entrance.route.into.write() as series:
                 series.extend(self._batch.timestamps, **self._batch.columns)
