@@ -38,7 +38,7 @@ from run_task.pipeline._unseen import Unseen
 from run_task.pipeline.live import _early_rows
 from run_task.runner._window_grid import windows_of
 from run_task.sinks import CallbackSink, SqlSink
-from run_task.sources import Batch, CsvFile, OnFault, polling
+from run_task.sources import Batch, CsvFile, OnFault, paced, polling
 
 SECOND = TaskInterval.seconds(1)
 TEN = TaskInterval.seconds(10)
@@ -686,6 +686,37 @@ def test_a_row_without_a_value_is_left_out_and_counted() -> None:
     pipeline.stage("a", [times], data, SECOND)
     list(pipeline.replay())
     assert only(pipeline) == SourceStats(received=2, stored=1, rejected=1)
+
+
+class Unclear:
+    """Rows in batches, of which some have no time."""
+
+    def batches(self) -> Iterator[Batch]:
+        for stamps in ([None, 0, 5], ["x"], [float("nan"), 12]):
+            yield Batch(np.array(stamps, object), {"v": np.ones(len(stamps))})
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches():
+            yield from batch.rows()
+
+
+UNCLEAR: list[Any] = [
+    *("x", None, (0, {"v": 1.0}), (5,), (5, {"v": 1.0}), ("y", {}), (12, {"v": 1.0}))
+]
+
+
+@pytest.mark.parametrize("source", [UNCLEAR, Unclear()])
+def test_what_makes_no_row_costs_itself_where_a_recording_is_played(source: Any) -> None:
+    found: list[Any] = []
+    data = series()
+    played = paced(source, speed=1e6, unit=TimeUnit.SECONDS)
+    pipeline = Pipeline("p").source(played, data)
+    stage = pipeline.stage("a", [times], data, TEN)
+    stage.sink(CallbackSink(lambda _, dataset: found.append(dataset["times"])))
+    pipeline.run_sync()
+    assert found == [[0, 5], [12]]
+    received = 6 if isinstance(source, Unclear) else 7
+    assert only(pipeline) == SourceStats(received=received, stored=3, malformed=received - 3)
 
 
 class WithNone:

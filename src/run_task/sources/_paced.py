@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
@@ -98,11 +99,13 @@ class Paced(Generic[R]):
         if self._feed is None:
             self._opened = self._open()
             feed = self._filled(self._opened)
-            head = next(feed, None)
-            if head is not None:
-                self._first_ns = self._next_ns = self._first(head) * self._unit.nanos
-                feed = itertools.chain((head,), feed)
-            self._feed = feed
+            heads: list[Any] = []
+            for head in feed:
+                heads.append(head)
+                if (first := self._first(head)) is not None:
+                    self._first_ns = self._next_ns = first * self._unit.nanos
+                    break
+            self._feed = itertools.chain(heads, feed)
         return self._first_ns
 
     @property
@@ -146,13 +149,15 @@ class Paced(Generic[R]):
         """The rows, each when it is due. A recording is played once."""
         latest: int | None = None
         with self._taken() as rows:
-            for time, row in rows:
-                stamp = time if type(time) is int else self._stamp(time)
+            for item in rows:
+                if (stamp := self._stamp_of(item)) is None:
+                    yield item  # it has no time to wait for, and whoever reads it says so
+                    continue
                 due = stamp if latest is None else max(latest, stamp)
                 if not self._wait(due):
                     return
                 latest = due
-                yield stamp, row
+                yield stamp, item[1]
         self._set_next(math.inf)
 
     def __repr__(self) -> str:
@@ -167,18 +172,26 @@ class Paced(Generic[R]):
         """Those of what was opened that hold a row."""
         return opened
 
-    def _first(self, head: Any) -> int:
-        return self._stamp(head[0])
+    def _first(self, head: Any) -> int | None:
+        """The timestamp of what is read first; None: it is no row."""
+        return self._stamp_of(head)
 
-    def _stamp(self, time: Any) -> int:
-        """A time as a timestamp.
+    def _stamp_of(self, item: Any) -> int | None:
+        """The timestamp of what the source gave; None: it is no row.
 
-        :raises SourceError: if it is none
+        :raises SourceError: if it is in no time zone: then no other row can be waited for, either
         """
+        if not isinstance(item, tuple) or len(item) != 2:  # pyright: ignore[reportUnknownArgumentType]
+            return None
+        time: Any = item[0]  # pyright: ignore[reportUnknownVariableType]
+        if type(time) is int:  # pyright: ignore[reportUnknownArgumentType]
+            return time
         try:
             return timestamp(time, self._unit)
         except InvalidTime as invalid:
-            raise SourceError(repr(self), None, None, str(invalid)) from None
+            if isinstance(time, datetime):
+                raise SourceError(repr(self), None, None, str(invalid)) from None
+            return None
 
     @contextlib.contextmanager
     def _taken(self) -> Generator[Iterator[Any]]:
@@ -228,6 +241,9 @@ class PacedBatches(Paced[R]):
         latest: int | None = None
         with self._taken() as batches:
             for batch in batches:
+                if batch.timestamps.dtype != np.int64:
+                    yield batch  # of rows that are none
+                    continue
                 # A row out of order is due when the row before it is, that is, at once.
                 due = np.maximum.accumulate(batch.timestamps)
                 if latest is not None:
@@ -254,18 +270,28 @@ class PacedBatches(Paced[R]):
         return batches
 
     def _filled(self, opened: Iterator[Any]) -> Iterator[Any]:
-        return (self._stamped(batch) for batch in opened if len(batch))
+        return (part for batch in opened if len(batch) for part in self._stamped(batch))
 
-    def _first(self, head: Any) -> int:
-        return int(head.timestamps[0])
+    def _first(self, head: Any) -> int | None:
+        return int(head.timestamps[0]) if head.timestamps.dtype == np.int64 else None
 
-    def _stamped(self, batch: Batch) -> Batch:
-        if batch.timestamps.dtype == np.int64:
-            return batch
+    def _stamped(self, batch: Batch) -> Iterator[Batch]:
+        """The rows of a batch, with timestamps that are ints, and those that are no rows, each as
+        it is."""
+        given: Any = batch.timestamps
+        if given.dtype == np.int64:
+            yield batch
+            return
         try:
-            return Batch(timestamps(batch.timestamps, self._unit), batch.columns)
-        except InvalidTime as invalid:
-            raise SourceError(repr(self), None, None, str(invalid)) from None
+            yield Batch(timestamps(given, self._unit), batch.columns)
+            return
+        except InvalidTime:
+            pass  # it is found below which
+        for position, time in enumerate(given.tolist() if given.dtype == object else given):
+            row = batch[position : position + 1]
+            if (stamp := self._stamp_of((time, None))) is not None:
+                row = Batch(np.array([stamp], np.int64), row.columns)
+            yield row
 
 
 @overload
