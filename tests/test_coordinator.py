@@ -39,8 +39,11 @@ class Parts:
         self.coordinator = Coordinator(self.order, self.clock)
         self.data = Atom(0)
         windows = ReaderWindows(SECONDLY, holds_end=False)
+        self.given = GivenWindows()
+        self.given.add(windows)
+        self.given.begin(windows, 0)
         self.early_views = EarlyViews(
-            *(self.down, self.data, windows, GivenWindows(), self.coordinator, self.clock),
+            *(self.down, self.data, windows, self.given, self.coordinator, self.clock),
             all_recordings=False,
         )
         for stage in (self.up, self.down) if started else ():
@@ -82,6 +85,21 @@ def test_no_move_is_lost_and_marks_never_go_back(run: int, switching: None) -> N
             done.set()
     assert parts.down.seen_ns == last
     assert not went_back
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_a_window_that_is_left_out_is_given_once_and_in_its_place(ahead: int) -> None:
+    parts = Parts()
+    parts.clock.advance(TaskInterval.seconds(10))
+    parts.early_views.take_before(ahead * SECOND_NS + 1)
+    parts.early_views.leave_out(0, SECOND_NS)
+    parts.coordinator.advance_seen(parts.down, 2 * SECOND_NS)
+    parts.early_views.take_before(5 * SECOND_NS + 1)
+    for second in range(2, 6):
+        assert parts.early_views.find(second * SECOND_NS)
+        parts.early_views.view((second - 1) * SECOND_NS, second * SECOND_NS)
+    late = [parts.given.is_late(second * SECOND_NS) for second in range(7)]
+    assert late == [True] * 5 + [False] * 2
 
 
 @pytest.mark.parametrize("run", range(5))

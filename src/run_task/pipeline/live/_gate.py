@@ -117,9 +117,7 @@ class WindowGate:
     def _left_out(self) -> LeftOut:
         """No row has come that this window holds, which ended before the first one's begins."""
         if self._early_views is not None:
-            with self._given.lock:
-                self._given.note(self._windows, self._start_ns, self._end_ns)
-            self._early_views.find(self._end_ns + 1)  # one that was taken for it is let go of
+            self._early_views.leave_out(self._start_ns, self._end_ns)
         self.passed()
         self.done()
         return LEFT_OUT
