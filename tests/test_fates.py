@@ -521,6 +521,33 @@ def test_rows_of_a_batch_of_which_some_are_not_stored_are_unseen_as_others(empty
     )
 
 
+@pytest.mark.parametrize("size", [0, 1, 60])
+@pytest.mark.parametrize("retention", [5, TaskInterval.seconds(30)])
+def test_a_row_expires_by_those_before_it_by_column_as_by_row(retention: Any, size: int) -> None:
+    chosen = random.Random(7)
+    stamps = [chosen.randint(0, 99) for _ in range(60)]
+    kept: list[int] = []
+    expired = 0
+    for stamp in stamps:
+        newest = max([stamp, *kept])
+        if stamp < newest - 30 if retention != 5 else len(kept) == 5 and stamp < kept[0]:
+            expired += 1
+            continue
+        kept = sorted([*kept, stamp])
+        kept = kept[-5:] if retention == 5 else [one for one in kept if one >= newest - 30]
+
+    def take(row: Any, reason: str, detail: str) -> None:
+        pass
+
+    for letters in (None, take):
+        data = series(retention=retention)
+        source = Batches(stamps, size) if size else rows_at(*stamps)
+        pipeline = Pipeline("p").source(source, data, dead_letters=letters)
+        pipeline.stage("a", [times], data, TaskInterval.seconds(100))
+        assert replayed(pipeline) == [kept]
+        assert (only(pipeline).expired, only(pipeline).stored) == (expired, 60 - expired)
+
+
 def test_where_windows_see_all_rows_before_they_pass_out_none_is_unseen() -> None:
     for retention in (TaskInterval.seconds(20), None):
         data = series(retention=retention)

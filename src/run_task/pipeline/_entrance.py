@@ -141,11 +141,9 @@ class Entrance:
         :raises Exception: what a row that is bad is refused by, if the source was declared so
         """
         series, given, times = self._series, self.given, batch.timestamps
-        each = self.fates.wants_rows and (
-            series is None
-            or series.retention is not None
-            or any(column.dtype == object for column in batch.columns.values())
-        )
+        each = series is None or _may_expire(series, times)
+        if self.fates.wants_rows:
+            each = each or any(column.dtype == object for column in batch.columns.values())
         if series is None or each:
             self.enter_rows(batch.rows())
             return
@@ -256,6 +254,24 @@ class Entrance:
 def _unstored(series: TimeSeries) -> tuple[int, int]:
     # Past the properties, since a live row is to cost little.
     return series._unstored  # pyright: ignore[reportPrivateUsage]  as just said
+
+
+def _may_expire(series: TimeSeries, times: NDArray[np.int64]) -> bool:
+    """Whether some of many rows may be too old for a series: each is by those that came before it,
+    and a series that is given all at once cannot tell these from those after it."""
+    kept = series.retention
+    if kept is None:
+        return False
+    there = series.view().time
+    if (times[1:] >= times[:-1]).all() and (not len(there) or times[0] >= there[-1]):
+        return False
+    oldest, more = int(times.min()), len(times)
+    if isinstance(kept, int):
+        if len(there) + more <= kept:
+            return False
+        return more > len(there) or oldest <= int(there[more - 1])  # else others pass out for them
+    newest = max([int(times.max()), *there[-1:].tolist()])
+    return bool(oldest < newest - kept.nanos // series.unit.nanos)
 
 
 def _with_a_value(batch: Batch) -> NDArray[np.int64]:
