@@ -265,3 +265,16 @@ def test_several_of_a_unit_in_a_zone() -> None:
     expected = [timestamp(time, TimeUnit.MILLIS, CLOCK) for time in times]
     assert timestamps(times, TimeUnit.MILLIS, CLOCK).tolist() == expected
     assert expected[1] - expected[0] == 1500
+
+
+@pytest.mark.parametrize("clock", [None, CLOCK])
+def test_an_array_in_the_byte_order_of_another_machine_has_the_same_times(
+    clock: WallClock | None,
+) -> None:
+    own = np.array([NOON_NS, -1, 2**63 - 1], "M8[ns]")
+    swapped = own.astype(own.dtype.newbyteorder("S"))
+
+    for unit in TimeUnit:
+        found = timestamps(swapped, unit, clock)
+        assert found.tolist() == timestamps(own, unit, clock).tolist()
+        assert found.dtype == np.int64

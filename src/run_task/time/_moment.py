@@ -167,6 +167,7 @@ def _of_numpy(array: NDArray[Any], unit: TimeUnit, clock: WallClock | None) -> N
     missing = np.isnat(array)
     if missing.any():
         raise InvalidTime("NaT is no time", int(missing.argmax()))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # its bits are read below
     resolution, count = np.datetime_data(array.dtype)
     own_ns = _NANOS.get(resolution, 0) * count
     whole = own_ns and max(own_ns, unit.nanos) % min(own_ns, unit.nanos) == 0
