@@ -452,6 +452,9 @@ class TestHistory:
         start: Any = 1.5
         with pytest.raises(ConfigError, match="a time is a datetime, or an int"):
             pipeline.replay(start=start)
+        pandas: Any = pytest.importorskip("pandas")
+        with pytest.raises(ConfigError, match="NaT is no time"):
+            pipeline.replay(start=pandas.NaT)
         pipeline.stage("b", [total], RwLock([0.0]), TaskInterval.millis(1))
         with pytest.raises(ConfigError, match="here they are in millis, seconds"):
             pipeline.replay(end=5)

@@ -21,7 +21,8 @@ def instant(given: TimeLike | None, stages: Iterable[AnyStage], default: float) 
     """
     if given is None:
         return default
-    if isinstance(given, datetime) and given.utcoffset() is None and given == given:  # not NaT
+    # The NaT of pandas is a datetime that equals nothing, and has no offset to ask for.
+    if isinstance(given, datetime) and given == given and given.utcoffset() is None:
         raise ConfigError(f"{given!r} has no time zone: give it one, such as datetime.UTC")
     units = {stage.interval.unit for stage in stages}
     told = ", ".join(sorted(unit.name.lower() for unit in units))
