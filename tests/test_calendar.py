@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from run_task import ConfigError, TaskInterval, TimeUnit
 from run_task.time._calendar import CalendarInterval
+from run_task.time._epoch import nanos_since_epoch
 from run_task.time._grid import FixedGrid, Grid
+from run_task.time._shown import time_shown
 
 pd: Any = importlib.import_module("pandas")  # Any, since it comes without types
 
@@ -386,3 +388,21 @@ def test_a_time_that_no_calendar_has_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="years from 1 to 9999"):
         make(1, zone="Europe/Berlin").grid().after(time)
+
+
+@pytest.mark.parametrize("zone", ["UTC", *ZONES])
+@given(st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29)))  # noqa: DTZ001 in UTC, as said below
+def test_a_time_is_shown_so_that_it_can_be_read_again(zone: str, moment: datetime) -> None:
+    moment = moment.replace(tzinfo=UTC)
+    interval = CalendarInterval.days(1, zone=zone).with_unit(TimeUnit.MICROS)
+
+    text = time_shown(nanos_since_epoch(moment) // 1000, interval)
+
+    assert datetime.fromisoformat(text) == moment
+
+
+def test_the_time_of_a_zone_that_was_none_of_whole_minutes_is_shown_with_its_seconds() -> None:
+    interval = CalendarInterval.days(1, zone="Europe/Berlin")
+
+    assert time_shown(-3_000_000_000, interval) == "1874-12-07T19:33:28+00:53:28"
+    assert time_shown(-62_000_000_000, interval) == "0005-04-19T10:40:08+00:53:28"

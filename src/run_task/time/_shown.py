@@ -30,12 +30,13 @@ def time_shown(timestamp: int, interval: Interval) -> str:
     except (OverflowError, ValueError):
         return str(timestamp)
     nanos = timestamp * interval.unit.nanos % TimeUnit.SECONDS.nanos
-    zone = moment.strftime("%z")
-    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:5]}"
+    shown = moment.replace(microsecond=0).isoformat()  # four digits of a year, seconds of a zone
+    zone = shown[19:]
+    zone = "Z" if zone == "+00:00" else zone
     fraction = f"{nanos:09}".rstrip("0")
     digits = -(-len(fraction) // 3) * 3  # of millis, micros or nanos
     fraction = f".{fraction.ljust(digits, '0')}" if fraction else ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}{zone}"
+    return f"{shown[:19]}{fraction}{zone}"
 
 
 def window_shown(start: int, end: int, interval: Interval | None) -> str:
