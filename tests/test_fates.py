@@ -850,6 +850,9 @@ def test_where_most_rows_go_the_wrong_way_the_likely_cause_is_told(
     assert "20 of 20 rows were late: the likely cause is the unit" not in unit
     wrong = told(declared(iter(rows_at(*[now() * 1000] * 20)), SECOND), caplog, live=True)
     assert "they would be of about now in millis; say so by unit=" in wrong
+    recorded = iter(rows_at(*[now() - 759 * 24 * HOUR] * 20))
+    past = told(declared(recorded, SECOND), caplog, live=True)
+    assert "that they are a recording: they are of 759 days before the run; replay it" in past
     clock = told(declared(iter(rows_at(*[now() - 1000] * 20)), SECOND), caplog, live=True)
     assert "the clock that stamps them" in clock
     assert "likely" not in told(declared(rows_at(1, 2, 30, 3)), caplog)
@@ -1126,3 +1129,13 @@ def test_a_replay_begins_and_ends_at_times_of_any_kind(start: Any) -> None:
         wrong: Any = bad
         with pytest.raises(ConfigError):
             list(pipeline.replay(wrong))
+
+
+def test_the_log_tells_by_its_time_which_row_was_the_last_to_come_late(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = series()
+    pipeline = Pipeline("p").source(rows_at(1_730_241_100, 1_730_241_000), data)
+    pipeline.stage("a", [times], data, TEN)
+
+    assert "the last stamped 2024-10-29T22:30:00Z: windows" in told(pipeline, caplog)

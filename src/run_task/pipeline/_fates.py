@@ -16,7 +16,9 @@ from run_task.pipeline._dead_letters import DeadLetter, DeadLetters
 from run_task.pipeline._likely_cause import MALFORMED, UNSEEN, of_order, of_times
 from run_task.runner._stats import SourceStats
 from run_task.sources._faults import OnFault
+from run_task.time._interval import TaskInterval, unit_of_nanos
 from run_task.time._length import length
+from run_task.time._shown import time_shown
 
 _log = Log(__name__)
 
@@ -270,8 +272,12 @@ class Fates:
         _log.warning(
             "%s: %s come late, %s by now, the last stamped %s: windows that would have held them "
             "were given before",
-            *(self._where(), rows, f"{self._late.count:,}", self._last_late),
+            *(self._where(), rows, f"{self._late.count:,}", self._shown_late()),
         )
+
+    def _shown_late(self) -> str:
+        unit = TaskInterval(1, unit_of_nanos(self._unit_ns))
+        return "" if self._last_late is None else time_shown(self._last_late, unit)
 
     def _where(self) -> str:
         return f"source {self.policy.name!r}, {brief(self._source)}"

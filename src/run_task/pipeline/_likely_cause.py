@@ -15,6 +15,8 @@ _FURTHEST: Final = 14.5 * _HOUR
 _ABOUT: Final = 120.0
 """How many seconds a difference may be off a whole number of quarters of an hour."""
 
+_DAY: Final = 24 * _HOUR
+
 _NEAR: Final = 0.2
 """By which part of the time since 1970 a time may be off, for it to be one in another unit."""
 
@@ -43,6 +45,11 @@ def of_times(stamp_ns: int, present_ns: int, unit_ns: int) -> str | None:
         return (
             f"the time zone: they are stamped about {quarters / 4:g} h {side} the clock, as local "
             f"times are that are taken for UTC"
+        )
+    if off < -_DAY:
+        return (
+            f"that they are a recording: they are of {-off / _DAY:,.0f} days before the run; "
+            f"replay it, or play it by paced()"
         )
     return f"the clock that stamps them: it is {seconds(abs(off))} {side} that of the run"
 
