@@ -4,7 +4,9 @@ import csv
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -148,7 +150,7 @@ def test_types_are_those_of_most_values(tmp_path: Path) -> None:
     )
     source = CsvFile(file(tmp_path, text), unit=SECONDS)
     assert source.columns == {
-        "whole": int,
+        "whole": float,
         "real": float,
         "missing": float,
         "flag": bool,
@@ -200,12 +202,98 @@ def test_what_is_not_utf8_is_malformed(tmp_path: Path, caplog: pytest.LogCapture
     assert r"column 's': b'\xff' is not text in UTF-8" in caplog.messages[0]
 
 
-def test_a_quote_that_is_never_closed_ends_the_reading(tmp_path: Path) -> None:
+def test_a_quote_that_is_never_closed_costs_its_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = "".join(f"{i},{i},a\n" for i in range(300_000))
     path = file(tmp_path, f'timestamp,v,s\n1,1,a\n2,2,"open\n{rows}')
     source = CsvFile(path, unit=SECONDS, columns={"v": float})
-    with pytest.raises(SourceError, match=r"file\.csv, line [0-9]+: cannot be read on: .*block"):
-        list(source)
+    assert sum(map(len, source.batches())) == 300_001
+    assert logged_lines(caplog) == [3]
+    assert "'2,2,\"open' has a quote that is not closed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"2,2,b,more",
+        b"2,2,caf\xe9,more",
+        b"2,2,caf\xe9",
+        b'2,2,"caf\xe9","b"',
+        b"2,2,b\rmore",
+        b"2,2," + b"x" * 3_000,
+        b'2,2,"' + b"x" * 3_000 + b'"',
+        b"2,much,b",
+        b"\xff\xfe",
+        b"2,2,a\x00\xff",
+        b"0x2,2,b",
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("beside", [b"", b"8,8,h,h\n", b'8,8,"a\nb"\n'])
+def test_a_bad_line_costs_itself(
+    bad: bytes, beside: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is wrong, and whatever has to be read record by record for it."""
+    path = file(tmp_path, b"timestamp,v,s\n1,1,a\n" + bad + b'\n3,3,"c\nd"\n' + beside + b"4,4,e\n")
+    source = CsvFile(path, unit=SECONDS, columns={"v": int, "s": str}, longest_line=2_000)
+    times = [timestamp for timestamp, _ in source]
+    kept = [8] if b'"a\nb"' in beside else []
+    assert times == [1, 3, *kept, 4]
+    assert logged_lines(caplog)[0] == 3
+    assert source.malformed == 1 + (beside == b"8,8,h,h\n")
+
+
+def test_a_late_change_of_type_costs_its_rows(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{i}\n" for i in range(300_000))
+    late = "".join(f"{i},{v}\n" for i, v in enumerate(["0.5", "", "oops"], 300_000))
+    source = CsvFile(file(tmp_path, f"timestamp,v\n{rows}{late}"), unit=SECONDS)
+    values = np.concatenate([batch.columns["v"] for batch in source.batches()])
+    assert len(values) == 300_002
+    assert source.malformed == 1
+    assert values[-2] == 0.5
+    assert np.isnan(values[-1])
+
+
+def test_types_are_looked_for_in_more_than_the_first_block(tmp_path: Path) -> None:
+    early = "".join(f"{i},,{'x' * 20}\n" for i in range(60_000))
+    late = "".join(f"{i},text,{'x' * 20}\n" for i in range(60_000, 60_100))
+    source = CsvFile(file(tmp_path, f"timestamp,v,s\n{early}{late}"), unit=SECONDS)
+    assert source.columns["v"] is str
+
+
+@pytest.mark.parametrize("rows", [99, 100, 50_000])
+def test_a_batch_that_is_malformed_for_the_most_part_is_refused(
+    rows: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def source(bad: int, **options: Any) -> CsvFile:
+        lines = (f"{i},{'x' if i < bad else i}\n" for i in range(rows))
+        path = file(tmp_path, "timestamp,v\n" + "".join(lines))
+        return CsvFile(path, columns={"v": int}, unit=SECONDS, **options)
+
+    half = source(rows // 2)
+    assert len(list(half)) == rows - rows // 2
+    most = source(rows // 2 + 1)
+    if rows < 100:  # too few to tell
+        assert len(list(most)) == rows - rows // 2 - 1
+        return
+    caplog.clear()
+    with pytest.raises(
+        SourceError, match=r"max_malformed=0\.5 allows: is what was declared"
+    ) as why:
+        list(most)
+    assert (why.value.line, why.value.column) == (2, "v")
+    assert "'x' is not a valid int" in str(why.value)
+    assert most.malformed == rows // 2 + 1
+    assert len(caplog.messages) == 1
+    allowed = source(rows // 2 + 1, max_malformed=1.0)
+    assert len(list(allowed)) + allowed.malformed == rows
+    with pytest.raises(SourceError, match="max_malformed=0 allows"):
+        list(source(1, max_malformed=0))
+    with pytest.raises(SourceError, match=r"line 2, column 'v': 'x' is not a valid int$"):
+        list(source(rows, on_malformed=OnFault.RAISE))
+    with pytest.raises(ConfigError, match="max_malformed=2: it is a share, from 0 to 1"):
+        source(1, max_malformed=2)
 
 
 def test_a_file_without_rows(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from tests.support.threads import PATIENCE, beside
 from run_task import ConfigError, SourceError, TimeUnit
 from run_task.sources import JsonLinesFile, OnFault, StdinJsonLines
 from run_task.sources._json_rows import MalformedRow, read_row
+from run_task.sources._timestamps import Times
 
 SECONDS = TimeUnit.SECONDS
-SECOND_NS = SECONDS.nanos
+TIMES = Times("", SECONDS, None, None, 0, None)
 
 
 def file(folder: Path, text: str | bytes) -> Path:
@@ -118,7 +119,7 @@ def test_a_file_gives_what_its_lines_give_one_by_one(tmp_path: Path, lines: list
     for line in lines:
         if line.strip():
             try:
-                expected.append(read_row(line, "timestamp", SECOND_NS, SECOND_NS, KINDS))
+                expected.append(read_row(line, "timestamp", TIMES, KINDS))
             except MalformedRow:
                 bad += 1
     path = file(tmp_path, "".join(f"{line}\n" for line in lines))
@@ -160,7 +161,7 @@ def test_types_are_those_of_most_values_among_the_first(tmp_path: Path) -> None:
     )
     source = JsonLinesFile(file(tmp_path, text), unit=SECONDS)
     assert source.columns == {
-        "whole": int,
+        "whole": float,
         "real": float,
         "part": float,
         "flag": bool,
@@ -275,3 +276,61 @@ def test_a_stream_of_times_in_a_zone_with_the_timestamp_as_a_column() -> None:
     assert list(source) == right
     source = StdinJsonLines(io.StringIO(text), unit=SECONDS, zone="Asia/Tokyo")
     assert [stamp for stamp, _ in source] == [1_719_802_800, 5]
+
+
+BAD_LINES = [
+    b'{"timestamp":2,"v":2,"s":"caf\xe9"}',
+    b'{"timestamp":2,"v":2,"s":"b","more":"\xff"}',
+    b'{"timestamp":"1970-01-0\xe9","v":2,"s":"b"}',
+    b'{"timestamp":2,"v":2,"s":"' + b"x" * 3_000 + b'"}',
+    b'{"timestamp":2,"v":[],"s":"b"}',
+    b'{"timestamp":2,"v":0.5,"s":"b"}',
+    b"{\x00}\x00",
+    b"[" * 1_500,
+]
+
+
+@pytest.mark.parametrize("bad", BAD_LINES, ids=repr)
+@pytest.mark.parametrize("beside", [b"", b"nope\n", b"\n", b"\r\n"])
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_a_bad_line_costs_itself(
+    form: str, bad: bytes, beside: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = file(
+        tmp_path,
+        b'{"timestamp":1,"v":1,"s":"a"}\n' + bad + b'\n{"timestamp":3,"v":3,"s":"c"}\n' + beside,
+    )
+    columns: Any = {"v": int, "s": str}
+    with path.open() as stream:
+        source = (
+            JsonLinesFile(path, unit=SECONDS, columns=columns, longest_line=2_000)
+            if form == "file"
+            else StdinJsonLines(stream, unit=SECONDS, columns=columns, longest_line=2_000)
+        )
+        assert list(source) == [(1, {"v": 1, "s": "a"}), (3, {"v": 3, "s": "c"})]
+    assert source.malformed == 1 + (beside == b"nope\n")
+    assert ", line 2" in caplog.messages[0]
+    assert caplog.messages[0].isprintable()
+
+
+def test_numbers_are_floats_unless_ints_are_declared(tmp_path: Path) -> None:
+    text = "".join(f'{{"timestamp":{i},"v":{i}}}\n' for i in range(3_000))
+    path = file(tmp_path, text + '{"timestamp":3000,"v":0.5}\n{"timestamp":3001}\n')
+    source = JsonLinesFile(path, unit=SECONDS)
+    assert [len(list(source)), source.malformed] == [3_002, 0]
+    source = JsonLinesFile(path, unit=SECONDS, columns={"v": int})
+    assert [len(list(source)), source.malformed] == [3_000, 2]
+
+
+def test_a_stream_that_is_malformed_for_the_most_part_is_refused() -> None:
+    good, bad = '{"timestamp":1}\n', "nope\n"
+    kept = StdinJsonLines(io.StringIO((good + bad) * 3_000), unit=SECONDS)
+    assert [len(list(kept)), kept.malformed] == [3_000, 3_000]
+    source = StdinJsonLines(io.StringIO((good + bad) * 600 + bad * 500), unit=SECONDS)
+    with pytest.raises(
+        SourceError, match="501 of the last 1,000 rows are malformed, more than max"
+    ):
+        list(source)
+    assert source.malformed == 600 + 401
+    source = StdinJsonLines(io.StringIO(bad * 2_000), unit=SECONDS, max_malformed=1)
+    assert [len(list(source)), source.malformed] == [0, 2_000]

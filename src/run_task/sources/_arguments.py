@@ -19,3 +19,13 @@ def check(where: str, unit: object, stored: object, on_fault: object) -> None:
     if not isinstance(on_fault, OnFault):
         choices = ", ".join(map(str, OnFault))
         raise ConfigError(f"{where}: {on_fault!r} is not one of {choices}")
+
+
+def check_share(where: str, most: object) -> float:
+    """The largest share of malformed rows, as it was given.
+
+    :raises ConfigError: if it is none
+    """
+    if isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most <= 1:
+        raise ConfigError(f"{where}: max_malformed={most!r}: it is a share, from 0 to 1")
+    return float(most)

@@ -8,8 +8,7 @@ from typing import Any, Final, cast
 
 from run_task.observe._format import SURROGATE
 from run_task.sources._columns import MISSING, Kind
-from run_task.sources._timestamps import parse
-from run_task.time._wall_time import WallClock
+from run_task.sources._timestamps import Times
 
 _INT64_END: Final = 1 << 63
 
@@ -33,8 +32,9 @@ def read_object(line: str | bytes) -> dict[str, Any]:
     :raises MalformedRow: if it is none
     """
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:  # also of a text that is not UTF-8
+        # Of bytes, Python would guess the encoding.
+        found = json.loads(line.decode() if isinstance(line, bytes) else line)
+    except (ValueError, RecursionError) as error:  # also of what is not UTF-8
         raise MalformedRow(None, f"{_shortened(line)} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise MalformedRow(None, f"{_shortened(line)} is not a JSON object")
@@ -44,25 +44,21 @@ def read_object(line: str | bytes) -> dict[str, Any]:
 def read_row(
     line: str | bytes,
     timestamp: str,
-    stored_ns: int,
-    unit_ns: int,
+    times: Times,
     kinds: Mapping[str, Kind | None] | None,
-    clock: WallClock | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """The timestamp and the row of a line.
 
     :param line: the line
     :param timestamp: the key of the timestamp
-    :param stored_ns: how many nanoseconds the unit of a timestamp has that is a number
-    :param unit_ns: how many nanoseconds the wanted unit has
+    :param times: how timestamps are told
     :param kinds: the keys wanted, with their types or None for what stands there; None: all keys
         but the timestamp's, as they stand there. The timestamp's as an int is the timestamp
-    :param clock: what shows a time that names no zone; None: it is in UTC
     :raises MalformedRow: if it is no row
     """
     found = read_object(line)
     try:
-        when = parse(found.get(timestamp), stored_ns, unit_ns, clock)
+        when = times.parse(found.get(timestamp))
     except ValueError as error:
         raise MalformedRow(timestamp, str(error)) from None
     if kinds is None:

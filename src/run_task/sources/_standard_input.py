@@ -8,18 +8,23 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import tzinfo
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
 from run_task.errors import SourceError
 from run_task.sources import _columns as cols
-from run_task.sources._arguments import check
-from run_task.sources._faults import Faults, OnFault
-from run_task.sources._json_rows import MalformedRow, read_row
+from run_task.sources._arguments import check, check_share
+from run_task.sources._faults import JUDGED_ROWS, MOST_MALFORMED, Faults, OnFault
+from run_task.sources._json_rows import MalformedRow, read_object, read_row
 from run_task.sources._protocol import SourceInfo
+from run_task.sources._text_blocks import (
+    LONGEST_LINE,
+    BadLine,
+    Stream,
+    blocks,
+    check_longest,
+)
+from run_task.sources._timestamps import Times
 from run_task.time._interval import TimeUnit
-from run_task.time._wall_time import WallClock
-
-_READ_BYTES: Final = 65_536
 
 
 class StdinJsonLines:
@@ -48,7 +53,16 @@ class StdinJsonLines:
         timestamp is what the row is stamped with, in ``unit``
     :param on_malformed: what to do with a malformed line
     :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
-        they are in UTC
+        they are in UTC. A time that clocks there jump over is when they jump
+    :param max_malformed: which share of 1,000 lines may be malformed at most, from 0 to 1. Where
+        more are, iterating raises, since then the declaration is likely wrong
+    :param longest_line: how many bytes a line has at most; one that is longer is malformed
+    :param format: the format of timestamps that are texts, as
+        :meth:`datetime.datetime.strptime` has it; None: numbers, or ISO 8601. Where the first one
+        is a text of eight digits, such as ``"20240131"``, and no ``stored`` is given, all such
+        texts are dates
+    :param fold: which of the two times it is that clocks of ``zone`` show twice, when they are put
+        back: 0 for the first, 1 for the second
     :raises ConfigError: if one of these cannot be
     """
 
@@ -62,6 +76,10 @@ class StdinJsonLines:
         columns: cols.ColumnChoice = None,
         on_malformed: OnFault = OnFault.SKIP,
         zone: str | tzinfo | None = None,
+        max_malformed: float = MOST_MALFORMED,
+        longest_line: int = LONGEST_LINE,
+        format: str | None = None,  # noqa: A002 as readers call it
+        fold: int = 0,
     ) -> None:
         check("StdinJsonLines", unit, stored, on_malformed)
         self._kinds = cols.declared(columns, "StdinJsonLines") or None
@@ -69,9 +87,10 @@ class StdinJsonLines:
         self._name = str(getattr(self._stream, "name", "the stream"))
         self._timestamp = timestamp
         self._unit = unit
-        self._clock = None if zone is None else WallClock(zone)
-        self._stored = stored or unit
-        self._faults = Faults(on_malformed)
+        self._times = Times("StdinJsonLines", unit, stored, zone, fold, format)
+        self._most_malformed = check_share("StdinJsonLines", max_malformed)
+        self._longest = check_longest("StdinJsonLines", longest_line)
+        self._faults = Faults(on_malformed, self._most_malformed)
         self._closed = False
         # The pipe's ends are not to be closed, and be another file's, while close() writes. It may
         # be called by a signal handler, so the lock lets its own thread in again.
@@ -102,52 +121,97 @@ class StdinJsonLines:
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows as they come.
 
-        :raises SourceError: at a malformed line, if such are fatal
+        :raises SourceError: at a malformed line, if such are fatal, and where more of 1,000 lines
+            are malformed than ``max_malformed`` allows
         """
-        units = self._stored.nanos, self._unit.nanos
-        for number, line in enumerate(self._lines(), 1):
-            if not line.strip():
+        rows, bad = 0, 0  # of those that are judged together
+        looked = False
+        for number, line in self._lines():
+            if isinstance(line, BadLine):
+                fault: SourceError | None = SourceError(self._name, number, None, line.reason)
+            elif not line.strip():
                 continue
-            try:
-                row = read_row(line, self._timestamp, *units, self._kinds, self._clock)
-            except MalformedRow as bad:
-                self._faults.note(SourceError(self._name, number, bad.column, bad.reason))
             else:
-                yield row
+                fault = None
+                try:
+                    if not looked:
+                        looked = self._look(line)
+                    row = read_row(line, self._timestamp, self._times, self._kinds)
+                except MalformedRow as wrong:
+                    fault = SourceError(self._name, number, wrong.column, wrong.reason)
+                else:
+                    yield row
+            rows, bad = (rows % JUDGED_ROWS) + 1, (bad if rows % JUDGED_ROWS else 0)
+            if fault is not None:
+                bad += 1
+                self._faults.note(fault)
+                self._faults.judge_run(bad, fault)
 
-    def _lines(self) -> Iterator[str | bytes]:
+    def _look(self, line: bytes) -> bool:
+        """Look at the first timestamp that is a text: whether it is a date of eight digits, as all
+        after it are then."""
+        value = read_object(line).get(self._timestamp)
+        if isinstance(value, str):
+            self._times.look_at([value])
+        return isinstance(value, str)
+
+    def _lines(self) -> Iterator[tuple[int, bytes | BadLine]]:
+        """The lines with their numbers, each as soon as it is there."""
         try:
             descriptor = self._stream.fileno()
         except (OSError, AttributeError):  # such as a StringIO
-            return self._lines_of_stream()
-        if sys.platform == "win32":  # there, select() knows sockets only
-            return self._lines_of_stream()
-        return self._lines_of_descriptor(descriptor)
-
-    def _lines_of_stream(self) -> Iterator[str]:
-        while not self._closed and (line := self._stream.readline()):
-            yield line
-
-    def _lines_of_descriptor(self, descriptor: int) -> Iterator[bytes]:
+            descriptor = None
+        if descriptor is None or sys.platform == "win32":  # there, select() knows sockets only
+            yield from self._split(_Text(self._stream))
+            return
         self._wake = woken, wake = os.pipe()
         try:
-            rest = b""
-            while not self._closed:
-                ready, _, _ = select.select([descriptor, woken], [], [])
-                if descriptor not in ready:
-                    return
-                block = os.read(descriptor, _READ_BYTES)
-                if not block:
-                    if rest:
-                        yield rest
-                    return
-                *lines, rest = (rest + block).split(b"\n")
-                for line in lines:
-                    if self._closed:
-                        return
-                    yield line
+            yield from self._split(_Descriptor(descriptor, woken))
         finally:
             with self._mutex:
                 self._wake = None
                 os.close(woken)
                 os.close(wake)
+
+    def _split(self, stream: Stream) -> Iterator[tuple[int, bytes | BadLine]]:
+        if self._closed:
+            return
+        for block in blocks(stream, self._longest):
+            if isinstance(block, BadLine):
+                yield block.line, block
+                continue
+            for number, line in zip(block.lines.tolist(), block.records()):
+                if self._closed:
+                    return
+                yield number, line
+            if self._closed:
+                return
+
+
+class _Text:
+    """A stream of text as bytes, a line or less at a time."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        # Each character may be four bytes. Half of a pair is none of UTF-8, which is found later.
+        return self._stream.readline(max(1, size // 4)).encode(errors="surrogatepass")
+
+
+class _Descriptor:
+    """What comes from a file descriptor, as it comes.
+
+    :param descriptor: where it comes from
+    :param woken: another one; when something comes from that, this is at its end
+    """
+
+    def __init__(self, descriptor: int, woken: int) -> None:
+        self._descriptor = descriptor
+        self._woken = woken
+
+    def read(self, size: int) -> bytes:
+        ready, _, _ = select.select([self._descriptor, self._woken], [], [])
+        if self._descriptor not in ready or self._woken in ready:
+            return b""
+        return os.read(self._descriptor, size)

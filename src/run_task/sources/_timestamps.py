@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
-from typing import Any, Final
+from collections.abc import Iterable
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.sources._columns import decoded, shown
+from run_task.sources._time_format import TimeFormat, are_dates, extended, extended_date
 from run_task.time._epoch import nanos_since_epoch
+from run_task.time._interval import TimeUnit
 from run_task.time._moment import in_utc
 from run_task.time._wall_time import WallClock
 
@@ -32,18 +35,89 @@ _INT: Final = "^[+-]?[0-9]+$"
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 
 
-def parse(value: object, stored_ns: int, unit_ns: int, clock: WallClock | None = None) -> int:
+Form: TypeAlias = "TimeFormat | Literal['dates'] | None"
+"""How texts tell a time: in a format, or as they usually do, where eight digits may be a date."""
+
+
+class Times:
+    """How timestamps are told.
+
+    :param where: whose they are, for messages
+    :param unit: the unit to give them in
+    :param stored: the unit of those that are numbers; None: the same
+    :param zone: what those mean that name no zone; None: they are in UTC
+    :param fold: which of the two times it is that clocks of the zone show twice, 0 or 1
+    :param format: the format of those that are texts; None: ISO 8601, or a number
+    :raises ConfigError: if one of these cannot be
+    """
+
+    def __init__(
+        self,
+        where: str,
+        unit: TimeUnit,
+        stored: TimeUnit | None,
+        zone: str | tzinfo | None,
+        fold: int,
+        format: str | None,  # noqa: A002 as readers call it
+    ) -> None:
+        if type(fold) is not int or fold not in (0, 1):
+            raise ConfigError(
+                f"{where}: fold={fold!r}: it is 0 for the first of two times that clocks show "
+                f"alike, or 1 for the second"
+            )
+        if fold and zone is None:
+            raise ConfigError(
+                f"{where}: fold={fold}: it needs zone=, since no time comes twice in UTC"
+            )
+        self.stored_ns: int = (stored or unit).nanos
+        self.unit_ns: int = unit.nanos
+        self.clock: WallClock | None = None if zone is None else WallClock(zone, fold)
+        self.form: Form = None if format is None else TimeFormat(format, where)
+        self._may_be_dates = stored is None and format is None
+
+    def parse(self, value: object) -> int:
+        """One timestamp.
+
+        :raises ValueError: if it is none; the message says what stands there
+        """
+        return parse(value, self.stored_ns, self.unit_ns, self.clock, self.form)
+
+    def of_column(self, column: Any) -> tuple[Int64s, dict[int, str]]:
+        """A whole Arrow array of timestamps, and what is wrong with those that are none."""
+        return from_arrow(column, self.stored_ns, self.unit_ns, self.clock, self.form)
+
+    def look_at(self, texts: Iterable[object]) -> None:
+        """Find out by some of the first whether eight digits are a date, as ``20240131``, or a
+        count. With a format, or where the unit of counts was said, that is known."""
+        if self._may_be_dates:
+            self.form = "dates" if are_dates(texts) else None
+
+
+def parse(
+    value: object,
+    stored_ns: int,
+    unit_ns: int,
+    clock: WallClock | None = None,
+    form: Form = None,
+) -> int:
     """One timestamp: a number, a text that is a number, or ISO 8601.
 
     :param value: what stands there
     :param stored_ns: how many nanoseconds the unit of a number has
     :param unit_ns: how many nanoseconds the wanted unit has
     :param clock: what shows a time that names no zone; None: it is in UTC
+    :param form: how a text tells it
     :raises ValueError: if it is none of these; the message says what stands there
     """
     number = value
     if isinstance(value, str):
         text = value.strip()
+        if isinstance(form, TimeFormat):
+            if not text:
+                raise ValueError("there is no timestamp")
+            return _checked(value, _nanos_of(form.parse(text), clock) // unit_ns)
+        if form == "dates":
+            text = extended_date(text)
         if _NUMBER.fullmatch(text):
             number = int(text) if text.lstrip("+-").isdecimal() else float(text)
         else:
@@ -70,11 +144,15 @@ def _nanos_of_iso(text: str, clock: WallClock | None) -> int:
         raise ValueError(
             f"{what}: write a number or ISO 8601, such as '2026-01-31 12:00:00'"
         ) from None
+    finer = _FINER.search(text)  # what a datetime has no room for
+    return _nanos_of(moment, clock, int(finer[1][:3].ljust(3, "0")) if finer else 0)
+
+
+def _nanos_of(moment: datetime, clock: WallClock | None, finer: int = 0) -> int:
     naive = moment.tzinfo is None
     if naive:
         moment = moment.replace(tzinfo=UTC)
-    finer = _FINER.search(text)  # what a datetime has no room for
-    nanos = nanos_since_epoch(moment) + (int(finer[1][:3].ljust(3, "0")) if finer else 0)
+    nanos = nanos_since_epoch(moment) + finer
     return clock.when(nanos) if naive and clock is not None else nanos
 
 
@@ -85,7 +163,11 @@ def _checked(value: object, timestamp: int) -> int:
 
 
 def from_arrow(
-    column: Any, stored_ns: int, unit_ns: int, clock: WallClock | None = None
+    column: Any,
+    stored_ns: int,
+    unit_ns: int,
+    clock: WallClock | None = None,
+    form: Form = None,
 ) -> tuple[Int64s, dict[int, str]]:
     """A whole Arrow array of timestamps, with the same outcome as :func:`parse` one by one.
 
@@ -93,6 +175,7 @@ def from_arrow(
     :param stored_ns: how many nanoseconds the unit of a number has
     :param unit_ns: how many nanoseconds the wanted unit has
     :param clock: what shows times that name no zone; None: they are in UTC
+    :param form: how texts tell them
     :return: the timestamps, and what is wrong with those that are none, by position
     """
     pa = need("pyarrow", "arrow")
@@ -111,7 +194,10 @@ def from_arrow(
     elif pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = _from_text(pa, pc, column, "ns" if unit_ns < _MICRO_NS else "us")
+        column = _from_text(pa, pc, column, _finest(unit_ns), form)
+        if column.null_count > texts.null_count:  # some have to be parsed one by one
+            timestamps, found = _without_nulls(column, texts, stored_ns, unit_ns, clock, form)
+            return timestamps, {**found, **faults}
     if pa.types.is_timestamp(column.type):
         stored_ns = _ARROW_NS[column.type.unit]
         naive = column.type.tz is None
@@ -125,7 +211,7 @@ def from_arrow(
         numbers = column.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
         timestamps, good = _from_floats(numbers, stored_ns, unit_ns)
     else:
-        timestamps, found = _one_by_one(column, stored_ns, unit_ns, clock)
+        timestamps, found = _one_by_one(column, stored_ns, unit_ns, clock, form)
         return timestamps, {**found, **faults}
     for position in np.flatnonzero(~good):
         value = column[int(position)].as_py()
@@ -134,6 +220,27 @@ def from_arrow(
         except ValueError as error:
             faults[int(position)] = str(error)
     return timestamps, faults
+
+
+def likely_type(texts: Any, of: Times) -> Any:
+    """The Arrow type that texts as these can be read as at once, with the same outcome.
+
+    :param texts: an Arrow array of binary
+    """
+    pa = need("pyarrow", "arrow")
+    pc = need("pyarrow.compute", "arrow")
+    if of.form is None and len(texts):
+        try:
+            found = _from_text(pa, pc, texts.cast(pa.string()), _finest(of.unit_ns), None).type
+        except pa.ArrowInvalid:
+            return pa.binary()
+        if pa.types.is_int64(found) or pa.types.is_timestamp(found):
+            return found
+    return pa.binary()
+
+
+def _finest(unit_ns: int) -> str:
+    return "ns" if unit_ns < _MICRO_NS else "us"
 
 
 def is_readable(arrow_type: Any) -> bool:
@@ -162,23 +269,52 @@ def _beyond_int64(pa: Any, pc: Any, column: Any) -> bool:
     return largest is not None and largest > _INT64.max
 
 
-def _from_text(pa: Any, pc: Any, column: Any, finest: str) -> Any:
+def _without_nulls(
+    column: Any, texts: Any, stored_ns: int, unit_ns: int, clock: WallClock | None, form: Form
+) -> tuple[Int64s, dict[int, str]]:
+    """From an Arrow array of timestamps in which some are null that have to be parsed from their
+    texts."""
+    timestamps, faults = from_arrow(column, stored_ns, unit_ns, clock)
+    for position in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist():
+        text = texts[position].as_py()
+        if text is not None:
+            faults.pop(position, None)
+            try:
+                timestamps[position] = parse(text, stored_ns, unit_ns, clock, form)
+            except ValueError as error:
+                faults[position] = str(error)
+    return timestamps, faults
+
+
+def _from_text(pa: Any, pc: Any, column: Any, finest: str, form: Form) -> Any:
     """As the first type that all of the texts are; as they are, if there is none.
 
     :param finest: in which unit of Arrow's to read a time
+    :param form: how they tell it; what is not of a format becomes null
     """
     trimmed = pc.utf8_trim_whitespace(column)
+    times = [pa.timestamp(finest), pa.timestamp(finest, tz="UTC")]
+    if isinstance(form, TimeFormat):
+        found = _cast_first(pa, form.in_iso(trimmed), times)
+        return column if found is None else found
     # Arrow would read 0x1F as an int, too.
-    if pc.all(pc.match_substring_regex(trimmed, _INT)).as_py():
-        candidates = [pa.int64()]
-    else:
-        candidates = [pa.timestamp(finest), pa.timestamp(finest, tz="UTC"), pa.float64()]
+    if form is None and pc.all(pc.match_substring_regex(trimmed, _INT)).as_py():
+        found = _cast_first(pa, trimmed, [pa.int64()])
+        return column if found is None else found
+    found = None if form else _cast_first(pa, trimmed, [*times, pa.float64()])
+    if found is None:
+        found = _cast_first(pa, extended(trimmed, form is not None), times)
+    return column if found is None else found
+
+
+def _cast_first(pa: Any, texts: Any, candidates: list[Any]) -> Any:
+    """Texts as the first type that all of them are; None if there is none."""
     for candidate in candidates:
         try:
-            return trimmed.cast(candidate)
+            return texts.cast(candidate)
         except pa.ArrowInvalid:
             continue
-    return column
+    return None
 
 
 def _shown_by(
@@ -204,13 +340,13 @@ def _shown_by(
 
 
 def _one_by_one(
-    column: Any, stored_ns: int, unit_ns: int, clock: WallClock | None
+    column: Any, stored_ns: int, unit_ns: int, clock: WallClock | None, form: Form
 ) -> tuple[Int64s, dict[int, str]]:
     timestamps = np.zeros(len(column), np.int64)
     faults: dict[int, str] = {}
     for position, value in enumerate(column.to_pylist()):
         try:
-            timestamps[position] = parse(value, stored_ns, unit_ns, clock)
+            timestamps[position] = parse(value, stored_ns, unit_ns, clock, form)
         except ValueError as error:
             faults[position] = str(error)
     return timestamps, faults

@@ -56,12 +56,14 @@ class WallClock:
     """The clocks of a time zone.
 
     :param zone: the zone, or its name, such as ``"Europe/Berlin"``
+    :param fold: which of two times it is that they show alike: 0 for the first, 1 for the second
     :raises ConfigError: if it is none, or nothing is known of it here
     """
 
-    __slots__ = ("name", "zone")
+    __slots__ = ("_fold", "name", "zone")
 
-    def __init__(self, zone: str | tzinfo) -> None:
+    def __init__(self, zone: str | tzinfo, fold: int = 0) -> None:
+        self._fold = fold
         self.name: str
         """What the zone is called."""
         self.zone: tzinfo
@@ -81,8 +83,8 @@ class WallClock:
         return (shown - _NAIVE_EPOCH) // timedelta(seconds=1) * SECOND_NS + time_ns % SECOND_NS
 
     def when(self, wall_ns: int) -> int:
-        """When they show a wall time, in nanoseconds since the Unix epoch: the first time, if they
-        do so twice; if they jump over it, when they jump.
+        """When they show a wall time, in nanoseconds since the Unix epoch: the first time or the
+        second, as ``fold`` says, if they do so twice; if they jump over it, when they jump.
 
         :raises ConfigError: if it is beyond the years of a calendar
         """
@@ -92,7 +94,7 @@ class WallClock:
             ahead = _seconds(shown.utcoffset())
             ahead_after = _seconds(shown.replace(fold=1).utcoffset())
             if ahead_after <= ahead:  # they are not put forward over it
-                return wall_ns - ahead * SECOND_NS
+                return wall_ns - (ahead_after if self._fold else ahead) * SECOND_NS
             early, late = seconds - ahead_after, seconds - ahead
             while late - early > 1:  # the jump is after the one, and not after the other
                 middle = (early + late) // 2
@@ -110,7 +112,9 @@ class WallClock:
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, WallClock) and self.name == other.name
+        return (
+            isinstance(other, WallClock) and self.name == other.name and self._fold == other._fold
+        )
 
     def __hash__(self) -> int:
         return hash(self.name)

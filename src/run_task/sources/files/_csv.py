@@ -1,30 +1,34 @@
-"""CSV files, by pyarrow."""
+"""CSV files, by pyarrow, and record by record where that refuses."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from csv import QUOTE_MINIMAL, QUOTE_NONE
-from csv import reader as lines_of
 from datetime import tzinfo
-from typing import Any, Final
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from run_task._extras import need
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, SourceError
 from run_task.sources import _columns as cols
-from run_task.sources._faults import OnFault
-from run_task.sources._timestamps import parse
-from run_task.sources.files._file import Chunk, RecordedFile
-from run_task.sources.files._lines import WholeLines
+from run_task.sources._faults import MOST_MALFORMED, OnFault
+from run_task.sources._text_blocks import (
+    LONGEST_LINE,
+    BadLine,
+    Int64s,
+    Quoting,
+    RecordBlock,
+    blocks,
+    check_longest,
+    is_utf8,
+)
+from run_task.sources._timestamps import likely_type
+from run_task.sources.files._encoding import InUtf8, check_encoding
+from run_task.sources.files._file import Chunk, RecordedFile, first_of
 from run_task.sources.files._listing import FileOrder, Paths
 from run_task.sources.files._sorting import SORT_ROWS
 from run_task.time._interval import TimeUnit
-
-_BLOCK_BYTES: Final = 1 << 20
-_SAMPLE_ROWS: Final = 10_000
 
 
 class CsvFile(RecordedFile):
@@ -38,20 +42,29 @@ class CsvFile(RecordedFile):
             print(timestamp, row["price"])
 
     A row is malformed if it has more or fewer values than the file has columns, if its timestamp
-    is none, or if a value is not of its column's type. A line that is empty, or has nothing but
-    delimiters, is no row, and not malformed either. A missing value (nothing, ``NA``, ``null``,
-    ``NaN`` and the like) is NaN in a float column; in an int and in a bool column it is
-    malformed; in a str column, what stands there is the text.
+    is none, or if a value is not of its column's type or not text in its encoding. It costs itself
+    and no more. A line that is empty, or has nothing but delimiters, is no row, and not malformed
+    either. A missing value (nothing, ``NA``, ``null``, ``NaN`` and the like) is NaN in a float
+    column; in an int and in a bool column it is malformed; in a str column, what stands there is
+    the text.
 
-    Where no type is given, a column is of the type that most values among the first rows have.
+    Where no type is given, a column is of the type that most values have in the first 8 MiB: float
+    for numbers, since decimals and missing values may come later, bool or str. To have ints,
+    declare them. A column without a name, as the one after a delimiter at the end of each line, is
+    left out; two of the same name are refused.
 
-    Values in quotes may hold line breaks, and lines are counted right. A quote that is never
-    closed swallows what follows, up to the next one, as in any reader of CSV: where it makes a
-    value longer than 1 MiB, the file cannot be read on. ``quote=None`` reads files whose quotes
-    mean nothing; there no value spans lines.
+    A line ends with a line feed, also after a carriage return. Values in quotes may hold line
+    breaks, and lines are counted right. A quote that is never closed swallows what follows, up to
+    the next one, as in any reader of CSV; where none comes within ``longest_line``, its line is
+    malformed, and what follows is read on. ``quote=None`` reads files whose quotes mean nothing;
+    there no value spans lines.
 
-    :param path: the file, or several: a folder, a pattern such as ``"data/*.csv"``, or a list; what
-        gzip, bz2, xz, zstd or lz4 made is decompressed, whatever its name
+    Where a text of eight digits may be a date, as ``20240131``, or a count, those of the first
+    8 MiB tell: if all are dates of the years 1900 to 2099, they are dates. With ``stored=`` they
+    are counts.
+
+    :param path: the file, or several: a folder, a pattern such as ``"data/*.csv"``, or a list;
+        what gzip, bz2, xz, zstd or lz4 made is decompressed, whatever its name
     :param timestamp: the column of the timestamps: numbers, or texts in ISO 8601, which are in
         UTC where they name no zone
     :param unit: the unit of the timestamps to give; what is finer is rounded down
@@ -62,7 +75,7 @@ class CsvFile(RecordedFile):
     :param on_malformed: what to do with a malformed row
     :param batch_rows: how many rows a batch has at most
     :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
-        they are in UTC
+        they are in UTC. A time that clocks there jump over is when they jump
     :param order: in which order several files are read
     :param sort: whether to sort the rows by their time, in memory, before the first is given; of
         several files all together
@@ -71,6 +84,25 @@ class CsvFile(RecordedFile):
     :param delimiter: what stands between two values
     :param quote: what stands around a value that holds the delimiter or a line break; None:
         nothing does
+    :param max_malformed: which share of the rows that are read at once, some 1 MiB of the file, may
+        be malformed at most, from 0 to 1. If more are, :meth:`batches` raises, since then the
+        declaration is likely wrong; where fewer than 100 rows are read at once, it does not
+    :param longest_line: how many bytes a row has at most, its line breaks included; one that is
+        longer is malformed
+    :param encoding: the encoding of the file, such as ``"cp1252"`` or ``"utf-16"``
+    :param decimal: what stands before the decimals of a number
+    :param thousands: what may stand before each three digits of a number, such as ``"."``; None:
+        nothing does. Numbers that have it elsewhere are malformed
+    :param null_values: how a missing value is written, besides nothing at all; None: as listed
+        above
+    :param true_values: how a bool is written that is true, in small letters or capitals
+    :param false_values: how one is written that is false
+    :param comment: what a line begins with that is a comment; None: there are none
+    :param skip_rows: how many lines to leave out at the beginning
+    :param format: the format of timestamps, as :meth:`datetime.datetime.strptime` has it; None:
+        numbers, or ISO 8601
+    :param fold: which of the two times it is that clocks of ``zone`` show twice, when they are put
+        back: 0 for the first, 1 for the second
     :raises ConfigError: if there is no such file or column, or the file is empty, or pyarrow is
         not installed
     """
@@ -92,14 +124,45 @@ class CsvFile(RecordedFile):
         names: Sequence[str] | None = None,
         delimiter: str = ",",
         quote: str | None = '"',
+        max_malformed: float = MOST_MALFORMED,
+        longest_line: int = LONGEST_LINE,
+        encoding: str = "utf-8",
+        decimal: str = ".",
+        thousands: str | None = None,
+        null_values: Sequence[str] | None = None,
+        true_values: Sequence[str] = ("true", "1"),
+        false_values: Sequence[str] = ("false", "0"),
+        comment: str | None = None,
+        skip_rows: int = 0,
+        format: str | None = None,  # noqa: A002 as readers call it
+        fold: int = 0,
     ) -> None:
-        for parameter, text in (("delimiter", delimiter), ("quote", quote)):
-            if text is not None and len(text) != 1:
-                raise ConfigError(f"CsvFile({parameter}={text!r}): it is one character")
+        _check_marks(delimiter, quote, decimal, thousands, comment)
+        for parameter, words in (
+            ("null_values", null_values),
+            ("true_values", true_values),
+            ("false_values", false_values),
+        ):
+            _check_words(parameter, words)
+        both = {word.strip().lower() for word in true_values} & {
+            word.strip().lower() for word in false_values
+        }
+        if both:
+            raise ConfigError(f"CsvFile: {min(both)!r} is among true_values and false_values")
+        if type(skip_rows) is not int or skip_rows < 0:
+            raise ConfigError(f"CsvFile(skip_rows={skip_rows!r}): it is a number of lines")
+        _check_words("names", names)
         self._names = names
         self._delimiter = delimiter
         self._quote = quote
+        self._comment = comment
+        self._quoting = Quoting(delimiter, quote, comment)
+        self._skip = skip_rows
+        self._spelling = cols.Spelling(null_values, true_values, false_values, decimal, thousands)
+        self._encoding = check_encoding(encoding, "CsvFile")
+        self._longest = check_longest("CsvFile", longest_line)
         self._all: list[str] = []
+        self._timestamp_type: Any = None
         super().__init__(
             path,
             timestamp=timestamp,
@@ -112,174 +175,295 @@ class CsvFile(RecordedFile):
             order=order,
             sort=sort,
             sort_rows=sort_rows,
+            max_malformed=max_malformed,
+            fold=fold,
+            format=format,
         )
 
     def _look(self) -> dict[str, cols.Kind]:
-        pa = need("pyarrow", "arrow")
-        with self._place.open() as stream:
-            try:
-                with self._open(stream, {}, deque()) as reader:
-                    self._all = reader.schema.names
-            except pa.ArrowInvalid as error:
-                reason = stream.failure or error
-                raise ConfigError(f"{self._where}: cannot be read: {reason}") from error
-        twice = {name for name in self._all if self._all.count(name) > 1}
+        try:
+            self._all = self._header() if self._names is None else list(self._names)
+        except SourceError as error:
+            line = "" if error.line is None else f"line {error.line}: "
+            raise ConfigError(f"{self._where}: cannot be read: {line}{error.reason}") from error
+        twice = {name for name in self._all if name and self._all.count(name) > 1}
         if twice:
             raise ConfigError(
-                f"{self._where}: there are two columns {twice.pop()!r}: give all of them names=, "
-                f"and take the first line out"
+                f"{self._where}: there are two columns {min(twice)!r}: give all of them names=, "
+                f"and leave out the line with those that it has by skip_rows={self._skip + 1}"
             )
-        chosen = self._choose(dict.fromkeys(self._all))
+        chosen = self._choose(dict.fromkeys(filter(None, self._all)))
         kinds = {name: self._wanted.get(name) for name in chosen}
-        if None not in kinds.values():
-            return {name: kind for name, kind in kinds.items() if kind is not None}
-        with (
-            self._place.open() as stream,
-            self._open(stream, self._as_they_stand(pa), deque()) as reader,
-        ):
-            sample = next(iter(reader), None)
-        if sample is not None:
-            pc = need("pyarrow.compute", "arrow")
-            sample = sample.filter(_not_blank(pa, pc, sample))[:_SAMPLE_ROWS]
+        sample = self._sample(list({self._timestamp: None, **kinds}))
+        texts = sample[self._timestamp]
+        self._times.look_at(texts.to_pylist())
+        self._timestamp_type = likely_type(texts, self._times)
         return {
-            name: kind or (float if sample is None else cols.kind_of_texts(sample.column(name)))
+            name: kind or cols.kind_of_texts(sample[name], self._spelling)
             for name, kind in kinds.items()
         }
 
+    def _header(self) -> list[str]:
+        """The names of the columns.
+
+        :raises SourceError: if they cannot be read
+        """
+        for block in self._records():
+            if isinstance(block, BadLine):
+                raise self._error(block.line, None, block.reason)
+            line = int(block.lines[0])
+            try:
+                return [name.decode() for name in self._quoting.values(block.first())]
+            except ValueError as error:
+                raise self._error(line, None, f"the names of the columns: {error}") from error
+        raise self._error(None, None, "Empty CSV file: it has no names of columns")
+
+    def _sample(self, names: list[str]) -> dict[str, Any]:
+        """Columns of the first rows, as they stand there."""
+        pa = need("pyarrow", "arrow")
+        found: dict[str, list[Any]] = {name: [pa.array([], pa.binary())] for name in names}
+        for block in first_of(self._rows()):
+            arrays, _, _ = self._arrays(block, dict.fromkeys(names, pa.binary()))
+            for name, array in arrays.items():
+                found[name].append(array)
+        return {name: pa.concat_arrays(arrays) for name, arrays in found.items()}
+
+    def _arrow_types(self) -> dict[str, Any]:
+        """Arrow types that the columns can be read as at once, where all is well."""
+        pa = need("pyarrow", "arrow")
+        types: dict[str, Any] = {self._timestamp: self._timestamp_type}
+        for name, kind in self._kinds.items():
+            if name == self._timestamp:
+                if kind is not int:  # it is also wanted as it stands there
+                    types[name] = pa.binary()
+            elif kind in (int, float) and self._spelling.thousands is not None:
+                types[name] = pa.binary()
+            else:
+                types[name] = cols.arrow_type(kind)
+        return types
+
     def _last(self) -> int | None:
-        (row,) = lines_of(
-            [self._last_line().decode()],
-            delimiter=self._delimiter,
-            quotechar=self._quote,
-            quoting=QUOTE_NONE if self._quote is None else QUOTE_MINIMAL,
-        )
+        line = self._last_line()
+        if self._encoding != "utf-8" or (self._comment and line.startswith(self._comment.encode())):
+            return None
+        row = self._quoting.values(line)
         if len(row) != len(self._all):
             return None  # the end of a text of several lines
-        text = row[self._all.index(self._timestamp)]
-        return parse(text, self._stored.nanos, self._unit.nanos, self._clock)
+        return self._times.parse(row[self._all.index(self._timestamp)].decode())
 
-    def _as_they_stand(self, pa: Any) -> dict[str, Any]:
-        return dict.fromkeys(self._all, pa.binary())
+    def _records(self) -> Iterator[RecordBlock | BadLine]:
+        """The records of the file, those of names and those that are blank included."""
+        named = self._names is not None
+        line = 1
+        with self._place.open() as stream:
+            text = stream if self._encoding == "utf-8" else InUtf8(stream, self._encoding)
+            for one in blocks(text, self._longest, self._quoting, self._skip):
+                block = one
+                line = block.next_line
+                if not named and isinstance(block, RecordBlock):  # what is blank before the names
+                    while len(block.lines) and self._quoting.is_blank(block.first()):
+                        block = block.without_first()
+                    if not len(block.lines):
+                        continue
+                    named = True
+                yield block
+            self._check(stream, line)
 
-    def _open(self, stream: WholeLines, types: Mapping[str, Any], skipped: deque[Any]) -> Any:
-        csv = need("pyarrow.csv", "arrow")
-
-        def skip(row: Any) -> str:
-            skipped.append(row)
-            return "skip"
-
-        return csv.open_csv(
-            stream,
-            # With threads, Arrow does not know the numbers of rows.
-            read_options=csv.ReadOptions(
-                use_threads=False, block_size=_BLOCK_BYTES, column_names=self._names
-            ),
-            parse_options=csv.ParseOptions(
-                delimiter=self._delimiter,
-                quote_char=self._quote if self._quote is not None else False,
-                newlines_in_values=self._quote is not None,
-                # An empty line is a row to Arrow, so that it counts.
-                ignore_empty_lines=False,
-                invalid_row_handler=skip,
-            ),
-            convert_options=csv.ConvertOptions(column_types=types),
-        )
+    def _rows(self) -> Iterator[RecordBlock | BadLine]:
+        """The records of rows."""
+        named = self._names is not None
+        for block in self._records():
+            if named:
+                yield block
+            elif isinstance(block, RecordBlock):
+                named = True
+                if len(block.lines) > 1:
+                    yield block.without_first()
 
     def _chunks(self) -> Iterator[Chunk]:
+        types = self._arrow_types()
+        for block in self._rows():
+            if isinstance(block, BadLine):
+                yield self._bad_line(block)
+                continue
+            arrays, lines, faults = self._arrays(block, types)
+            chunk = self._chunk(arrays, lines)
+            chunk.faults.update(faults)
+            yield chunk
+
+    def _arrays(
+        self, block: RecordBlock, types: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Int64s, dict[int, SourceError]]:
+        """Columns of the rows of a block, as some types if all of their values are of these, and
+        else as they stand there; the lines of the rows; and what is wrong with those left out."""
         pa = need("pyarrow", "arrow")
-        skipped: deque[Any] = deque()  # Arrow reads ahead: some of these come later in the file
-        counter = _LineCounter(self._names is None, self._all)
+        binary = dict.fromkeys(types, pa.binary())
+        found = None
+        if types != binary and not (b"0x" in block.data or b"0X" in block.data):  # no ints to us
+            found = self._by_arrow(block, types)
+            if found is not None and found[0][self._timestamp].null_count:
+                found = None  # what stands there is to be told
+        found = found or self._by_arrow(block, binary)
+        arrays, there, faults = found or self._one_by_one(block, binary)
+        timestamps = arrays[self._timestamp]
+        if pa.types.is_binary(timestamps.type):
+            blank = self._blank(block, there, timestamps)
+            if blank is not None:
+                arrays = {name: array.filter(pa.array(~blank)) for name, array in arrays.items()}
+                there = there[~blank]
+        return arrays, block.lines[there], faults
+
+    def _by_arrow(
+        self, block: RecordBlock, types: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Int64s, dict[int, SourceError]] | None:
+        """The columns of a block, the positions of their rows, and what is wrong with others; None
+        if Arrow cannot read it."""
+        pa = need("pyarrow", "arrow")
+        csv = need("pyarrow.csv", "arrow")
+        skipped: list[int] = []
+
+        def skip(row: Any) -> str:
+            skipped.append(row.number - 1)
+            return "skip"
+
+        # What it skips, Arrow shows as a text.
+        valid = is_utf8(block.data)
+        spelling = self._spelling
         try:
-            with (
-                self._place.open() as stream,
-                self._open(stream, self._as_they_stand(pa), skipped) as reader,
-            ):
-                for batch in reader:
-                    yield self._take(batch, counter, skipped)
-                if skipped:  # after the last row that is good
-                    yield self._take(_no_rows(pa, self._all), counter, skipped)
-                self._check(stream, counter.line)
-        except pa.ArrowInvalid as error:
-            raise self._error(counter.line, None, f"cannot be read on: {error}") from error
-
-    def _take(self, batch: Any, counter: _LineCounter, skipped: deque[Any]) -> Chunk:
-        """A chunk of what Arrow read, and of what it skipped in between."""
-        pa = need("pyarrow", "arrow")
-        pc = need("pyarrow.compute", "arrow")
-        breaks = _line_breaks(pc, batch) if self._quote is not None else None
-        lines, found = counter.place(batch.num_rows, breaks, skipped)
-        there = _not_blank(pa, pc, batch)
-        filled = batch.filter(there)
-        arrays = dict(zip(filled.schema.names, filled.columns))
-        chunk = self._chunk(arrays, lines[there.to_numpy(zero_copy_only=False)])
-        for line, row in found:
-            reason = (
-                f"{row.actual_columns} values for {row.expected_columns} columns: "
-                f"{row.text[:120]!r}"
+            table = csv.read_csv(
+                pa.BufferReader(block.data),
+                # With threads, Arrow does not know the numbers of rows.
+                csv.ReadOptions(
+                    use_threads=False,
+                    block_size=len(block.data) + 1,
+                    column_names=[name or f"\0{at}" for at, name in enumerate(self._all)],
+                ),
+                csv.ParseOptions(
+                    delimiter=self._delimiter,
+                    quote_char=self._quote if self._quote is not None else False,
+                    # An empty line is a row to Arrow, so that it counts.
+                    ignore_empty_lines=False,
+                    invalid_row_handler=skip if valid else None,
+                ),
+                csv.ConvertOptions(
+                    column_types=types,
+                    include_columns=list(types),
+                    null_values=list(spelling.nulls),
+                    true_values=_as_written(spelling.true),
+                    false_values=_as_written(spelling.false),
+                    decimal_point=spelling.decimal,
+                ),
             )
-            chunk.faults[line] = self._error(line, None, reason)
-        return chunk
+        except (pa.ArrowException, UnicodeDecodeError):
+            return None
+        if table.num_rows + len(skipped) != len(block.lines):
+            return None  # a carriage return has ended a row
+        arrays = {name: cols.one_array(table.column(name)) for name in types}
+        there = np.arange(len(block.lines))
+        if not skipped:
+            return arrays, there, {}
+        records = block.records()
+        faults = dict(self._ragged(block, at, records[at]) for at in skipped)
+        return arrays, np.delete(there, skipped), faults
+
+    def _one_by_one(
+        self, block: RecordBlock, types: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Int64s, dict[int, SourceError]]:
+        """The same, of any block."""
+        pa = need("pyarrow", "arrow")
+        rows: list[list[bytes]] = []
+        there: list[int] = []
+        faults: dict[int, SourceError] = {}
+        for at, record in enumerate(block.records()):
+            try:
+                values = self._quoting.values(record)
+            except ValueError as error:
+                line = int(block.lines[at])
+                faults[line] = self._error(line, None, f"{error}: {_head(record)}")
+                continue
+            if len(values) == len(self._all):
+                rows.append(values)
+                there.append(at)
+            elif not self._quoting.is_blank(record):
+                line, fault = self._ragged(block, at, record)
+                faults[line] = fault
+        places = [self._all.index(name) for name in types]
+        arrays = {
+            name: pa.array([row[place] for row in rows], pa.binary())
+            for name, place in zip(types, places)
+        }
+        return arrays, np.array(there, np.int64), faults
+
+    def _ragged(self, block: RecordBlock, at: int, record: bytes) -> tuple[int, SourceError]:
+        """What is wrong with a record that is too short or too long, and its line."""
+        line = int(block.lines[at])
+        count = len(self._quoting.values(record))
+        reason = f"{count} values for {len(self._all)} columns: {_head(record)}"
+        return line, self._error(line, None, reason)
+
+    def _blank(
+        self, block: RecordBlock, there: Int64s, timestamps: Any
+    ) -> NDArray[np.bool_] | None:
+        """Which rows have nothing in any column; None if there is none."""
+        pc = need("pyarrow.compute", "arrow")
+        empty = pc.equal(pc.binary_length(timestamps), 0).to_numpy(zero_copy_only=False)
+        if not empty.any():
+            return None
+        records = block.records()
+        for at in np.flatnonzero(empty).tolist():
+            empty[at] = self._quoting.is_blank(records[there[at]])
+        return cast("NDArray[np.bool_]", empty)
 
 
-class _LineCounter:
-    """Finds the line of each row that Arrow gives, and of each that it skipped.
+def _check_marks(
+    delimiter: str, quote: str | None, decimal: str, thousands: str | None, comment: str | None
+) -> None:
+    """Refuse marks that cannot be, or that mean two things.
 
-    :param header: whether the first line holds the names of the columns
-    :param names: these names
+    :raises ConfigError: if there is one
     """
-
-    def __init__(self, header: bool, names: Sequence[str]) -> None:
-        self.line: int = 1 + (1 + sum(name.count("\n") for name in names) if header else 0)
-        self._number = 2 if header else 1  # of the next row, as Arrow numbers them
-
-    def place(
-        self, rows: int, breaks: NDArray[np.int64] | None, skipped: deque[Any]
-    ) -> tuple[NDArray[np.int64], list[tuple[int, Any]]]:
-        """The lines of the next rows, and what Arrow skipped among them, with its lines.
-
-        :param rows: how many rows
-        :param breaks: how many line breaks stand inside each; None: none at all
-        :param skipped: what Arrow skipped so far; what lies among these rows is taken out
-        """
-        found: list[tuple[int, Any]] = []
-        lines = np.empty(rows, np.int64)
-        placed = 0
-        while True:
-            before = skipped[0].number - self._number if skipped else rows
-            count = min(rows - placed, before)
-            lines[placed : placed + count] = np.arange(self.line, self.line + count)
-            self.line += count
-            if breaks is not None:
-                inside = np.cumsum(breaks[placed : placed + count])
-                lines[placed + 1 : placed + count] += inside[:-1]
-                self.line += int(inside[-1]) if count else 0
-            placed += count
-            self._number += count
-            if not skipped or skipped[0].number != self._number:
-                return lines, found
-            row = skipped.popleft()
-            found.append((self.line, row))
-            self.line += 1 + row.text.count("\n")
-            self._number += 1
+    marks = {
+        "delimiter": delimiter,
+        "quote": quote,
+        "decimal": decimal,
+        "thousands": thousands,
+        "comment": comment,
+    }
+    seen: dict[str, str] = {}
+    for name, mark in marks.items():
+        if mark is None and name not in ("delimiter", "decimal"):
+            continue
+        if not isinstance(mark, str) or len(mark) != 1:
+            raise ConfigError(f"CsvFile({name}={mark!r}): it is one character")
+        if mark in "\r\n" or (name != "thousands" and not mark.isascii()):
+            raise ConfigError(
+                f"CsvFile({name}={mark!r}): it is an ASCII character, and ends no line"
+            )
+        # Numbers in quotes may have the delimiter in them.
+        if (other := seen.get(mark)) and (other, name) not in (
+            ("delimiter", "decimal"),
+            ("delimiter", "thousands"),
+        ):
+            raise ConfigError(f"CsvFile: {mark!r} is both {other}= and {name}=")
+        seen.setdefault(mark, name)
+        if name in ("decimal", "thousands") and (mark.isdigit() or mark in "+-eE"):
+            raise ConfigError(f"CsvFile({name}={mark!r}): it is a part of numbers")
 
 
-def _no_rows(pa: Any, names: Sequence[str]) -> Any:
-    return pa.RecordBatch.from_arrays([pa.array([], pa.binary())] * len(names), list(names))
+def _check_words(parameter: str, words: object) -> None:
+    if words is None and parameter in ("null_values", "names"):
+        return
+    if isinstance(words, str) or not isinstance(words, Sequence):
+        raise ConfigError(f"CsvFile({parameter}={words!r}): it is a list of texts")
+    for word in cast("Sequence[object]", words):
+        if not isinstance(word, str):
+            raise ConfigError(f"CsvFile({parameter}={words!r}): {word!r} is no text")
 
 
-def _line_breaks(pc: Any, batch: Any) -> NDArray[np.int64] | None:
-    breaks = np.zeros(batch.num_rows, np.int64)
-    for column in batch.columns:
-        breaks += pc.count_substring(column, "\n").to_numpy(zero_copy_only=False)
-    return breaks if breaks.any() else None
+def _as_written(words: Sequence[str]) -> list[str]:
+    """Words in small letters, in capitals and with one, which Arrow takes for others."""
+    return list({form(word) for word in words for form in (str.lower, str.upper, str.title)})
 
 
-def _not_blank(pa: Any, pc: Any, batch: Any) -> Any:
-    """Which rows have something in some column."""
-    there = None
-    for column in batch.columns:
-        filled = pc.greater(pc.binary_length(column), 0)
-        there = filled if there is None else pc.or_(there, filled)
-        if pc.all(there).as_py():
-            break
-    return there
+def _head(record: bytes) -> str:
+    return repr(record.decode(errors="backslashreplace")[:120])

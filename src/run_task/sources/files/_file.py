@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
+from itertools import islice
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
@@ -18,19 +19,20 @@ from numpy.typing import NDArray
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
 from run_task.sources import _columns as cols
-from run_task.sources import _timestamps as times
-from run_task.sources._arguments import check
+from run_task.sources._arguments import check, check_share
 from run_task.sources._batch import Batch
-from run_task.sources._faults import Faults, OnFault, faults_told_to
+from run_task.sources._faults import MOST_MALFORMED, Faults, OnFault, faults_told_to
 from run_task.sources._protocol import SourceInfo
+from run_task.sources._text_blocks import BadLine, RecordBlock
+from run_task.sources._timestamps import Times
 from run_task.sources.files._lines import WholeLines
 from run_task.sources.files._listing import FileOrder, Paths, check_order, listed
 from run_task.sources.files._place import LocalFile
 from run_task.sources.files._sorting import SORT_ROWS, in_order
 from run_task.time._interval import TimeUnit
-from run_task.time._wall_time import WallClock
 
 _TAIL_BYTES: Final = 1 << 16
+_SAMPLE_BLOCKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class RecordedFile(ABC):
     _columns_are_fixed: ClassVar[bool] = True
     """Whether all rows of a file have the same columns."""
 
+    _spelling: cols.Spelling = cols.SPELLING
+    """How values are spelled in it that stand there as texts."""
+
     _place: LocalFile
     """Where it lies, of a source that is one of the files of another one."""
 
@@ -74,6 +79,9 @@ class RecordedFile(ABC):
         order: FileOrder = FileOrder.LISTED,
         sort: bool = False,
         sort_rows: int = SORT_ROWS,
+        max_malformed: float = MOST_MALFORMED,
+        format: str | None = None,  # noqa: A002 as readers call it
+        fold: int = 0,
     ) -> None:
         self._where = self._called(path)
         check(self._where, unit, stored, on_malformed)
@@ -83,12 +91,12 @@ class RecordedFile(ABC):
         check_order(self._where, order)
         self._timestamp = timestamp
         self._unit = unit
-        self._clock = None if zone is None else WallClock(zone)
-        self._stored = stored or unit
+        self._times = Times(self._where, unit, stored, zone, fold, format)
         self._wanted = cols.declared(columns, self._where)
         self._batch_rows = batch_rows
         self._on_malformed = on_malformed
-        self._faults = Faults(on_malformed)
+        self._most_malformed = check_share(self._where, max_malformed)
+        self._faults = Faults(on_malformed, self._most_malformed)
         self._sort_rows = sort_rows if sort else None
         parts = [self._part(place) for place in listed(path, self._where)]
         self._kinds: Mapping[str, cols.Kind] = self._common(parts)
@@ -125,10 +133,11 @@ class RecordedFile(ABC):
     def batches(self) -> Iterator[Batch]:
         """The rows in batches of at most ``batch_rows``.
 
-        :raises SourceError: at a malformed row, if such are fatal, after all rows before it; where
-            a file as a whole cannot be read on; and where there are more rows than are sorted
+        :raises SourceError: at a malformed row, if such are fatal, after all rows before it; before
+            rows of which more are malformed than ``max_malformed`` allows; where a file as a whole
+            cannot be read on; and where there are more rows than are sorted
         """
-        self._faults = faults = Faults(self._on_malformed)
+        self._faults = faults = Faults(self._on_malformed, self._most_malformed)
         read = (batch for part in self._parts for batch in part._read(faults))
         if self._sort_rows is not None:
             return in_order(read, self._sort_rows, self._batch_rows, self._where)
@@ -158,6 +167,7 @@ class RecordedFile(ABC):
         """
         part = copy.copy(self)
         part._place = place
+        part._times = copy.copy(self._times)  # what it finds out of times is that file's
         part._where = self._called(place.name)
         try:
             part._kinds = part._look()
@@ -269,21 +279,43 @@ class RecordedFile(ABC):
                 line = int(lines[position])
                 faults.setdefault(line, self._error(line, column, reason))
 
-        timestamps, found = times.from_arrow(
-            arrays[self._timestamp], self._stored.nanos, self._unit.nanos, self._clock
-        )
+        timestamps, found = self._times.of_column(arrays[self._timestamp])
         blame(self._timestamp, found)
         values: dict[str, NDArray[Any]] = {}
         for name, kind in self._kinds.items():
             if name == self._timestamp and kind is int:
                 values[name] = timestamps
                 continue
-            values[name], found = cols.from_arrow(arrays[name], kind)
+            values[name], found = cols.from_arrow(arrays[name], kind, self._spelling)
             blame(name, found)
         return Chunk(Batch(timestamps, values), lines, faults)
 
+    def _bad_line(self, bad: BadLine) -> Chunk:
+        """A chunk of no rows, but one that is malformed."""
+        none = np.empty(0, np.int64)
+        values = {name: cols.array_of([], kind) for name, kind in self._kinds.items()}
+        fault = self._error(bad.line, None, bad.reason)
+        return Chunk(Batch(none, values), none, {bad.line: fault})
+
     def _error(self, line: int | None, column: str | None, reason: str) -> SourceError:
         return SourceError(self._place.name, line, column, reason)
+
+
+def first_of(found: Iterator[RecordBlock | BadLine]) -> Iterator[RecordBlock]:
+    """Some of the first blocks, to look at: as many as can be read, but one at least.
+
+    :raises OSError: if not even one can be
+    :raises SourceError: likewise
+    """
+    some = False
+    try:
+        for block in islice(found, _SAMPLE_BLOCKS):
+            if isinstance(block, RecordBlock):
+                some = True
+                yield block
+    except (OSError, SourceError):  # it is told when the file is read
+        if not some:
+            raise
 
 
 def _without_faults(chunk: Chunk, faults: Faults) -> Iterator[Batch]:
@@ -291,10 +323,12 @@ def _without_faults(chunk: Chunk, faults: Faults) -> Iterator[Batch]:
     if not chunk.faults:
         yield chunk.batch
         return
+    ordered = [chunk.faults[line] for line in sorted(chunk.faults)]
+    faults.judge(len(np.union1d(chunk.lines, list(chunk.faults))), ordered)
     if faults.on_fault is OnFault.RAISE:
         first = min(chunk.faults)
         yield chunk.batch[: int(np.searchsorted(chunk.lines, first))]
         faults.note(chunk.faults[first])
-    for line in sorted(chunk.faults):
-        faults.note(chunk.faults[line])
+    for fault in ordered:
+        faults.note(fault)
     yield chunk.batch.where(~np.isin(chunk.lines, list(chunk.faults)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
+from datetime import tzinfo
 from typing import Any, Final
 
 import numpy as np
@@ -13,14 +13,24 @@ from run_task.errors import ConfigError
 from run_task.observe._log import Log
 from run_task.sources import _columns as cols
 from run_task.sources._batch import Batch
+from run_task.sources._faults import MOST_MALFORMED, OnFault
 from run_task.sources._json_rows import MalformedRow, read_object, read_row
-from run_task.sources.files._file import Chunk, RecordedFile
+from run_task.sources._text_blocks import (
+    LONGEST_LINE,
+    BadLine,
+    RecordBlock,
+    blocks,
+    check_longest,
+    is_utf8,
+)
+from run_task.sources.files._file import Chunk, RecordedFile, first_of
+from run_task.sources.files._listing import FileOrder, Paths
+from run_task.sources.files._sorting import SORT_ROWS
+from run_task.time._interval import TimeUnit
 
 _log = Log(__name__)
 
-_BLOCK_BYTES: Final = 1 << 20
 _SAMPLE_LINES: Final = 1_000
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 class JsonLinesFile(RecordedFile):
@@ -32,13 +42,19 @@ class JsonLinesFile(RecordedFile):
         for timestamp, row in source:
             print(timestamp, row)
 
-    A row is malformed if its line is not a JSON object, if its timestamp is none, or if a value
-    is not of its column's type: no text is read as a number, and no number as a text. A value
+    A row is malformed if its line is not a JSON object in UTF-8, if its timestamp is none, or if a
+    value is not of its column's type: no text is read as a number, and no number as a text. It
+    costs itself and no more. A value
     that is null or missing is NaN in a float column and ``""`` in a str column; in an int and in
     a bool column it is malformed. An empty line is no row, and not malformed either.
 
-    Where no type is given, the columns are those of the first rows, and a column is of the type
-    that most of its values there have.
+    Where no type is given, the columns are those of the first rows, up to 1,000 of each of the
+    first 8 MiB, and a column is of the type that most of its values there have: float for numbers,
+    since decimals and missing values may come later, bool or str. To have ints, declare them.
+
+    Where a text of eight digits may be a date, as ``20240131``, or a count, those rows tell: if all
+    timestamps there are dates of the years 1900 to 2099, they are dates. With ``stored=`` they are
+    counts; numbers always are.
 
     :param path: the file, or several: a folder, a pattern such as ``"data/*.jsonl"``, or a list;
         what gzip, bz2, xz, zstd or lz4 made is decompressed, whatever its name
@@ -52,11 +68,19 @@ class JsonLinesFile(RecordedFile):
     :param on_malformed: what to do with a malformed row
     :param batch_rows: how many rows a batch has at most
     :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
-        they are in UTC
+        they are in UTC. A time that clocks there jump over is when they jump
     :param order: in which order several files are read
     :param sort: whether to sort the rows by their time, in memory, before the first is given; of
         several files all together
     :param sort_rows: how many rows are sorted at most; more are refused
+    :param max_malformed: which share of the rows that are read at once, some 1 MiB of the file, may
+        be malformed at most, from 0 to 1. If more are, :meth:`batches` raises, since then the
+        declaration is likely wrong; where fewer than 100 rows are read at once, it does not
+    :param longest_line: how many bytes a line has at most; one that is longer is malformed
+    :param format: the format of timestamps that are texts, as
+        :meth:`datetime.datetime.strptime` has it; None: numbers, or ISO 8601
+    :param fold: which of the two times it is that clocks of ``zone`` show twice, when they are put
+        back: 0 for the first, 1 for the second
     :raises ConfigError: if there is no such file or column, a column holds neither numbers nor
         texts, or pyarrow is not installed
     """
@@ -64,19 +88,53 @@ class JsonLinesFile(RecordedFile):
     _columns_are_fixed = False
     _timestamp_kind: cols.Kind = int
 
+    def __init__(
+        self,
+        path: Paths,
+        *,
+        timestamp: str = "timestamp",
+        unit: TimeUnit = TimeUnit.MILLIS,
+        stored: TimeUnit | None = None,
+        columns: cols.ColumnChoice = None,
+        on_malformed: OnFault = OnFault.SKIP,
+        batch_rows: int = 65_536,
+        zone: str | tzinfo | None = None,
+        order: FileOrder = FileOrder.LISTED,
+        sort: bool = False,
+        sort_rows: int = SORT_ROWS,
+        max_malformed: float = MOST_MALFORMED,
+        longest_line: int = LONGEST_LINE,
+        format: str | None = None,  # noqa: A002 as readers call it
+        fold: int = 0,
+    ) -> None:
+        self._longest = check_longest("JsonLinesFile", longest_line)
+        super().__init__(
+            path,
+            timestamp=timestamp,
+            unit=unit,
+            stored=stored,
+            columns=columns,
+            on_malformed=on_malformed,
+            batch_rows=batch_rows,
+            zone=zone,
+            order=order,
+            sort=sort,
+            sort_rows=sort_rows,
+            max_malformed=max_malformed,
+            format=format,
+            fold=fold,
+        )
+
     def _look(self) -> dict[str, cols.Kind]:
         values: dict[str, list[Any]] = {}
-        count = 0
-        for _, lines in self._blocks():
-            for line in lines[:_SAMPLE_LINES]:
+        for block in first_of(self._blocks()):
+            for line in block.records()[:_SAMPLE_LINES]:
                 try:
                     found = read_object(line) if line.strip() else {}
                 except MalformedRow:
                     continue
-                count += bool(found)
                 for name, value in found.items():
                     values.setdefault(name, []).append(value)
-            break
         if not values:
             return {name: kind or float for name, kind in self._wanted.items()}
         # A column that is declared may come later in the file.
@@ -87,10 +145,11 @@ class JsonLinesFile(RecordedFile):
         for name in declared:
             if name not in values:
                 _log.warning("%s: no row among the first has a column %r", self._where, name)
-        self._timestamp_kind = _kind_of(values[self._timestamp], count) or int
+        self._times.look_at(values[self._timestamp])
+        self._timestamp_kind = _kind_of_times(values[self._timestamp])
         kinds: dict[str, cols.Kind] = {}
         for name, found in chosen.items():
-            kind = self._wanted.get(name) or _kind_of(found, count)
+            kind = self._wanted.get(name) or _kind_of(found)
             if kind is None:
                 raise ConfigError(
                     f"{self._where}: column {name!r} holds neither numbers nor texts: leave it "
@@ -100,75 +159,45 @@ class JsonLinesFile(RecordedFile):
         return kinds
 
     def _last(self) -> int | None:
-        stored_ns, unit_ns = self._stored.nanos, self._unit.nanos
-        return read_row(self._last_line(), self._timestamp, stored_ns, unit_ns, {}, self._clock)[0]
+        return read_row(self._last_line(), self._timestamp, self._times, {})[0]
 
-    def _blocks(self) -> Iterator[tuple[int, list[bytes]]]:
-        """The lines of the file, some at a time, and the number of the first of them."""
-        number = 1
-        rest = b""
+    def _blocks(self) -> Iterator[RecordBlock | BadLine]:
+        line = 1
         with self._place.open() as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                head, line_break, tail = block.rpartition(b"\n")
-                if not line_break:
-                    rest += tail
-                    continue
-                lines = (rest + head).removeprefix(_BOM if number == 1 else b"").split(b"\n")
-                yield number, lines
-                number += len(lines)
-                rest = tail
-            self._check(stream, number)
-        if number == 1:
-            rest = rest.removeprefix(_BOM)
-        if rest:
-            yield number, [rest]
+            for block in blocks(stream, self._longest):
+                yield block
+                line = block.next_line
+            self._check(stream, line)
 
     def _chunks(self) -> Iterator[Chunk]:
         pa = need("pyarrow", "arrow")
-        json = need("pyarrow.json", "arrow")
-        schema = pa.schema(
-            {
-                name: {float: pa.float64(), int: pa.int64(), bool: pa.bool_(), str: pa.string()}[
-                    kind
-                ]
-                for name, kind in {**self._kinds, self._timestamp: self._timestamp_kind}.items()
-            }
-        )
-        parse = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-        for number, texts in self._blocks():
-            stripped = [text.strip() for text in texts]
-            there = [at for at, text in enumerate(stripped) if text]
-            if not there:
-                continue
-            lines = np.array(there, np.int64) + number
-            rows = [stripped[at] for at in there]
-            # Arrow also takes two objects on a line, and one on two. If each line begins and ends
-            # as an object does, and there are as many objects as lines, it is one a line.
-            if all(row[:1] == b"{" and row[-1:] == b"}" for row in rows):
-                block = b"\n".join(rows)
-                read = json.ReadOptions(use_threads=False, block_size=len(block) + 1)
-                try:
-                    table = json.read_json(io.BytesIO(block), read, parse).combine_chunks()
-                except (pa.ArrowException, UnicodeDecodeError):
-                    pass  # which line it was, Arrow does not say
-                else:
-                    if table.num_rows == len(rows):
-                        arrays = {name: _one(pa, table.column(name)) for name in table.schema.names}
-                        yield self._chunk(arrays, lines)
-                        continue
-            yield self._line_by_line(rows, lines.tolist())
+        kinds = {**self._kinds, self._timestamp: self._timestamp_kind}
+        schema = pa.schema({name: cols.arrow_type(kind) for name, kind in kinds.items()})
+        for block in self._blocks():
+            if isinstance(block, BadLine):
+                yield self._bad_line(block)
+            elif (arrays := _by_arrow(block.data, len(block.lines), schema)) is not None:
+                yield self._chunk(arrays, block.lines)
+            else:
+                stripped = [record.strip() for record in block.records()]
+                there = [at for at, text in enumerate(stripped) if text]
+                lines, rows = block.lines[there], [stripped[at] for at in there]
+                data = b"".join(row + b"\n" for row in rows)
+                if len(there) < len(stripped) and (
+                    (arrays := _by_arrow(data, len(rows), schema)) is not None
+                ):
+                    yield self._chunk(arrays, lines)
+                elif there:
+                    yield self._line_by_line(rows, lines.tolist())
 
     def _line_by_line(self, rows: list[bytes], lines: list[int]) -> Chunk:
         timestamps: list[int] = []
         values: dict[str, list[Any]] = {name: [] for name in self._kinds}
         good: list[int] = []
         faults: dict[int, Any] = {}
-        stored_ns, unit_ns = self._stored.nanos, self._unit.nanos
         for line, text in zip(lines, rows):
             try:
-                when, row = read_row(
-                    text, self._timestamp, stored_ns, unit_ns, self._kinds, self._clock
-                )
+                when, row = read_row(text, self._timestamp, self._times, self._kinds)
             except MalformedRow as bad:
                 faults[line] = self._error(line, bad.column, bad.reason)
                 continue
@@ -181,24 +210,58 @@ class JsonLinesFile(RecordedFile):
         return Chunk(batch, np.array(good, np.int64), faults)
 
 
-def _one(pa: Any, column: Any) -> Any:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+def _by_arrow(data: bytes, rows: int, schema: Any) -> dict[str, Any] | None:
+    """Columns of lines that are an object each; None if some are not, or Arrow cannot read them:
+    which line it was, it does not say.
+
+    :param data: the lines, with a line feed after each
+    :param rows: how many they are
+    """
+    pa = need("pyarrow", "arrow")
+    json = need("pyarrow.json", "arrow")
+    if not rows:
+        return None
+    if b"\r\n" in data:
+        data = data.replace(b"\r\n", b"\n")
+    # Arrow also takes two objects on a line, and one on two. If each line begins and ends as an
+    # object does, and there are as many objects as lines, it is one a line. Nor does it see whether
+    # a text is UTF-8.
+    text = np.frombuffer(data, np.uint8)
+    feeds = np.flatnonzero(text == ord("\n"))
+    begins = np.append(0, feeds[:-1] + 1)
+    if not ((text[begins] == ord("{")).all() and (text[feeds - 1] == ord("}")).all()):
+        return None
+    if not is_utf8(data):
+        return None
+    read = json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+    parse = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    try:
+        table = json.read_json(pa.BufferReader(data), read, parse)
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    if table.num_rows != rows:
+        return None
+    return {name: cols.one_array(table.column(name)) for name in schema.names}
 
 
-def _kind_of(values: list[Any], count: int) -> cols.Kind | None:
-    """The type that most values are of, int only if no number is a float and none is missing.
+def _kind_of_times(values: list[Any]) -> cols.Kind:
+    """The type that timestamps can be read as at once, if all are as these."""
+    types = {type(value) for value in values if value is not None}
+    return str if types == {str} else float if float in types else int
+
+
+def _kind_of(values: list[Any]) -> cols.Kind | None:
+    """The type that most values are of: float for numbers, since there may be decimals or nothing
+    at all further on.
 
     :param values: those there are
-    :param count: how many there would be if none was missing
     :return: the type; None if none of the values is of any
     """
     types: list[type] = [type(value) for value in values if value is not None]
     if not types:
         return float
-    whole = types.count(int)
-    numbers = whole + types.count(float)
     counts: dict[cols.Kind, int] = {
-        int if whole == numbers and len(types) == count else float: numbers,
+        float: types.count(int) + types.count(float),
         bool: types.count(bool),
         str: types.count(str),
     }

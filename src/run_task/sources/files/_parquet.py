@@ -11,7 +11,6 @@ import numpy as np
 from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.sources import _columns as cols
-from run_task.sources import _timestamps as times
 from run_task.sources._timestamps import is_readable
 from run_task.sources.files._file import Chunk, RecordedFile
 
@@ -103,9 +102,7 @@ class ParquetFile(RecordedFile):
         columns = [g.column(at) for g in groups for at in range(g.num_columns)]
         there = [c for c in columns if c.path_in_schema == self._timestamp]
         greatest = pa.array([max(c.statistics.max for c in there)], kind)
-        found, faults = times.from_arrow(
-            greatest, self._stored.nanos, self._unit.nanos, self._clock
-        )
+        found, faults = self._times.of_column(greatest)
         return None if faults else int(found[0])
 
     def _chunks(self) -> Iterator[Chunk]:

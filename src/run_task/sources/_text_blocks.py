@@ -1,0 +1,340 @@
+"""Streams of bytes as blocks of whole records, each record in time linear in its length.
+
+A record is a line, or several where values in quotes hold line breaks. A line ends with a line
+feed; a carriage return before it is left to whoever reads the record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.errors import ConfigError
+
+Int64s = NDArray[np.int64]
+
+LONGEST_LINE: Final = 16 << 20
+"""How many bytes a record has at most, unless somebody has said another number."""
+
+_MOST_BYTES: Final = 1 << 30  # Arrow counts the bytes of a block with 32 bits
+_BLOCK_BYTES: Final = 1 << 20
+_BOM: Final = b"\xef\xbb\xbf"
+_NEWLINE: Final = 10
+_HEAD: Final = 120
+
+
+class Stream(Protocol):
+    """Bytes, from the first to the last."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many of the next bytes, and at least one; none at the end."""
+        ...
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are text in UTF-8."""
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def check_longest(where: str, longest: object) -> int:
+    """The length of the longest line, as it was given.
+
+    :raises ConfigError: if it cannot be
+    """
+    if type(longest) is not int or not 1 <= longest <= _MOST_BYTES:
+        raise ConfigError(
+            f"{where}: longest_line={longest!r}: it is a number of bytes from 1 to {_MOST_BYTES}"
+        )
+    return longest
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that is no record, and cannot be a part of one.
+
+    :param line: which, counted from 1
+    :param reason: what is wrong with it, with its beginning
+    """
+
+    line: int
+    reason: str
+
+    @property
+    def next_line(self) -> int:
+        """The line after it."""
+        return self.line + 1
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBlock:
+    """Whole records.
+
+    :param data: their bytes, with a line feed after each
+    :param lines: in which line each begins
+    :param next_line: the line after them
+    :param ends: where the line feed after each stands; None: wherever there is one
+    """
+
+    data: bytes
+    lines: Int64s
+    next_line: int
+    ends: Int64s | None
+
+    def records(self) -> list[bytes]:
+        """The records, one by one, without what ends them."""
+        if self.ends is None:
+            return self.data.split(b"\n")[:-1]
+        starts = np.concatenate(([0], self.ends[:-1] + 1)).tolist()
+        return [self.data[start:end] for start, end in zip(starts, self.ends.tolist())]
+
+    def first(self) -> bytes:
+        """The first record."""
+        return self.data[: self.data.index(b"\n") if self.ends is None else int(self.ends[0])]
+
+    def without_first(self) -> RecordBlock:
+        """All but the first record."""
+        if self.ends is None:
+            return RecordBlock(
+                self.data[self.data.index(b"\n") + 1 :], self.lines[1:], self.next_line, None
+            )
+        after = int(self.ends[0]) + 1
+        return RecordBlock(self.data[after:], self.lines[1:], self.next_line, self.ends[1:] - after)
+
+
+class Quoting:
+    """Where values in quotes stand, as all readers of CSV have it: one begins with a quote where a
+    value begins, and ends with the next quote that is not doubled. Other quotes mean nothing.
+
+    :param delimiter: what stands between two values, an ASCII character
+    :param quote: what stands around a value, an ASCII character; None: nothing does
+    :param comment: what a line begins with that is none, an ASCII character; None: nothing does
+    """
+
+    def __init__(self, delimiter: str, quote: str | None, comment: str | None) -> None:
+        self.delimiter: bytes = delimiter.encode()
+        self._quote = quote.encode() if quote is not None else None
+        self._comment = comment.encode() if comment is not None else None
+        d = re.escape(delimiter.encode())
+        quoted = b""
+        if self._quote is not None:
+            q = re.escape(self._quote)
+            quoted = q + rb"(?<=[\n" + d + rb"]" + q + rb")[^" + q + rb"]*+(?:" + q * 2
+            quoted += rb"[^" + q + rb"]*+)*+(?:" + q + rb"|\Z)"
+        self._quoted = re.compile(quoted)
+        rest = rb"([^" + d + rb"]*+)(?:" + d + rb"|\Z)"
+        if self._quote is not None:
+            value = q + rb"([^" + q + rb"]*+(?:" + q * 2 + rb"[^" + q + rb"]*+)*+)" + q
+            rest = rb"(?:" + value + rb")?" + rest
+        self._value = re.compile(rest)
+        marks = [rb"(?<=\n)" + re.escape(self._comment) + rb"[^\n]*"] if self._comment else []
+        self._marked = re.compile(b"|".join([*marks, *([quoted] if quoted else [])]))
+
+    def values(self, record: bytes) -> list[bytes]:
+        """The values of a record.
+
+        :raises ValueError: if a carriage return stands in it outside quotes
+        """
+        record = record.rstrip(b"\r")
+        if self._quote is None or self._quote not in record:
+            if b"\r" in record:
+                raise ValueError("a carriage return stands in the line")
+            return record.split(self.delimiter)
+        found: list[bytes] = []
+        at = 0
+        while (match := self._value.match(record, at)) is not None:
+            inside, rest = match.groups()
+            if b"\r" in rest:
+                raise ValueError("a carriage return stands in the line, outside quotes")
+            inside = b"" if inside is None else inside.replace(self._quote * 2, self._quote)
+            found.append(inside + rest)
+            at = match.end()
+            if at == match.end(2):  # no delimiter follows
+                break
+        return found
+
+    def is_blank(self, record: bytes) -> bool:
+        """Whether a record has nothing but delimiters and quotes around nothing."""
+        return not record.strip(b"\r" + self.delimiter + (self._quote or b""))
+
+    def spans(self, data: bytes) -> tuple[Int64s, Int64s, Int64s]:
+        """Where values in quotes begin, where they end, and where lines begin that are comments.
+
+        :param data: bytes that begin with a record
+        """
+        comments = self._comment is not None and (
+            data.startswith(self._comment) or b"\n" + self._comment in data
+        )
+        none = np.empty(0, np.int64)
+        if not comments:
+            if self._quote is None or self._quote not in data:
+                return none, none, none
+            if (found := self._in_pairs(data)) is not None:
+                return (*found, none)
+        # What is looked for begins after a line feed or a delimiter, and so does the first record.
+        matches = [
+            (m.start() - 1, m.end() - 1, m.group()[:1])
+            for m in (self._marked if comments else self._quoted).finditer(b"\n" + data)
+        ]
+        quoted = [(start, end) for start, end, mark in matches if mark == self._quote]
+        opened = np.array([start for start, _ in quoted], np.int64)
+        closed = np.array([end - 1 for _, end in quoted], np.int64)
+        if quoted and not _is_closed(data, *quoted[-1], self._quote or b""):
+            closed[-1] = len(data)
+        starts = [start for start, _, mark in matches if mark != self._quote]
+        return opened, closed, np.array(starts, np.int64)
+
+    def _in_pairs(self, data: bytes) -> tuple[Int64s, Int64s] | None:
+        """Where each second quote is one that begins a value, or doubles the one before; None where
+        that is not so, which is rare: a quote stands within a value that is not in quotes."""
+        assert self._quote is not None
+        text = np.frombuffer(data, np.uint8)
+        at = np.flatnonzero(text == ord(self._quote)).astype(np.int64)
+        opened, closed = at[::2], at[1::2]
+        before = text[opened - 1]
+        right = (before == self.delimiter[0]) | (before == _NEWLINE) | (before == ord(self._quote))
+        right[0] |= opened[0] == 0
+        if not right.all():
+            return None
+        if len(closed) < len(opened):
+            closed = np.append(closed, len(data))
+        return opened, closed
+
+
+def _is_closed(data: bytes, start: int, end: int, quote: bytes) -> bool:
+    """Whether a value in quotes that was found ends with one."""
+    body = data[start + 1 : end]
+    return (len(body) - len(body.rstrip(quote))) % 2 == 1
+
+
+def blocks(
+    stream: Stream, longest: int = LONGEST_LINE, quoting: Quoting | None = None, skip: int = 0
+) -> Iterator[RecordBlock | BadLine]:
+    """The records of a stream, some at a time.
+
+    :param stream: the bytes; a byte order mark of UTF-8 at their beginning is left out
+    :param longest: how many bytes a record has at most; a line that is longer is a bad one. So is
+        one with a quote that is not closed within as many: what follows it is read on with the next
+        line
+    :param quoting: which line feeds end a record; None: all do
+    :param skip: how many lines to leave out at the beginning
+    """
+    given = _Pushable(stream)
+    line = 1 + skip
+    if skip:
+        for _ in range(skip):
+            given.skip_line()
+    else:
+        given.skip_mark()
+    rest = b""
+    while True:
+        # Twice what is there, so that each byte is looked at twice at the most.
+        more = given.read(min(max(_BLOCK_BYTES, len(rest)), longest + 1 - len(rest)))
+        data = rest + more if rest else more
+        if not more:
+            if not data:
+                return
+            if not data.endswith(b"\n"):
+                data += b"\n"
+        block, end = _whole(data, line, quoting)
+        if block is not None and len(block.lines):
+            yield block
+        rest = data[end:]
+        line += data.count(b"\n", 0, end)
+        if rest and (not more or len(rest) > longest):  # a record that does not end
+            head, line_feed, after = rest.partition(b"\n")
+            if line_feed:
+                yield BadLine(line, f"{_head(head)} has a quote that is not closed")
+                given.push(after)
+            else:
+                yield BadLine(line, f"{_head(head)} is longer than {longest:,} bytes")
+                given.skip_line()
+            rest = b""
+            line += 1
+
+
+class _Pushable:
+    """A stream that can be given back what was read."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._pushed = b""
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        if self._at == len(self._pushed):
+            return self._stream.read(size)
+        self._at, start = min(self._at + size, len(self._pushed)), self._at
+        return self._pushed[start : self._at]
+
+    def push(self, given_back: bytes) -> None:
+        self._pushed, self._at = given_back + self._pushed[self._at :], 0
+
+    def skip_line(self) -> None:
+        """Leave out the rest of a line."""
+        while more := self.read(_BLOCK_BYTES):
+            _, line_feed, after = more.partition(b"\n")
+            if line_feed:
+                self.push(after)
+                return
+
+    def skip_mark(self) -> None:
+        """Leave out a byte order mark."""
+        head = b""
+        while (
+            _BOM.startswith(head) and len(head) < len(_BOM) and (more := self.read(3 - len(head)))
+        ):
+            head += more
+        self.push(head.removeprefix(_BOM))
+
+
+def _whole(data: bytes, line: int, quoting: Quoting | None) -> tuple[RecordBlock | None, int]:
+    """The whole records that some bytes begin with, and where they end."""
+    found = None if quoting is None else quoting.spans(data)
+    if found is None or not (len(found[0]) or len(found[2])):
+        end = data.rfind(b"\n") + 1
+        if not end:
+            return None, 0
+        count = data.count(b"\n", 0, end)
+        return RecordBlock(
+            data[:end], np.arange(line, line + count, dtype=np.int64), line + count, None
+        ), end
+    opened, closed, comments = found
+    feeds = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE).astype(np.int64)
+    if len(opened):
+        before = np.searchsorted(opened, feeds) - 1
+        outside = (before < 0) | (feeds >= closed[before])
+    else:
+        outside = np.ones(len(feeds), np.bool_)
+    ends = feeds[outside]
+    if not len(ends):
+        return None, 0
+    lines = line + np.concatenate(([0], np.flatnonzero(outside)[:-1] + 1)).astype(np.int64)
+    after = line + int(np.flatnonzero(outside)[-1]) + 1
+    whole = RecordBlock(data[: int(ends[-1]) + 1], lines, after, ends)
+    if not len(comments):
+        return whole, len(whole.data)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    records = [
+        record + b"\n"
+        for record, told in zip(whole.records(), np.isin(starts, comments))
+        if not told
+    ]
+    kept = lines[~np.isin(starts, comments)]
+    lengths = np.cumsum([len(record) for record in records], dtype=np.int64)
+    return RecordBlock(b"".join(records), kept, after, lengths - 1), len(whole.data)
+
+
+def _head(line: bytes) -> str:
+    text = line[: _HEAD + 1].decode(errors="backslashreplace")
+    return repr(text if len(text) <= _HEAD else f"{text[:_HEAD]}...")
