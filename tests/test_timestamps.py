@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import math
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from run_task import TimeUnit
-from run_task.sources._timestamps import from_arrow, parse
+from run_task.sources._time_format import TimeFormat
+from run_task.sources._timestamps import Times, from_arrow, parse
 
 pa = pytest.importorskip("pyarrow")
 
@@ -164,3 +167,117 @@ def test_a_column_gives_what_its_values_give_one_by_one(
     assert timestamps.dtype == np.int64
     assert {at: int(timestamps[at]) for at in expected} == expected
     assert faults.keys() == refused.keys()
+
+
+# In a format of their own
+
+FORMATS = [
+    ("%d/%m/%Y %H:%M:%S", "31/01/2024 10:15:00", 1706696100 * SECOND),
+    ("%d.%m.%Y", "31.01.2024", 1706659200 * SECOND),
+    ("%Y%m%d%H%M%S", "20240131101500", 1706696100 * SECOND),
+    ("%Y%m%d %H%M%S.%f", "20240131 101500.25", 1706696100 * SECOND + 250 * MILLI),
+    ("%Y-%m-%dT%H:%M:%S%z", "2024-01-31T11:15:00+0100", 1706696100 * SECOND),
+    ("%Y-%m-%dT%H:%M:%S%z", "2024-01-31T10:15:00Z", 1706696100 * SECOND),
+    ("%b %d %Y %I:%M %p", "Jan 31 2024 10:15 AM", 1706696100 * SECOND),
+    ("%d/%m/%y %H:%M", "31/01/24 10:15", 1706696100 * SECOND),
+    ("%d/%m/%Y %H:%M:%S", "1/2/2024 3:04:05", 1706756645 * SECOND),
+]
+
+
+@pytest.mark.parametrize(("format_", "text", "nanos"), FORMATS)
+def test_a_time_in_a_format(format_: str, text: str, nanos: int) -> None:
+    form = TimeFormat(format_, "")
+    assert parse(text, SECOND, MICRO, None, form) == nanos // MICRO
+    for beside in (text, "soon", "", None):
+        timestamps, faults = from_arrow(pa.array([f" {text} ", beside]), SECOND, MICRO, None, form)
+        assert timestamps[0] == nanos // MICRO
+        assert list(faults) == ([] if beside == text else [1])
+    if beside := "2024-01-31 10:15:00":  # which is a time, but in another format
+        assert list(from_arrow(pa.array([beside]), SECOND, MICRO, None, form)[1]) == [0]
+
+
+formats = st.sampled_from([format_ for format_, _, _ in FORMATS] + ["%Y-%j", "%%%d %m\\%Y"])
+
+
+@given(
+    formats,
+    st.lists(st.datetimes(datetime(1970, 1, 1), datetime(2060, 1, 1), timezones=st.just(UTC))),  # noqa: DTZ001 bounds
+    st.lists(st.text("0123456789 /:.-TZ", max_size=20)),
+)
+def test_a_column_in_a_format_gives_what_its_values_give_one_by_one(
+    format_: str, moments: list[datetime], others: list[str]
+) -> None:
+    form = TimeFormat(format_, "")
+    texts = [moment.strftime(format_) for moment in moments] + others
+    expected: dict[int, int] = {}
+    for position, text in enumerate(texts):
+        with contextlib.suppress(ValueError):
+            expected[position] = parse(text, SECOND, MICRO, None, form)
+    timestamps, faults = from_arrow(pa.array(texts, pa.string()), SECOND, MICRO, None, form)
+    assert {at: int(timestamps[at]) for at in expected} == expected
+    assert sorted(faults) == [at for at in range(len(texts)) if at not in expected]
+    assert len(expected) >= len(moments)
+
+
+# In the basic format of ISO 8601
+
+BASIC = [
+    ("20240131T101500Z", 1706696100),
+    ("20240131T101500", 1706696100),
+    ("20240131T111500+0100", 1706696100),
+    ("20240131T111500+01:00", 1706696100),
+    ("20240131T101500.75Z", 1706696100),
+]
+
+
+@pytest.mark.parametrize(("text", "seconds"), BASIC)
+def test_the_basic_format(text: str, seconds: int) -> None:
+    assert parse(text, SECOND, SECOND) == seconds
+    assert from_arrow(pa.array([text]), SECOND, SECOND)[0].tolist() == [seconds]
+    assert from_arrow(pa.array([text, "soon"]), SECOND, SECOND)[0][0] == seconds
+
+
+def test_eight_digits_are_a_date_where_all_are_one() -> None:
+    def times(stored: TimeUnit | None = None) -> Times:
+        return Times("", TimeUnit.SECONDS, stored, None, 0, None)
+
+    dates, counts = times(), times()
+    dates.look_at(["20240131", " 20240201 ", "", None, b"20240202"])
+    counts.look_at(["20240131", "20240132"])
+    texts = ["20240131", "20240230", "5", "2024-01-31"]
+    assert dates.parse("20240131") == 1706659200
+    found, faults = dates.of_column(pa.array(texts))
+    assert (found[[0, 2, 3]].tolist(), list(faults)) == ([1706659200, 5, 1706659200], [1])
+    assert dates.of_column(pa.array(["20240131"] * 2))[0].tolist() == [1706659200] * 2
+    assert counts.parse("20240131") == 20240131
+    for seen in (["18991231"], ["21000101"], ["2024013"], [], ["2024-01-31"], ["20240131", "5"]):
+        counts.look_at(seen)
+        assert counts.form is None
+    said = times(TimeUnit.SECONDS)
+    said.look_at(["20240131"])
+    assert said.parse("20240131") == 20240131
+
+
+# Which of two times
+
+BERLIN = "2024-10-27 02:30:00"  # clocks go back at 3:00
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_an_hour_that_comes_twice_is_the_one_that_is_said(fold: int) -> None:
+    when = 1729989000 + 3600 * fold
+    zone = ZoneInfo("Europe/Berlin")
+    assert datetime(2024, 10, 27, 2, 30, fold=fold, tzinfo=zone).timestamp() == when
+    times = Times("", TimeUnit.SECONDS, None, "Europe/Berlin", fold, None)
+    assert times.parse(BERLIN) == when
+    around = ["2024-10-27 01:30:00", BERLIN, "2024-10-27 03:30:00"]
+    right = [1729985400, when, 1729996200]
+    assert times.of_column(pa.array(around))[0].tolist() == right
+    assert times.of_column(pa.array([*around, "soon"]))[0].tolist()[:3] == right
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_time_that_never_comes_is_when_clocks_jump_over_it(fold: int) -> None:
+    times = Times("", TimeUnit.SECONDS, None, "Europe/Berlin", fold, "%d.%m.%Y %H:%M")
+    assert times.parse("31.03.2024 02:30") == 1711846800
+    assert times.of_column(pa.array(["31.03.2024 02:30"]))[0].tolist() == [1711846800]

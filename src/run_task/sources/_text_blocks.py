@@ -125,20 +125,21 @@ class Quoting:
         self.delimiter: bytes = delimiter.encode()
         self._quote = quote.encode() if quote is not None else None
         self._comment = comment.encode() if comment is not None else None
-        d = re.escape(delimiter.encode())
-        quoted = b""
-        if self._quote is not None:
-            q = re.escape(self._quote)
-            quoted = q + rb"(?<=[\n" + d + rb"]" + q + rb")[^" + q + rb"]*+(?:" + q * 2
-            quoted += rb"[^" + q + rb"]*+)*+(?:" + q + rb"|\Z)"
-        self._quoted = re.compile(quoted)
+        d = re.escape(self.delimiter)
+        q = b"" if self._quote is None else re.escape(self._quote)
+        inside = rb"[^" + q + rb"]*+(?:" + q + q + rb"[^" + q + rb"]*+)*+"
+        quoted = q + rb"(?<=[\n" + d + rb"]" + q + rb")" + inside + rb"(?:" + q + rb"|\Z)"
         rest = rb"([^" + d + rb"]*+)(?:" + d + rb"|\Z)"
-        if self._quote is not None:
-            value = q + rb"([^" + q + rb"]*+(?:" + q * 2 + rb"[^" + q + rb"]*+)*+)" + q
-            rest = rb"(?:" + value + rb")?" + rest
-        self._value = re.compile(rest)
-        marks = [rb"(?<=\n)" + re.escape(self._comment) + rb"[^\n]*"] if self._comment else []
-        self._marked = re.compile(b"|".join([*marks, *([quoted] if quoted else [])]))
+        marks = (
+            [] if self._comment is None else [rb"(?<=\n)" + re.escape(self._comment) + b"[^\n]*"]
+        )
+        if self._quote is None:
+            self._quoted = self._value = re.compile(b"")
+        else:
+            marks.append(quoted)
+            self._quoted = re.compile(quoted)
+            self._value = re.compile(rb"(?:" + q + b"(" + inside + b")" + q + b")?" + rest)
+        self._marked = re.compile(b"|".join(marks))
 
     def values(self, record: bytes) -> list[bytes]:
         """The values of a record.

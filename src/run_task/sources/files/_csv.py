@@ -406,13 +406,15 @@ class CsvFile(RecordedFile):
     ) -> NDArray[np.bool_] | None:
         """Which rows have nothing in any column; None if there is none."""
         pc = need("pyarrow.compute", "arrow")
-        empty = pc.equal(pc.binary_length(timestamps), 0).to_numpy(zero_copy_only=False)
-        if not empty.any():
+        lengths = pc.binary_length(timestamps)
+        blank: NDArray[np.bool_] = pc.equal(lengths, 0).to_numpy(zero_copy_only=False)
+        if not blank.any():
             return None
         records = block.records()
-        for at in np.flatnonzero(empty).tolist():
-            empty[at] = self._quoting.is_blank(records[there[at]])
-        return cast("NDArray[np.bool_]", empty)
+        empty: list[int] = np.flatnonzero(blank).tolist()
+        for at in empty:
+            blank[at] = self._quoting.is_blank(records[int(there[at])])
+        return blank
 
 
 def _check_marks(
@@ -429,7 +431,7 @@ def _check_marks(
         "thousands": thousands,
         "comment": comment,
     }
-    seen: dict[str, str] = {}
+    seen: list[tuple[str, str]] = []
     for name, mark in marks.items():
         if mark is None and name not in ("delimiter", "decimal"):
             continue
@@ -439,13 +441,12 @@ def _check_marks(
             raise ConfigError(
                 f"CsvFile({name}={mark!r}): it is an ASCII character, and ends no line"
             )
-        # Numbers in quotes may have the delimiter in them.
-        if (other := seen.get(mark)) and (other, name) not in (
-            ("delimiter", "decimal"),
-            ("delimiter", "thousands"),
-        ):
-            raise ConfigError(f"CsvFile: {mark!r} is both {other}= and {name}=")
-        seen.setdefault(mark, name)
+        for other, before in seen:
+            # Numbers in quotes may have the delimiter in them.
+            number = other == "delimiter" and name in ("decimal", "thousands")
+            if before == mark and not number:
+                raise ConfigError(f"CsvFile: {mark!r} is both {other}= and {name}=")
+        seen.append((name, mark))
         if name in ("decimal", "thousands") and (mark.isdigit() or mark in "+-eE"):
             raise ConfigError(f"CsvFile({name}={mark!r}): it is a part of numbers")
 

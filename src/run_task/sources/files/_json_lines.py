@@ -246,7 +246,7 @@ def _by_arrow(data: bytes, rows: int, schema: Any) -> dict[str, Any] | None:
 
 def _kind_of_times(values: list[Any]) -> cols.Kind:
     """The type that timestamps can be read as at once, if all are as these."""
-    types = {type(value) for value in values if value is not None}
+    types: set[type] = {type(value) for value in values if value is not None}
     return str if types == {str} else float if float in types else int
 
 
