@@ -165,8 +165,13 @@ class Quoting:
         return found
 
     def is_blank(self, record: bytes) -> bool:
-        """Whether a record has nothing but delimiters and quotes around nothing."""
-        return not record.strip(b"\r" + self.delimiter + (self._quote or b""))
+        """Whether a record has nothing but delimiters, and quotes around nothing."""
+        if record.strip(b"\r" + self.delimiter + (self._quote or b"")):
+            return False
+        try:
+            return not any(self.values(record))
+        except ValueError:
+            return False
 
     def spans(self, data: bytes) -> tuple[Int64s, Int64s, Int64s]:
         """Where values in quotes begin, where they end, and where lines begin that are comments.

@@ -35,7 +35,7 @@ _INT: Final = "^[+-]?[0-9]+$"
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 
 
-Form: TypeAlias = "TimeFormat | Literal['dates'] | None"
+TimeForm: TypeAlias = "TimeFormat | Literal['dates'] | None"
 """How texts tell a time: in a format, or as they usually do, where eight digits may be a date."""
 
 
@@ -72,7 +72,7 @@ class Times:
         self.stored_ns: int = (stored or unit).nanos
         self.unit_ns: int = unit.nanos
         self.clock: WallClock | None = None if zone is None else WallClock(zone, fold)
-        self.form: Form = None if format is None else TimeFormat(format, where)
+        self.form: TimeForm = None if format is None else TimeFormat(format, where)
         self._may_be_dates = stored is None and format is None
 
     def parse(self, value: object) -> int:
@@ -98,7 +98,7 @@ def parse(
     stored_ns: int,
     unit_ns: int,
     clock: WallClock | None = None,
-    form: Form = None,
+    form: TimeForm = None,
 ) -> int:
     """One timestamp: a number, a text that is a number, or ISO 8601.
 
@@ -167,7 +167,7 @@ def from_arrow(
     stored_ns: int,
     unit_ns: int,
     clock: WallClock | None = None,
-    form: Form = None,
+    form: TimeForm = None,
 ) -> tuple[Int64s, dict[int, str]]:
     """A whole Arrow array of timestamps, with the same outcome as :func:`parse` one by one.
 
@@ -270,7 +270,7 @@ def _beyond_int64(pa: Any, pc: Any, column: Any) -> bool:
 
 
 def _without_nulls(
-    column: Any, texts: Any, stored_ns: int, unit_ns: int, clock: WallClock | None, form: Form
+    column: Any, texts: Any, stored_ns: int, unit_ns: int, clock: WallClock | None, form: TimeForm
 ) -> tuple[Int64s, dict[int, str]]:
     """From an Arrow array of timestamps in which some are null that have to be parsed from their
     texts."""
@@ -286,7 +286,7 @@ def _without_nulls(
     return timestamps, faults
 
 
-def _from_text(pa: Any, pc: Any, column: Any, finest: str, form: Form) -> Any:
+def _from_text(pa: Any, pc: Any, column: Any, finest: str, form: TimeForm) -> Any:
     """As the first type that all of the texts are; as they are, if there is none.
 
     :param finest: in which unit of Arrow's to read a time
@@ -340,7 +340,7 @@ def _shown_by(
 
 
 def _one_by_one(
-    column: Any, stored_ns: int, unit_ns: int, clock: WallClock | None, form: Form
+    column: Any, stored_ns: int, unit_ns: int, clock: WallClock | None, form: TimeForm
 ) -> tuple[Int64s, dict[int, str]]:
     timestamps = np.zeros(len(column), np.int64)
     faults: dict[int, str] = {}

@@ -363,7 +363,8 @@ class CsvFile(RecordedFile):
         if not skipped:
             return arrays, there, {}
         records = block.records()
-        faults = dict(self._ragged(block, at, records[at]) for at in skipped)
+        ragged = (at for at in skipped if not self._quoting.is_blank(records[at]))
+        faults = dict(self._ragged(block, at, records[at]) for at in ragged)
         return arrays, np.delete(there, skipped), faults
 
     def _one_by_one(
