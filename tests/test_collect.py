@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from datetime import datetime
+from datetime import UTC, datetime, time
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support.threads import PATIENCE
+from tests.support.values import Band, Color, Level, Point, moments, same, scalars, values
 
 from run_task import (
     ConfigError,
@@ -22,6 +26,8 @@ from run_task import (
     Sender,
     TaskError,
     TaskInterval,
+    TimeSeries,
+    TimeUnit,
     VirtualClock,
     Window,
     acollect,
@@ -143,13 +149,204 @@ def test_what_has_no_column_is_refused_with_its_task(results: list[Any]) -> None
     assert rows(*results).to_pandas()["x"].tolist() == results
 
 
-def test_polars_loses_no_key_without_a_word() -> None:
-    same = rows({"a": 1, "b": 2}, {"b": 3, "a": 4}, ...)
-    assert same.to_polars()["x"].to_list() == [{"a": 1, "b": 2}, {"a": 4, "b": 3}, None]
+def test_no_key_is_lost_or_made_up() -> None:
+    same_keys = rows({"a": 1, "b": 2}, {"b": 3, "a": 4}, ...)
+    expected = [{"a": 1, "b": 2}, {"a": 4, "b": 3}, None]
+    assert same_keys.to_arrow()["x"].to_pylist() == expected
+    assert same_keys.to_polars()["x"].to_list() == expected
     datasets = rows({"a": 1}, {"b": 2})
-    with pytest.raises(ConfigError, match=r"task 'x': polars .*their keys differ"):
-        datasets.to_polars()
-    assert datasets.to_arrow()["x"].to_pylist() == [{"a": 1, "b": None}, {"a": None, "b": 2}]
+    for convert in (datasets.to_arrow, datasets.to_polars):
+        with pytest.raises(ConfigError, match=r"task 'x': .*their keys differ"):
+            convert()
+    assert datasets.to_pandas()["x"].tolist() == [{"a": 1}, {"b": 2}]
+
+
+MOMENTS: list[Any] = [
+    [np.datetime64("2024-01-01")],
+    [np.datetime64("2024")],
+    [np.datetime64("2024-03", "W")],
+    [np.datetime64("2024-01-01T01", "h"), ...],
+    [np.datetime64("2024-01-01T00:00:01.5"), np.datetime64("2024-01-02")],
+    [np.datetime64("2024-01-01T00:00:00.123456789")],
+    [np.datetime64("1969-12-31T23:59:59.999999999"), None],
+    [np.array(3, "M8[25s]")[()]],
+    [np.timedelta64(5, "D")],
+    [np.timedelta64(-5, "h"), np.timedelta64(1, "ns")],
+    [..., np.timedelta64(7, "ms")],
+]
+
+
+@pytest.mark.parametrize("results", MOMENTS)
+def test_times_of_numpy_come_back_exactly(results: list[Any]) -> None:
+    datasets = rows(*results)
+    expected = [None if value in (..., None) else value for value in results]
+    columns = (
+        datasets.to_arrow()["x"].to_numpy(),
+        datasets.to_polars()["x"].to_numpy(),
+    )
+    for column in columns:
+        for got, value in zip(column, expected, strict=True):
+            assert np.isnat(got) if value is None else got == value
+    assert datasets.to_pandas()["x"].tolist() == expected
+
+
+REFUSED: list[list[Any]] = [
+    [datetime(2024, 1, 1), 5],  # noqa: DTZ001 a naive one
+    [datetime(2024, 1, 1), math.nan],  # noqa: DTZ001
+    [datetime(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC)],  # noqa: DTZ001
+    ["a", b"b"],
+    [True, 1.0],
+    [[True], [2]],
+    [[[1]], [["a"]]],
+    [{"a": 1}, {"a": True}],
+    [np.datetime64("NaT", "s")],
+    [np.timedelta64("NaT", "s"), np.timedelta64(1, "s")],
+    [np.timedelta64(5, "M")],
+    [np.timedelta64(5)],
+    [np.datetime64(1, "as")],
+    [np.datetime64(2**62, "Y")],
+    [np.datetime64(2**62, "s"), np.datetime64(1, "ns")],
+    ["half \ud800"],
+    [["half \ud800"]],
+    [Color.RED],
+    [Level.LOW, 1],
+    [Band(1, 2)],
+    [Point(1, 2)],
+    [{1: 2}],
+    [np.longdouble(1)],
+    [Decimal("NaN")],
+    [10**200],
+]
+
+
+@pytest.mark.parametrize("results", REFUSED, ids=repr)
+def test_what_a_table_would_change_is_refused_by_name(results: list[Any]) -> None:
+    datasets = rows(*results)
+    for convert, library in ((datasets.to_arrow, "Arrow"), (datasets.to_polars, "polars")):
+        with pytest.raises(
+            ConfigError,
+            match=rf"task 'x': {library} has no column for its results, of .*, that holds the one "
+            rf"for \[\d+, \d+\), of .*\(.*\): let it return values of one kind",
+        ):
+            convert()
+    assert all(map(same, datasets.to_pandas()["x"].tolist(), results))
+
+
+@pytest.mark.parametrize("results", [[{1, 2}], [1j], [object(), 1]], ids=repr)
+def test_what_only_arrow_would_change_is_refused_by_name(results: list[Any]) -> None:
+    datasets = rows(*results)
+    with pytest.raises(ConfigError, match="task 'x': Arrow has no column for its results, of "):
+        datasets.to_arrow()
+    assert list(datasets.to_polars()["x"]) == results
+    assert datasets.to_pandas()["x"].tolist() == results
+
+
+def test_texts_of_a_series_are_whole_in_each_table_or_refused() -> None:
+    series = TimeSeries({"text": "U8"}, TimeUnit.SECONDS)
+    series.append(1, text="a\0b")
+    with series.read() as view:
+        assert view.to_arrow()["text"].to_pylist() == ["a\0b"]
+        assert view.to_polars()["text"].to_list() == ["a\0b"]
+        assert view.to_pandas()["text"].tolist() == ["a\0b"]
+    series.append(2, text="\ud800")
+    with series.read() as view:
+        for convert in (view.to_arrow, view.to_polars, view.to_pandas):
+            with pytest.raises(ConfigError, match=r"column 'text': .* is no text in UTF-8"):
+                convert()
+
+
+def test_the_window_that_does_not_fit_is_told() -> None:
+    datasets = rows(1, 2, 3, ..., 5, "six", 7)
+    for convert in (datasets.to_arrow, datasets.to_polars):
+        with pytest.raises(
+            ConfigError, match=r"of int, str, that holds the one for \[50, 60\), of str"
+        ):
+            convert()
+    with pytest.raises(ConfigError, match=r"for \[10, 20\), of list of float and str"):
+        rows([1, 2], [0.5, "a"]).to_polars()
+
+
+MASKED: list[Any] = [np.ma.masked, np.ma.array([1, 2], mask=[True, False])]
+
+
+@pytest.mark.parametrize("masked", MASKED)
+def test_what_is_masked_is_refused_as_all_tables(masked: Any) -> None:
+    datasets = rows(1.5, masked)
+    for convert in (datasets.to_arrow, datasets.to_polars, datasets.to_pandas):
+        with pytest.raises(
+            ConfigError, match=r"task 'x': .*\[10, 20\), a Masked.* return filled\(\)"
+        ):
+            convert()
+
+
+def stands_for(found: Any, value: Any) -> bool:
+    """Whether what is read from a table is a value: lists for tuples and arrays, and floats for
+    ints that are equal to them."""
+    if found is value:
+        return True
+    if is_time_of_numpy(value) and found.__class__ is not list:
+        return bool(np.array(found).astype(value.dtype) == value)
+    kind: Any = value.__class__
+    if issubclass(kind, np.ndarray | np.generic):
+        return stands_for(found, value.tolist())
+    if value is None:
+        return found is None or repr(found) in ("nan", "<NA>")
+    if kind is int and found.__class__ is float:
+        return bool(found == value)
+    if kind in (list, tuple):
+        as_list = found.__class__ in (list, kind) and len(found) == len(value)
+        return as_list and all(map(stands_for, found, value))
+    if kind is dict:
+        return found.keys() == value.keys() and all(
+            stands_for(found[key], item) for key, item in value.items()
+        )
+    if issubclass(kind, datetime) and value.tzinfo is not None:
+        return bool(found.astimezone(UTC) == value.astimezone(UTC))
+    if issubclass(kind, datetime | time):  # the fold of a time without a zone tells nothing
+        return bool(found == value)
+    return same(found, value)
+
+
+def is_time_of_numpy(value: Any) -> bool:
+    """Whether it is one, or an array of these: what libraries make Python's of is less exact."""
+    kind: Any = value.__class__
+    return issubclass(kind, np.ndarray | np.generic) and value.dtype.kind in "mM"
+
+
+@given(
+    st.lists(values.filter(lambda value: not is_time_of_numpy(value)), min_size=1, max_size=3)
+    | st.lists(st.integers() | st.floats() | st.none(), min_size=1)
+    | st.lists(st.lists(st.integers() | st.floats() | st.booleans()), min_size=1)
+    | st.lists(scalars.filter(lambda value: not is_time_of_numpy(value)), min_size=1, max_size=1)
+)
+@settings(max_examples=300)
+def test_any_results_are_the_same_in_each_table_or_refused(results: list[Any]) -> None:
+    datasets = rows(*results)
+    for convert, read in (
+        (datasets.to_arrow, "to_pylist"),
+        (datasets.to_polars, "to_list"),
+        (datasets.to_pandas, "tolist"),
+    ):
+        try:
+            column = convert()["x"]
+        except ConfigError:
+            assert read != "tolist", "pandas holds any"
+            continue
+        assert all(map(stands_for, getattr(column, read)(), results))
+
+
+@given(st.lists(moments, min_size=1, max_size=3))
+def test_any_times_of_numpy_are_the_same_in_each_table_or_refused(results: list[Any]) -> None:
+    datasets = rows(*results)
+    for convert in (datasets.to_arrow, datasets.to_polars):
+        try:
+            column: Any = convert()["x"]
+        except ConfigError:
+            continue
+        for found, value in zip(column.to_numpy(), results, strict=True):
+            assert found == value
+            assert found.dtype.kind == value.dtype.kind
+    assert all(map(same, datasets.to_pandas()["x"].tolist(), results))
 
 
 def test_an_int_of_any_size_is_kept_or_refused() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, overload
 
 import numpy as np
 
 from run_task._extras import need
 from run_task.errors import ChannelClosed, ConfigError
+from run_task.observe._format import shown
 from run_task.sync._alarm import AnyAlarm
 from run_task.sync._channel import Receiver
 from run_task.sync._waiting import Deadline, Wait, wait_task, wait_thread
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._exact import holds, moments_of
+from run_task.time._shown import window_shown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,6 +36,13 @@ _EXACT: Final = 2**53
 """Up to which int a float is the same."""
 
 _NUMPY: Final[Any] = (np.generic, np.ndarray)
+
+_PLAIN: Final[set[Any]] = {float, int, bool, str}
+
+_TIMES: Final[list[set[Any]]] = [{np.datetime64}, {np.timedelta64}]
+
+_MakeColumn: TypeAlias = Callable[[list[Any]], tuple[Any, list[Any]]]
+"""Makes a column of values, and tells what is read from it."""
 
 _NULLABLE: Final = {int: "Int64", bool: "boolean"}
 """What pandas calls the columns of these that may hold nulls."""
@@ -79,10 +90,11 @@ class DataSets(Sequence[DataSet[O_co]]):
     def columns(self) -> dict[str, list[Any]]:
         """The table's columns, as Python's values: None where there is none.
 
-        Scalars and arrays of NumPy's become Python's numbers and lists, and ints become floats
-        where both stand in one column, if floats can hold them.
+        Scalars and arrays of NumPy's become Python's numbers and lists, but for times, and ints
+        become floats where both stand in one column, if floats can hold them.
 
-        :raises ConfigError: if a task is called ``timestamp``
+        :raises ConfigError: if a task is called ``timestamp``, or gave an array that is masked or
+            structured
         """
         names = self.names
         if TIMESTAMP in names:
@@ -92,78 +104,158 @@ class DataSets(Sequence[DataSet[O_co]]):
             )
         return {
             TIMESTAMP: [dataset.timestamp for dataset in self._datasets],
-            **{name: _column(dataset.get(name) for dataset in self._datasets) for name in names},
+            **{name: self._column(name) for name in names},
         }
+
+    def _column(self, name: str) -> list[Any]:
+        found: list[Any] = []
+        for dataset in self._datasets:
+            value: Any = dataset.get(name)
+            kind: Any = value.__class__
+            if issubclass(kind, _NUMPY):
+                if issubclass(kind, np.ma.MaskedArray) or value.dtype.kind == "V":
+                    raise ConfigError(
+                        f"task {name!r}: its result for {_window(dataset)}, a {kind.__name__}, is "
+                        f"masked or structured, which no table holds: let it return filled() of "
+                        f"it, or a dict of its fields"
+                    )
+                if value.dtype.kind not in "mM":  # Python's datetimes would lose nanoseconds
+                    value = value.tolist()
+            found.append(value)
+        if _kinds(found) == {int, float} and all(abs(v) <= _EXACT for v in found if type(v) is int):
+            return [None if value is None else float(value) for value in found]
+        return found
 
     def to_arrow(self) -> Any:
         """A :class:`pyarrow.Table`.
+
+        What it holds is equal to what the tasks returned, a list for a tuple or an array, or it is
+        refused.
 
         :raises ConfigError: if pyarrow is not installed, or has no type for a task's results
         """
         arrow = need("pyarrow", "arrow")
 
-        def column(name: str, values: list[Any]) -> Any:
-            try:
-                return arrow.array(values, arrow.int64() if name == TIMESTAMP else None)
-            except (arrow.ArrowException, OverflowError) as error:
-                raise _unfit("Arrow", name, values, error) from error
+        def column(values: list[Any]) -> tuple[Any, list[Any]]:
+            if _kinds(values) in _TIMES:
+                moments = moments_of(values, "D" if _kinds(values) == {np.datetime64} else "s", "s")
+                made = arrow.array(moments, mask=np.array([value is None for value in values]))
+                return made, _times_back(
+                    made.to_numpy(zero_copy_only=False), made.is_null().to_pylist()
+                )
+            made = arrow.array(values)
+            return made, [] if _is_plain(values) else made.to_pylist()
 
-        return arrow.table({name: column(name, values) for name, values in self.columns().items()})
+        columns = self.columns()
+        table: dict[str, Any] = {
+            TIMESTAMP: self._timestamps(lambda ends: arrow.array(ends, arrow.int64()))
+        }
+        for name, values in columns.items():
+            if name != TIMESTAMP:
+                table[name] = self._checked("Arrow", name, values, column)
+        return arrow.table(table)
 
     def to_polars(self) -> pl.DataFrame:
         """A :class:`polars.DataFrame`.
 
+        What it holds is equal to what the tasks returned, a list for a tuple or an array, or it is
+        refused.
+
         :raises ConfigError: if polars is not installed, or has no type for a task's results
         """
         polars = need("polars", "polars")
-        polars_errors = (TypeError, ValueError, OverflowError, polars.exceptions.PolarsError)
 
-        def column(name: str, values: list[Any]) -> pl.Series:
-            try:
-                made: pl.Series = polars.Series(
-                    name, values, polars.Int64 if name == TIMESTAMP else None
-                )
-            except polars_errors as error:
-                raise _unfit("polars", name, values, error) from error
-            keys = {frozenset(cast("Any", value)) for value in values if isinstance(value, dict)}
-            if len(keys) > 1:  # it would silently have those of the first alone
-                raise _unfit("polars", name, values, "their keys differ")
-            return made
+        def column(values: list[Any]) -> tuple[Any, list[Any]]:
+            if _kinds(values) in _TIMES:
+                unit = "D" if _kinds(values) == {np.datetime64} else "ms"
+                made = polars.Series(moments_of(values, unit, "ms"))
+                return made, _times_back(made.to_numpy(), made.is_null().to_list())
+            made = polars.Series(values)
+            return made, [] if _is_plain(values) else made.to_list()
 
-        frame: pl.DataFrame = polars.DataFrame(
-            [column(name, values) for name, values in self.columns().items()]
-        )
+        columns = self.columns()
+        made: dict[str, Any] = {
+            TIMESTAMP: self._timestamps(lambda ends: polars.Series(ends, dtype=polars.Int64))
+        }
+        for name, values in columns.items():
+            if name != TIMESTAMP:
+                made[name] = self._checked("polars", name, values, column)
+        frame: pl.DataFrame = polars.DataFrame(made)
         return frame
 
     def to_pandas(self) -> Any:
         """A :class:`pandas.DataFrame`.
 
-        A null is NaN among floats, ``pandas.NA`` among ints and bools, and else None.
+        A null is NaN among floats, ``pandas.NA`` among ints and bools, and else None. What is
+        neither of these is as the task returned it, but for arrays, which are lists.
 
         :raises ConfigError: if pandas is not installed
         """
         pandas = need("pandas", "pandas")
 
-        def column(name: str, values: list[Any]) -> Any:
+        def column(values: list[Any]) -> Any:
             kinds = _kinds(values)
             kind = next(iter(kinds)) if len(kinds) == 1 else None
-            if name == TIMESTAMP:
-                dtype = "int64"
-            elif kind is float:
-                dtype = "float64"
-            elif kind in _NULLABLE and None in values:
-                dtype = _NULLABLE[kind]
-            elif kind in _NULLABLE:
-                dtype = None  # pandas finds it
-            else:
-                dtype = "object"
-            try:
-                return pandas.Series(values, dtype=dtype)
-            except OverflowError:  # an int of more than 64 bits
-                return pandas.Series(values, dtype="object")
+            if kind is float:
+                return pandas.Series(values, dtype="float64")
+            if kind in _NULLABLE:
+                try:
+                    return pandas.Series(values, dtype=_NULLABLE[kind] if None in values else None)
+                except OverflowError:  # an int of more than 64 bits
+                    pass
+            objects = np.empty(len(values), object)
+            for place, value in enumerate(values):  # all at once, pandas would look into them
+                objects[place] = value
+            return pandas.Series(objects, dtype="object")
 
-        return pandas.DataFrame(
-            {name: column(name, values) for name, values in self.columns().items()}
+        columns = self.columns()
+        made: dict[str, Any] = {
+            TIMESTAMP: self._timestamps(lambda ends: pandas.Series(ends, dtype="int64"))
+        }
+        made |= {name: column(values) for name, values in columns.items() if name != TIMESTAMP}
+        return pandas.DataFrame(made)
+
+    def _timestamps(self, make: Callable[[list[int]], Any]) -> Any:
+        try:
+            return make([dataset.timestamp for dataset in self._datasets])
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{self!r}: a window ends beyond what 64 bits hold, which no table has a column for"
+            ) from error
+
+    def _checked(self, library: str, name: str, values: list[Any], make: _MakeColumn) -> Any:
+        """A column that holds what the task returned.
+
+        :param make: makes it of values, and tells what is read from it; nothing, if that is known
+        :raises ConfigError: if there is none; it names the first window that does not fit
+        """
+        try:
+            made, read = make(values)
+        except BaseException as error:
+            if not _is_of_library(error):
+                raise
+            # The first that does not fit: those before it make a column, those up to it do not.
+            place = bisect_left(
+                range(1, len(values)), True, key=lambda count: _fails(make, values[:count])
+            )
+            raise self._unfit(library, name, values, place, error) from error
+        for place, got in enumerate(read):
+            if not holds(got, values[place]):
+                keys = [each.keys() for each in (got, values[place]) if _is_dict(each)]
+                differ = len(keys) == 2 and keys[0] != keys[1]
+                told = "their keys differ" if differ else f"it would be {shown(repr(got))}"
+                raise self._unfit(library, name, values, place, told)
+        return made
+
+    def _unfit(
+        self, library: str, name: str, values: Sequence[Any], place: int, why: object
+    ) -> ConfigError:
+        kinds = ", ".join(sorted({_kind_shown(value) for value in values if value is not None}))
+        told = shown(str(why).partition("\n")[0])
+        return ConfigError(
+            f"task {name!r}: {library} has no column for its results, of {kinds}, that holds "
+            f"the one for {_window(self[place])}, of {_kind_shown(values[place])} ({told}): let it "
+            f"return values of one kind, or take to_pandas(), which holds any"
         )
 
     def __repr__(self) -> str:
@@ -193,31 +285,52 @@ class DataSets(Sequence[DataSet[O_co]]):
         return table(f"{len(self)} DataSets", header, rows)
 
 
-def _column(values: Iterable[Any]) -> list[Any]:
-    found = [_without_numpy(value) for value in values]
-    if _kinds(found) == {int, float} and all(abs(v) <= _EXACT for v in found if type(v) is int):
-        return [None if value is None else float(value) for value in found]
-    return found
-
-
-def _without_numpy(value: Any) -> Any:
-    """What NumPy has a type of its own for, as Python has it."""
-    if not isinstance(value, _NUMPY) or value.dtype.kind in "mM":
-        return value  # Python's datetimes would lose nanoseconds
-    return value.tolist()
+def _times_back(moments: Any, missing: list[bool]) -> list[Any]:
+    """What a column of times gives back: None where it has a null, or what others take for one."""
+    return [
+        None if null or np.isnat(moment) else moment
+        for moment, null in zip(moments, missing, strict=True)
+    ]
 
 
 def _kinds(values: Iterable[Any]) -> set[type]:
     return {type(value) for value in values if value is not None}
 
 
-def _unfit(library: str, name: str, values: Iterable[Any], why: object) -> ConfigError:
-    kinds = ", ".join(sorted(kind.__qualname__ for kind in _kinds(values)))
-    told = str(why).partition("\n")[0]
-    return ConfigError(
-        f"task {name!r}: {library} has no column for its results, of {kinds} ({told}): let it "
-        f"return values of one kind, or take to_pandas(), which holds any"
-    )
+def _is_plain(values: Iterable[Any]) -> bool:
+    """Whether each library has a column that holds them, or raises."""
+    return len(kinds := _kinds(values)) <= 1 and kinds <= _PLAIN
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _kind_shown(value: Any) -> str:
+    """Of which type a value is; of a list, also what is in it."""
+    kind: Any = value.__class__
+    items: list[Any] = list(value[:_SHOWN]) if kind in (list, tuple) else []
+    within = " and ".join(sorted({_kind_shown(item) for item in items}))
+    return f"{kind.__qualname__} of {within}" if within else str(kind.__qualname__)
+
+
+def _window(dataset: DataSet[Any]) -> str:
+    return window_shown(*dataset.window, dataset.interval)
+
+
+def _is_of_library(error: BaseException) -> bool:
+    """Whether an error says that a value does not fit: polars has panics that are no Exceptions."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _fails(make: _MakeColumn, values: list[Any]) -> bool:
+    try:
+        make(values)
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
+        return True
+    return False
 
 
 def collect(receiver: Receiver[DataSet[O]], n: int, *, timeout: float | None = None) -> DataSets[O]:

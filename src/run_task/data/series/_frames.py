@@ -13,6 +13,7 @@ import numpy as np
 from run_task._extras import need
 from run_task.data.series._column_types import Array
 from run_task.errors import ConfigError
+from run_task.observe._format import SURROGATE, shown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,15 +42,31 @@ def _in_unit(name: str, array: Array, unit: str) -> Array:
     return times
 
 
+def _texts(name: str, array: Array) -> list[str]:
+    """Texts as Python has them: Arrow would end those of NumPy at their first zero.
+
+    :raises ConfigError: if one has half of a pair of surrogates, which is nothing in UTF-8
+    """
+    texts: list[str] = array.tolist()
+    for text in texts:
+        if SURROGATE.search(text) is not None:
+            raise ConfigError(
+                f"column {name!r}: {shown(ascii(text))} is no text in UTF-8, as this library has "
+                f"them: read the column itself, view[{name!r}]"
+            )
+    return texts
+
+
 def to_arrow(columns: Mapping[str, Array]) -> Any:
     """A table of Arrow; numbers are not copied."""
     arrow = need("pyarrow", "arrow")
-    return arrow.table(
-        {
-            name: arrow.array(_in_unit(name, array, "s") if _unit(array) in ("h", "m") else array)
-            for name, array in columns.items()
-        }
-    )
+
+    def column(name: str, array: Array) -> Any:
+        if array.dtype.kind == "U":
+            return arrow.array(_texts(name, array), arrow.string())
+        return arrow.array(_in_unit(name, array, "s") if _unit(array) in ("h", "m") else array)
+
+    return arrow.table({name: column(name, array) for name, array in columns.items()})
 
 
 def to_polars(columns: Mapping[str, Array]) -> pl.DataFrame:
@@ -59,8 +76,12 @@ def to_polars(columns: Mapping[str, Array]) -> pl.DataFrame:
     def series(name: str, array: Array) -> pl.Series:
         if _unit(array) in ("h", "m", "s"):
             array = _in_unit(name, array, "ms")
-        dtype = polars.Binary if array.dtype.kind == "S" else None
-        made: pl.Series = polars.Series(name, array if dtype is None else array.tolist(), dtype)
+        if array.dtype.kind == "U":
+            made: pl.Series = polars.Series(name, _texts(name, array), polars.String)
+        elif array.dtype.kind == "S":
+            made = polars.Series(name, array.tolist(), polars.Binary)
+        else:
+            made = polars.Series(name, array)
         return made
 
     frame: pl.DataFrame = polars.DataFrame([series(name, array) for name, array in columns.items()])
@@ -70,6 +91,9 @@ def to_polars(columns: Mapping[str, Array]) -> pl.DataFrame:
 def to_pandas(columns: Mapping[str, Array]) -> Any:
     """A DataFrame of pandas, which has copies."""
     pandas = need("pandas", "pandas")
+    for name, array in columns.items():
+        if array.dtype.kind == "U":
+            _texts(name, array)  # pandas has them as Arrow has, if that is installed
     return pandas.DataFrame(
         {
             name: (_in_unit(name, array, "s") if _unit(array) in ("D", "h", "m") else array.copy())
