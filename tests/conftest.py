@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tests.support.databases import find_postgres, postgres
+from tests.support.databases import mariadb, postgres
 
 from run_task.sync._watch import watch
 
@@ -49,11 +49,22 @@ def nab() -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server that runs for the tests."""
-    programs = find_postgres()
-    if programs is None:
-        pytest.skip("there is no PostgreSQL server on this machine")
-    with postgres(programs) as url:
+    """The URL of a PostgreSQL database for the tests."""
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def latin1_url() -> Iterator[str]:
+    """The URL of a PostgreSQL database in ISO 8859-1."""
+    with postgres("LATIN1") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    """The URL of a MariaDB database for the tests."""
+    with mariadb() as url:
         yield url
 
 

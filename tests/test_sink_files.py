@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from run_task import ConfigError, DataSet, SinkError, TaskError, Window
+from run_task import ConfigError, DataSet, SinkError, TaskError, TaskInterval, Window
 from run_task.sinks import CsvSink, JsonLinesSink, ParquetSink, Result, Row
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -180,11 +180,9 @@ def test_json_lines_are_strict_json(tmp_path: Path) -> None:
     sink = JsonLinesSink(path)
     sink.begin("p")
     values = {"n": 1, "nan": math.nan, "list": [1, -math.inf], "text": "NaN and Infinity"}
-    sink.write(
-        Result.of(
-            "p", "s", DataSet(Window(0, 60), values, {"bad": TaskError("bad", Window(0, 60))})
-        )
-    )
+    failed = {"bad": TaskError("bad", Window(0, 60), "it is bad")}
+    dataset = DataSet(Window(0, 60), values, failed, interval=TaskInterval.seconds(60))
+    sink.write(Result.of("p", "s", dataset))
     sink.close()
     (line,) = path.read_text().splitlines()
 
@@ -192,12 +190,18 @@ def test_json_lines_are_strict_json(tmp_path: Path) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     assert json.loads(line, parse_constant=refuse) == {
+        "format": 2,
         "pipeline": "p",
         "stage": "s",
+        "key": "",
+        "bucket": 0,
         "window_start": 0,
         "window_end": 60,
+        "unit": "s",
+        "revision": 0,
+        "lines": 1,
         "values": {"n": 1, "nan": None, "list": None, "text": "NaN and Infinity"},
-        "errors": {"bad": "task 'bad' gave no result for [0, 60): it failed"},
+        "errors": {"bad": str(dataset.errors["bad"])},
         "nonfinite": {"nan": "NaN", "list": "[1, -Infinity]"},
     }
 
@@ -211,10 +215,15 @@ def test_a_csv_can_be_read_by_anybody(tmp_path: Path) -> None:
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert rows[0] == {
+        "format": "2",
         "pipeline": "p",
         "stage": "s",
+        "key": "",
+        "bucket": "0",
         "window_start": "0",
         "window_end": "60",
+        "unit": "",
+        "revision": "0",
         "task": "a",
         "value": repr(60 / 7),
         "error": "",
@@ -283,8 +292,12 @@ def test_small_parquet_files_become_few_large_ones(tmp_path: Path) -> None:
     assert table.column_names == [
         "pipeline",
         "stage",
+        "key",
+        "bucket",
         "window_start",
         "window_end",
+        "unit",
+        "revision",
         "task",
         "value",
         "json",

@@ -15,6 +15,7 @@ import pytest
 from tests.support import writer
 
 KILLS = 10
+SERVERS = "postgres", "mariadb"
 OVER = {"ended\n", "failed\n"}
 """What a writer says last, if it is not killed."""
 
@@ -37,11 +38,11 @@ def held(kind: str, where: str) -> tuple[int, list[tuple[int, str, object]]]:
     return last, sorted(rows, key=lambda row: row[0])
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "sqlite", "postgres", "mariadb"])
 def test_whole_windows_up_to_the_last_flush_survive_and_can_be_resumed_from(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    where = request.getfixturevalue("postgres_url") if kind == "postgres" else str(tmp_path)
+    where = request.getfixturevalue(f"{kind}_url") if kind in SERVERS else str(tmp_path)
     seed = random.randrange(10**9)
     chance = random.Random(seed)
     kills = 0

@@ -16,7 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.threads import together
 
-from run_task import ConfigError, DataSet, SinkError, TaskError, Window
+from run_task import (
+    CalendarInterval,
+    ConfigError,
+    DataSet,
+    SinkError,
+    TaskError,
+    TaskInterval,
+    TimeUnit,
+    Window,
+)
 from run_task.sinks import (
     CallbackSink,
     CsvSink,
@@ -27,11 +36,13 @@ from run_task.sinks import (
     Row,
     SqlSink,
 )
+from run_task.sinks._base import Durable
+from run_task.sinks._record import TaskRecord, WindowKey, WindowRecord
 
 Open = Callable[[], DurableSink]
 """Opens the same store, again and again."""
 
-KINDS = ["jsonl", "csv", "parquet", "sqlite", "postgres"]
+KINDS = ["jsonl", "csv", "parquet", "sqlite", "postgres", "mariadb"]
 
 
 @pytest.fixture(params=KINDS)
@@ -56,7 +67,7 @@ def opened(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
             case "sqlite":
                 sink = SqlSink(tmp_path / "file.db")
             case _:
-                sink = SqlSink(request.getfixturevalue("postgres_url"), table=table)
+                sink = SqlSink(request.getfixturevalue(f"{kind}_url"), table=table)
         sinks.append(sink)
         return sink
 
@@ -200,6 +211,74 @@ def test_a_window_that_is_written_again_replaces_the_one_that_is_there(opened: O
     expected[-1] = ("s", 60, "a", "when opened again")
     assert sorted(summary(sink), key=str) == expected
     assert sink.last("s") == 180
+
+
+def test_times_are_stored_with_their_unit(opened: Open) -> None:
+    sink = begun(opened)
+    intervals = [None, TaskInterval.nanos(5), TaskInterval.seconds(5), CalendarInterval.days(1)]
+    for end, interval in enumerate(intervals, 1):
+        dataset = DataSet(Window(end - 1, end), {"a": 1}, interval=interval)
+        sink.write(Result.of("p", "s", dataset))
+    sink.close()
+    assert [row.unit for row in begun(opened).rows()] == [
+        *(None, TimeUnit.NANOS, TimeUnit.SECONDS, CalendarInterval.days(1).unit)
+    ]
+
+
+def test_what_is_replaced_is_all_of_pipeline_stage_window_and_bucket(opened: Open) -> None:
+    sink = begun(opened)
+    narrow, wide = Window(30, 60), Window(0, 60)
+    sink.write(Result.of("p", "s", DataSet(wide, {"a": 1, "b": 1})))
+    sink.write(Result.of("p", "s", DataSet(narrow, {"a": 2})))
+    sink.write(Result.of("p", "s", DataSet(wide, {"a": 3}), bucket=1))
+    sink.flush()
+    sink.write(Result.of("p", "s", DataSet(wide, {"a": 4}), revision=7))
+    sink.flush()
+    expected = [(0, 0, 7, 4), (0, 1, 0, 3), (30, 0, 0, 2)]
+    for _ in range(2):
+        found = [(row.start, row.bucket, row.revision, row.value) for row in sink.rows()]
+        assert sorted(found) == expected
+        assert sink.last("s") == 60
+        sink.close()
+        sink = begun(opened)
+
+
+def test_a_window_of_many_keys(opened: Open) -> None:
+    """No DataSet has keys yet, but what is stored has."""
+    sink = begun(opened)
+    assert isinstance(sink, Durable)
+    for end, count in ((60, 3), (120, 2), (60, 2)):
+        tasks = [
+            TaskRecord(task, 1.5, "1.5", None, key) for key in "abc"[:count] for task in ("x", "y")
+        ]
+        window = WindowRecord(WindowKey("p", "s", end - 60, end, 0), "s", 0, tuple(tasks))
+        waiting: list[WindowRecord] = getattr(sink, "_waiting")  # noqa: B009 it is private
+        waiting.append(window)  # as write() does
+        sink.flush()
+    expected = {(end, key, task) for end in (60, 120) for key in "ab" for task in "xy"}
+    for _ in range(2):
+        rows = list(sink.rows())
+        assert {(row.end, row.key, row.task) for row in rows} == expected
+        assert len(rows) == len(expected)
+        sink.close()
+        sink = begun(opened)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (Result.of("p", "s", DataSet(Window(0, 2**63), {"a": 1})), "end, 9223372036854775808, ta"),
+        (Result.of("p", "s", DataSet(Window(0, 60), {"a": 1}), revision=-1), "revision=-1 is not"),
+        (Result.of("p", "s", DataSet(Window(0, 60), {"a": 1}), bucket=2**31), "bucket=2147483648"),
+    ],
+)
+def test_numbers_that_no_table_holds_are_refused(
+    opened: Open, result: Result, message: str
+) -> None:
+    sink = begun(opened)
+    with pytest.raises(SinkError, match=message):
+        sink.write(result)
+    assert not list(sink.rows())
 
 
 def test_a_window_of_no_task_leaves_no_trace(opened: Open) -> None:
@@ -383,7 +462,7 @@ def test_a_second_sink_on_the_same_file_is_refused(opened: Open, kind: str) -> N
     sink = begun(opened)
     sink.write(Result.of("p", "s", results(60, a=1)))
     sink.flush()
-    if kind in ("sqlite", "postgres"):  # databases have locks of their own
+    if kind in ("sqlite", "postgres", "mariadb"):  # databases have locks of their own
         assert summary(begun(opened)) == [("s", 60, "a", 1)]
         return
     with pytest.raises(ConfigError, match="another sink is writing there: close it first"):

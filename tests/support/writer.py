@@ -65,7 +65,7 @@ def say(line: str) -> None:
 
 def main() -> None:
     for module in {"parquet": ["pyarrow.parquet"], "jsonl": [], "csv": []}.get(
-        sys.argv[1], ["sqlalchemy", "psycopg"]
+        sys.argv[1], ["sqlalchemy"]
     ):
         importlib.import_module(module)  # once, and not in each writer
     for _ in sys.stdin:

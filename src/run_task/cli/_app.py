@@ -161,6 +161,49 @@ def check(target: Target) -> None:
 
 
 @app.command(epilog=EPILOG)
+def convert(
+    old: Annotated[
+        str,
+        typer.Argument(
+            metavar="OLD",
+            help="What an older version has written: a CSV or JSON Lines file, a Parquet file or a "
+            "folder of them, an SQLite file, or the URL of a database.",
+            show_default=False,
+        ),
+    ],
+    new: Annotated[
+        str,
+        typer.Argument(
+            metavar="NEW",
+            help="What to make: a file that is not there, whose name says how (.csv, .jsonl, "
+            ".parquet or .db, else as OLD), a folder, or the URL of a database.",
+            show_default=False,
+        ),
+    ],
+    table: Annotated[str, typer.Option(metavar="NAME", help="The table in OLD.")] = "results",
+    new_table: Annotated[
+        str, typer.Option(metavar="NAME", help="The table in NEW, which must not be there.")
+    ] = "results",
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UNIT",
+            help="The unit of the times in OLD, which did not say: ns, us, ms, s or m. By default "
+            "it stays unknown.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make a file or table of today's format of one that an older version wrote.
+
+    The old one stays as it is, and a sink goes on with the new one.
+    """
+    from run_task.cli import _convert as command
+
+    _end(command.convert(old, new, table, new_table, unit))
+
+
+@app.command(epilog=EPILOG)
 def demo(
     for_: For = None,
     quiet: Quiet = False,

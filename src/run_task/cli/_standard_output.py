@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from run_task.observe._format import error_shown, shown
 from run_task.sinks._record import record
 from run_task.sinks.encoding._json import Encoder
-from run_task.sinks.files._json_lines import line
+from run_task.sinks.files._json_lines import lines
 from run_task.time._shown import window_shown
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ class Results:
 
 
 def as_json(result: Result) -> bytes:
-    """A line as those of a ``JsonLinesSink``.
+    """A line as a ``JsonLinesSink`` has it.
 
     :raises SinkError: if a result is not JSON
     """
-    return line(record(result, Encoder()))
+    return lines(record(result, Encoder()))
 
 
 def as_text(result: Result) -> bytes:

@@ -152,7 +152,7 @@ class Durable(ABC):
         """Make what waits last; if that fails, it waits on."""
         if self._waiting:
             self._attend()
-            newest = {(window.stage, window.end): window for window in self._waiting}
+            newest = {window.key: window for window in self._waiting}
             self._keep(list(newest.values()))
             self._waiting = []
 

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from run_task._window import Window
 from run_task.tasks._dataset import DataSet
+from run_task.time._interval import TimeUnit
 
 
 class Row(NamedTuple):
     """One task's result for one window, as a durable sink holds it.
 
-    ``(pipeline, stage, end, task)`` is its key.
+    ``(pipeline, stage, start, end, bucket, key, task)`` tells it from all others.
     """
 
     pipeline: str
@@ -31,13 +32,21 @@ class Row(NamedTuple):
     :class:`EnumMember`, unless the sink was given their types. None if the task failed."""
     error: str | None
     """Why the task failed; None if it did not."""
+    unit: TimeUnit | None = None
+    """The unit of ``start`` and ``end``; None: nobody told the sink."""
+    key: str = ""
+    """Of which key of the data it is: empty, as yet always."""
+    revision: int = 0
+    """How many times the window had been computed before: 0, as yet always."""
+    bucket: int = 0
+    """By which part of the keys it was computed: 0, as yet always."""
 
 
 class Result(NamedTuple):
     """What a stage computed for one window: what a sink is given.
 
-    ``(pipeline, stage, window)`` is its key: all that a sink holds under it is replaced by a later
-    result of the same key.
+    All that a sink holds of ``(pipeline, stage, window, bucket)`` is replaced by a later result of
+    the same.
     """
 
     pipeline: str
@@ -50,11 +59,21 @@ class Result(NamedTuple):
     """How many times the window was computed before in this run: 0, as yet always."""
     dataset: DataSet[Any]
     """What the tasks gave. It is shared with other sinks and stages."""
+    bucket: int = 0
+    """Which part of the keys it is of: 0, as yet always."""
 
     @classmethod
-    def of(cls, pipeline: str, stage: str, dataset: DataSet[Any], revision: int = 0) -> Result:
+    def of(
+        cls, pipeline: str, stage: str, dataset: DataSet[Any], revision: int = 0, bucket: int = 0
+    ) -> Result:
         """The result that a DataSet is, with its window."""
-        return cls(pipeline, stage, dataset.window, revision, dataset)
+        return cls(pipeline, stage, dataset.window, revision, dataset, bucket)
+
+    @property
+    def unit(self) -> TimeUnit | None:
+        """The unit of the window's times; None: the DataSet does not know its interval."""
+        interval = self.dataset.interval
+        return None if interval is None else interval.unit
 
 
 class Sink(Protocol):

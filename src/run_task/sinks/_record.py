@@ -9,9 +9,14 @@ from typing import Any, Final, NamedTuple
 
 from run_task.errors import SinkError
 from run_task.observe._format import SURROGATE
-from run_task.sinks._protocol import Result
+from run_task.sinks._protocol import Result, Row
 from run_task.sinks.encoding._json import Encoder, dumps
 from run_task.sinks.encoding._tag import UnencodableError
+from run_task.time._interval import TimeUnit
+
+FORMAT: Final = 2
+"""The version of the form in which results are stored. In 1, times had no unit, and there was no
+key, no bucket and no revision."""
 
 _LONGEST_ERROR: Final = 10_000
 """How many characters of an error are kept."""
@@ -25,12 +30,14 @@ class TaskRecord(NamedTuple):
         can tell is rounded
     :param text: the result as JSON, with the ``NaN`` and ``Infinity`` that Python's json has
     :param error: why there is no result; None if there is one
+    :param key: of which key of the data it is
     """
 
     task: str
     number: float | None
     text: str | None
     error: str | None
+    key: str = ""
 
     @property
     def beyond_number(self) -> str | None:
@@ -44,26 +51,38 @@ class TaskRecord(NamedTuple):
         return self.text
 
 
-class WindowRecord(NamedTuple):
-    """A window's results, ready to be stored.
-
-    ``(pipeline, stage, end)`` is its key: a stage has no two windows that end at one time.
-    """
+class WindowKey(NamedTuple):
+    """What a window's results are replaced by, all of them: a later window of the same key."""
 
     pipeline: str
     stage: str
     start: int
     end: int
+    bucket: int
+
+
+class WindowRecord(NamedTuple):
+    """A window's results, ready to be stored."""
+
+    key: WindowKey
+    unit: str | None
+    revision: int
     tasks: tuple[TaskRecord, ...]
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """A row for each task, as a table of columns has it."""
+        pipeline, stage, start, end, bucket = self.key
         for position, task in enumerate(self.tasks):
             yield {
-                "pipeline": self.pipeline,
-                "stage": self.stage,
-                "window_start": self.start,
-                "window_end": self.end,
+                "format": FORMAT,
+                "pipeline": pipeline,
+                "stage": stage,
+                "key": task.key,
+                "bucket": bucket,
+                "window_start": start,
+                "window_end": end,
+                "unit": self.unit,
+                "revision": self.revision,
                 "task": task.task,
                 "position": position,
                 "value": task.number,
@@ -76,15 +95,55 @@ def record(result: Result, encoder: Encoder) -> WindowRecord:
     """A result, ready to be stored.
 
     :param encoder: makes JSON of the tasks' results
-    :raises SinkError: if a name or a task's result cannot be
+    :raises SinkError: if a name, a number or a task's result cannot be
     """
-    pipeline, stage, window, _, dataset = result
-    for name in (stage, *dataset, *dataset.errors):
+    pipeline, stage, window, revision, dataset, bucket = result
+    errors = {task: str(error) for task, error in dataset.errors.items()}
+    unit = None if result.unit is None else result.unit.value
+    key = WindowKey(pipeline, stage, *window, bucket)
+    return window_record(key, unit, revision, dataset, errors, encoder)
+
+
+def window_record(
+    key: WindowKey,
+    unit: str | None,
+    revision: int,
+    values: Mapping[str, Any],
+    errors: Mapping[str, str],
+    encoder: Encoder,
+) -> WindowRecord:
+    """A window's results, ready to be stored.
+
+    :param values: results by task
+    :param errors: why tasks have none, by task
+    :raises SinkError: if a name, a number or a task's result cannot be
+    """
+    stage = key.stage
+    for name in (stage, *values, *errors):
         if not is_storable(name):
             raise SinkError(f"stage {stage!r}: {name!r} is no name that can be stored: rename it")
-    tasks = [_task_record(stage, task, value, encoder) for task, value in dataset.items()]
-    tasks += [TaskRecord(task, None, None, _text(e)) for task, e in dataset.errors.items()]
-    return WindowRecord(pipeline, stage, *window, tuple(tasks))
+    for name, number in (("start", key.start), ("end", key.end)):
+        if not -(2**63) <= number < 2**63:
+            raise SinkError(f"stage {stage!r}: the window's {name}, {number}, takes over 64 bits")
+    for name, number in (("revision", revision), ("bucket", key.bucket)):
+        if type(number) is not int or not 0 <= number < 2**31:
+            raise SinkError(f"stage {stage!r}: {name}={number!r} is not an int from 0 to 2**31 - 1")
+    tasks = [_task_record(stage, task, value, encoder) for task, value in values.items()]
+    tasks += [TaskRecord(task, None, None, _text(error)) for task, error in errors.items()]
+    return WindowRecord(key, unit, revision, tuple(tasks))
+
+
+def key_of(row: Row) -> WindowKey:
+    """The key of the window that a row is of."""
+    return WindowKey(row.pipeline, row.stage, row.start, row.end, row.bucket)
+
+
+def unit_of(text: str | None) -> TimeUnit | None:
+    """The unit that was stored.
+
+    :raises ValueError: if there is none of that name
+    """
+    return TimeUnit(text) if text else None
 
 
 def is_storable(name: str) -> bool:
@@ -119,7 +178,7 @@ def _as_float(number: int) -> float:
         return math.inf if number > 0 else -math.inf
 
 
-def _text(error: BaseException) -> str:
+def _text(error: str) -> str:
     # What no text in UTF-8 can hold, and no database takes, must not cost the window.
-    text = str(error)[:_LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
+    text = error[:_LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
     return text.replace("\0", "\\x00")

@@ -13,8 +13,9 @@ from typing import BinaryIO, Final, NamedTuple
 from run_task.errors import ConfigError, SinkError
 from run_task.observe._log import Log
 from run_task.sinks._base import Durable
+from run_task.sinks._older import older
 from run_task.sinks._protocol import Row
-from run_task.sinks._record import WindowRecord
+from run_task.sinks._record import WindowKey, WindowRecord
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._disk import APPEND, NO_LINK, Draft, become, is_at, lock, sync_folder
@@ -29,9 +30,7 @@ class StoredWindow(NamedTuple):
 
     begin: int
     end: int
-    stage: tuple[str, str]
-    """The pipeline and the stage."""
-    window_end: int
+    key: WindowKey
     rows: list[Row]
 
 
@@ -60,7 +59,7 @@ class AppendedFile(Durable):
     ) -> None:
         super().__init__(f"{type(self).__name__}({os.fspath(path)!r})", encode, types)
         self._path = Path(path).resolve()  # a link stays one when the file is replaced
-        self._latest: dict[tuple[str, str], int] = {}
+        self._latest: dict[tuple[str, str, int], int] = {}
         self._superseded: bool = False
         self._torn: bool = False
         self._size = 0
@@ -83,6 +82,10 @@ class AppendedFile(Durable):
     @abstractmethod
     def _signature(self) -> bytes:
         """What each window begins with, so that a part of one is told from what others write."""
+
+    @abstractmethod
+    def _is_older(self, stream: BinaryIO) -> bool:
+        """Whether a file, at its beginning, is one of an older format."""
 
     @abstractmethod
     def _encode(self, window: WindowRecord) -> bytes:
@@ -113,6 +116,9 @@ class AppendedFile(Durable):
         header = self._header
         size = os.fstat(self._descriptor).st_size
         with self._stream() as stream:
+            if self._is_older(stream):
+                raise older(self._where)
+            stream.seek(0)
             there = stream.read(len(header))
             if there != header[: len(there)]:
                 raise ConfigError(
@@ -128,7 +134,7 @@ class AppendedFile(Durable):
                 raise self._broken(1 + header.count(b"\n"), self._size, _FOREIGN)
             stream.seek(self._size)
             for found in self._read(stream, self._size, size):
-                self._notice(found.stage, found.window_end)
+                self._notice(found.key)
                 self._size = found.end
             stream.seek(self._size)
             tail = stream.read(len(self._signature))
@@ -152,10 +158,10 @@ class AppendedFile(Durable):
             raise SinkError(f"{self._where}: was replaced by something else")
         return os.fdopen(descriptor, "rb")
 
-    def _notice(self, stage: tuple[str, str], end: int) -> None:
-        latest = self._latest.setdefault(stage, end - 1)
-        if end > latest:
-            self._latest[stage] = end
+    def _notice(self, key: WindowKey) -> None:
+        part = key.pipeline, key.stage, key.bucket
+        if key.end > self._latest.setdefault(part, key.end - 1):
+            self._latest[part] = key.end
         else:
             self._superseded = True
 
@@ -237,10 +243,11 @@ class AppendedFile(Durable):
     def _keep(self, windows: list[WindowRecord]) -> None:
         self._append(b"".join(map(self._encode, windows)))
         for window in windows:
-            self._notice((window.pipeline, window.stage), window.end)
+            self._notice(window.key)
 
     def _last(self, pipeline: str, stage: str) -> int | None:
-        return self._latest.get((pipeline, stage))
+        ends = [end for of, end in self._latest.items() if of[:2] == (pipeline, stage)]
+        return max(ends, default=None)
 
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
         # Opened here and not by the generator: close() may put another file in its place.
@@ -251,7 +258,7 @@ class AppendedFile(Durable):
     ) -> Iterator[Row]:
         with stream:
             for found in self._newest(stream, size) if superseded else self._all(stream, size):
-                if found.stage[0] == pipeline and stage in (None, found.stage[1]):
+                if found.key.pipeline == pipeline and stage in (None, found.key.stage):
                     yield from found.rows
 
     def _all(self, stream: BinaryIO, size: int) -> Iterator[StoredWindow]:
@@ -260,9 +267,9 @@ class AppendedFile(Durable):
 
     def _newest(self, stream: BinaryIO, size: int) -> Iterator[StoredWindow]:
         """The windows without those that were superseded, each where its first version stood."""
-        places: dict[tuple[tuple[str, str], int], tuple[int, int]] = {}
+        places: dict[WindowKey, tuple[int, int]] = {}
         for found in self._all(stream, size):
-            places[found.stage, found.window_end] = found.begin, found.end
+            places[found.key] = found.begin, found.end
         for begin, end in places.values():
             stream.seek(begin)
             yield from self._read(stream, begin, end)

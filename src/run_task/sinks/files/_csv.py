@@ -10,17 +10,23 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from run_task.errors import SinkError
+from run_task.sinks._older import CSV_HEADER
 from run_task.sinks._protocol import Row
-from run_task.sinks._record import WindowRecord
+from run_task.sinks._record import FORMAT, WindowRecord, key_of, unit_of
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._append import AppendedFile, StoredWindow
 
 _COLUMNS: Final = (
+    "format",
     "pipeline",
     "stage",
+    "key",
+    "bucket",
     "window_start",
     "window_end",
+    "unit",
+    "revision",
     "task",
     "value",
     "error",
@@ -36,10 +42,11 @@ _LONGEST: Final = 131_072
 class CsvSink(AppendedFile):
     """Appends to a CSV file, a row a task and window.
 
-    The columns are ``pipeline,stage,window_start,window_end,task,value,error,rows``. The value is
-    JSON, so a number is a number and a text stands in quotes of its own; where a task failed it
-    is empty, and the error says why. ``rows`` is how many rows the window has: by this, one that
-    was not written to its end is known.
+    The columns are ``format,pipeline,stage,key,bucket,window_start,window_end,unit,revision,task,
+    value,error,rows``. The times are whole numbers of ``unit`` (``ns``, ``us``, ``ms``, ``s`` or
+    ``m``) since the Unix epoch. The value is JSON, so a number is a number and a text stands in
+    quotes of its own; where a task failed it is empty, and the error says why. ``rows`` is how many
+    rows the window has: by this, one that was not written to its end is known. ``format`` is 2.
 
     **What survives.** A flush ends with an fsync: what was flushed survives a kill -9 and a loss
     of power. Later windows may be there or not, but not in part: a window that is not complete is
@@ -71,22 +78,27 @@ class CsvSink(AppendedFile):
 
     @property
     def _signature(self) -> bytes:
-        return b""
+        return f"{FORMAT},".encode()
+
+    def _is_older(self, stream: BinaryIO) -> bool:
+        return stream.readline(1_024) == CSV_HEADER
 
     def _check(self, window: WindowRecord) -> None:
-        for task, _, text, _ in window.tasks:
+        for task, _, text, _, _ in window.tasks:
             if text is not None and len(text) >= _LONGEST // 2:  # in a CSV, quotes are doubled
                 raise SinkError(
-                    f"stage {window.stage!r}, task {task!r}: a result of {len(text)} characters "
-                    f"is too long for a CSV: take a JsonLinesSink"
+                    f"stage {window.key.stage!r}, task {task!r}: a result of {len(text)} "
+                    f"characters is too long for a CSV: take a JsonLinesSink"
                 )
 
     def _encode(self, window: WindowRecord) -> bytes:
         text = io.StringIO()
-        key = window[:4]
+        pipeline, stage, start, end, bucket = window.key
+        times = start, end, window.unit, window.revision
         count = len(window.tasks)
         csv.writer(text, lineterminator=_LINE_END).writerows(
-            (*key, task, value, error, count) for task, _, value, error in window.tasks
+            (FORMAT, pipeline, stage, key, bucket, *times, task, value, error, count)
+            for task, _, value, error, key in window.tasks
         )
         return text.getvalue().encode()
 
@@ -123,11 +135,11 @@ class CsvSink(AppendedFile):
                 bad = place
                 continue
             row, count = parsed
-            if rows and row[:4] != rows[0][:4]:
+            if rows and key_of(row) != key_of(rows[0]):
                 raise self._broken(reader.line_num + 1, start, "here, a window ends too early")
             rows.append(row)
             if len(rows) == count:
-                yield StoredWindow(start, position, (row.pipeline, row.stage), row.end, rows)
+                yield StoredWindow(start, position, key_of(row), rows)
                 start = position
                 rows = []
 
@@ -136,11 +148,14 @@ def _parse(fields: list[str]) -> tuple[Row, int] | None:
     """A row, and how many its window has; None if it is none."""
     if len(fields) != len(_COLUMNS):
         return None
-    pipeline, stage, start, end, task, value, error, count = fields
+    form, pipeline, stage, key, bucket, start, end, unit, revision = fields[:9]
+    task, value, error, count = fields[9:]
     try:
-        window = int(start), int(end)
-        if value:
-            return Row(pipeline, stage, *window, task, json.loads(value), None), int(count)
-        return Row(pipeline, stage, *window, task, None, error), int(count)
+        if int(form) != FORMAT:
+            return None
+        result, told = (json.loads(value), None) if value else (None, error)
+        more = unit_of(unit), key, int(revision), int(bucket)
+        row = Row(pipeline, stage, int(start), int(end), task, result, told, *more)
+        return row, int(count)
     except ValueError:
         return None

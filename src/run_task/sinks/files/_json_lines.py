@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, BinaryIO, Final
 
+from run_task.sinks._older import is_older_line
 from run_task.sinks._protocol import Row
-from run_task.sinks._record import WindowRecord
+from run_task.sinks._record import FORMAT, TaskRecord, WindowKey, WindowRecord, key_of, unit_of
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._append import AppendedFile, StoredWindow
 
-_BEGIN: Final = b'{"pipeline":'
+_OLDER_BEGIN: Final = len('{"pipeline":')
+_BEGIN: Final = f'{{"format":{FORMAT},"pipeline":'.encode()
 
 
 class JsonLinesSink(AppendedFile):
@@ -21,8 +24,11 @@ class JsonLinesSink(AppendedFile):
 
     ::
 
-        {"pipeline":"p","stage":"s","window_start":0,"window_end":60,"values":{"mean":1.5},"errors":{}}
+        {"format":2,"pipeline":"p","stage":"s","key":"","bucket":0,"window_start":0,"window_end":60,
+         "unit":"s","revision":0,"lines":1,"values":{"mean":1.5},"errors":{}}
 
+    The times are whole numbers of ``unit`` (``ns``, ``us``, ``ms``, ``s`` or ``m``; null if nobody
+    told it) since the Unix epoch; ``lines`` is how many lines the window has, one a key.
     Every line is JSON in the strict sense. What is not finite has a null in ``values``, and
     stands in ``nonfinite``, in the spelling of Python's json, as a text:
     ``"values":{"mean":null},"errors":{},"nonfinite":{"mean":"NaN"}``.
@@ -60,39 +66,60 @@ class JsonLinesSink(AppendedFile):
     def _signature(self) -> bytes:
         return _BEGIN
 
+    def _is_older(self, stream: BinaryIO) -> bool:
+        begin = stream.read(_OLDER_BEGIN)
+        return begin == b'{"pipeline":' and is_older_line(begin + stream.readline())
+
     def _encode(self, window: WindowRecord) -> bytes:
-        return line(window)
+        return lines(window)
 
     def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[StoredWindow]:
+        place = begin
         bad: tuple[int, int] | None = None
         number = 0
-        while begin < end and (line := stream.readline(end - begin)):
+        rows: list[Row] = []
+        count = 0
+        while place < end and (line := stream.readline(end - place)):
             number += 1
             if bad is not None:
-                raise self._broken(bad[0], bad[1], "this is no window")
-            found = self._parse(line, begin) if line.endswith(b"\n") else None
-            if found is None:
+                raise self._broken(*bad, "this is no window")
+            parsed = _parse(line) if line.endswith(b"\n") else None
+            if parsed is None:
                 if not _may_be_torn(line):
-                    raise self._broken(number, begin, "this is no window")
-                bad = number, begin
-            else:
-                yield found
-            begin += len(line)
+                    raise self._broken(number, place, "this is no window")
+                bad = number, place
+                continue
+            place += len(line)
+            key, found, of = parsed
+            if count and key != key_of(rows[0]):
+                raise self._broken(number, begin, "here, a window ends too early")
+            rows += found
+            count += 1
+            if count == of:
+                yield StoredWindow(begin, place, key, rows)
+                begin, rows, count = place, [], 0
 
-    def _parse(self, line: bytes, begin: int) -> StoredWindow | None:
-        try:
-            window: dict[str, Any] = json.loads(line)
-            pipeline, stage = window["pipeline"], window["stage"]
-            start, end = int(window["window_start"]), int(window["window_end"])
-            values: dict[str, Any] = window["values"]
-            for task, text in window.get("nonfinite", {}).items():
-                values[task] = json.loads(text)
-            rows = [Row(pipeline, stage, start, end, task, v, None) for task, v in values.items()]
-            errors: dict[str, str] = window["errors"]
-        except (ValueError, KeyError, TypeError, AttributeError):
+
+def _parse(line: bytes) -> tuple[WindowKey, list[Row], int] | None:
+    """A line's window, its rows, and how many lines the window has; None if it is none."""
+    try:
+        window: dict[str, Any] = json.loads(line)
+        if window["format"] != FORMAT:
             return None
-        rows += [Row(pipeline, stage, start, end, task, None, e) for task, e in errors.items()]
-        return StoredWindow(begin, begin + len(line), (pipeline, stage), end, rows)
+        start, end, bucket = (
+            int(window[name]) for name in ("window_start", "window_end", "bucket")
+        )
+        key = WindowKey(window["pipeline"], window["stage"], start, end, bucket)
+        values: dict[str, Any] = window["values"]
+        for task, text in window.get("nonfinite", {}).items():
+            values[task] = json.loads(text)
+        more = unit_of(window["unit"]), str(window["key"]), int(window["revision"]), bucket
+        rows = [Row(*key[:4], task, value, None, *more) for task, value in values.items()]
+        errors: dict[str, str] = window["errors"]
+        rows += [Row(*key[:4], task, None, error, *more) for task, error in errors.items()]
+        return (key, rows, int(window["lines"])) if rows else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _may_be_torn(line: bytes) -> bool:
@@ -108,12 +135,17 @@ def _may_be_torn(line: bytes) -> bool:
     return isinstance(other, dict) and "window_end" in other  # whole, but for the end of the line
 
 
-def line(window: WindowRecord) -> bytes:
-    """A window as a line of such a file, with its end."""
+def lines(window: WindowRecord) -> bytes:
+    """A window as lines of such a file, one a key."""
+    groups = [(key, list(tasks)) for key, tasks in groupby(window.tasks, lambda task: task.key)]
+    return b"".join(_line(window, key, tasks, len(groups)) for key, tasks in groups)
+
+
+def _line(window: WindowRecord, key: str, tasks: list[TaskRecord], count: int) -> bytes:
     values: list[str] = []
     errors: dict[str, str] = {}
     nonfinite: dict[str, str] = {}
-    for task, _, text, error in window.tasks:
+    for task, _, text, error, _ in tasks:
         if error is not None:
             errors[task] = error
         elif text is not None:
@@ -121,13 +153,19 @@ def line(window: WindowRecord) -> bytes:
             if not strict:
                 nonfinite[task] = text
             values.append(f"{json.dumps(task)}:{text if strict else 'null'}")
-    key = {
-        "pipeline": window.pipeline,
-        "stage": window.stage,
-        "window_start": window.start,
-        "window_end": window.end,
+    begin = {
+        "format": FORMAT,
+        "pipeline": window.key.pipeline,
+        "stage": window.key.stage,
+        "key": key,
+        "bucket": window.key.bucket,
+        "window_start": window.key.start,
+        "window_end": window.key.end,
+        "unit": window.unit,
+        "revision": window.revision,
+        "lines": count,
     }
-    head = json.dumps(key, separators=(",", ":"))[:-1]
+    head = json.dumps(begin, separators=(",", ":"))[:-1]
     tail = {"errors": errors, "nonfinite": nonfinite} if nonfinite else {"errors": errors}
     end = json.dumps(tail, separators=(",", ":"))[1:]
     return f'{head},"values":{{{",".join(values)}}},{end}\n'.encode()

@@ -15,8 +15,9 @@ from run_task._extras import need
 from run_task.errors import ConfigError, SinkError
 from run_task.observe._log import Log
 from run_task.sinks._base import Durable
+from run_task.sinks._older import PARQUET_METADATA, is_older_parquet, older
 from run_task.sinks._protocol import Row
-from run_task.sinks._record import WindowRecord, restored
+from run_task.sinks._record import FORMAT, WindowKey, WindowRecord, restored, unit_of
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._disk import NO_LINK, Draft, is_at, lock, sync_folder
@@ -24,35 +25,40 @@ from run_task.sinks.files._disk import NO_LINK, Draft, is_at, lock, sync_folder
 _log = Log(__name__)
 
 _NAME: Final = re.compile(r"([0-9]{10})-([0-9]{10})\.parquet")
-_METADATA: Final = b"run_task"
+_KEY: Final = "pipeline", "stage", "window_start", "window_end", "bucket"
 _MERGED: Final = 8
 """How many files of a size become one."""
 
-Stage = tuple[str, str]
-"""A pipeline and a stage."""
-
-Key = tuple[str, str, int]
-"""A pipeline, a stage, and the end of a window."""
+Stage = tuple[str, str, int]
+"""A pipeline, a stage, and a bucket."""
 
 
 def schema(pa: Any) -> Any:
-    """The columns of such a file.
+    """The columns of such a file, and what says that it is one.
 
     :param pa: pyarrow
     """
-    text, count = pa.string(), pa.int64()
-    return pa.schema(
-        {
-            "pipeline": text,
-            "stage": text,
-            "window_start": count,
-            "window_end": count,
-            "task": text,
-            "value": pa.float64(),
-            "json": text,
-            "error": text,
-        }
-    )
+    text, count, small = pa.string(), pa.int64(), pa.int32()
+    columns = {
+        "pipeline": text,
+        "stage": text,
+        "key": text,
+        "bucket": small,
+        "window_start": count,
+        "window_end": count,
+        "unit": text,
+        "revision": small,
+        "task": text,
+        "value": pa.float64(),
+        "json": text,
+        "error": text,
+    }
+    return pa.schema(columns, metadata=_metadata({}))
+
+
+def _metadata(ends: dict[Stage, tuple[int, int]]) -> dict[bytes, str]:
+    windows = [[*stage, *range_] for stage, range_ in ends.items()]
+    return {PARQUET_METADATA: json.dumps({"format": FORMAT, "windows": windows})}
 
 
 _Identity = tuple[int, int, int, int]
@@ -92,11 +98,14 @@ class Part(NamedTuple):
 class ParquetSink(Durable):
     """Writes a folder of Parquet files, one a flush, and merges small ones.
 
-    The columns are ``pipeline``, ``stage``, ``window_start``, ``window_end``, ``task``,
-    ``value`` (a double), ``json`` (whatever a double cannot hold: ints, texts, lists) and
-    ``error``. A file is called after the flushes that it holds, ``0000000001-0000000008.parquet``,
-    so that names sort by time. When eight in a row are of a size, they become one, unless it had
-    more than ``rows_per_file`` rows; so the files are few, and each row is rewritten a few times.
+    The columns are ``pipeline``, ``stage``, ``key``, ``bucket``, ``window_start``, ``window_end``,
+    ``unit``, ``revision``, ``task``, ``value`` (a double), ``json`` (whatever a double cannot hold:
+    ints, texts, lists) and ``error``; the times are whole numbers of ``unit`` (``ns``, ``us``,
+    ``ms``, ``s`` or ``m``) since the Unix epoch. The metadata of each file have the version of the
+    format, 2, under ``run_task``. A file is called after the flushes that it holds,
+    ``0000000001-0000000008.parquet``, so that names sort by time. When eight in a row are of a
+    size, they become one, unless it had more than ``rows_per_file`` rows; so the files are few, and
+    each row is rewritten a few times.
 
     **What survives.** A flush writes a file, syncs it, and only then gives it its name:
     what was flushed survives a kill -9 and a loss of power, and at any moment each ``.parquet``
@@ -195,17 +204,28 @@ class ParquetSink(Durable):
         try:
             identity = _identity(os.stat(path, follow_symlinks=False))
             with self._file(path) as file:
-                found = json.loads(file.schema_arrow.metadata[_METADATA])
+                metadata = file.schema_arrow.metadata
+                if is_older_parquet(metadata):
+                    raise older(self._where)
+                found = json.loads(metadata[PARQUET_METADATA])
+                if found["format"] != FORMAT:
+                    raise ValueError(f"format {found['format']}")
                 count: int = file.metadata.num_rows
+        except ConfigError:
+            raise
         except (SinkError, OSError, ValueError, TypeError, KeyError) as error:
             raise SinkError(f"{path} is not a file of this sink, or broken: {error}") from error
-        ends = {(pipeline, stage): (start, end) for pipeline, stage, start, end in found}
+        ends = {
+            (pipeline, stage, bucket): (start, end)
+            for pipeline, stage, bucket, start, end in found["windows"]
+        }
         return Part(first, last, path, count, ends, identity)
 
     def _keep(self, windows: list[WindowRecord]) -> None:
         rows = [row for window in windows for row in window.rows()]
         ends = _merged(
-            ((window.pipeline, window.stage), (window.end, window.end)) for window in windows
+            ((key.pipeline, key.stage, key.bucket), (key.end, key.end))
+            for key in (window.key for window in windows)
         )
         number = self._parts[-1].last + 1 if self._parts else 1
         columns = schema(self._pa)
@@ -218,12 +238,12 @@ class ParquetSink(Durable):
 
     def _write(self, first: int, last: int, table: Any, ends: dict[Stage, tuple[int, int]]) -> Part:
         path = self._folder / f"{first:010d}-{last:010d}.parquet"
-        metadata = json.dumps([[*stage, *range_] for stage, range_ in ends.items()])
+        table = table.replace_schema_metadata(_metadata(ends))
         try:
             draft = Draft(self._folder)
             try:
                 with os.fdopen(draft.descriptor, "ab", closefd=False) as file:
-                    self._pq.write_table(table.replace_schema_metadata({_METADATA: metadata}), file)
+                    self._pq.write_table(table, file)
                     file.flush()
                     os.fsync(draft.descriptor)
                 draft.put(path)
@@ -265,18 +285,21 @@ class ParquetSink(Durable):
             self._stale.clear()
             sync_folder(self._folder)
 
-    def _superseding(self, part: Part, newer: list[Part]) -> set[Key]:
+    def _superseding(self, part: Part, newer: list[Part]) -> set[WindowKey]:
         """The windows in newer files that may be in this one, too."""
-        keys: set[Key] = set()
+        keys: set[WindowKey] = set()
         for other in newer:
             if other.may_supersede(part):
                 with self._file(other.path) as file:
-                    keys.update(_keys(file.read(columns=["pipeline", "stage", "window_end"])))
+                    keys.update(_keys(file.read(columns=list(_KEY))))
         return keys
 
     def _last(self, pipeline: str, stage: str) -> int | None:
         ends = [
-            part.ends[pipeline, stage][1] for part in self._parts if (pipeline, stage) in part.ends
+            end
+            for part in self._parts
+            for of, (_, end) in part.ends.items()
+            if of[:2] == (pipeline, stage)
         ]
         return max(ends, default=None)
 
@@ -293,12 +316,15 @@ class ParquetSink(Durable):
             with self._file(part.path) as file:
                 for batch in file.iter_batches(8_192):
                     for values in zip(*(column.to_pylist() for column in batch.columns)):
-                        of, its_stage, start, end, task, number, beyond, error = values
+                        of, its_stage, key, bucket, start, end, unit, revision = values[:8]
                         if of != pipeline or stage not in (None, its_stage):
                             continue
-                        if (of, its_stage, end) not in newer:
+                        task, number, beyond, error = values[8:]
+                        window = WindowKey(of, its_stage, start, end, bucket)
+                        if window not in newer:
                             value = restored(number, beyond)
-                            yield Row(of, its_stage, start, end, task, value, error)
+                            more = unit_of(unit), key, revision, bucket
+                            yield Row(*window[:4], task, value, error, *more)
 
     @contextmanager
     def _file(self, path: Path) -> Generator[Any]:
@@ -334,6 +360,5 @@ def _merged(ranges: Iterable[tuple[Stage, tuple[int, int]]]) -> dict[Stage, tupl
     return merged
 
 
-def _keys(table: Any) -> Iterator[Key]:
-    names = ("pipeline", "stage", "window_end")
-    return zip(*(table.column(name).to_pylist() for name in names))
+def _keys(table: Any) -> Iterator[WindowKey]:
+    return map(WindowKey, *(table.column(name).to_pylist() for name in _KEY))

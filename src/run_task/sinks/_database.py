@@ -1,0 +1,197 @@
+"""Which database a text names, how it is opened, and how it is told of without its secrets."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from run_task._extras import need
+from run_task.errors import ConfigError
+from run_task.observe._url import url_shown
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
+
+_LOCK_TIMEOUT_S: Final = 30
+"""How many seconds SQLite waits for another program's transaction."""
+
+_DRIVERS: Final = {
+    "postgresql": ("psycopg[binary]", "postgresql+psycopg"),
+    "postgres": ("psycopg[binary]", "postgresql+psycopg"),
+    "mysql": ("pymysql", "mysql+pymysql"),
+    "mariadb": ("pymysql", "mariadb+pymysql"),
+    "mssql": ("pyodbc", "mssql+pyodbc"),
+    "oracle": ("oracledb", "oracle+oracledb"),
+    "sqlite": ("", "sqlite"),
+}
+"""By kind of database: what to install, and with what its URLs then begin."""
+
+_HARMLESS: Final = frozenset(
+    {"charset", "client_encoding", "connect_timeout", "driver", "host", "mode", "port", "sslmode"}
+    | {"timeout", "uri"}
+)
+"""Options in a URL whose values are no secrets."""
+
+
+class Database:
+    """A database, as its user names it.
+
+    :param given: a path, for SQLite, or a URL of SQLAlchemy's
+    :param owner: who uses it, for messages
+    :raises ConfigError: if that is no database, or its driver is not installed
+    """
+
+    def __init__(self, given: str | os.PathLike[str], owner: str) -> None:
+        need("sqlalchemy", "sql")
+        text = os.fspath(given)
+        kind = text.partition(":")[0].partition("+")[0].lower()
+        if "://" not in text and ":" in text and kind in _DRIVERS:
+            raise ConfigError(
+                f"{owner}({_scheme(text)!r}): this is no URL: write "
+                f"{_DRIVERS[kind][1]}://user:password@host/database"
+            )
+        self.url: URL = _url(text, owner)
+        self._secrets = _secrets(self.url, text)
+        self.is_sqlite: Final = self.url.get_backend_name() == "sqlite"
+        self.is_mysql: Final = self.url.get_backend_name() in ("mysql", "mariadb")
+        self.where: Final = f"{owner}({_shown(self.url)!r})"
+        if self.is_sqlite and self.url.database in (None, "", ":memory:"):
+            raise ConfigError(f"{self.where}: a database in memory does not last: give a path")
+        if self.is_sqlite and Path(self.url.database or "").is_dir():
+            raise ConfigError(f"{self.where}: this is a folder: give the path of a file")
+
+    def engine(self) -> Engine:
+        """What gives connections.
+
+        :raises ConfigError: if the driver is not installed, or cannot be used
+        """
+        from sqlalchemy import create_engine, event
+
+        options: dict[str, Any] = {"pool_pre_ping": True, "hide_parameters": True}
+        url = self.url
+        driver = url.drivername.partition("+")[2]
+        if self.is_sqlite:
+            options["connect_args"] = {"timeout": _LOCK_TIMEOUT_S}
+        elif self.is_mysql:
+            # Else, rows that are not there are locked, too, and writers deadlock.
+            options["isolation_level"] = "READ COMMITTED"
+            if "charset" not in url.query and driver in ("pymysql", "mysqldb", "mysqlconnector"):
+                url = url.update_query_dict({"charset": "utf8mb4"})
+        elif driver.startswith("psycopg") and "client_encoding" not in url.query:
+            options["connect_args"] = {"client_encoding": "utf8"}
+        try:
+            engine = create_engine(url, **options)
+        except Exception as error:  # whatever a driver raises when it is imported
+            raise ConfigError(
+                f"{self.where}: the driver of this database is not installed: {self.reason(error)}"
+                f"{_cure(url.drivername)}"
+            ) from None
+        if engine.dialect.is_async:
+            raise ConfigError(
+                f"{self.where}: this driver is for asyncio, and a sink has a thread"
+                f"{_cure(url.drivername)}"
+            )
+        if self.is_sqlite:
+            event.listen(engine, "connect", _set_up_sqlite)
+        return engine
+
+    def reason(self, error: BaseException) -> str:
+        """What a database said, without SQLAlchemy's wrapping, and without secrets."""
+        text = str(getattr(error, "orig", None) or error) or type(error).__name__
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _url(text: str, owner: str) -> URL:
+    from sqlalchemy import URL, make_url
+
+    if "://" not in text:
+        return URL.create("sqlite", database=text)
+    with suppress(Exception):  # whatever it says may quote the URL
+        url = make_url(text)
+        if "@" not in (url.host or ""):
+            return url
+    raise ConfigError(
+        f"{owner}({_scheme(text)!r}): this is no URL of a database: write "
+        f"driver://user:password@host:port/database, with %40 for an @ in the password, %2F for a "
+        f"/, and %3A for a :"
+    )
+
+
+def _scheme(text: str) -> str:
+    return f"{text.partition(':')[0]}://..."
+
+
+def _shown(url: URL) -> str:
+    from sqlalchemy import URL
+
+    if url.get_backend_name() == "sqlite":
+        path = (url.database or "").partition("?")[0]
+        return URL.create(url.drivername, database=path).render_as_string()
+    place = url.host or ""
+    if ":" in place:
+        place = f"[{place}]"
+    if url.port is not None:
+        place += f":{url.port}"
+    return url_shown(f"{url.drivername}://{place}/{url.database or ''}")
+
+
+def _secrets(url: URL, text: str) -> list[str]:
+    """What may be in no message, the longest first."""
+    from urllib.parse import quote
+
+    found = {url.password} if url.password else set[str]()
+    for name, value in url.query.items():
+        if name.lower() not in _HARMLESS:
+            found.update([value] if isinstance(value, str) else value)
+    if url.password or url.query:
+        found.add(text)
+    found |= {quote(secret) for secret in found}
+    return sorted((str(secret) for secret in found if secret), key=len, reverse=True)
+
+
+def _cure(drivername: str) -> str:
+    kind = drivername.partition("+")[0]
+    package, scheme = _DRIVERS.get(kind, ("", ""))
+    if package:
+        return f": pip install '{package}', and write {scheme}://..."
+    if scheme:
+        return f": write {scheme}://..."
+    known = ", ".join(f"{scheme}://" for _, scheme in sorted(set(_DRIVERS.values())))
+    return f": URLs begin with {known}"
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA synchronous=FULL").close()
+
+
+def keep_a_write_ahead_log(engine: Engine) -> None:
+    """Make that of an SQLite file, for good; readers then hold up no writer."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    for wait in _waits():
+        connection = engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as error:
+            # For a change of the journal's mode, SQLite itself does not wait for others.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(wait)
+        else:
+            return
+        finally:
+            connection.close()
+
+
+def _waits() -> Iterator[float]:
+    """Seconds to wait before each attempt, longer and longer."""
+    wait = 0.001
+    while True:
+        yield wait
+        wait = min(2 * wait, 0.1)
