@@ -181,7 +181,7 @@ def test_by_the_clock_of_this_machine() -> None:
 
 def test_what_cannot_be_polled_is_refused() -> None:
     with pytest.raises(ConfigError, match="what is polled is a callable"):
-        polling(1, SECOND)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] what is refused
+        polling(1, SECOND)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType] what is refused
 
     async def wait() -> int:
         return 1
@@ -189,9 +189,9 @@ def test_what_cannot_be_polled_is_refused() -> None:
     with pytest.raises(ConfigError, match="it is async; an async generator"):
         polling(wait, SECOND)
     with pytest.raises(ConfigError, match="every=1: it is a TaskInterval"):
-        polling(lambda: 1, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] what is refused
+        polling(lambda: 1, 1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType] what is refused
     with pytest.raises(ConfigError, match="None is not one of OnFault"):
-        polling(lambda: 1, SECOND, on_failure=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] what is refused
+        polling(lambda: 1, SECOND, on_failure=None)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType] what is refused
 
 
 def test_it_tells_what_it_polls() -> None:

@@ -32,6 +32,7 @@ from run_task.runner import (
     RunnerStats,
     SourceStats,
 )
+from run_task.sources import Arrived
 from run_task.sync import Overflow, Receiver, Sender, channel
 from run_task.tasks import DataSet, DataSets, Runnable, Task, acollect, collect, task
 from run_task.time import (
@@ -49,6 +50,7 @@ from run_task.time import (
 __all__ = [
     "Access",
     "Align",
+    "Arrived",
     "Atom",
     "CalendarInterval",
     "ChannelClosed",

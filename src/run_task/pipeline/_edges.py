@@ -25,8 +25,7 @@ class Edges:
 
     :param windows: its windows
     :param config: what of it concerns their edges
-    :param row_ns: the time of the first row
-    :param arrival_ns: when it arrives
+    :param begun_ns: when the first row arrives, or the run begins
     :param start_ns: windows that end by then are left out
     """
 
@@ -36,8 +35,7 @@ class Edges:
         self,
         windows: WindowGrid,
         config: RunnerConfig,
-        row_ns: int,
-        arrival_ns: int,
+        begun_ns: int,
         start_ns: float = -NEVER,
     ) -> None:
         self._windows = windows
@@ -45,8 +43,8 @@ class Edges:
         first_ns = windows.first_end_ns  # there is no window before the run begins
         given_from_ns = first_ns
         if config.align is Align.EPOCH:  # unless the grid lies where it lies
-            given_from_ns = windows.after_ns(max(row_ns, start_ns))
-            first_ns = windows.after_ns(max(arrival_ns - config.grace_ns, start_ns))
+            given_from_ns = windows.after_ns(max(begun_ns, start_ns))
+            first_ns = windows.after_ns(max(begun_ns - config.grace_ns, start_ns))
         self.first_ns: int = first_ns
         """The end of the first window that there may be."""
         self.given_from_ns: int = max(first_ns, given_from_ns)

@@ -16,6 +16,7 @@ from run_task.pipeline._fates import Fate, Fates, Tally
 from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._route import Route
 from run_task.pipeline._unseen import Unseen
+from run_task.sources._arrived import Arrived, arrival_ns, is_arrived
 from run_task.sources._batch import Batch
 from run_task.sources._faults import OnFault
 from run_task.time._interval import unit_of_nanos
@@ -59,19 +60,34 @@ class Entrance:
     def stamped(self, item: Any) -> tuple[int, Any]:
         """What a source gave, as a row whose timestamp is an int.
 
-        :raises ConfigError: if it is no ``(timestamp, row)``
+        :raises ConfigError: if it is no ``(timestamp, row)``, nor :class:`Arrived`
         """
-        if not issubclass(item.__class__, tuple) or len(item) != 2:
+        if issubclass(item.__class__, tuple) and len(item) == 2:
+            time, row = item
+        elif is_arrived(item):
+            time, row = item.timestamp, item.row
+        else:
             raise ConfigError(
                 f"a source gives tuples of (timestamp, row), the timestamp an int of at most 64 "
                 f"bits, or a datetime with a time zone, and not {brief(item)}"
             )
-        time, row = item
         try:
             return timestamp(time, self._unit, self.route.clock), row
         except InvalidTime as invalid:
             raise ConfigError(
                 f"a source gives tuples of (timestamp, row), and not {brief(item)}: {invalid}"
+            ) from None
+
+    def arrival_ns(self, item: Arrived[Any]) -> int:
+        """When a row came, in nanoseconds since the Unix epoch.
+
+        :raises ConfigError: if that is no time
+        """
+        try:
+            return arrival_ns(item, self._unit, self.route.clock)
+        except InvalidTime as invalid:
+            raise ConfigError(
+                f"the arrival of {brief(item)} is a time, as its timestamp is: {invalid}"
             ) from None
 
     def stamped_batch(self, batch: Batch) -> Batch:

@@ -224,8 +224,9 @@ class Fates:
         )
         self.count(Fate.AHEAD, row, detail, times)
         if Fate.AHEAD.value not in self._cause:
+            stamp_ns = row[0] * self._unit_ns
             self._cause[Fate.AHEAD.value] = of_times(
-                row[0] * self._unit_ns, self.time_ns(), self._unit_ns
+                stamp_ns, stamp_ns - int(ahead_ns), self._unit_ns
             )
 
     def log_rest(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import time
 from bisect import bisect_left
@@ -16,6 +17,7 @@ from run_task.observe._format import brief
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fate, Fates
 from run_task.pipeline._order import NEVER
+from run_task.sources._arrived import is_arrived
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._faults import faults_told_to
 from run_task.sources._protocol import about
@@ -40,7 +42,7 @@ class Cursor(Protocol):
     """Some rows that were read and have yet to enter the data.
 
     A row arrives when it is read: at its own time, or, if it is out of order, at the time of the
-    latest row before it.
+    latest row before it; or when it says that it did.
     """
 
     @property
@@ -65,16 +67,19 @@ class Cursor(Protocol):
 
 
 class RowCursor:
-    """Rows, one by one."""
+    """Rows, one by one.
+
+    :param rows: the rows
+    :param arrivals: when each arrives, in nanoseconds since the Unix epoch, in ascending order
+    :param entrance: their way into the data
+    """
 
     def __init__(
-        self, rows: Sequence[tuple[int, Any]], latest: int, unit_ns: int, entrance: Entrance
+        self, rows: Sequence[tuple[int, Any]], arrivals: Sequence[int], entrance: Entrance
     ) -> None:
         self._rows = rows
-        self._arrivals = [
-            t * unit_ns for t in itertools.accumulate((t for t, _ in rows), max, initial=latest)
-        ][1:]
-        self._unit_ns = unit_ns
+        self._arrivals = arrivals
+        self._unit_ns = entrance.unit_ns
         self._entrance = entrance
         self._at = 0
 
@@ -217,7 +222,13 @@ class SourceReader:
         self._whole = whole
         self._before_write = before_write
         self._older: tuple[float, Callable[[int], object]] | None = None
-        self._latest: int | None = None  # timestamp
+        self.first_ns: float = NEVER
+        """When the first row arrived, in nanoseconds since the Unix epoch: a nanosecond before that
+        where windows hold their end. Infinity: there is none."""
+        self._now_ns: float = -NEVER  # when the last row that was read arrived
+        self._last_ns: float = -NEVER  # the latest time of a row that was read
+        self._held: list[tuple[int, int, Any]] = []  # rows that came before their time, by that
+        self._numbers = itertools.count()
         self._begun = False  # a row has been read
         self._last: float = -_BEYOND  # the last timestamp that is not too long after the present
         self.entered: int = 0
@@ -232,9 +243,15 @@ class SourceReader:
         self._cursor: Cursor | None = None
 
     @property
-    def last_ns(self) -> int | None:
-        """When the last row that was read arrived, in nanoseconds since the Unix epoch."""
-        return None if self._latest is None else self._latest * self._unit_ns
+    def last_ns(self) -> float:
+        """The time of the last row that was read, as :attr:`first_ns` has it; infinitely long ago:
+        there is none."""
+        return self._last_ns - self.holds_end
+
+    @property
+    def arrived_ns(self) -> float:
+        """The same of when the last row that was read arrived."""
+        return self._now_ns - self.holds_end
 
     @property
     def end_ns(self) -> float:
@@ -332,6 +349,11 @@ class SourceReader:
         rows = self._read = iter(source)
         while some := list(itertools.islice(rows, at_once)):
             yield from self._cursors_of(some)
+        if self._held:
+            entering: list[tuple[int, Any]] = []
+            arrivals: list[int] = []
+            self._now_ns = max(self._now_ns, self._release(NEVER, entering, arrivals))
+            yield RowCursor(entering, arrivals, self._entrance)
 
     def _unrolled(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
@@ -339,27 +361,68 @@ class SourceReader:
             yield from self._cursors_of(list(self._entrance.stamped_batch(batch).rows()))
 
     def _cursors_of(self, rows: Sequence[Any]) -> Iterator[Cursor]:
-        self._entrance.tally.received += len(rows)
-        good: list[Any] = []
+        entrance, unit_ns, held = self._entrance, self._unit_ns, self._held
+        entrance.tally.received += len(rows)
+        good: list[tuple[int, Any]] = []
+        arrivals: list[Any] = []
+        arrived_ns: int | None
         for row in rows:
             try:
-                stamped = self._entrance.stamped(row)
+                stamped = entrance.stamped(row)
+                arrived_ns = None
+                if row.__class__ is not tuple and is_arrived(row):
+                    arrived_ns = entrance.arrival_ns(row)
             except ConfigError as error:
                 if good:  # these come before what may be fatal
-                    yield self._cursor_of(good)
-                    good = []
-                self._entrance.fates.refuse(Fate.MALFORMED, row, error)
+                    yield RowCursor(good, arrivals, entrance)
+                    good, arrivals = [], []
+                entrance.fates.refuse(Fate.MALFORMED, row, error)
                 continue
-            if stamped[0] <= self._last or not self._is_ahead(stamped):
-                good.append(stamped)
+            time_ns = stamped[0] * unit_ns
+            if arrived_ns is not None:
+                arrived_ns = int(max(self._now_ns, arrived_ns))
+                ahead = self._came_ahead(stamped, time_ns, arrived_ns)
+            else:
+                ahead = stamped[0] > self._last and self._is_ahead(stamped)
             self._begun = True
+            if ahead:
+                continue
+            if arrived_ns is None:
+                arrived_ns = time_ns
+            if arrived_ns > self._now_ns:
+                self._now_ns = arrived_ns
+                if self.first_ns == NEVER:
+                    self.first_ns = arrived_ns - self.holds_end
+            if time_ns > self._last_ns:
+                self._last_ns = time_ns
+            if held:
+                self._release(self._now_ns, good, arrivals)
+            if time_ns > self._now_ns:
+                heapq.heappush(held, (time_ns, next(self._numbers), stamped))
+            else:
+                good.append(stamped)
+                arrivals.append(self._now_ns)
         if good:
-            yield self._cursor_of(good)
+            yield RowCursor(good, arrivals, entrance)
 
-    def _cursor_of(self, rows: Sequence[tuple[int, Any]]) -> Cursor:
-        before = rows[0][0] if self._latest is None else self._latest
-        self._latest = max(before, *(timestamp for timestamp, _ in rows))
-        return RowCursor(rows, before, self._unit_ns, self._entrance)
+    def _release(self, until_ns: float, rows: list[tuple[int, Any]], arrivals: list[int]) -> float:
+        """Let rows that came before their time be among others, if it has come by now. Returns the
+        time of the last of them; infinitely long ago: there is none."""
+        held, time_ns = self._held, -NEVER
+        while held and held[0][0] <= until_ns:
+            time_ns, _, row = heapq.heappop(held)
+            rows.append(row)
+            arrivals.append(time_ns)
+        return time_ns
+
+    def _came_ahead(self, row: tuple[int, Any], time_ns: int, arrived_ns: int) -> bool:
+        """Whether a row was stamped too long after it came, or came too long after the present; if
+        so, it is refused."""
+        if time_ns - arrived_ns > self.fates.policy.max_ahead_ns:
+            self.fates.refuse_ahead(row, time_ns - arrived_ns)
+            return True
+        came = arrived_ns // self._unit_ns
+        return came > self._last and self._is_ahead((came, row[1]))
 
     def _columns(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
@@ -367,9 +430,12 @@ class SourceReader:
             batch = self._entrance.stamped_batch(given)
             self._entrance.tally.received += len(batch)
             if len(batch) and len(batch := self._without_ahead(batch)):
-                before = int(batch.timestamps[0]) if self._latest is None else self._latest
-                self._latest = max(before, int(batch.timestamps.max()))
-                yield BatchCursor(batch, before, self._unit_ns, self._entrance, whole=self._whole)
+                unit_ns, first = self._unit_ns, int(batch.timestamps[0])
+                if self.first_ns == NEVER:
+                    self.first_ns = first * unit_ns - self.holds_end
+                before = first if self._now_ns == -NEVER else int(self._now_ns) // unit_ns
+                self._now_ns = self._last_ns = max(before, int(batch.timestamps.max())) * unit_ns
+                yield BatchCursor(batch, before, unit_ns, self._entrance, whole=self._whole)
 
     def _is_ahead(self, row: tuple[int, Any]) -> bool:
         """Whether a row is stamped too long after the present; if so, it is refused."""

@@ -128,6 +128,7 @@ class SourceMark:
     """
 
     __slots__ = (
+        "comes_ns",
         "early_ns",
         "ended",
         "enters",
@@ -144,7 +145,8 @@ class SourceMark:
         self.enters: Place = enters
         self.recording: bool = recording
         self.next_ns: float = -NEVER if recording else NEVER  # all rows before have entered
-        self.known_ns: float = -NEVER  # when the latest row arrives that is known of
+        self.known_ns: float = -NEVER  # the time of the latest row that is known of
+        self.comes_ns: float = -NEVER  # when that arrives which arrives last of these
         # When the first row enters that has come before its time. This is no mark: it goes back
         # when an earlier one comes, but never to a time that has passed.
         self.early_ns: float = NEVER
@@ -296,17 +298,20 @@ class Order:
         *,
         next_ns: float = -NEVER,
         known_ns: float = -NEVER,
+        comes_ns: float = -NEVER,
         ended: bool = False,
     ) -> None:
         """Note how far a source has come. Marks go forward.
 
         :param source: the source
         :param next_ns: all rows that arrive before have entered
-        :param known_ns: it is known that a row arrives at this time
+        :param known_ns: it is known that there is a row of this time
+        :param comes_ns: it is known that a row arrives at this time
         :param ended: it gives no row any more
         """
         source.next_ns = max(source.next_ns, next_ns)
         source.known_ns = max(source.known_ns, known_ns)
+        source.comes_ns = max(source.comes_ns, comes_ns)
         source.ended = source.ended or ended
 
     # What comes before
@@ -329,7 +334,7 @@ class Order:
         :param end_ns: the window's end
         """
         if stage.seen_ns > end_ns:  # a view was taken for it, when all that comes before had come
-            return self._before_last_row(start_ns)
+            return self._before_last_row(start_ns, end_ns + stage.grace_ns)
         return self.behind_window(stage, start_ns, end_ns)
 
     def behind_window(self, stage: StageMark, start_ns: float, end_ns: float) -> Sequence[Mark]:
@@ -337,7 +342,7 @@ class Order:
 
         As :meth:`before_window` for one that has none.
         """
-        left = [*self._before_last_row(start_ns)]
+        left = [*self._before_last_row(start_ns, end_ns + stage.grace_ns)]
         left += (other for other in self.missing(stage, end_ns) if not other.ended)
         before_ns = end_ns + stage.grace_ns + stage.reads.holds_end
         left += (
@@ -349,10 +354,13 @@ class Order:
         left += (source for source in early if source.early_ns < before_ns)
         return left
 
-    def _before_last_row(self, start_ns: float) -> Sequence[Mark]:
-        """Who might yet give a row as late as that, where the run ends with the last one."""
-        if any(source.known_ns - source.enters.holds_end >= start_ns for source in self._ending):
-            return ()
+    def _before_last_row(self, start_ns: float, due_ns: float) -> Sequence[Mark]:
+        """Who might yet give a row as late as that, or one that comes when a window is due, where
+        the run ends with the last one."""
+        for source in self._ending:
+            end = source.enters.holds_end
+            if source.known_ns - end >= start_ns or source.comes_ns - end >= due_ns:
+                return ()
         return [source for source in self._ending if not source.ended]
 
     def before_results(self, stage: StageMark, end_ns: float) -> Blockers:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import (
-    AsyncIterable,
     Callable,
     Iterable,
     Mapping,
@@ -36,7 +35,7 @@ from run_task.runner._context import DEFAULT_INTERVAL
 from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats
 from run_task.sinks._protocol import DurableSink
 from run_task.sources._faults import OnFault
-from run_task.sources._protocol import AnyUnit, about, warn_of_attributes
+from run_task.sources._protocol import AnyUnit, Rows, about, warn_of_attributes
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, check_clock
 from run_task.time._interval import TimeUnit
@@ -149,8 +148,7 @@ class Pipeline(Live):
     @overload
     def source(
         self,
-        source: Iterable[tuple[TimeLike, Mapping[str, Any]]]
-        | AsyncIterable[tuple[TimeLike, Mapping[str, Any]]],
+        source: Rows[Mapping[str, Any]],
         into: TimeSeries,
         ingest: None = None,
         *,
@@ -164,7 +162,7 @@ class Pipeline(Live):
     @overload
     def source(
         self,
-        source: Iterable[tuple[TimeLike, R]] | AsyncIterable[tuple[TimeLike, R]],
+        source: Rows[R],
         into: Writable[D],
         ingest: Callable[[D, R], object],
         *,
@@ -190,8 +188,8 @@ class Pipeline(Live):
     ) -> Pipeline:
         """Let a source's rows enter shared data.
 
-        :param source: an iterable or async iterable of ``(timestamp, row)``, such as those of
-            :mod:`run_task.sources`; a timestamp is an int, an aware datetime, or a
+        :param source: an iterable or async iterable of ``(timestamp, row)``, or :class:`Arrived`,
+            such as those of :mod:`run_task.sources`; a timestamp is an int, an aware datetime, or a
             ``numpy.datetime64``, of which what is finer than the unit is rounded down
         :param into: the data
         :param ingest: how a row enters it: called with the value of an ``RwLock``, which nobody

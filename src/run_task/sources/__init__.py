@@ -1,6 +1,7 @@
 """Where rows come from: files, standard input, a callable that is polled."""
 
 from run_task._public import present as _present
+from run_task.sources._arrived import Arrived
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._faults import OnFault
 from run_task.sources._paced import Paced, PacedBatches, paced
@@ -14,6 +15,7 @@ from run_task.sources.files._listing import FileOrder
 from run_task.sources.files._parquet import ParquetFile
 
 __all__ = [
+    "Arrived",
     "Batch",
     "Batched",
     "CsvFile",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -14,13 +15,14 @@ import numpy as np
 
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
+from run_task.sources._arrived import Held, Stamped, arrival_ns, is_arrived
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._playback_clock import PlaybackClock
 from run_task.sources._protocol import SourceInfo, about, warn_of_attributes
 from run_task.sync._alarm import Alarm
 from run_task.time._clock import Clock, SystemClock, check_clock
 from run_task.time._interval import TimeUnit
-from run_task.time._moment import InvalidTime, TimeLike, timestamp, timestamps
+from run_task.time._moment import InvalidTime, timestamp, timestamps
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -37,7 +39,7 @@ class Paced(Generic[R]):
 
     def __init__(
         self,
-        source: Iterable[tuple[TimeLike, R]],
+        source: Iterable[Stamped[R]],
         speed: float,
         unit: TimeUnit | None,
         clock: Clock,
@@ -67,7 +69,9 @@ class Paced(Generic[R]):
         self._closed = False
         self._playback: Clock | None = None
         self._first_ns: int | None = None
-        self._next_ns = -math.inf
+        self._next_ns = self._next_row_ns = -math.inf
+        self._held: list[tuple[int, int, Held]] = []  # rows that are given again, by when
+        self._numbers = itertools.count()
         self._tell: Callable[[float], object] | None = None
         self._opened: Iterator[Any] | None = None
         self._feed: Iterator[Any] | None = None  # what was opened, with what was read of it
@@ -102,8 +106,9 @@ class Paced(Generic[R]):
             heads: list[Any] = []
             for head in feed:
                 heads.append(head)
-                if (first := self._first(head)) is not None:
-                    self._first_ns = self._next_ns = first * self._unit.nanos
+                if (first_ns := self._first(head)) is not None:
+                    self._first_ns = first_ns
+                    self._next_ns = float(first_ns)
                     break
             self._feed = itertools.chain(heads, feed)
         return self._first_ns
@@ -114,6 +119,21 @@ class Paced(Generic[R]):
         recording: all rows before have been given, and the next was asked for. Infinity: there are
         no more."""
         return self._next_ns
+
+    @property
+    def next_row_ns(self) -> float:
+        """The time of the row that comes at :attr:`next_ns`, in nanoseconds since the Unix epoch:
+        an earlier one, if it is out of order or had been on its way."""
+        return self._next_row_ns
+
+    def hold(self, time_ns: int, row: Held, /) -> None:
+        """Give a row that came before its time again when this has come. By the thread that
+        iterates, when it has just been given it.
+
+        :param time_ns: when, in nanoseconds since the Unix epoch
+        :param row: what to give then
+        """
+        heapq.heappush(self._held, (time_ns, next(self._numbers), row))
 
     def observe(self, next_row: Callable[[float], object], /) -> None:
         """Have a function called with the time of each next row, as :attr:`next_ns` has it.
@@ -146,19 +166,23 @@ class Paced(Generic[R]):
             close()  # a generator can only be closed by the thread that iterates, which does so
 
     def __iter__(self) -> Iterator[tuple[int, R]]:
-        """The rows, each when it is due. A recording is played once."""
-        latest: int | None = None
+        """The rows, each when it is due: ``(timestamp, row)``, or :class:`Arrived`, where the
+        recording has that. A recording is played once."""
+        latest_ns: float = -math.inf
         with self._taken() as rows:
             for item in rows:
-                if (stamp := self._stamp_of(item)) is None:
+                if (timed := self._timed(item)) is None:
                     yield item  # it has no time to wait for, and whoever reads it says so
                     continue
-                due = stamp if latest is None else max(latest, stamp)
-                if not self._wait(due):
+                row, row_ns, came_ns = timed
+                due_ns = max(latest_ns, came_ns)
+                yield from self._held_until(due_ns)
+                if not self._wait(due_ns, row_ns):
                     return
-                latest = due
-                yield stamp, item[1]
-        self._set_next(math.inf)
+                latest_ns = due_ns
+                yield row
+            yield from self._held_until(math.inf)
+        self._set_next(math.inf, math.inf)
 
     def __repr__(self) -> str:
         source = self._source
@@ -173,8 +197,31 @@ class Paced(Generic[R]):
         return opened
 
     def _first(self, head: Any) -> int | None:
-        """The timestamp of what is read first; None: it is no row."""
-        return self._stamp_of(head)
+        """When what is read first comes, in nanoseconds; None: it is no row."""
+        timed = self._timed(head)
+        return None if timed is None else timed[2]
+
+    def _timed(self, item: Any) -> tuple[Any, int, int] | None:
+        """A row as it is given, its time, and when it comes, in nanoseconds; None: it is no row."""
+        arrived = is_arrived(item)
+        stamp = self._stamp_of((item.timestamp, item.row) if arrived else item)
+        if stamp is None:
+            return None
+        row_ns = stamp * self._unit.nanos
+        if not arrived:
+            return (stamp, item[1]), row_ns, row_ns
+        try:
+            return item._replace(timestamp=stamp), row_ns, arrival_ns(item, self._unit)
+        except InvalidTime:
+            return None
+
+    def _held_until(self, due_ns: float) -> Iterator[Any]:
+        """The rows that are given again by a time, each when its own has come."""
+        while self._held and self._held[0][0] <= due_ns:
+            time_ns, _, row = heapq.heappop(self._held)
+            if not self._wait(time_ns, time_ns):
+                return
+            yield row
 
     def _stamp_of(self, item: Any) -> int | None:
         """The timestamp of what the source gave; None: it is no row.
@@ -206,17 +253,20 @@ class Paced(Generic[R]):
             if isinstance(opened, Generator):
                 opened.close()
 
-    def _set_next(self, next_ns: float) -> None:
-        self._next_ns = next_ns
+    def _set_next(self, next_ns: float, row_ns: float) -> None:
+        self._next_ns, self._next_row_ns = next_ns, row_ns
         if self._tell is not None:
             self._tell(next_ns)
 
-    def _wait(self, timestamp: int) -> bool:
-        """Wait until a row is due; whether it still is wanted."""
+    def _wait(self, due_ns: float, row_ns: float) -> bool:
+        """Wait until a row is due; whether it still is wanted.
+
+        :param due_ns: when it is, in nanoseconds since the Unix epoch
+        :param row_ns: its own time
+        """
         playback = self._playback
         assert playback is not None
-        due_ns = timestamp * self._unit.nanos
-        self._set_next(due_ns)
+        self._set_next(due_ns, row_ns)
         while not self._closed:
             # Read first: what passes before the next reading makes the wait too short, and is
             # waited for by the next one. The other way round, it would make it too long.
@@ -224,7 +274,7 @@ class Paced(Generic[R]):
             remaining_ns = due_ns - playback.time_ns()
             if remaining_ns <= 0:
                 return True
-            playback.wait(self._alarm, now_ns + remaining_ns)
+            playback.wait(self._alarm, now_ns + int(remaining_ns))
         return False
 
     def _now(self) -> int:
@@ -250,13 +300,14 @@ class PacedBatches(Paced[R]):
                     due = np.maximum(due, latest)
                 start = 0
                 while start < len(batch):
-                    if not self._wait(int(due[start])):
+                    due_ns = int(due[start]) * self._unit.nanos
+                    if not self._wait(due_ns, due_ns):
                         return
                     end = int(np.searchsorted(due, self._now(), side="right"))
                     yield batch[start:end]
                     start = end
                 latest = int(due[-1])
-        self._set_next(math.inf)
+        self._set_next(math.inf, math.inf)
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """The rows, each when it is due. A recording is played once."""
@@ -273,7 +324,9 @@ class PacedBatches(Paced[R]):
         return (part for batch in opened if len(batch) for part in self._stamped(batch))
 
     def _first(self, head: Any) -> int | None:
-        return int(head.timestamps[0]) if head.timestamps.dtype == np.int64 else None
+        if head.timestamps.dtype != np.int64:
+            return None
+        return int(head.timestamps[0]) * self._unit.nanos
 
     def _stamped(self, batch: Batch) -> Iterator[Batch]:
         """The rows of a batch, with timestamps that are ints, and those that are no rows, each as
@@ -304,14 +357,14 @@ def paced(
 ) -> PacedBatches[R]: ...
 @overload
 def paced(
-    source: Iterable[tuple[TimeLike, R]],
+    source: Iterable[Stamped[R]],
     speed: float = ...,
     *,
     unit: TimeUnit | None = ...,
     clock: Clock | None = ...,
 ) -> Paced[R]: ...
 def paced(
-    source: Iterable[tuple[TimeLike, Any]],
+    source: Iterable[Stamped[Any]],
     speed: float = 1.0,
     *,
     unit: TimeUnit | None = None,
@@ -326,7 +379,7 @@ def paced(
     The first row comes at once, and every other one when as much time has passed since as the
     recording says, divided by the speed. Rows that fall due while their reader is busy come one
     after the other without waiting. A row whose timestamp is before its predecessor's comes right
-    after that one.
+    after that one; one that says when it came, as :class:`Arrived`, then.
 
     Timestamps stay as they are: those of the recording. For runners whose windows are to line up
     with them, :meth:`Paced.start` gives a clock in the time of the recording::

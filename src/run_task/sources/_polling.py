@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from run_task.errors import ConfigError, SourceError
 from run_task.sources._arguments import check
+from run_task.sources._arrived import Arrived, is_arrived
 from run_task.sources._faults import Faults, OnFault
 from run_task.sources._protocol import SourceInfo
 from run_task.sync._alarm import Alarm
@@ -23,7 +24,7 @@ class Polling(Generic[R]):
 
     def __init__(
         self,
-        fn: Callable[[], R | None],
+        fn: Callable[[], R | Arrived[R] | None],
         every: IntervalLike,
         unit: TimeUnit | None,
         on_failure: OnFault,
@@ -111,7 +112,8 @@ class Polling(Generic[R]):
                 self._faults.note(fault)
             else:
                 if row is not None and not self._closed:
-                    yield now_ns // self._unit.nanos, row
+                    given: Any = row
+                    yield given if is_arrived(row) else (now_ns // self._unit.nanos, given)
             due_ns = self._next(due_ns, began_ns)
 
     def __repr__(self) -> str:
@@ -138,14 +140,32 @@ class Polling(Generic[R]):
         return following_ns
 
 
+@overload
+def polling(
+    fn: Callable[[], Arrived[R] | None],
+    every: IntervalLike,
+    *,
+    unit: TimeUnit | None = ...,
+    on_failure: OnFault = ...,
+    clock: Clock | None = ...,
+) -> Polling[R]: ...
+@overload
 def polling(
     fn: Callable[[], R | None],
+    every: IntervalLike,
+    *,
+    unit: TimeUnit | None = ...,
+    on_failure: OnFault = ...,
+    clock: Clock | None = ...,
+) -> Polling[R]: ...
+def polling(
+    fn: Callable[[], Any],
     every: IntervalLike,
     *,
     unit: TimeUnit | None = None,
     on_failure: OnFault = OnFault.SKIP,
     clock: Clock | None = None,
-) -> Polling[R]:
+) -> Polling[Any]:
     """A source that calls a function again and again, such as one of psutil, or a request.
 
     ::
@@ -157,7 +177,8 @@ def polling(
     its poll began. A poll that takes longer than the interval is followed by the next one on the
     grid; those in between are left out and counted, for what they would have found is gone.
 
-    :param fn: what to call; it returns a row, or None if there is nothing new
+    :param fn: what to call; it returns a row, or None if there is nothing new; or :class:`Arrived`,
+        which has a timestamp of its own
     :param every: how often: a TaskInterval, a timedelta, or a text such as ``"1s"``
     :param unit: the unit of the timestamps; None: that of the TaskInterval; of a timedelta or text,
         that of the data which the rows enter in a pipeline, or else seconds, or the longest shorter

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
+from run_task.sources._arrived import Arrived, Held, Stamped
 from run_task.time._clock import Clock
 from run_task.time._interval import TimeUnit
-from run_task.time._moment import TimeLike
 
 R = TypeVar("R")
 
-Rows: TypeAlias = Iterable[tuple[TimeLike, R]] | AsyncIterable[tuple[TimeLike, R]]
+Rows: TypeAlias = Iterable[Stamped[R]] | AsyncIterable[Stamped[R]]
 """Anything that gives ``(timestamp, row)``, for ``for`` or for ``async for``: that is all that a
-source has to be.
+source has to be. In its place it may give :class:`Arrived`, which says when the row came, too.
 
 The timestamp is an int since the Unix epoch, in a unit that the source and its reader agree on, an
 aware datetime, or a ``numpy.datetime64``.
@@ -73,6 +73,25 @@ class Playback(Protocol):
         ...
 
 
+@runtime_checkable
+class Holding(Protocol):
+    """A playback that can hold rows which come before their time."""
+
+    @property
+    def next_row_ns(self) -> float:
+        """The time of the row that comes at :attr:`Playback.next_ns`: it may be an earlier one."""
+        ...
+
+    def hold(self, time_ns: int, row: Held, /) -> None:
+        """Give a row again when its time has come. By the thread that iterates, which was just
+        given it.
+
+        :param time_ns: its time, in nanoseconds since the Unix epoch
+        :param row: what to give then
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceInfo:
     """What a source says of itself.
@@ -93,7 +112,7 @@ class SourceInfo:
     once: bool = False
     last: int | None = None
     malformed: int = 0
-    recording: Iterable[tuple[TimeLike, Any]] | None = None
+    recording: Iterable[Stamped[Any]] | None = None
     playback: Playback | None = None
 
 
@@ -165,5 +184,7 @@ def _last_of(source: object) -> int | None:
     match cast("Sequence[Any]", source)[-1:]:
         case [(int(timestamp), _)] if type(timestamp) is int:
             return timestamp
+        case [Arrived(timestamp=int(timestamp), arrival=int(arrival))]:
+            return max(timestamp, arrival)
         case _:
             return None

@@ -69,11 +69,14 @@ class Coordinator:
         *,
         next_ns: float = -float("inf"),
         known_ns: float = -float("inf"),
+        comes_ns: float = -float("inf"),
         ended: bool = False,
     ) -> None:
         """As :meth:`Order.advance_source`; it wakes those that wait."""
         with self._lock:
-            self._order.advance_source(source, next_ns=next_ns, known_ns=known_ns, ended=ended)
+            self._order.advance_source(
+                source, next_ns=next_ns, known_ns=known_ns, comes_ns=comes_ns, ended=ended
+            )
             self._moved()
 
     def advance_seen(self, stage: StageMark, seen_ns: float) -> None:

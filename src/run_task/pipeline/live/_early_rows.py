@@ -61,8 +61,9 @@ class EarlyRows:
         self._room = Alarm()  # there is room for one more
         self._thread: threading.Thread | None = None
         self._complete = self._stopped = self._full = False
-        self.last_ns: int | None = None
-        """The time of the last one that has entered, in nanoseconds since the Unix epoch."""
+        self.last_ns: float = -NEVER
+        """The time of the last one that has entered, in nanoseconds since the Unix epoch;
+        infinitely long ago: there is none."""
 
     @property
     def now_ns(self) -> int:
@@ -123,7 +124,7 @@ class EarlyRows:
                 with self._mutex:  # an earlier one may have come meanwhile
                     time_ns, _, (timestamp, row) = heapq.heappop(self._heap)
                 self._entrance.enter_row(timestamp, row)
-                self.last_ns = max(time_ns, self.last_ns or time_ns)
+                self.last_ns = max(time_ns, self.last_ns)
                 with self._mutex:
                     next_ns = self._heap[0][0] if self._heap else NEVER
                     self._coordinator.set_early(self._mark, next_ns)

@@ -284,7 +284,7 @@ class LiveRun:
             stage_mark = stage_marks[stage]
             begins_ns = begins[stage]
             begun_ns = now_ns if begins_ns is None else begins_ns
-            edges = Edges(stage_mark.windows, config, begun_ns, begun_ns)
+            edges = Edges(stage_mark.windows, config, begun_ns)
             leading.add(stage_mark, edges)
             around = [timeouts[other] for other in order.around_results(stage_mark)]
             live = LiveStage(
@@ -354,15 +354,15 @@ class LiveRun:
             return
         own: dict[int, float] = {}  # the last row that entered some data, by the data's id
         for source in self._sources:
-            if source.last_ns is not None:
-                into, row_ns = id(source.route.into), source.last_ns - source.route.holds_end
-                own[into] = max(own.get(into, row_ns), row_ns)
-        last_ns: float = max(own.values(), default=_NO_WINDOW)
+            into = id(source.route.into)
+            own[into] = max(own.get(into, _NO_WINDOW), source.last_ns)
+        last_ns: float = max(own.values())
+        arrived_ns: float = max(source.arrived_ns for source in self._sources)
         if not any(source.mark.recording for source in self._sources):
-            last_ns = max(last_ns, now_ns)
+            last_ns, arrived_ns = max(last_ns, now_ns), max(arrived_ns, now_ns)
         for live in self._stages:
             stage, edges = live.stage, live.edges
-            edges.limit(last_ns, own.get(id(stage.data), _NO_WINDOW), last_ns)
+            edges.limit(last_ns, own.get(id(stage.data), _NO_WINDOW), arrived_ns)
             for route in stage.routes:
                 before = own.get(id(route.into), _NO_WINDOW)
                 own[id(route.into)] = max(before, edges.results_until_ns)

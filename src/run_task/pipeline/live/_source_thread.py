@@ -20,9 +20,10 @@ from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_rows import EarlyRows
 from run_task.pipeline.live._leading import Leading
 from run_task.pipeline.live._row_gate import RowGate
+from run_task.sources._arrived import Held, is_arrived
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._faults import faults_told_to
-from run_task.sources._protocol import Playback
+from run_task.sources._protocol import Holding, Playback
 from run_task.sync._lifecycle import Lifecycle, Phase
 
 _log = Log(__name__)
@@ -81,18 +82,23 @@ class SourceThread:
         self._left = threading.Event()  # it asks for no more rows
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._closer: threading.Thread | None = None
-        self._latest: int | None = None  # timestamp of all rows that were read
+        self._last_ns: float = -NEVER  # the latest time of a row that was read
+        self._arrived_ns: float = -NEVER  # when the last one arrived
+        self._holding = playback if isinstance(playback, Holding) else None
         if playback is not None:
             playback.observe(self._note_next)
 
     @property
-    def last_ns(self) -> int | None:
-        """When the last row arrived that it has given, in nanoseconds since the Unix epoch."""
-        latest_ns = None if self._latest is None else self._latest * self._unit_ns
-        early_ns = self._early.last_ns
-        if latest_ns is None or early_ns is None:
-            return latest_ns if early_ns is None else early_ns
-        return max(latest_ns, early_ns)
+    def last_ns(self) -> float:
+        """The latest time of a row that it has given, in nanoseconds since the Unix epoch;
+        infinitely long ago: there is none. One that a window holds which ends at its timestamp lies
+        a nanosecond before that."""
+        return max(self._last_ns, self._early.last_ns) - self.route.holds_end
+
+    @property
+    def arrived_ns(self) -> float:
+        """The same of when the last row arrived that it has given."""
+        return max(self._arrived_ns, self._early.last_ns) - self.route.holds_end
 
     def start(self) -> None:
         """Begin to read."""
@@ -175,8 +181,8 @@ class SourceThread:
                 self._read_rows(rows)
         except BaseException as error:
             self._fail(error)
-        if self.mark.recording and (last_ns := self.last_ns) is not None:
-            self._coordinator.advance_source(self.mark, next_ns=last_ns + 1)
+        if self.mark.recording and self._arrived_ns != -NEVER:
+            self._coordinator.advance_source(self.mark, next_ns=self._arrived_ns + 1)
         self._left.set()
         self._early.complete()
         self._on_end()
@@ -203,7 +209,11 @@ class SourceThread:
 
     def _note_next(self, next_ns: float) -> None:
         if next_ns != NEVER:  # else it is for on_end to say what comes after the last row
-            self._coordinator.advance_source(self.mark, next_ns=next_ns, known_ns=next_ns)
+            row_ns = next_ns if self._holding is None else self._holding.next_row_ns
+            known_ns = min(next_ns, row_ns)
+            self._coordinator.advance_source(
+                self.mark, next_ns=next_ns, known_ns=known_ns, comes_ns=next_ns
+            )
 
     def _read_rows(self, rows: Iterator[Any]) -> None:
         """Let rows enter one by one. This is done for each: it has to be cheap."""
@@ -212,8 +222,9 @@ class SourceThread:
         enter, tally = self._entrance.enter_row, self._entrance.tally
         now_ns = _BEFORE_ALL  # or a moment ago
         stamped = self._entrance.stamped
-        latest: int | None = None
+        latest_ns: float = -NEVER
         arrival_ns = 0
+        came_ns: int | None
         timestamp: int
         row: Any = None
         older = self._older()
@@ -225,9 +236,18 @@ class SourceThread:
             else:
                 try:
                     timestamp, row = stamped(item)
+                    came_ns = self._entrance.arrival_ns(item) if is_arrived(item) else None
                 except ConfigError as error:
                     self._entrance.fates.refuse(Fate.MALFORMED, item, error)
                     continue
+                if isinstance(item, Held):
+                    tally.received -= 1  # it was counted when it came
+                if recording and came_ns is not None:
+                    came_ns = int(max(came_ns, latest_ns))
+                    time_ns = timestamp * unit_ns
+                    if time_ns > came_ns and self._hold(time_ns, came_ns, (timestamp, row)):
+                        continue
+                    self._arrived_ns = latest_ns = max(came_ns, time_ns)
             time_ns = timestamp * unit_ns
             if time_ns > now_ns and not recording:
                 now_ns = self._early.now_ns
@@ -236,12 +256,14 @@ class SourceThread:
                     if life.phase >= Phase.STOPPING:
                         return
                     continue
-            if latest is None or timestamp >= latest:
-                self._latest = latest = timestamp
-                arrival_ns = time_ns
+            if time_ns >= latest_ns:
+                self._last_ns = self._arrived_ns = latest_ns = arrival_ns = time_ns
                 late = False
                 waits = arrival_ns >= gate.in_order_ns
             else:
+                arrival_ns = int(latest_ns)
+                if time_ns > self._last_ns:
+                    self._last_ns = time_ns
                 late = True
                 waits = arrival_ns >= gate.late_ns
             if recording and mark.next_ns < arrival_ns:  # it gives several at a time
@@ -253,6 +275,18 @@ class SourceThread:
             enter(timestamp, row)
             if life.phase >= Phase.STOPPING:
                 return
+
+    def _hold(self, time_ns: int, came_ns: int, row: tuple[int, Any]) -> bool:
+        """A row of a recording came before its time. Returns whether it does not enter now."""
+        fates = self._entrance.fates
+        if (ahead_ns := time_ns - came_ns) > fates.policy.max_ahead_ns:
+            fates.refuse_ahead(row, ahead_ns)
+            return True
+        if self._holding is None:
+            return False
+        self._holding.hold(time_ns, Held(*row))
+        self._coordinator.advance_source(self.mark, known_ns=time_ns, comes_ns=time_ns)
+        return True
 
     def _older(self) -> float:
         """Rows before this timestamp may belong to windows that ended before the run began."""
@@ -313,14 +347,17 @@ class SourceThread:
                 return
             if not len(times):
                 continue
-            before = int(times[0]) if self._latest is None else self._latest
+            first = int(times[0])
+            before = first if self._arrived_ns == -NEVER else int(self._arrived_ns) // unit_ns
             rows = BatchCursor(batch, before, unit_ns, self._entrance)
-            late = bool(times[0] < before or np.any(times[1:] < times[:-1]))
-            self._latest = max(before, int(times.max()))
-            known_ns = self._latest * unit_ns
+            late = bool(first < before or np.any(times[1:] < times[:-1]))
+            known_ns = max(before, int(times.max())) * unit_ns
+            self._last_ns = self._arrived_ns = known_ns
             while (next_ns := rows.next_ns) != NEVER:
                 if self.mark.recording:
-                    self._coordinator.advance_source(self.mark, next_ns=next_ns, known_ns=known_ns)
+                    self._coordinator.advance_source(
+                        self.mark, next_ns=next_ns, known_ns=known_ns, comes_ns=known_ns
+                    )
                 limit_ns = self._gate.late_ns if late else self._gate.in_order_ns
                 if next_ns >= limit_ns:
                     limit_ns = self._gate.wait(int(next_ns), late=late)

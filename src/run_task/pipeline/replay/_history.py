@@ -327,8 +327,10 @@ class History:
             for reader in self._sources:
                 opened.callback(reader.fates.log_rest)
                 opened.callback(reader.close)
+            for reader in self._sources:
+                reader.fetch()
             # A row that a window holds which ends at its timestamp lies before that time.
-            firsts_ns = [reader.fetch() - reader.holds_end for reader in self._sources]
+            firsts_ns = [reader.first_ns for reader in self._sources]
             firsts_ns += (first_ns for first_ns, _ in self._filled.values())
             first_ns = min(firsts_ns, default=NEVER)
             if first_ns == NEVER:
@@ -340,7 +342,7 @@ class History:
             for stage, config in self._stages.items():
                 held_ns = held(stage)
                 windows = _windows_from(stage.interval, config, since_ns, held_ns)
-                edges = Edges(windows, config, int(first_ns), int(first_ns), start_ns)
+                edges = Edges(windows, config, int(first_ns), start_ns)
                 edges.stop_before(end_ns)
                 reach_ns = _length_ns(stage, config) + reach.get(id(stage.data), 0)
                 for route in stage.routes:
@@ -435,12 +437,12 @@ class History:
         # The last row that entered some data, by the data's id.
         own: dict[int, float] = {data: last_ns for data, (_, last_ns) in self._filled.items()}
         for data, readers in self._groups.items():
-            lasts = [r.last_ns - r.holds_end for r in readers if r.last_ns is not None]
-            own[data] = max(lasts, default=-NEVER)
+            own[data] = max(reader.last_ns for reader in readers)
         last_ns = max(own.values())
+        arrived_ns = max((reader.arrived_ns for reader in self._sources), default=last_ns)
         for replay in replays:
             stage, edges = replay.stage, replay.edges
-            edges.limit(last_ns, own.get(id(stage.data), -NEVER), last_ns)
+            edges.limit(last_ns, own.get(id(stage.data), -NEVER), arrived_ns)
             for route in stage.routes:
                 before = own.get(id(route.into), -NEVER)
                 own[id(route.into)] = max(before, edges.results_until_ns)
