@@ -167,13 +167,14 @@ def feeds(draw: st.DrawFn) -> list[Feed]:
     made: list[Feed] = []
     for number in range(draw(st.integers(1, 3))):
         rows: list[Row] = []
-        arrival = 100_001 + 2 * number  # no window is due at an odd time
+        arrival = 100_003 + 2 * number  # no window is due at an odd time
         for step in draw(st.lists(st.integers(0, 500), min_size=1, max_size=8)):
             arrival += 6 * step
             lag = draw(st.just(0) | st.integers(-9_000, 30_000) | st.just(arrival % 1_000))
             rows.append(row(arrival - lag, arrival))
         made.append(rows)
-    made[0] = [*made[0], row(END, END + 1)]
+    # Live, a run begins before its first row; a replay, with the first that is not refused.
+    made[0] = [row(100_001, 100_001), *made[0], row(END, END + 1)]
     return made
 
 

@@ -28,7 +28,7 @@ from run_task.executors._protocol import Ticks, checked_crew, driver
 from run_task.observe._log import Log
 from run_task.runner._config import Empty, OnError, RunnerConfig
 from run_task.runner._own_data import OwnData, references
-from run_task.runner._scheduler import Entry, Scheduler, is_scheduled, scheduler_of
+from run_task.runner._scheduler import NOT_OVERSLEPT, Entry, Scheduler, is_scheduled, scheduler_of
 from run_task.runner._stats import RECENT, Percentiles, RunnerStats
 from run_task.runner._telemetry import Losses, Telemetry
 from run_task.runner._ticker import Ticker
@@ -82,6 +82,14 @@ LEFT_OUT: Final = LeftOut.LEFT_OUT
 
 class Gate(Protocol):
     """What a window passes before it begins."""
+
+    def catch_up(self, due_ns: int, /) -> None:
+        """A window was overslept: wait for what is there, and could not come while the process
+        stood still.
+
+        :param due_ns: when it was due, in nanoseconds of the monotonic clock
+        """
+        ...
 
     def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | LeftOut | None:
         """Wait for what comes before a window.
@@ -175,6 +183,7 @@ class Engine:
         self._mutex = threading.Lock()
         self._ticker: Ticker | None = None
         self._place: tuple[Scheduler, Entry] | None = None
+        self._awake_ns = NOT_OVERSLEPT  # no window is left that was due when that was overslept
         self._telemetry: Telemetry | None = None
         self._send = outlet.send
         self._last_thread: threading.Thread | None = None
@@ -262,6 +271,8 @@ class Engine:
         timeout = self.config.data_timeout
         interval = self._interval
         gate = self._gate
+        assert self._place is not None
+        scheduler = self._place[0]
         data = self._data if gate is None else gate
         bound = self._bound
         send = self._send
@@ -277,6 +288,8 @@ class Engine:
             while (due := poll()) is not None:
                 self._due = due
                 if gate is not None:
+                    if scheduler.overslept_ns != self._awake_ns:
+                        self._catch_up(gate, scheduler, due[2])
                     missing = gate.wait(due[0], due[1], ticker.next_end_ns)
                     if missing is None:
                         self._due = None
@@ -339,6 +352,15 @@ class Engine:
         if not is_scheduled():
             self._last_thread = threading.current_thread()
         self._close(failure)
+
+    def _catch_up(self, gate: Gate, scheduler: Scheduler, late_ns: int) -> None:
+        """Everything has stood still: until before this window was due, or after."""
+        overslept_ns = scheduler.overslept_ns
+        due_ns = self._clock.monotonic_ns() - late_ns
+        if due_ns > overslept_ns:
+            self._awake_ns = overslept_ns
+        else:
+            gate.catch_up(due_ns)
 
     def _put_back(self, ticker: Ticker) -> None:
         """Have the next window run when it is due. From then on another thread may run it."""

@@ -39,11 +39,17 @@ _SLOW: Final = 0.001
 _DRIFT_NS: Final = 100_000
 """By how many nanoseconds wall and monotonic clock must have come apart to be looked at closely."""
 
+_OVERSLEPT_NS: Final = 100_000_000
+"""By how many nanoseconds a wait must have been too long for what is due to have been overslept."""
+
 _RESTING: Final = 4
 """How many threads without work are kept."""
 
 _AT_ONCE: Final = -(1 << 62)
 """A time by which everything is due."""
+
+NOT_OVERSLEPT: Final = _AT_ONCE
+"""When nothing has been overslept yet."""
 
 _NEVER: Final = 1 << 62
 """A time that does not come."""
@@ -146,6 +152,9 @@ class Scheduler:
         self._watch = watch()
         self._refused = False  # the system had no thread to give
         self._offset_ns = clock.time_ns() - clock.monotonic_ns()
+        self.overslept_ns: int = NOT_OVERSLEPT
+        """When the last wait ended that was far too long, as after a suspend, in nanoseconds of the
+        monotonic clock."""
 
     # For those who have something to run
 
@@ -279,12 +288,15 @@ class Scheduler:
     def _next(self, member: _Member) -> Entry | None:
         """Wait for what is due, as long as this thread has the lead; None if it has not."""
         heap = self._heap
+        until_ns = _NEVER
         while True:
             try:
                 now_ns = self._clock.monotonic_ns()
             except BaseException as error:
                 self._lose_clock(error)
                 now_ns = _AT_ONCE
+            if now_ns - until_ns > _OVERSLEPT_NS:
+                self.overslept_ns = now_ns
             with self._mutex:
                 if self._lead is not member:
                     return None
@@ -364,6 +376,8 @@ class Scheduler:
         expected_ns = wall_ns - self._offset_ns
         if before_ns - _DRIFT_NS < expected_ns < after_ns + _DRIFT_NS:
             return False
+        if expected_ns - after_ns > _OVERSLEPT_NS:  # as after the machine slept
+            self.overslept_ns = after_ns
         self._offset_ns = wall_ns - after_ns
         with self._mutex:
             for entry in self._entries:

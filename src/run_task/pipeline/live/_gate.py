@@ -11,6 +11,7 @@ from run_task.observe._log import Log
 from run_task.pipeline._edges import Edges
 from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import Mark, StageMark
+from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.runner._engine import LEFT_OUT, LeftOut
@@ -45,6 +46,7 @@ class WindowGate:
     :param given: those of all who read the data
     :param early_views: views that were taken ahead, if its data has such as can be kept
     :param coordinator: what it waits by
+    :param catch_up: lets sources run after an oversleep
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class WindowGate:
         given: GivenWindows,
         early_views: EarlyViews | None,
         coordinator: Coordinator,
+        catch_up: CatchUp,
     ) -> None:
+        self._catch_up = catch_up
         self._mark = mark
         self._data = data
         self._unit_ns = unit_ns
@@ -75,6 +79,11 @@ class WindowGate:
         self._start_ns = self._end_ns = 0  # of the window in hand
         self.next_end_ns: int = 0
         """The end of the window after the one in hand, in nanoseconds since the Unix epoch."""
+
+    def catch_up(self, due_ns: int, /) -> None:
+        """Let sources run until they block: their rows are there, and have yet to be read."""
+        # Rows that come after a window wait for it where its view would not end with it.
+        self._catch_up.wait(due_ns, each=not self._mark.reads.bounded)
 
     def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | LeftOut | None:
         """Wait for all that enters its data before a window, and until it is known whether there

@@ -19,6 +19,7 @@ from run_task.pipeline._order import NEVER, Order, Place, SourceMark, StageMark
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline._row_telemetry import RowTelemetry
+from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_rows import EarlyRows
 from run_task.pipeline.live._early_views import EarlyViews
@@ -240,6 +241,7 @@ class LiveRun:
         entered += (stage.data for stage in stages)
         given = {id(data): GivenWindows(data) for data in entered}
         leading = Leading()
+        catch_up = CatchUp(self._clock)
         all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
         for number, ((declared, unit_ns, route), fates, playback, mark) in enumerate(
             zip(self._declared_sources, self._fates, played, source_marks, strict=True), 1
@@ -256,6 +258,8 @@ class LiveRun:
             timeout = max(timeouts[reader] for reader in order.readers(mark))
             gates = [RowGate(mark, timeout, self._early_views.get, coordinator) for _ in range(2)]
             entrances = [Entrance(route, unit_ns, fates, given[id(route.into)]) for _ in range(2)]
+            if not mark.recording:  # for rows of a recording, windows wait in any case
+                catch_up.add(mark, entrances[0].tally)
             early = EarlyRows(
                 entrances[1],
                 mark,
@@ -296,6 +300,7 @@ class LiveRun:
                 max(config.upstream_timeout, *around) if around else config.upstream_timeout,
                 self._early_views.get,
                 coordinator,
+                catch_up,
                 self._clock,
                 timeline,
                 # A grid that begins with the run begins there; another one lies where it lies.

@@ -10,6 +10,7 @@ from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._order import StageMark
 from run_task.pipeline._route import ends_with_rows
+from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._gate import WindowGate
@@ -36,6 +37,7 @@ class LiveStage:
     :param early_views_of: the early views of each stage that may take views ahead
     :param all_recordings: whether all rows that enter are recordings', which can wait
     :param coordinator: keeps the marks of all stages and sources
+    :param catch_up: lets sources run after an oversleep
     :param clock: where to read the time
     :param timeline: the time, which all stages share
     :param since_ns: the first window that there may be holds this time, in nanoseconds since the
@@ -55,6 +57,7 @@ class LiveStage:
         outlet_timeout: float,
         early_views_of: Callable[[StageMark], EarlyViews | None],
         coordinator: Coordinator,
+        catch_up: CatchUp,
         clock: Clock,
         timeline: Timeline,
         since_ns: int,
@@ -88,6 +91,7 @@ class LiveStage:
             given,
             self.early_views,
             coordinator,
+            catch_up,
         )
         outlet = StageOutlet(
             mark,
