@@ -24,9 +24,10 @@ def warning_of(source: object) -> str | None:
     :param source: the source; only files are read for it
     :return: None if nothing is, or it is no file
     """
-    if not isinstance(source, RecordedFile) or (unit := about(source).unit) is None:
+    info = about(source)
+    if not isinstance(source, RecordedFile) or info.unit is None or info.once or info.endless:
         return None
-    unit_ns = unit.nanos
+    unit_ns = info.unit.nanos
     faults: list[SourceError] = []
     good = backward = ahead = 0
     latest, present_ns = -(2**63), time.time_ns()

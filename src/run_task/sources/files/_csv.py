@@ -27,8 +27,11 @@ from run_task.sources._timestamps import likely_type
 from run_task.sources.files._encoding import InUtf8, check_encoding
 from run_task.sources.files._file import Chunk, RecordedFile, first_of
 from run_task.sources.files._listing import FileOrder, Paths
+from run_task.sources.files._live import POLL, following
 from run_task.sources.files._sorting import SORT_ROWS
+from run_task.time._clock import Clock
 from run_task.time._interval import TimeUnit
+from run_task.time._length import IntervalLike
 
 
 class CsvFile(RecordedFile):
@@ -103,6 +106,11 @@ class CsvFile(RecordedFile):
         numbers, or ISO 8601
     :param fold: which of the two times it is that clocks of ``zone`` show twice, when they are put
         back: 0 for the first, 1 for the second
+    :param follow: whether to go on with what is appended, as ``tail -F`` does, also when the file
+        is renamed and made anew, or emptied; it need not be there yet
+    :param poll: how long to wait before a file that is followed is looked at again: a TaskInterval,
+        a timedelta, or a text such as ``"250ms"``
+    :param clock: where to wait for it; None: the machine's
     :raises ConfigError: if there is no such file or column, or the file is empty, or pyarrow is
         not installed
     """
@@ -136,6 +144,9 @@ class CsvFile(RecordedFile):
         skip_rows: int = 0,
         format: str | None = None,  # noqa: A002 as readers call it
         fold: int = 0,
+        follow: bool = False,
+        poll: IntervalLike = POLL,
+        clock: Clock | None = None,
     ) -> None:
         _check_marks(delimiter, quote, decimal, thousands, comment)
         for parameter, words in (
@@ -160,8 +171,9 @@ class CsvFile(RecordedFile):
         self._skip = skip_rows
         self._spelling = cols.Spelling(null_values, true_values, false_values, decimal, thousands)
         self._encoding = check_encoding(encoding, "CsvFile")
+        self._following = following(follow, poll, clock, "CsvFile")
         self._longest = check_longest("CsvFile", longest_line)
-        self._all: list[str] = []
+        self._all: list[str] = [] if names is None else list(names)
         self._timestamp_type: Any = None
         super().__init__(
             path,
@@ -186,13 +198,7 @@ class CsvFile(RecordedFile):
         except SourceError as error:
             line = "" if error.line is None else f"line {error.line}: "
             raise ConfigError(f"{self._where}: cannot be read: {line}{error.reason}") from error
-        twice = {name for name in self._all if name and self._all.count(name) > 1}
-        if twice:
-            raise ConfigError(
-                f"{self._where}: there are two columns {min(twice)!r}: give all of them names=, "
-                f"and leave out the line with those that it has by skip_rows={self._skip + 1}"
-            )
-        chosen = self._choose(dict.fromkeys(filter(None, self._all)))
+        chosen = self._named()
         kinds = {name: self._wanted.get(name) for name in chosen}
         sample = self._sample(list({self._timestamp: None, **kinds}))
         texts = sample[self._timestamp]
@@ -203,6 +209,19 @@ class CsvFile(RecordedFile):
             for name, kind in kinds.items()
         }
 
+    def _named(self) -> dict[str, Any]:
+        """Of the columns that have names, those that were asked for.
+
+        :raises ConfigError: if one is missing, or there are two of one name
+        """
+        twice = {name for name in self._all if name and self._all.count(name) > 1}
+        if twice:
+            raise ConfigError(
+                f"{self._where}: there are two columns {min(twice)!r}: give all of them names=, "
+                f"and leave out the line with those that it has by skip_rows={self._skip + 1}"
+            )
+        return self._choose(dict.fromkeys(filter(None, self._all)))
+
     def _header(self) -> list[str]:
         """The names of the columns.
 
@@ -211,12 +230,19 @@ class CsvFile(RecordedFile):
         for block in self._records():
             if isinstance(block, BadLine):
                 raise self._error(block.line, None, block.reason)
-            line = int(block.lines[0])
-            try:
-                return [name.decode() for name in self._quoting.values(block.first())]
-            except ValueError as error:
-                raise self._error(line, None, f"the names of the columns: {error}") from error
+            return self._names_in(block)
         raise self._error(None, None, "Empty CSV file: it has no names of columns")
+
+    def _names_in(self, block: RecordBlock) -> list[str]:
+        """What a block begins with, as the names of the columns.
+
+        :raises SourceError: if they cannot be read
+        """
+        try:
+            return [name.decode() for name in self._quoting.values(block.first())]
+        except ValueError as error:
+            line = int(block.lines[0])
+            raise self._error(line, None, f"the names of the columns: {error}") from error
 
     def _sample(self, names: list[str]) -> dict[str, Any]:
         """Columns of the first rows, as they stand there."""
@@ -231,7 +257,7 @@ class CsvFile(RecordedFile):
     def _arrow_types(self) -> dict[str, Any]:
         """Arrow types that the columns can be read as at once, where all is well."""
         pa = need("pyarrow", "arrow")
-        types: dict[str, Any] = {self._timestamp: self._timestamp_type}
+        types: dict[str, Any] = {self._timestamp: self._timestamp_type or pa.binary()}
         for name, kind in self._kinds.items():
             if name == self._timestamp:
                 if kind is not int:  # it is also wanted as it stands there
@@ -277,6 +303,12 @@ class CsvFile(RecordedFile):
                 yield block
             elif isinstance(block, RecordBlock):
                 named = True
+                if self._place.live:  # so that nobody has looked at them before
+                    self._all = self._names_in(block)
+                    try:
+                        self._named()
+                    except ConfigError as error:
+                        raise self._error(int(block.lines[0]), None, str(error)) from error
                 if len(block.lines) > 1:
                     yield block.without_first()
 

@@ -27,7 +27,8 @@ from run_task.sources._text_blocks import BadLine, RecordBlock
 from run_task.sources._timestamps import Times
 from run_task.sources.files._lines import WholeLines
 from run_task.sources.files._listing import FileOrder, Paths, check_order, listed
-from run_task.sources.files._place import LocalFile
+from run_task.sources.files._live import Following
+from run_task.sources.files._place import FilePlace
 from run_task.sources.files._sorting import SORT_ROWS, in_order
 from run_task.time._interval import TimeUnit
 
@@ -62,7 +63,13 @@ class RecordedFile(ABC):
     _spelling: cols.Spelling = cols.SPELLING
     """How values are spelled in it that stand there as texts."""
 
-    _place: LocalFile
+    _can_be_live: ClassVar[bool] = True
+    """Whether a file can be read while it is being written."""
+
+    _following: Following | None = None
+    """How it is followed; None: it is not."""
+
+    _place: FilePlace
     """Where it lies, of a source that is one of the files of another one."""
 
     def __init__(
@@ -98,11 +105,17 @@ class RecordedFile(ABC):
         self._most_malformed = check_share(self._where, max_malformed)
         self._faults = Faults(on_malformed, self._most_malformed)
         self._sort_rows = sort_rows if sort else None
-        parts = [self._part(place) for place in listed(path, self._where)]
+        places = listed(path, self._where, self._following)
+        if sort and any(place.endless for place in places):
+            raise ConfigError(f"{self._where}: with follow= it has no end, and cannot be sorted")
+        parts = [self._part(place) for place in places]
         self._kinds: Mapping[str, cols.Kind] = self._common(parts)
         for part in parts:
             part._kinds = self._kinds
         if order is FileOrder.FIRST_TIME and len(parts) > 1:
+            for part in parts:
+                if part._place.live:
+                    raise ConfigError(f"{part._where}: its first row is not known beforehand")
             parts.sort(key=lambda part: part._first_time())
         self._parts = parts
 
@@ -122,13 +135,26 @@ class RecordedFile(ABC):
         return self._faults.count
 
     def about(self) -> SourceInfo:
-        """Its unit, and the timestamp of its last row, where that stands at the end."""
+        """Its unit, the timestamp of its last row, where that stands at the end, whether it is
+        followed and so has no end, and whether it is a pipe, which can be read once."""
         last = None
         if self._sort_rows is None:
             # Whatever is wrong with it is told when it is read.
             with contextlib.suppress(Exception):
                 last = self._parts[-1]._last()
-        return SourceInfo(unit=self._unit, last=last, malformed=self.malformed)
+        return SourceInfo(
+            unit=self._unit,
+            endless=any(part._place.endless for part in self._parts),
+            once=any(part._place.once for part in self._parts),
+            last=last,
+            malformed=self.malformed,
+        )
+
+    def close(self) -> None:
+        """Stop waiting for what is still to be written. From any thread; a file that is followed,
+        or a pipe, gives no more rows; others are read on."""
+        for part in self._parts:
+            part._place.stop()
 
     def batches(self) -> Iterator[Batch]:
         """The rows in batches of at most ``batch_rows``.
@@ -160,7 +186,7 @@ class RecordedFile(ABC):
         shown = repr(os.fspath(path)) if isinstance(path, str | os.PathLike) else brief(path)
         return f"{cls.__name__}({shown})"
 
-    def _part(self, place: LocalFile) -> Self:
+    def _part(self, place: FilePlace) -> Self:
         """A source of one of the files, which has been looked at.
 
         :raises ConfigError: if it cannot be read
@@ -170,10 +196,25 @@ class RecordedFile(ABC):
         part._times = copy.copy(self._times)  # what it finds out of times is that file's
         part._where = self._called(place.name)
         try:
-            part._kinds = part._look()
+            part._kinds = part._declared() if place.live else part._look()
         except (OSError, UnicodeError) as error:
             raise ConfigError(f"{part._where}: cannot be read: {error}") from error
         return part
+
+    def _declared(self) -> dict[str, cols.Kind]:
+        """The columns of a file that cannot be looked into before it is read.
+
+        :raises ConfigError: if they were not declared
+        """
+        if not self._can_be_live:
+            raise ConfigError(f"{self._where}: it is read from its end, and so not from a pipe")
+        kinds = {name: kind for name, kind in self._wanted.items() if kind is not None}
+        if not kinds or len(kinds) < len(self._wanted):
+            raise ConfigError(
+                f"{self._where}: it is still being written, and not looked into beforehand: "
+                f"declare its columns with their types, as by columns={{'price': float}}"
+            )
+        return kinds
 
     def _common(self, parts: Sequence[Self]) -> dict[str, cols.Kind]:
         """The columns of all of the files.
@@ -219,8 +260,11 @@ class RecordedFile(ABC):
     def _read(self, faults: Faults) -> Iterator[Batch]:
         """The good rows of one of the files."""
         try:
-            for chunk in self._chunks():
-                yield from _without_faults(chunk, faults)
+            while True:
+                for chunk in self._chunks():
+                    yield from _without_faults(chunk, faults)
+                if not self._place.goes_on():
+                    return
         except FileNotFoundError:
             raise self._error(
                 None, None, "it was there when the source was made, and is gone"

@@ -25,8 +25,11 @@ from run_task.sources._text_blocks import (
 )
 from run_task.sources.files._file import Chunk, RecordedFile, first_of
 from run_task.sources.files._listing import FileOrder, Paths
+from run_task.sources.files._live import POLL, following
 from run_task.sources.files._sorting import SORT_ROWS
+from run_task.time._clock import Clock
 from run_task.time._interval import TimeUnit
+from run_task.time._length import IntervalLike
 
 _log = Log(__name__)
 
@@ -81,6 +84,11 @@ class JsonLinesFile(RecordedFile):
         :meth:`datetime.datetime.strptime` has it; None: numbers, or ISO 8601
     :param fold: which of the two times it is that clocks of ``zone`` show twice, when they are put
         back: 0 for the first, 1 for the second
+    :param follow: whether to go on with what is appended, as ``tail -F`` does, also when the file
+        is renamed and made anew, or emptied; it need not be there yet
+    :param poll: how long to wait before a file that is followed is looked at again: a TaskInterval,
+        a timedelta, or a text such as ``"250ms"``
+    :param clock: where to wait for it; None: the machine's
     :raises ConfigError: if there is no such file or column, a column holds neither numbers nor
         texts, or pyarrow is not installed
     """
@@ -106,7 +114,11 @@ class JsonLinesFile(RecordedFile):
         longest_line: int = LONGEST_LINE,
         format: str | None = None,  # noqa: A002 as readers call it
         fold: int = 0,
+        follow: bool = False,
+        poll: IntervalLike = POLL,
+        clock: Clock | None = None,
     ) -> None:
+        self._following = following(follow, poll, clock, "JsonLinesFile")
         self._longest = check_longest("JsonLinesFile", longest_line)
         super().__init__(
             path,

@@ -11,12 +11,18 @@ from run_task.sources.files._compression import FAULTS, Readable, decompressed
 _READ_BYTES: Final = 1 << 20
 
 
+class Stopped(Exception):
+    """Nobody wants what comes next: raised to whoever waits for it."""
+
+
 class WholeLines:
     """The bytes of a file, decompressed, in blocks that end where a line does.
 
     Where they cannot be had any more, as in an archive that ends too early, the blocks end before
     the line that is not whole, and :attr:`failure` says why: so all rows before come first, and no
     half of a line is taken for one.
+
+    So it is where a reading is stopped that waits for more: what is half-written is no line yet.
 
     A block ends within a line only if the line is longer than the block.
 
@@ -33,6 +39,7 @@ class WholeLines:
         self._mutex = threading.Lock()  # Arrow reads ahead, in a thread of its own
         self._held = b""
         self._ended = False
+        self._whole = True  # the last line is one, also without a line feed
         self._raw = raw
         self._file: Readable | None = None
         self.codec: str | None = None
@@ -53,8 +60,8 @@ class WholeLines:
                 whole = b"\n" in blocks[-1]
             block = b"".join(blocks)
             end = min(size, count)
-            if not self._ended or self.failure is not None or count > size:
-                end = block.rfind(b"\n", 0, size) + 1 or (0 if self.failure is not None else end)
+            if not self._ended or not self._whole or count > size:
+                end = block.rfind(b"\n", 0, size) + 1 or (end if self._whole else 0)
             self._held = block[end:]
             return block[:end]
 
@@ -64,8 +71,10 @@ class WholeLines:
             if self._file is None:
                 self._file, self.codec = decompressed(self._raw)
             block = self._file.read(size)
+        except Stopped:
+            block, self._whole = b"", False
         except FAULTS as error:
-            block = b""
+            block, self._whole = b"", False
             self.failure = str(error) if self.codec is None else f"of its {self.codec}: {error}"
         self._ended = not block
         return block

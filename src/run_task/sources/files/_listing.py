@@ -6,12 +6,14 @@ import enum
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 from run_task.errors import ConfigError
-from run_task.sources.files._place import LocalFile
+from run_task.sources.files._live import Followed, Following, Pipe
+from run_task.sources.files._place import FilePlace, LocalFile
 
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A file, a folder, a pattern, or a list of these."""
@@ -41,12 +43,13 @@ def check_order(where: str, order: object) -> None:
         raise ConfigError(f"{where}: order={order!r}: it is one of {choices}")
 
 
-def listed(paths: Paths, where: str) -> list[LocalFile]:
+def listed(paths: Paths, where: str, following: Following | None = None) -> list[FilePlace]:
     """The files that are there now.
 
     :param paths: what the source was given
     :param where: the source, for messages
-    :raises ConfigError: if there is none, or one is named twice
+    :param following: how a file is followed, which need not be there yet; None: it is not
+    :raises ConfigError: if there is none, one is named twice, or several are to be followed
     """
     given: Any = paths
     several = isinstance(paths, Sequence) and not isinstance(paths, str | bytes)
@@ -59,7 +62,26 @@ def listed(paths: Paths, where: str) -> list[LocalFile]:
         if real in seen:
             raise ConfigError(f"{where}: {str(file)!r} is named twice: its rows would come twice")
         seen.add(real)
-    return [LocalFile(file, where) for file in found]
+    if following is None:
+        return [_place_of(file, where) for file in found]
+    if several or found != [Path(given)]:
+        raise ConfigError(f"{where}: follow= is for one file: make a source for each")
+    if _is_pipe(found[0]):
+        raise ConfigError(f"{where}: it is a pipe, which is read as it comes: leave out follow=")
+    return [Followed(found[0], following)]
+
+
+def _place_of(file: Path, where: str) -> FilePlace:
+    return Pipe(file) if _is_pipe(file) else LocalFile(file, where)
+
+
+def _is_pipe(file: Path) -> bool:
+    """Whether it is a pipe or a terminal."""
+    try:
+        mode = file.stat().st_mode
+    except OSError:  # it is told when it is opened
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def _files_of(given: object, where: str) -> Iterator[Path]:

@@ -48,6 +48,8 @@ class ParquetFile(RecordedFile):
         pyarrow is not installed
     """
 
+    _can_be_live = False
+
     @contextlib.contextmanager
     def _opened(self) -> Generator[Any]:
         # Without pre_buffer a row group is read bit by bit, and need not fit in memory.

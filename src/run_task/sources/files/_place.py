@@ -3,12 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.sources.files._compression import compression_of
 from run_task.sources.files._lines import WholeLines
+
+
+class FilePlace(Protocol):
+    """Where the bytes of a file come from."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Whether it is still being written, so that it cannot be looked into beforehand."""
+        ...
+
+    @property
+    def once(self) -> bool:
+        """Whether it can be read only once."""
+        ...
+
+    @property
+    def endless(self) -> bool:
+        """Whether it has no end."""
+        ...
+
+    def open(self) -> WholeLines:
+        """Its bytes from the start, decompressed, by whole lines.
+
+        :raises OSError: if it cannot be opened
+        """
+        ...
+
+    def open_for_arrow(self) -> Any:
+        """Its bytes as they stand, as a file of Arrow's in which any place can be read.
+
+        :raises OSError: if it cannot be opened
+        """
+        ...
+
+    def compression(self) -> str | None:
+        """How it is compressed as a whole; None: it is not, or that is not known.
+
+        :raises OSError: if it cannot be read
+        """
+        ...
+
+    def tail(self, size: int) -> bytes:
+        """Its last bytes; none where it is compressed, or they cannot be had without the others.
+
+        :param size: how many at most
+        :raises OSError: if it cannot be read
+        """
+        ...
+
+    def goes_on(self) -> bool:
+        """Whether, after what has been read, there is another file to be opened."""
+        ...
+
+    def stop(self) -> None:
+        """Let a reading end that waits for more. From any thread, any number of times."""
+        ...
 
 
 class LocalFile:
@@ -18,6 +79,10 @@ class LocalFile:
     :param where: the source that reads it, for messages
     :raises ConfigError: if there is none
     """
+
+    live: bool = False
+    once: bool = False
+    endless: bool = False
 
     def __init__(self, path: Path, where: str) -> None:
         self.name: str = str(path)
@@ -33,6 +98,13 @@ class LocalFile:
         :raises OSError: if it cannot be opened
         """
         return WholeLines(self._path.open("rb", buffering=0))
+
+    def goes_on(self) -> bool:
+        """It does not: it is one file."""
+        return False
+
+    def stop(self) -> None:
+        """There is nothing that it waits for."""
 
     def open_for_arrow(self) -> Any:
         """Its bytes as they stand, as a file of Arrow's in which any place can be read.

@@ -1,0 +1,238 @@
+"""Bytes that are still being written: pipes, and files that are followed as they grow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from run_task.errors import ConfigError
+from run_task.sources.files._lines import Stopped, WholeLines
+from run_task.sync._alarm import Alarm
+from run_task.time._clock import Clock, SystemClock, check_clock
+from run_task.time._length import IntervalLike, length
+
+POLL: Final = "250ms"
+"""How often a file is looked at that is followed, unless somebody has said otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """How a file is followed.
+
+    :param poll_ns: how long to wait, in nanoseconds, before it is looked at again
+    :param clock: where to wait for it
+    """
+
+    poll_ns: int
+    clock: Clock
+
+
+def following(
+    follow: bool, poll: IntervalLike, clock: Clock | None, where: str
+) -> Following | None:
+    """How a file is followed, as a source was told.
+
+    :raises ConfigError: if it cannot be
+    """
+    try:
+        poll_ns = length(poll, "poll={}").nanos
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    given = SystemClock() if clock is None else check_clock(clock)
+    return Following(poll_ns, given) if follow else None
+
+
+class _LivePlace:
+    """What is still being written."""
+
+    live: bool = True
+
+    def __init__(self, name: str) -> None:
+        self.name: str = name
+        """How messages call it."""
+
+    def open_for_arrow(self) -> Any:
+        """It cannot be."""
+        raise OSError(f"{self.name} is still being written")
+
+    def compression(self) -> str | None:
+        """It is known only once it is read."""
+        return None
+
+    def tail(self, size: int) -> bytes:
+        """There is none."""
+        return b""
+
+
+class Pipe(_LivePlace):
+    """A named pipe, a terminal or the like: it is read once, until all who write to it are gone.
+
+    :param path: its path
+    """
+
+    once: bool = True
+    endless: bool = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._reader = _PipeReader(path)
+        self._opened = False
+
+    def open(self) -> WholeLines:
+        """What comes, by whole lines.
+
+        :raises OSError: if it has been read before
+        """
+        if self._opened:
+            raise OSError("it has been read before, and what comes by a pipe comes once")
+        self._opened = True
+        return WholeLines(self._reader)
+
+    def goes_on(self) -> bool:
+        """It does not: when it ends, it is over."""
+        return False
+
+    def stop(self) -> None:
+        """Let it end now. From any thread; a read that waits ends at once."""
+        self._reader.stop()
+
+
+class _PipeReader:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stopped = False
+        # The ends of the pipe that wakes are not to be closed, and be another file's, while stop()
+        # writes. It may be called by a signal handler, so the lock lets its own thread in again.
+        self._mutex = threading.RLock()
+        self._wake: tuple[int, int] | None = None
+        self._descriptor: int | None = None
+
+    def read(self, size: int, /) -> bytes:
+        if self._wake is None:
+            with self._mutex:
+                self._wake = os.pipe()
+            # Without waiting for somebody to write to it.
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        assert self._descriptor is not None
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        poll.register(self._wake[0], select.POLLIN)
+        while not self._stopped:
+            poll.poll()
+            with contextlib.suppress(BlockingIOError):  # another one has read it
+                if not self._stopped:
+                    return os.read(self._descriptor, size)
+        raise Stopped
+
+    def stop(self) -> None:
+        self._stopped = True
+        with self._mutex:
+            if self._wake is not None:
+                os.write(self._wake[1], b"!")
+
+    def close(self) -> None:
+        with self._mutex:
+            wake, self._wake = self._wake, None
+            for descriptor in (*(wake or ()), self._descriptor):
+                if descriptor is not None:
+                    os.close(descriptor)
+            self._descriptor = None
+
+
+class Followed(_LivePlace):
+    """A file that goes on with what is appended to it, also when it is renamed and made anew, or
+    emptied. It need not be there yet.
+
+    When it is another one than before, or shorter than what has been read of it, the one before has
+    ended, and what is there now is read from its start. What is renamed is read to its end first,
+    until there is another one in its place.
+
+    :param path: its path
+    :param how: how it is waited for
+    """
+
+    once: bool = False
+    endless: bool = True
+
+    def __init__(self, path: Path, how: Following) -> None:
+        super().__init__(str(path))
+        self._path = path
+        self._how = how
+        self._alarm = Alarm()
+        self._stopped = False
+
+    def open(self) -> WholeLines:
+        """What is there, and what is appended, by whole lines, until it is another file."""
+        return WholeLines(_FollowedReader(self))
+
+    def goes_on(self) -> bool:
+        """It does, with the file that comes next, unless it was stopped."""
+        return not self._stopped
+
+    def stop(self) -> None:
+        """Let it end now. From any thread; a wait for more ends at once."""
+        self._stopped = True
+        self._alarm.ring()
+
+    def first(self) -> BinaryIO:
+        """The file that is there, once there is one.
+
+        :raises Stopped: if it was stopped
+        :raises OSError: if it cannot be opened
+        """
+        while True:
+            if self._stopped:
+                raise Stopped
+            try:
+                return self._path.open("rb", buffering=0)
+            except FileNotFoundError:
+                self.wait()
+
+    def is_over(self, file: BinaryIO) -> bool:
+        """Whether another one has taken the place of a file, or it is shorter than it was.
+
+        :param file: the file, at the end of what was read
+        """
+        there = os.fstat(file.fileno())
+        try:
+            now = self._path.stat()
+        except FileNotFoundError:  # renamed: what writes may not have noticed yet
+            return False
+        return not os.path.samestat(there, now) or there.st_size < file.tell()
+
+    def wait(self) -> None:
+        """Wait before looking again.
+
+        :raises Stopped: if it was stopped
+        """
+        clock = self._how.clock
+        until_ns = clock.monotonic_ns() + self._how.poll_ns
+        while not self._stopped and clock.monotonic_ns() < until_ns:
+            clock.wait(self._alarm, until_ns)
+        if self._stopped:
+            raise Stopped
+
+
+class _FollowedReader:
+    def __init__(self, place: Followed) -> None:
+        self._place = place
+        self._file: BinaryIO | None = None
+
+    def read(self, size: int, /) -> bytes:
+        if self._file is None:
+            self._file = self._place.first()
+        while True:
+            if block := self._file.read(size):
+                return block
+            if self._place.is_over(self._file):
+                return self._file.read(size)  # what was appended before it was over
+            self._place.wait()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
