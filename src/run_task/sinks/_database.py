@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -173,6 +172,8 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
 
 def keep_a_write_ahead_log(engine: Engine) -> None:
     """Make that of an SQLite file, for good; readers then hold up no writer."""
+    import sqlite3  # which only this needs
+
     deadline = time.monotonic() + _LOCK_TIMEOUT_S
     for wait in _waits():
         connection = engine.raw_connection()

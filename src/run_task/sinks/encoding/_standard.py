@@ -11,7 +11,6 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from run_task.sinks.encoding._tag import Form, Inward, Tree, Types
 
@@ -31,13 +30,20 @@ def base64_bytes(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
+def _zone(name: str) -> tzinfo:
+    """The zone of that name in the IANA database."""
+    from zoneinfo import ZoneInfo  # which most programs do without
+
+    return ZoneInfo(name)
+
+
 def zone_name(zone: tzinfo | None) -> str | None:
     """What a time zone is called in the IANA database; None if it is not of there."""
     for attribute in ("key", "zone"):  # that of zoneinfo, and that of pytz
         name: object = getattr(zone, attribute, None)
         if isinstance(name, str):
             try:
-                ZoneInfo(name)
+                _zone(name)
             except (ValueError, OSError, KeyError):
                 return None
             return name
@@ -63,7 +69,7 @@ def _datetime(value: datetime, _: Inward) -> Tree:
     text = datetime.isoformat(value)
     name = zone_name(value.tzinfo)
     if name is not None:
-        same = value.replace(tzinfo=ZoneInfo(name)).utcoffset() == value.utcoffset()
+        same = value.replace(tzinfo=_zone(name)).utcoffset() == value.utcoffset()
         text += f"[{name}]" if same else ""
     return _folded(text, value.fold)
 
@@ -74,7 +80,7 @@ def _to_datetime(stored: Tree, _: Inward, __: Types) -> datetime:
     found = datetime.fromisoformat(iso).replace(fold=fold)
     if not name:
         return found
-    zone = ZoneInfo(name.removesuffix("]"))
+    zone = _zone(name.removesuffix("]"))
     local = found.replace(tzinfo=zone)
     # The zone's rules may have changed since it was stored: then the instant counts.
     return local if local.utcoffset() == found.utcoffset() else found.astimezone(zone)
@@ -89,7 +95,7 @@ def _to_time(stored: Tree, _: Inward, __: Types) -> time:
     text, fold = _unfolded(stored)
     iso, _bracket, name = text.partition("[")
     found = time.fromisoformat(iso).replace(fold=fold)
-    return found.replace(tzinfo=ZoneInfo(name.removesuffix("]"))) if name else found
+    return found.replace(tzinfo=_zone(name.removesuffix("]"))) if name else found
 
 
 def _timedelta(value: timedelta, _: Inward) -> Tree:
