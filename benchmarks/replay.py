@@ -30,7 +30,15 @@ from benchmarks.question import (
     Skipped,
     compared,
 )
-from run_task import DataSet, Pipeline, TaskInterval, TimeSeries, TimeSeriesView
+from run_task import (
+    DataSet,
+    Empty,
+    Pipeline,
+    RunnerConfig,
+    TaskInterval,
+    TimeSeries,
+    TimeSeriesView,
+)
 from run_task.sinks import CallbackSink
 from run_task.sources import Batch, CsvFile, ParquetFile, SourceInfo, paced
 from run_task.time._interval import TimeUnit
@@ -41,12 +49,16 @@ INTERVAL = TaskInterval.seconds(300)
 MINUTE = TaskInterval.seconds(60)
 TICK = TaskInterval.millis(100)
 FIRST = 1_700_000_100  # on the grid of 5 minutes
+SECOND = TaskInterval.seconds(1)
+GAP = 50 * 365 * 86_400
+"""Fifty years, in seconds."""
 
 LOOP = "plain loop"
 OURS = "run-task"
 CSP = "csp"
 
 AS_A_LOOP = Goal(Bound.AT_MOST, 1.5)
+AT_ONCE = Goal(Bound.AT_MOST, 10)
 IN_MEMORY = Goal(Bound.AT_MOST, 500)
 NONE = Goal(Bound.AT_MOST, 0)
 
@@ -207,6 +219,20 @@ def from_parquet(path: str) -> tuple[int, float, float]:
     return windows, took, kilobytes / 1000
 
 
+def over_a_gap() -> int:
+    """Replay two rows, fifty years apart, in windows of a second, those without a row left out.
+
+    :return: how many windows that were
+    """
+    data = TimeSeries({"value": float}, TimeUnit.SECONDS)
+    times = np.array([FIRST - GAP, FIRST])  # a row of the future would be ahead of the clock
+    recorded = Recorded(Batch(times, {"value": np.array([1.0, 2.0])}))
+    pipeline = Pipeline("gap").source(recorded, into=data)
+    config = RunnerConfig(empty=Empty.SKIP)
+    pipeline.stage("statistics", [Of(name) for name in FEW], data, SECOND, config)
+    return sum(not dataset.errors for _, dataset in pipeline.replay())
+
+
 class Watched:
     """A live run of a recording of 1000 rows a second.
 
@@ -277,6 +303,13 @@ def replay(effort: Effort) -> Iterator[Question | Skipped]:
             _ours("a window", "µs", [took / windows * 1e6]),
             _ours("most memory", "MB", [megabytes], IN_MEMORY),
         ],
+    )
+
+    assert over_a_gap() == 2, "a window for each row, and none between"
+    gaps = [seconds(over_a_gap) * 1e3 for _ in range(max(effort.repeats, 5))]
+    yield Question(
+        "Replay: ms over a gap of 50 years in windows of a second, the empty ones skipped",
+        [_ours("two windows", "ms", gaps, AT_ONCE)],
     )
 
     runs = [Watched(max(effort.seconds * 10, 0.5)) for _ in range(repeats)]
