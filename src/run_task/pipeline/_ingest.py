@@ -233,6 +233,10 @@ class SourceReader:
         self._last: float = -_BEYOND  # the last timestamp that is not too long after the present
         self.entered: int = 0
         """How many rows have entered the data."""
+        self.asked_s: float | None = None
+        """Since when it has been waiting for rows of the source, in seconds of the monotonic clock;
+        None: it is not."""
+        self._coming: list[tuple[int, Any]] = []  # the rows that are read at once
         self._read: Iterator[Any] = iter(())  # what is read, once it is begun
         if isinstance(source, Batched):
             self._cursors = (
@@ -241,6 +245,22 @@ class SourceReader:
         else:
             self._cursors = self._rows(source, at_once)
         self._cursor: Cursor | None = None
+
+    @property
+    def name(self) -> str:
+        """The source, for messages."""
+        return f"source {self.fates.policy.name!r}, {brief(self._source)}"
+
+    @property
+    def given(self) -> int:
+        """How many rows have come since it began to wait, where they come one by one. From any
+        thread."""
+        return len(self._coming)
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether the source has all its rows in memory, so that none is waited for."""
+        return isinstance(self._source, (list, tuple))
 
     @property
     def last_ns(self) -> float:
@@ -283,6 +303,8 @@ class SourceReader:
         if cursor is not None and (next_ns := cursor.next_ns) != NEVER:
             return next_ns
         while (next_ns := self.next_ns) == NEVER:
+            self._coming = []
+            self.asked_s = time.monotonic()
             try:
                 with faults_told_to(self.fates.leave_out):
                     self._cursor = next(self._cursors, None)
@@ -292,6 +314,8 @@ class SourceReader:
             except (SystemExit, GeneratorExit) as error:  # which is not for it to say
                 name = brief(self._source)
                 raise SourceError(name, None, None, f"it raised {error!r}") from error
+            finally:
+                self.asked_s = None
             if self._cursor is None:
                 self._cursors = iter(())
                 break
@@ -347,7 +371,11 @@ class SourceReader:
 
     def _rows(self, source: Iterable[tuple[int, Any]], at_once: int) -> Iterator[Cursor]:
         rows = self._read = iter(source)
-        while some := list(itertools.islice(rows, at_once)):
+        while True:
+            some = self._coming = []
+            some.extend(itertools.islice(rows, at_once))  # which others see grow
+            if not some:
+                break
             yield from self._cursors_of(some)
         if self._held:
             entering: list[tuple[int, Any]] = []

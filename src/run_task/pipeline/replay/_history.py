@@ -23,10 +23,12 @@ from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._ingest import SourceReader
 from run_task.pipeline._order import NEVER
 from run_task.pipeline._route import Route, ends_with_rows
+from run_task.pipeline.replay._silence import Silence
 from run_task.runner._config import Empty, OnError, RunnerConfig
 from run_task.runner._own_data import OwnData, references
 from run_task.runner._telemetry import Telemetry
 from run_task.runner._window_grid import WindowGrid, windows_of
+from run_task.sync._watch import Watchable, watch
 from run_task.tasks._dataset import DataSet
 from run_task.time._calendar import Interval
 from run_task.time._clock import SystemClock
@@ -324,6 +326,8 @@ class History:
         :param held: the end of the last window of a stage whose results are known, or None
         """
         with contextlib.ExitStack() as opened:
+            if waited := [reader for reader in self._sources if not reader.is_at_hand]:
+                opened.enter_context(_watched(Silence(waited)))
             for reader in self._sources:
                 opened.callback(reader.fates.log_rest)
                 opened.callback(reader.close)
@@ -466,6 +470,18 @@ class History:
         """Somebody is about to write to the replay's own of the data with this id."""
         for replay in self._replays_of.get(data, ()):
             replay.forget_view()
+
+
+@contextlib.contextmanager
+def _watched(what: Watchable) -> Generator[None]:
+    """Look after this meanwhile."""
+    watch().add(what)
+    watch().wake()
+    try:
+        yield
+    finally:
+        watch().remove(what)
+        watch().settle()
 
 
 def _length_ns(stage: AnyStage, config: RunnerConfig) -> int:
