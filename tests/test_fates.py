@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import random
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -305,9 +306,10 @@ def test_in_a_replay_any_row_may_be_ahead_if_that_is_said_or_if_all_are() -> Non
         pipeline.stage("a", [times], data, TaskInterval.seconds(1000))
         list(pipeline.replay())
         assert only(pipeline).stored == stored
-    bad: Any = 5
-    with pytest.raises(ConfigError, match="max_ahead=5"):
-        Pipeline("p").source([], series(), max_ahead=bad)
+    bad: Any
+    for bad in (5, "0s", timedelta(0)):
+        with pytest.raises(ConfigError, match=re.escape(f"max_ahead={bad!r}")):
+            Pipeline("p").source([], series(), max_ahead=bad)
 
 
 class Feed:
@@ -792,6 +794,29 @@ def test_rows_in_order_before_the_first_sample_are_late_by_column_as_by_row(size
     assert only(pipeline) == SourceStats(received=30, stored=30, late=7)
 
 
+def test_a_function_that_cannot_take_dead_letters_is_refused_when_it_is_declared() -> None:
+    def one(letter: object) -> None: ...
+
+    def several(*letter: object) -> None: ...
+
+    data = series()
+    with pytest.raises(ConfigError, match=r"with \(row, reason, detail\): too many positional"):
+        Pipeline("p").source([], data, dead_letters=one)
+    with pytest.raises(ConfigError, match=r"the ingest cannot be called with \(data, letter\)"):
+        Pipeline("p").source([], data, dead_letters=(data, one))
+    for good in (several, (data, several), dict):  # that one is of C, without parameters to look at
+        Pipeline("p").source([], data, dead_letters=good)
+
+
+def test_one_more_row_is_no_more_rows(caplog: pytest.LogCaptureFixture) -> None:
+    data = series()
+    rows: Any = [*rows_at(1), 5, 6]
+    pipeline = Pipeline("p").source(rows, data)
+    pipeline.stage("a", [times], data, SECOND)
+    list(pipeline.replay())
+    assert "1 more row is malformed, 2 by now; the last" in caplog.text
+
+
 def test_twenty_thousand_bad_rows_are_no_flood(caplog: pytest.LogCaptureFixture) -> None:
     data = series(retention=TaskInterval.seconds(1))
     rows: Any = [*rows_at(100_000), *([5] * 20_000), *rows_at(*range(20_000))]
@@ -938,7 +963,7 @@ def test_what_goes_wrong_with_a_dead_letter_costs_it(caplog: pytest.LogCaptureFi
     pipeline.stage("a", [times], data, SECOND)
     list(pipeline.replay())
     assert only(pipeline) == SourceStats(received=3, stored=1, malformed=2)
-    assert "1 dead letters could not be delivered: ValueError: no" in caplog.text
+    assert "a dead letter could not be delivered: ValueError: no" in caplog.text
     for bad in (5, SqlSink, (data, 5), (5, fail)):
         with pytest.raises(ConfigError, match="dead_letters="):
             pipeline.source([], data, dead_letters=bad)

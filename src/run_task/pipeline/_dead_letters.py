@@ -13,6 +13,7 @@ from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
 from run_task.sinks._protocol import DurableSink, Result
+from run_task.tasks._call import misfit
 from run_task.tasks._dataset import DataSet
 
 _log = Log(__name__)
@@ -67,11 +68,21 @@ class DeadLetters:
         if type(given) is tuple:
             pair: Any = given  # pyright: ignore[reportUnknownVariableType]  of what, is looked at
             if len(pair) == 2 and callable(getattr(pair[0], "write", None)) and callable(pair[1]):
+                if problem := misfit(pair[1], None, DeadLetter(None, "", "")):
+                    raise ConfigError(
+                        f"{where}: dead_letters={brief(given)}: the ingest cannot be called with "
+                        f"(data, letter): {problem}"
+                    )
                 return cls(source, _ToData(*pair))
         elif all(callable(getattr(given, name, None)) for name in ("write", "flush", "close")):
             if not isinstance(given, type):
                 return cls(source, _ToSink(pipeline, source, given))
         elif callable(given):
+            if problem := misfit(given, *DeadLetter(None, "", "")):
+                raise ConfigError(
+                    f"{where}: dead_letters={brief(given)}: it cannot be called with (row, reason, "
+                    f"detail): {problem}"
+                )
             return cls(source, _ToFunction(given))
         raise ConfigError(
             f"{where}: dead_letters={brief(given)}: it is a function of (row, reason, detail), a "
@@ -89,9 +100,10 @@ class DeadLetters:
                 self._target.take(letter)
         except Exception as error:
             if since := self._lost.happen():
+                letters = "a dead letter" if since == 1 else f"{since:,} dead letters"
                 _log.warning(
-                    "source %r: %d dead letters could not be delivered: %s",
-                    *(self._source, since, described(error)),
+                    "source %r: %s could not be delivered: %s",
+                    *(self._source, letters, described(error)),
                 )
 
     def flush(self) -> None:

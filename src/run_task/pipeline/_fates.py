@@ -288,7 +288,8 @@ class Fates:
         if total == since == 1:
             told = f"a row is {fate.value}"
         else:
-            told = f"{since:,} more rows are {fate.value}, {total:,} by now; the last"
+            more = "1 more row is" if since == 1 else f"{since:,} more rows are"
+            told = f"{more} {fate.value}, {total:,} by now; the last"
             if total == since:
                 told = f"{since:,} rows are {fate.value}; the last"
         shown = "" if row is None else f"{brief(row)}: "

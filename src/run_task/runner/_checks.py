@@ -10,6 +10,7 @@ from run_task.data import TimeSeries
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.runner._config import Align, Empty, RunnerConfig
+from run_task.tasks._call import misfit
 from run_task.tasks._task import Runnable, called
 from run_task.time._calendar import CalendarInterval, Interval
 from run_task.time._interval import TaskInterval
@@ -60,18 +61,11 @@ def check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
     :raises ConfigError: if one cannot; the message names it, and the cure
     """
     for task in tasks:
-        try:
-            # A wrapper is called with its own parameters, not with those of what it wraps.
-            called = inspect.signature(task.run, follow_wrapped=False)
-        except (TypeError, ValueError):
-            continue  # of C, and without a signature
-        try:
-            called.bind(None, 0, 0)
-        except TypeError as error:
+        if problem := misfit(task.run, None, 0, 0):
             raise ConfigError(
-                f"task {task.name!r} cannot be called with (data, start, end): {error}: give its "
+                f"task {task.name!r} cannot be called with (data, start, end): {problem}: give its "
                 f"function these three parameters"
-            ) from None
+            )
 
 
 def warnings_of(data: object, interval: Interval, config: RunnerConfig) -> Sequence[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import signature
 from typing import Any
 
 from run_task.errors import ConfigError
 from run_task.sinks._protocol import Result
+from run_task.tasks._call import misfit
 from run_task.tasks._dataset import DataSet
 
 
@@ -29,17 +29,10 @@ class CallbackSink:
     def __init__(self, fn: Callable[[str, DataSet[Any]], object]) -> None:
         if not callable(fn):
             raise ConfigError(f"CallbackSink({fn!r}): it takes a callable of (stage, dataset)")
-        try:
-            called = signature(fn)
-        except ValueError:  # some callables written in C have none
-            called = None
-        if called is not None:
-            try:
-                called.bind("stage", None)
-            except TypeError as error:
-                raise ConfigError(
-                    f"CallbackSink({fn!r}): it cannot be called with (stage, dataset): {error}"
-                ) from None
+        if problem := misfit(fn, "stage", None):
+            raise ConfigError(
+                f"CallbackSink({fn!r}): it cannot be called with (stage, dataset): {problem}"
+            )
         self._fn = fn
 
     def write(self, result: Result, /) -> None:
