@@ -18,6 +18,7 @@ from run_task import DataSet, TaskError, Window
 from run_task.sinks import CsvSink, DurableSink, JsonLinesSink, ParquetSink, Result, SqlSink
 
 WINDOWS = 250
+FAILED = "-- failed --\n"  # stands behind each traceback
 STAGE = "s"
 
 
@@ -76,6 +77,7 @@ def main() -> None:
                 write(*sys.argv[1:])
             except BaseException:
                 traceback.print_exc()
+                os.write(2, FAILED.encode())
                 say("failed")
             finally:
                 os._exit(0)

@@ -297,9 +297,9 @@ class _Pushable:
     def skip_mark(self) -> None:
         """Leave out a byte order mark."""
         head = b""
-        while (
-            _BOM.startswith(head) and len(head) < len(_BOM) and (more := self.read(3 - len(head)))
-        ):
+        # Not only as many as it has: some streams give no more than asked for of a line that is
+        # whole, and none of one that is not.
+        while len(head) < len(_BOM) and _BOM.startswith(head) and (more := self.read(_BLOCK_BYTES)):
             head += more
         self.push(head.removeprefix(_BOM))
 

@@ -219,8 +219,10 @@ class AppendedFile(Durable):
                 os.truncate(self._descriptor, self._size)
             while view:
                 view = view[os.write(self._descriptor, view) :]
-            os.fsync(self._descriptor)
             size = os.fstat(self._descriptor).st_size
+            if size < self._size + len(data):
+                self._retract(data, size)  # before anything else: it takes time to make it last
+            os.fsync(self._descriptor)
         except OSError as error:
             with suppress(OSError):  # then the next append does it
                 os.truncate(self._descriptor, self._size)
@@ -228,17 +230,16 @@ class AppendedFile(Durable):
             raise SinkError(f"{self._where}: cannot be written: {error}") from error
         self._torn = False
         if size != self._size + len(data):
-            self._retract(data, size)
             raise SinkError(f"{self._where}: something else changed it while it was written")
         self._size = size
 
     def _retract(self, data: bytes, size: int) -> None:
-        """Take back what was appended to a file that was emptied before: it lacks a header."""
-        with suppress(OSError):
-            with self._stream() as stream:
-                alone = size <= len(data) and stream.read(size + 1) == data[len(data) - size :]
-            if alone:
-                os.truncate(self._descriptor, 0)
+        """Take back what was appended to a file that was cut meanwhile: in between lacks what was
+        cut off, and nobody could read on from there."""
+        with self._stream() as stream:
+            stream.seek(max(0, size - len(data)))
+            if stream.read(len(data)) == data[-size:]:
+                os.truncate(self._descriptor, max(0, size - len(data)))
 
     def _keep(self, windows: list[WindowRecord]) -> None:
         self._append(b"".join(map(self._encode, windows)))

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from run_task._extras import need
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
 from run_task.sources import _columns as cols
@@ -90,6 +91,7 @@ class RecordedFile(ABC):
         format: str | None = None,  # noqa: A002 as readers call it
         fold: int = 0,
     ) -> None:
+        need("pyarrow", "arrow")  # every file is read by it, if not at once
         self._where = self._called(path)
         check(self._where, unit, stored, on_malformed)
         for name, count in (("batch_rows", batch_rows), ("sort_rows", sort_rows)):
