@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import itertools
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -42,7 +43,7 @@ from run_task import (
     task,
 )
 from run_task.sinks import CallbackSink, JsonLinesSink
-from run_task.sources import paced
+from run_task.sources import Batch, paced
 from run_task.testing import run_windows
 
 pd: Any = importlib.import_module("pandas")  # Any, since it comes without types
@@ -74,6 +75,20 @@ def rows(data: TimeSeriesView, start: int, end: int) -> int:
 @task
 def length(data: Any, start: int, end: int) -> int:
     return end - start
+
+
+class Columns:
+    """Rows as a source of columns."""
+
+    def __init__(self, given: Sequence[tuple[int, dict[str, float]]]) -> None:
+        self._given = given
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, float]]]:
+        return iter(self._given)
+
+    def batches(self) -> Iterator[Batch]:
+        times = np.array([at for at, _ in self._given], np.int64)
+        yield Batch(times, {"value": np.ones(len(times))})
 
 
 def hourly(since: str, until: str, zone: str = BERLIN) -> list[tuple[int, dict[str, float]]]:
@@ -171,6 +186,31 @@ def test_windows_of_a_replay_tile_time_and_hold_each_row_once(
     assert sum(held for _, _, held in found) == len(stamps)
     edges = grid.edges(found[0][0], found[-1][1]).tolist()
     assert [start for start, _, _ in found] == edges[:-1]
+
+
+@pytest.mark.parametrize("beyond", [1_700_000_000_000, -62_135_596_801])
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_a_row_that_no_calendar_can_tell_the_time_of_costs_itself(
+    beyond: int, by_columns: bool
+) -> None:
+    first = seconds("2024-03-01")
+    given = [(beyond, {"value": 1.0}), (first, {"value": 1.0}), (first + 1, {"value": 1.0})]
+    data = TimeSeries({"value": float}, TimeUnit.SECONDS)
+    refused: list[str] = []
+
+    def take(row: object, reason: str, detail: str) -> None:
+        refused.append(detail)
+
+    source = Columns(given) if by_columns else given
+    pipeline = Pipeline("p").source(source, data, dead_letters=take)
+    pipeline.stage("days", [rows], data, DAY)
+    replay = pipeline.replay()
+    assert [dataset["rows"] for _, dataset in replay] == [2]
+    counts = replay.summary.sources["source-1"]
+    assert (counts.received, counts.malformed, counts.stored) == (3, 1, 2)
+    (detail,) = refused
+    assert f"the timestamp {beyond} lies beyond the years" in detail
+    assert ("TimeUnit.MILLIS" in detail) is (beyond > 0)
 
 
 def test_windows_are_in_the_unit_of_the_data() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias, cast
+from datetime import date
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,19 @@ from run_task.sources._batch import Batch
 from run_task.sources._faults import OnFault
 from run_task.time._interval import unit_of_nanos
 from run_task.time._moment import InvalidTime, timestamp, timestamps
-from run_task.time._unit_check import UnitCheck
+from run_task.time._unit_check import UnitCheck, likely_unit
+from run_task.time._wall_time import DAY_NS
 
 _log = Log(__name__)
 
 EnterRow: TypeAlias = Callable[[int, Any], None]
+
+_FIRST_YEAR: Final = 1_000
+_LAST_YEAR: Final = 8_999
+_FIRST_NS: Final = (date(_FIRST_YEAR, 1, 1) - date(1970, 1, 1)).days * DAY_NS
+_STOP_NS: Final = (date(_LAST_YEAR + 1, 1, 1) - date(1970, 1, 1)).days * DAY_NS
+"""Rows of a pipeline with a calendar: it has the years from 1 to 9999, and windows, and those that
+are fed by them, may reach further than the rows."""
 
 _NO_VALUE = "it has no value: None in every column"
 
@@ -37,9 +46,18 @@ class Entrance:
     :param unit_ns: how many nanoseconds the unit of their timestamps has
     :param fates: counts what becomes of them
     :param given: the windows that have been given to those who read the data
+    :param years: whether a calendar is to tell their times, which has the years from 1 to 9999
     """
 
-    def __init__(self, route: Route, unit_ns: int, fates: Fates, given: GivenWindows) -> None:
+    def __init__(
+        self,
+        route: Route,
+        unit_ns: int,
+        fates: Fates,
+        given: GivenWindows,
+        *,
+        years: bool = False,
+    ) -> None:
         self.route: Route = route
         self.unit_ns: int = unit_ns
         self.fates: Fates = fates
@@ -47,6 +65,7 @@ class Entrance:
         self._unseen: Unseen | None = None
         self.given: GivenWindows = given
         self._unit = unit_of_nanos(unit_ns)
+        self._within = range(_FIRST_NS // unit_ns, _STOP_NS // unit_ns) if years else None
         into: Any = route.into
         series = into if isinstance(into, TimeSeries) and route.ingest is None else None
         self._series: TimeSeries | None = series
@@ -72,11 +91,23 @@ class Entrance:
                 f"bits, or a datetime with a time zone, and not {brief(item)}"
             )
         try:
-            return timestamp(time, self._unit, self.route.clock), row
+            stamp = timestamp(time, self._unit, self.route.clock)
         except InvalidTime as invalid:
             raise ConfigError(
                 f"a source gives tuples of (timestamp, row), and not {brief(item)}: {invalid}"
             ) from None
+        if self._within is not None and stamp not in self._within:
+            raise ConfigError(self._beyond(stamp))
+        return stamp, row
+
+    def _beyond(self, stamp: int) -> str:
+        """What a row is refused by that no calendar can tell the time of."""
+        likely = likely_unit(stamp, self._unit)
+        cure = "" if likely is None else f": it looks like unit=TimeUnit.{likely.name}"
+        return (
+            f"the timestamp {stamp} lies beyond the years {_FIRST_YEAR} to {_LAST_YEAR}, and a "
+            f"stage has a calendar interval{cure}"
+        )
 
     def arrival_ns(self, item: Arrived[Any]) -> int:
         """When a row came, in nanoseconds since the Unix epoch.
@@ -98,9 +129,10 @@ class Entrance:
         """
         given: Any = batch.timestamps
         if getattr(given, "dtype", None) == np.int64 and type(given) is np.ndarray:
-            return batch
+            return self._within_years(batch)
         try:
-            return Batch(timestamps(given, self._unit, self.route.clock), batch.columns)
+            stamps = timestamps(given, self._unit, self.route.clock)
+            return self._within_years(Batch(stamps, batch.columns))
         except InvalidTime:
             pass  # it is found below which
         times: list[int] = []
@@ -116,9 +148,25 @@ class Entrance:
             else:
                 times.append(time)
                 kept.append(position)
-        return Batch(
-            np.array(times, np.int64), {name: batch.columns[name][kept] for name in batch.columns}
+        return self._within_years(
+            Batch(
+                np.array(times, np.int64),
+                {name: batch.columns[name][kept] for name in batch.columns},
+            )
         )
+
+    def _within_years(self, batch: Batch) -> Batch:
+        """The rows of a batch that a calendar can tell the time of, if that is asked for."""
+        within = self._within
+        if within is None:
+            return batch
+        beyond = (batch.timestamps < within.start) | (batch.timestamps >= within.stop)
+        if not beyond.any():
+            return batch
+        for stamp, row in batch.where(beyond).rows():
+            self.tally.received += 1
+            self.fates.refuse(Fate.MALFORMED, (stamp, row), ConfigError(self._beyond(stamp)))
+        return batch.where(~beyond)
 
     def enter_rows(self, rows: Iterable[tuple[int, Any]]) -> None:
         """Let rows enter, one by one.

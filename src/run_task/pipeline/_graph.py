@@ -14,6 +14,7 @@ from run_task.pipeline._route import Route
 from run_task.pipeline._stage import Stage
 from run_task.runner._config import RunnerConfig
 from run_task.sources._protocol import about
+from run_task.time._calendar import CalendarInterval
 from run_task.time._interval import TimeUnit
 
 AnyStage: TypeAlias = Stage[Any, Any]
@@ -121,6 +122,15 @@ def _paths(
             if stage not in known:
                 known.add(stage)
                 todo.append(_Path(stage, path))
+
+
+def have_calendar(stages: Mapping[AnyStage, RunnerConfig]) -> bool:
+    """Whether some stage has windows that a calendar gives.
+
+    :param stages: the stages, and how they behave
+    """
+    lengths = [(stage.interval, config.window) for stage, config in stages.items()]
+    return any(isinstance(length, CalendarInterval) for both in lengths for length in both)
 
 
 def configs(fed_by: Mapping[AnyStage, Sequence[AnyStage]]) -> Mapping[AnyStage, RunnerConfig]:

@@ -14,7 +14,7 @@ from run_task.pipeline._edges import Edges
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
 from run_task.pipeline._given import GivenWindows
-from run_task.pipeline._graph import AnyStage
+from run_task.pipeline._graph import AnyStage, have_calendar
 from run_task.pipeline._order import NEVER, Order, Place, SourceMark, StageMark
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
@@ -241,6 +241,7 @@ class LiveRun:
         entered += (stage.data for stage in stages)
         given = {id(data): GivenWindows(data) for data in entered}
         leading = Leading()
+        years = have_calendar(stages)
         catch_up = CatchUp(self._clock)
         all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
         for number, ((declared, unit_ns, route), fates, playback, mark) in enumerate(
@@ -257,7 +258,10 @@ class LiveRun:
                 self._async_sources.append(source)
             timeout = max(timeouts[reader] for reader in order.readers(mark))
             gates = [RowGate(mark, timeout, self._early_views.get, coordinator) for _ in range(2)]
-            entrances = [Entrance(route, unit_ns, fates, given[id(route.into)]) for _ in range(2)]
+            entrances = [
+                Entrance(route, unit_ns, fates, given[id(route.into)], years=years)
+                for _ in range(2)
+            ]
             if not mark.recording:  # for rows of a recording, windows wait in any case
                 catch_up.add(mark, entrances[0].tally)
             early = EarlyRows(

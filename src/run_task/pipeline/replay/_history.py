@@ -19,7 +19,7 @@ from run_task.pipeline._edges import Edges
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
 from run_task.pipeline._given import GivenWindows, ReaderWindows
-from run_task.pipeline._graph import AnyStage
+from run_task.pipeline._graph import AnyStage, have_calendar
 from run_task.pipeline._ingest import SourceReader
 from run_task.pipeline._order import NEVER
 from run_task.pipeline._route import Route, ends_with_rows
@@ -274,11 +274,12 @@ class History:
         self._given: dict[int, GivenWindows] = {
             id(route.into): GivenWindows(made(route.into)) for _, _, route in sources
         }
+        years = have_calendar(stages)
         for (source, unit_ns, route), counts in zip(sources, fates, strict=True):
             own = replace(route, into=made(route.into))
             reader = SourceReader(
                 source,
-                Entrance(own, unit_ns, counts, self._given[id(route.into)]),
+                Entrance(own, unit_ns, counts, self._given[id(route.into)], years=years),
                 AT_ONCE,
                 whole=writers[id(route.into)] == 1 and apart(route.into) and _ends_views(own.into),
                 before_write=partial(self._before_write, id(route.into)),
