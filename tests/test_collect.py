@@ -300,6 +300,8 @@ def stands_for(found: Any, value: Any) -> bool:
         return found.keys() == value.keys() and all(
             stands_for(found[key], item) for key, item in value.items()
         )
+    if kind is Decimal:  # all of a column have as many places: 0 is 0.0 beside 0.5
+        return found is value or (found.__class__ is Decimal and bool(found == value))
     if issubclass(kind, datetime) and value.tzinfo is not None:
         return bool(found.astimezone(UTC) == value.astimezone(UTC))
     if issubclass(kind, datetime | time):  # the fold of a time without a zone tells nothing
