@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.support import resumer
+from tests.support.forking import Forking
 from tests.support.threads import eventually
 from tests.support.writer import opened
 
@@ -66,34 +63,21 @@ def test_a_run_that_is_killed_and_resumed_ends_up_as_an_undisturbed_one(
     seed = random.randrange(10**9)
     chance = random.Random(seed)
     killed_in_the_middle = 0
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.resumer", kind, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        cwd=Path(__file__).parent.parent,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    with Forking("resumer", kind, str(tmp_path)) as program:
         ended = False
         for run in range(kills + 1):
-            process.stdin.write("start\n")
-            pid = int(process.stdout.readline().split()[1])
+            program.start()
             if run < kills:
                 # A few windows on, so that all kills lie in the run; the moment is a random one.
                 for _ in range(chance.randrange(4)):
-                    if process.stdout.readline() == "ended\n":
+                    if program.line() == "ended\n":
                         ended = True
                         break
                 time.sleep(chance.random() * 0.004)
-                os.kill(pid, signal.SIGKILL)
-            process.stdin.write("reap\n")
-            while (line := process.stdout.readline()) != "gone\n":
-                ended = ended or line == "ended\n"
+                program.kill()
+            ended = "ended\n" in program.reap() or ended
             killed_in_the_middle += not ended
-        process.stdin.close()
-        assert process.wait(10) == 0
+        program.finish()
     assert ended
     assert killed_in_the_middle >= kills // 2, f"seed {seed}"
     assert held(opened(kind, str(tmp_path))) == undisturbed, f"seed {seed}"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from tests.support import writer
+from tests.support.forking import Forking
 
 KILLS = 10
 SERVERS = "postgres", "mariadb"
@@ -47,31 +45,19 @@ def test_whole_windows_up_to_the_last_flush_survive_and_can_be_resumed_from(
     chance = random.Random(seed)
     kills = 0
     ended = False
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.writer", kind, where],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        cwd=Path(__file__).parent.parent,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    with Forking("writer", kind, where) as program:
         while not ended:
-            process.stdin.write("start\n")
-            pid = int(process.stdout.readline().split()[1])
+            program.start()
             flushed = 0
             lines: list[str] = []
             if kills < KILLS:
                 wanted = chance.randrange(8)
                 while len(lines) < wanted and OVER.isdisjoint(lines):
-                    lines.append(process.stdout.readline())
+                    lines.append(program.line())
                 time.sleep(chance.random() * 0.003)  # the moment is to be a random one
-                os.kill(pid, signal.SIGKILL)
+                program.kill()
                 kills += 1
-            process.stdin.write("reap\n")
-            while not lines or lines[-1] != "gone\n":
-                lines.append(process.stdout.readline())
+            lines += program.reap()
             assert "failed\n" not in lines, f"seed {seed}"
             for line in lines:
                 ended = ended or line == "ended\n"
@@ -81,8 +67,7 @@ def test_whole_windows_up_to_the_last_flush_survive_and_can_be_resumed_from(
                 last, rows = held(kind, where)
                 assert flushed <= last, f"seed {seed}"
                 assert rows == expected(last), f"seed {seed}"
-        process.stdin.close()
-        assert process.wait(10) == 0
+        program.finish()
     assert held(kind, where) == (writer.WINDOWS, expected(writer.WINDOWS))
 
 
@@ -112,43 +97,32 @@ def test_what_others_rotate_holds_whole_windows_and_can_be_opened_at_any_moment(
     where.mkdir()
     seed = random.randrange(10**9)
     chance = random.Random(seed)
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.writer", kind, str(where)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        cwd=Path(__file__).parent.parent,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
+    with (
+        (tmp_path / "errors").open("w+") as told,
+        Forking("writer", kind, str(where), errors=told) as program,
+    ):
         for run in range(KILLS):
-            process.stdin.write("start\n")
-            pid = int(process.stdout.readline().split()[1])
+            program.start()
             line = ""
             for _ in range(chance.randrange(1, 12)):
-                if (line := process.stdout.readline()) in OVER:
+                if (line := program.line()) in OVER:
                     break
                 time.sleep(chance.random() * 0.003)
                 change(where, chance)
             if run < KILLS - 1:
                 if line not in OVER:  # what was changed is noticed at the next flush
-                    line = process.stdout.readline()
-                os.kill(pid, signal.SIGKILL)
-            process.stdin.write("reap\n")
-            while line != "gone\n":
-                line = process.stdout.readline()
+                    program.line()
+                program.kill()
+            program.reap()
             last, rows = held(kind, str(where))
             whole = expected(writer.WINDOWS)
             assert last <= writer.WINDOWS
             assert len(rows) % 3 == 0, f"seed {seed}"
             assert all(row in whole for row in rows), f"seed {seed}"
             assert len({end for end, _, _ in rows}) * 3 == len(rows), f"seed {seed}"
-        process.stdin.close()
-        errors = process.stderr.read()
-        assert process.wait(10) == 0
+        program.finish()
+        told.seek(0)
+        errors = told.read()
     # Where a run was told of a change, it was by an error that names what was changed.
-    for told in errors.split(writer.FAILED)[:-1]:
-        assert told.splitlines()[-1].startswith("run_task.SinkError"), errors
+    for failure in errors.split(writer.FAILED)[:-1]:
+        assert failure.splitlines()[-1].startswith("run_task.SinkError"), errors
