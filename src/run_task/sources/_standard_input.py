@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import select
 import sys
-import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import tzinfo
 from typing import Any, TextIO
 
@@ -16,6 +14,7 @@ from run_task.sources._arguments import check, check_share
 from run_task.sources._faults import JUDGED_ROWS, MOST_MALFORMED, Faults, OnFault
 from run_task.sources._json_rows import MalformedRow, read_object, read_row
 from run_task.sources._protocol import SourceInfo
+from run_task.sources._stoppable import StoppableReader
 from run_task.sources._text_blocks import (
     LONGEST_LINE,
     BadLine,
@@ -92,10 +91,7 @@ class StdinJsonLines:
         self._longest = check_longest("StdinJsonLines", longest_line)
         self._faults = Faults(on_malformed, self._most_malformed)
         self._closed = False
-        # The pipe's ends are not to be closed, and be another file's, while close() writes. It may
-        # be called by a signal handler, so the lock lets its own thread in again.
-        self._mutex = threading.RLock()
-        self._wake: tuple[int, int] | None = None
+        self._reader: StoppableReader | None = None
 
     @property
     def unit(self) -> TimeUnit:
@@ -114,9 +110,8 @@ class StdinJsonLines:
     def close(self) -> None:
         """Stop giving rows. From any thread; it also ends a read that waits, if that can be."""
         self._closed = True
-        with self._mutex:
-            if self._wake is not None:
-                os.write(self._wake[1], b"!")
+        if (reader := self._reader) is not None:
+            reader.stop()
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows as they come.
@@ -161,17 +156,13 @@ class StdinJsonLines:
             descriptor = self._stream.fileno()
         except (OSError, AttributeError):  # such as a StringIO
             descriptor = None
-        if descriptor is None or sys.platform == "win32":  # there, select() knows sockets only
+        if descriptor is None or sys.platform == "win32":  # there, only sockets can be waited for
             yield from self._split(_Text(self._stream))
             return
-        self._wake = woken, wake = os.pipe()
-        try:
-            yield from self._split(_Descriptor(descriptor, woken))
-        finally:
-            with self._mutex:
-                self._wake = None
-                os.close(woken)
-                os.close(wake)
+        known: int = descriptor
+        with closing(StoppableReader(lambda: known)) as reader:
+            self._reader = reader
+            yield from self._split(reader)
 
     def _split(self, stream: Stream) -> Iterator[tuple[int, bytes | BadLine]]:
         if self._closed:
@@ -197,21 +188,3 @@ class _Text:
     def read(self, size: int) -> bytes:
         # Each character may be four bytes. Half of a pair is none of UTF-8, which is found later.
         return self._stream.readline(max(1, size // 4)).encode(errors="surrogatepass")
-
-
-class _Descriptor:
-    """What comes from a file descriptor, as it comes.
-
-    :param descriptor: where it comes from
-    :param woken: another one; when something comes from that, this is at its end
-    """
-
-    def __init__(self, descriptor: int, woken: int) -> None:
-        self._descriptor = descriptor
-        self._woken = woken
-
-    def read(self, size: int) -> bytes:
-        ready, _, _ = select.select([self._descriptor, self._woken], [], [])
-        if self._descriptor not in ready or self._woken in ready:
-            return b""
-        return os.read(self._descriptor, size)

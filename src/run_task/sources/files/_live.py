@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from run_task.errors import ConfigError
+from run_task.sources._stoppable import StoppableReader
 from run_task.sources.files._lines import Stopped, WholeLines
 from run_task.sync._alarm import Alarm
 from run_task.time._clock import Clock, SystemClock, check_clock
@@ -105,43 +103,28 @@ class Pipe(_LivePlace):
 class _PipeReader:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stopped = False
-        # The ends of the pipe that wakes are not to be closed, and be another file's, while stop()
-        # writes. It may be called by a signal handler, so the lock lets its own thread in again.
-        self._mutex = threading.RLock()
-        self._wake: tuple[int, int] | None = None
+        self._reader = StoppableReader(self._open)
         self._descriptor: int | None = None
 
+    def _open(self) -> int:
+        # Without waiting for somebody to write to it.
+        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        return self._descriptor
+
     def read(self, size: int, /) -> bytes:
-        if self._wake is None:
-            with self._mutex:
-                self._wake = os.pipe()
-            # Without waiting for somebody to write to it.
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        assert self._descriptor is not None
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        poll.register(self._wake[0], select.POLLIN)
-        while not self._stopped:
-            poll.poll()
-            with contextlib.suppress(BlockingIOError):  # another one has read it
-                if not self._stopped:
-                    return os.read(self._descriptor, size)
-        raise Stopped
+        block = self._reader.read(size)
+        if not block and self._reader.stopped:
+            raise Stopped
+        return block
 
     def stop(self) -> None:
-        self._stopped = True
-        with self._mutex:
-            if self._wake is not None:
-                os.write(self._wake[1], b"!")
+        self._reader.stop()
 
     def close(self) -> None:
-        with self._mutex:
-            wake, self._wake = self._wake, None
-            for descriptor in (*(wake or ()), self._descriptor):
-                if descriptor is not None:
-                    os.close(descriptor)
-            self._descriptor = None
+        self._reader.close()
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 class Followed(_LivePlace):
