@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data import TimeSeries
 from run_task.errors import ConfigError, add_note
-from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._fates import Fate, Fates, Tally
 from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._route import Route
+from run_task.pipeline._stamps import Stamps
 from run_task.pipeline._unseen import Unseen
-from run_task.sources._arrived import Arrived, arrival_ns, is_arrived
 from run_task.sources._batch import Batch
 from run_task.sources._faults import OnFault
 from run_task.time._interval import unit_of_nanos
-from run_task.time._moment import InvalidTime, timestamp, timestamps
-from run_task.time._unit_check import UnitCheck, likely_unit
-from run_task.time._wall_time import DAY_NS
+from run_task.time._unit_check import UnitCheck
 
 _log = Log(__name__)
 
 EnterRow: TypeAlias = Callable[[int, Any], None]
-
-_FIRST_YEAR: Final = 1_000
-_LAST_YEAR: Final = 8_999
-_FIRST_NS: Final = (date(_FIRST_YEAR, 1, 1) - date(1970, 1, 1)).days * DAY_NS
-_STOP_NS: Final = (date(_LAST_YEAR + 1, 1, 1) - date(1970, 1, 1)).days * DAY_NS
-"""Rows of a pipeline with a calendar: it has the years from 1 to 9999, and windows, and those that
-are fed by them, may reach further than the rows."""
 
 _NO_VALUE = "it has no value: None in every column"
 
@@ -46,7 +35,7 @@ class Entrance:
     :param unit_ns: how many nanoseconds the unit of their timestamps has
     :param fates: counts what becomes of them
     :param given: the windows that have been given to those who read the data
-    :param years: whether a calendar is to tell their times, which has the years from 1 to 9999
+    :param years: whether a calendar is to tell their times
     """
 
     def __init__(
@@ -64,109 +53,18 @@ class Entrance:
         self.tally: Tally = fates.tally()
         self._unseen: Unseen | None = None
         self.given: GivenWindows = given
-        self._unit = unit_of_nanos(unit_ns)
-        self._within = range(_FIRST_NS // unit_ns, _STOP_NS // unit_ns) if years else None
+        unit = unit_of_nanos(unit_ns)
+        self.stamps: Stamps = Stamps(unit, route.clock, fates, self.tally, years=years)
+        """Gives them timestamps that are ints."""
         into: Any = route.into
         series = into if isinstance(into, TimeSeries) and route.ingest is None else None
         self._series: TimeSeries | None = series
         if series is not None and (unseen := given.unseen(unit_ns)) is not None:
             self._unseen = unseen
             fates.count_unseen(lambda: unseen.count)
-        self._unit_check = UnitCheck(self._unit, _log)  # a series has its own
+        self._unit_check = UnitCheck(unit, _log)  # a series has its own
         self.enter_row: EnterRow = self._any_row if series is None else self._series_row(series)
         """Lets one row enter: called with its timestamp and the row."""
-
-    def stamped(self, item: Any) -> tuple[int, Any]:
-        """What a source gave, as a row whose timestamp is an int.
-
-        :raises ConfigError: if it is no ``(timestamp, row)``, nor :class:`Arrived`
-        """
-        if issubclass(item.__class__, tuple) and len(item) == 2:
-            time, row = item
-        elif is_arrived(item):
-            time, row = item.timestamp, item.row
-        else:
-            raise ConfigError(
-                f"a source gives tuples of (timestamp, row), the timestamp an int of at most 64 "
-                f"bits, or a datetime with a time zone, and not {brief(item)}"
-            )
-        try:
-            stamp = timestamp(time, self._unit, self.route.clock)
-        except InvalidTime as invalid:
-            raise ConfigError(
-                f"a source gives tuples of (timestamp, row), and not {brief(item)}: {invalid}"
-            ) from None
-        if self._within is not None and stamp not in self._within:
-            raise ConfigError(self._beyond(stamp))
-        return stamp, row
-
-    def _beyond(self, stamp: int) -> str:
-        """What a row is refused by that no calendar can tell the time of."""
-        likely = likely_unit(stamp, self._unit)
-        cure = "" if likely is None else f": it looks like unit=TimeUnit.{likely.name}"
-        return (
-            f"the timestamp {stamp} lies beyond the years {_FIRST_YEAR} to {_LAST_YEAR}, and a "
-            f"stage has a calendar interval{cure}"
-        )
-
-    def arrival_ns(self, item: Arrived[Any]) -> int:
-        """When a row came, in nanoseconds since the Unix epoch.
-
-        :raises ConfigError: if that is no time
-        """
-        try:
-            return arrival_ns(item, self._unit, self.route.clock)
-        except InvalidTime as invalid:
-            raise ConfigError(
-                f"the arrival of {brief(item)} is a time, as its timestamp is: {invalid}"
-            ) from None
-
-    def stamped_batch(self, batch: Batch) -> Batch:
-        """A batch with timestamps that are ints; a row without one is received, and refused as
-        malformed.
-
-        :raises Exception: what such a row is refused by, if the source was declared so
-        """
-        given: Any = batch.timestamps
-        if getattr(given, "dtype", None) == np.int64 and type(given) is np.ndarray:
-            return self._within_years(batch)
-        try:
-            stamps = timestamps(given, self._unit, self.route.clock)
-            return self._within_years(Batch(stamps, batch.columns))
-        except InvalidTime:
-            pass  # it is found below which
-        times: list[int] = []
-        kept: list[int] = []
-        for position in range(len(batch)):
-            one = given[position : position + 1]
-            try:
-                (time,) = timestamps(one, self._unit, self.route.clock).tolist()
-            except InvalidTime as invalid:
-                row = {name: column[position] for name, column in batch.columns.items()}
-                self.tally.received += 1
-                self.fates.refuse(Fate.MALFORMED, (one[0], row), ConfigError(str(invalid)))
-            else:
-                times.append(time)
-                kept.append(position)
-        return self._within_years(
-            Batch(
-                np.array(times, np.int64),
-                {name: batch.columns[name][kept] for name in batch.columns},
-            )
-        )
-
-    def _within_years(self, batch: Batch) -> Batch:
-        """The rows of a batch that a calendar can tell the time of, if that is asked for."""
-        within = self._within
-        if within is None:
-            return batch
-        beyond = (batch.timestamps < within.start) | (batch.timestamps >= within.stop)
-        if not beyond.any():
-            return batch
-        for stamp, row in batch.where(beyond).rows():
-            self.tally.received += 1
-            self.fates.refuse(Fate.MALFORMED, (stamp, row), ConfigError(self._beyond(stamp)))
-        return batch.where(~beyond)
 
     def enter_rows(self, rows: Iterable[tuple[int, Any]]) -> None:
         """Let rows enter, one by one.

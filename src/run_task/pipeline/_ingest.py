@@ -386,7 +386,7 @@ class SourceReader:
     def _unrolled(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
         for batch in batches:
-            yield from self._cursors_of(list(self._entrance.stamped_batch(batch).rows()))
+            yield from self._cursors_of(list(self._entrance.stamps.batch(batch).rows()))
 
     def _cursors_of(self, rows: Sequence[Any]) -> Iterator[Cursor]:
         entrance, unit_ns, held = self._entrance, self._unit_ns, self._held
@@ -396,10 +396,10 @@ class SourceReader:
         arrived_ns: int | None
         for row in rows:
             try:
-                stamped = entrance.stamped(row)
+                stamped = entrance.stamps.row(row)
                 arrived_ns = None
                 if row.__class__ is not tuple and is_arrived(row):
-                    arrived_ns = entrance.arrival_ns(row)
+                    arrived_ns = entrance.stamps.arrival_ns(row)
             except ConfigError as error:
                 if good:  # these come before what may be fatal
                     yield RowCursor(good, arrivals, entrance)
@@ -455,7 +455,7 @@ class SourceReader:
     def _columns(self, source: Batched) -> Iterator[Cursor]:
         batches = self._read = source.batches()
         for given in batches:
-            batch = self._entrance.stamped_batch(given)
+            batch = self._entrance.stamps.batch(given)
             self._entrance.tally.received += len(batch)
             if len(batch) and len(batch := self._without_ahead(batch)):
                 unit_ns, first = self._unit_ns, int(batch.timestamps[0])

@@ -174,7 +174,7 @@ class SourceThread:
                 self._read_batches(rows)
             elif isinstance(source, Batched):
                 rows = source.batches()
-                stamped = self._entrance.stamped_batch
+                stamped = self._entrance.stamps.batch
                 self._read_rows(row for batch in rows for row in stamped(batch).rows())
             else:
                 rows = iter(source)
@@ -221,7 +221,7 @@ class SourceThread:
         recording = mark.recording
         enter, tally = self._entrance.enter_row, self._entrance.tally
         now_ns = _BEFORE_ALL  # or a moment ago
-        stamped = self._entrance.stamped
+        stamped, takes_any_int = self._entrance.stamps.row, self._entrance.stamps.takes_any_int
         latest_ns: float = -NEVER
         arrival_ns = 0
         came_ns: int | None
@@ -231,12 +231,17 @@ class SourceThread:
         for item in rows:
             tally.received += 1
             # Of most rows nothing more is asked than this.
-            if item.__class__ is tuple and len(item) == 2 and type(item[0]) is int:
+            if (
+                item.__class__ is tuple
+                and len(item) == 2
+                and type(item[0]) is int
+                and takes_any_int
+            ):
                 timestamp, row = item
             else:
                 try:
                     timestamp, row = stamped(item)
-                    came_ns = self._entrance.arrival_ns(item) if is_arrived(item) else None
+                    came_ns = self._entrance.stamps.arrival_ns(item) if is_arrived(item) else None
                 except ConfigError as error:
                     self._entrance.fates.refuse(Fate.MALFORMED, item, error)
                     continue
@@ -305,7 +310,7 @@ class SourceThread:
         """Let a row that is stamped after the present wait beside the others, or refuse it."""
         fates = self._entrance.fates
         try:
-            self._entrance.stamped(row)
+            self._entrance.stamps.row(row)
         except ConfigError as error:  # 64 bits do not hold it
             fates.refuse(Fate.MALFORMED, row, error)
             return
@@ -338,7 +343,7 @@ class SourceThread:
         """Let rows enter many at a time."""
         unit_ns = self._unit_ns
         for given in batches:
-            batch = self._entrance.stamped_batch(given)
+            batch = self._entrance.stamps.batch(given)
             self._entrance.tally.received += len(batch)
             if not self.mark.recording:
                 batch = self._without_early(batch)
