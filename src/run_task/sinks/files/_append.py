@@ -54,6 +54,7 @@ class AppendedFile(Durable):
     def __init__(
         self,
         path: str | os.PathLike[str],
+        *,
         encode: Fallback | None = None,
         types: TypesGiven = (),
     ) -> None:

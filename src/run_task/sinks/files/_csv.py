@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
@@ -13,8 +12,6 @@ from run_task.errors import SinkError
 from run_task.sinks._older import CSV_HEADER
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import FORMAT, WindowRecord, key_of, unit_of
-from run_task.sinks.encoding._json import Fallback
-from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._append import AppendedFile, StoredWindow
 
 _COLUMNS: Final = (
@@ -62,15 +59,6 @@ class CsvSink(AppendedFile):
     :raises ConfigError: if it cannot be opened, has other columns, or another sink has it
     :raises SinkError: if a row in it, other than the last ones, is not of a window
     """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        encode: Fallback | None = None,
-        types: TypesGiven = (),
-    ) -> None:
-        super().__init__(path, encode, types)
 
     @property
     def _header(self) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, BinaryIO, Final
@@ -11,8 +10,6 @@ from typing import Any, BinaryIO, Final
 from run_task.sinks._older import is_older_line
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import FORMAT, TaskRecord, WindowKey, WindowRecord, key_of, unit_of
-from run_task.sinks.encoding._json import Fallback
-from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._append import AppendedFile, StoredWindow
 
 _OLDER_BEGIN: Final = len('{"pipeline":')
@@ -48,15 +45,6 @@ class JsonLinesSink(AppendedFile):
     :raises SinkError: if a line in it is not a window's, other than the last if that looks like a
         part of one
     """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        encode: Fallback | None = None,
-        types: TypesGiven = (),
-    ) -> None:
-        super().__init__(path, encode, types)
 
     @property
     def _header(self) -> bytes:
