@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import sys
 from datetime import UTC, datetime, time
@@ -255,6 +256,18 @@ def test_texts_of_a_series_are_whole_in_each_table_or_refused() -> None:
                 convert()
 
 
+@pytest.mark.parametrize(
+    "results", [[[{1, 2}]], [{"a": 1j}], [Band(np.zeros(1, ">c8"), False)]], ids=repr
+)
+def test_what_polars_would_panic_of_is_not_given_to_it(
+    results: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match=r"task 'x': polars has no column .*\(it has no "):
+        rows(*results).to_polars()
+    gc.collect()
+    assert capfd.readouterr().err == ""
+
+
 def test_the_window_that_does_not_fit_is_told() -> None:
     datasets = rows(1, 2, 3, ..., 5, "six", 7)
     for convert in (datasets.to_arrow, datasets.to_polars):
@@ -285,6 +298,8 @@ def stands_for(found: Any, value: Any) -> bool:
     if found is value:
         return True
     if is_time_of_numpy(value) and found.__class__ is not list:
+        for exact in ("to_datetime64", "to_timedelta64"):  # of pandas', which has nanoseconds
+            found = getattr(found, exact)() if hasattr(found, exact) else found
         return bool(np.array(found).astype(value.dtype) == value)
     kind: Any = value.__class__
     if issubclass(kind, np.ndarray | np.generic):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -38,6 +42,15 @@ _EXACT: Final = 2**53
 _NUMPY: Final[Any] = (np.generic, np.ndarray)
 
 _PLAIN: Final[set[Any]] = {float, int, bool, str}
+
+_POLARS_ITEMS: Final[Any] = (
+    *(NoneType, bool, int, float, str, bytes, Decimal),
+    *(date, time, timedelta),  # and datetime, which is derived from date
+)
+"""What polars has in lists and structs."""
+
+_POLARS_DTYPES: Final = "biufmMU"
+"""Of which kinds it has the arrays and numbers of NumPy there."""
 
 _TIMES: Final[list[set[Any]]] = [{np.datetime64}, {np.timedelta64}]
 
@@ -170,8 +183,12 @@ class DataSets(Sequence[DataSet[O_co]]):
                 unit = "D" if _kinds(values) == {np.datetime64} else "ms"
                 made = polars.Series(moments_of(values, unit, "ms"))
                 return made, _times_back(made.to_numpy(), made.is_null().to_list())
+            if _is_plain(values):
+                return polars.Series(values), []
+            for value in values:
+                _check_for_polars(value, within=False)
             made = polars.Series(values)
-            return made, [] if _is_plain(values) else made.to_list()
+            return made, made.to_list()
 
         columns = self.columns()
         made: dict[str, Any] = {
@@ -300,6 +317,29 @@ def _kinds(values: Iterable[Any]) -> set[type]:
 def _is_plain(values: Iterable[Any]) -> bool:
     """Whether each library has a column that holds them, or raises."""
     return len(kinds := _kinds(values)) <= 1 and kinds <= _PLAIN
+
+
+def _check_for_polars(value: Any, *, within: bool) -> None:
+    """Refuse what polars has no column for: some of it, polars looks into all the same, and what it
+    has begun to make then panics when it is let go of, long after.
+
+    :param within: whether it stands in another value
+    :raises TypeError: if there is none
+    """
+    kind: Any = value.__class__
+    if is_dataclass(value) or hasattr(kind, "_fields"):
+        raise TypeError(f"it has no {kind.__qualname__}")
+    if issubclass(kind, list | tuple):
+        for item in value:
+            _check_for_polars(item, within=True)
+    elif issubclass(kind, dict):
+        for item in value.values():
+            _check_for_polars(item, within=True)
+    elif issubclass(kind, np.ndarray | np.generic):
+        if value.dtype.kind not in _POLARS_DTYPES:
+            raise TypeError(f"it has no {kind.__qualname__} of {value.dtype}")
+    elif within and not issubclass(kind, _POLARS_ITEMS):
+        raise TypeError(f"it has no {kind.__qualname__} within others")
 
 
 def _is_dict(value: Any) -> bool:
