@@ -137,11 +137,7 @@ class Schema:
         :raises ConfigError: if one cannot be stored; the message names the column and the row
         """
         self._check_names(columns)
-        try:
-            times = timestamps(given, self.unit, self.clock)
-        except InvalidTime as invalid:
-            where = "" if invalid.row is None else f"row {invalid.row}: "
-            raise ConfigError(f"{where}{invalid}") from None
+        times = self.timestamps(given)
         values: list[Any] = []
         for column in self.columns:
             try:
@@ -183,6 +179,30 @@ class Schema:
             return timestamp(time, self.unit, self.clock)
         except InvalidTime as invalid:
             raise ConfigError(str(invalid)) from None
+
+    def timestamps(self, times: Any) -> NDArray[np.int64]:
+        """Times as timestamps; what is finer than the unit is rounded down.
+
+        :raises ConfigError: if one of them is no time: the message names the row
+        """
+        try:
+            return timestamps(times, self.unit, self.clock)
+        except InvalidTime as invalid:
+            where = "" if invalid.row is None else f"row {invalid.row}: "
+            raise ConfigError(f"{where}{invalid}") from None
+
+    def timestamps_in(self, times: NDArray[np.int64], unit: TimeUnit) -> NDArray[np.int64]:
+        """Timestamps of another series, in the unit of this one; rounded down.
+
+        :param unit: what they are in
+        :raises ConfigError: if 64 bits do not hold one of them
+        """
+        if unit is self.unit:
+            return times
+        try:
+            return timestamps(times.view(f"M8[{unit.value}]"), self.unit)
+        except InvalidTime as invalid:
+            raise ConfigError(f"row {invalid.row}: {invalid}") from None
 
     def bound(self, time: Any) -> Any:
         """A time that rows are compared with, such that each is on its side of it; a number as it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from run_task.data._block import Block
 from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
+from run_task.data.series._gathered import MISSING, GatheredStorage
 from run_task.data.series._schema import TIME, Layout, Schema
 from run_task.data.series._store import Lease, Store
 from run_task.errors import ConfigError
@@ -189,8 +191,61 @@ class TimeSeriesView:
             return self._between(start, end)
         return self._between(self._schema.bound(start), self._schema.bound(end))
 
+    def asof(self, times: Any) -> TimeSeriesView:
+        """For each time the last row by then, one that is stamped with the time itself included:
+        as ``pandas.merge_asof`` and the ``join_asof`` of polars join, looking backward.
+
+        ::
+
+            last = quotes.asof(trades)  # a row for each trade
+            spread = trades["price"] - last["bid"]
+            age = trades.time - last.time
+
+        The result has as many rows as there are times, in their order, so its columns line up with
+        what is stamped with these; a row may stand in it several times. Its :attr:`time` is when
+        each row was stamped, and not the time that was asked for, which the caller has: so it shows
+        how old each is. Only the columns that are looked at are copied. Times that are in no order
+        give rows in none, of which :meth:`between` and ``asof`` cannot be asked.
+
+        Before the first row there is none. In both libraries such a time keeps its place and has no
+        value, and so it does here, since one early trade is not to cost all others: a column of
+        floats has NaN there, one of times NaT, and :attr:`time` has -2**63, which is NaT as a
+        ``numpy.datetime64``. An int, a bool or a text cannot say that it is none: to look at such
+        a column is refused if a row is missing.
+
+        :param times: an array, a list, or a column of pandas, polars or Arrow, in any order: ints
+            in :attr:`unit`, aware datetimes, or ``numpy.datetime64``, of which what is finer than
+            the unit is rounded down; a single such time; or another view, of whatever unit, for
+            the times of its rows
+        :raises ConfigError: if one of them is no time: the message names it; or if the rows of this
+            view are not in the order of time
+        """
+        self._check_order("asof()")
+        asked = self._asked(times)
+        rows = self.time.searchsorted(asked, "right") + (self._first - 1)
+        rows[rows < self._first] = MISSING
+        gathered = GatheredStorage(self._storage, rows)
+        return TimeSeriesView(self._schema, gathered, 0, len(rows))
+
+    def _asked(self, times: Any) -> NDArray[np.int64]:
+        """The times that were asked for, in :attr:`unit`."""
+        if isinstance(times, TimeSeriesView):
+            return self._schema.timestamps_in(times.time, times.unit)
+        single = isinstance(times, (int, date)) or (
+            not hasattr(times, "__len__") and not hasattr(times, "__iter__")
+        )
+        return self._schema.timestamps([times] if single else times)
+
+    def _check_order(self, what: str) -> None:
+        if isinstance(self._storage, GatheredStorage) and not self._storage.in_order:
+            raise ConfigError(
+                f"{what} of rows that are in no order, as asof() gave them: give it its times in "
+                f"order, such as by np.sort()"
+            )
+
     def _between(self, start: int, end: int) -> TimeSeriesView:
         """The rows between two bounds, in :attr:`unit`; remembered."""
+        self._check_order("between()")
         # Not by the array of timestamps, which takes longer to make than it saves.
         schema, storage, first, stop = self._schema, self._storage, self._first, self._stop
         beyond = schema.beyond
@@ -261,7 +316,15 @@ class TimeSeriesView:
             store.export(self._stop)  # there is no telling when the other process is done with it
             return view_at, (store.block, store.layout, self._first, self._stop, window)
         arrays = [self.time, *(self[name] for name in self._schema.names)]
+        if isinstance(storage, GatheredStorage) and not storage.in_order:
+            return _in_no_order, (self._schema, arrays)
         return _by_value, (self._schema, arrays, window)
+
+    def _shown(self, column: str) -> NDArray[Any]:
+        try:
+            return self[column]
+        except ConfigError:  # asof() found no row for some of its times
+            return np.full(len(self), "?")
 
     def __repr__(self) -> str:
         count = len(self)
@@ -270,7 +333,7 @@ class TimeSeriesView:
         else:
             shown = [*range(_SHOWN), None, *range(count - _SHOWN, count)]
         cells = [[f"{TIME} ({self.unit.value})", *self._schema.names]]
-        arrays = [self.time, *(self[name] for name in self._schema.names)]
+        arrays = [self.time, *map(self._shown, self._schema.names)]
         cells += [["..." if row is None else str(array[row]) for array in arrays] for row in shown]
         widths = [max(map(len, column)) for column in zip(*cells)]
         lines = [
@@ -291,3 +354,9 @@ def _by_value(
     schema: Schema, arrays: Sequence[Array], window: tuple[int, int] | None = None
 ) -> TimeSeriesView:
     return TimeSeriesView(schema, ArrayStorage(arrays), 0, len(arrays[0]), window)
+
+
+def _in_no_order(schema: Schema, arrays: Sequence[Array]) -> TimeSeriesView:
+    count = len(arrays[0])
+    gathered = GatheredStorage(ArrayStorage(arrays), np.arange(count))
+    return TimeSeriesView(schema, gathered, 0, count)
