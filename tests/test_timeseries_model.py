@@ -45,10 +45,14 @@ class Model(RuleBasedStateMachine):
         self.views: list[tuple[TimeSeriesView, list[Row], tuple[int, int] | None]] = []
         self.arrays: list[tuple[NDArray[Any], list[Any]]] = []
 
-    @initialize(retention=RETENTIONS, closed=st.sampled_from(Closed))
-    def make(self, retention: int | TaskInterval | None, closed: Closed) -> None:
+    @initialize(
+        retention=RETENTIONS, closed=st.sampled_from(Closed), text=st.sampled_from(["U6", str])
+    )
+    def make(
+        self, retention: int | TaskInterval | None, closed: Closed, text: str | type[str]
+    ) -> None:
         self.series = TimeSeries(
-            {"number": float, "serial": int, "text": "U6"}, retention=retention, closed=closed
+            {"number": float, "serial": int, "text": text}, retention=retention, closed=closed
         )
         self.closed = closed
         self.retention = retention

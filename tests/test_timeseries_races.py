@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("switching")
 
 
 def series(retention: int | TaskInterval | None = None) -> TimeSeries:
-    return TimeSeries({"whole": int, "half": float, "text": "U8"}, retention=retention)
+    return TimeSeries({"whole": int, "half": float, "text": "U8", "name": str}, retention=retention)
 
 
 def view_of(data: TimeSeries) -> TimeSeriesView:
@@ -41,17 +41,19 @@ def agrees(view: TimeSeriesView) -> bool:
         and (whole == view.time * 1000 + whole % 1000).all()
         and (view["half"] == whole / 2).all()
         and (view["text"] == whole.astype("U8")).all()
+        and (view["name"] == whole.astype("U8")).all()
     )
 
 
 def append(data: TimeSeries, time: int, serial: int) -> None:
     whole = time * 1000 + serial % 1000
-    data.append(time, whole=whole, half=whole / 2, text=f"{whole}")
+    data.append(time, whole=whole, half=whole / 2, text=f"{whole}", name=f"{whole}")
 
 
 def extend(data: TimeSeries, times: list[int], serial: int) -> None:
     whole = np.array(times) * 1000 + serial % 1000
-    data.extend(times, whole=whole, half=whole / 2, text=whole.astype("U8"))
+    texts = whole.astype("U8")
+    data.extend(times, whole=whole, half=whole / 2, text=texts, name=texts)
 
 
 @pytest.mark.parametrize("retention", [None, 150, TaskInterval.millis(100)], ids=str)

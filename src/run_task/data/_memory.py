@@ -80,8 +80,6 @@ class SharedBlock:
 
     __slots__ = ("__weakref__", "descriptor", "memory", "number", "size")
 
-    shareable: Final = True
-
     def __init__(self, size: int, descriptor: int | None = None, number: int | None = None) -> None:
         room = max(size, 1)  # an empty file cannot be mapped
         self.size: int = size
@@ -93,6 +91,11 @@ class SharedBlock:
         _blocks[self.number] = weakref.ref(self)
         if descriptor is None:
             forget_after_fork(self)
+
+    @property
+    def shareable(self) -> bool:
+        """It is."""
+        return True
 
     def after_fork(self) -> None:
         """In a forked child: what it writes is not to be seen by its parent."""

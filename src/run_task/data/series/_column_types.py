@@ -24,6 +24,10 @@ _UNITS: Final = ("D", "h", "m", "s", "ms", "us", "ns")
 """The units of timestamps that Arrow, polars and pandas can be given."""
 
 
+_ANY_TEXT: Final = np.dtype(str)
+"""NumPy's own word for texts whose width nobody has said."""
+
+
 class InvalidValue(ValueError):
     """A value cannot be stored.
 
@@ -39,15 +43,19 @@ class Column:
     """One column: its name, its dtype, and the way into it.
 
     :param name: what it is called
-    :param kind: ``float``, ``int``, ``bool``, or a NumPy dtype or its name, such as ``"U8"``
+    :param kind: ``float``, ``int``, ``bool``, ``str``, or a NumPy dtype or its name, such as
+        ``"U8"``
     :raises ConfigError: if it cannot be the kind of a column
     """
 
-    __slots__ = ("convert", "dtype", "exact", "name", "nullable")
+    __slots__ = ("convert", "dtype", "encoded", "exact", "name", "nullable")
 
     def __init__(self, name: str, kind: Any) -> None:
         self.name: str = name
         self.dtype: np.dtype[Any] = _dtype(name, kind)
+        """Of its values; of texts of any length, ``numpy.dtype(str)``."""
+        self.encoded: bool = self.dtype == _ANY_TEXT
+        """Whether it holds texts of any length, of which a row has a code."""
         self.convert: Callable[[Any], Any] = _converter(self.dtype)
         """What is stored for a value; raises InvalidValue. For a timestamp, its count of units."""
         self.nullable: bool = self.dtype.kind == "f"
@@ -68,6 +76,8 @@ class Column:
         :param values: an array, or a list, as :func:`listed` gives it
         :raises InvalidValue: if one of them cannot be stored
         """
+        if self.encoded:
+            return self._texts(values)
         if hasattr(values, "__array__"):
             array: Array = np.asarray(values)
         else:
@@ -90,8 +100,22 @@ class Column:
             raise InvalidValue(reason, row)
         return cast_array
 
+    def _texts(self, values: Any) -> Array:
+        """Texts of any length, as objects."""
+        listed_values: list[Any] = values
+        if not isinstance(values, list):
+            array: Array = np.asarray(values)
+            if array.ndim != 1:
+                raise InvalidValue(f"it has {array.ndim} dimensions, and a column has one")
+            listed_values = array.tolist()
+        if set(map(type, listed_values)) <= {str}:
+            texts: Array = np.empty(len(listed_values), np.object_)
+            texts[:] = listed_values
+            return texts
+        return self._each(listed_values, len(listed_values))
+
     def _each(self, values: Iterable[Any], count: int) -> Array:
-        array: Array = np.empty(count, self.dtype)
+        array: Array = np.empty(count, np.object_ if self.encoded else self.dtype)
         cells = array.view(np.int64) if self.dtype.kind == "M" else array
         for row, value in enumerate(values):
             if value is None and self.nullable:
@@ -104,7 +128,7 @@ class Column:
         return array
 
     def __repr__(self) -> str:
-        return f"{self.name} {self.dtype}"
+        return f"{self.name} {'str' if self.encoded else self.dtype}"
 
 
 def listed(values: Any) -> Any:
@@ -160,13 +184,12 @@ def _dtype(name: str, kind: Any) -> np.dtype[Any]:
         dtype = np.dtype(kind)
     except TypeError:
         raise ConfigError(
-            f"column {name!r}: {kind!r} is no kind of column; take float, int, bool, 'U8' for "
+            f"column {name!r}: {kind!r} is no kind of column; take float, int, bool, str, 'U8' for "
             f"texts of up to 8 characters, 'S8' for as many bytes, or 'datetime64[ms]'"
         ) from None
-    if dtype.kind in "US" and dtype.itemsize == 0:
+    if dtype.kind == "S" and dtype.itemsize == 0:
         raise ConfigError(
-            f"column {name!r}: a column of {'str' if dtype.kind == 'U' else 'bytes'} needs a "
-            f"width: '{dtype.kind}8' holds up to 8 of them a row"
+            f"column {name!r}: a column of bytes needs a width: 'S8' holds up to 8 of them a row"
         )
     if dtype.kind == "M":
         unit, count = np.datetime_data(dtype)
@@ -177,7 +200,7 @@ def _dtype(name: str, kind: Any) -> np.dtype[Any]:
             )
     elif dtype.kind not in "biufUS" or (dtype.kind == "f" and dtype.itemsize > 8):
         raise ConfigError(
-            f"column {name!r}: a column holds floats, ints, bools, texts or bytes of fixed width, "
+            f"column {name!r}: a column holds floats, ints, bools, texts, bytes of fixed width, "
             f"or timestamps, and not {dtype}; a class of values goes into a column for each field"
         )
     native: np.dtype[Any] = dtype.newbyteorder("=")
@@ -196,6 +219,8 @@ def _converter(dtype: np.dtype[Any]) -> Callable[[Any], Any]:
         return _to_bool
     if kind == "M":
         return lambda value: _to_units(value, dtype)
+    if dtype == _ANY_TEXT:
+        return exact_text
     if kind == "U":
         return lambda value: _to_text(value, str, dtype.itemsize // 4)
     return lambda value: _to_text(value, bytes, dtype.itemsize)
@@ -252,6 +277,18 @@ def _to_text(value: Any, kind: type[str] | type[bytes], width: int) -> Any:
     if value[-1:] in ("\0", b"\0"):
         raise InvalidValue(f"{value!r} ends in a NUL, which NumPy would cut off")
     return value
+
+
+def exact_text(value: Any) -> str:
+    """A text as Python's own, whatever class of its kind it is of.
+
+    :raises InvalidValue: if it is no text
+    """
+    if type(value) is str:
+        return value
+    if not isinstance(value, str):
+        raise InvalidValue(f"{value!r} is no str")
+    return str.__str__(value)
 
 
 def _to_units(value: Any, dtype: np.dtype[Any]) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from run_task._extras import need
 from run_task.data.series._column_types import Array
+from run_task.data.series._texts import NO_CODE, EncodedTexts
 from run_task.errors import ConfigError
 from run_task.observe._format import SURROGATE, shown
 
@@ -48,20 +49,41 @@ def _texts(name: str, array: Array) -> list[str]:
     :raises ConfigError: if one has half of a pair of surrogates, which is nothing in UTF-8
     """
     texts: list[str] = array.tolist()
+    _check_unicode(name, texts)
+    return texts
+
+
+def _check_unicode(name: str, texts: list[str]) -> None:
     for text in texts:
         if SURROGATE.search(text) is not None:
             raise ConfigError(
                 f"column {name!r}: {shown(ascii(text))} is no text in UTF-8, as this library has "
                 f"them: read the column itself, view[{name!r}]"
             )
-    return texts
 
 
-def to_arrow(columns: Mapping[str, Array]) -> Any:
+def _categories(name: str, column: EncodedTexts) -> EncodedTexts:
+    """Codes and texts as these libraries are to have them: no more texts than there are rows.
+
+    :raises ConfigError: if one has half of a pair of surrogates, which is nothing in UTF-8
+    """
+    if len(column.texts) > len(column.codes):
+        column = column.compact()
+    _check_unicode(name, column.texts.tolist())
+    return column
+
+
+def to_arrow(columns: Mapping[str, Array | EncodedTexts]) -> Any:
     """A table of Arrow; numbers are not copied."""
     arrow = need("pyarrow", "arrow")
 
-    def column(name: str, array: Array) -> Any:
+    def column(name: str, array: Array | EncodedTexts) -> Any:
+        if isinstance(array, EncodedTexts):
+            codes, texts = _categories(name, array)
+            texts_array = arrow.array(texts.tolist(), arrow.string())
+            return arrow.DictionaryArray.from_arrays(
+                arrow.array(codes, mask=codes == NO_CODE), texts_array
+            )
         if array.dtype.kind == "U":
             return arrow.array(_texts(name, array), arrow.string())
         return arrow.array(_in_unit(name, array, "s") if _unit(array) in ("h", "m") else array)
@@ -69,15 +91,23 @@ def to_arrow(columns: Mapping[str, Array]) -> Any:
     return arrow.table({name: column(name, array) for name, array in columns.items()})
 
 
-def to_polars(columns: Mapping[str, Array]) -> pl.DataFrame:
+def to_polars(columns: Mapping[str, Array | EncodedTexts]) -> pl.DataFrame:
     """A DataFrame of polars."""
     polars = need("polars", "polars")
 
-    def series(name: str, array: Array) -> pl.Series:
+    def series(name: str, array: Array | EncodedTexts) -> pl.Series:
+        made: pl.Series
+        if isinstance(array, EncodedTexts):
+            codes, texts = _categories(name, array)
+            of_texts = polars.Series(texts.tolist(), dtype=polars.String)
+            # Categories of all frames are the same to polars, so that these can be joined.
+            places = polars.Series(codes).set(polars.Series(codes == NO_CODE), None)
+            made = of_texts.cast(polars.Categorical).gather(places).alias(name)
+            return made
         if _unit(array) in ("h", "m", "s"):
             array = _in_unit(name, array, "ms")
         if array.dtype.kind == "U":
-            made: pl.Series = polars.Series(name, _texts(name, array), polars.String)
+            made = polars.Series(name, _texts(name, array), polars.String)
         elif array.dtype.kind == "S":
             made = polars.Series(name, array.tolist(), polars.Binary)
         else:
@@ -88,15 +118,16 @@ def to_polars(columns: Mapping[str, Array]) -> pl.DataFrame:
     return frame
 
 
-def to_pandas(columns: Mapping[str, Array]) -> Any:
+def to_pandas(columns: Mapping[str, Array | EncodedTexts]) -> Any:
     """A DataFrame of pandas, which has copies."""
     pandas = need("pandas", "pandas")
-    for name, array in columns.items():
+
+    def column(name: str, array: Array | EncodedTexts) -> Any:
+        if isinstance(array, EncodedTexts):
+            codes, texts = _categories(name, array)
+            return pandas.Categorical.from_codes(codes.copy(), texts.tolist())
         if array.dtype.kind == "U":
             _texts(name, array)  # pandas has them as Arrow has, if that is installed
-    return pandas.DataFrame(
-        {
-            name: (_in_unit(name, array, "s") if _unit(array) in ("D", "h", "m") else array.copy())
-            for name, array in columns.items()
-        }
-    )
+        return _in_unit(name, array, "s") if _unit(array) in ("D", "h", "m") else array.copy()
+
+    return pandas.DataFrame({name: column(name, array) for name, array in columns.items()})

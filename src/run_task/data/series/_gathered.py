@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data.series._column_types import Array
+from run_task.data.series._texts import NO_CODE, Texts
 from run_task.errors import ConfigError
 
 MISSING: Final = -1
@@ -20,6 +21,8 @@ NO_TIME: Final = -(2**63)
 
 class _Columns(Protocol):
     def array(self, position: int, first: int, stop: int) -> Array: ...
+
+    def texts(self, column: int) -> Texts | None: ...
 
 
 class GatheredStorage:
@@ -58,6 +61,8 @@ class GatheredStorage:
         if position and missing.any():
             if found.dtype.kind == "f":
                 found[missing] = np.nan
+            elif self.texts(position - 1) is not None:
+                found[missing] = NO_CODE
             elif found.dtype.kind == "M":
                 found[missing] = np.datetime64("NaT")
             else:
@@ -69,6 +74,10 @@ class GatheredStorage:
                 )
         found.flags.writeable = False
         return found
+
+    def texts(self, column: int) -> Texts | None:
+        """What the codes of a column stand for; None: it has none."""
+        return self._storage.texts(column)
 
     def timestamp(self, row: int) -> int:
         """The timestamp of a row."""

@@ -18,6 +18,7 @@ from run_task.data.series._column_types import (
     listed,
     without_value,
 )
+from run_task.data.series._texts import CODES
 from run_task.errors import ConfigError
 from run_task.time._interval import TimeUnit
 from run_task.time._moment import InvalidTime, first_from, nanos, timestamp, timestamps
@@ -39,7 +40,7 @@ class NewRows(NamedTuple):
     """Their timestamps."""
 
     columns: Sequence[Array]
-    """The values of each column, one for each timestamp."""
+    """The values of each column, one for each timestamp; texts of any length are objects."""
 
     omitted: int
     """How many rows had no value in any column, and are not among them."""
@@ -65,6 +66,7 @@ class Schema:
         "positions",
         "row_bytes",
         "side",
+        "stored",
         "unit",
     )
 
@@ -112,7 +114,12 @@ class Schema:
         self.names: tuple[str, ...] = tuple(column.name for column in self.columns)
         self.kinds: tuple[tuple[str, str], ...] = tuple((c.name, c.dtype.str) for c in self.columns)
         self.positions: dict[str, int] = {name: i for i, name in enumerate(self.names)}
-        self.row_bytes: int = 8 + sum(column.dtype.itemsize for column in self.columns)
+        self.stored: tuple[np.dtype[Any], ...] = (
+            np.dtype(np.int64),
+            *(CODES if column.encoded else column.dtype for column in self.columns),
+        )
+        """What the timestamps and each column are stored as."""
+        self.row_bytes: int = sum(dtype.itemsize for dtype in self.stored)
 
     def row(self, time: Any, columns: Mapping[str, Any]) -> NewRows:
         """One row, or none if it has no value.
@@ -122,7 +129,7 @@ class Schema:
         self._check_names(columns)
         times = np.array([self.timestamp(time)], np.int64)
         if all(value is None for value in columns.values()):
-            return NewRows(times[:0], [np.empty(0, column.dtype) for column in self.columns], 1)
+            return NewRows(times[:0], [np.empty(0, dtype) for dtype in self.stored[1:]], 1)
         arrays: list[Array] = []
         for column in self.columns:
             try:
@@ -279,10 +286,7 @@ class Layout:
     def __init__(self, schema: Schema, capacity: int) -> None:
         self.schema: Schema = schema
         self.capacity: int = capacity
-        self.dtypes: tuple[np.dtype[Any], ...] = (
-            np.dtype(np.int64),
-            *(column.dtype for column in schema.columns),
-        )
+        self.dtypes: tuple[np.dtype[Any], ...] = schema.stored
         offsets: list[int] = []
         end = 0
         for dtype in self.dtypes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from run_task.data._block import Block
 from run_task.data.series._column_types import Array
 from run_task.data.series._schema import Layout
+from run_task.data.series._texts import Texts
 
 _EXPORTING: Final = threading.Lock()
 
@@ -26,6 +27,8 @@ class Store:
 
     :param block: the memory
     :param layout: what lies where in it
+    :param texts: what the codes in it stand for: of each column that has any, by its place among
+        the columns
     """
 
     __slots__ = (
@@ -37,14 +40,16 @@ class Store:
         "layout",
         "leases",
         "limit",
+        "texts",
         "times",
         "turn",
     )
 
-    def __init__(self, block: Block, layout: Layout) -> None:
+    def __init__(self, block: Block, layout: Layout, texts: Mapping[int, Texts]) -> None:
         memory = block.memory
         self.block: Block = block
         self.layout: Layout = layout
+        self.texts: Mapping[int, Texts] = texts
         self.arrays: list[Array] = [
             np.ndarray((layout.capacity,), dtype, memory, offset)
             for dtype, offset in zip(layout.dtypes, layout.offsets)
@@ -53,8 +58,13 @@ class Store:
         self.times: memoryview = self._cells(0)
         """The timestamps, one by one: storing an item is cheaper so than in an array."""
         self.cells: list[Any] = [
-            (column.name, column.exact, column.convert, self._cells(i))
-            for i, column in enumerate(layout.schema.columns, 1)
+            (
+                column.name,
+                column.exact,
+                texts[i].code if i in texts else column.convert,
+                self._cells(i + 1),
+            )
+            for i, column in enumerate(layout.schema.columns)
         ]
         """For each column: its name, the type whose values are stored as they are, what makes
         such a value of others, and where to store it."""
@@ -119,6 +129,10 @@ class Lease:
     def array(self, position: int, first: int, stop: int) -> Array:
         """Rows of the timestamps (position 0) or of a column, not copied, read-only."""
         return np.asarray(_ColumnSlice(self, position, first, stop))
+
+    def texts(self, column: int) -> Texts | None:
+        """What the codes of a column stand for; None: it has none."""
+        return self.store.texts.get(column)
 
     def timestamp(self, row: int) -> int:
         """The timestamp of a row."""

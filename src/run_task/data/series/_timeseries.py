@@ -19,6 +19,7 @@ from run_task.data.series._retention import Retention
 from run_task.data.series._schema import Layout, NewRows, Schema
 from run_task.data.series._shift import Shift, Snapshot, merge
 from run_task.data.series._store import Lease, Store
+from run_task.data.series._texts import Texts
 from run_task.data.series._view import TimeSeriesView
 from run_task.errors import ConfigError
 from run_task.observe._log import Log
@@ -52,7 +53,8 @@ class TimeSeries:
     array of it; readers never wait for a writer, and never make one wait. In a column of floats,
     None is NaN; a row that is None in all columns is left out, and counted in :attr:`omitted`.
 
-    :param columns: the kind of each column by name: ``float``, ``int``, ``bool``, ``"U8"`` for
+    :param columns: the kind of each column by name: ``float``, ``int``, ``bool``, ``str`` for
+        texts of any length, of which each is kept once and a row takes four bytes, ``"U8"`` for
         texts of up to 8 characters, ``"S8"`` for bytes, ``"datetime64[ms]"``, or another NumPy
         dtype of these kinds
     :param unit: the unit of timestamps, which are ints since the Unix epoch
@@ -89,7 +91,8 @@ class TimeSeries:
         self._refused_from: dict[int, tuple[int, str]] = {}
         self._looked_before = self._unit_check.last + 1
         self._unchecked_before = self._looked_before
-        store = self._new_store(self._retention.capacity(0, self._schema.row_bytes), 0)
+        texts = {i: Texts() for i, column in enumerate(self._schema.columns) if column.encoded}
+        store = self._new_store(self._retention.capacity(0, self._schema.row_bytes), 0, texts)
         self._snapshot: Snapshot = (store, 0, 0, object(), None)
 
     @property
@@ -331,6 +334,8 @@ class TimeSeries:
         there: NDArray[np.int64] = store.arrays[0][first:length]
         newest = int(there[-1]) if len(there) else _BEFORE_ALL
         rows: list[Array] = [times, *columns]
+        for i, texts in store.texts.items():
+            rows[i + 1] = texts.encode(columns[i])
         start = length  # from this row on, what is in the store changes
         dropped = 0
         if times[0] >= newest and (times[1:] >= times[:-1]).all():
@@ -389,7 +394,7 @@ class TimeSeries:
             else:
                 self._move(first, start, rows)
 
-    def _new_store(self, capacity: int, rows: int) -> Store:
+    def _new_store(self, capacity: int, rows: int, texts: Mapping[int, Texts]) -> Store:
         """A store of that capacity; of a smaller one, if that cannot be had."""
         try:
             layout = Layout(self._schema, capacity)
@@ -398,16 +403,23 @@ class TimeSeries:
             # Some systems promise no more than there is, though most of it would stay untouched.
             layout = Layout(self._schema, rows + rows // 8 + 1)
             block = self._allocate(layout.size)
-        return Store(block, layout)
+        return Store(block, layout, texts)
 
     def _move(self, first: int, stop: int, rows: Sequence[Array]) -> None:
         """Let the series be some rows of its store, and then others, in a new store."""
         store, passed = self._snapshot[:2]
         length = stop - first + len(rows[0])
         capacity = self._retention.capacity(length, self._schema.row_bytes, growing=not passed)
-        new = self._new_store(capacity, length)
-        new.write(0, store.rows(first, stop))
-        new.write(stop - first, rows)
+        parts = store.rows(first, stop), list(rows)
+        texts = dict(store.texts)
+        for i, column in texts.items():
+            if column.is_stale():
+                codes = np.concatenate([part[i + 1] for part in parts])
+                texts[i], codes = column.compacted(codes)
+                parts[0][i + 1], parts[1][i + 1] = codes[: stop - first], codes[stop - first :]
+        new = self._new_store(capacity, length, texts)
+        new.write(0, parts[0])
+        new.write(stop - first, parts[1])
         new.turn = length
         self._snapshot = (new, 0, length, object(), None)
 
@@ -416,7 +428,8 @@ class TimeSeries:
         is in memory is never much more than twice what is retained."""
         store, first, length, _, _ = self._snapshot
         kept = length - first
-        if store.exported or length > 4 * kept:  # then it is better to give memory back
+        stale = any(texts.is_stale() for texts in store.texts.values())
+        if store.exported or stale or length > 4 * kept:  # then it is better to give memory back
             store.turn = first + kept // 8 + 1  # the rows are where they are, should this fail
             with contextlib.suppress(MemoryError, OSError):
                 self._move(first, length, store.rows(length, length))

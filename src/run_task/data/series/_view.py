@@ -16,12 +16,15 @@ from run_task.data.series._column_types import Array
 from run_task.data.series._gathered import MISSING, GatheredStorage
 from run_task.data.series._schema import TIME, Layout, Schema
 from run_task.data.series._store import Lease, Store
+from run_task.data.series._texts import EncodedTexts, Segments, Texts, texts_at
 from run_task.errors import ConfigError
 from run_task.time._interval import TimeUnit
 from run_task.time._moment import TimeLike
 
 if TYPE_CHECKING:
     import polars as pl
+
+NO_TEXTS: Final[Mapping[int, Any]] = {}
 
 _SHOWN: Final = 3
 """How many rows a view's repr shows of either end."""
@@ -34,6 +37,10 @@ class Storage(Protocol):
         """Some rows of the timestamps (position 0) or of a column, not copied, read-only."""
         ...
 
+    def texts(self, column: int) -> Texts | None:
+        """What the codes of a column stand for; None: it has none."""
+        ...
+
     def timestamp(self, row: int) -> int:
         """The timestamp of a row."""
         ...
@@ -44,18 +51,27 @@ class Storage(Protocol):
 
 
 class ArrayStorage:
-    """Rows in arrays of their own, as a view by value has them."""
+    """Rows in arrays of their own, as a view by value has them.
 
-    __slots__ = ("_arrays",)
+    :param arrays: the timestamps and each column
+    :param texts: what codes stand for, of each column that has any
+    """
 
-    def __init__(self, arrays: Sequence[Array]) -> None:
+    __slots__ = ("_arrays", "_texts")
+
+    def __init__(self, arrays: Sequence[Array], texts: Mapping[int, Texts]) -> None:
         self._arrays: Sequence[Array] = arrays
+        self._texts = texts
 
     def array(self, position: int, first: int, stop: int) -> Array:
         """Some rows of the timestamps (position 0) or of a column, not copied, read-only."""
         array = self._arrays[position][first:stop]
         array.flags.writeable = False
         return array
+
+    def texts(self, column: int) -> Texts | None:
+        """What the codes of a column stand for; None: it has none."""
+        return self._texts.get(column)
 
     def timestamp(self, row: int) -> int:
         """The timestamp of a row."""
@@ -145,8 +161,31 @@ class TimeSeriesView:
         if position is None:
             names = ", ".join(map(repr, self._schema.names))
             raise KeyError(f"there is no column {column!r}: the columns are {names}")
-        array = arrays[column] = self._storage.array(position + 1, self._first, self._stop)
+        array = self._storage.array(position + 1, self._first, self._stop)
+        texts = self._storage.texts(position)
+        if texts is not None:
+            array = texts.decode(array)
+        arrays[column] = array
         return array
+
+    def encoded(self, column: str) -> EncodedTexts:
+        """A column of texts as codes and what they stand for, not copied.
+
+        ::
+
+            codes, texts = view.encoded("symbol")
+            texts[codes]  # the same as view["symbol"]
+
+        :param column: a column that was declared as ``str``
+        :raises KeyError: if there is no such column
+        """
+        position = self._schema.positions.get(column)
+        texts = None if position is None else self._storage.texts(position)
+        if position is None or texts is None:
+            encoded = [each.name for each in self._schema.columns if each.encoded]
+            names = ", ".join(map(repr, encoded)) or "none"
+            raise KeyError(f"{column!r} is no column of texts of any length: these are {names}")
+        return texts.encoded(self._storage.array(position + 1, self._first, self._stop))
 
     # Else Python would take a view for a sequence, and index it by ints.
     __iter__: None = None
@@ -304,21 +343,35 @@ class TimeSeriesView:
 
         return to_pandas(self._table())
 
-    def _table(self) -> dict[str, Array]:
+    def _table(self) -> dict[str, Array | EncodedTexts]:
         """The timestamps as NumPy's, and each column."""
         times: Array = self.time.view(f"M8[{self.unit.value}]")
-        return {TIME: times, **{name: self[name] for name in self.columns}}
+        return {TIME: times, **{name: self._column(name) for name in self._schema.names}}
+
+    def _column(self, name: str) -> Array | EncodedTexts:
+        """A column, with its texts as codes."""
+        encoded = self._schema.columns[self._schema.positions[name]].encoded
+        return self.encoded(name) if encoded else self[name]
 
     def __reduce__(self) -> tuple[Any, ...]:
         storage, window = self._storage, self._window
         if isinstance(storage, Lease) and storage.store.block.shareable:
             store = storage.store
             store.export(self._stop)  # there is no telling when the other process is done with it
-            return view_at, (store.block, store.layout, self._first, self._stop, window)
-        arrays = [self.time, *(self[name] for name in self._schema.names)]
+            # Of memory of the same kind as the rows lie in, which the other process maps, too.
+            texts = {i: each.shared(type(store.block)) for i, each in store.texts.items()}
+            return view_at, (store.block, store.layout, self._first, self._stop, window, texts)
+        arrays: list[Array] = [self.time]
+        used: dict[int, list[str]] = {}
+        for position, name in enumerate(self._schema.names):
+            column = self._column(name)
+            if isinstance(column, EncodedTexts):
+                column, texts_used = column.compact()
+                used[position] = texts_used.tolist()
+            arrays.append(column)
         if isinstance(storage, GatheredStorage) and not storage.in_order:
-            return _in_no_order, (self._schema, arrays)
-        return _by_value, (self._schema, arrays, window)
+            return _in_no_order, (self._schema, arrays, used)
+        return _by_value, (self._schema, arrays, window, used)
 
     def _shown(self, column: str) -> NDArray[Any]:
         try:
@@ -344,19 +397,31 @@ class TimeSeriesView:
 
 
 def view_at(
-    block: Block, layout: Layout, first: int, stop: int, window: tuple[int, int] | None = None
+    block: Block,
+    layout: Layout,
+    first: int,
+    stop: int,
+    window: tuple[int, int] | None = None,
+    texts: Mapping[int, Segments] = NO_TEXTS,
 ) -> TimeSeriesView:
     """The view of some rows of a block. That they stay as they are is for its owner to see to."""
-    return TimeSeriesView(layout.schema, Lease(Store(block, layout), stop), first, stop, window)
+    store = Store(block, layout, {i: texts_at(segments) for i, segments in texts.items()})
+    return TimeSeriesView(layout.schema, Lease(store, stop), first, stop, window)
 
 
 def _by_value(
-    schema: Schema, arrays: Sequence[Array], window: tuple[int, int] | None = None
+    schema: Schema,
+    arrays: Sequence[Array],
+    window: tuple[int, int] | None = None,
+    texts: Mapping[int, Sequence[str]] = NO_TEXTS,
 ) -> TimeSeriesView:
-    return TimeSeriesView(schema, ArrayStorage(arrays), 0, len(arrays[0]), window)
+    storage = ArrayStorage(arrays, {i: Texts(of_column) for i, of_column in texts.items()})
+    return TimeSeriesView(schema, storage, 0, len(arrays[0]), window)
 
 
-def _in_no_order(schema: Schema, arrays: Sequence[Array]) -> TimeSeriesView:
+def _in_no_order(
+    schema: Schema, arrays: Sequence[Array], texts: Mapping[int, Sequence[str]] = NO_TEXTS
+) -> TimeSeriesView:
     count = len(arrays[0])
-    gathered = GatheredStorage(ArrayStorage(arrays), np.arange(count))
-    return TimeSeriesView(schema, gathered, 0, count)
+    storage = ArrayStorage(arrays, {i: Texts(of_column) for i, of_column in texts.items()})
+    return TimeSeriesView(schema, GatheredStorage(storage, np.arange(count)), 0, count)

@@ -1,0 +1,238 @@
+"""The texts of a column: each kept once, and a number of four bytes for each row.
+
+A row has the *code* of its text, which is the position of that text among all that the column has
+had. A text that is new is put behind the others, so codes that were given out keep their meaning,
+and readers, who know only codes of rows that are there, need no lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.data._block import Allocate, Block
+from run_task.data.series._column_types import Array, exact_text
+
+CODES: Final = np.dtype(np.int32)
+"""What codes are stored as."""
+
+NO_CODE: Final = -1
+"""In the place of a code: there is no text."""
+
+_FEW: Final = 256
+"""So many texts that no row has any more may be kept, however few are in use."""
+
+_SMALLEST_SEGMENT: Final = 1 << 16
+"""How many bytes of texts are shared with other processes at least."""
+
+_LENGTH: Final = 4
+"""How many bytes tell how long a text is."""
+
+
+Segments: TypeAlias = tuple[tuple[Block, int], ...]
+"""Blocks of memory that hold texts, and how many bytes of each are written to."""
+
+
+class EncodedTexts(NamedTuple):
+    """The texts of a column, as codes and what they stand for.
+
+    ``texts[codes]`` are the texts of the rows.
+    """
+
+    codes: NDArray[np.int32]
+    """For each row, the position of its text in ``texts``; -1 where there is none, as ``asof`` may
+    find none."""
+
+    texts: NDArray[np.object_]
+    """The texts, each once, in no order; others may be among them than the rows have."""
+
+    def compact(self) -> EncodedTexts:
+        """The same with those texts only that rows have."""
+        # One more than there are texts: it stands for those without.
+        used = np.zeros(len(self.texts) + 1, np.bool_)
+        used[self.codes] = True
+        used[NO_CODE] = False
+        positions = np.cumsum(used, dtype=np.int32) - np.int32(1)
+        positions[NO_CODE] = NO_CODE
+        return EncodedTexts(positions[self.codes], self.texts[used[:-1]])
+
+
+class _Codes(dict[str, int]):
+    """The code of each text; a new text gets one when it is looked up."""
+
+    __slots__ = ("_texts",)
+
+    def __init__(self, texts: Texts) -> None:
+        super().__init__()
+        self._texts = weakref.proxy(texts)
+
+    def __missing__(self, value: object) -> int:
+        text = exact_text(value)
+        code = self.get(text)
+        if code is None:
+            code = len(self)
+            # In this order: whoever finds the code finds the text.
+            self._texts.put(code, text)
+            self[text] = code
+        return code
+
+
+class Texts:
+    """All texts that a column has had since its codes were given out anew.
+
+    One writer at a time; readers need no lock.
+
+    :param texts: those to begin with, each once
+    """
+
+    __slots__ = ("__weakref__", "_codes", "_kept", "_origin", "_segments", "_shared", "_texts")
+
+    def __init__(self, texts: Sequence[str] = ()) -> None:
+        # The last is always None, which is what NO_CODE finds there.
+        self._texts: NDArray[np.object_] = np.empty(max(len(texts) + 1, 16), np.object_)
+        self._texts[: len(texts)] = texts
+        self._codes = _Codes(self)
+        self._codes.update(zip(texts, range(len(texts))))
+        self._kept = len(texts)
+        self._segments: list[_Segment] = []
+        self._shared = 0  # how many of the texts are in them
+        self._origin: Segments | None = None  # where they were read from
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def code(self, value: Any) -> int:
+        """The code of a text.
+
+        :raises InvalidValue: if it is no text
+        """
+        try:
+            return self._codes[value]
+        except TypeError:  # it has no hash
+            return self._codes[exact_text(value)]
+
+    def encode(self, texts: Array) -> NDArray[np.int32]:
+        """The codes of many texts, each of which is a ``str``."""
+        return np.fromiter(map(self._codes.__getitem__, texts), CODES, len(texts))
+
+    def put(self, code: int, text: str) -> None:
+        """Note what a code stands for that is about to be given out."""
+        texts = self._texts
+        if code == len(texts) - 1:
+            more: NDArray[np.object_] = np.empty(2 * len(texts), np.object_)
+            more[:code] = texts[:code]
+            self._texts = texts = more
+        texts[code] = text
+
+    def decode(self, codes: NDArray[np.int32]) -> NDArray[np.object_]:
+        """The texts of codes that were given out, read-only."""
+        texts: NDArray[np.object_] = self._texts[codes]
+        texts.flags.writeable = False
+        return texts
+
+    def encoded(self, codes: NDArray[np.int32]) -> EncodedTexts:
+        """Codes that were given out, and what they stand for."""
+        texts = self._texts[: len(self)]
+        texts.flags.writeable = False
+        return EncodedTexts(codes, texts)
+
+    def is_stale(self) -> bool:
+        """Whether so many texts have come that it pays to look which are still in use."""
+        return len(self) > 2 * self._kept + _FEW
+
+    def compacted(self, codes: NDArray[np.int32]) -> tuple[Texts, NDArray[np.int32]]:
+        """Those texts only that rows have, and the new codes of these rows.
+
+        :param codes: of all rows that there are
+        """
+        again = self.encoded(codes).compact()
+        return Texts(again.texts.tolist()), again.codes
+
+    def shared(self, allocate: Allocate) -> Segments:
+        """The texts in memory that other processes map: blocks, and how many bytes of each are
+        written to. What was shared before stays as it was; :func:`texts_at` reads it.
+
+        :param allocate: makes a block of so many bytes
+        """
+        with _SHARING:
+            if self._origin is not None:
+                return self._origin
+            for text in self._texts[self._shared : len(self)].tolist():
+                data = text.encode("utf-8", "surrogatepass")
+                if not self._segments or not self._segments[-1].has_room(data):
+                    before = self._segments[-1].written if self._segments else 0
+                    room = max(_SMALLEST_SEGMENT, 2 * before, _LENGTH + len(data))
+                    self._segments.append(_Segment(allocate(room)))
+                self._segments[-1].write(data)
+                self._shared += 1
+            return tuple((segment.block, segment.written) for segment in self._segments)
+
+    def read_from(self, origin: Segments) -> None:
+        """Note where they were read from: whoever they are sent to can read them there, too."""
+        self._origin = origin
+
+
+_SHARING: Final = threading.Lock()
+
+
+class _Segment:
+    """A block of memory that texts are written to, one behind the other: the length of each, and
+    its UTF-8."""
+
+    __slots__ = ("block", "written")
+
+    def __init__(self, block: Block) -> None:
+        self.block: Block = block
+        self.written: int = 0
+
+    def has_room(self, data: bytes) -> bool:
+        return self.written + _LENGTH + len(data) <= len(self.block.memory)
+
+    def write(self, data: bytes) -> None:
+        memory, at = self.block.memory, self.written
+        memory[at : at + _LENGTH] = len(data).to_bytes(_LENGTH, "little")
+        memory[at + _LENGTH : at + _LENGTH + len(data)] = data
+        self.written = at + _LENGTH + len(data)
+
+
+class _Reading:
+    """Texts of another process, as far as they have been read."""
+
+    __slots__ = ("__weakref__", "read", "texts")
+
+    def __init__(self) -> None:
+        self.texts = Texts()
+        self.read: dict[int, int] = {}  # how many bytes of each block, by its place
+
+
+_readings: Final[weakref.WeakKeyDictionary[Block, _Reading]] = weakref.WeakKeyDictionary()
+
+
+def texts_at(segments: Segments) -> Texts:
+    """The texts that another process has shared. What was read before is not read again.
+
+    :param segments: as :meth:`Texts.shared` gave them
+    """
+    if not segments:
+        return Texts()
+    with _SHARING:
+        first = segments[0][0]
+        reading = _readings.get(first)
+        if reading is None:
+            reading = _readings[first] = _Reading()
+        for place, (block, written) in enumerate(segments):
+            at, memory = reading.read.get(place, 0), block.memory
+            while at < written:
+                length = int.from_bytes(memory[at : at + _LENGTH], "little")
+                at += _LENGTH
+                text = bytes(memory[at : at + length]).decode("utf-8", "surrogatepass")
+                reading.texts.code(text)
+                at += length
+            reading.read[place] = at
+        reading.texts.read_from(segments)
+        return reading.texts
