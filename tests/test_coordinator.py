@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tests.support.threads import PATIENCE, beside, eventually, together
 
-from run_task import Align, Atom, TaskInterval, VirtualClock
+from run_task import Align, Atom, RunnerConfig, TaskInterval, VirtualClock
+from run_task.pipeline._edges import Edges
 from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import NEVER, Mark, Order, Place, RowLimits, SourceMark, StageMark
 from run_task.pipeline.live import _coordinator
@@ -38,7 +39,9 @@ class Parts:
         self.order = Order([self.up, self.down], [self.source])
         self.coordinator = Coordinator(self.order, self.clock)
         self.data = Atom(0)
-        windows = ReaderWindows(SECONDLY, holds_end=False)
+        config = RunnerConfig(grace=TaskInterval.seconds(20))
+        self.edges = Edges(SECONDLY, config, 10 * SECOND_NS, start_ns=0)
+        windows = self.windows = ReaderWindows(SECONDLY, holds_end=False, edges=self.edges)
         self.given = GivenWindows()
         self.given.add(windows)
         self.given.begin(windows, 0)
@@ -100,6 +103,24 @@ def test_a_window_that_is_left_out_is_given_once_and_in_its_place(ahead: int) ->
         parts.early_views.view((second - 1) * SECOND_NS, second * SECOND_NS)
     late = [parts.given.is_late(second * SECOND_NS) for second in range(7)]
     assert late == [True] * 5 + [False] * 2
+
+
+def test_a_window_is_not_left_out_for_which_a_row_has_come_right_now() -> None:
+    parts = Parts()
+    parts.clock.advance(TaskInterval.seconds(10))
+    assert not parts.given.enter(1_500_000_000, stored=True)
+    assert parts.early_views.leave_out(0, SECOND_NS)
+    assert not parts.early_views.leave_out(SECOND_NS, 2 * SECOND_NS)
+    assert parts.edges.given_from_ns == 2 * SECOND_NS
+    # A row of the one that was left out comes too late, and opens none.
+    assert parts.given.enter(500_000_000, stored=True)
+    assert parts.edges.given_from_ns == 2 * SECOND_NS
+
+
+def test_what_is_not_stored_opens_no_window() -> None:
+    parts = Parts()
+    parts.given.enter(1_500_000_000, stored=False)
+    assert parts.edges.given_from_ns == 11 * SECOND_NS
 
 
 @pytest.mark.parametrize("run", range(5))

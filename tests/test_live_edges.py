@@ -104,10 +104,10 @@ def test_a_stage_that_is_fed_gives_the_windows_that_hold_the_last_results() -> N
 class Feed:
     """A live pipeline whose clock says 103 seconds, and whose rows are put in by a test."""
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, retention: str | None = None, **config: Any) -> None:
         self.bench = bench_at(103)
         self.inbox: queue.Queue[Any] = queue.Queue()
-        self.series = TimeSeries({"v": float}, TimeUnit.SECONDS)
+        self.series = TimeSeries({"v": float}, TimeUnit.SECONDS, retention)
         self.bench.pipeline.source(iter(self.inbox.get, None), self.series)
         self.stage = self.bench.stage("a", self.series, 10, **config)
 
@@ -156,6 +156,18 @@ def test_nor_is_one_that_was_due_before_the_run_began() -> None:
     with feed.bench.pipeline:
         feed.put(103, 98)
         feed.bench.advance(9)
+        feed.bench.sink.wait_for("a", 110)
+        feed.inbox.put(None)
+    assert given(feed.bench.sink)[0] == ((100, 110), [103])
+
+
+def test_nor_is_one_whose_row_comes_too_late_to_be_kept() -> None:
+    feed = Feed(retention="1s", grace=TaskInterval.seconds(15))
+    with feed.bench.pipeline:
+        feed.put(103)
+        feed.inbox.put(row(98))
+        eventually(lambda: feed.bench.pipeline.stats.sources["source-1"].expired == 1)
+        feed.bench.advance(25)
         feed.bench.sink.wait_for("a", 110)
         feed.inbox.put(None)
     assert given(feed.bench.sink)[0] == ((100, 110), [103])

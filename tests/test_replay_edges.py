@@ -266,11 +266,14 @@ def test_data_without_a_past_has_the_same_windows(times: list[int], windows: Win
     }
 
 
-@given(TIMES, STAGES, STAGES)
+@given(TIMES, STAGES, STAGES, st.sampled_from([None, None, 1, 3, "1s", "8s"]))
+@example([8, 3], Windows(5, grace=5), Windows(5), "1s")
 @settings(max_examples=60, deadline=None)
-def test_live_gives_the_same_windows(times: list[int], windows: Windows, other: Windows) -> None:
+def test_live_gives_the_same_windows(
+    times: list[int], windows: Windows, other: Windows, retention: int | str | None
+) -> None:
     def make(source: Callable[[Any], Any]) -> tuple[Pipeline, RecordingSink]:
-        series = TimeSeries({"v": float}, TimeUnit.SECONDS, closed=windows.closed)
+        series = TimeSeries({"v": float}, TimeUnit.SECONDS, retention, windows.closed)
         pipeline, sink = Pipeline("p"), RecordingSink()
         pipeline.source(source([(time, {"v": 1.0}) for time in times]), series)
         interval = TaskInterval.seconds(windows.interval)
@@ -324,6 +327,33 @@ def test_a_window_before_the_first_row_is_given_only_if_it_holds_a_row() -> None
         (35, 40): [],
         (40, 45): [40],
     }
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 20])
+def test_a_row_that_is_not_kept_leads_to_no_window(size: int, live: bool) -> None:
+    class Rows:
+        def batches(self) -> Any:
+            times = np.array([8, 3, *([8] * 20)])
+            for start in range(0, len(times), size):
+                part = times[start : start + size]
+                yield Batch(part, {"v": np.ones(len(part))})
+
+        def __iter__(self) -> Any:
+            return (row for batch in self.batches() for row in batch.rows())
+
+    series, sink = TimeSeries({"v": float}, TimeUnit.SECONDS, retention="1s"), RecordingSink()
+    rows: Any = paced(Rows(), 1e9, unit=TimeUnit.SECONDS) if live else Rows()
+    pipeline = Pipeline("p").source(rows, series)
+    config = RunnerConfig(grace=TaskInterval.seconds(5))
+    pipeline.stage("a", [held], series, TaskInterval.seconds(5), config).sink(sink)
+    if live:
+        pipeline.run_sync()
+    else:
+        for _ in pipeline.replay():
+            pass
+    assert given_by(sink.results) == {(5, 10): [8] * 21}
+    assert pipeline.stats.sources["source-1"].expired == 1
 
 
 @pytest.mark.parametrize("batched", [False, True])

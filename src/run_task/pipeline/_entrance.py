@@ -120,8 +120,10 @@ class Entrance:
                 expired, empty = after[0] - before[0], after[1] - before[1]
                 valued = _with_a_value(batch) if empty else times
                 late = given.late(valued, self.unit_ns)
+                stored = _stored(valued, expired)
+                given.enter_all(stored, self.unit_ns)
                 if self._unseen is not None:
-                    self._unseen.extend(_stored(valued, expired))
+                    self._unseen.extend(stored)
         if after is None:
             self.enter_rows(batch.rows())
             return
@@ -156,8 +158,8 @@ class Entrance:
                     after = _unstored(series)
                     if unseen is not None and after is before:
                         unseen.add(timestamp)
-                    late = timestamp * unit_ns < given.horizon_ns and given.is_late(
-                        timestamp * unit_ns
+                    late = timestamp * unit_ns < given.look_ns and given.enter(
+                        timestamp * unit_ns, stored=after is before
                     )
             except Exception as error:
                 self._refuse(Fate.MALFORMED, timestamp, row, error)
@@ -191,7 +193,11 @@ class Entrance:
         self.tally.stored += 1
         self._unit_check.look(timestamp, self.route.origin)
         time_ns = timestamp * self.unit_ns
-        if time_ns < given.horizon_ns and given.is_late(time_ns):
+        late = False
+        if time_ns < given.look_ns:
+            with given.lock:
+                late = given.enter(time_ns, stored=True)
+        if late:
             self.tally.late += 1
             self.fates.note_late(timestamp, timestamp)
         return None

@@ -1,4 +1,5 @@
-"""Which windows of the readers of some data have been given, and so which rows come too late."""
+"""Which windows of the readers of some data have been given, and so which rows come too late, and
+which come in time for a window before the first one."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data import TimeSeries
+from run_task.pipeline._edges import Edges
 from run_task.pipeline._unseen import Unseen
 from run_task.runner._window_grid import WindowGrid
 
@@ -27,12 +29,14 @@ class ReaderWindows:
 
     :param windows: which there are
     :param holds_end: whether a window holds the rows that are stamped with its end
+    :param edges: with which of them the stage begins; None: with the first
     """
 
-    __slots__ = ("first_ns", "floor_ns", "gaps", "holds_end", "last_ns", "windows")
+    __slots__ = ("edges", "first_ns", "floor_ns", "gaps", "holds_end", "last_ns", "windows")
 
-    def __init__(self, windows: WindowGrid, *, holds_end: bool) -> None:
+    def __init__(self, windows: WindowGrid, *, holds_end: bool, edges: Edges | None = None) -> None:
         self.windows: WindowGrid = windows
+        self.edges: Edges | None = edges
         self.holds_end: bool = holds_end
         self.first_ns: float = -_NEVER
         """The start of the first window; before it is known, before all times."""
@@ -52,6 +56,28 @@ class ReaderWindows:
     def is_gapless(self) -> bool:
         """Whether every row that lies between the first and the last window is in one."""
         return not self.gaps and self.windows.cover_time
+
+    @property
+    def leads_until_ns(self) -> float:
+        """Rows of this time or later open no window that is given only if it holds a row."""
+        edges = self.edges
+        if edges is None or self._next_ns(edges) >= edges.given_from_ns:
+            return -_NEVER
+        return edges.given_from_ns + self.holds_end
+
+    def open(self, at_ns: int) -> None:
+        """A row is there to be seen, which may open such a window.
+
+        :param at_ns: its time, as if windows held their start, and not their end
+        """
+        if self.edges is not None:
+            self.edges.note(at_ns, self._next_ns(self.edges))
+
+    def _next_ns(self, edges: Edges) -> int:
+        """The end of the first window that has not been given."""
+        if self.last_ns == -_NEVER:
+            return edges.first_ns
+        return max(edges.first_ns, self.windows.after_ns(self.last_ns))
 
     def holds(self, time_ns: int) -> bool:
         """Whether a row is in a window that was given, or before all of them."""
@@ -81,11 +107,16 @@ class GivenWindows:
         self.lock: Final = threading.Lock()
         self.horizon_ns: float = -_NEVER
         """Rows of this time or later are late for no window."""
+        self.leads_until_ns: float = -_NEVER
+        """Rows of this time or later open no window that ended before the first row's begins."""
+        self.look_ns: float = -_NEVER
+        """Rows of this time or later are neither late, nor do they open a window."""
         self._readers: list[ReaderWindows] = []
 
     def add(self, reader: ReaderWindows) -> None:
         """Take the windows of one more reader into account."""
         self._readers.append(reader)
+        self._look()
 
     def begin(self, reader: ReaderWindows, start_ns: int, *, explicit: bool = False) -> None:
         """The first window of a reader is known.
@@ -93,14 +124,16 @@ class GivenWindows:
         :param start_ns: its start
         :param explicit: whether it begins where somebody wanted it to: rows before are not late
         """
-        reader.first_ns = start_ns
-        reader.last_ns = max(reader.last_ns, start_ns)
-        if explicit:
-            reader.floor_ns = start_ns
-        self.horizon_ns = max(self.horizon_ns, reader.bound_ns)
+        with self.lock:
+            reader.first_ns = start_ns
+            reader.last_ns = max(reader.last_ns, start_ns)
+            if explicit:
+                reader.floor_ns = start_ns
+            self.horizon_ns = max(self.horizon_ns, reader.bound_ns)
+            self._look()
 
     def note(self, reader: ReaderWindows, start_ns: float, end_ns: float) -> None:
-        """A window is given: it is to have its view right after this, or has it."""
+        """A window is given: it is to have its view right after this, or has it. Under the lock."""
         if self._unseen:
             self._settle(end_ns + reader.holds_end)
         if start_ns > reader.last_ns > -_NEVER and reader.windows.cover_time:
@@ -108,7 +141,60 @@ class GivenWindows:
         reader.last_ns = end_ns
         bound_ns = end_ns + reader.holds_end
         if bound_ns > self.horizon_ns:
-            self.horizon_ns = bound_ns
+            self.horizon_ns = self.look_ns = bound_ns
+        if self.leads_until_ns != -_NEVER:
+            self._look()
+
+    def _look(self) -> None:
+        self.leads_until_ns = max(reader.leads_until_ns for reader in self._readers)
+        self.look_ns = max(self.horizon_ns, self.leads_until_ns)
+
+    def enter(self, time_ns: int, *, stored: bool) -> bool:
+        """A row has come that is older than :attr:`look_ns`. Under the lock, where the view of a
+        window is taken under it.
+
+        :param time_ns: its time
+        :param stored: whether it is there to be seen
+        :return: whether it is late
+        """
+        if stored and time_ns < self.leads_until_ns:
+            self._open(time_ns)
+        return time_ns < self.horizon_ns and self.is_late(time_ns)
+
+    def enter_all(self, times: NDArray[np.int64], unit_ns: int) -> None:
+        """Rows are there to be seen, which may open windows before the first row's. Under the lock.
+
+        :param times: their timestamps
+        :param unit_ns: how many nanoseconds their unit has
+        """
+        if self.leads_until_ns != -_NEVER:
+            for time in np.unique(times[_before(times, self.leads_until_ns, unit_ns)]).tolist():
+                self._open(time * unit_ns)
+
+    def enter_results(self, end_ns: int) -> None:
+        """Results are there to be seen, and may open such windows.
+
+        :param end_ns: the end of their window
+        """
+        if self.leads_until_ns != -_NEVER:
+            with self.lock:
+                for reader in self._readers:
+                    reader.open(end_ns - 1)
+                self._look()
+
+    def _open(self, time_ns: int) -> None:
+        for reader in self._readers:
+            reader.open(time_ns - reader.holds_end)
+        self._look()
+
+    def leave_out(self, reader: ReaderWindows, start_ns: float, end_ns: float) -> bool:
+        """Give a window without a view, if no row has come by now that it holds, and it ended
+        before the first row's begins. Returns whether it is so."""
+        with self.lock:
+            if reader.edges is None or end_ns >= reader.edges.given_from_ns:
+                return False
+            self.note(reader, start_ns, end_ns)
+            return True
 
     def unseen(self, unit_ns: int) -> Unseen | None:
         """What rows are noted in that enter the data: no window has seen them yet. None: where all

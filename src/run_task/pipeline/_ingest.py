@@ -60,11 +60,6 @@ class Cursor(Protocol):
         """Let all rows enter that arrive before this time. Returns how many these are."""
         ...
 
-    def older_than(self, time_ns: float, limit_ns: float) -> Iterable[int]:
-        """The times, in nanoseconds since the Unix epoch, of those rows that are older than a time
-        among all that have not entered and arrive before a limit."""
-        ...
-
 
 class RowCursor:
     """Rows, one by one.
@@ -103,11 +98,6 @@ class RowCursor:
             row = self._rows[self._at]
             self._at += 1
             yield row
-
-    def older_than(self, time_ns: float, limit_ns: float) -> Iterable[int]:
-        cut = bisect_left(self._arrivals, limit_ns, self._at)
-        times = (t * self._unit_ns for t, _ in self._rows[self._at : cut])
-        return (time for time in times if time < time_ns)
 
 
 class BatchCursor:
@@ -150,13 +140,6 @@ class BatchCursor:
         self._at = cut
         self._next_ns = self._arrivals[cut] if cut < len(self._arrivals) else NEVER
         return cut - start
-
-    def older_than(self, time_ns: float, limit_ns: float) -> Iterable[int]:
-        if self._whole:
-            return ()  # all are in order
-        cut = bisect_left(self._arrivals, limit_ns, self._at)
-        times = (t * self._unit_ns for t in self._batch.timestamps[self._at : cut].tolist())
-        return (time for time in times if time < time_ns)
 
     def _enter_whole(self) -> bool:
         """Let all rows enter, ahead of their time. Returns whether they have: not if one is bad,
@@ -221,7 +204,6 @@ class SourceReader:
         """Whether the window that ends at a row's timestamp holds it."""
         self._whole = whole
         self._before_write = before_write
-        self._older: tuple[float, Callable[[int], object]] | None = None
         self.first_ns: float = NEVER
         """When the first row arrived, in nanoseconds since the Unix epoch: a nanosecond before that
         where windows hold their end. Infinity: there is none."""
@@ -331,24 +313,11 @@ class SourceReader:
         assert cursor is not None
         if self._before_write is not None and cursor.idle_until_ns < limit_ns:
             self._before_write()
-        if self._older is not None:
-            before_ns, tell = self._older
-            for time_ns in cursor.older_than(before_ns + self.holds_end, limit_ns):
-                tell(time_ns - self.holds_end)
         try:
             self.entered += cursor.ingest_before(limit_ns)
         except Exception as error:
             self._note(error)
             raise
-
-    def tell_older(self, before_ns: float, tell: Callable[[int], object] | None) -> None:
-        """Have a function called for each row that is older than a time, when it enters.
-
-        :param before_ns: the time, in nanoseconds since the Unix epoch
-        :param tell: called with the time of the row: of one that a window holds which ends at its
-            timestamp, a nanosecond before that; None: nothing is any more
-        """
-        self._older = None if tell is None else (before_ns, tell)
 
     def close(self) -> None:
         """Stop reading, and let an iterator that can be closed clean up, as a generator does.

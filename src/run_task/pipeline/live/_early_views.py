@@ -116,14 +116,13 @@ class EarlyViews:
             self._taken.popleft()
             return early_view.view
 
-    def leave_out(self, start_ns: float, end_ns: float) -> None:
-        """A window is given that wants no view; one that was taken for it is let go of."""
+    def leave_out(self, start_ns: float, end_ns: float) -> bool:
+        """As :meth:`GivenWindows.leave_out`, of which one that was taken for it is let go of."""
         with self._lock:
             if self.find(end_ns) is not None:
                 self._taken.popleft()  # it was noted then, and others after it may have been
-                return
-            with self._given.lock:
-                self._given.note(self._windows, start_ns, end_ns)
+                return True
+            return self._given.leave_out(self._windows, start_ns, end_ns)
 
     def _view(self, start_ns: float, end_ns: float) -> Any:
         with self._given.lock:  # a row is in the view of the window, or late for it

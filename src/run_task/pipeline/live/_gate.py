@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from run_task.data import Shared
@@ -101,7 +102,7 @@ class WindowGate:
         if self._waits_for_nobody and not coordinator.early:
             if first_end_ns > mark.last_ns:
                 return None
-            return () if end_ns >= self._edges.given_from_ns else self._left_out()
+            return LEFT_OUT if self._leaves_out() else ()
 
         def before() -> Sequence[Mark]:
             return coordinator.before_window(mark, fresh_ns, end_ns)
@@ -117,19 +118,27 @@ class WindowGate:
             missing = [stage.name for stage in coordinator.missing(mark, end_ns)]
         if first_end_ns > mark.last_ns or (coordinator.released and (missing or before())):
             return None  # there was to be no such window; or it would not be what it should
-        if end_ns < self._edges.given_from_ns:
-            return self._left_out()
+        if self._leaves_out():
+            return LEFT_OUT
         for one in late:
             _log.warning("%r goes on without %r, which is behind", mark, one)
         return tuple(missing)
 
-    def _left_out(self) -> LeftOut:
-        """No row has come that this window holds, which ended before the first one's begins."""
-        if self._early_views is not None:
-            self._early_views.leave_out(self._start_ns, self._end_ns)
-        self.passed()
+    def _leaves_out(self) -> bool:
+        """Whether no row has come that the window in hand holds, which ended before the first
+        one's begins: then it is given without a view."""
+        if self._end_ns >= self._edges.given_from_ns:
+            return False
+        leave_out = (
+            partial(self._given.leave_out, self._windows)
+            if self._early_views is None
+            else self._early_views.leave_out
+        )
+        if not leave_out(self._start_ns, self._end_ns):
+            return False  # one has come right now
+        self._pass()
         self.done()
-        return LEFT_OUT
+        return True
 
     def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
         """Give a window its view of the data: its own, if something later has entered since."""
@@ -146,9 +155,12 @@ class WindowGate:
 
     def passed(self) -> None:
         """A window has its view of the data: what comes after it may enter."""
-        next_ns = self.next_end_ns
-        self._coordinator.advance_seen(self._mark, next_ns)
+        self._pass()
+        if self._early_views is None:  # nothing enters the data while somebody reads it
+            with self._given.lock:
+                self._given.note(self._windows, self._start_ns, self._end_ns)
+
+    def _pass(self) -> None:
+        self._coordinator.advance_seen(self._mark, self.next_end_ns)
         if self._early_views is not None:
-            self._early_views.caught_up(next_ns)
-        else:  # nothing enters the data while somebody reads it
-            self._given.note(self._windows, self._start_ns, self._end_ns)
+            self._early_views.caught_up(self.next_end_ns)

@@ -8,12 +8,12 @@ from typing import Any
 
 from run_task.errors import ChannelClosed, LockTimeout, RunTaskError
 from run_task.observe._log import Log
+from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._gate import WindowGate
-from run_task.pipeline.live._leading import Leading
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.tasks._dataset import DataSet
 
@@ -32,7 +32,7 @@ class StageOutlet:
     :param early_views: the early views of each stage that may take views ahead
     :param coordinator: what it waits by
     :param gate: what the stage's windows have passed
-    :param leading: which windows are given that ended before the run began
+    :param given: the windows that have been given to those who read what the results enter
     :param on_close: called when nothing more comes
     """
 
@@ -47,7 +47,7 @@ class StageOutlet:
         early_views: Callable[[StageMark], EarlyViews | None],
         coordinator: Coordinator,
         gate: WindowGate,
-        leading: Leading,
+        given: Sequence[GivenWindows],
         on_close: Callable[[], None],
     ) -> None:
         self._mark = mark
@@ -59,8 +59,7 @@ class StageOutlet:
         self._early_views = early_views
         self._coordinator = coordinator
         self._gate = gate
-        self._leading = leading
-        self._leads = True  # whether these may be fed by its results
+        self._given = given
         self._on_close = on_close
         self._writers_turn = Turn(coordinator)
         self._readers_turn = Turn(coordinator)
@@ -79,10 +78,10 @@ class StageOutlet:
         if self._routes:
             end_ns = dataset.window[1] * self._unit_ns
             self._wait_for_others(end_ns)
-            if self._leads:
-                self._note_leading(end_ns - 1)
             for route in self._routes:
                 self._enter(route, dataset)
+            for given in self._given:
+                given.enter_results(end_ns)
         self._coordinator.advance_done(self._mark, self._gate.next_end_ns)
         for sink in self._sinks:
             sink.write(self._mark.name, dataset)
@@ -94,13 +93,6 @@ class StageOutlet:
         except ChannelClosed as error:
             # Of a channel of the program's own: to the engine it would say that nobody listens.
             raise RunTaskError(f"results of {self._mark!r} could not enter: {error}") from error
-
-    def _note_leading(self, row_ns: int) -> None:
-        """Note that results are rows of windows that ended before the run began."""
-        places = [place for place, _ in self._mark.enters]
-        self._leads = any(self._leading.before_ns(place) > row_ns for place in places)
-        for place in places:
-            self._leading.note(place, row_ns)
 
     def _wait_for_others(self, end_ns: int) -> None:
         """Wait for those who are to see or change what the results enter, before these do."""

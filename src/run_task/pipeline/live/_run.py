@@ -23,7 +23,6 @@ from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_rows import EarlyRows
 from run_task.pipeline.live._early_views import EarlyViews
-from run_task.pipeline.live._leading import Leading
 from run_task.pipeline.live._row_gate import RowGate
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.pipeline.live._source_thread import SourceThread
@@ -240,7 +239,6 @@ class LiveRun:
         entered: list[Any] = [*(route.into for _, _, route in self._declared_sources)]
         entered += (stage.data for stage in stages)
         given = {id(data): GivenWindows(data) for data in entered}
-        leading = Leading()
         years = have_calendar(stages)
         catch_up = CatchUp(self._clock)
         all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
@@ -281,7 +279,6 @@ class LiveRun:
                     gates[0],
                     early,
                     coordinator,
-                    leading,
                     name,
                     self._source_failed,
                     self._source_ended,
@@ -293,7 +290,6 @@ class LiveRun:
             begins_ns = begins[stage]
             begun_ns = now_ns if begins_ns is None else begins_ns
             edges = Edges(stage_mark.windows, config, begun_ns)
-            leading.add(stage_mark, edges)
             around = [timeouts[other] for other in order.around_results(stage_mark)]
             live = LiveStage(
                 stage,
@@ -310,7 +306,7 @@ class LiveRun:
                 # A grid that begins with the run begins there; another one lies where it lies.
                 begun_ns if config.align is Align.START else edges.first_ns - 1,
                 edges,
-                leading,
+                [given[id(r.into)] for r in stage.routes if id(r.into) in given],
                 self._alarm.ring,
                 all_recordings=all_recordings,
             )

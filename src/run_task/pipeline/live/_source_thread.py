@@ -18,7 +18,6 @@ from run_task.pipeline._order import NEVER, SourceMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_rows import EarlyRows
-from run_task.pipeline.live._leading import Leading
 from run_task.pipeline.live._row_gate import RowGate
 from run_task.sources._arrived import Held, is_arrived
 from run_task.sources._batch import Batch, Batched
@@ -45,7 +44,6 @@ class SourceThread:
     :param gate: what its rows wait for
     :param early: its rows that are stamped after the present
     :param coordinator: keeps the marks
-    :param leading: which windows are given that ended before the run began
     :param name: what the thread is called
     :param failed: called with what went wrong
     :param on_end: called once there are no more rows, and before any window begins that comes
@@ -61,7 +59,6 @@ class SourceThread:
         gate: RowGate,
         early: EarlyRows,
         coordinator: Coordinator,
-        leading: Leading,
         name: str,
         failed: Callable[[BaseException], None],
         on_end: Callable[[], None],
@@ -75,7 +72,6 @@ class SourceThread:
         self._early = early
         early.on_failure(self._early_failed)
         self._coordinator = coordinator
-        self._leading = leading
         self._failed = failed
         self._on_end = on_end
         self._life = Lifecycle()
@@ -227,7 +223,6 @@ class SourceThread:
         came_ns: int | None
         timestamp: int
         row: Any = None
-        older = self._older()
         for item in rows:
             tally.received += 1
             # Of most rows nothing more is asked than this.
@@ -275,8 +270,6 @@ class SourceThread:
                 self._note_next(arrival_ns)
             if waits and gate.wait(arrival_ns, late=late) == -NEVER:
                 return
-            if timestamp < older:
-                older = self._note_older(timestamp)
             enter(timestamp, row)
             if life.phase >= Phase.STOPPING:
                 return
@@ -292,19 +285,6 @@ class SourceThread:
         self._holding.hold(time_ns, Held(*row))
         self._coordinator.advance_source(self.mark, known_ns=time_ns, comes_ns=time_ns)
         return True
-
-    def _older(self) -> float:
-        """Rows before this timestamp may belong to windows that ended before the run began."""
-        before_ns = self._leading.before_ns(self.mark.enters)
-        if before_ns == -NEVER:
-            return before_ns
-        return -(-(int(before_ns) + self.mark.enters.holds_end) // self._unit_ns)
-
-    def _note_older(self, timestamp: int) -> float:
-        """Note a row that may; returns before which timestamp others may."""
-        row_ns = timestamp * self._unit_ns - self.mark.enters.holds_end
-        self._leading.note(self.mark.enters, row_ns)
-        return self._older()
 
     def _take_early(self, time_ns: int, now_ns: int, row: tuple[int, Any]) -> None:
         """Let a row that is stamped after the present wait beside the others, or refuse it."""
@@ -368,9 +348,6 @@ class SourceThread:
                     limit_ns = self._gate.wait(int(next_ns), late=late)
                     if limit_ns == -NEVER:
                         return
-                if (older := self._older()) != -NEVER:
-                    for time_ns in rows.older_than(older * unit_ns, limit_ns):
-                        self._leading.note(self.mark.enters, time_ns - self.mark.enters.holds_end)
                 rows.ingest_before(limit_ns)
             if self.mark.recording:
                 self._coordinator.advance_source(self.mark, next_ns=known_ns)

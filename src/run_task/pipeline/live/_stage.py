@@ -14,7 +14,6 @@ from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._gate import WindowGate
-from run_task.pipeline.live._leading import Leading
 from run_task.pipeline.live._outlet import StageOutlet
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.runner._config import RunnerConfig
@@ -43,7 +42,7 @@ class LiveStage:
     :param since_ns: the first window that there may be holds this time, in nanoseconds since the
         Unix epoch
     :param edges: with which window it begins
-    :param leading: which windows are given that ended before
+    :param given_onward: the windows that have been given to those who read what its results enter
     :param on_end: called when its engine has ended
     """
 
@@ -62,7 +61,7 @@ class LiveStage:
         timeline: Timeline,
         since_ns: int,
         edges: Edges,
-        leading: Leading,
+        given_onward: Sequence[GivenWindows],
         on_end: Callable[[], None],
         *,
         all_recordings: bool,
@@ -72,7 +71,7 @@ class LiveStage:
         self.edges = edges
         unit_ns = stage.interval.unit.nanos
         holds_end = ends_with_rows(stage.data)
-        windows = self._windows = ReaderWindows(mark.windows, holds_end=holds_end)
+        windows = self._windows = ReaderWindows(mark.windows, holds_end=holds_end, edges=edges)
         self._given = given
         given.add(windows)
         self.early_views: EarlyViews | None = None
@@ -103,7 +102,7 @@ class LiveStage:
             early_views_of,
             coordinator,
             gate,
-            leading,
+            given_onward,
             on_end,
         )
         self._coordinator = coordinator

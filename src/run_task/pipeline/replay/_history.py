@@ -98,7 +98,7 @@ class _StageReplay:
         self._go_to(first_end)
         self._given = given
         holds_end = ends_with_rows(stage.data)
-        self._given_windows = ReaderWindows(self._windows, holds_end=holds_end)
+        self._given_windows = ReaderWindows(self._windows, holds_end=holds_end, edges=edges)
         if given is not None:
             given.add(self._given_windows)
             start_ns = self._windows.start(first_end) * self._unit_ns
@@ -367,10 +367,6 @@ class History:
                 replays.append(replay)
                 self._replays_of.setdefault(id(stage.data), []).append(replay)
             self._leading = any(replay.leads for replay in replays)
-            if self._leading:
-                for data, readers in self._groups.items():
-                    for reader in readers:
-                        reader.tell_older(int(first_ns), partial(self._row_entered, data))
             yield from self._go(replays, end_ns)
 
     def _go(
@@ -389,7 +385,7 @@ class History:
                 self._limit(begun)
                 ended = bounded = True
             if self._leading and not any(replay.leads for replay in replays):
-                self._end_leading()
+                self._leading = False
             if bounded:
                 replays = [replay for replay in replays if not replay.is_over]
             for replay in replays:
@@ -452,20 +448,11 @@ class History:
                 before = own.get(id(route.into), -NEVER)
                 own[id(route.into)] = max(before, edges.results_until_ns)
 
-    def _row_entered(self, data: int, row_ns: int) -> None:
-        """A row has entered that may belong to a window before that of the first row."""
-        for replay in self._replays_of.get(data, ()):
-            replay.edges.note(row_ns, replay.end_ns)
-
     def _results_entered(self, data: int, end_ns: int) -> None:
+        """Results have entered, which may belong to a window before that of the first row."""
         if self._leading:
-            self._row_entered(data, end_ns - 1)
-
-    def _end_leading(self) -> None:
-        """From now on, windows are given whether or not they hold a row."""
-        self._leading = False
-        for reader in self._sources:
-            reader.tell_older(-NEVER, None)
+            for replay in self._replays_of.get(data, ()):
+                replay.edges.note(end_ns - 1, replay.end_ns)
 
     def _before_write(self, data: int) -> None:
         """Somebody is about to write to the replay's own of the data with this id."""
