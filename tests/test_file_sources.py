@@ -390,3 +390,40 @@ def test_parquet_times_without_a_zone_are_in_the_one_that_is_said(tmp_path: Path
     assert [stamp for stamp, _ in source] == [1_719_828_000]
     assert source.malformed == 2  # the year 33658 is beyond a calendar
     assert [stamp for stamp, _ in ParquetFile(path, unit=SECONDS)] == [1_719_835_200, 10**12]
+
+
+def test_an_int_that_no_float_tells_is_malformed_in_a_column_that_nobody_declared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was rounded to another int, which is how ids of orders are lost."""
+    whole = [9_007_199_254_740_993, 2**60, -(2**53) - 1, 10**30, 7]
+    texts = tmp_path / "ids.csv"
+    rows = [f"{i},{number}\n" for i, number in enumerate(whole)]
+    texts.write_text("timestamp,id\n" + "".join(rows))
+    lines = tmp_path / "ids.jsonl"
+    lines.write_text(
+        "".join(f"{json.dumps({'timestamp': i, 'id': number})}\n" for i, number in enumerate(whole))
+    )
+    for kind, path, line in ((CsvFile, texts, 2), (JsonLinesFile, lines, 1)):
+        caplog.clear()
+        source = kind(path, unit=SECONDS)
+        assert [(time, row["id"]) for time, row in source] == [(1, 2.0**60), (4, 7.0)]
+        assert source.malformed == 3
+        told = f"line {line}, column 'id': {{}}9007199254740993{{}} would not stay what it is"
+        assert any(told.format(mark, mark) in caplog.text for mark in ("", "'"))
+        assert "declare it int, str or, to have the nearest float, float" in caplog.text
+        near = kind(path, unit=SECONDS, columns={"id": float})
+        assert [row["id"] for _, row in near] == [float(number) for number in whole]
+        exact = kind(path, unit=SECONDS, columns={"id": str if kind is CsvFile else int})
+        assert [int(row["id"]) for _, row in exact][:3] == whole[:3]
+
+
+def test_large_numbers_with_decimals_or_an_exponent_are_floats(tmp_path: Path) -> None:
+    path = tmp_path / "large.csv"
+    path.write_text("timestamp,v\n1,9007199254740993.0\n2,1e300\n3,inf\n4," + "9" * 5000 + "\n")
+    source = CsvFile(path, unit=SECONDS)
+    assert [row["v"] for _, row in source] == [2.0**53, 1e300, math.inf]
+    assert source.malformed == 1
+    path.write_text("timestamp;v\n1;9.007.199.254.740.993\n2;9.007.199.254.740.992\n")
+    source = CsvFile(path, unit=SECONDS, delimiter=";", decimal=",", thousands=".")
+    assert [time for time, _ in source] == [2]

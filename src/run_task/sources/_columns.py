@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
@@ -25,9 +25,12 @@ MISSING: Final = (
     "declare it float"
 )
 
-_ARROW: Final = {float: "float64", int: "int64", bool: "bool_", str: "string"}
+ROUNDED: Final = (
+    "{} would not stay what it is in a float column, and nobody has said that it is one: declare "
+    "it int, str or, to have the nearest float, float"
+)
+
 _NUMPY: Final[dict[Kind, Any]] = {float: np.float64, int: np.int64, bool: np.bool_, str: object}
-_NOTHING: Final[dict[Kind, Any]] = {float: float("nan"), int: 0, bool: False, str: ""}
 _NO_VALUE: Final = "?"  # what Arrow takes for nothing at all
 
 
@@ -85,6 +88,13 @@ class Spelling:
             texts = pc.replace_substring(texts, self.decimal, ".")
         return pc.if_else(right, pc.utf8_ltrim(texts, "+"), _NO_VALUE)
 
+    def whole_number(self, text: str) -> Decimal | None:
+        """What a text tells that is an int; None if it is none."""
+        if re.fullmatch(self.int_pattern, text, re.ASCII) is None:
+            return None
+        plain = text.strip()
+        return Decimal(plain if self.thousands is None else plain.replace(self.thousands, ""))
+
     def plain_bools(self, texts: Any) -> Any:
         """Texts without spaces around them as Arrow reads bools, where they are some."""
         pa = need("pyarrow", "arrow")
@@ -126,22 +136,6 @@ def array_of(values: Sequence[Any], kind: Kind) -> NDArray[Any]:
     return np.array(values, dtype=_NUMPY[kind])
 
 
-def kind_of_type(arrow_type: Any) -> Kind | None:
-    """The type that a column of an Arrow type is read as; None if there is none."""
-    types = need("pyarrow", "arrow").types
-    if types.is_dictionary(arrow_type):
-        return kind_of_type(arrow_type.value_type)
-    if types.is_boolean(arrow_type):
-        return bool
-    if types.is_integer(arrow_type):
-        return int
-    if types.is_floating(arrow_type) or types.is_decimal(arrow_type) or types.is_null(arrow_type):
-        return float
-    if types.is_string(arrow_type) or types.is_large_string(arrow_type):
-        return str
-    return str if types.is_temporal(arrow_type) and not types.is_duration(arrow_type) else None
-
-
 def kind_of_texts(texts: Any, spelling: Spelling = SPELLING) -> Kind:
     """The type that most of a column's texts are of: the others are malformed.
 
@@ -151,9 +145,8 @@ def kind_of_texts(texts: Any, spelling: Spelling = SPELLING) -> Kind:
 
     :param texts: an Arrow array of binary
     """
-    pa = need("pyarrow", "arrow")
     pc = need("pyarrow.compute", "arrow")
-    missing = pc.sum(pc.is_in(texts, _spelled_null(pa, spelling))).as_py() or 0
+    missing = pc.sum(pc.is_in(texts, spelled_null(spelling))).as_py() or 0
     there = len(texts) - missing
     if 2 * _matches(pc, texts, spelling.number_pattern) >= there:
         return float
@@ -164,131 +157,7 @@ def _matches(pc: Any, texts: Any, pattern: str) -> int:
     return pc.sum(pc.match_substring_regex(texts, pattern)).as_py() or 0
 
 
-def _spelled_null(pa: Any, spelling: Spelling) -> Any:
+def spelled_null(spelling: Spelling) -> Any:
+    """How missing values are spelled, as an Arrow array of binary."""
+    pa = need("pyarrow", "arrow")
     return pa.array([text.encode() for text in spelling.nulls], pa.binary())
-
-
-def from_arrow(
-    column: Any, kind: Kind, spelling: Spelling = SPELLING
-) -> tuple[NDArray[Any], dict[int, str]]:
-    """An Arrow array as a NumPy array of a type.
-
-    A value that is missing is NaN in a float column and ``""`` in a str column; an int and a bool
-    column have nothing for it, so there it is a fault.
-
-    :param column: an Arrow array; one of binary holds texts as they stand in a CSV
-    :param kind: the type wanted
-    :param spelling: how texts spell it that stand in a CSV
-    :return: the array, and what is wrong with the values that are not of the type, by position
-    """
-    pa = need("pyarrow", "arrow")
-    pc = need("pyarrow.compute", "arrow")
-    faults: dict[int, str] = {}
-    wanted = arrow_type(kind)
-    whole = column
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    spelled = pa.types.is_binary(column.type) and kind is not str
-    if spelled:
-        column = pc.if_else(
-            pc.is_in(column, _spelled_null(pa, spelling)), pa.scalar(None, pa.binary()), column
-        )
-    missing = column.is_null() if column.null_count else None
-    column = decoded(column, faults)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = _trimmed(pc, column, kind, spelling if spelled else None)
-    exact = not (kind is float and pa.types.is_integer(column.type))  # the nearest float will do
-    column = _cast(pa, column, wanted, faults, f"a valid {kind.__name__}", exact=exact)
-    if missing is not None and kind in (int, bool):
-        for position in np.flatnonzero(missing.to_numpy(zero_copy_only=False)):
-            faults.setdefault(int(position), MISSING)
-    faults = shown(whole, faults)
-    column = column.fill_null(_NOTHING[kind])
-    return column.to_numpy(zero_copy_only=False), faults
-
-
-def arrow_type(kind: Kind) -> Any:
-    """The Arrow type of the values of a column."""
-    return getattr(need("pyarrow", "arrow"), _ARROW[kind])()
-
-
-def one_array(column: Any) -> Any:
-    """A column of an Arrow table as one array."""
-    pa = need("pyarrow", "arrow")
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-def can_be(arrow_type: Any, kind: Kind) -> bool:
-    """Whether :func:`from_arrow` can make arrays of an Arrow type into ones of a type."""
-    pa = need("pyarrow", "arrow")
-    try:
-        from_arrow(pa.array([], arrow_type), kind)
-    except pa.ArrowNotImplementedError:
-        return False
-    return True
-
-
-def _trimmed(pc: Any, texts: Any, kind: Kind, spelling: Spelling | None) -> Any:
-    """Texts as Arrow can cast them to a type, where they are of it."""
-    if kind is str:
-        return texts
-    texts = pc.utf8_trim_whitespace(texts)
-    if spelling is not None and kind is bool:
-        return spelling.plain_bools(texts)
-    if (
-        spelling is not None
-        and kind is float
-        and (spelling.decimal, spelling.thousands) != (".", None)
-    ):
-        return spelling.plain_numbers(texts, kind)
-    if kind is int:  # Arrow would take 0x1F for one, but not +1
-        return (spelling or SPELLING).plain_numbers(texts, kind)
-    return texts
-
-
-def decoded(column: Any, faults: dict[int, str]) -> Any:
-    """An Arrow array of binary as one of texts, other arrays as they are.
-
-    What is not UTF-8 becomes null and a fault.
-    """
-    pa = need("pyarrow", "arrow")
-    if not pa.types.is_binary(column.type):
-        return column
-    return _cast(pa, column, pa.string(), faults, "text in UTF-8")
-
-
-def shown(column: Any, faults: dict[int, str]) -> dict[int, str]:
-    """The faults with what stands there filled in."""
-    return {at: reason.format(_shown(column[at].as_py())) for at, reason in faults.items()}
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bytes):
-        with contextlib.suppress(UnicodeDecodeError):  # then the bytes show what is wrong
-            value = value.decode()
-    return repr(value)
-
-
-def _cast(
-    pa: Any, column: Any, wanted: Any, faults: dict[int, str], what: str, *, exact: bool = True
-) -> Any:
-    """Cast an array; what cannot be becomes null and a fault.
-
-    Arrow says only that some value is wrong, and not which: halves tell.
-    """
-    done: list[Any] = []
-    todo = [(0, len(column))]
-    while todo:
-        start, end = todo.pop()
-        try:
-            done.append(column[start:end].cast(wanted, safe=exact))
-        except pa.ArrowInvalid:
-            if end - start == 1:
-                faults[start] = f"{{}} is not {what}"
-                done.append(pa.nulls(1, wanted))
-            else:
-                middle = (start + end) // 2
-                todo += [(middle, end), (start, middle)]
-    return done[0] if len(done) == 1 else pa.concat_arrays(done)

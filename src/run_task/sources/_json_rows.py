@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final, cast
 
 from run_task.observe._format import SURROGATE
-from run_task.sources._columns import MISSING, Kind
+from run_task.sources._columns import MISSING, ROUNDED, Kind
 from run_task.sources._timestamps import Times
 
 _INT64_END: Final = 1 << 63
@@ -46,6 +46,7 @@ def read_row(
     timestamp: str,
     times: Times,
     kinds: Mapping[str, Kind | None] | None,
+    exactly: Container[str] = (),
 ) -> tuple[int, dict[str, Any]]:
     """The timestamp and the row of a line.
 
@@ -54,6 +55,7 @@ def read_row(
     :param times: how timestamps are told
     :param kinds: the keys wanted, with their types or None for what stands there; None: all keys
         but the timestamp's, as they stand there. The timestamp's as an int is the timestamp
+    :param exactly: the keys of floats that may not round an int
     :raises MalformedRow: if it is no row
     """
     found = read_object(line)
@@ -69,6 +71,10 @@ def read_row(
         for name, kind in kinds.items()
         if name != timestamp or kind is not int
     }
+    for name, number in row.items():
+        value = found.get(name)
+        if type(value) is int and name in exactly and value != number:
+            raise MalformedRow(name, ROUNDED.format(_shortened(str(value))))
     if len(row) < len(kinds):
         row = {name: row.get(name, when) for name in kinds}
     return when, row

@@ -11,6 +11,8 @@ import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 
 from run_task._extras import need
 from run_task.errors import ConfigError
-from run_task.sources._columns import decoded, shown
+from run_task.sources._arrow_columns import decoded, is_text, plain_type, shown
+from run_task.sources._decimals import times_of
 from run_task.sources._time_format import TimeFormat, are_dates, extended, extended_date
 from run_task.time._epoch import nanos_since_epoch
 from run_task.time._interval import TimeUnit
@@ -131,6 +134,8 @@ def parse(
         return _checked(value, nanos // unit_ns)
     if isinstance(number, int) and not isinstance(number, bool):
         return _checked(value, number * stored_ns // unit_ns)
+    if isinstance(number, Decimal) and number.is_finite():
+        return _checked(value, math.floor(Fraction(number) * stored_ns / unit_ns))
     if value is None:
         raise ValueError("there is no timestamp")
     raise ValueError(f"{value!r} is not a timestamp")
@@ -181,19 +186,17 @@ def from_arrow(
     pa = need("pyarrow", "arrow")
     pc = need("pyarrow.compute", "arrow")
     faults: dict[int, str] = {}
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     texts = decoded(column, faults)
     faults = shown(column, faults)
     column = texts
     if column.null_count:
         for position in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)):
             faults.setdefault(int(position), "there is no timestamp")
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("ms"))
-    elif pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    elif is_text(column.type):
         column = _from_text(pa, pc, column, _finest(unit_ns), form)
         if column.null_count > texts.null_count:  # some have to be parsed one by one
             timestamps, found = _without_nulls(column, texts, stored_ns, unit_ns, clock, form)
@@ -210,6 +213,10 @@ def from_arrow(
     elif pa.types.is_floating(column.type):
         numbers = column.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
         timestamps, good = _from_floats(numbers, stored_ns, unit_ns)
+    elif pa.types.is_decimal(column.type) and (
+        (told := times_of(column, stored_ns, unit_ns)) is not None
+    ):
+        timestamps, good = told
     else:
         timestamps, found = _one_by_one(column, stored_ns, unit_ns, clock, form)
         return timestamps, {**found, **faults}
@@ -246,8 +253,7 @@ def _finest(unit_ns: int) -> str:
 def is_readable(arrow_type: Any) -> bool:
     """Whether :func:`from_arrow` takes arrays of a type."""
     types = need("pyarrow", "arrow").types
-    if types.is_dictionary(arrow_type):
-        return is_readable(arrow_type.value_type)
+    arrow_type = plain_type(arrow_type)
     return any(
         is_of(arrow_type)
         for is_of in (
@@ -256,8 +262,7 @@ def is_readable(arrow_type: Any) -> bool:
             types.is_integer,
             types.is_floating,
             types.is_decimal,
-            types.is_string,
-            types.is_large_string,
+            is_text,
         )
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from run_task._extras import need
 from run_task.errors import ConfigError, SourceError
 from run_task.sources import _columns as cols
+from run_task.sources._arrow_columns import arrow_type, may_be_rounded, one_array
 from run_task.sources._faults import MOST_MALFORMED, OnFault
 from run_task.sources._text_blocks import (
     LONGEST_LINE,
@@ -169,7 +170,8 @@ class CsvFile(RecordedFile):
         self._comment = comment
         self._quoting = Quoting(delimiter, quote, comment)
         self._skip = skip_rows
-        self._spelling = cols.Spelling(null_values, true_values, false_values, decimal, thousands)
+        self._words = cols.Spelling(null_values, true_values, false_values, decimal, thousands)
+        self._spelling = self._words
         self._encoding = check_encoding(encoding, "CsvFile")
         self._following = following(follow, poll, clock, "CsvFile")
         self._longest = check_longest("CsvFile", longest_line)
@@ -205,7 +207,7 @@ class CsvFile(RecordedFile):
         self._times.look_at(texts.to_pylist())
         self._timestamp_type = likely_type(texts, self._times)
         return {
-            name: kind or cols.kind_of_texts(sample[name], self._spelling)
+            name: kind or cols.kind_of_texts(sample[name], self._words)
             for name, kind in kinds.items()
         }
 
@@ -262,10 +264,10 @@ class CsvFile(RecordedFile):
             if name == self._timestamp:
                 if kind is not int:  # it is also wanted as it stands there
                     types[name] = pa.binary()
-            elif kind in (int, float) and self._spelling.thousands is not None:
+            elif kind in (int, float) and self._words.thousands is not None:
                 types[name] = pa.binary()
             else:
-                types[name] = cols.arrow_type(kind)
+                types[name] = arrow_type(kind)
         return types
 
     def _last(self) -> int | None:
@@ -333,8 +335,8 @@ class CsvFile(RecordedFile):
         found = None
         if types != binary and not (b"0x" in block.data or b"0X" in block.data):  # no ints to us
             found = self._by_arrow(block, types)
-            if found is not None and found[0][self._timestamp].null_count:
-                found = None  # what stands there is to be told
+            if found is not None and self._needs_texts(found[0]):
+                found = None
         found = found or self._by_arrow(block, binary)
         arrays, there, faults = found or self._one_by_one(block, binary)
         timestamps = arrays[self._timestamp]
@@ -344,6 +346,15 @@ class CsvFile(RecordedFile):
                 arrays = {name: array.filter(pa.array(~blank)) for name, array in arrays.items()}
                 there = there[~blank]
         return arrays, block.lines[there], faults
+
+    def _needs_texts(self, arrays: Mapping[str, Any]) -> bool:
+        """Whether what stands in the file is to be looked at: a timestamp that is none, to be told,
+        or what may be an int that a float rounds."""
+        return arrays[self._timestamp].null_count > 0 or any(
+            may_be_rounded(arrays[name])
+            for name in self._inferred & arrays.keys()
+            if arrays[name].type == arrow_type(float)
+        )
 
     def _by_arrow(
         self, block: RecordBlock, types: Mapping[str, Any]
@@ -360,7 +371,7 @@ class CsvFile(RecordedFile):
 
         # What it skips, Arrow shows as a text.
         valid = is_utf8(block.data)
-        spelling = self._spelling
+        spelling = self._words
         try:
             table = csv.read_csv(
                 pa.BufferReader(block.data),
@@ -390,7 +401,7 @@ class CsvFile(RecordedFile):
             return None
         if table.num_rows + len(skipped) != len(block.lines):
             return None  # a carriage return has ended a row
-        arrays = {name: cols.one_array(table.column(name)) for name in types}
+        arrays = {name: one_array(table.column(name)) for name in types}
         there = np.arange(len(block.lines))
         if not skipped:
             return arrays, there, {}

@@ -21,6 +21,7 @@ from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
 from run_task.sources import _columns as cols
 from run_task.sources._arguments import check, check_share
+from run_task.sources._arrow_columns import from_arrow
 from run_task.sources._batch import Batch
 from run_task.sources._faults import MOST_MALFORMED, Faults, OnFault, faults_told_to
 from run_task.sources._protocol import SourceInfo
@@ -61,14 +62,17 @@ class RecordedFile(ABC):
     _columns_are_fixed: ClassVar[bool] = True
     """Whether all rows of a file have the same columns."""
 
-    _spelling: cols.Spelling = cols.SPELLING
-    """How values are spelled in it that stand there as texts."""
+    _spelling: cols.Spelling | None = cols.SPELLING
+    """How values are spelled in it, where it is a file of texts."""
 
     _can_be_live: ClassVar[bool] = True
     """Whether a file can be read while it is being written."""
 
     _following: Following | None = None
     """How it is followed; None: it is not."""
+
+    _inferred: frozenset[str] = frozenset()
+    """The float columns of which nobody has said that they are: no int is rounded there."""
 
     _place: FilePlace
     """Where it lies, of a source that is one of the files of another one."""
@@ -112,8 +116,14 @@ class RecordedFile(ABC):
             raise ConfigError(f"{self._where}: with follow= it has no end, and cannot be sorted")
         parts = [self._part(place) for place in places]
         self._kinds: Mapping[str, cols.Kind] = self._common(parts)
+        self._inferred = frozenset(
+            name
+            for name, kind in self._kinds.items()
+            if kind is float and self._wanted.get(name) is None
+        )
         for part in parts:
             part._kinds = self._kinds
+            part._inferred = self._inferred
         if order is FileOrder.FIRST_TIME and len(parts) > 1:
             for part in parts:
                 if part._place.live:
@@ -332,7 +342,9 @@ class RecordedFile(ABC):
             if name == self._timestamp and kind is int:
                 values[name] = timestamps
                 continue
-            values[name], found = cols.from_arrow(arrays[name], kind, self._spelling)
+            values[name], found = from_arrow(
+                arrays[name], kind, self._spelling, exactly=name in self._inferred
+            )
             blame(name, found)
         return Chunk(Batch(timestamps, values), lines, faults)
 

@@ -12,6 +12,7 @@ from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.observe._log import Log
 from run_task.sources import _columns as cols
+from run_task.sources._arrow_columns import arrow_type, may_be_rounded, one_array
 from run_task.sources._batch import Batch
 from run_task.sources._faults import MOST_MALFORMED, OnFault
 from run_task.sources._json_rows import MalformedRow, read_object, read_row
@@ -184,11 +185,11 @@ class JsonLinesFile(RecordedFile):
     def _chunks(self) -> Iterator[Chunk]:
         pa = need("pyarrow", "arrow")
         kinds = {**self._kinds, self._timestamp: self._timestamp_kind}
-        schema = pa.schema({name: cols.arrow_type(kind) for name, kind in kinds.items()})
+        schema = pa.schema({name: arrow_type(kind) for name, kind in kinds.items()})
         for block in self._blocks():
             if isinstance(block, BadLine):
                 yield self._bad_line(block)
-            elif (arrays := _by_arrow(block.data, len(block.lines), schema)) is not None:
+            elif (arrays := self._by_arrow(block.data, len(block.lines), schema)) is not None:
                 yield self._chunk(arrays, block.lines)
             else:
                 stripped = [record.strip() for record in block.records()]
@@ -196,11 +197,20 @@ class JsonLinesFile(RecordedFile):
                 lines, rows = block.lines[there], [stripped[at] for at in there]
                 data = b"".join(row + b"\n" for row in rows)
                 if len(there) < len(stripped) and (
-                    (arrays := _by_arrow(data, len(rows), schema)) is not None
+                    (arrays := self._by_arrow(data, len(rows), schema)) is not None
                 ):
                     yield self._chunk(arrays, lines)
                 elif there:
                     yield self._line_by_line(rows, lines.tolist())
+
+    def _by_arrow(self, data: bytes, rows: int, schema: Any) -> dict[str, Any] | None:
+        """Columns of lines that are an object each; None if they are to be read one by one: some
+        are none, or have what may be an int that a float rounds."""
+        arrays = _columns_of(data, rows, schema)
+        rounded = arrays is not None and any(
+            may_be_rounded(arrays[name]) for name in self._inferred & arrays.keys()
+        )
+        return None if rounded else arrays
 
     def _line_by_line(self, rows: list[bytes], lines: list[int]) -> Chunk:
         timestamps: list[int] = []
@@ -209,7 +219,9 @@ class JsonLinesFile(RecordedFile):
         faults: dict[int, Any] = {}
         for line, text in zip(lines, rows):
             try:
-                when, row = read_row(text, self._timestamp, self._times, self._kinds)
+                when, row = read_row(
+                    text, self._timestamp, self._times, self._kinds, self._inferred
+                )
             except MalformedRow as bad:
                 faults[line] = self._error(line, bad.column, bad.reason)
                 continue
@@ -222,7 +234,7 @@ class JsonLinesFile(RecordedFile):
         return Chunk(batch, np.array(good, np.int64), faults)
 
 
-def _by_arrow(data: bytes, rows: int, schema: Any) -> dict[str, Any] | None:
+def _columns_of(data: bytes, rows: int, schema: Any) -> dict[str, Any] | None:
     """Columns of lines that are an object each; None if some are not, or Arrow cannot read them:
     which line it was, it does not say.
 
@@ -253,7 +265,7 @@ def _by_arrow(data: bytes, rows: int, schema: Any) -> dict[str, Any] | None:
         return None
     if table.num_rows != rows:
         return None
-    return {name: cols.one_array(table.column(name)) for name in schema.names}
+    return {name: one_array(table.column(name)) for name in schema.names}
 
 
 def _kind_of_times(values: list[Any]) -> cols.Kind:
