@@ -16,12 +16,12 @@ from tests.conftest import ROOT
 from run_task import ConfigError
 from run_task._extras import install_command
 from run_task.sinks import ParquetSink, SqlSink
-from run_task.sources import CsvFile, JsonLinesFile, ParquetFile
+from run_task.sources import ArrowFile, CsvFile, JsonLinesFile, ParquetFile
 
 NEEDS_PYARROW = r"needs pyarrow, of the extra run-task\[arrow\].*: pip install .*\[arrow\]"
 
 
-@pytest.mark.parametrize("make", [CsvFile, JsonLinesFile, ParquetFile])
+@pytest.mark.parametrize("make", [CsvFile, JsonLinesFile, ParquetFile, ArrowFile])
 def test_files_need_pyarrow(
     make: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the file sources have in common, each test for all three of them."""
+"""What the file sources have in common, each test for all of them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ import numpy as np
 import pytest
 
 from run_task import ConfigError, SourceError, TimeUnit
-from run_task.sources import Batched, CsvFile, JsonLinesFile, OnFault, ParquetFile
+from run_task.sources import ArrowFile, Batched, CsvFile, JsonLinesFile, OnFault, ParquetFile
 
 pa = pytest.importorskip("pyarrow")
+ipc = pytest.importorskip("pyarrow.ipc")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 Records = Sequence[dict[str, Any]]
-Make = Callable[..., CsvFile | JsonLinesFile | ParquetFile]
+Make = Callable[..., CsvFile | JsonLinesFile | ParquetFile | ArrowFile]
+
+TYPED = ("parquet", "arrow", "stream")
+"""Kinds whose columns have types."""
 
 SECONDS = TimeUnit.SECONDS
 
@@ -40,7 +44,28 @@ def write_parquet(path: Path, records: Records) -> None:
     parquet.write_table(pa.Table.from_pylist(list(records)), path, row_group_size=100)
 
 
-@pytest.fixture(params=["csv", "jsonl", "parquet"])
+def write_arrow(path: Path, records: Records) -> None:
+    table = pa.Table.from_pylist(list(records))
+    with ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=100)
+
+
+def write_stream(path: Path, records: Records) -> None:
+    table = pa.Table.from_pylist(list(records))
+    with ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=100)
+
+
+KINDS: dict[str, tuple[Callable[[Path, Records], None], Any]] = {
+    "csv": (write_csv, CsvFile),
+    "jsonl": (write_json_lines, JsonLinesFile),
+    "parquet": (write_parquet, ParquetFile),
+    "arrow": (write_arrow, ArrowFile),
+    "stream": (write_stream, ArrowFile),
+}
+
+
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -48,11 +73,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def make(kind: str, tmp_path: Path) -> Make:
     """Writes records to a file, and makes a source of it."""
-    write, source = {
-        "csv": (write_csv, CsvFile),
-        "jsonl": (write_json_lines, JsonLinesFile),
-        "parquet": (write_parquet, ParquetFile),
-    }[kind]
+    write, source = KINDS[kind]
 
     def make(records: Records, **arguments: Any) -> Any:
         path = tmp_path / f"file.{kind}"
@@ -72,7 +93,7 @@ def records(count: int) -> list[dict[str, Any]]:
 def test_rows_are_mappings_of_plain_values_of_inferred_types(make: Make, kind: str) -> None:
     columns = {"price": float, "size": int, "open": bool, "name": str}
     # Of texts, nobody knows whether a number further on has decimals.
-    inferred = columns if kind == "parquet" else {**columns, "size": float}
+    inferred = columns if kind in TYPED else {**columns, "size": float}
     source = make(records(3))
     assert source.columns == inferred
     assert list(source)[2] == (20, {"price": 2 / 7, "size": 2, "open": True, "name": "n2"})
@@ -141,7 +162,7 @@ def test_a_malformed_row_is_counted_logged_and_skipped(
     source = make(BAD, columns={"value": str if kind == "jsonl" else float})
     with caplog.at_level(logging.WARNING, "run_task"):
         times = [t for t, _ in source]
-    line = {"csv": 3, "jsonl": 2, "parquet": 2}[kind]
+    line = 3 if kind == "csv" else 2
     expected = [f"file.{kind}, line {line}, column 'timestamp': 'soon' is not a timestamp"]
     if kind != "jsonl":  # where no text is read as a number
         expected.append(
@@ -185,11 +206,11 @@ def test_a_missing_value_is_nan_in_a_float_column_and_malformed_in_an_int_column
     assert math.isnan(rows[1][1]["price"])
     assert rows[2][1]["name"] == ""
     assert source.malformed == 2
-    assert make(stored).columns["size"] is (int if kind == "parquet" else float)
+    assert make(stored).columns["size"] is (int if kind in TYPED else float)
 
 
 def test_an_int_that_does_not_fit_is_malformed(make: Make, kind: str) -> None:
-    if kind == "parquet":
+    if kind in TYPED:
         stored: list[dict[str, Any]] = [{"timestamp": 1, "v": 1.0}, {"timestamp": 2, "v": 1.5}]
     else:
         stored = [{"timestamp": 1, "v": 1}, {"timestamp": 2, "v": 2**63}]
@@ -223,9 +244,9 @@ def test_what_cannot_be_is_refused_when_the_source_is_made(
         make(records(1), on_malformed="skip")
     with pytest.raises(ConfigError, match="stored='s': it is a TimeUnit"):
         make(records(1), stored="s")
-    source = {"csv": CsvFile, "jsonl": JsonLinesFile, "parquet": ParquetFile}[kind]
+    source = KINDS[kind][1]
     with pytest.raises(ConfigError, match="unit='s': it is a TimeUnit"):
-        source("there.is.none", unit="s")  # pyright: ignore[reportArgumentType] what is refused
+        source("there.is.none", unit="s")
     with pytest.raises(ConfigError, match="there is no such file"):
         source("there.is.none")
 
@@ -244,7 +265,7 @@ def test_a_file_much_larger_than_a_batch_needs_no_more_memory(make: Make, kind: 
     finally:
         tracemalloc.stop()
     assert read == count
-    assert largest < {"csv": 12e6, "jsonl": 12e6, "parquet": 2e6}[kind]
+    assert largest < 2e6 if kind in TYPED else 12e6
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -278,7 +299,7 @@ def test_a_compressed_file_is_read_as_it_is(make: Make, kind: str, tmp_path: Pat
 
 @pytest.mark.parametrize("stored", [TimeUnit.SECONDS, TimeUnit.MILLIS])
 def test_the_last_timestamp_is_known_without_reading_all(
-    make: Make, stored: TimeUnit, monkeypatch: pytest.MonkeyPatch
+    make: Make, kind: str, stored: TimeUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(records(10_000), stored=stored)
     last = list(source)[-1][0]
@@ -287,18 +308,19 @@ def test_the_last_timestamp_is_known_without_reading_all(
         raise AssertionError
 
     monkeypatch.setattr(type(source), "_chunks", refuse)
-    assert source.about().last == last == 99_990 // (1000 if stored is TimeUnit.MILLIS else 1)
+    assert last == 99_990 // (1000 if stored is TimeUnit.MILLIS else 1)
+    assert source.about().last == (None if kind == "stream" else last)
 
 
 def test_the_last_timestamp_may_be_a_text(make: Make, kind: str) -> None:
     source = make([{"timestamp": "1970-01-01T00:01:00Z", "price": 1.0}])
-    assert source.about().last == (None if kind == "parquet" else 60)
+    assert source.about().last == (None if kind in ("parquet", "stream") else 60)
 
 
 def test_where_no_last_timestamp_can_be_told_there_is_none(make: Make, tmp_path: Path) -> None:
     source = make(records(3))
     for path in tmp_path.iterdir():
-        path.write_bytes(b"rubbish\n" if path.suffix != ".parquet" else b"")
+        path.write_bytes(b"rubbish\n" if path.suffix[1:] not in TYPED else b"")
     assert source.about().last is None
     for path in tmp_path.iterdir():
         path.unlink()

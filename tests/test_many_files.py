@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from run_task import ConfigError, Pipeline, SourceError, TimeSeries, TimeUnit, task
-from run_task.sources import CsvFile, FileOrder, JsonLinesFile, OnFault, ParquetFile
+from run_task.sources import ArrowFile, CsvFile, FileOrder, JsonLinesFile, OnFault, ParquetFile
 from run_task.sources._batch import Batch
 from run_task.sources.files._listing import listed
 from run_task.sources.files._sorting import in_order
 
 pa = pytest.importorskip("pyarrow")
+feather = pytest.importorskip("pyarrow.feather")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 SECONDS = TimeUnit.SECONDS
@@ -42,10 +43,15 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     parquet.write_table(pa.Table.from_pylist(list(rows)), path)
 
 
+def write_arrow(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    feather.write_feather(pa.Table.from_pylist(list(rows)), path)
+
+
 KINDS: dict[str, tuple[Source, Write]] = {
     "csv": (CsvFile, write_csv),
     "jsonl": (JsonLinesFile, write_json_lines),
     "parquet": (ParquetFile, write_parquet),
+    "arrow": (ArrowFile, write_arrow),
 }
 
 

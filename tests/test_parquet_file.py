@@ -208,6 +208,7 @@ def test_decimal_timestamps_are_exact(tmp_path: Path) -> None:
 def test_a_decimal_timestamp_is_what_fractions_tell(
     digits: list[int], scale: int, stored_ns: int, unit_ns: int
 ) -> None:
+    digits = [count % 10**35 for count in digits] if scale < 0 else digits  # pyarrow writes no more
     with decimal.localcontext(prec=60):
         values = [decimal.Decimal(count).scaleb(-scale) for count in digits]
     column = pa.array([None, *values], pa.decimal128(38, scale))

@@ -15,6 +15,7 @@ from run_task.sinks import (
     SqlSink,
 )
 from run_task.sources import (
+    ArrowFile,
     Batched,
     CsvFile,
     JsonLinesFile,
@@ -49,17 +50,21 @@ def test_a_recording_keeps_the_type_of_its_rows() -> None:
 
 
 def check_what_files_are(
-    csv: CsvFile, lines: JsonLinesFile, parquet: ParquetFile, stdin: StdinJsonLines
+    csv: CsvFile,
+    lines: JsonLinesFile,
+    parquet: ParquetFile,
+    arrow: ArrowFile,
+    stdin: StdinJsonLines,
 ) -> None:
     """Never called: the checkers read it."""
     rows: Rows[dict[str, Any]]
-    for rows in (csv, lines, parquet, stdin):
+    for rows in (csv, lines, parquet, arrow, stdin):
         assert rows
     source: Source
-    for source in (csv, lines, parquet, stdin, paced(csv)):
+    for source in (csv, lines, parquet, arrow, stdin, paced(csv)):
         assert source
     batched: Batched
-    for batched in (csv, lines, parquet):
+    for batched in (csv, lines, parquet, arrow):
         assert batched
     assert_type(paced(csv), PacedBatches[dict[str, Any]])
     assert_type(paced(stdin), Paced[dict[str, Any]])

@@ -220,8 +220,8 @@ class Pipeline(Live):
         where = f"source {brief(source)}"
         if isinstance(source, str | bytes | os.PathLike):
             raise ConfigError(
-                f"{where}: a path is no source: read the file, as by CsvFile, JsonLinesFile or "
-                f"ParquetFile of run_task.sources"
+                f"{where}: a path is no source: read the file, as by CsvFile, JsonLinesFile, "
+                f"ParquetFile or ArrowFile of run_task.sources"
             )
         if not hasattr(source, "__iter__") and not hasattr(source, "__aiter__"):
             raise ConfigError(

@@ -9,6 +9,7 @@ from run_task.sources._playback_clock import PlaybackClock
 from run_task.sources._polling import Polling, polling
 from run_task.sources._protocol import Playback, Rows, Source, SourceInfo, about
 from run_task.sources._standard_input import StdinJsonLines
+from run_task.sources.files._arrow import ArrowFile
 from run_task.sources.files._csv import CsvFile
 from run_task.sources.files._json_lines import JsonLinesFile
 from run_task.sources.files._listing import FileOrder
@@ -16,6 +17,7 @@ from run_task.sources.files._parquet import ParquetFile
 
 __all__ = [
     "Arrived",
+    "ArrowFile",
     "Batch",
     "Batched",
     "CsvFile",

@@ -42,6 +42,13 @@ class ParquetFile(ColumnarFile):
     :param sort: whether to sort the rows by their time, in memory, before the first is given; of
         several files all together
     :param sort_rows: how many rows are sorted at most; more are refused
+    :param max_malformed: which share of ``batch_rows`` rows may be malformed at most, from 0 to 1.
+        If more are, :meth:`batches` raises, since then the declaration is likely wrong; where fewer
+        than 100 rows are read at once, it does not
+    :param format: the format of timestamps that are texts, as
+        :meth:`datetime.datetime.strptime` has it; None: numbers, or ISO 8601
+    :param fold: which of the two times it is that clocks of ``zone`` show twice, when they are put
+        back: 0 for the first, 1 for the second
     :raises ConfigError: if there is no such file or column, or two of a name, a column's type is
         none of these, or pyarrow is not installed
     """
