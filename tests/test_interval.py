@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from run_task import ConfigError, TaskInterval, TimeUnit, Window
+from run_task import (
+    CalendarInterval,
+    ConfigError,
+    RunnerConfig,
+    Schedule,
+    TaskInterval,
+    TimeSeries,
+    TimeUnit,
+    Window,
+)
 
 intervals = st.builds(TaskInterval, st.integers(1, 10**6), st.sampled_from(TimeUnit))
 
@@ -43,6 +54,30 @@ def test_refuses_a_count_that_is_no_positive_int(count: Any) -> None:
         TaskInterval.weeks(count)
     with pytest.raises(ConfigError, match="positive int"):
         TaskInterval.nanos(count)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: TaskInterval.parse("9" * 5000 + "s"), "it has 5,000 digits, and 100 are the most"),
+        (lambda: TaskInterval.parse("0." + "9" * 5000 + "s"), "it has 5,001 digits"),
+        (lambda: TaskInterval.parse("9" * 50 + "s"), "fits in 64 bits"),
+        (lambda: TaskInterval.seconds(10**5000), "and not <int of 16,610 bits>"),
+        (lambda: TaskInterval.seconds(-(10**5000)), "not <int of 16,610 bits>"),
+        (lambda: TaskInterval.seconds(5, offset="9" * 5000 + "s"), "it has 5,000 digits"),
+        (lambda: CalendarInterval.days(10**5000), "days(<int of 16,610 bits>)"),
+        (lambda: RunnerConfig(grace="9" * 5000 + "s"), "it has 5,000 digits"),
+        (lambda: TimeSeries({"v": float}, retention=10**5000), "<int of 16,610 bits>"),
+        (lambda: TimeSeries({"v": float}, retention="9" * 5000 + "s"), "it has 5,000 digits"),
+        (lambda: Schedule(-(10**5000), 0), "<int of 16,610 bits>"),
+    ],
+)
+def test_numbers_of_thousands_of_digits_are_refused_in_a_few_words(
+    made: Callable[[], object], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)) as refused:
+        made()
+    assert len(str(refused.value)) < 700
 
 
 def test_refuses_a_unit_that_is_none() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from run_task import Closed, ConfigError, TimeSeries, TimeUnit
+from run_task import Closed, ConfigError, TimeSeries, TimeUnit, VirtualClock
 from run_task.time._moment import InvalidTime, first_from, nanos, timestamp, timestamps
 from run_task.time._wall_time import WallClock
 
@@ -242,6 +242,24 @@ def test_bounds_of_a_view_that_is_closed_on_the_right() -> None:
     early = whole - timedelta(microseconds=1)
     assert view.between(early, whole)["v"].tolist() == [1.0]
     assert view.between(early, NOON)["v"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_of_thousands_of_digits_are_refused_in_a_few_words(sign: int) -> None:
+    huge = sign * 10**5000
+    series = TimeSeries({"v": float, "n": int}, TimeUnit.SECONDS)
+    told = "<int of 16,610 bits> does not fit in 64 bits of seconds"
+    with pytest.raises(ConfigError, match=told):
+        series.append(huge, v=1.0, n=1)
+    with pytest.raises(ConfigError, match=f"row 1: the timestamp {told}"):
+        series.extend([1, huge], v=[1.0, 1.0], n=[1, 1])
+    with pytest.raises(ConfigError, match="<int of 16,610 bits> does not fit in 64 bits of nanos"):
+        VirtualClock(huge)
+    with pytest.raises(ConfigError, match="<int of 16,610 bits> is too large for float64"):
+        series.append(1, v=huge, n=1)
+    with pytest.raises(ConfigError, match="<int of 16,610 bits> is beyond int64"):
+        series.append(1, v=1.0, n=huge)
+    assert len(series.view().between(-(10**5000), 10**5000)) == 0
 
 
 def test_a_zone_that_is_none_is_refused() -> None:

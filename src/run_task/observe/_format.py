@@ -32,9 +32,17 @@ def brief(thing: Any, *, items: int = 2, width: int = 200) -> str:
     return f"{text[: width // 2]}...{text[-(width // 2) :]}"
 
 
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python tells no int of more than 4300 digits
+            return f"<int of {x.bit_length():,} bits>"
+
+
 @functools.cache
 def _repr(items: int, width: int) -> reprlib.Repr:
-    made = reprlib.Repr()
+    made = _Repr()
     made.maxlist = made.maxtuple = made.maxset = made.maxfrozenset = made.maxdict = items
     made.maxstring = made.maxother = made.maxlong = width
     return made

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from run_task.data import TimeSeries
 from run_task.errors import ConfigError, add_note
+from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._fates import Fate, Fates, Tally
 from run_task.pipeline._given import GivenWindows
@@ -265,6 +266,6 @@ def as_mapping(row: object) -> Mapping[str, Any]:
     if not isinstance(row, Mapping):
         raise ConfigError(
             f"a row for a TimeSeries is a mapping of column to value, such as {{'price': 1.0}}, "
-            f"and not {row!r}"
+            f"and not {brief(row)}"
         )
     return cast("Mapping[str, Any]", row)

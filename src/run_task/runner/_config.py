@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from run_task.errors import ConfigError
 from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
+from run_task.observe._format import brief
 from run_task.sync._overflow import Overflow
 from run_task.time._calendar import Interval
 from run_task.time._interval import TaskInterval
@@ -251,7 +252,7 @@ def _is(value: Any, types: type | tuple[type, ...]) -> bool:
 
 
 def _refused(field: str, value: Any, wanted: str) -> ConfigError:
-    return ConfigError(f"RunnerConfig({field}={value!r}): it is {wanted}")
+    return ConfigError(f"RunnerConfig({field}={brief(value)}): it is {wanted}")
 
 
 def _deprecated(field: str, cure: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from run_task.errors import ChannelClosed, ConfigError
+from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.sync._alarm import AnyAlarm
 from run_task.sync._overflow import Overflow
@@ -498,7 +499,7 @@ def sole_channel(
 
 def _made(capacity: int, overflow: Overflow, name: str | None) -> _Buffer[Any]:
     if type(capacity) is not int or capacity < 1:
-        raise ConfigError(f"a channel's capacity is a positive int, not {capacity!r}")
+        raise ConfigError(f"a channel's capacity is a positive int, not {brief(capacity)}")
     if not isinstance(overflow, Overflow):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
         choices = ", ".join(map(str, Overflow))
         raise ConfigError(f"a channel's overflow={overflow!r}: it is one of {choices}")

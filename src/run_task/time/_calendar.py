@@ -7,6 +7,7 @@ from datetime import tzinfo
 from typing import Final, TypeAlias
 
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.time._calendar_grid import CalendarGrid
 from run_task.time._grid import Grid
 from run_task.time._interval import Offset, TaskInterval, TimeUnit, offset_nanos, told
@@ -21,6 +22,9 @@ _WEEKDAYS: Final = (  # 1970-01-01 was the first of these
     "tuesday",
     "wednesday",
 )
+
+
+_MOST: Final = 10_000_000
 
 
 class _Step(enum.Enum):
@@ -87,8 +91,11 @@ class CalendarInterval:
         offset: Offset,
         start: str = _WEEKDAYS[0],
     ) -> CalendarInterval:
-        if type(count) is not int or count < 1:
-            raise ConfigError(f"CalendarInterval.{step.value}({count!r}): it is a positive int")
+        if type(count) is not int or not 1 <= count <= _MOST:
+            raise ConfigError(
+                f"CalendarInterval.{step.value}({brief(count)}): it is a positive int, of at most "
+                f"{_MOST:,}, since a calendar has the years from 1 to 9999"
+            )
         if start not in _WEEKDAYS:
             raise ConfigError(
                 f"start={start!r}: it is the first day of a week, such as 'monday' or 'sunday'"

@@ -7,6 +7,7 @@ import time
 from typing import Final, Protocol
 
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.sync._alarm import Alarm
 from run_task.time._interval import TimeUnit
 from run_task.time._length import IntervalLike, length
@@ -176,5 +177,5 @@ def _nanos(time: TimeLike, what: str) -> int:
         return nanos(time, TimeUnit.NANOS)
     except InvalidTime as invalid:
         raise ConfigError(
-            f"{what}({time!r}): it is an int, in nanoseconds, or a datetime: {invalid}"
+            f"{what}({brief(time)}): it is an int, in nanoseconds, or a datetime: {invalid}"
         ) from None

@@ -9,6 +9,7 @@ from functools import total_ordering
 from typing import Any, Final, Protocol, TypeAlias, overload
 
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.time._grid import FixedGrid, Grid
 
 
@@ -71,6 +72,12 @@ _SUFFIXES: Final = {
 _TEXT: Final = re.compile(r"\s*([0-9]+)(?:\.([0-9]+))?\s*(ns|us|ms|s|m|h|d|w)\s*", re.ASCII)
 
 
+_MOST: Final = 2**63 - 1
+"""How many units an interval has at most."""
+
+_MOST_DIGITS: Final = 100
+"""How many digits the text of an interval has at most."""
+
 Offset: TypeAlias = "str | timedelta | TaskInterval | None"
 """How long after a multiple of an interval since the Unix epoch its windows end."""
 
@@ -122,8 +129,13 @@ class TaskInterval:
         # A caller without a type checker may pass anything; True is an int to Python, not to us.
         if type(count) is not int or count < 1:
             raise ConfigError(
-                f"an interval's count is a positive int, not {count!r}: "
+                f"an interval's count is a positive int, not {brief(count)}: "
                 f"for less than one unit take a smaller one (ns, us, ms, s, m)"
+            )
+        if count > _MOST:
+            raise ConfigError(
+                f"an interval's count is an int that fits in 64 bits, as timestamps do, and not "
+                f"{brief(count)}"
             )
         if not isinstance(unit, TimeUnit):  # pyright: ignore[reportUnnecessaryIsInstance] as above
             raise ConfigError(f"an interval's unit is a TimeUnit, not {unit!r}")
@@ -132,8 +144,8 @@ class TaskInterval:
         moved, rest = divmod(offset_nanos(offset), unit.nanos)
         if rest:
             raise ConfigError(
-                f"offset={offset!r} is no whole number of {unit.name.lower()}, the unit of the "
-                f"interval: count the interval in a smaller unit"
+                f"offset={brief(offset)} is no whole number of {unit.name.lower()}, the unit of "
+                f"the interval: count the interval in a smaller unit"
             )
         self._offset = moved % count
 
@@ -328,11 +340,11 @@ def offset_nanos(offset: Offset) -> int:
         try:
             return _read(given)[1]
         except ConfigError as error:
-            raise ConfigError(f"offset={given!r}: {error}") from None
+            raise ConfigError(f"offset={brief(given)}: {error}") from None
     if isinstance(given, TaskInterval):
         return given.nanos
     raise ConfigError(
-        f"offset={given!r}: it is a text such as '17h', or a timedelta that is not negative"
+        f"offset={brief(given)}: it is a text such as '17h', or a timedelta that is not negative"
     )
 
 
@@ -348,11 +360,16 @@ def _read(text: str) -> tuple[str, int]:
     match = _TEXT.fullmatch(text) if isinstance(text, str) else None  # pyright: ignore[reportUnnecessaryIsInstance] as above
     if match is None:
         raise ConfigError(
-            f"cannot read {text!r} as an interval: write a number and one of "
+            f"cannot read {brief(text)} as an interval: write a number and one of "
             f"{', '.join(reversed(_SUFFIXES))}, such as '250ms', '1.5s' or '1h'"
         )
     whole, fraction, suffix = match[1], match[2] or "", match[3]
+    if (digits := len(whole) + len(fraction)) > _MOST_DIGITS:
+        raise ConfigError(
+            f"cannot read {brief(text)} as an interval: it has {digits:,} digits, and "
+            f"{_MOST_DIGITS} are the most"
+        )
     nanos, rest = divmod(int(whole + fraction) * _SUFFIXES[suffix], 10 ** len(fraction))
     if rest:
-        raise ConfigError(f"{text!r} is no whole number of nanoseconds: leave digits out")
+        raise ConfigError(f"{brief(text)} is no whole number of nanoseconds: leave digits out")
     return suffix, nanos

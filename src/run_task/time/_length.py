@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.time._calendar import CalendarInterval, Interval
 from run_task.time._interval import TaskInterval, TimeUnit, told
 
@@ -101,7 +102,7 @@ def interval_in(given: Any, unit: TimeUnit | None, what: str) -> Interval:
 
 
 def _told(what: str, given: object) -> str:
-    return what.replace("{}", repr(given), 1)
+    return what.replace("{}", brief(given), 1)
 
 
 def in_short(interval: Interval) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.time._epoch import EPOCH, nanos_since_epoch
 from run_task.time._interval import TimeUnit
 from run_task.time._wall_time import DAY_NS, SECOND_NS, WallClock
@@ -67,7 +68,7 @@ def timestamp(value: Any, unit: TimeUnit, clock: WallClock | None = None) -> int
     else:
         stamp = _nanos(value, unit, clock) // unit.nanos
     if not -_END <= stamp < _END:
-        raise InvalidTime(f"the timestamp {value!r} does not fit in 64 bits of {_told(unit)}")
+        raise InvalidTime(f"the timestamp {brief(value)} does not fit in 64 bits of {_told(unit)}")
     return stamp
 
 
@@ -90,10 +91,10 @@ def nanos(value: Any, unit: TimeUnit, clock: WallClock | None = None) -> int:
     :param value: an int in the unit, or a time of another kind
     :param unit: the unit of ints
     :param clock: as for :func:`timestamp`
-    :raises InvalidTime: if it is no time
+    :raises InvalidTime: if it is no time, or an int that 64 bits do not hold
     """
     if type(value) is int or _is_numpy_int(value):
-        return int(value) * unit.nanos
+        return timestamp(value, unit) * unit.nanos
     return _nanos(value, unit, clock)
 
 
@@ -113,7 +114,7 @@ def timestamps(values: Any, unit: TimeUnit, clock: WallClock | None = None) -> N
         values = masked.data
     if not hasattr(values, "__array__"):
         if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-            raise InvalidTime(f"{values!r} is one value, and there should be one for each row")
+            raise InvalidTime(f"{brief(values)} is one value, and there should be one for each row")
         values = list(values)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType] whatever the caller gave
     array, aware = _array(values)
     if array.ndim != 1:
@@ -233,8 +234,9 @@ def _nanos(value: Any, unit: TimeUnit, clock: WallClock | None) -> int:
         return _nanos_of_arrow(value, unit, clock)
     else:
         raise InvalidTime(
-            f"the timestamp {value!r} is no int, and no time: give a datetime with a time zone, or "
-            f"count {_told(unit)} since the Unix epoch; now is time.time_ns() // {unit.nanos:_}"
+            f"the timestamp {brief(value)} is no int, and no time: give a datetime with a time "
+            f"zone, or count {_told(unit)} since the Unix epoch; now is "
+            f"time.time_ns() // {unit.nanos:_}"
         )
     if clock is None:
         raise InvalidTime(_without_zone(repr(value)))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from run_task._window import Window
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 
 
 class MissedTick(enum.Enum):
@@ -104,9 +105,9 @@ class Schedule(_Position):
 
     def __init__(self, period: int, start: int, missed: MissedTick = MissedTick.BURST) -> None:
         if type(period) is not int or period < 1:
-            raise ConfigError(f"a schedule's period is a positive int, not {period!r}")
+            raise ConfigError(f"a schedule's period is a positive int, not {brief(period)}")
         if type(start) is not int:
-            raise ConfigError(f"a schedule's start is an int, not {start!r}")
+            raise ConfigError(f"a schedule's start is an int, not {brief(start)}")
         if not isinstance(missed, MissedTick):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
             choices = ", ".join(map(str, MissedTick))
             raise ConfigError(f"a schedule's missed={missed!r}: it is one of {choices}")

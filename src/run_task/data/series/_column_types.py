@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 
 Array: TypeAlias = NDArray[Any]
 
@@ -92,7 +93,7 @@ class Column:
         cast_array, invalid = cast(array, self.dtype)
         if invalid is not None and invalid.any():
             row = int(invalid.argmax())
-            reason = f"{array[row]!r} does not fit"
+            reason = f"{brief(array[row])} does not fit"
             try:
                 self.convert(array[row])
             except InvalidValue as known:
@@ -159,7 +160,7 @@ def without_value(values: Any) -> NDArray[np.bool_] | None:
 
 def _listed(values: Any) -> list[Any]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise InvalidValue(f"{values!r} is one value, and there should be one for each row")
+        raise InvalidValue(f"{brief(values)} is one value, and there should be one for each row")
     return list(values)  # pyright: ignore[reportUnknownArgumentType]  whatever the caller gave
 
 
@@ -239,43 +240,45 @@ def _number(value: Any) -> bool:
 
 def _to_float(value: Any, largest: float, dtype: np.dtype[Any]) -> float:
     if not _number(value):
-        raise InvalidValue(f"{value!r} is no number")
+        raise InvalidValue(f"{brief(value)} is no number")
     try:
         number = float(value)
     except OverflowError:
         number = np.inf
     if abs(number) > largest and value not in (np.inf, -np.inf):
-        raise InvalidValue(f"{value!r} is too large for {dtype}")
+        raise InvalidValue(f"{brief(value)} is too large for {dtype}")
     return number
 
 
 def _to_int(value: Any, lowest: int, largest: int, dtype: np.dtype[Any]) -> int:
     if not _number(value):
-        raise InvalidValue(f"{value!r} is no number")
+        raise InvalidValue(f"{brief(value)} is no number")
     try:
         number = int(value)
     except (ValueError, OverflowError):
-        raise InvalidValue(f"{value!r} is no int, and the column holds {dtype}") from None
+        raise InvalidValue(f"{brief(value)} is no int, and the column holds {dtype}") from None
     if number != value:
-        raise InvalidValue(f"{value!r} has a fraction, and the column holds {dtype}")
+        raise InvalidValue(f"{brief(value)} has a fraction, and the column holds {dtype}")
     if not lowest <= number <= largest:
-        raise InvalidValue(f"{value!r} is beyond {dtype}, which ends at {lowest} and {largest}")
+        raise InvalidValue(
+            f"{brief(value)} is beyond {dtype}, which ends at {lowest} and {largest}"
+        )
     return number
 
 
 def _to_bool(value: Any) -> bool:
     if not _number(value) or value not in (0, 1):
-        raise InvalidValue(f"{value!r} is neither True nor False")
+        raise InvalidValue(f"{brief(value)} is neither True nor False")
     return bool(value)
 
 
 def _to_text(value: Any, kind: type[str] | type[bytes], width: int) -> Any:
     if not isinstance(value, kind):
-        raise InvalidValue(f"{value!r} is no {kind.__name__}")
+        raise InvalidValue(f"{brief(value)} is no {kind.__name__}")
     if len(value) > width:
-        raise InvalidValue(f"{value!r} is longer than the {width} that the column holds")
+        raise InvalidValue(f"{brief(value)} is longer than the {width} that the column holds")
     if value[-1:] in ("\0", b"\0"):
-        raise InvalidValue(f"{value!r} ends in a NUL, which NumPy would cut off")
+        raise InvalidValue(f"{brief(value)} ends in a NUL, which NumPy would cut off")
     return value
 
 
@@ -287,7 +290,7 @@ def exact_text(value: Any) -> str:
     if type(value) is str:
         return value
     if not isinstance(value, str):
-        raise InvalidValue(f"{value!r} is no str")
+        raise InvalidValue(f"{brief(value)} is no str")
     return str.__str__(value)
 
 
@@ -304,10 +307,10 @@ def _to_units(value: Any, dtype: np.dtype[Any]) -> int:
     elif isinstance(value, datetime.date):
         moment = np.datetime64(value, "D")
     elif not isinstance(value, np.datetime64):
-        raise InvalidValue(f"{value!r} is no timestamp")
+        raise InvalidValue(f"{brief(value)} is no timestamp")
     units = _exact_moment(moment, dtype)
     if units is None:
-        raise InvalidValue(f"{value!r} cannot be told exactly in {dtype}")
+        raise InvalidValue(f"{brief(value)} cannot be told exactly in {dtype}")
     return int(units.astype(np.int64))
 
 

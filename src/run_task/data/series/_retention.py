@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from run_task.data.series._store import Store
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.time._interval import TaskInterval, TimeUnit
 from run_task.time._length import in_short, length
 
@@ -18,6 +19,9 @@ _STEPS: Final = 8
 
 _SMALLEST: Final = 64
 """For how many rows a store has room at least."""
+
+_MOST: Final = 2**63 - 1
+"""How many rows stay at most, if not all do."""
 
 _EARLY: Final = 16
 _EARLY_BYTES: Final = 1 << 28
@@ -119,11 +123,11 @@ def as_kept(keep: Any, unit: TimeUnit) -> int | TaskInterval | None:
     :param unit: the unit of the series' timestamps
     :raises ConfigError: if it is none of these
     """
-    if keep is None or (type(keep) is int and keep > 0):
+    if keep is None or (type(keep) is int and 0 < keep <= _MOST):
         return keep
     if type(keep) is int or not isinstance(keep, TaskInterval | timedelta | str):
         raise ConfigError(
-            f"TimeSeries(retention={keep!r}): it is a positive int, how many rows stay, or a "
+            f"TimeSeries(retention={brief(keep)}): it is a positive int, how many rows stay, or a "
             f"length of time, such as '1h', for how long before the newest, or None for all"
         )
     return length(keep, "TimeSeries(retention={})", unit)
