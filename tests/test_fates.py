@@ -299,7 +299,8 @@ def test_in_a_replay_a_row_after_the_present_is_refused_and_touches_nothing(size
 
 
 def test_in_a_replay_any_row_may_be_ahead_if_that_is_said_or_if_all_are() -> None:
-    for max_ahead, first, stored in ((None, now(), 2), ("1s", now(), 1), (SECOND, 2**33, 2)):
+    in_millis = now() * 1000
+    for max_ahead, first, stored in ((None, now(), 2), ("1s", now(), 1), (SECOND, in_millis, 2)):
         data = series()
         ahead = max(first + 100, now() + 100)
         pipeline = Pipeline("p").source(rows_at(first, ahead), data, max_ahead=max_ahead)
@@ -310,6 +311,43 @@ def test_in_a_replay_any_row_may_be_ahead_if_that_is_said_or_if_all_are() -> Non
     for bad in (5, "0s", timedelta(0)):
         with pytest.raises(ConfigError, match=re.escape(f"max_ahead={bad!r}")):
             Pipeline("p").source([], series(), max_ahead=bad)
+
+
+@pytest.mark.parametrize("size", [0, 4])
+@pytest.mark.parametrize("absurd", [2**62, 2**63 - 1, 2**33])
+def test_a_first_row_of_no_time_in_particular_is_ahead_and_others_are_judged_as_ever(
+    size: int, absurd: int
+) -> None:
+    stamps = [absurd, now() - 100, now() + HOUR, now() - 80]
+    data = series()
+    source: Any = Batches(stamps, size) if size else rows_at(*stamps)
+    pipeline = Pipeline("p").source(source, data)
+    pipeline.stage("a", [times], data, SECOND)
+    windows = [dataset.window for _, dataset in pipeline.replay()]
+    assert [windows[0].start, windows[-1].end] == [stamps[1], stamps[-1] + 1]
+    assert only(pipeline) == SourceStats(received=4, stored=2, ahead=2)
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_of_a_source_in_another_unit_than_was_said_an_absurd_row_is_ahead(size: int) -> None:
+    stamps = [now() * 1000, 2**62, now() * 1000 + 1]
+    data = series()
+    source: Any = Batches(stamps, size) if size else rows_at(*stamps)
+    pipeline = Pipeline("p").source(source, data)
+    pipeline.stage("a", [times], data, SECOND)
+    list(pipeline.replay())
+    assert only(pipeline) == SourceStats(received=3, stored=2, ahead=1)
+
+
+def test_a_timestamp_of_thousands_of_digits_costs_its_row() -> None:
+    rows = rows_at(10**5000, now() - 1)
+    data = series()
+    pipeline = Pipeline("p").source(rows, data)
+    pipeline.stage("a", [times], data, SECOND)
+    list(pipeline.replay())
+    assert only(pipeline) == SourceStats(received=2, stored=1, malformed=1)
+    pipeline.run_sync()
+    assert only(pipeline).malformed == 1
 
 
 class Feed:

@@ -21,6 +21,8 @@ from run_task.sources._arrived import is_arrived
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._faults import faults_told_to
 from run_task.sources._protocol import about
+from run_task.time._interval import TimeUnit, unit_of_nanos
+from run_task.time._unit_check import last_likely, likely_unit
 
 _FEW: Final = 8
 """Up to how many rows of a batch are appended one by one: that is cheaper than all at once."""
@@ -29,10 +31,6 @@ _MOST_NANOS: Final = 2**63 - 1
 
 _BEYOND: Final = 2**63
 """The first timestamp that takes more than 64 bits."""
-
-_WRONG_UNIT_NS: Final = 4_102_444_800_000_000_000
-"""The year 2100, in nanoseconds since the Unix epoch: a source that begins later than that is in
-another unit than was said."""
 
 _UNROLLED: Final = 256
 """How many rows of a batch are made into mappings at a time, of which few may be wanted."""
@@ -212,6 +210,7 @@ class SourceReader:
         self._held: list[tuple[int, int, Any]] = []  # rows that came before their time, by that
         self._numbers = itertools.count()
         self._begun = False  # a row has been read
+        self._likely: TimeUnit | None = None  # what its first row is in, if not in what was said
         self._last: float = -_BEYOND  # the last timestamp that is not too long after the present
         self.entered: int = 0
         """How many rows have entered the data."""
@@ -470,9 +469,12 @@ class SourceReader:
         :param first: the timestamp of the row at hand
         """
         now_ns, max_ahead_ns = time.time_ns(), self.fates.policy.max_ahead_ns
-        if not self._begun and first * self._unit_ns >= _WRONG_UNIT_NS:
-            self._last = _BEYOND  # all of them are, and it is for the user to see why
-        elif self._last != _BEYOND:
-            until_ns = now_ns + max_ahead_ns
-            self._last = _BEYOND if until_ns == NEVER else until_ns // self._unit_ns
+        if not self._begun and first * self._unit_ns > now_ns:
+            self._likely = likely_unit(first, unit_of_nanos(self._unit_ns))
+        if max_ahead_ns == NEVER:
+            self._last = _BEYOND
+        elif self._likely is not None:
+            self._last = last_likely(self._likely)  # all are, and it is for the user to see why
+        else:
+            self._last = int(now_ns + max_ahead_ns) // self._unit_ns
         return now_ns

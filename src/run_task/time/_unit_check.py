@@ -26,6 +26,14 @@ def likely_unit(timestamp: int, unit: TimeUnit) -> TimeUnit | None:
     return next(likely, None)
 
 
+def last_likely(unit: TimeUnit) -> int:
+    """The last timestamp of a unit that lies before 2100.
+
+    :param unit: the unit
+    """
+    return _LAST_NS // unit.nanos - 1
+
+
 class UnitCheck:
     """Warns once of timestamps that are likely in another unit than was said.
 
@@ -41,7 +49,7 @@ class UnitCheck:
         self.warned: bool = False
         """Whether it has."""
         self.first: int = -(-_FIRST_NS // unit.nanos)
-        self.last: int = _LAST_NS // unit.nanos - 1
+        self.last: int = last_likely(unit)
         """The first and the last timestamp that need no look."""
 
     def look(self, timestamp: int, what: object) -> None:
