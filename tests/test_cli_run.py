@@ -342,6 +342,11 @@ def test_a_parquet_file_of_no_windows(folder: Path) -> None:
         (["history.py", "--out", "nowhere/r.parquet"], "nowhere"),
         (["history.py", "--out", "nowhere/r.csv"], "nowhere"),
         (["live.py"], "it has no history"),
+        (["history.py", "--start", "50", "--end", "20"], "start=50 is after end=20"),
+        (
+            ["history.py", "--start", "2024-01-02", "--end", "2024-01-01"],
+            "start=2024-01-02 00:00:00+00:00 is after end=2024-01-01 00:00:00+00:00",
+        ),
     ],
 )
 def test_a_replay_that_cannot_begin(arguments: list[str], told: str, folder: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from tests.support.bench import RecordingSink
 from run_task import (
     Align,
     Closed,
+    ConfigError,
     Pipeline,
     RunnerConfig,
     RwLock,
@@ -24,6 +28,7 @@ from run_task import (
     TimeUnit,
     task,
 )
+from run_task.sinks import JsonLinesSink
 from run_task.sources import Batch, paced
 
 Entered = tuple[int, int]
@@ -149,6 +154,8 @@ def test_windows_from_the_first_that_holds_a_row_to_the_last(
 def test_a_start_and_an_end_leave_windows_out_and_change_none(
     times: list[int], windows: Windows, start: int | None, end: int | None
 ) -> None:
+    if start is not None and end is not None and start > end:
+        start, end = end, start
     whole = windows.given(arrivals(times))
     part = {
         window: rows
@@ -385,3 +392,34 @@ def test_rows_in_batches_lead_as_rows_do(batched: bool) -> None:
             (30, 40): [],
             (40, 50): [40],
         }
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "told"),
+    [
+        (24, 23, "start=24 is after end=23"),
+        (
+            datetime(1970, 1, 1, 0, 1, tzinfo=UTC),
+            np.datetime64(30, "s"),
+            "start=1970-01-01 00:01:00+00:00 is after end=1970-01-01T00:00:30",
+        ),
+        pytest.param(10**5000, None, "does not fit in 64 bits of seconds", id="huge"),
+        pytest.param(None, -(10**5000), "does not fit in 64 bits of seconds", id="hugely negative"),
+    ],
+)
+def test_an_end_before_the_start_is_refused(
+    start: Any, end: Any, told: str, tmp_path: Path
+) -> None:
+    pipeline = of([23], Windows(10))
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        pipeline.replay(start, end)
+    pipeline.stages[0].sink(sink := JsonLinesSink(tmp_path / "results.jsonl"))
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        pipeline.resume(sink, start, end)
+    sink.close()
+
+
+def test_the_start_may_be_the_end() -> None:
+    pipeline = of([23, 25, 36], Windows(10))
+    assert given_by(pipeline.replay(24, 24)) == {(20, 30): [23, 25]}
+    assert given_by(pipeline.replay(30, 30)) == {}

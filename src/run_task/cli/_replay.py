@@ -17,6 +17,7 @@ from run_task.cli._logs import show_log
 from run_task.cli._results_file import results_file
 from run_task.cli._target import Target
 from run_task.errors import ConfigError, escaped
+from run_task.observe._format import brief
 from run_task.pipeline.replay._progress_bar import no_progress
 from run_task.runner import SourceStats
 from run_task.time._epoch import from_nanos, nanos_since_epoch
@@ -148,8 +149,8 @@ def _instant(text: str | None, option: str, clock: WallClock) -> int | datetime 
         when = datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no time: write 2026-11-24T08:00, or a whole number in the unit of the "
-            f"stages",
+            f"{brief(text)} is no time: write 2026-11-24T08:00, or a whole number in the unit of "
+            f"the stages",
             param_hint=option,
         ) from None
     if when.tzinfo is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import (
     Callable,
@@ -27,7 +26,7 @@ from run_task.pipeline.live._live import Live
 from run_task.pipeline.live._run import LiveRun
 from run_task.pipeline.replay._copies import Copies
 from run_task.pipeline.replay._history import History
-from run_task.pipeline.replay._instant import instant
+from run_task.pipeline.replay._instant import span
 from run_task.pipeline.replay._output import write_results
 from run_task.pipeline.replay._replay import Replay
 from run_task.runner._config import RunnerConfig
@@ -353,7 +352,8 @@ class Pipeline(Live):
         :return: an iterator of the name of a stage and a DataSet of it, as they are computed. Who
             leaves before the end calls its ``close()``, which flushes the sinks. Its ``summary``
             has the counts of rows and windows, and the time
-        :raises ConfigError: if a source has no history, as an async one, or a time is not clear
+        :raises ConfigError: if a source has no history, as an async one, a time is not clear, or
+            the start is after the end
         :raises TaskError: with ``OnError.RAISE``, when a task gave no result
         """
         return self._go_through(start, end, None)
@@ -378,7 +378,8 @@ class Pipeline(Live):
         :param start: as for :meth:`replay`
         :param end: as for :meth:`replay`
         :return: as of :meth:`replay`
-        :raises ConfigError: if the sink does not know that, or is no stage's
+        :raises ConfigError: if the sink does not know that, or is no stage's, or as for
+            :meth:`replay`
         """
         if not callable(getattr(sink, "last", None)):
             raise ConfigError(f"resume({brief(sink)}): this sink does not tell what it holds")
@@ -403,8 +404,7 @@ class Pipeline(Live):
                     f"{route.origin}: it has no history, and a replay waits for nothing: give rows "
                     f"that were collected before"
                 )
-        start_ns = instant(start, stages, -math.inf)
-        end_ns = instant(end, stages, math.inf)
+        start_ns, end_ns = span(start, end, stages)
         sinks = list({id(sink): sink for stage in stages for sink in stage.sinks}.values())
         for sink in sinks:
             if isinstance(sink, DurableSink):

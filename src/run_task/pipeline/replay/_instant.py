@@ -1,13 +1,41 @@
-"""A point in time that a replay begins or ends at."""
+"""The points in time that a replay begins and ends at."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime
 
+import numpy as np
+
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.pipeline._graph import AnyStage
 from run_task.time._moment import InvalidTime, TimeLike, nanos
+
+
+def span(
+    start: TimeLike | None, end: TimeLike | None, stages: Iterable[AnyStage]
+) -> tuple[float, float]:
+    """From when to when a replay goes, in nanoseconds since the Unix epoch.
+
+    :param start: as for :func:`instant`; None: from ever
+    :param end: the same; None: for ever
+    :param stages: the stages
+    :raises ConfigError: if it is not clear which points in time these are, or the start is after
+        the end
+    """
+    start_ns, end_ns = instant(start, stages, -math.inf), instant(end, stages, math.inf)
+    if start_ns > end_ns:
+        raise ConfigError(
+            f"start={_told(start)} is after end={_told(end)}, and no window lies between them: "
+            f"give the earlier one as the start"
+        )
+    return start_ns, end_ns
+
+
+def _told(given: TimeLike | None) -> str:
+    return str(given) if isinstance(given, (datetime, np.datetime64)) else brief(given)
 
 
 def instant(given: TimeLike | None, stages: Iterable[AnyStage], default: float) -> float:
@@ -28,13 +56,13 @@ def instant(given: TimeLike | None, stages: Iterable[AnyStage], default: float) 
     told = ", ".join(sorted(unit.name.lower() for unit in units))
     if type(given) is int and len(units) > 1:
         raise ConfigError(
-            f"{given!r}: a time is a datetime, or an int where all stages have one unit; here "
+            f"{brief(given)}: a time is a datetime, or an int where all stages have one unit; here "
             f"they are in {told}"
         )
     try:
         return nanos(given, units.pop())
     except InvalidTime as invalid:
         raise ConfigError(
-            f"{given!r}: a time is a datetime, or an int where all stages have one unit; here "
+            f"{brief(given)}: a time is a datetime, or an int where all stages have one unit; here "
             f"they are in {told}: {invalid}"
         ) from None
