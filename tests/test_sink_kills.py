@@ -36,7 +36,19 @@ def held(kind: str, where: str) -> tuple[int, list[tuple[int, str, object]]]:
     return last, sorted(rows, key=lambda row: row[0])
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "sqlite", "postgres", "mariadb"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "jsonl",
+        "csv",
+        "rotated-jsonl",
+        "rotated-csv",
+        "parquet",
+        "sqlite",
+        "postgres",
+        "mariadb",
+    ],
+)
 def test_whole_windows_up_to_the_last_flush_survive_and_can_be_resumed_from(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from run_task import DataSet, TaskError, Window
-from run_task.sinks import CsvSink, DurableSink, JsonLinesSink, ParquetSink, Result, SqlSink
+from run_task.sinks import (
+    CsvSink,
+    DurableSink,
+    JsonLinesSink,
+    ParquetSink,
+    Result,
+    Rotation,
+    SqlSink,
+)
 
 WINDOWS = 250
 FAILED = "-- failed --\n"  # stands behind each traceback
@@ -29,6 +37,10 @@ def opened(kind: str, where: str) -> DurableSink:
             sink = JsonLinesSink(Path(where, "file"))
         case "csv":
             sink = CsvSink(Path(where, "file"))
+        case "rotated-jsonl":
+            sink = JsonLinesSink(Path(where, "file"), rotation=Rotation(max_bytes=3_000))
+        case "rotated-csv":
+            sink = CsvSink(Path(where, "file"), rotation=Rotation(max_bytes=3_000))
         case "parquet":
             sink = ParquetSink(Path(where, "folder"), rows_per_file=300)
         case "sqlite":
@@ -65,10 +77,10 @@ def say(line: str) -> None:
 
 
 def main() -> None:
-    for module in {"parquet": ["pyarrow.parquet"], "jsonl": [], "csv": []}.get(
-        sys.argv[1], ["sqlalchemy"]
-    ):
-        importlib.import_module(module)  # once, and not in each writer
+    module = {"parquet": "pyarrow.parquet", "jsonl": "json", "csv": "csv"}.get(
+        sys.argv[1].rpartition("-")[2], "sqlalchemy"
+    )
+    importlib.import_module(module)  # once, and not in each writer
     for _ in sys.stdin:
         pid = os.fork()
         if pid == 0:

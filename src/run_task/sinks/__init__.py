@@ -9,6 +9,7 @@ from run_task.sinks.encoding._records import EnumMember, Record
 from run_task.sinks.files._csv import CsvSink
 from run_task.sinks.files._json_lines import JsonLinesSink
 from run_task.sinks.files._parquet import ParquetSink
+from run_task.sinks.files._rotation import Rotation
 
 __all__ = [
     "CallbackSink",
@@ -19,6 +20,7 @@ __all__ = [
     "ParquetSink",
     "Record",
     "Result",
+    "Rotation",
     "Row",
     "Sink",
     "SqlSink",

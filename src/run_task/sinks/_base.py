@@ -156,6 +156,11 @@ class Durable(ABC):
             self._keep(list(newest.values()))
             self._waiting = []
 
+    def _let_go(self, windows: list[WindowRecord]) -> None:
+        """Some of those that are being stored last, whatever becomes of the others."""
+        keys = {window.key for window in windows}
+        self._waiting = [window for window in self._waiting if window.key not in keys]
+
     def _look(self) -> None:
         """Store what waits, and see what is there."""
         self._store()
@@ -172,7 +177,7 @@ class Durable(ABC):
 
     @abstractmethod
     def _keep(self, windows: list[WindowRecord]) -> None:
-        """Make windows last, all of them or none.
+        """Make windows last, all of them or none, but for those that it lets go of.
 
         :raises SinkError: if that cannot be done
         """

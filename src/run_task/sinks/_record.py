@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from run_task.errors import SinkError
 from run_task.observe._format import SURROGATE
@@ -51,6 +51,10 @@ class TaskRecord(NamedTuple):
         return self.text
 
 
+StageKey: TypeAlias = tuple[str, str, int]
+"""A pipeline, a stage, and a bucket: of these, windows follow one another."""
+
+
 class WindowKey(NamedTuple):
     """What a window's results are replaced by, all of them: a later window of the same key."""
 
@@ -59,6 +63,11 @@ class WindowKey(NamedTuple):
     start: int
     end: int
     bucket: int
+
+    @property
+    def stage_key(self) -> StageKey:
+        """Of what it is a window."""
+        return self.pipeline, self.stage, self.bucket
 
 
 class WindowRecord(NamedTuple):

@@ -5,33 +5,56 @@ from __future__ import annotations
 import os
 import stat
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
+from weakref import WeakSet
 
 from run_task.errors import ConfigError, SinkError
 from run_task.observe._log import Log
 from run_task.sinks._base import Durable
 from run_task.sinks._older import older
 from run_task.sinks._protocol import Row
-from run_task.sinks._record import WindowKey, WindowRecord
+from run_task.sinks._record import WindowRecord, unit_of
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
-from run_task.sinks.files._disk import APPEND, NO_LINK, Draft, become, is_at, lock, sync_folder
+from run_task.sinks.files._disk import (
+    APPEND,
+    NO_LINK,
+    Draft,
+    Reader,
+    become,
+    is_at,
+    link,
+    lock,
+    sync_folder,
+)
+from run_task.sinks.files._inventory import (
+    Extent,
+    Inventory,
+    StoredWindow,
+    WindowPlace,
+    all_of,
+    bytes_at,
+    newest_of,
+    places_in,
+)
+from run_task.sinks.files._rotation import (
+    RotatedFile,
+    Rotation,
+    check_rotation,
+    no_rotated_file,
+    rotated_file,
+    rotated_files,
+    rotated_path,
+)
+from run_task.time._interval import TimeUnit
 
 _log = Log(__name__)
 
 _FOREIGN: Final = "this is no window, nor a part of one"
-
-
-class StoredWindow(NamedTuple):
-    """A window in a file, and where it stands: from byte ``begin`` to byte ``end``."""
-
-    begin: int
-    end: int
-    key: WindowKey
-    rows: list[Row]
 
 
 class AppendedFile(Durable):
@@ -46,7 +69,11 @@ class AppendedFile(Durable):
     logs. So each flush looks first whether the file is still at its path and as long as it was
     left, and else begins anew with what is there.
 
+    Files that were put aside, by rotation, are read before it: all are as one. What is superseded
+    in one of them is replaced there by what the file has, so that each window is in one file.
+
     :param path: the file; it is made if it is not there
+    :param rotation: when it is put aside; None: never
     :param encode: makes of a value that has no form in JSON another that has one
     :param types: of which types what is read may be
     """
@@ -55,15 +82,22 @@ class AppendedFile(Durable):
         self,
         path: str | os.PathLike[str],
         *,
+        rotation: Rotation | None = None,
         encode: Fallback | None = None,
         types: TypesGiven = (),
     ) -> None:
         super().__init__(f"{type(self).__name__}({os.fspath(path)!r})", encode, types)
+        self._rotation = check_rotation(rotation, self._where)
         self._path = Path(path).resolve()  # a link stays one when the file is replaced
-        self._latest: dict[tuple[str, str, int], int] = {}
-        self._superseded: bool = False
+        self._there: Inventory = Inventory()
+        self._readers: WeakSet[Reader] = WeakSet()
         self._torn: bool = False
         self._size = 0
+        if rotation is not None and not os.access(self._path.parent, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"{self._where}: its folder is not there or not writable, and a file that is "
+                f"rotated stays beside it: leave out rotation=, or take another folder"
+            )
         try:
             self._descriptor = os.open(self._path, APPEND | os.O_CREAT, 0o666)
         except OSError as error:
@@ -93,12 +127,13 @@ class AppendedFile(Durable):
         """A window as it stands in the file."""
 
     @abstractmethod
-    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[StoredWindow]:
-        """The windows in a part of the file that are whole.
+    def _read(self, stream: BinaryIO, begin: int, end: int, path: Path) -> Iterator[StoredWindow]:
+        """The windows in a part of a file that are whole.
 
         :param stream: the file, at byte ``begin``
         :param begin: where the part begins
         :param end: where it ends; what comes after that is not looked at
+        :param path: the file, for messages
         :raises SinkError: if something that is no window stands there, and is no part of one at
             the end of the stream
         """
@@ -108,45 +143,78 @@ class AppendedFile(Durable):
         if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             raise ConfigError(f"{self._where}: cannot be opened: it is no regular file")
         lock(self._descriptor, self._where)
-        self._recover()
+        try:
+            self._recover()
+        except OSError as error:
+            raise ConfigError(f"{self._where}: cannot be opened: {error}") from error
 
     def _recover(self) -> None:
         """Find what is there, and cut off what was not written to its end."""
-        self._latest = {}
-        self._superseded = self._torn = False
+        rotated = rotated_files(self._path, self._where)
+        number = max((one.number for one in rotated), default=0) + 1
+        like = os.fstat(self._descriptor)
+        turning = bool(rotated) and rotated[-1].identity[:2] == (like.st_dev, like.st_ino)
+        # A crash has then left it with the name, too, by which it is put aside.
+        number = rotated.pop().number if turning else max(number, self._there.own)
+        there = Inventory(rotated, number)
+        for one in rotated:
+            self._take_stock(one, there)
+        self._recover_own(there)
+        self._there = there
+        sync_folder(self._path.parent)
+        if turning:
+            self._begin_anew(number)
+        self._tidy()
+
+    def _take_stock(self, file: RotatedFile, there: Inventory) -> None:
+        """Find what is in a file that was put aside."""
+        header, signature = self._header, self._signature
+        with self._opened(file) as stream:
+            begin = stream.read(len(header) + len(signature))
+            if begin != header + signature:
+                raise no_rotated_file(file.path, self._where)
+            size, end = file.size, len(header)
+            stream.seek(end)
+            for found in self._read(stream, end, size, file.path):
+                there.notice(found.key, file.number)
+                end = found.end
+            if end < size:
+                raise self._broken(file.path, None, end, "it ends before this window does")
+
+    def _recover_own(self, there: Inventory) -> None:
+        """Find what is in the file itself, and cut off what was not written to its end."""
         header = self._header
         size = os.fstat(self._descriptor).st_size
         with self._stream() as stream:
             if self._is_older(stream):
                 raise older(self._where)
             stream.seek(0)
-            there = stream.read(len(header))
-            if there != header[: len(there)]:
+            begin = stream.read(len(header))
+            if begin != header[: len(begin)]:
                 raise ConfigError(
                     f"{self._where}: this is a file of something else, it does not begin with "
                     f"{header.decode().strip()!r}"
                 )
-            self._size = len(there)
-            if len(there) < len(header):
-                self._append(header[len(there) :])
+            self._size = len(begin)
+            if len(begin) < len(header):
+                self._append(header[len(begin) :])
                 size = self._size
             stream.seek(self._size)
             if not self._signature.startswith(stream.read(len(self._signature))):
-                raise self._broken(1 + header.count(b"\n"), self._size, _FOREIGN)
+                raise self._broken(self._path, 1 + header.count(b"\n"), self._size, _FOREIGN)
             stream.seek(self._size)
-            for found in self._read(stream, self._size, size):
-                self._notice(found.key)
+            for found in self._read(stream, self._size, size, self._path):
+                there.notice(found.key, there.own)
+                self._notice_period(there, found.key.end, found.rows[0].unit)
                 self._size = found.end
             stream.seek(self._size)
             tail = stream.read(len(self._signature))
         if self._size < size:
             if not self._signature.startswith(tail) and not tail.startswith(b"\0"):
-                raise self._broken(None, self._size, _FOREIGN)
+                raise self._broken(self._path, None, self._size, _FOREIGN)
             os.truncate(self._descriptor, self._size)
             os.fsync(self._descriptor)
-        sync_folder(self._path.parent)
-        if self._superseded:
-            self._rewrite()
+        self._torn = False
 
     def _stream(self) -> BinaryIO:
         """The file, once more, for reading."""
@@ -159,15 +227,15 @@ class AppendedFile(Durable):
             raise SinkError(f"{self._where}: was replaced by something else")
         return os.fdopen(descriptor, "rb")
 
-    def _notice(self, key: WindowKey) -> None:
-        part = key.pipeline, key.stage, key.bucket
-        if key.end > self._latest.setdefault(part, key.end - 1):
-            self._latest[part] = key.end
-        else:
-            self._superseded = True
+    def _opened(self, file: RotatedFile) -> BinaryIO:
+        """A file that was put aside, for reading."""
+        try:
+            return file.opened()
+        except OSError as error:
+            raise SinkError(f"{file.path} cannot be read: {error}") from error
 
     def _attend(self) -> None:
-        try:
+        with self._told_as_changed():
             in_place = is_at(self._descriptor, self._path)
             size = os.fstat(self._descriptor).st_size
             if not in_place:
@@ -178,20 +246,44 @@ class AppendedFile(Durable):
                     self._where,
                     size,
                 )
-                self._recover()
+                self._recover_again()
             elif size > self._size and not self._torn:
                 raise SinkError(
                     f"{self._where}: something else has written {size - self._size} bytes to it "
                     f"after byte {self._size}: take them out, or remove the file"
                 )
+
+    def _look(self) -> None:
+        super()._look()
+        with self._told_as_changed():
+            if rotated_files(self._path, self._where) != self._there.rotated:
+                _log.warning(
+                    "files that %s has rotated were changed by something else: it goes on with "
+                    "those that are there now",
+                    self._where,
+                )
+                self._recover_again()
+
+    @contextmanager
+    def _told_as_changed(self) -> Generator[None]:
+        try:
+            yield
         except OSError as error:
             raise SinkError(f"{self._where}: cannot be written: {error}") from error
         except ConfigError as error:
             raise SinkError(f"{error} (it was changed while this sink had it)") from error
 
+    def _recover_again(self) -> None:
+        before = self._size
+        try:
+            self._recover()
+        except BaseException:
+            self._size = before  # the next attempt finds it changed, too
+            raise
+
     def _reopen(self) -> None:
         """Go on with what is at the path, where nothing is with a new file."""
-        before = self._descriptor, self._size, self._latest, self._superseded, self._torn
+        before = self._descriptor, self._size, self._there, self._torn
         try:
             self._descriptor = os.open(self._path, APPEND)
         except FileNotFoundError:
@@ -203,7 +295,7 @@ class AppendedFile(Durable):
             self._take()
         except BaseException:
             os.close(self._descriptor)
-            self._descriptor, self._size, self._latest, self._superseded, self._torn = before
+            self._descriptor, self._size, self._there, self._torn = before
             raise
         os.close(before[0])
         _log.warning(
@@ -242,85 +334,271 @@ class AppendedFile(Durable):
             if stream.read(len(data)) == data[-size:]:
                 os.truncate(self._descriptor, max(0, size - len(data)))
 
+    def _check(self, window: WindowRecord) -> None:
+        if self._rotation is not None and self._rotation.every is not None and not window.unit:
+            raise SinkError(
+                f"stage {window.key.stage!r}: with rotation by every=, a DataSet says by its "
+                f"interval which unit its times have: make it by DataSet(..., interval=...)"
+            )
+
     def _keep(self, windows: list[WindowRecord]) -> None:
-        self._append(b"".join(map(self._encode, windows)))
+        rotation = self._rotation
+        data = bytearray()
+        waiting: list[WindowRecord] = []
         for window in windows:
-            self._notice(window.key)
+            encoded = self._encode(window)
+            if rotation is not None and self._is_full(rotation, len(data), len(encoded), window):
+                self._put(waiting, data)
+                self._let_go(waiting)
+                data, waiting = bytearray(), []
+                self._rotate()
+            self._notice_period(self._there, window.key.end, unit_of(window.unit))
+            data += encoded
+            waiting.append(window)
+        self._put(waiting, data)
+        self._let_go(waiting)
+        if rotation is not None and rotation.keep is not None:
+            with self._told_as_changed():
+                self._prune(rotation.keep)
+
+    def _put(self, windows: list[WindowRecord], data: bytearray) -> None:
+        if windows:
+            self._append(bytes(data))
+        for window in windows:
+            self._there.notice(window.key, self._there.own)
+
+    def _is_full(self, rotation: Rotation, held: int, more: int, window: WindowRecord) -> bool:
+        """Whether a window belongs into the next file.
+
+        :param held: how many bytes are still to be written before it
+        :param more: how many bytes it has
+        """
+        size = self._size + held
+        if size <= len(self._header):
+            return False
+        if rotation.max_bytes is not None and size + more > rotation.max_bytes:
+            return True
+        its, last = rotation.period(window.key.end, unit_of(window.unit)), self._there.period
+        return its is not None and last is not None and its > last
+
+    def _notice_period(self, there: Inventory, end: int, unit: TimeUnit | None) -> None:
+        if self._rotation is not None:
+            period = self._rotation.period(end, unit)
+            if period is not None and (there.period is None or period > there.period):
+                there.period = period
+
+    def _rotate(self) -> None:
+        """Put the file aside, and begin a new one at its path.
+
+        Each step leaves what can be gone on with: the file has both names before the new one takes
+        its place.
+        """
+        number = self._there.own
+        name = rotated_path(self._path, number)
+        try:
+            if not is_at(self._descriptor, self._path):
+                raise SinkError(f"{self._where}: was replaced by something else")
+            try:
+                link(self._descriptor, name, self._path)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                if os.path.lexists(name):
+                    raise FileExistsError(f"{str(name)!r} is there") from None
+                os.rename(self._path, name)
+            try:
+                sync_folder(self._path.parent)
+                self._begin_anew(number)
+            except BaseException:
+                with suppress(OSError):
+                    if is_at(self._descriptor, self._path) and is_at(self._descriptor, name):
+                        name.unlink()
+                raise
+        except OSError as error:
+            raise SinkError(f"{self._where}: cannot be rotated: {error}") from error
+
+    def _begin_anew(self, number: int) -> None:
+        """Put a new file in the place of the one that has the name by which it is put aside."""
+        draft = Draft(self._path.parent, os.fstat(self._descriptor))
+        try:
+            header = self._header
+            if os.write(draft.descriptor, header) < len(header):
+                raise OSError("the header was not written")
+            os.fsync(draft.descriptor)
+            lock(draft.descriptor, self._where)
+            if is_at(self._descriptor, self._path):
+                draft.replace(self._path)
+            else:
+                draft.put(self._path)
+        except BaseException:
+            draft.discard()
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self._size = draft.descriptor, len(self._header)
+        self._there.rotated.append(rotated_file(self._path, number))
+        self._there.own = number + 1
+        self._there.period = None
+
+    def _prune(self, keep: int) -> None:
+        """Remove the oldest files, unless somebody still reads."""
+        rotated = self._there.rotated
+        while len(rotated) > keep and not self._readers:
+            oldest = rotated[0]
+            try:
+                if oldest.is_there:
+                    self._carry(oldest)
+                    oldest.path.unlink()
+                elif os.path.lexists(oldest.path):  # it is to be known for the sink's own again
+                    self._recover_again()
+                    return
+            except OSError as error:
+                _log.warning(
+                    "%s: %s cannot be removed, though there are more than keep=%d: %s",
+                    self._where,
+                    oldest.path,
+                    keep,
+                    error,
+                )
+                return
+            del rotated[0]
+
+    def _carry(self, oldest: RotatedFile) -> None:
+        """Put the last window of each stage that is in a file, and in none after it, into the
+        newest."""
+        ends = self._there.last_in(oldest.number)
+        if not ends:
+            return
+        extent = self._extent(oldest)
+        places = {
+            key: place
+            for key, place in places_in([extent], self._read).items()
+            if ends.get(key.stage_key) == key.end
+        }
+        self._append(b"".join(bytes_at(places.values(), [extent])))
+        for key in places:
+            self._there.found_at(key, self._there.own)
 
     def _last(self, pipeline: str, stage: str) -> int | None:
-        ends = [end for of, end in self._latest.items() if of[:2] == (pipeline, stage)]
-        return max(ends, default=None)
+        return self._there.last(pipeline, stage)
 
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
+        reader = Reader()
+        self._readers.add(reader)  # until it is gone with the generator
         # Opened here and not by the generator: close() may put another file in its place.
-        return self._select(self._stream(), self._size, self._superseded, pipeline, stage)
+        stream = self._stream()
+        extents = self._extents(stream)
+        return self._select(extents, stream, self._there.superseded, pipeline, stage, reader)
 
     def _select(
-        self, stream: BinaryIO, size: int, superseded: bool, pipeline: str, stage: str | None
+        self,
+        extents: list[Extent],
+        stream: BinaryIO,
+        superseded: bool,
+        pipeline: str,
+        stage: str | None,
+        _reader: Reader,
     ) -> Iterator[Row]:
         with stream:
-            for found in self._newest(stream, size) if superseded else self._all(stream, size):
+            for found in (newest_of if superseded else all_of)(extents, self._read):
                 if found.key.pipeline == pipeline and stage in (None, found.key.stage):
                     yield from found.rows
 
-    def _all(self, stream: BinaryIO, size: int) -> Iterator[StoredWindow]:
-        stream.seek(len(self._header))
-        return self._read(stream, len(self._header), size)
+    def _extents(self, stream: BinaryIO) -> list[Extent]:
+        """All files, as long as they are now, oldest first.
 
-    def _newest(self, stream: BinaryIO, size: int) -> Iterator[StoredWindow]:
-        """The windows without those that were superseded, each where its first version stood."""
-        places: dict[WindowKey, tuple[int, int]] = {}
-        for found in self._all(stream, size):
-            places[found.key] = found.begin, found.end
-        for begin, end in places.values():
-            stream.seek(begin)
-            yield from self._read(stream, begin, end)
+        :param stream: the file itself, opened for reading
+        """
+        own = Extent(self._path, len(self._header), self._size, lambda: nullcontext(stream))
+        return [*map(self._extent, self._there.rotated), own]
 
-    def _rewrite(self) -> None:
-        """Rewrite the file without what was superseded."""
+    def _extent(self, file: RotatedFile) -> Extent:
+        return Extent(file.path, len(self._header), file.size, partial(self._opened, file))
+
+    def _tidy(self) -> None:
+        """Rewrite the files without what was superseded, unless somebody still reads."""
+        if not self._there.superseded or (self._there.rotated and self._readers):
+            return
         try:
-            draft = Draft(self._path.parent, os.fstat(self._descriptor))
-            try:
-                size = self._write_newest(draft)
-                lock(draft.descriptor, self._where)
-                if not is_at(self._descriptor, self._path):
-                    raise SinkError(f"{self._where}: was replaced by something else")
-                draft.replace(self._path)
-            except BaseException:
-                draft.discard()
-                raise
+            with self._stream() as stream:
+                self._rewrite(self._extents(stream))
         except OSError as error:
             raise SinkError(f"{self._where}: cannot be rewritten: {error}") from error
-        os.close(self._descriptor)
-        self._descriptor, self._size, self._superseded = draft.descriptor, size, False
 
-    def _write_newest(self, draft: Draft) -> int:
-        """Write what is not superseded; return how many bytes that are."""
-        with (
-            self._stream() as stream,
-            self._stream() as copy,
-            os.fdopen(draft.descriptor, "ab", closefd=False) as rewritten,
-        ):
-            rewritten.write(self._header)
-            for found in self._newest(stream, self._size):
-                copy.seek(found.begin)
-                rewritten.write(copy.read(found.end - found.begin))
-            rewritten.flush()
+    def _rewrite(self, extents: list[Extent]) -> None:
+        """Put each window where it stood first, as it was written last.
+
+        The oldest file comes first: what it is given stands in a later one, too, until that is
+        rewritten.
+        """
+        there = self._there
+        files = [*there.rotated, None]
+        contents: list[list[WindowPlace]] = [[] for _ in extents]
+        places = places_in(extents, self._read)
+        for place in places.values():
+            contents[place.first].append(place)
+        for number, (file, extent, wanted) in enumerate(zip(files, extents, contents)):
+            length = sum(place.end - place.begin for place in wanted)
+            if length == extent.end - extent.begin and all(at == number for _, at, *_ in wanted):
+                continue
+            if file is None:
+                self._rewrite_own(bytes_at(wanted, extents))
+            elif wanted:
+                self._rewrite_rotated(file, bytes_at(wanted, extents))
+            elif file.is_there:
+                file.path.unlink()
+                there.rotated.remove(file)
+        numbers = [there.own if file is None else file.number for file in files]
+        for key, place in places.items():
+            there.found_at(key, numbers[place.first])
+        there.superseded = False
+
+    def _rewrite_own(self, windows: Iterator[bytes]) -> None:
+        draft = Draft(self._path.parent, os.fstat(self._descriptor))
+        try:
+            size = self._fill(draft, windows)
+            lock(draft.descriptor, self._where)
+            if not is_at(self._descriptor, self._path):
+                raise SinkError(f"{self._where}: was replaced by something else")
+            draft.replace(self._path)
+        except BaseException:
+            draft.discard()
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self._size = draft.descriptor, size
+
+    def _rewrite_rotated(self, file: RotatedFile, windows: Iterator[bytes]) -> None:
+        draft = Draft(file.path.parent, os.stat(file.path, follow_symlinks=False))
+        try:
+            self._fill(draft, windows)
+            if not file.is_there:
+                raise SinkError(f"{file.path} was replaced by something else")
+            draft.replace(file.path)
+        finally:
+            draft.discard()
+        rotated = self._there.rotated
+        rotated[rotated.index(file)] = rotated_file(self._path, file.number)
+
+    def _fill(self, draft: Draft, windows: Iterator[bytes]) -> int:
+        """Write a whole file; return how many bytes that are."""
+        with os.fdopen(draft.descriptor, "ab", closefd=False) as file:
+            file.write(self._header)
+            file.writelines(windows)
+            file.flush()
             os.fsync(draft.descriptor)
             return os.fstat(draft.descriptor).st_size
 
     def _release(self) -> None:
         try:
             # What somebody has renamed stays as it is: its readers take the last of each window.
-            if self._superseded and is_at(self._descriptor, self._path):
-                self._rewrite()
+            if is_at(self._descriptor, self._path):
+                self._tidy()
         except OSError as error:
             raise SinkError(f"{self._where}: cannot be rewritten: {error}") from error
         finally:
             os.close(self._descriptor)
 
-    def _broken(self, line: int | None, begin: int, reason: str) -> SinkError:
+    def _broken(self, path: Path, line: int | None, begin: int, reason: str) -> SinkError:
         where = f"line {line}" if line is not None else f"byte {begin}"
         return SinkError(
-            f"{self._path}, {where}: {reason}; what follows it would be lost: repair or remove it"
+            f"{path}, {where}: {reason}; what follows it would be lost: repair or remove it"
         )

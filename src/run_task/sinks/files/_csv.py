@@ -6,13 +6,15 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from run_task.errors import SinkError
 from run_task.sinks._older import CSV_HEADER
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import FORMAT, WindowRecord, key_of, unit_of
-from run_task.sinks.files._append import AppendedFile, StoredWindow
+from run_task.sinks.files._append import AppendedFile
+from run_task.sinks.files._inventory import StoredWindow
 
 _COLUMNS: Final = (
     "format",
@@ -52,6 +54,7 @@ class CsvSink(AppendedFile):
     The file is read once when it is opened. Only one sink at a time can have it.
 
     :param path: the file; it is made if it is not there
+    :param rotation: when the file is put aside, and another one begun at its path; None: never
     :param encode: called with a value that has no form in JSON, wherever in a result it is; what it
         returns is stored in its place. Without it, such a result is refused
     :param types: dataclasses, NamedTuples and Enums, as which :meth:`rows` gives those that were
@@ -72,6 +75,7 @@ class CsvSink(AppendedFile):
         return stream.readline(1_024) == CSV_HEADER
 
     def _check(self, window: WindowRecord) -> None:
+        super()._check(window)
         for task, _, text, _, _ in window.tasks:
             if text is not None and len(text) >= _LONGEST // 2:  # in a CSV, quotes are doubled
                 raise SinkError(
@@ -90,7 +94,7 @@ class CsvSink(AppendedFile):
         )
         return text.getvalue().encode()
 
-    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[StoredWindow]:
+    def _read(self, stream: BinaryIO, begin: int, end: int, path: Path) -> Iterator[StoredWindow]:
         position = start = begin
         whole = True
 
@@ -114,17 +118,19 @@ class CsvSink(AppendedFile):
             if fields is None:
                 return
             if bad is not None:
-                raise self._broken(*bad, "this is no row of a window")
+                raise self._broken(path, *bad, "this is no row of a window")
             torn = torn or not whole or any("\0" in field for field in fields)
             parsed = None if torn else _parse(fields)
             if parsed is None:
                 if not torn:
-                    raise self._broken(*place, "this is no row of a window")
+                    raise self._broken(path, *place, "this is no row of a window")
                 bad = place
                 continue
             row, count = parsed
             if rows and key_of(row) != key_of(rows[0]):
-                raise self._broken(reader.line_num + 1, start, "here, a window ends too early")
+                raise self._broken(
+                    path, reader.line_num + 1, start, "here, a window ends too early"
+                )
             rows.append(row)
             if len(rows) == count:
                 yield StoredWindow(start, position, key_of(row), rows)

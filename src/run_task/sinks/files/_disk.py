@@ -7,7 +7,7 @@ import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from run_task.errors import ConfigError
 
@@ -65,7 +65,7 @@ class Draft:
         :raises OSError: if it cannot be done
         """
         if self._name is None:
-            self._link(path)
+            link(self.descriptor, path)
         else:
             try:
                 os.link(self._name, path)
@@ -86,16 +86,11 @@ class Draft:
         """
         if self._name is None:
             name = self._unguessable()
-            self._link(name)
+            link(self.descriptor, name)
             self._name = name
         os.replace(self._name, path)
         self._name = None
         sync_folder(self._folder)
-
-    def _link(self, path: Path) -> None:
-        # Only with a folder's descriptor, which an absolute path ignores, does Python follow links.
-        source = str(_DESCRIPTORS / str(self.descriptor))
-        os.link(source, path, src_dir_fd=self.descriptor, follow_symlinks=True)
 
     def discard(self) -> None:
         """Close it; without a place, it is gone."""
@@ -104,6 +99,10 @@ class Draft:
                 os.unlink(self._name)
             self._name = None
         os.close(self.descriptor)
+
+
+class Reader:
+    """Somebody who reads files: none is removed before he is gone."""
 
 
 def become(descriptor: int, like: os.stat_result) -> None:
@@ -146,6 +145,31 @@ def is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+Identity: TypeAlias = tuple[int, int, int, int]
+"""By what a file is known not to be replaced: device, inode, size and time of the last change."""
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """By what a file is known that has this status."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def link(descriptor: int, name: Path, path: Path | None = None) -> None:
+    """Give an open file a name, where nothing is.
+
+    :param path: what it is called already; None: nothing
+    :raises FileExistsError: if something is there
+    :raises OSError: if it cannot be done, as on a file system without links
+    """
+    if path is None or _DESCRIPTORS.is_dir():
+        # The file itself, and not what is at the path by now. Only with a folder's descriptor,
+        # which an absolute path ignores, does Python follow links.
+        source = str(_DESCRIPTORS / str(descriptor))
+        os.link(source, name, src_dir_fd=descriptor, follow_symlinks=True)
+    else:
+        os.link(path, name, follow_symlinks=False)
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from run_task.sinks._older import is_older_line
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import FORMAT, TaskRecord, WindowKey, WindowRecord, key_of, unit_of
-from run_task.sinks.files._append import AppendedFile, StoredWindow
+from run_task.sinks.files._append import AppendedFile
+from run_task.sinks.files._inventory import StoredWindow
 
 _OLDER_BEGIN: Final = len('{"pipeline":')
 _BEGIN: Final = f'{{"format":{FORMAT},"pipeline":'.encode()
@@ -37,6 +39,7 @@ class JsonLinesSink(AppendedFile):
     opened. Only one sink at a time can have it.
 
     :param path: the file; it is made if it is not there
+    :param rotation: when the file is put aside, and another one begun at its path; None: never
     :param encode: called with a value that has no form in JSON, wherever in a result it is; what it
         returns is stored in its place. Without it, such a result is refused
     :param types: dataclasses, NamedTuples and Enums, as which :meth:`rows` gives those that were
@@ -61,7 +64,7 @@ class JsonLinesSink(AppendedFile):
     def _encode(self, window: WindowRecord) -> bytes:
         return lines(window)
 
-    def _read(self, stream: BinaryIO, begin: int, end: int) -> Iterator[StoredWindow]:
+    def _read(self, stream: BinaryIO, begin: int, end: int, path: Path) -> Iterator[StoredWindow]:
         place = begin
         bad: tuple[int, int] | None = None
         number = 0
@@ -70,17 +73,17 @@ class JsonLinesSink(AppendedFile):
         while place < end and (line := stream.readline(end - place)):
             number += 1
             if bad is not None:
-                raise self._broken(*bad, "this is no window")
+                raise self._broken(path, *bad, "this is no window")
             parsed = _parse(line) if line.endswith(b"\n") else None
             if parsed is None:
                 if not _may_be_torn(line):
-                    raise self._broken(number, place, "this is no window")
+                    raise self._broken(path, number, place, "this is no window")
                 bad = number, place
                 continue
             place += len(line)
             key, found, of = parsed
             if count and key != key_of(rows[0]):
-                raise self._broken(number, begin, "here, a window ends too early")
+                raise self._broken(path, number, begin, "here, a window ends too early")
             rows += found
             count += 1
             if count == of:

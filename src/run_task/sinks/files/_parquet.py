@@ -20,7 +20,16 @@ from run_task.sinks._protocol import Row
 from run_task.sinks._record import FORMAT, WindowKey, WindowRecord, restored, unit_of
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
-from run_task.sinks.files._disk import NO_LINK, Draft, is_at, lock, sync_folder
+from run_task.sinks.files._disk import (
+    NO_LINK,
+    Draft,
+    Identity,
+    Reader,
+    identity_of,
+    is_at,
+    lock,
+    sync_folder,
+)
 
 _log = Log(__name__)
 
@@ -61,10 +70,6 @@ def _metadata(ends: dict[Stage, tuple[int, int]]) -> dict[bytes, str]:
     return {PARQUET_METADATA: json.dumps({"format": FORMAT, "windows": windows})}
 
 
-_Identity = tuple[int, int, int, int]
-"""By what a file is known not to be replaced: device, inode, size and time of the last change."""
-
-
 class Part(NamedTuple):
     """A file, which holds what was flushed from the ``first`` time to the ``last``."""
 
@@ -74,7 +79,7 @@ class Part(NamedTuple):
     row_count: int
     ends: dict[Stage, tuple[int, int]]
     """The first and the last end of a window, by stage."""
-    identity: _Identity
+    identity: Identity
 
     @property
     def is_there(self) -> bool:
@@ -83,7 +88,7 @@ class Part(NamedTuple):
         :raises OSError: if that cannot be known
         """
         try:
-            return _identity(os.stat(self.path, follow_symlinks=False)) == self.identity
+            return identity_of(os.stat(self.path, follow_symlinks=False)) == self.identity
         except FileNotFoundError:
             return False
 
@@ -139,7 +144,7 @@ class ParquetSink(Durable):
         self._pq = need("pyarrow.parquet", "arrow")
         self._rows_per_file = rows_per_file
         self._folder = Path(folder).resolve()
-        self._readers: WeakSet[_Reader] = WeakSet()
+        self._readers: WeakSet[Reader] = WeakSet()
         self._stale: list[Part] = []
         self._parts: list[Part] = []
         self._lock = self._open()
@@ -202,7 +207,7 @@ class ParquetSink(Durable):
 
     def _part(self, first: int, last: int, path: Path) -> Part:
         try:
-            identity = _identity(os.stat(path, follow_symlinks=False))
+            identity = identity_of(os.stat(path, follow_symlinks=False))
             with self._file(path) as file:
                 metadata = file.schema_arrow.metadata
                 if is_older_parquet(metadata):
@@ -247,7 +252,7 @@ class ParquetSink(Durable):
                     file.flush()
                     os.fsync(draft.descriptor)
                 draft.put(path)
-                identity = _identity(os.fstat(draft.descriptor))
+                identity = identity_of(os.fstat(draft.descriptor))
             finally:
                 draft.discard()
         except OSError as error:
@@ -304,12 +309,12 @@ class ParquetSink(Durable):
         return max(ends, default=None)
 
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
-        reader = _Reader()
+        reader = Reader()
         self._readers.add(reader)  # until it is gone with the generator
         return self._select(list(self._parts), pipeline, stage, reader)
 
     def _select(
-        self, parts: list[Part], pipeline: str, stage: str | None, _reader: _Reader
+        self, parts: list[Part], pipeline: str, stage: str | None, _reader: Reader
     ) -> Iterator[Row]:
         for position, part in enumerate(parts):
             newer = self._superseding(part, parts[position + 1 :])
@@ -341,14 +346,6 @@ class ParquetSink(Durable):
     def _release(self) -> None:
         self._sweep()
         os.close(self._lock)
-
-
-class _Reader:
-    """Somebody who reads the files."""
-
-
-def _identity(status: os.stat_result) -> _Identity:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _merged(ranges: Iterable[tuple[Stage, tuple[int, int]]]) -> dict[Stage, tuple[int, int]]:
