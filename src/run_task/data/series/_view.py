@@ -311,7 +311,7 @@ class TimeSeriesView:
         return TimeSeriesView(schema, storage, first, stop, (start, end))
 
     def to_arrow(self) -> Any:
-        """A :class:`pyarrow.Table`: ``time`` without a time zone, and each column.
+        """A :class:`pyarrow.Table`: ``time`` in UTC, without a time zone, and each column.
 
         Arrow has no minutes: they become seconds.
 
@@ -322,7 +322,7 @@ class TimeSeriesView:
         return to_arrow(self._table())
 
     def to_polars(self) -> pl.DataFrame:
-        """A :class:`polars.DataFrame`: ``time`` without a time zone, and each column.
+        """A :class:`polars.DataFrame`: ``time`` in UTC, without a time zone, and each column.
 
         polars has neither seconds nor minutes: they become milliseconds.
 
@@ -333,7 +333,7 @@ class TimeSeriesView:
         return to_polars(self._table())
 
     def to_pandas(self) -> Any:
-        """A :class:`pandas.DataFrame`: ``time`` without a time zone, and each column.
+        """A :class:`pandas.DataFrame`: ``time`` in UTC, without a time zone, and each column.
 
         pandas has no minutes: they become seconds.
 
