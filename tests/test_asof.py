@@ -105,6 +105,7 @@ def test_a_column_that_cannot_say_so_is_refused_and_names_the_cure() -> None:
     with pytest.raises(ConfigError, match=r"2 of the times .* int64 .*view\.time\[0\] on"):
         joined["size"]
     assert "?" in repr(joined)
+    assert "NaT" in repr(joined)
     assert joined.between(0, 100)["size"].tolist() == [10]
 
 

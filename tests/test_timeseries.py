@@ -168,14 +168,14 @@ def test_says_what_it_is_and_holds() -> None:
     )
     assert repr(view_of(series)).splitlines() == [
         "TimeSeriesView of 7 rows",
-        "  time (s)  price  side",
-        "         0    0.0   buy",
-        "         1   0.25  sell",
-        "         2    0.5   buy",
-        "       ...    ...   ...",
-        "         4    1.0   buy",
-        "         5   1.25  sell",
-        "         6    1.5   buy",
+        "              time (s)  price  side",
+        "  1970-01-01T00:00:00Z    0.0   buy",
+        "  1970-01-01T00:00:01Z   0.25  sell",
+        "  1970-01-01T00:00:02Z    0.5   buy",
+        "                   ...    ...   ...",
+        "  1970-01-01T00:00:04Z    1.0   buy",
+        "  1970-01-01T00:00:05Z   1.25  sell",
+        "  1970-01-01T00:00:06Z    1.5   buy",
     ]
     view = view_of(series)
     assert (series.unit, view.unit) == (TimeUnit.SECONDS, TimeUnit.SECONDS)
@@ -184,6 +184,25 @@ def test_says_what_it_is_and_holds() -> None:
         view["prise"]
     with pytest.raises(TypeError, match="not iterable"):
         iter(view)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("unit", "zone", "stamp", "shown"),
+    [
+        (TimeUnit.NANOS, None, 1_719_835_200_000_000_001, "2024-07-01T12:00:00.000000001Z"),
+        (TimeUnit.MILLIS, "Europe/Berlin", 1_719_835_200_250, "2024-07-01T14:00:00.250+02:00"),
+        (TimeUnit.MINUTES, None, -1, "1969-12-31T23:59:00Z"),
+        (TimeUnit.SECONDS, "Europe/Berlin", 2**62, "4611686018427387904"),
+    ],
+)
+def test_a_view_shows_times_in_the_zone_of_its_series(
+    unit: TimeUnit, zone: str | None, stamp: int, shown: str
+) -> None:
+    series = TimeSeries({"v": int}, unit, zone=zone)
+    series.append(stamp, v=1)
+    _, head, row = repr(series.view()).splitlines()
+    assert head.split() == ["time", f"({unit.value})", "v"]
+    assert row.split() == [shown, "1"]
 
 
 def test_a_view_of_no_rows_is_empty() -> None:

@@ -1,4 +1,4 @@
-"""Windows as times that people read."""
+"""Windows and timestamps as times that people read."""
 
 from __future__ import annotations
 
@@ -25,18 +25,23 @@ def moment_of(timestamp: int, interval: Interval) -> datetime:
 
 def time_shown(timestamp: int, interval: Interval) -> str:
     """A timestamp in ISO 8601, exactly; as it is, if no datetime can tell it."""
+    return stamp_shown(timestamp, interval.unit, zone_of(interval))
+
+
+def stamp_shown(timestamp: int, unit: TimeUnit, zone: tzinfo) -> str:
+    """As :func:`time_shown`, of a timestamp in a unit, in a zone."""
     try:
-        moment = moment_of(timestamp, interval)
+        moment = from_nanos(timestamp * unit.nanos).astimezone(zone)
     except (OverflowError, ValueError):
         return str(timestamp)
-    nanos = timestamp * interval.unit.nanos % TimeUnit.SECONDS.nanos
+    nanos = timestamp * unit.nanos % TimeUnit.SECONDS.nanos
     shown = moment.replace(microsecond=0).isoformat()  # four digits of a year, seconds of a zone
-    zone = shown[19:]
-    zone = "Z" if zone == "+00:00" else zone
+    ahead = shown[19:]
+    ahead = "Z" if ahead == "+00:00" else ahead
     fraction = f"{nanos:09}".rstrip("0")
     digits = -(-len(fraction) // 3) * 3  # of millis, micros or nanos
     fraction = f".{fraction.ljust(digits, '0')}" if fraction else ""
-    return f"{shown[:19]}{fraction}{zone}"
+    return f"{shown[:19]}{fraction}{ahead}"
 
 
 def window_shown(start: int, end: int, interval: Interval | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import UTC, date
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from run_task.data._block import Block
 from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
-from run_task.data.series._gathered import MISSING, GatheredStorage
+from run_task.data.series._gathered import MISSING, NO_TIME, GatheredStorage
 from run_task.data.series._schema import TIME, Layout, Schema
 from run_task.data.series._store import Lease, Store
 from run_task.data.series._texts import EncodedTexts, Segments, Texts, texts_at
 from run_task.errors import ConfigError
 from run_task.time._interval import TimeUnit
 from run_task.time._moment import TimeLike
+from run_task.time._shown import stamp_shown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -373,6 +374,11 @@ class TimeSeriesView:
             return _in_no_order, (self._schema, arrays, used)
         return _by_value, (self._schema, arrays, window, used)
 
+    def _time_shown(self, timestamp: int) -> str:
+        if timestamp == NO_TIME:
+            return "NaT"
+        return stamp_shown(timestamp, self.unit, self._schema.zone or UTC)
+
     def _shown(self, column: str) -> NDArray[Any]:
         try:
             return self[column]
@@ -386,8 +392,13 @@ class TimeSeriesView:
         else:
             shown = [*range(_SHOWN), None, *range(count - _SHOWN, count)]
         cells = [[f"{TIME} ({self.unit.value})", *self._schema.names]]
-        arrays = [self.time, *map(self._shown, self._schema.names)]
-        cells += [["..." if row is None else str(array[row]) for array in arrays] for row in shown]
+        arrays = [*map(self._shown, self._schema.names)]
+        for row in shown:
+            if row is None:
+                cells.append(["..."] * len(cells[0]))
+            else:
+                time = self._time_shown(int(self.time[row]))
+                cells.append([time, *(str(array[row]) for array in arrays)])
         widths = [max(map(len, column)) for column in zip(*cells)]
         lines = [
             "  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths))
