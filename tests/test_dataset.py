@@ -166,12 +166,19 @@ def test_reads_well(dataset: DataSet[float]) -> None:
     ]
 
 
-@pytest.mark.parametrize("error", [TaskError("a", WINDOW), TaskTimeout("a", WINDOW, "too slow")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        TaskError("a", WINDOW),
+        TaskTimeout("a", WINDOW, "too slow"),
+        TaskTimeout("a", WINDOW, since=Window(1, 2)),
+    ],
+)
 def test_errors_can_be_pickled(error: TaskError) -> None:
     again: Any = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert str(again) == str(error)
-    assert (again.task, again.window) == ("a", WINDOW)
+    assert vars(again) == vars(error)
 
 
 def test_tasks_began_one_after_the_other_unless_it_is_said() -> None:

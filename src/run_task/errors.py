@@ -7,7 +7,7 @@ derive from that one too, so ``except TimeoutError`` and ``except ValueError`` w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from run_task._window import Window
 
@@ -94,6 +94,10 @@ class ShutdownTimeout(RunTaskError, TimeoutError):
         )
 
 
+def _in_ints(start: int, end: int) -> str:
+    return f"[{start}, {end})"
+
+
 class TaskError(RunTaskError):
     """A task gave no result for one window. What it raised is the ``__cause__``.
 
@@ -108,9 +112,15 @@ class TaskError(RunTaskError):
         self.task = task
         self.window = window
         self.reason = reason
-        start, end = window
-        self.shown_window: str = f"[{start}, {end})"
+        self.shown_window: str = _in_ints(*window)
         super().__init__(task, window, reason)
+
+    def show_windows(self, shown: Callable[[int, int], str]) -> None:
+        """Tell windows by their times from now on, as the DataSet does that knows their interval.
+
+        :param shown: gives the text for a start and an end
+        """
+        self.shown_window = shown(*self.window)
 
     def __str__(self) -> str:
         # As the task has it: this is what sinks store. Whoever shows it escapes it.
@@ -126,7 +136,26 @@ class TaskError(RunTaskError):
 
 
 class TaskTimeout(TaskError, TimeoutError):
-    """A task ran for longer than ``task_timeout``, or was still running from an earlier window."""
+    """A task ran for longer than ``task_timeout``, or was still running from an earlier window.
+
+    :ivar since: the window from which it was still running; None: that is not why
+    """
+
+    def __init__(
+        self, task: str, window: Window, reason: str | None = None, *, since: Window | None = None
+    ) -> None:
+        super().__init__(task, window, reason)
+        self.since = since
+        if since is not None:
+            self._tell_since(_in_ints(*since))
+
+    def show_windows(self, shown: Callable[[int, int], str]) -> None:
+        super().show_windows(shown)
+        if self.since is not None:
+            self._tell_since(shown(*self.since))
+
+    def _tell_since(self, shown: str) -> None:
+        self.reason = f"it is still running from the window {shown}"
 
 
 class TaskLost(TaskError):

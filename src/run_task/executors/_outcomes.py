@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from run_task._window import Window
 from run_task.errors import TaskError, TaskTimeout
 from run_task.executors._protocol import failed
 from run_task.tasks._dataset import DataSet, Roster
@@ -54,7 +55,7 @@ def dataset_of(
     begun: float,
     took: float,
     task_timeout: float,
-    overdue: Mapping[int, str] | None = None,
+    overdue: Mapping[int, str | Window] | None = None,
 ) -> DataSet[Any]:
     """The DataSet of a tick in which something went wrong, or tasks ran beside each other.
 
@@ -65,14 +66,19 @@ def dataset_of(
     :param begun: when the first began
     :param took: how long it all took, in seconds
     :param task_timeout: from how many seconds on a result is too late
-    :param overdue: why tasks were not waited for, by position
+    :param overdue: why tasks were not waited for, by position; a window: they are still running
+        from that
     """
     window = tick.window
     errors: dict[str, TaskError] = {}
     for position, name in enumerate(roster.names):
         value = values[position]
         if overdue and position in overdue:
-            errors[name] = TaskTimeout(name, window, overdue[position])
+            why = overdue[position]
+            if isinstance(why, Window):
+                errors[name] = TaskTimeout(name, window, since=why)
+            else:
+                errors[name] = TaskTimeout(name, window, why)
         elif (seconds := spans[position][1]) > task_timeout:
             reason = f"it ran for {seconds:.3g} s, task_timeout is {task_timeout:g} s"
             errors[name] = TaskTimeout(name, window, reason)

@@ -14,6 +14,7 @@ from collections.abc import (
     ValuesView,
 )
 from datetime import datetime
+from functools import partial
 from itertools import accumulate
 from struct import Struct
 from types import MappingProxyType
@@ -188,10 +189,10 @@ class DataSet(Mapping[str, O_co]):
         """Why tasks have no result, by task name. Empty when all is well."""
         errors = self._errors
         if errors and (interval := self.interval) is not None:
-            start, end = self.window
+            window = self.window
             for error in errors.values():
-                if error.window == (start, end):
-                    error.shown_window = window_shown(start, end, interval)
+                if error.window == window:
+                    error.show_windows(partial(window_shown, interval=interval))
         return errors
 
     @property

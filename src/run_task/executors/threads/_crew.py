@@ -245,8 +245,7 @@ class ThreadsCrew:
         values, ends = self._no_values.copy(), self._no_ends.copy()
         shared = SharedTick(tick, [leader], claims, order, values, ends, clock())
         for position, hung in self._hung.items():
-            start, end, _ = hung.tick.due
-            shared.overdue[position] = f"it is still running from the window [{start}, {end})"
+            shared.overdue[position] = hung.tick.window
         self._shared = shared
         if self._watch.asleep:
             self._watch.wake()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
+from run_task._window import Window
 from run_task.executors._outcomes import Failure, Run, Spans, clock
 from run_task.executors._protocol import Ticks
 from run_task.executors.threads._helper_policy import Help
@@ -126,7 +127,8 @@ class SharedTick:
         self.ends: list[float] = ends
         self.begun: float = begun
         self.starts: dict[int, float] = {}  # of tasks that did not begin as the one before ended
-        self.overdue: dict[int, str] = {}  # position: why nothing is waited for any more
+        # By position, why nothing is waited for any more; a window: it is still running from that.
+        self.overdue: dict[int, str | Window] = {}
         self.helped: Help = Help.NONE
         self.succession: bool = False  # whether a thread has been started to take the lead
         self.progress: Alarm = Alarm()  # rung when a thread is done
