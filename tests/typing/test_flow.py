@@ -7,7 +7,7 @@ carries an ignore for each; both report an ignore that is not needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Never, assert_type
+from typing import Never, TypeAlias, assert_type
 
 from run_task import (
     Atom,
@@ -29,6 +29,7 @@ from run_task import (
     channel,
     task,
 )
+from run_task.testing import run_windows
 
 
 class Prices(list[float]):
@@ -170,6 +171,67 @@ def test_a_builder_takes_data_or_what_makes_it() -> None:
     assert_type(ContextBuilder(make_atom), ContextBuilder[Prices, Never, Atom[Prices]])
     assert_type(ContextBuilder(make_series), ContextBuilder[TimeSeriesView, Never, TimeSeries])
     ContextBuilder(lock).with_task(shout)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+Views: TypeAlias = tuple[TimeSeriesView, Prices]
+Data: TypeAlias = tuple[Shared[TimeSeriesView], Shared[Prices]]
+
+
+@task
+def both(data: tuple[TimeSeriesView, Prices], start: int, end: int) -> float:
+    return len(data[0]) + sum(data[1])
+
+
+def test_of_several_inputs_tasks_get_a_tuple_of_views() -> None:
+    quotes, prices, name = TimeSeries({"bid": float}), RwLock(Prices([1.5])), Atom("a")
+    builder = ContextBuilder((quotes, prices))
+    assert_type(builder, ContextBuilder[Views, Never, Data])
+    context, receiver, data = builder.with_task(both).with_interval("1s").build()
+    assert_type(context, Context[Views, float])
+    assert_type(receiver, Receiver[DataSet[float]])
+    assert_type(data, Data)
+    (dataset,) = run_windows(context, 1)
+    assert_type(dataset, DataSet[float])
+    assert dataset[both] == 1.5
+
+    three = ContextBuilder(data=(quotes, prices, name))
+    assert_type(
+        three,
+        ContextBuilder[
+            tuple[TimeSeriesView, Prices, str],
+            Never,
+            tuple[Shared[TimeSeriesView], Shared[Prices], Shared[str]],
+        ],
+    )
+    again = ContextBuilder((quotes, prices)).with_data((TimeSeries({"ask": float}), prices))
+    assert_type(again, ContextBuilder[Views, Never, Data])
+    ends: tuple[Sender[DataSet[float]], Receiver[DataSet[float]]] = channel(1)
+    own = Context(tasks=[both], data=(quotes, prices), interval="1s", sender=ends[0])
+    assert_type(own, Context[Views, float])
+
+
+def test_six_inputs_are_more_than_type_checkers_are_told_of() -> None:
+    name = Atom("a")
+
+    @task
+    def length(names: tuple[str, ...], start: int, end: int) -> int:
+        return len(names)
+
+    context, _, _ = ContextBuilder((name, name, name, name, name, name)).with_task(length).build()
+    assert run_windows(context, 1)[0][length] == 6
+
+
+def check_that_a_task_for_other_inputs_is_an_error() -> None:
+    """Never called: the checkers read it."""
+    quotes, prices, name = TimeSeries({"bid": float}), RwLock(Prices()), Atom("a")
+    ContextBuilder((quotes, prices)).with_task(shout)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ContextBuilder((prices, quotes)).with_task(both)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ContextBuilder((quotes, prices, name)).with_task(both)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ContextBuilder(quotes).with_task(both)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ContextBuilder((quotes, prices)).with_data((quotes, name))  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    ContextBuilder((quotes, 1.5))  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    ends: tuple[Sender[DataSet[float]], Receiver[DataSet[float]]] = channel(1)
+    Context(tasks=[both], data=(prices, quotes), interval="1s", sender=ends[0])  # type: ignore[misc]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def test_a_task_for_other_data_is_an_error() -> None:

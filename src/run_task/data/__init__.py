@@ -5,6 +5,7 @@ from run_task.data._atom import Atom
 from run_task.data._block import Allocate, Block
 from run_task.data._protocol import (
     Access,
+    Generational,
     Relocatable,
     Shared,
     Versioned,
@@ -21,6 +22,7 @@ __all__ = [
     "Atom",
     "Block",
     "Closed",
+    "Generational",
     "LockStats",
     "Relocatable",
     "RwLock",

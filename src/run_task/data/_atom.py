@@ -28,17 +28,22 @@ class Atom(Generic[T]):
     :param value: what is shared
     """
 
-    __slots__ = ("_swapping", "_value", "_writing")
+    __slots__ = ("_cell", "_swapping", "_writing")
 
     def __init__(self, value: T) -> None:
-        self._value: T = value
+        self._cell: tuple[T] = (value,)  # another one for each write, also of the same value
         self._writing = threading.Lock()
         self._swapping: int | None = None  # the thread that is in a swap's function
 
     @property
     def value(self) -> T:
         """The value as it is now."""
-        return self._value
+        return self._cell[0]
+
+    @property
+    def generation(self) -> object:
+        """Another object once the value has been swapped; the same one until then."""
+        return self._cell
 
     def read(self, timeout: float | None = None) -> InstantAccess[T]:
         """Give the value as it is when the block is entered.
@@ -49,7 +54,7 @@ class Atom(Generic[T]):
 
     def view(self) -> T:
         """The value as it is now: the same as reading, without a block."""
-        return self._value
+        return self._cell[0]
 
     def write(self, timeout: float | None = None) -> InstantAccess[Atom[T]]:
         """Give the Atom itself, so that shared data of any kind is written to in the same way.
@@ -64,7 +69,7 @@ class Atom(Generic[T]):
         return 0
 
     def __deepcopy__(self, memo: object) -> Atom[T]:
-        return Atom(self._value)  # it is immutable
+        return Atom(self._cell[0])  # it is immutable
 
     def reset(self, new: T) -> None:
         """Put a new value in the place of the old, whatever that is.
@@ -76,7 +81,7 @@ class Atom(Generic[T]):
         """
         self._refuse_within_swap()
         with self._writing:
-            self._value = new
+            self._cell = (new,)
 
     def swap(self, function: Callable[[T], T]) -> T:
         """Put what the function makes of the value in its place, with no other write in between.
@@ -92,7 +97,8 @@ class Atom(Generic[T]):
         with self._writing:
             self._swapping = threading.get_ident()
             try:
-                new = self._value = function(self._value)
+                new = function(self._cell[0])
+                self._cell = (new,)
             finally:
                 self._swapping = None
         return new
@@ -105,4 +111,4 @@ class Atom(Generic[T]):
             )
 
     def __repr__(self) -> str:
-        return f"<Atom of {self._value!r}>"
+        return f"<Atom of {self._cell[0]!r}>"

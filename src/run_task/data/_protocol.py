@@ -78,6 +78,17 @@ class Viewable(Protocol[I_co]):
 
 
 @runtime_checkable
+class Generational(Viewable[I_co], Protocol[I_co]):
+    """Viewable data that tells whether it has changed since it was last looked at: so that views
+    of several are known to be of one moment."""
+
+    @property
+    def generation(self) -> object:
+        """Another object after each change, and the same one as long as there is none."""
+        ...
+
+
+@runtime_checkable
 class Windowed(Protocol):
     """Shared data whose rows have times, so that a view of it can end with a window."""
 
@@ -99,19 +110,6 @@ def window_bound(data: object, unit: TimeUnit) -> Callable[[Any, int, int], Any]
     :return: the function; None if this data has nothing that lies before or after a window
     """
     return data.windowed(unit) if isinstance(data, Windowed) else None
-
-
-def none_if_empty(bound: Callable[[Any, int, int], Any]) -> Callable[[Any, int, int], Any]:
-    """The same for a ``TimeSeries``, but that it gives None for a window that holds no row.
-
-    :param bound: bounds a view by a window
-    """
-
-    def bounded(view: Any, start: int, end: int) -> Any:
-        cut = bound(view, start, end)
-        return cut if len(cut.in_window) else None
-
-    return bounded
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from run_task.data import TimeSeries
+from run_task.data._several import has_rows, inputs_of
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.runner._config import Align, Empty, RunnerConfig
@@ -75,8 +75,8 @@ def warnings_of(data: object, interval: Interval, config: RunnerConfig) -> Seque
     :param interval: how often
     :param config: what of it concerns windows
     """
-    warning = _out_of_retention(data, interval, config)
-    return [] if warning is None else [warning]
+    warnings = (_out_of_retention(one, interval, config) for one in inputs_of(data))
+    return [warning for warning in warnings if warning is not None]
 
 
 def _out_of_retention(data: object, interval: Interval, config: RunnerConfig) -> str | None:
@@ -95,7 +95,7 @@ def _out_of_retention(data: object, interval: Interval, config: RunnerConfig) ->
 
 
 def check_empty(data: object, config: RunnerConfig) -> None:
-    if config.empty is Empty.SKIP and not isinstance(data, TimeSeries):
+    if config.empty is Empty.SKIP and not has_rows(data):
         raise ConfigError(
             f"empty=Empty.SKIP: which windows hold a row is known of a TimeSeries, and not of "
             f"{brief(data)}: leave it out, or let rows enter a TimeSeries"

@@ -6,9 +6,10 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Never, TypeVar, cast, overload
+from typing import Any, Final, Generic, Never, TypeAlias, TypeVar, cast, overload
 
 from run_task.data import Atom, RwLock, Shared, TimeSeries, TimeSeriesView
+from run_task.data._several import is_given, shared
 from run_task.errors import ConfigError, RunTaskError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
@@ -33,7 +34,25 @@ I = TypeVar("I")
 O = TypeVar("O")
 T = TypeVar("T")
 D = TypeVar("D")
-S_co = TypeVar("S_co", bound=Shared[Any], covariant=True)
+S_co = TypeVar("S_co", bound="Shared[Any] | tuple[Shared[Any], ...]", covariant=True)
+
+# Of several inputs, what tasks are given of each.
+D1 = TypeVar("D1")
+D2 = TypeVar("D2")
+D3 = TypeVar("D3")
+D4 = TypeVar("D4")
+D5 = TypeVar("D5")
+
+SixOrMore: TypeAlias = tuple[
+    Shared[Any],
+    Shared[Any],
+    Shared[Any],
+    Shared[Any],
+    Shared[Any],
+    Shared[Any],
+    *tuple[Shared[Any], ...],
+]
+"""So many inputs that type checkers are not told what tasks are given of each."""
 
 _log = Log(__name__)
 
@@ -52,10 +71,11 @@ class Context(Generic[I, O]):
     """Tasks, the data they read, how often, and where their results go.
 
     :param tasks: what to run at each tick; at least one, no two of one name
-    :param data: what the tasks read
+    :param data: what the tasks read; several as a tuple, of which they get a tuple of views, of one
+        moment
     :param interval: how often: a TaskInterval, whose unit is that of every timestamp; or a
         timedelta or a text, such as ``"5s"``, or a CalendarInterval, which take the unit of the
-        data, or seconds where it has none
+        data (of several, of the first that has one), or seconds where it has none
     :param sender: where DataSets are sent; see :func:`~run_task.channel`
     :param config: everything else
     :raises ConfigError: if something about it cannot work
@@ -68,21 +88,79 @@ class Context(Generic[I, O]):
     config: RunnerConfig
     _lifecycle: Lifecycle = field(init=False, repr=False)
 
-    def __init__(  # by hand, since an interval is taken in other ways than it is kept
+    # By hand, since data and intervals are taken in other ways than they are kept.
+    @overload
+    def __init__(
         self,
         *,
         tasks: Iterable[Runnable[I, O]],
         data: Shared[I],
         interval: EveryLike,
         sender: Sender[DataSet[O]],
+        config: RunnerConfig = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Context[tuple[D1, D2], T],
+        *,
+        tasks: Iterable[Runnable[tuple[D1, D2], T]],
+        data: tuple[Shared[D1], Shared[D2]],
+        interval: EveryLike,
+        sender: Sender[DataSet[T]],
+        config: RunnerConfig = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Context[tuple[D1, D2, D3], T],
+        *,
+        tasks: Iterable[Runnable[tuple[D1, D2, D3], T]],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3]],
+        interval: EveryLike,
+        sender: Sender[DataSet[T]],
+        config: RunnerConfig = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Context[tuple[D1, D2, D3, D4], T],
+        *,
+        tasks: Iterable[Runnable[tuple[D1, D2, D3, D4], T]],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4]],
+        interval: EveryLike,
+        sender: Sender[DataSet[T]],
+        config: RunnerConfig = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Context[tuple[D1, D2, D3, D4, D5], T],
+        *,
+        tasks: Iterable[Runnable[tuple[D1, D2, D3, D4, D5], T]],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4], Shared[D5]],
+        interval: EveryLike,
+        sender: Sender[DataSet[T]],
+        config: RunnerConfig = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Context[tuple[Any, ...], T],
+        *,
+        tasks: Iterable[Runnable[Any, T]],
+        data: SixOrMore,
+        interval: EveryLike,
+        sender: Sender[DataSet[T]],
+        config: RunnerConfig = ...,
+    ) -> None: ...
+    def __init__(
+        self,
+        *,
+        tasks: Iterable[Runnable[Any, Any]],
+        data: Any,
+        interval: EveryLike,
+        sender: Sender[Any],
         config: RunnerConfig = _DEFAULT_CONFIG,
     ) -> None:
         listed_tasks = listed(tasks)
         check_tasks(listed_tasks)
-        if not callable(getattr(data, "read", None)):
-            raise ConfigError(
-                f"data={data!r} has no read(): put it in an RwLock, or give other shared data"
-            )
+        data = shared(data)
         every = interval_in(interval, unit_of(data), "interval={}")
         if not callable(getattr(sender, "send", None)):
             raise ConfigError(f"sender={sender!r} has no send(): make one with channel()")
@@ -131,8 +209,8 @@ class ContextBuilder(Generic[I, O, S_co]):
         )
 
     :param data: what the tasks read: an ``RwLock``, an ``Atom``, a ``TimeSeries`` or other shared
-        data; or a type or function that makes it, or that makes the value of an ``RwLock``, anew
-        for each context
+        data; several of these as a tuple; or a type or function that makes it, or that makes the
+        value of an ``RwLock``, anew for each context
     :raises ConfigError: if it is neither
     """
 
@@ -148,6 +226,36 @@ class ContextBuilder(Generic[I, O, S_co]):
     def __init__(self: ContextBuilder[D, Never, Shared[D]], data: Shared[D]) -> None: ...
     @overload
     def __init__(
+        self: ContextBuilder[tuple[D1, D2], Never, tuple[Shared[D1], Shared[D2]]],
+        data: tuple[Shared[D1], Shared[D2]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ContextBuilder[tuple[D1, D2, D3], Never, tuple[Shared[D1], Shared[D2], Shared[D3]]],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ContextBuilder[
+            tuple[D1, D2, D3, D4], Never, tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4]]
+        ],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ContextBuilder[
+            tuple[D1, D2, D3, D4, D5],
+            Never,
+            tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4], Shared[D5]],
+        ],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4], Shared[D5]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ContextBuilder[tuple[Any, ...], Never, SixOrMore], data: SixOrMore
+    ) -> None: ...
+    @overload
+    def __init__(
         self: ContextBuilder[D, Never, RwLock[D]], data: Callable[[], RwLock[D]]
     ) -> None: ...
     @overload
@@ -159,14 +267,16 @@ class ContextBuilder(Generic[I, O, S_co]):
     @overload
     def __init__(self: ContextBuilder[D, Never, RwLock[D]], data: Callable[[], D]) -> None: ...
     def __init__(self, data: Any) -> None:
-        shared = not isinstance(data, type) and callable(getattr(data, "read", None))
-        if not shared and not callable(data):
+        given = is_given(data)
+        if given:
+            shared(data)
+        elif not callable(data):
             raise ConfigError(
                 f"ContextBuilder({brief(data)}): give shared data, such as RwLock(...), as "
                 f"with_data() takes it, or a type or function that makes the data"
             )
-        self._make: Callable[[], Any] | None = None if shared else data
-        self._data: Any = data if shared else None
+        self._make: Callable[[], Any] | None = None if given else data
+        self._data: Any = data if given else None
         self._tasks: tuple[Any, ...] = ()
         self._interval: EveryLike = DEFAULT_INTERVAL
         self._config = RunnerConfig()
@@ -187,10 +297,40 @@ class ContextBuilder(Generic[I, O, S_co]):
     ) -> ContextBuilder[TimeSeriesView, O, TimeSeries]: ...
     @overload
     def with_data(self, data: Shared[I]) -> ContextBuilder[I, O, Shared[I]]: ...
+    @overload
+    def with_data(
+        self: ContextBuilder[tuple[D1, D2], O, Any], data: tuple[Shared[D1], Shared[D2]]
+    ) -> ContextBuilder[tuple[D1, D2], O, tuple[Shared[D1], Shared[D2]]]: ...
+    @overload
+    def with_data(
+        self: ContextBuilder[tuple[D1, D2, D3], O, Any],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3]],
+    ) -> ContextBuilder[tuple[D1, D2, D3], O, tuple[Shared[D1], Shared[D2], Shared[D3]]]: ...
+    @overload
+    def with_data(
+        self: ContextBuilder[tuple[D1, D2, D3, D4], O, Any],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4]],
+    ) -> ContextBuilder[
+        tuple[D1, D2, D3, D4], O, tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4]]
+    ]: ...
+    @overload
+    def with_data(
+        self: ContextBuilder[tuple[D1, D2, D3, D4, D5], O, Any],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4], Shared[D5]],
+    ) -> ContextBuilder[
+        tuple[D1, D2, D3, D4, D5],
+        O,
+        tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4], Shared[D5]],
+    ]: ...
+    @overload
+    def with_data(
+        self: ContextBuilder[tuple[Any, ...], O, Any], data: SixOrMore
+    ) -> ContextBuilder[tuple[Any, ...], O, SixOrMore]: ...
     def with_data(self, data: Any) -> Any:
         """Share this data, in the place of what the builder was given.
 
-        :param data: an ``RwLock``, an ``Atom``, a ``TimeSeries``, or other shared data
+        :param data: an ``RwLock``, an ``Atom``, a ``TimeSeries``, or other shared data; or several
+            of them as a tuple, of which tasks get a tuple of views, of one moment
         """
         return self._with(_data=data)
 
@@ -261,7 +401,7 @@ class ContextBuilder(Generic[I, O, S_co]):
             tasks=self._tasks, data=data, interval=self._interval, sender=sender, config=config
         )
         check_calls(context.tasks)
-        for warning in warnings_of(data, context.interval, config):
+        for warning in warnings_of(context.data, context.interval, config):
             _log.warning("%s: %s", config.name, warning, extra={"runner": config.name})
         return context, receiver, data
 
@@ -280,8 +420,8 @@ class ContextBuilder(Generic[I, O, S_co]):
         except ValueError:
             pass  # of C, and without a signature
         made = make()
-        shared: Any = cast("Any", made) if isinstance(made, _SHARED) else RwLock(made)
-        return shared
+        kept: Any = cast("Any", made) if isinstance(made, _SHARED) else RwLock(made)
+        return kept
 
     def _channel_of(self, config: RunnerConfig) -> tuple[int, Overflow]:
         """The capacity and the overflow of the channel."""

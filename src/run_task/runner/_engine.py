@@ -15,7 +15,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from run_task._window import Due, Window
-from run_task.data._protocol import Shared, Viewable, none_if_empty, window_bound
+from run_task.data._protocol import Shared, Viewable, window_bound
+from run_task.data._several import none_if_empty
 from run_task.errors import (
     ChannelClosed,
     LockTimeout,
@@ -193,7 +194,7 @@ class Engine:
         self._crew_closed = False
         self._is_back = False  # it has been put back since it was activated
         forget_after_fork(self)
-        self._own = OwnData()
+        self._own = OwnData(data)
         # In place, after a tick. Asked once, since to ask a protocol takes as long as a tick.
         self._changes = not isinstance(data, Viewable)
         self._ticks = 0

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any, Final
 
+from run_task.data._several import Several
 from run_task.errors import TaskError
 from run_task.tasks._dataset import DataSet
 
@@ -30,15 +32,22 @@ _STATELESS: Final = (type(None), types.FunctionType, types.BuiltinFunctionType, 
 class OwnData:
     """Sees to one runner's results.
 
+    :param shared: where the data comes from
+
     :ivar references: how many references to the data there were after a tick none of whose results
         was the data
     """
 
-    __slots__ = ("_found", "references")
+    __slots__ = ("_changing", "_found", "references")
 
-    def __init__(self) -> None:
+    def __init__(self, shared: object) -> None:
         self.references: int = _UNKNOWN
-        self._found = False
+        # Of several inputs these are looked at after every tick: the tuple of them is another each
+        # time, so references to it tell nothing.
+        self._changing: Sequence[int] | None = None
+        if isinstance(shared, Several):
+            self._changing = shared.changing
+        self._found = self._changing is not None
 
     def refuse(self, dataset: DataSet[Any], data: Any) -> DataSet[Any]:
         """Look at each result of a tick.
@@ -47,21 +56,27 @@ class OwnData:
         :param data: what they were given, and what others change
         :return: the same, or one in which results that are the data are errors of their tasks
         """
-        if not _may_change(data):
+        if self._changing is None:
+            changing = [data] if _may_change(data) else []
+        else:
+            changing = [data[i] for i in self._changing if _may_change(data[i])]
+            changing += [data] if changing else []
+        if not changing:
             return dataset
-        own = [name for name, value in dataset.items() if value is data]
+        own = [name for name, value in dataset.items() if any(value is one for one in changing)]
         if not own:
             return dataset
         self._found = True
         errors = dict(dataset.errors)
         for name in own:
+            kind = type(dataset[name]).__name__
             errors[name] = TaskError(
                 name,
                 dataset.window,
-                f"it returned the data itself, of type {type(data).__name__}, which changes after "
-                f"the window: return a copy, or what is wanted of it",
+                f"it returned the data itself, of type {kind}, which changes after the window: "
+                f"return a copy, or what is wanted of it",
             )
-        values = {name: value for name, value in dataset.items() if value is not data}
+        values = {name: value for name, value in dataset.items() if name not in own}
         timing = dataset.durations, dataset.lateness, dataset.took
         rest = dataset.behind, dataset.starts, dataset.interval
         return DataSet(dataset.window, values, errors, *timing, *rest)

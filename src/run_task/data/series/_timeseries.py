@@ -155,6 +155,11 @@ class TimeSeries:
                         first, length = first_after, length_after
                     return TimeSeriesView(self._schema, lease, first, length)
 
+    @property
+    def generation(self) -> object:
+        """Another object once rows have come or passed out; the same one until then."""
+        return self._snapshot
+
     def windowed(self, unit: TimeUnit) -> Callable[[TimeSeriesView, int, int], TimeSeriesView]:
         """How to bound its views by windows whose times are in a unit.
 

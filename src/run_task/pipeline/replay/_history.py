@@ -86,7 +86,7 @@ class _StageReplay:
         self._keeps_view = apart and isinstance(shared, Viewable)
         self._view: Any = None
         self._changes = not isinstance(shared, Viewable)  # in place, after the window
-        self._own = OwnData()
+        self._own = OwnData(shared)
         self._unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
         self._known_ns: float = -math.inf if known_ns is None else known_ns
