@@ -341,7 +341,9 @@ class TestRefusedSources:
         (tmp_path / "x.csv").write_text("timestamp,v\n")
         file = CsvFile(tmp_path / "x.csv", unit=TimeUnit.SECONDS)
         with pytest.raises(
-            ConfigError, match="the source is in seconds, the data is in millis: make them the same"
+            ConfigError,
+            match="the source is in seconds, the data is in millis: make them the same, "
+            r"such as by unit=TimeUnit.MILLIS of the source",
         ):
             Pipeline().source(file, into=series)
         with pytest.raises(ConfigError, match="unit= is in micros, the data is in millis"):

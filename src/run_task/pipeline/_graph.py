@@ -159,7 +159,10 @@ def unit_of(
         "the data": getattr(into, "unit", None),
     }
     units = {who: unit for who, unit in said.items() if isinstance(unit, TimeUnit)}
+    data = units.get("the data")
     cure = "make them the same"
+    if data is not None:
+        cure += f", such as by unit=TimeUnit.{data.name} of the source"
     if not units:
         units = {f"stage {stage.name!r}": stage.interval.unit for stage in readers}
         cure = "say by unit= what they are in"
