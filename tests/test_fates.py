@@ -26,6 +26,7 @@ from run_task import (
     Pipeline,
     RunnerConfig,
     RwLock,
+    SourceError,
     SourceStats,
     TaskInterval,
     TimeSeries,
@@ -745,6 +746,60 @@ def test_a_bad_row_is_fatal_if_it_is_to_be_after_the_rows_before_it() -> None:
             got.extend(dataset["times"] for _, dataset in pipeline.replay())
         assert got[:1] == [[1]]
         assert only(pipeline).malformed == 1
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("on_malformed", OnFault)
+@pytest.mark.parametrize("on_bad_row", OnFault)
+def test_a_malformed_line_is_fatal_if_it_is_to_be_to_the_file_or_to_the_pipeline(
+    on_bad_row: OnFault, on_malformed: OnFault, live: bool, tmp_path: Path
+) -> None:
+    (file := tmp_path / "x.csv").write_text("timestamp,v\n1,1.0\n2,1.0\n3,text\n4,1.0\n")
+    source = CsvFile(file, unit=TimeUnit.SECONDS, columns={"v": float}, on_malformed=on_malformed)
+    data = series()
+    pipeline = Pipeline("p").source(source, data, on_bad_row=on_bad_row)
+    pipeline.stage("a", [times], data, SECOND)
+
+    def run() -> None:
+        if live:
+            pipeline.run_sync()
+        else:
+            list(pipeline.replay())
+
+    if OnFault.RAISE in (on_bad_row, on_malformed):
+        with pytest.raises((SourceError, ExceptionGroup)) as ended:
+            run()
+        raised: Any = ended.value
+        error: SourceError = raised.exceptions[0] if live else raised
+        assert (error.line, error.column) == (4, "v")
+        assert only(pipeline) == SourceStats(
+            received=3, stored=2, malformed=1, late=only(pipeline).late
+        )
+    else:
+        run()
+        assert only(pipeline).stored == 3
+        assert only(pipeline).malformed == 1
+
+
+def test_a_poll_that_fails_is_for_the_source_to_judge() -> None:
+    polls = 0
+
+    def poll() -> int:
+        nonlocal polls
+        polls += 1
+        if polls == 1:
+            raise OSError("no network")
+        pipeline.shutdown()
+        return polls
+
+    data = RwLock[list[int]]([])
+    source = polling(poll, TaskInterval.millis(1))
+    pipeline = Pipeline("p")
+    pipeline.source(source, data, lambda held, row: held.append(row), on_bad_row=OnFault.RAISE)
+    pipeline.stage("a", [nothing], data, "1s")
+    pipeline.run_sync()
+    assert polls > 1
+    assert only(pipeline).malformed == 1
 
 
 def test_a_row_without_a_value_is_left_out_and_counted() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from run_task.observe._recurrence import Recurrence
 from run_task.pipeline._dead_letters import DeadLetter, DeadLetters
 from run_task.pipeline._likely_cause import MALFORMED, UNSEEN, of_order, of_times
 from run_task.runner._stats import SourceStats
-from run_task.sources._faults import OnFault
+from run_task.sources._faults import OnFault, faults_told_to
 from run_task.time._interval import TaskInterval, unit_of_nanos
 from run_task.time._length import length
 from run_task.time._shown import time_shown
@@ -36,7 +37,7 @@ class Fate(enum.Enum):
     """It is stamped too long after the present."""
 
     DUPLICATE = "duplicate"
-    """It had come before."""
+    """It had come before. No source can tell that as yet: two rows of one timestamp are two."""
 
     EXPIRED = "expired"
     """It was older than what is retained when it came."""
@@ -177,8 +178,12 @@ class Fates:
         if fate in _BAD and self.policy.on_bad_row is OnFault.RAISE:
             raise error
 
-    def leave_out(self, error: SourceError) -> None:
-        """The source has found that what it read makes no row, and leaves it out."""
+    def reading(self) -> AbstractContextManager[None]:
+        """A block in which the source is read: what it finds malformed is counted, and fatal if it
+        is to the source or was declared so."""
+        return faults_told_to(self._leave_out, self.policy.on_bad_row)
+
+    def _leave_out(self, error: SourceError) -> None:
         self._unread += 1
         self.count(Fate.MALFORMED, None, str(error))
 

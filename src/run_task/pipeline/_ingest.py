@@ -19,7 +19,6 @@ from run_task.pipeline._fates import Fate, Fates
 from run_task.pipeline._order import NEVER
 from run_task.sources._arrived import is_arrived
 from run_task.sources._batch import Batch, Batched
-from run_task.sources._faults import faults_told_to
 from run_task.sources._protocol import about
 from run_task.time._interval import TimeUnit, unit_of_nanos
 from run_task.time._unit_check import last_likely, likely_unit
@@ -287,7 +286,7 @@ class SourceReader:
             self._coming = []
             self.asked_s = time.monotonic()
             try:
-                with faults_told_to(self.fates.leave_out):
+                with self.fates.reading():
                     self._cursor = next(self._cursors, None)
             except Exception as error:
                 self._note(error)

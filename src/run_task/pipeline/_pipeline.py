@@ -203,7 +203,9 @@ class Pipeline(Live):
             less waits for its time, and holds up no other. At most 100 000 rows of a source wait:
             while so many do, it is not read on. None: a row may be stamped with any time
         :param on_bad_row: what to do with a row that is malformed, or that ``ingest`` or the data
-            refuses: count it and go on, or end with what was raised, after the rows before it
+            refuses: count it and go on, or end with what was raised, after the rows before it. Of
+            what a file finds malformed, ``RAISE`` ends the source if it is said here or there, by
+            ``on_malformed``
         :param dead_letters: what is given each row that is not stored, with the reason, as a
             :class:`DeadLetter`: a function, called with ``(row, reason, detail)``; shared data with
             an ingest, ``(data, ingest)``, which is called with the data and the letter; or a sink,

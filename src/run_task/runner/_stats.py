@@ -94,7 +94,8 @@ class SourceStats:
     :param malformed: how many were none: what the source read, or gave, makes no row
     :param rejected: how many ``ingest``, or the data, has refused
     :param ahead: how many were stamped so long after the present that they were refused
-    :param duplicate: how many had come before
+    :param duplicate: how many had come before, and were left out: always 0 for now, since no source
+        is gone on with in the middle; of two rows of one timestamp, both are stored
     :param expired: how many were older than what is retained when they came
     :param waiting: how many have not entered yet
     :param late: how many of those stored or expired came after a window was given that covers

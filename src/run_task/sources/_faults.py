@@ -6,7 +6,7 @@ import contextlib
 import enum
 from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, NamedTuple
 
 from run_task.errors import SourceError
 from run_task.observe._log import Log
@@ -33,16 +33,25 @@ class OnFault(enum.Enum):
     """Count it, log it, and raise a ``SourceError``, after all the rows before it."""
 
 
-_listener: ContextVar[Callable[[SourceError], object] | None] = ContextVar("listener", default=None)
+class _Listener(NamedTuple):
+    tell: Callable[[SourceError], object]
+    on_bad_row: OnFault
+
+
+_listener: ContextVar[_Listener | None] = ContextVar("listener", default=None)
 
 
 @contextlib.contextmanager
-def faults_told_to(listener: Callable[[SourceError], object]) -> Generator[None]:
+def faults_told_to(
+    listener: Callable[[SourceError], object], on_bad_row: OnFault = OnFault.SKIP
+) -> Generator[None]:
     """A block in which sources tell of each fault to who reads them, and do not log it.
 
     :param listener: called in the thread that reads
+    :param on_bad_row: what who reads wants done with a row that is malformed: if it is fatal to
+        them or to the source, it is
     """
-    token = _listener.set(listener)
+    token = _listener.set(_Listener(listener, on_bad_row))
     try:
         yield
     finally:
@@ -56,21 +65,38 @@ class Faults:
     :param most: which share of the rows of a batch may be malformed, at most
     """
 
-    __slots__ = ("_most", "count", "on_fault")
+    __slots__ = ("_most", "_on_fault", "count")
 
     def __init__(self, on_fault: OnFault, most: float = 1.0) -> None:
-        self.on_fault: OnFault = on_fault
+        self._on_fault: OnFault = on_fault
         self.count: int = 0
         self._most = most
 
-    def note(self, error: SourceError) -> None:
-        """Take note of one fault.
+    @property
+    def are_fatal(self) -> bool:
+        """Whether a row that is malformed ends the reading: to the source, or to who reads it."""
+        listener = _listener.get()
+        wanted = self._on_fault if listener is None else listener.on_bad_row
+        return OnFault.RAISE in (self._on_fault, wanted)
 
-        :raises SourceError: the same, if faults are fatal
+    def note(self, error: SourceError) -> None:
+        """Take note of a row that is malformed.
+
+        :raises SourceError: the same, if that is fatal
         """
         self.count += 1
         self._tell(error)
-        if self.on_fault is OnFault.RAISE:
+        if self.are_fatal:
+            raise error
+
+    def note_failure(self, error: SourceError) -> None:
+        """Take note of a failure to get a row, of which only the source can say what it means.
+
+        :raises SourceError: the same, if that is fatal to the source
+        """
+        self.count += 1
+        self._tell(error)
+        if self._on_fault is OnFault.RAISE:
             raise error
 
     def judge(self, rows: int, malformed: Sequence[SourceError]) -> None:
@@ -82,7 +108,7 @@ class Faults:
             listens, and the first is logged
         """
         bad = len(malformed)
-        if rows < TELLING_ROWS or bad <= self._most * rows or self.on_fault is OnFault.RAISE:
+        if rows < TELLING_ROWS or bad <= self._most * rows or self.are_fatal:
             return
         self.count += bad
         first = malformed[0]
@@ -119,4 +145,4 @@ class Faults:
         if listener is None:
             _log.warning("%s", error)
         else:
-            listener(error)
+            listener.tell(error)

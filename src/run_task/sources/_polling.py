@@ -109,7 +109,7 @@ class Polling(Generic[R]):
                 reason = f"it raised {type(error).__name__}: {error}"
                 fault = SourceError(self._name, None, None, reason)
                 fault.__cause__ = error
-                self._faults.note(fault)
+                self._faults.note_failure(fault)
             else:
                 if row is not None and not self._closed:
                     given: Any = row

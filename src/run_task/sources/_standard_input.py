@@ -50,7 +50,8 @@ class StdinJsonLines:
     :param columns: which keys a row has: a mapping to ``float``, ``int``, ``bool`` or ``str``, or
         a sequence of names; None: all but the timestamp, as they stand there. As an ``int``, the
         timestamp is what the row is stamped with, in ``unit``
-    :param on_malformed: what to do with a malformed line
+    :param on_malformed: what to do with a malformed line, if ``on_bad_row`` of the pipeline does
+        not end the source
     :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
         they are in UTC. A time that clocks there jump over is when they jump
     :param max_malformed: which share of 1,000 lines may be malformed at most, from 0 to 1. Where

@@ -32,7 +32,6 @@ from run_task.runner._stats import RunnerStats
 from run_task.runner._timeline import Timeline
 from run_task.runner._window_grid import windows_of
 from run_task.sinks._protocol import DurableSink
-from run_task.sources._faults import faults_told_to
 from run_task.sources._protocol import Playback, about
 from run_task.sync._alarm import Alarm
 from run_task.sync._fork import forget_after_fork
@@ -121,7 +120,7 @@ class LiveRun:
             fates.begin()
         for fates, playback in zip(self._fates, played, strict=True):
             if playback is not None:
-                with faults_told_to(fates.leave_out):  # the rows before the first good one
+                with fates.reading():  # the rows before the first good one
                     _ = playback.first_ns
         since_ns = self._start_recordings(
             [

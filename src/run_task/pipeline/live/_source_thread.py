@@ -21,7 +21,6 @@ from run_task.pipeline.live._early_rows import EarlyRows
 from run_task.pipeline.live._row_gate import RowGate
 from run_task.sources._arrived import Held, is_arrived
 from run_task.sources._batch import Batch, Batched
-from run_task.sources._faults import faults_told_to
 from run_task.sources._protocol import Holding, Playback
 from run_task.sync._lifecycle import Lifecycle, Phase
 
@@ -158,7 +157,7 @@ class SourceThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        with faults_told_to(self._entrance.fates.leave_out):
+        with self._entrance.fates.reading():
             self._read()
 
     def _read(self) -> None:

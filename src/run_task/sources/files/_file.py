@@ -383,7 +383,7 @@ def _without_faults(chunk: Chunk, faults: Faults) -> Iterator[Batch]:
         return
     ordered = [chunk.faults[line] for line in sorted(chunk.faults)]
     faults.judge(len(np.union1d(chunk.lines, list(chunk.faults))), ordered)
-    if faults.on_fault is OnFault.RAISE:
+    if faults.are_fatal:
         first = min(chunk.faults)
         yield chunk.batch[: int(np.searchsorted(chunk.lines, first))]
         faults.note(chunk.faults[first])

@@ -34,7 +34,8 @@ class ParquetFile(ColumnarFile):
     :param columns: which columns to read: a mapping to ``float``, ``int``, ``bool`` or ``str``,
         a sequence of names, or None for all but the timestamp, which as an ``int`` is what the row
         is stamped with, in ``unit``
-    :param on_malformed: what to do with a malformed row
+    :param on_malformed: what to do with a malformed row, if ``on_bad_row`` of the pipeline does not
+        end the source
     :param batch_rows: how many rows a batch has at most
     :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
         they are in UTC
