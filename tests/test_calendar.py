@@ -337,6 +337,9 @@ def test_intervals_are_equal_if_they_are_counted_the_same() -> None:
     assert CalendarInterval.weeks(1) != CalendarInterval.weeks(1, start="sunday")
     assert CalendarInterval.days(1, zone="UTC") == CalendarInterval.days(1, zone=UTC)
     assert CalendarInterval.days(1, offset="0h") == CalendarInterval.days(1)
+    assert CalendarInterval.days(1, offset="-8h") == CalendarInterval.days(1, offset="16h")
+    assert CalendarInterval.days(2, offset=timedelta(hours=-8)).grid().after(0) == 40 * 3600
+    assert CalendarInterval.weeks(1, offset="-1d").grid().after(0) == 3 * 86_400  # a Sunday
 
 
 def test_intervals_say_what_they_are() -> None:
@@ -371,7 +374,10 @@ def test_a_zone_may_be_fixed() -> None:
         (lambda: CalendarInterval.weeks(1, start="someday"), "start='someday'"),
         (lambda: CalendarInterval.days(1, offset="17"), "offset='17'"),
         (lambda: CalendarInterval.days(1, offset=NO_OFFSET), "offset=17"),
-        (lambda: CalendarInterval.days(1, offset=timedelta(hours=-7)), "not negative"),
+        (lambda: CalendarInterval.months(1, offset=timedelta(hours=-7)), "months differ in length"),
+        (lambda: CalendarInterval.quarters(1, offset="-1d"), "offset='-1d': quarters differ"),
+        (lambda: CalendarInterval.days(1, offset="--8h"), "offset='--8h'"),
+        (lambda: CalendarInterval.days(1, offset="-"), "offset='-'"),
     ],
 )
 def test_what_is_no_interval_of_a_calendar_is_refused(

@@ -228,6 +228,10 @@ def test_intervals_that_are_offset_say_so() -> None:
     assert interval != TaskInterval.hours(8)
     assert hash(interval) == hash(TaskInterval.minutes(480, offset="60m"))
     assert repr(interval) == "TaskInterval.minutes(480, offset='1h')"
+    before = TaskInterval.hours(24, offset="-8h")
+    assert before == TaskInterval.hours(24, offset="16h")
+    assert before == TaskInterval.hours(24, offset=timedelta(hours=-32))
+    assert eval(repr(before)) == before
     assert TaskInterval.seconds(60, offset="0s") == TaskInterval.seconds(60)
     assert sorted([interval, TaskInterval.hours(8)]) == [TaskInterval.hours(8), interval]
     with pytest.raises(ConfigError, match="offset='30s' is no whole number of minutes"):

@@ -46,6 +46,22 @@ class _Step(enum.Enum):
         return {_Step.MONTHS: 1, _Step.QUARTERS: 3, _Step.YEARS: 12}.get(self, 0)
 
 
+def _offset_of(count: int, step: _Step, offset: Offset) -> int:
+    """How long after the midnights of an interval its windows begin, in nanoseconds.
+
+    :raises ConfigError: if that cannot be
+    """
+    found = offset_nanos(offset)
+    if found >= 0:
+        return found
+    if not step.days:
+        raise ConfigError(
+            f"offset={brief(offset)}: {step.value} differ in length, so that before the first of "
+            f"one is no time of the one before: say how long after, such as '14d' from the 15th on"
+        )
+    return found % (count * step.days * DAY_NS)
+
+
 class CalendarInterval:
     """A length of time that the calendar of a time zone gives: a day, which has 23 or 25 hours when
     the clocks change, a week, a month, a quarter or a year.
@@ -104,7 +120,7 @@ class CalendarInterval:
         made._count = count
         made._step = step
         made._clock = WallClock(zone)
-        made._offset_ns = offset_nanos(offset)
+        made._offset_ns = _offset_of(count, step, offset)
         made._start = start
         made._unit = TimeUnit.SECONDS
         return made
@@ -117,7 +133,8 @@ class CalendarInterval:
 
         :param count: how many
         :param zone: the time zone, such as ``"Europe/Berlin"``
-        :param offset: how long after midnight instead, by the clocks of the zone, such as ``"17h"``
+        :param offset: how long after midnight instead, by the clocks of the zone, such as
+            ``"17h"``; ``"-8h"`` is before midnight
         :raises ConfigError: if one of these cannot be
         """
         return cls._made(count, _Step.DAYS, zone, offset)

@@ -119,7 +119,8 @@ class TaskInterval:
     :param count: how many units, at least 1
     :param unit: the unit of the count, and of every timestamp of a runner with this interval
     :param offset: how long after a multiple of it since the Unix epoch a window ends, as a text
-        such as ``"17h"``, or a timedelta: a whole number of units; None: at a multiple
+        such as ``"17h"``, or a timedelta: a whole number of units; ``"-8h"`` is before one; None:
+        at a multiple
     :raises ConfigError: if the count is not a positive int, or the offset cannot be
     """
 
@@ -327,25 +328,23 @@ class TaskInterval:
 def offset_nanos(offset: Offset) -> int:
     """An offset, in nanoseconds.
 
-    :param offset: a text such as ``"17h"``, a timedelta that is not negative, or a length; None:
-        none
+    :param offset: a text such as ``"17h"`` or ``"-8h"``, a timedelta, or a length; None: none
     :raises ConfigError: if it is anything else
     """
     given: Any = offset
     if given is None:
         return 0
-    if isinstance(given, timedelta) and given >= timedelta(0):
+    if isinstance(given, timedelta):
         return given // timedelta(microseconds=1) * 1000
     if isinstance(given, str):
+        before, after = given.strip().startswith("-"), given.strip().removeprefix("-")
         try:
-            return _read(given)[1]
+            return -_read(after)[1] if before else _read(after)[1]
         except ConfigError as error:
             raise ConfigError(f"offset={brief(given)}: {error}") from None
     if isinstance(given, TaskInterval):
         return given.nanos
-    raise ConfigError(
-        f"offset={brief(given)}: it is a text such as '17h', or a timedelta that is not negative"
-    )
+    raise ConfigError(f"offset={brief(given)}: it is a text such as '17h' or '-8h', or a timedelta")
 
 
 def told(nanos: int) -> str:
