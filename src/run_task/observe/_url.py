@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):(?!\\)")
 _USER: Final = re.compile(r"(?P<begin>[A-Za-z][A-Za-z0-9+.\-]+:/*).*@", re.DOTALL)
@@ -25,6 +27,59 @@ def url_shown(text: str) -> str:
     if not _PLAIN.fullmatch(place) or _may_hold_a_password(place):
         return f"{scheme}{colon}//..."
     return shown if end == len(text) else f"{shown}..."
+
+
+_WITHIN: Final = re.compile(r"""[A-Za-z][A-Za-z0-9+.\-]*://[^\s'"<>]+""")
+"""A URL within a text."""
+
+_SHORTEST: Final = 4
+"""How many characters a value has at least that is taken for a secret: others stand in any text."""
+
+
+def secrets_in(url: str, options: Mapping[str, Any]) -> list[str]:
+    """What may be a secret of a URL, and of options beside it: texts that stand in no message.
+
+    :param url: the URL, which may be written wrongly
+    :param options: whatever else opens it; texts in it, also nested ones, are secrets
+    """
+    found = {url, *_texts(options)}
+    begin, _, fragment = url.partition("#")
+    begin, _, query = begin.partition("?")
+    found |= {query, fragment, *(value for _, value in parse_qsl(query))}
+    found |= {part.partition("=")[2] for part in re.split("[&;]", query)}
+    user, at, _ = begin.partition("://")[2].rpartition("@")
+    if at:
+        found |= {user, user.partition(":")[2] or user}
+    if "://" not in url:
+        found.discard(url)
+    return [one for one in found if len(one) >= _SHORTEST]
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """A text that somebody else wrote, without secrets, and with URLs as they may be shown."""
+    spellings: set[str] = set()
+    for secret in secrets:
+        spellings |= {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}
+        spellings |= {unquote(secret), unquote_plus(secret), repr(secret)[1:-1]}
+    text = _WITHIN.sub(lambda found: url_shown(found[0]), text)
+    for spelling in sorted(filter(None, spellings), key=len, reverse=True):
+        text = text.replace(spelling, "***")
+    return text
+
+
+def _texts(options: object) -> Iterator[str]:
+    """All texts in something that is nested, but the keys of mappings."""
+    items: Any = options
+    if isinstance(options, str):
+        yield options
+    elif isinstance(options, bytes):
+        yield options.decode(errors="replace")
+    elif isinstance(options, Mapping):
+        for value in items.values():
+            yield from _texts(value)
+    elif isinstance(options, list | tuple | set):
+        for value in items:
+            yield from _texts(value)
 
 
 def _may_hold_a_password(place: str) -> bool:

@@ -68,6 +68,7 @@ class CsvFile(RecordedFile):
     are counts.
 
     :param path: the file, or several: a folder, a pattern such as ``"data/*.csv"``, or a list;
+        each also by a URL, such as ``"s3://bucket/data/*.csv"``;
         what gzip, bz2, xz, zstd or lz4 made is decompressed, whatever its name
     :param timestamp: the column of the timestamps: numbers, or texts in ISO 8601, which are in
         UTC where they name no zone
@@ -108,6 +109,8 @@ class CsvFile(RecordedFile):
         numbers, or ISO 8601
     :param fold: which of the two times it is that clocks of ``zone`` show twice, when they are put
         back: 0 for the first, 1 for the second
+    :param storage_options: what the file system of a URL takes, as fsspec has it, such as
+        ``{"anon": True}``; messages show nothing of it
     :param follow: whether to go on with what is appended, as ``tail -F`` does, also when the file
         is renamed and made anew, or emptied; it need not be there yet
     :param poll: how long to wait before a file that is followed is looked at again: a TaskInterval,
@@ -146,6 +149,7 @@ class CsvFile(RecordedFile):
         skip_rows: int = 0,
         format: str | None = None,  # noqa: A002 as readers call it
         fold: int = 0,
+        storage_options: Mapping[str, Any] | None = None,
         follow: bool = False,
         poll: IntervalLike = POLL,
         clock: Clock | None = None,
@@ -192,6 +196,7 @@ class CsvFile(RecordedFile):
             sort_rows=sort_rows,
             max_malformed=max_malformed,
             fold=fold,
+            storage_options=storage_options,
             format=format,
         )
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from run_task._extras import need
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
+from run_task.observe._url import url_shown
 from run_task.sources import _columns as cols
 from run_task.sources._arguments import check, check_share
 from run_task.sources._arrow_columns import from_arrow
@@ -31,6 +32,7 @@ from run_task.sources.files._lines import WholeLines
 from run_task.sources.files._listing import FileOrder, Paths, check_order, listed
 from run_task.sources.files._live import Following
 from run_task.sources.files._place import FilePlace
+from run_task.sources.files._remote import check_options
 from run_task.sources.files._sorting import SORT_ROWS, in_order
 from run_task.time._interval import TimeUnit
 
@@ -94,6 +96,7 @@ class RecordedFile(ABC):
         max_malformed: float = MOST_MALFORMED,
         format: str | None = None,  # noqa: A002 as readers call it
         fold: int = 0,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         need("pyarrow", "arrow")  # every file is read by it, if not at once
         self._where = self._called(path)
@@ -111,7 +114,8 @@ class RecordedFile(ABC):
         self._most_malformed = check_share(self._where, max_malformed)
         self._faults = Faults(on_malformed, self._most_malformed)
         self._sort_rows = sort_rows if sort else None
-        places = listed(path, self._where, self._following)
+        options = check_options(storage_options, self._where)
+        places = listed(path, self._where, self._following, options)
         if sort and any(place.endless for place in places):
             raise ConfigError(f"{self._where}: with follow= it has no end, and cannot be sorted")
         parts = [self._part(place) for place in places]
@@ -195,8 +199,12 @@ class RecordedFile(ABC):
 
     @classmethod
     def _called(cls, path: Paths) -> str:
-        shown = repr(os.fspath(path)) if isinstance(path, str | os.PathLike) else brief(path)
-        return f"{cls.__name__}({shown})"
+        if isinstance(path, str | os.PathLike):
+            return f"{cls.__name__}({_without_secrets(os.fspath(path))!r})"
+        given: Any = path
+        if type(given) in (list, tuple):
+            given = [_without_secrets(one) for one in given]
+        return f"{cls.__name__}({brief(given)})"
 
     def _part(self, place: FilePlace) -> Self:
         """A source of one of the files, which has been looked at.
@@ -357,6 +365,10 @@ class RecordedFile(ABC):
 
     def _error(self, line: int | None, column: str | None, reason: str) -> SourceError:
         return SourceError(self._place.name, line, column, reason)
+
+
+def _without_secrets(path: Any) -> Any:
+    return url_shown(path) if isinstance(path, str) else path
 
 
 def first_of(found: Iterator[RecordBlock | BadLine]) -> Iterator[RecordBlock]:

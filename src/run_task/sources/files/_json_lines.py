@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import tzinfo
 from typing import Any, Final
 
@@ -61,6 +61,7 @@ class JsonLinesFile(RecordedFile):
     counts; numbers always are.
 
     :param path: the file, or several: a folder, a pattern such as ``"data/*.jsonl"``, or a list;
+        each also by a URL, such as ``"s3://bucket/data/*.jsonl"``;
         what gzip, bz2, xz, zstd or lz4 made is decompressed, whatever its name
     :param timestamp: the key of the timestamp: a number, or a text in ISO 8601, which is in UTC
         where it names no zone
@@ -86,6 +87,8 @@ class JsonLinesFile(RecordedFile):
         :meth:`datetime.datetime.strptime` has it; None: numbers, or ISO 8601
     :param fold: which of the two times it is that clocks of ``zone`` show twice, when they are put
         back: 0 for the first, 1 for the second
+    :param storage_options: what the file system of a URL takes, as fsspec has it, such as
+        ``{"anon": True}``; messages show nothing of it
     :param follow: whether to go on with what is appended, as ``tail -F`` does, also when the file
         is renamed and made anew, or emptied; it need not be there yet
     :param poll: how long to wait before a file that is followed is looked at again: a TaskInterval,
@@ -116,6 +119,7 @@ class JsonLinesFile(RecordedFile):
         longest_line: int = LONGEST_LINE,
         format: str | None = None,  # noqa: A002 as readers call it
         fold: int = 0,
+        storage_options: Mapping[str, Any] | None = None,
         follow: bool = False,
         poll: IntervalLike = POLL,
         clock: Clock | None = None,
@@ -137,6 +141,7 @@ class JsonLinesFile(RecordedFile):
             max_malformed=max_malformed,
             format=format,
             fold=fold,
+            storage_options=storage_options,
         )
 
     def _look(self) -> dict[str, cols.Kind]:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import enum
 import glob
 import os
-import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from run_task.errors import ConfigError
 from run_task.sources.files._live import Followed, Following, Pipe
-from run_task.sources.files._place import FilePlace, LocalFile
+from run_task.sources.files._place import FilePlace, LocalFile, by_name, is_hidden
+from run_task.sources.files._remote import local_path, remote_files, remote_url
 
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""A file, a folder, a pattern, or a list of these."""
-
-_DIGITS: Final = re.compile("([0-9]+)")
-_HIDDEN: Final = (".", "_")
+"""A file, a folder, a pattern, each of them here or by a URL, or a list of these."""
 
 
 class FileOrder(enum.Enum):
@@ -43,32 +40,65 @@ def check_order(where: str, order: object) -> None:
         raise ConfigError(f"{where}: order={order!r}: it is one of {choices}")
 
 
-def listed(paths: Paths, where: str, following: Following | None = None) -> list[FilePlace]:
+def listed(
+    paths: Paths,
+    where: str,
+    following: Following | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[FilePlace]:
     """The files that are there now.
 
     :param paths: what the source was given
     :param where: the source, for messages
     :param following: how a file is followed, which need not be there yet; None: it is not
+    :param options: what the file systems of URLs take
     :raises ConfigError: if there is none, one is named twice, or several are to be followed
     """
-    given: Any = paths
+    one: Any = paths
     several = isinstance(paths, Sequence) and not isinstance(paths, str | bytes)
-    found = [file for path in (given if several else [given]) for file in _files_of(path, where)]
+    given: list[Any] = [local_path(path) for path in (one if several else [one])]
+    if following is not None:
+        return [_followed(given, several, where, following)]
+    found: dict[str, FilePlace] = {}
+    for path in given:
+        for identity, place in _places(path, where, options or {}):
+            if identity in found:
+                raise ConfigError(
+                    f"{where}: {place.name!r} is named twice: its rows would come twice"
+                )
+            found[identity] = place
     if not found:
         raise ConfigError(f"{where}: a list of files has at least one")
-    seen: set[str] = set()
-    for file in found:
-        real = os.path.realpath(file)
-        if real in seen:
-            raise ConfigError(f"{where}: {str(file)!r} is named twice: its rows would come twice")
-        seen.add(real)
-    if following is None:
-        return [_place_of(file, where) for file in found]
-    if several or found != [Path(given)]:
+    return list(found.values())
+
+
+def _followed(given: list[Any], several: bool, where: str, following: Following) -> FilePlace:
+    """The one file that is followed."""
+    if any(remote_url(path) is not None for path in given):
+        raise ConfigError(
+            f"{where}: follow= is for a file of this machine, and this one is remote: follow it "
+            f"where it is written, or read it again and again by polling()"
+        )
+    found = [file for path in given for file in _files_of(path, where)]
+    if several or found != [Path(given[0])]:
         raise ConfigError(f"{where}: follow= is for one file: make a source for each")
     if _is_pipe(found[0]):
         raise ConfigError(f"{where}: it is a pipe, which is read as it comes: leave out follow=")
-    return [Followed(found[0], following)]
+    return Followed(found[0], following)
+
+
+def _places(
+    given: object, where: str, options: Mapping[str, Any]
+) -> Iterator[tuple[str, FilePlace]]:
+    """The files that a path, a URL, a folder or a pattern names, each with what tells whether it
+    is the same as another."""
+    url = remote_url(given)
+    if url is not None:
+        for file in remote_files(url, where, options):
+            yield file.identity, file
+        return
+    for path in _files_of(given, where):
+        yield os.path.realpath(path), _place_of(path, where)
 
 
 def _place_of(file: Path, where: str) -> FilePlace:
@@ -89,7 +119,7 @@ def _files_of(given: object, where: str) -> Iterator[Path]:
         raise ConfigError(f"{where}: {given!r} is no path")
     path = Path(cast("str", given))
     if path.is_dir():
-        found = [file for file in path.iterdir() if not file.name.startswith(_HIDDEN)]
+        found = [file for file in path.iterdir() if not is_hidden(file.name)]
         what = "there is no file in this folder, or none whose name does not begin with . or _"
     elif glob.has_magic(str(path)) and not path.exists():
         found = [Path(file) for file in glob.glob(str(path), recursive=True)]
@@ -97,15 +127,7 @@ def _files_of(given: object, where: str) -> Iterator[Path]:
     else:
         yield path
         return
-    files = sorted((file for file in found if file.is_file()), key=_natural)
+    files = sorted((file for file in found if file.is_file()), key=lambda file: by_name(file.parts))
     if not files:
         raise ConfigError(f"{where}: {what}")
     yield from files
-
-
-def _natural(path: Path) -> list[list[str | int]]:
-    """By this, names are in order, and numbers in them, too."""
-    return [
-        [int(part) if at % 2 else part for at, part in enumerate(_DIGITS.split(name))]
-        for name in path.parts
-    ]

@@ -26,7 +26,8 @@ class ParquetFile(ColumnarFile):
     refused, unless they are declared ``str``. In place of a line, messages name the row, counted
     from 1.
 
-    :param path: the file, or several: a folder, a pattern such as ``"data/*.parquet"``, or a list
+    :param path: the file, or several: a folder, a pattern such as ``"data/*.parquet"``, or a list;
+        each also by a URL, such as ``"s3://bucket/data/*.parquet"``
     :param timestamp: the column of the timestamps: Arrow timestamps or dates, numbers, decimals,
         or texts in ISO 8601; those without a zone are in UTC
     :param unit: the unit of the timestamps to give; what is finer is rounded down
@@ -50,6 +51,8 @@ class ParquetFile(ColumnarFile):
         :meth:`datetime.datetime.strptime` has it; None: numbers, or ISO 8601
     :param fold: which of the two times it is that clocks of ``zone`` show twice, when they are put
         back: 0 for the first, 1 for the second
+    :param storage_options: what the file system of a URL takes, as fsspec has it, such as
+        ``{"anon": True}``; messages show nothing of it
     :raises ConfigError: if there is no such file or column, or two of a name, a column's type is
         none of these, or pyarrow is not installed
     """

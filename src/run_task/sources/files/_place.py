@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.sources.files._compression import compression_of
 from run_task.sources.files._lines import WholeLines
+
+_DIGITS: Final = re.compile("([0-9]+)")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file of this name is not meant where a folder is."""
+    return name.startswith((".", "_"))
+
+
+def by_name(parts: Iterable[str]) -> list[list[str | int]]:
+    """By this, paths are in order by their parts, and numbers in them, too."""
+    return [
+        [int(part) if at % 2 else part for at, part in enumerate(_DIGITS.split(name))]
+        for name in parts
+    ]
 
 
 class FilePlace(Protocol):
