@@ -11,7 +11,6 @@ import pytest
 from run_task import (
     Align,
     ConfigError,
-    Empty,
     InlineExecutor,
     MissedTick,
     OnError,
@@ -36,7 +35,7 @@ def test_the_defaults() -> None:
         "window": None,
         "grace": None,
         "align": Align.EPOCH,
-        "empty": Empty.RUN,
+        "empty": None,
         "channel_capacity": None,  # deprecated, as is the next
         "overflow": None,
     }

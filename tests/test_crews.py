@@ -75,6 +75,7 @@ def test_a_crew_runs_a_tick(executor: Executor, task_timeout: float | None) -> N
     tick = Tick("some data", 10, 20, 1_500_000, ("up",))
     with started(executor, length, fail, task_timeout=task_timeout) as crew:
         dataset = crew.run(tick)
+        assert isinstance(dataset, DataSet)
         assert dataset == DataSet(
             Window(10, 20), {"length": 29}, {"fail": TaskError("fail", tick.window)}
         )
@@ -96,7 +97,7 @@ def test_ticks_may_come_from_one_thread_after_the_other(executor: Executor) -> N
 
 @by_name
 def test_the_loop_is_driven_by_the_crew_or_by_drive(executor: Executor) -> None:
-    datasets: list[DataSet[Any]] = []
+    datasets: list[Any] = []
 
     def loop(first: int) -> Ticks:
         for start in range(first, first + 3):
@@ -139,7 +140,8 @@ def gate() -> Iterator[threading.Event]:
 
 def test_with_a_timeout_ticks_run_in_one_thread_beside_the_caller() -> None:
     with started(ThreadsExecutor(), thread, task_timeout=PATIENCE, workers=1) as crew:
-        threads = {crew.run(Tick(None, end - 1, end))["thread"] for end in range(1, 50)}
+        datasets: list[Any] = [crew.run(Tick(None, end - 1, end)) for end in range(1, 50)]
+    threads = {dataset["thread"] for dataset in datasets}
     assert len(threads) == 1
     assert threading.get_ident() not in threads
 
@@ -260,7 +262,7 @@ def test_who_cannot_be_replaced_keeps_the_lead_and_is_replaced_once_there_is_a_t
         assert gate.wait(PATIENCE)
         return end
 
-    datasets: list[DataSet[Any]] = []
+    datasets: list[Any] = []
     over = threading.Event()
 
     def loop() -> Ticks:

@@ -199,7 +199,7 @@ class TestRefusedStages:
         with pytest.raises(ConfigError, match="stage 'a': there are no tasks"):
             Pipeline().stage("a", [], RwLock([0.0]))
         with pytest.raises(ConfigError, match=r"stage 'a': data=\[0.0\] has no read"):
-            Pipeline().stage("a", [total], [0.0])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            Pipeline().stage("a", [total], [0.0])  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def test_a_task_that_cannot_be_called_as_a_runner_calls_it(self) -> None:
         class TwoParameters:

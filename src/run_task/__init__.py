@@ -18,12 +18,14 @@ from run_task.errors import (
     TaskTimeout,
 )
 from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
-from run_task.pipeline import DeadLetter, Pipeline, Replay, ReplaySummary, Stage
+from run_task.pipeline import DeadLetter, KeyedStage, Pipeline, Replay, ReplaySummary, Stage
 from run_task.runner import (
     Align,
     Context,
     ContextBuilder,
     Empty,
+    KeyedContext,
+    KeyedContextBuilder,
     OnError,
     Percentiles,
     PipelineStats,
@@ -34,7 +36,17 @@ from run_task.runner import (
 )
 from run_task.sources import Arrived
 from run_task.sync import Overflow, Receiver, Sender, channel
-from run_task.tasks import DataSet, DataSets, Runnable, Task, acollect, collect, task
+from run_task.tasks import (
+    DataSet,
+    DataSets,
+    Keyed,
+    KeyedDataSet,
+    Runnable,
+    Task,
+    acollect,
+    collect,
+    task,
+)
 from run_task.time import (
     CalendarInterval,
     Clock,
@@ -65,6 +77,11 @@ __all__ = [
     "Empty",
     "Executor",
     "InlineExecutor",
+    "Keyed",
+    "KeyedContext",
+    "KeyedContextBuilder",
+    "KeyedDataSet",
+    "KeyedStage",
     "LockTimeout",
     "MissedTick",
     "OnError",

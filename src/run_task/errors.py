@@ -104,16 +104,20 @@ class TaskError(RunTaskError):
     :ivar task: the name of the task
     :ivar window: the window ``[start, end)`` that has no result, in the interval's unit
     :ivar reason: what happened, where it was no exception of the task's
+    :ivar key: for which key it has none; None: the task is run without keys, or has none for any
     :ivar shown_window: the window as messages have it: by its times, in an error of a DataSet that
         knows them
     """
 
-    def __init__(self, task: str, window: Window, reason: str | None = None) -> None:
+    def __init__(
+        self, task: str, window: Window, reason: str | None = None, key: str | int | None = None
+    ) -> None:
         self.task = task
         self.window = window
         self.reason = reason
+        self.key = key
         self.shown_window: str = _in_ints(*window)
-        super().__init__(task, window, reason)
+        super().__init__(task, window, reason, key)
 
     def show_windows(self, shown: Callable[[int, int], str]) -> None:
         """Tell windows by their times from now on, as the DataSet does that knows their interval.
@@ -124,7 +128,8 @@ class TaskError(RunTaskError):
 
     def __str__(self) -> str:
         # As the task has it: this is what sinks store. Whoever shows it escapes it.
-        return f"task {self.task!r} gave no result for {self.shown_window}: {self._reason()}"
+        key = "" if self.key is None else f"{self.key!r} in "
+        return f"task {self.task!r} gave no result for {key}{self.shown_window}: {self._reason()}"
 
     def _reason(self) -> str:
         if self.reason is not None:
@@ -142,9 +147,15 @@ class TaskTimeout(TaskError, TimeoutError):
     """
 
     def __init__(
-        self, task: str, window: Window, reason: str | None = None, *, since: Window | None = None
+        self,
+        task: str,
+        window: Window,
+        reason: str | None = None,
+        key: str | int | None = None,
+        *,
+        since: Window | None = None,
     ) -> None:
-        super().__init__(task, window, reason)
+        super().__init__(task, window, reason, key)
         self.since = since
         if since is not None:
             self._tell_since(_in_ints(*since))

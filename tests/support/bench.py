@@ -101,7 +101,7 @@ class RecordingSink:
     """A sink that keeps what it is given, and can be waited for."""
 
     def __init__(self) -> None:
-        self.results: list[tuple[str, DataSet[Any]]] = []
+        self.results: list[tuple[str, Any]] = []
         self.flushed = 0
         self.closed = 0
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from run_task.data import TimeSeries
 from run_task.errors import ConfigError
-from run_task.pipeline import Stage
+from run_task.pipeline._stage import AnyStage
 from run_task.tasks._task import Runnable
 
 _NUMBERS: dict[Any, tuple[type, ...]] = {float: (float, int), complex: (complex, float, int)}
@@ -50,7 +50,7 @@ def signature(task: Runnable[Any, Any]) -> Signature:
     return Signature(takes, type(None) if gives is None and "return" in hints else gives)
 
 
-def misfits(stage: Stage[Any, Any]) -> Iterator[ConfigError]:
+def misfits(stage: AnyStage) -> Iterator[ConfigError]:
     """Tasks that cannot be called as they will be, or want other data than their stage has."""
     view: Any = None
     with stage.data.read(stage.config.data_timeout) as data:
@@ -76,7 +76,7 @@ def misfits(stage: Stage[Any, Any]) -> Iterator[ConfigError]:
             )
 
 
-def data_named(stage: Stage[Any, Any]) -> str:
+def data_named(stage: AnyStage) -> str:
     """What the tasks of a stage read."""
     if isinstance(stage.data, TimeSeries):
         columns = ", ".join(f"{name} {dtype}" for name, dtype in stage.data.columns.items())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -20,7 +19,8 @@ from run_task.cli._target import Target
 from run_task.cli._user_error import UserError, error_text
 from run_task.observe._format import named, shown
 from run_task.observe._log import Log
-from run_task.pipeline import Pipeline, Stage
+from run_task.pipeline import Pipeline
+from run_task.pipeline._stage import AnyStage
 from run_task.time._length import in_short
 
 _log = Log(__name__)
@@ -95,7 +95,7 @@ def drawn(pipeline: Pipeline) -> Tree:
     return tree
 
 
-def _draw_stage(tree: Tree, pipeline: Pipeline, stage: Stage[Any, Any]) -> None:
+def _draw_stage(tree: Tree, pipeline: Pipeline, stage: AnyStage) -> None:
     config = stage.config
     about = [f"every {in_short(stage.interval)}"]
     if config.window is not None:

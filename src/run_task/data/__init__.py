@@ -3,6 +3,7 @@
 from run_task._public import present as _present
 from run_task.data._atom import Atom
 from run_task.data._block import Allocate, Block
+from run_task.data._buckets import bucket_of
 from run_task.data._protocol import (
     Access,
     Generational,
@@ -14,7 +15,7 @@ from run_task.data._protocol import (
     Writable,
 )
 from run_task.data._rwlock import LockStats, RwLock
-from run_task.data.series import Closed, TimeSeries, TimeSeriesView
+from run_task.data.series import Closed, EncodedTexts, KeyView, TimeSeries, TimeSeriesView
 
 __all__ = [
     "Access",
@@ -22,7 +23,9 @@ __all__ = [
     "Atom",
     "Block",
     "Closed",
+    "EncodedTexts",
     "Generational",
+    "KeyView",
     "LockStats",
     "Relocatable",
     "RwLock",
@@ -33,6 +36,7 @@ __all__ = [
     "Viewable",
     "Windowed",
     "Writable",
+    "bucket_of",
 ]
 
 _present(globals())

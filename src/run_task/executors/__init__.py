@@ -1,10 +1,12 @@
 """How one tick's tasks are run."""
 
 from run_task._public import present as _present
+from run_task.data.series._keyed_view import KeyedView
 from run_task.executors._inline import InlineExecutor
 from run_task.executors._protocol import (
     Crew,
     Executor,
+    KeyedExecutor,
     LeadingCrew,
     Ticks,
     drive,
@@ -19,6 +21,8 @@ __all__ = [
     "Crew",
     "Executor",
     "InlineExecutor",
+    "KeyedExecutor",
+    "KeyedView",
     "LeadingCrew",
     "ProcessesExecutor",
     "ThreadsExecutor",

@@ -6,11 +6,22 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from run_task._window import Window
 from run_task.data._protocol import Shared
+from run_task.data.series._keyed_view import KeyedView
 from run_task.executors._async import refuse_async
-from run_task.executors._outcomes import Failure, Run, clock, dataset_of, one_after_another
+from run_task.executors._outcomes import (
+    Failure,
+    Run,
+    clock,
+    dataset_of,
+    keyed_dataset_of,
+    late,
+    one_after_another,
+)
 from run_task.executors._protocol import Crew
 from run_task.tasks._dataset import DataSet, Roster
+from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.tasks._task import Runnable
 from run_task.tasks._tick import Tick
 
@@ -41,6 +52,8 @@ class InlineExecutor:
         """Make ready; all but the tasks and their timeout is of no use here."""
         return _InlineCrew(tuple(tasks), task_timeout)
 
+    start_keyed = start
+
 
 class _InlineCrew:
     def __init__(self, tasks: Sequence[Runnable[Any, Any]], task_timeout: float | None) -> None:
@@ -52,9 +65,11 @@ class _InlineCrew:
     def open(self) -> None:
         """There is nothing to start."""
 
-    def run(self, tick: Tick) -> DataSet[Any]:
+    def run(self, tick: Tick) -> AnyDataSet:
         begin, until, _ = tick.due
         view = tick.view
+        if isinstance(view, KeyedView):
+            return self._run_keyed(tick, view)
         values: list[Any] = []
         ends: list[float] = []
         self._ends = ends
@@ -74,6 +89,31 @@ class _InlineCrew:
             spans = one_after_another(begun, ends)
             return dataset_of(tick, roster, values, spans, begun, took, self._timeout)
         return DataSet.of(tick.due, tick.behind, roster, values, begun, roster.pack(*ends), took)
+
+    def _run_keyed(self, tick: Tick, keyed: KeyedView) -> KeyedDataSet[Any, Any]:
+        begin, until, _ = tick.due
+        values: list[Any] = []
+        problems: dict[int, BaseException | str | Window] = {}
+        seconds = [0.0] * len(self._runs)
+        began = since = clock()
+        for view in keyed.views():
+            ends: list[float] = []
+            self._ends = ends
+            for task, run in enumerate(self._runs):
+                try:
+                    value = run(view, begin, until)
+                except BaseException as raised:
+                    value = None
+                    problems[len(values)] = raised
+                now = clock()
+                ends.append(now)
+                if now - since > self._timeout:
+                    problems[len(values)] = late(now - since, self._timeout)
+                values.append(value)
+                seconds[task] += now - since
+                since = now
+        self._ends = None
+        return keyed_dataset_of(tick, self._roster, keyed, values, seconds, since - began, problems)
 
     def running(self) -> Sequence[str]:
         ends = self._ends

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from run_task._window import Window
+from run_task.data.series._keyed_view import KeyedView
 from run_task.errors import TaskError, TaskTimeout
 from run_task.executors._protocol import failed
 from run_task.tasks._dataset import DataSet, Roster
+from run_task.tasks._keyed import KeyedDataSet
 from run_task.tasks._tick import Tick
 
 Run: TypeAlias = Callable[[Any, int, int], Any]
@@ -80,8 +82,7 @@ def dataset_of(
             else:
                 errors[name] = TaskTimeout(name, window, why)
         elif (seconds := spans[position][1]) > task_timeout:
-            reason = f"it ran for {seconds:.3g} s, task_timeout is {task_timeout:g} s"
-            errors[name] = TaskTimeout(name, window, reason)
+            errors[name] = TaskTimeout(name, window, late(seconds, task_timeout))
         elif type(value) is Failure:
             errors[name] = failed(name, window, value.exception)
     ran = [spans.get(position, NOT_RUN) for position in range(len(values))]
@@ -91,3 +92,44 @@ def dataset_of(
     results = [None if name in errors else value for name, value in zip(roster.names, values)]
     noted = roster, results, begun, ends, took, errors or None, starts
     return DataSet.of(tick.due, tick.behind, *noted)
+
+
+def keyed_dataset_of(
+    tick: Tick,
+    roster: Roster,
+    keyed: KeyedView,
+    values: Sequence[Any],
+    seconds: Sequence[float],
+    took: float,
+    problems: Mapping[int, BaseException | str | Window],
+) -> KeyedDataSet[Any, Any]:
+    """The KeyedDataSet of a tick.
+
+    :param tick: what there was to do
+    :param roster: the tasks
+    :param keyed: the view of the tick
+    :param values: what each task gave for each key, all tasks of the first key first
+    :param seconds: how long each task ran for all keys together
+    :param took: how long it all took, in seconds
+    :param problems: where there is no result, by position among the values: what the task raised,
+        or else why it is too late; a window: it is still running from that
+    """
+    names, keys, window = roster.names, keyed.keys, tick.window
+    errors: dict[tuple[str, Any], TaskError] = {}
+    count = len(names)
+    for position in sorted(problems, key=lambda position: (position % count, position)):
+        place, task = divmod(position, count)
+        name, key, problem = names[task], keys[place], problems[position]
+        if isinstance(problem, str):
+            errors[name, key] = TaskTimeout(name, window, problem, key)
+        elif isinstance(problem, Window):
+            errors[name, key] = TaskTimeout(name, window, key=key, since=problem)
+        else:
+            errors[name, key] = failed(name, window, problem, key)
+    noted = values, seconds, took, errors or None
+    return KeyedDataSet.of(tick.due, tick.behind, roster, keyed.by, keys, *noted)
+
+
+def late(seconds: float, task_timeout: float) -> str:
+    """Why a result is too late."""
+    return f"it ran for {seconds:.3g} s, task_timeout is {task_timeout:g} s"

@@ -14,23 +14,26 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from run_task._window import Window
 from run_task.data._protocol import Shared
 from run_task.errors import ConfigError, TaskError
-from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet
 from run_task.tasks._task import Runnable
 from run_task.tasks._tick import Tick, TickParts
 
-Ticks: TypeAlias = Generator[TickParts, DataSet[Any], None]
+Ticks: TypeAlias = Generator[TickParts, AnyDataSet, None]
 """A runner's loop: it yields ticks, as plain tuples that :meth:`Tick.of` takes, and is sent their
 DataSets. It raises nothing: what goes wrong in it, it deals with itself."""
 
 
-def failed(task: str, window: Window, raised: BaseException) -> TaskError:
+def failed(
+    task: str, window: Window, raised: BaseException, key: str | int | None = None
+) -> TaskError:
     """The TaskError for what a task raised.
 
     :param task: the task's name
     :param window: the window it was run for
     :param raised: what it raised, which becomes the ``__cause__``
+    :param key: the key it was run for; None: it was run without keys
     """
-    error = TaskError(task, window)
+    error = TaskError(task, window, key=key)
     error.__cause__ = raised
     # From the task's own frame on: ours is of no use to the reader, and would keep the tick alive.
     traceback = raised.__traceback__
@@ -40,7 +43,7 @@ def failed(task: str, window: Window, raised: BaseException) -> TaskError:
     return error
 
 
-def drive(ticks: Ticks, run: Callable[[Tick], DataSet[Any]]) -> None:
+def drive(ticks: Ticks, run: Callable[[Tick], AnyDataSet]) -> None:
     """Drive a loop in this thread, to its end.
 
     :param ticks: the loop
@@ -66,22 +69,26 @@ def drive(ticks: Ticks, run: Callable[[Tick], DataSet[Any]]) -> None:
 class Crew(Protocol):
     """An executor at work for the tasks of one runner.
 
-    Provisional: keys, the states of tasks, and a change of tasks while it runs will come to it.
+    Provisional: the states of tasks, and a change of tasks while it runs, will come to it.
     """
 
     def open(self) -> None:
         """Start what takes a while to start, before the first tick is due."""
         ...
 
-    def run(self, tick: Tick, /) -> DataSet[Any]:
+    def run(self, tick: Tick, /) -> AnyDataSet:
         """Run every task over one view and one window, and put together what came of it.
 
         Called for one tick at a time, from any thread. What a task raises becomes an entry in
         ``errors``, made by :func:`failed`; so does, where the executor can see to it, that a task
         outlives ``task_timeout``.
 
+        Of a runner with keys, which only a :class:`KeyedExecutor` is asked for, the view of a tick
+        is a :class:`KeyedView`: every task is run once for each of its ``views()``.
+
         :param tick: what there is to do
-        :return: the DataSet, with every task in it or in its errors
+        :return: the DataSet, with every task in it or in its errors; with keys a KeyedDataSet, with
+            every task and key
         :raises BaseException: what is no task's fault; the runner ends with it
         """
         ...
@@ -172,5 +179,30 @@ class Executor(Protocol):
         :param task_timeout: how many seconds a task may run; None: forever
         :param workers: how many tasks may run at once
         :return: what runs the ticks of one runner
+        """
+        ...
+
+
+@runtime_checkable
+class KeyedExecutor(Executor, Protocol):
+    """An executor that can run tasks once for each key."""
+
+    def start_keyed(
+        self,
+        tasks: Iterable[Runnable[Any, Any]],
+        *,
+        data: Shared[Any],
+        name: str,
+        task_timeout: float | None,
+        workers: int,
+    ) -> Crew:
+        """Make ready to run these tasks for each key, again and again.
+
+        :param tasks: the tasks of one runner
+        :param data: what they read
+        :param name: the runner's name, for its threads and processes
+        :param task_timeout: how many seconds a task may run for one key; None: forever
+        :param workers: how many tasks and keys may run at once
+        :return: what runs the ticks of one runner; the view of each is a :class:`KeyedView`
         """
         ...

@@ -8,8 +8,8 @@ from typing import Any, Final
 from run_task.data import TimeSeries
 from run_task.observe._drawing import Box, BoxKind, Drawing, draw
 from run_task.observe._format import brief
-from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._route import Route
+from run_task.pipeline._stage import AnyStage
 from run_task.time._length import in_short
 
 _MOST: Final = 6

@@ -6,18 +6,15 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
-from typing import Any, TypeAlias
 
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.pipeline._route import Route
-from run_task.pipeline._stage import Stage
+from run_task.pipeline._stage import AnyStage
 from run_task.runner._config import RunnerConfig
 from run_task.sources._protocol import about
 from run_task.time._calendar import CalendarInterval
 from run_task.time._interval import TimeUnit
-
-AnyStage: TypeAlias = Stage[Any, Any]
 
 
 class Graph:

@@ -21,7 +21,7 @@ from run_task.sinks import CallbackSink
 if TYPE_CHECKING:
     from run_task.pipeline import Pipeline
     from run_task.runner._stats import PipelineStats
-    from run_task.tasks._dataset import DataSet
+    from run_task.tasks._keyed import AnyDataSet
 
 HISTORY: Final = 60
 """How many values of a task are kept to be drawn."""
@@ -96,7 +96,7 @@ class Monitor:
         for stage in pipeline.stages:
             stage.sink(sink)
 
-    def note(self, stage: str, dataset: DataSet[Any]) -> None:
+    def note(self, stage: str, dataset: AnyDataSet) -> None:
         """Take what a window gave.
 
         :param stage: the name of the stage
@@ -104,17 +104,17 @@ class Monitor:
         """
         of_stage = self.stages[stage]
         errors = dataset.errors
-        of_stage.failing = errors.keys()
+        of_stage.failing = {error.task for error in errors.values()}
         if errors:
             of_stage.failed += len(errors)
-            for name, error in errors.items():
-                self._note(TaskFailure(stage, name, error_shown(error)))
+            for error in itertools.islice(errors.values(), _MOST_FAILURES):
+                self._note(TaskFailure(stage, error.task, error_shown(error)))
         now = time.monotonic()
         if now - of_stage.noted_at < _NOTED_EVERY:
             return
         with self._mutex:
             of_stage.noted_at = now
-            of_stage.values = dataset.to_dict()
+            of_stage.values = dict(dataset)
             for name, history in of_stage.history.items():
                 history.append(as_number(of_stage.values.get(name)))
 

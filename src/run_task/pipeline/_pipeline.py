@@ -17,11 +17,11 @@ from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._fates import Fates, SourcePolicy
-from run_task.pipeline._graph import AnyStage, Graph, configs, unit_of
+from run_task.pipeline._graph import Graph, configs, unit_of
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline._row_telemetry import RowTelemetry
-from run_task.pipeline._stage import Stage
+from run_task.pipeline._stage import AnyStage, KeyedStage, Stage
 from run_task.pipeline.live._live import Live
 from run_task.pipeline.live._run import LiveRun
 from run_task.pipeline.replay._copies import Copies
@@ -31,6 +31,7 @@ from run_task.pipeline.replay._output import write_results
 from run_task.pipeline.replay._replay import Replay
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL
+from run_task.runner._keys import DEFAULT_IDLE, DEFAULT_MOST, Keys
 from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats
 from run_task.sinks._protocol import DurableSink
 from run_task.sources._faults import OnFault
@@ -248,6 +249,7 @@ class Pipeline(Live):
         self._sources.append((source, route, unit))
         return self
 
+    @overload
     def stage(
         self,
         name: str,
@@ -255,7 +257,32 @@ class Pipeline(Live):
         data: Shared[I],
         interval: EveryLike = DEFAULT_INTERVAL,
         config: RunnerConfig = _DEFAULT_CONFIG,
-    ) -> Stage[I, O]:
+    ) -> Stage[I, O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[I, O]],
+        data: Shared[I],
+        interval: EveryLike = DEFAULT_INTERVAL,
+        config: RunnerConfig = _DEFAULT_CONFIG,
+        *,
+        by: str,
+        key_idle: IntervalLike = DEFAULT_IDLE,
+        max_keys: int = DEFAULT_MOST,
+    ) -> KeyedStage[I, O]: ...
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[I, O]],
+        data: Shared[I],
+        interval: EveryLike = DEFAULT_INTERVAL,
+        config: RunnerConfig = _DEFAULT_CONFIG,
+        *,
+        by: str | None = None,
+        key_idle: IntervalLike = DEFAULT_IDLE,
+        max_keys: int = DEFAULT_MOST,
+    ) -> Stage[I, O] | KeyedStage[I, O]:
         """Add a stage.
 
         :param name: what it is called; no two stages share one
@@ -265,6 +292,11 @@ class Pipeline(Live):
             which take the unit of the data, or seconds where it has none; or a TaskInterval in that
             unit. Its unit is that of the stage's timestamps
         :param config: everything else; its name is not used
+        :param by: run each task once for each key, over a view of the rows of that key: the column
+            of the key, which the ``TimeSeries`` was made with. Results are then a
+            :class:`~run_task.KeyedDataSet`
+        :param key_idle: how long after its last row a key is forgotten, in the time of the rows
+        :param max_keys: how many keys there may be
         :return: the stage, to say where its results go
         :raises ConfigError: if something about it cannot work
         :raises RunTaskError: while it runs live
@@ -278,7 +310,16 @@ class Pipeline(Live):
                 f"two stages are called {name!r}: rename one of them, since the name is part of "
                 f"the key of its results"
             )
-        stage = Stage(name, tasks, data, interval, config, self._graph.connect, self._refuse_change)
+        declared = name, tasks, data, interval, config, self._graph.connect, self._refuse_change
+        stage: Stage[I, O] | KeyedStage[I, O]
+        if by is None:
+            stage = Stage(*declared)
+        else:
+            try:
+                keys = Keys.checked(by, key_idle, max_keys)
+            except ConfigError as error:
+                raise ConfigError(f"stage {name!r}: {error}") from None
+            stage = KeyedStage(*declared, keys)
         self._graph.add(stage)
         return stage
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from run_task.errors import ConfigError
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.tasks._task import Runnable
 from run_task.time._interval import TimeUnit
 from run_task.time._shown import time_shown, window_shown
@@ -51,7 +52,7 @@ class RowIngest:
         except ConfigError as error:
             self._refuse(dataset, error)
 
-    def _refuse(self, dataset: DataSet[Any], error: ConfigError) -> None:
+    def _refuse(self, dataset: AnyDataSet, error: ConfigError) -> None:
         since = self._refused.happen()
         if not since:
             return
@@ -62,9 +63,34 @@ class RowIngest:
         )
 
 
+class KeyedRowIngest(RowIngest):
+    """Makes a row of each key of a KeyedDataSet, in sorted order of the keys.
+
+    A key for which one of the tasks failed gives no row.
+
+    :param stage: the name of the stage, for messages
+    :param by: the column of the key
+    :param columns: the names of the other columns
+    """
+
+    def __init__(self, stage: str, by: str, columns: Sequence[str]) -> None:
+        super().__init__(stage, columns)
+        self._by = by
+
+    def __call__(self, series: TimeSeries, dataset: KeyedDataSet[Any, Any], /) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  a stage by key gives no other
+        for key, results in dataset.rows():
+            if len(results) < len(dataset):
+                continue  # a task failed, and the errors say why
+            row = {column: results[column] for column in self._columns}
+            try:
+                series.append(dataset.timestamp, **{self._by: key}, **row)
+            except ConfigError as error:
+                self._refuse(dataset, error)
+
+
 def checked_stamps(
-    stage: str, unit: TimeUnit, ingest: Callable[[Any, DataSet[Any]], object]
-) -> Callable[[Any, DataSet[Any]], object]:
+    stage: str, unit: TimeUnit, ingest: Callable[[Any, Any], object]
+) -> Callable[[Any, Any], object]:
     """An ingest into a series that is closed on the left, which must not stamp a row with the end
     of the window of its results, or later.
 
@@ -74,7 +100,7 @@ def checked_stamps(
     """
 
     @functools.wraps(ingest)
-    def checked(series: TimeSeries, dataset: DataSet[Any]) -> None:
+    def checked(series: TimeSeries, dataset: AnyDataSet) -> None:
         end, own_ns = dataset.timestamp, series.unit.nanos
         first_refused = -(-end * unit.nanos // own_ns)
         shown = end if dataset.interval is None else time_shown(end, dataset.interval)
@@ -90,7 +116,11 @@ def checked_stamps(
 
 
 def result_series(
-    stage: str, tasks: Iterable[Runnable[Any, Any]], unit: TimeUnit, retention: Any
+    stage: str,
+    tasks: Iterable[Runnable[Any, Any]],
+    unit: TimeUnit,
+    retention: Any,
+    key: tuple[str, Any] | None = None,
 ) -> TimeSeries:
     """A series for the results of tasks: a column for each, by what it says that it returns.
 
@@ -98,11 +128,19 @@ def result_series(
     :param tasks: the tasks
     :param unit: the unit of their windows
     :param retention: of the series
+    :param key: the column of the key, and its kind; None: the results have no keys
     :raises ConfigError: if the results of a task cannot be a column; the message names it
     """
-    columns: Mapping[str, Any] = {task.name: _kind(stage, task) for task in tasks}
+    columns: dict[str, Any] = {} if key is None else {key[0]: key[1]}
+    for task in tasks:
+        if task.name in columns:
+            raise ConfigError(
+                f"stage {stage!r}: task {task.name!r} is called like the column of the key: "
+                f"rename it"
+            )
+        columns[task.name] = _kind(stage, task)
     try:
-        return TimeSeries(columns, unit, retention, Closed.RIGHT)
+        return TimeSeries(columns, unit, retention, Closed.RIGHT, key=key[0] if key else None)
     except ConfigError as error:
         raise ConfigError(f"stage {stage!r}: {error}") from None
 

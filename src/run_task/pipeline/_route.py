@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any
+from typing import Any, Final
 
 from run_task.data import Closed, Writable
 from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
-from run_task.tasks._dataset import DataSet
+from run_task.tasks._tick_results import TickResults
 from run_task.time._wall_time import WallClock
+
+_MOST_NOTES: Final = 10
+"""Of how many errors of a DataSet a message says that they are there."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,9 @@ class Route:
             self.ingest(target, what)
         except Exception as error:
             add_note(error, f"in the ingest of {self.origin}")
-            for failed in what.errors.values() if isinstance(what, DataSet) else ():
+            # Asked by what both have in common, which leaves nothing unknown to the checkers.
+            errors = what.error_list() if isinstance(what, TickResults) else ()
+            for failed in itertools.islice(errors, _MOST_NOTES):
                 add_note(error, f"of a DataSet without this result: {failed}")
             raise
 

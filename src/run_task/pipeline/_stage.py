@@ -6,22 +6,24 @@ import inspect
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Self, TypeAlias, TypeVar, overload
 
 from run_task.data import Closed, Shared, TimeSeries, Writable
 from run_task.data.series._retention import as_kept
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
-from run_task.pipeline._result_rows import RowIngest, checked_stamps, result_series
+from run_task.pipeline._result_rows import KeyedRowIngest, RowIngest, checked_stamps, result_series
 from run_task.pipeline._route import Route
 from run_task.runner._checks import check_calls, warnings_of
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import Context
+from run_task.runner._keys import Keys
 from run_task.sinks._protocol import Sink
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import KeyedDataSet
 from run_task.tasks._task import Runnable
 from run_task.time._calendar import Interval
 from run_task.time._length import EveryLike, IntervalLike, in_short
@@ -31,6 +33,7 @@ _log = Log(__name__)
 I = TypeVar("I")
 O = TypeVar("O")
 D = TypeVar("D")
+R = TypeVar("R")
 
 
 _calls_checked_later: ContextVar[bool] = ContextVar("calls_checked_later", default=False)
@@ -47,14 +50,15 @@ def calls_checked_later() -> Generator[None]:
         _calls_checked_later.reset(token)
 
 
-class Stage(Generic[I, O]):
-    """Tasks over shared data, as part of a pipeline. :meth:`Pipeline.stage` makes one.
+class BaseStage(Generic[I, O, R]):
+    """What a :class:`Stage` and a :class:`KeyedStage` have in common.
 
     :ivar name: what it is called in results, sinks and messages
     :ivar tasks: what it runs
     :ivar data: what they read
     :ivar interval: how often
     :ivar config: everything else
+    :ivar keys: by which keys its tasks are run; None: by none
     """
 
     def __init__(
@@ -64,15 +68,18 @@ class Stage(Generic[I, O]):
         data: Shared[I],
         interval: EveryLike,
         config: RunnerConfig,
-        connect: Callable[[Stage[I, O], Route], object],
+        connect: Callable[[Any, Route], object],
         refuse_change: Callable[[str], None],
+        keys: Keys | None = None,
     ) -> None:
-        ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(1)
+        ends: tuple[Sender[Any], Receiver[Any]] = channel(1)
         try:
             # What a context would refuse once the pipeline runs is refused now.
             context = Context[I, O](
                 tasks=tasks, data=data, interval=interval, sender=ends[0], config=config
             )
+            if keys is not None:
+                keys.check(data, config.executor_instance)
             if not _calls_checked_later.get():
                 check_calls(context.tasks)
         except ConfigError as error:
@@ -94,6 +101,7 @@ class Stage(Generic[I, O]):
         self.data = data
         self.interval: Interval = context.interval
         self.config = config
+        self.keys = keys
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
         self._connect = connect
@@ -101,14 +109,10 @@ class Stage(Generic[I, O]):
         self._series: TimeSeries | None = None
 
     @overload
-    def into(self, shared: TimeSeries) -> Stage[I, O]: ...
+    def into(self, shared: TimeSeries) -> Self: ...
     @overload
-    def into(
-        self, shared: Writable[D], ingest: Callable[[D, DataSet[O]], object]
-    ) -> Stage[I, O]: ...
-    def into(
-        self, shared: Writable[Any], ingest: Callable[[Any, DataSet[O]], object] | None = None
-    ) -> Stage[I, O]:
+    def into(self, shared: Writable[D], ingest: Callable[[D, R], object]) -> Self: ...
+    def into(self, shared: Writable[Any], ingest: Callable[[Any, R], object] | None = None) -> Self:
         """Let each DataSet enter other data, which other stages read.
 
         Without an ``ingest``, it becomes a row of a :class:`~run_task.TimeSeries`: its timestamp,
@@ -141,7 +145,7 @@ class Stage(Generic[I, O]):
         self.routes = (*self.routes, route)
         return self
 
-    def _as_rows(self, shared: object) -> Callable[[TimeSeries, DataSet[O]], None]:
+    def _as_rows(self, shared: object) -> Callable[[TimeSeries, Any], None]:
         """An ingest that makes a row of each DataSet."""
         if not isinstance(shared, TimeSeries):
             raise ConfigError(
@@ -149,6 +153,8 @@ class Stage(Generic[I, O]):
             )
         columns = tuple(shared.columns)
         names = [task.name for task in self.tasks]
+        if self.keys is not None:
+            columns = self._columns_by_key(shared, self.keys.by)
         for column in columns:
             if column not in names:
                 raise ConfigError(
@@ -170,7 +176,18 @@ class Stage(Generic[I, O]):
                 f"the timestamps of {brief(shared)} in {shared.unit.name.lower()}: give it "
                 f"unit=TimeUnit.{self.interval.unit.name}, or say by ingest= how a DataSet enters"
             )
+        if self.keys is not None:
+            return KeyedRowIngest(self.name, self.keys.by, columns)
         return RowIngest(self.name, columns)
+
+    def _columns_by_key(self, shared: TimeSeries, by: str) -> tuple[str, ...]:
+        """The columns of a series that results of tasks enter, besides that of the key."""
+        if by not in shared.columns:
+            raise ConfigError(
+                f"stage {self.name!r}: its results are by key, and {brief(shared)} has no column "
+                f"{by!r} for it: make it with one, or say by ingest= how they enter"
+            )
+        return tuple(column for column in shared.columns if column != by)
 
     def series(self, retention: int | IntervalLike | None = None) -> TimeSeries:
         """A series of the results, for other stages to read.
@@ -187,7 +204,9 @@ class Stage(Generic[I, O]):
             if it was asked for before with another retention
         """
         if self._series is None:
-            series = result_series(self.name, self.tasks, self.interval.unit, retention)
+            key = None if self.keys is None else self._key_column(self.keys.by)
+            unit = self.interval.unit
+            series = result_series(self.name, self.tasks, unit, retention, key)
             self.into(series)
             self._series = series
         elif self._series.retention != as_kept(retention, self.interval.unit):
@@ -197,7 +216,12 @@ class Stage(Generic[I, O]):
             )
         return self._series
 
-    def sink(self, sink: Sink) -> Stage[I, O]:
+    def _key_column(self, by: str) -> tuple[str, Any]:
+        """The column of the key, and its kind, as the data of the stage has it."""
+        data: Any = self.data
+        return by, data.columns[by]
+
+    def sink(self, sink: Sink) -> Self:
         """Let each DataSet be written to a sink. Stages may share one.
 
         :param sink: where to
@@ -228,6 +252,18 @@ class Stage(Generic[I, O]):
 
     def __repr__(self) -> str:
         return f"<Stage {self.name!r}: {len(self.tasks)} tasks every {in_short(self.interval)}>"
+
+
+class Stage(BaseStage[I, O, DataSet[O]]):
+    """Tasks over shared data, as part of a pipeline. :meth:`Pipeline.stage` makes one."""
+
+
+class KeyedStage(BaseStage[I, O, KeyedDataSet[Any, O]]):
+    """Tasks that are run once for each key, as part of a pipeline: :meth:`Pipeline.stage` with
+    ``by=`` makes one. What it gives for a window is a :class:`~run_task.KeyedDataSet`."""
+
+
+AnyStage: TypeAlias = BaseStage[Any, Any, Any]
 
 
 def _takes_one(method: Callable[..., object]) -> bool:

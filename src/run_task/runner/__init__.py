@@ -2,7 +2,7 @@
 
 from run_task._public import present as _present
 from run_task.runner._config import Align, Empty, OnError, RunnerConfig
-from run_task.runner._context import Context, ContextBuilder
+from run_task.runner._context import Context, ContextBuilder, KeyedContext, KeyedContextBuilder
 from run_task.runner._runner import Runner
 from run_task.runner._stats import Percentiles, PipelineStats, RunnerStats, SourceStats
 
@@ -11,6 +11,8 @@ __all__ = [
     "Context",
     "ContextBuilder",
     "Empty",
+    "KeyedContext",
+    "KeyedContextBuilder",
     "OnError",
     "Percentiles",
     "PipelineStats",

@@ -81,6 +81,9 @@ _CHOICES: Final[Mapping[str, type[enum.Enum]]] = {
 }
 
 
+_OPTIONAL: Final = ("overflow", "empty")
+
+
 @dataclass(frozen=True, init=False)
 class RunnerConfig:
     """How a runner, or a stage of a pipeline, behaves.
@@ -108,7 +111,9 @@ class RunnerConfig:
     :param grace: how long after its end a window waits for late data; None: not at all. A
         TaskInterval, a timedelta, or a text such as ``"2s"``
     :param align: where the grid of windows lies
-    :param empty: what to do with a window that holds no row; ``Empty.SKIP`` is for a ``TimeSeries``
+    :param empty: what to do with a window that holds no row; ``Empty.SKIP`` is for a
+        ``TimeSeries``. By key it is about each key: ``Empty.RUN`` runs the tasks also for those
+        that are known and have no row in the window. None: ``SKIP`` by key, else ``RUN``
     :param lock_timeout: deprecated: what ``data_timeout`` and ``upstream_timeout`` were together
     :param channel_capacity: deprecated: see :meth:`ContextBuilder.with_channel`
     :param overflow: deprecated: see :meth:`ContextBuilder.with_channel`
@@ -127,7 +132,7 @@ class RunnerConfig:
     window: Interval | None
     grace: TaskInterval | None
     align: Align
-    empty: Empty
+    empty: Empty | None
     channel_capacity: int | None = dataclasses.field(repr=False)
     overflow: Overflow | None = dataclasses.field(repr=False)
 
@@ -146,7 +151,7 @@ class RunnerConfig:
         window: EveryLike | None = None,
         grace: IntervalLike | None = None,
         align: Align = Align.EPOCH,
-        empty: Empty = Empty.RUN,
+        empty: Empty | None = None,
         lock_timeout: float = _NOT_GIVEN,
         channel_capacity: int | None = None,
         overflow: Overflow | None = None,
@@ -226,7 +231,7 @@ def _check(settings: Mapping[str, Any]) -> None:
             raise _refused(field, value, "a positive int")
     for field, enumeration in _CHOICES.items():
         value = settings[field]
-        if not isinstance(value, enumeration) and not (field == "overflow" and value is None):
+        if not isinstance(value, enumeration) and not (field in _OPTIONAL and value is None):
             raise _refused(field, value, f"one of {', '.join(map(str, enumeration))}")
     for field in _TIMEOUTS:
         value = settings[field]

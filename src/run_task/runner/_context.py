@@ -22,13 +22,15 @@ from run_task.runner._checks import (
     warnings_of,
 )
 from run_task.runner._config import RunnerConfig
+from run_task.runner._keys import DEFAULT_IDLE, DEFAULT_MOST, Keys
 from run_task.sync._channel import Receiver, Sender, sole_channel
 from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import KeyedDataSet
 from run_task.tasks._task import Runnable
 from run_task.time._calendar import Interval
-from run_task.time._length import EveryLike, interval_in, unit_of
+from run_task.time._length import EveryLike, IntervalLike, interval_in, unit_of
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -191,6 +193,36 @@ class Context(Generic[I, O]):
                 f"windows of both would go through one channel: build a context for each"
             )
         self.sender.serve(name)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, init=False)
+class KeyedContext(Context[I, O]):
+    """Tasks that are run once for each key: what :meth:`ContextBuilder.with_key` leads to.
+
+    :param tasks: what to run at each tick
+    :param data: what the tasks read
+    :param interval: how often
+    :param sender: where KeyedDataSets are sent
+    :param config: everything else
+    :param keys: by which keys
+    :raises ConfigError: if something about it cannot work
+    """
+
+    keys: Keys
+
+    def __init__(
+        self,
+        *,
+        tasks: Iterable[Runnable[I, O]],
+        data: Shared[I],
+        interval: EveryLike,
+        sender: Sender[Any],
+        config: RunnerConfig = _DEFAULT_CONFIG,
+        keys: Keys,
+    ) -> None:
+        super().__init__(tasks=tasks, data=data, interval=interval, sender=sender, config=config)
+        keys.check(data, config.executor_instance)
+        object.__setattr__(self, "keys", keys)  # it is frozen
 
 
 class ContextBuilder(Generic[I, O, S_co]):
@@ -381,6 +413,27 @@ class ContextBuilder(Generic[I, O, S_co]):
         builder: ContextBuilder[I, O, S_co] = self._with(_channel=(capacity, overflow))
         return builder
 
+    def with_key(
+        self, by: str, key_idle: IntervalLike = DEFAULT_IDLE, max_keys: int = DEFAULT_MOST
+    ) -> KeyedContextBuilder[I, O, S_co]:
+        """Run each task once for each key, over a view of the rows of that key.
+
+        ::
+
+            trades = TimeSeries({"symbol": str, "price": float}, key="symbol")
+            context, receiver, _ = (
+                ContextBuilder(trades).with_task(mean).with_key("symbol").build()
+            )
+
+        What comes of a window is a :class:`~run_task.KeyedDataSet`.
+
+        :param by: the column of the key, which the ``TimeSeries`` was made with
+        :param key_idle: how long after its last row a key is forgotten, in the time of the rows
+        :param max_keys: how many keys there may be
+        :raises ConfigError: if they cannot be
+        """
+        return KeyedContextBuilder(self, Keys.checked(by, key_idle, max_keys))
+
     def build(self) -> tuple[Context[I, O], Receiver[DataSet[O]], S_co]:
         """Check it all, and put it together.
 
@@ -388,16 +441,22 @@ class ContextBuilder(Generic[I, O, S_co]):
             the data, to write to
         :raises ConfigError: if something about it cannot work
         """
+        built: tuple[Context[I, O], Receiver[DataSet[O]], S_co] = self.put_together(Context[I, O])
+        return built
+
+    def put_together(self, make: Callable[..., Any]) -> tuple[Any, Any, Any]:
+        """The same with a context of another kind.
+
+        :param make: makes it, of its parts by name
+        """
         config = self._config
         if not isinstance(config, RunnerConfig):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
             raise ConfigError(f"with_config({config!r}): it takes a RunnerConfig")
         capacity, overflow = self._channel_of(config)
-        ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = sole_channel(
-            capacity, overflow, config.name
-        )
+        ends: tuple[Sender[Any], Receiver[Any]] = sole_channel(capacity, overflow, config.name)
         sender, receiver = ends
         data: Any = self._data if self._data is not None else self._made()
-        context = Context[I, O](
+        context: Context[I, O] = make(
             tasks=self._tasks, data=data, interval=self._interval, sender=sender, config=config
         )
         check_calls(context.tasks)
@@ -441,3 +500,55 @@ class ContextBuilder(Generic[I, O, S_co]):
                 f"leave {name}= out"
             )
         return self._channel
+
+
+class KeyedContextBuilder(Generic[I, O, S_co]):
+    """A :class:`ContextBuilder` of tasks that are run once for each key.
+
+    :meth:`ContextBuilder.with_key` gives one.
+    """
+
+    def __init__(self, builder: ContextBuilder[I, O, S_co], keys: Keys) -> None:
+        self._builder = builder
+        self._keys = keys
+
+    def _with(self, builder: ContextBuilder[I, T, S_co]) -> KeyedContextBuilder[I, T, S_co]:
+        return KeyedContextBuilder(builder, self._keys)
+
+    def with_task(self, task: Runnable[I, T]) -> KeyedContextBuilder[I, O | T, S_co]:
+        """As :meth:`ContextBuilder.with_task`."""
+        return self._with(self._builder.with_task(task))
+
+    def with_tasks(self, tasks: Iterable[Runnable[I, T]]) -> KeyedContextBuilder[I, O | T, S_co]:
+        """As :meth:`ContextBuilder.with_tasks`."""
+        return self._with(self._builder.with_tasks(tasks))
+
+    def with_interval(self, interval: EveryLike) -> KeyedContextBuilder[I, O, S_co]:
+        """As :meth:`ContextBuilder.with_interval`."""
+        return self._with(self._builder.with_interval(interval))
+
+    def with_config(self, config: RunnerConfig) -> KeyedContextBuilder[I, O, S_co]:
+        """As :meth:`ContextBuilder.with_config`."""
+        return self._with(self._builder.with_config(config))
+
+    def with_channel(
+        self, capacity: int = DEFAULT_CAPACITY, overflow: Overflow = Overflow.BLOCK
+    ) -> KeyedContextBuilder[I, O, S_co]:
+        """As :meth:`ContextBuilder.with_channel`."""
+        return self._with(self._builder.with_channel(capacity, overflow))
+
+    def build(self) -> tuple[KeyedContext[I, O], Receiver[KeyedDataSet[Any, O]], S_co]:
+        """Check it all, and put it together.
+
+        :return: the context, for a :class:`~run_task.Runner`; the receiver of its KeyedDataSets;
+            and the data, to write to
+        :raises ConfigError: if something about it cannot work
+        """
+        keys = self._keys
+
+        def make(**parts: Any) -> KeyedContext[I, O]:
+            return KeyedContext[I, O](keys=keys, **parts)
+
+        built: tuple[KeyedContext[I, O], Receiver[KeyedDataSet[Any, O]], S_co]
+        built = self._builder.put_together(make)
+        return built

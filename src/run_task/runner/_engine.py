@@ -15,8 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from run_task._window import Due, Window
-from run_task.data._protocol import Shared, Viewable, window_bound
-from run_task.data._several import none_if_empty
+from run_task.data._protocol import Shared, Viewable
 from run_task.errors import (
     ChannelClosed,
     LockTimeout,
@@ -25,9 +24,10 @@ from run_task.errors import (
     TaskError,
     described,
 )
-from run_task.executors._protocol import Ticks, checked_crew, driver
+from run_task.executors._protocol import Ticks, driver
 from run_task.observe._log import Log
-from run_task.runner._config import Empty, OnError, RunnerConfig
+from run_task.runner._config import OnError, RunnerConfig
+from run_task.runner._keys import Keys, bound_of, crew_of
 from run_task.runner._own_data import OwnData, references
 from run_task.runner._scheduler import NOT_OVERSLEPT, Entry, Scheduler, is_scheduled, scheduler_of
 from run_task.runner._stats import RECENT, Percentiles, RunnerStats
@@ -39,6 +39,7 @@ from run_task.sync._fork import forget_after_fork
 from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._waiting import Wait, wait_thread
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.tasks._task import Runnable
 from run_task.time._calendar import Interval
 from run_task.time._clock import Clock, SystemClock
@@ -56,8 +57,8 @@ class Outlet(Protocol):
         """How many were lost."""
         ...
 
-    def send(self, dataset: DataSet[Any], /) -> None:
-        """Take a DataSet.
+    def send(self, dataset: Any, /) -> None:
+        """Take a DataSet, or a KeyedDataSet of an engine with keys.
 
         :raises ChannelClosed: if the receiver is closed; the engine ends
         """
@@ -135,6 +136,7 @@ class Engine:
     :param since_ns: begin with the window that holds this time, in nanoseconds since the Unix
         epoch; None: with the one that holds now
     :param gate: what each window waits for before its view of the data is taken
+    :param keys: by which keys tasks are run; None: by none
     :param rank: of windows that fall due at one time, those of the least rank are run first
     """
 
@@ -151,6 +153,7 @@ class Engine:
         since_ns: int | None = None,
         gate: Gate | None = None,
         rank: int = 0,
+        keys: Keys | None = None,
     ) -> None:
         self.name: str = config.name
         self.config: Final = config
@@ -160,9 +163,8 @@ class Engine:
         self._tasks = tuple(tasks)
         self._data = data
         self._interval = interval
-        self._bound = window_bound(data, interval.unit)
-        if self._bound is not None and config.empty is Empty.SKIP:
-            self._bound = none_if_empty(self._bound)
+        self._keys = keys
+        self._bound = bound_of(data, interval.unit, config, keys)
         self._empty = 0
         self._outlet = outlet
         self._log = Log(__name__, self.name)
@@ -171,15 +173,7 @@ class Engine:
         self._since_ns = since_ns
         self._gate = gate
         self._rank = rank
-        self._crew = checked_crew(
-            config.executor_instance.start(
-                self._tasks,
-                data=data,
-                name=self.name,
-                task_timeout=config.task_timeout,
-                workers=config.worker_count,
-            )
-        )
+        self._crew = crew_of(self._tasks, data, config, keys)
         self._drive: Callable[[Ticks], None] | None = None  # from the start on
         self._mutex = threading.Lock()
         self._ticker: Ticker | None = None
@@ -317,6 +311,7 @@ class Engine:
                                 continue
                         dataset = yield view, due, behind
                         if changes and count_of(view) != usual:
+                            assert isinstance(dataset, DataSet)  # of rows there is no other
                             dataset = own.refuse(dataset, view)
                             own.settle(references(view))
                             usual = own.references
@@ -370,16 +365,25 @@ class Engine:
         self._is_back = True
         scheduler.put(entry, ticker.follow())
 
-    def _without_view(self, due: Due, behind: Sequence[str], cause: LockTimeout) -> DataSet[Any]:
+    def _without_view(self, due: Due, behind: Sequence[str], cause: LockTimeout) -> AnyDataSet:
         """What comes of a tick without data: an error for every task."""
         start, end, late_ns = due
         window = Window(start, end)
         errors = {task.name: TaskError(task.name, window) for task in self._tasks}
         for error in errors.values():
             error.__cause__ = cause
+        if self._keys is not None:
+            by = self._keys.by
+            return KeyedDataSet[Any, Any](
+                window,
+                by,
+                errors=dict[Any, TaskError](errors),
+                lateness=late_ns / 1e9,
+                behind=behind,
+            )
         return DataSet(window, errors=errors, lateness=late_ns / 1e9, behind=behind)
 
-    def _note(self, errors: Mapping[str, TaskError]) -> None:
+    def _note(self, errors: Mapping[Any, TaskError]) -> None:
         for error in errors.values():
             about = {"task": error.task, "window": error.window}
             self._log.warning("%s: %s", self.name, error, extra=about)

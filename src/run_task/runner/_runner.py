@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
-from run_task.runner._context import Context
+from run_task.runner._context import Context, KeyedContext
 from run_task.runner._engine import Engine
 from run_task.runner._running import Running
 from run_task.runner._signals import shut_down_on_sigterm
@@ -56,6 +56,7 @@ class Runner(Running, Generic[I, O]):
             context.config,
             context.sender,
             clock=clock,
+            keys=context.keys if isinstance(context, KeyedContext) else None,
         )
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from run_task._version import __version__
 from run_task.observe._log import Log
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet
 from run_task.time._clock import Clock
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ tracing adds a few hundredths at most."""
 BOUNDARIES: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Of the histograms' buckets, in seconds: a tick takes from microseconds on."""
 
-Send = Callable[[DataSet[Any]], None]
+_MOST_EXCEPTIONS: Final = 100
+"""How many errors of one tick a span has, at most: by key there may be thousands."""
+
+Send = Callable[[AnyDataSet], None]
 
 
 class Losses(NamedTuple):
@@ -122,7 +126,7 @@ class Telemetry:
     def telling(self, send: Send) -> Send:
         """A function that sends a DataSet, and tells of it."""
 
-        def send_and_tell(dataset: DataSet[Any]) -> None:
+        def send_and_tell(dataset: AnyDataSet) -> None:
             ended_ns = self._clock.time_ns()  # sending it may take long
             send(dataset)
             self._guarded(lambda: self._tell(dataset, ended_ns))
@@ -143,14 +147,14 @@ class Telemetry:
             self._broken = True
             self._log.error("%s: OpenTelemetry gets nothing more: %r", self._runner, error)
 
-    def _tell(self, dataset: DataSet[Any], ended_ns: int) -> None:
+    def _tell(self, dataset: AnyDataSet, ended_ns: int) -> None:
         self._ticks.add(1, self._about)
         self._duration.record(dataset.took, self._about)
         if self._losses is not None:
             self._lateness.record(dataset.lateness, self._about)
-        for task, error in dataset.errors.items():
+        for error in dataset.errors.values():
             kind = type(error.__cause__ or error).__qualname__
-            self._errors.add(1, {**self._about, "run_task.task": task, "error.type": kind})
+            self._errors.add(1, {**self._about, "run_task.task": error.task, "error.type": kind})
         self._tell_losses()
         self._trace(dataset, ended_ns)
 
@@ -163,7 +167,7 @@ class Telemetry:
         if dropped := self._told.dropped - before.dropped:
             self._dropped.add(dropped, self._about)
 
-    def _trace(self, dataset: DataSet[Any], ended_ns: int) -> None:
+    def _trace(self, dataset: AnyDataSet, ended_ns: int) -> None:
         """A span of the tick, after the fact, and of each task that took long."""
         begun_ns = ended_ns - round(dataset.took * 1e9)
         span = self._tracer.start_span(
@@ -178,12 +182,17 @@ class Telemetry:
             },
         )
         if span.is_recording():
-            if dataset.took >= TASK_SPAN_FROM:
+            # By key, tasks take turns, so that a span of one would tell nothing.
+            if dataset.took >= TASK_SPAN_FROM and isinstance(dataset, DataSet):
                 self._trace_tasks(dataset, span, begun_ns)
-            for task, error in dataset.errors.items():
-                span.record_exception(error, {"run_task.task": task}, ended_ns)
-            if dataset.errors:
-                told = f"no result of {', '.join(dataset.errors)}"
+            errors = list(dataset.errors.values())
+            for error in errors[:_MOST_EXCEPTIONS]:
+                about = {"run_task.task": error.task}
+                if error.key is not None:
+                    about["run_task.key"] = str(error.key)
+                span.record_exception(error, about, ended_ns)
+            if errors:
+                told = f"no result of {', '.join(dict.fromkeys(e.task for e in errors))}"
                 span.set_status(self._api.StatusCode.ERROR, told)
         span.end(ended_ns)
 

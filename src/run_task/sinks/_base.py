@@ -7,7 +7,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks._protocol import Result, Row
@@ -16,6 +16,7 @@ from run_task.sinks.encoding._json import Encoder, Fallback, value_of
 from run_task.sinks.encoding._records import TypesGiven, named_types
 from run_task.sinks.encoding._tag import UndecodableError
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 
 _MOST_WAITING: Final = 1_024
 """How many windows wait for a flush at most, so that memory stays bounded without one."""
@@ -56,7 +57,7 @@ class Durable(ABC):
                 )
             self._pipeline = pipeline
 
-    def write(self, result: Result | str, dataset: DataSet[Any] | None = None, /) -> None:
+    def write(self, result: Result | str, dataset: AnyDataSet | None = None, /) -> None:
         """Take the results of a window; :meth:`flush` makes them last.
 
         A window without any task, of which a row could tell, leaves no trace. When 1 024 windows
@@ -195,11 +196,11 @@ class Durable(ABC):
         """Let go of what is open."""
 
 
-def _result(pipeline: str, result: Result | str, dataset: DataSet[Any] | None) -> Result:
+def _result(pipeline: str, result: Result | str, dataset: AnyDataSet | None) -> Result:
     """What a sink is given, as a Result."""
     if isinstance(result, Result) and dataset is None:
         return result
-    if isinstance(result, str) and isinstance(dataset, DataSet):
+    if isinstance(result, str) and isinstance(dataset, DataSet | KeyedDataSet):
         warnings.warn(
             "write(stage, dataset) is now write(Result.of(pipeline, stage, dataset))",
             DeprecationWarning,

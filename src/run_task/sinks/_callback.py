@@ -22,7 +22,7 @@ class CallbackSink:
     a ``SinkError``, which says that it has no use for this DataSet: that is counted and logged, and
     the run goes on.
 
-    :param fn: called with the stage's name and its DataSet
+    :param fn: called with the stage's name and its DataSet; of a stage by key, a KeyedDataSet
     :raises ConfigError: if it cannot be called with these two
     """
 
@@ -37,7 +37,8 @@ class CallbackSink:
 
     def write(self, result: Result, /) -> None:
         """Call the function."""
-        self._fn(result.stage, result.dataset)
+        dataset: Any = result.dataset
+        self._fn(result.stage, dataset)
 
     def flush(self) -> None:
         """Nothing: what was written has been dealt with."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from run_task._window import Window
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.time._interval import TimeUnit
 
 
@@ -35,7 +36,7 @@ class Row(NamedTuple):
     unit: TimeUnit | None = None
     """The unit of ``start`` and ``end``; None: nobody told the sink."""
     key: str = ""
-    """Of which key of the data it is: empty, as yet always."""
+    """Of which key of the data it is, as text; empty: of a stage without keys, or of all keys."""
     revision: int = 0
     """How many times the window had been computed before: 0, as yet always."""
     bucket: int = 0
@@ -57,14 +58,15 @@ class Result(NamedTuple):
     """The window: start and end, in the unit of the stage's interval since the Unix epoch."""
     revision: int
     """How many times the window was computed before in this run: 0, as yet always."""
-    dataset: DataSet[Any]
-    """What the tasks gave. It is shared with other sinks and stages."""
+    dataset: DataSet[Any] | KeyedDataSet[Any, Any]
+    """What the tasks gave; of a stage by key a :class:`~run_task.KeyedDataSet`. It is shared with
+    other sinks and stages."""
     bucket: int = 0
     """Which part of the keys it is of: 0, as yet always."""
 
     @classmethod
     def of(
-        cls, pipeline: str, stage: str, dataset: DataSet[Any], revision: int = 0, bucket: int = 0
+        cls, pipeline: str, stage: str, dataset: AnyDataSet, revision: int = 0, bucket: int = 0
     ) -> Result:
         """The result that a DataSet is, with its window."""
         return cls(pipeline, stage, dataset.window, revision, dataset, bucket)

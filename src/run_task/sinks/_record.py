@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from run_task.errors import SinkError
@@ -12,6 +12,7 @@ from run_task.observe._format import SURROGATE
 from run_task.sinks._protocol import Result, Row
 from run_task.sinks.encoding._json import Encoder, dumps
 from run_task.sinks.encoding._tag import UnencodableError
+from run_task.tasks._keyed import KeyedDataSet
 from run_task.time._interval import TimeUnit
 
 FORMAT: Final = 2
@@ -107,28 +108,38 @@ def record(result: Result, encoder: Encoder) -> WindowRecord:
     :raises SinkError: if a name, a number or a task's result cannot be
     """
     pipeline, stage, window, revision, dataset, bucket = result
-    errors = {task: str(error) for task, error in dataset.errors.items()}
+    values: Iterable[tuple[str, Any, Any]]
+    errors: list[tuple[str, Any, str]] = []
+    if isinstance(dataset, KeyedDataSet):
+        for name, error in dataset.errors.items():
+            task, of_key = name if isinstance(name, tuple) else (name, None)
+            errors.append((task, of_key, str(error)))
+        values = ((t, key, value) for key, row in dataset.rows() for t, value in row.items())
+    else:
+        errors = [(task, None, str(error)) for task, error in dataset.errors.items()]
+        values = ((task, None, value) for task, value in dataset.items())
     unit = None if result.unit is None else result.unit.value
     key = WindowKey(pipeline, stage, *window, bucket)
-    return window_record(key, unit, revision, dataset, errors, encoder)
+    return window_record(key, unit, revision, values, errors, encoder)
 
 
 def window_record(
     key: WindowKey,
     unit: str | None,
     revision: int,
-    values: Mapping[str, Any],
-    errors: Mapping[str, str],
+    values: Iterable[tuple[str, Any, Any]],
+    errors: Iterable[tuple[str, Any, str]],
     encoder: Encoder,
 ) -> WindowRecord:
     """A window's results, ready to be stored.
 
-    :param values: results by task
-    :param errors: why tasks have none, by task
-    :raises SinkError: if a name, a number or a task's result cannot be
+    :param values: results: of which task, for which key or None, and what it is
+    :param errors: why there is none: of which task, for which key or None, and in words
+    :raises SinkError: if a name, a key, a number or a task's result cannot be
     """
     stage = key.stage
-    for name in (stage, *values, *errors):
+    values, errors = list(values), list(errors)
+    for name in dict.fromkeys((stage, *(v[0] for v in values), *(e[0] for e in errors))):
         if not is_storable(name):
             raise SinkError(f"stage {stage!r}: {name!r} is no name that can be stored: rename it")
     for name, number in (("start", key.start), ("end", key.end)):
@@ -137,8 +148,11 @@ def window_record(
     for name, number in (("revision", revision), ("bucket", key.bucket)):
         if type(number) is not int or not 0 <= number < 2**31:
             raise SinkError(f"stage {stage!r}: {name}={number!r} is not an int from 0 to 2**31 - 1")
-    tasks = [_task_record(stage, task, value, encoder) for task, value in values.items()]
-    tasks += [TaskRecord(task, None, None, _text(error)) for task, error in errors.items()]
+    tasks = [_task_record(stage, task, key, value, encoder) for task, key, value in values]
+    tasks += [
+        TaskRecord(task, None, None, _text(error), _key_text(stage, task, key))
+        for task, key, error in errors
+    ]
     return WindowRecord(key, unit, revision, tuple(tasks))
 
 
@@ -165,19 +179,38 @@ def restored(number: float | None, beyond_number: str | None) -> Any:
     return number if beyond_number is None else json.loads(beyond_number)
 
 
-def _task_record(stage: str, task: str, value: Any, encoder: Encoder) -> TaskRecord:
+def _key_text(stage: str, task: str, key: Any) -> str:
+    """A key of the data as it is stored.
+
+    :raises SinkError: if it cannot be
+    """
+    if key is None:
+        return ""
+    text = str(key)
+    if not text or not is_storable(text):
+        raise SinkError(
+            f"stage {stage!r}, task {task!r}: key {key!r} is none that can be stored: it is a text "
+            f"that is not empty, of valid Unicode without a zero"
+        )
+    return text
+
+
+def _task_record(stage: str, task: str, key: Any, value: Any, encoder: Encoder) -> TaskRecord:
+    of_key = _key_text(stage, task, key)
+    where = f", key {key!r}" if of_key else ""
     try:
         tree = encoder.tree(value)
     except UnencodableError as error:
         raise SinkError(
-            f"stage {stage!r}, task {task!r}: its result, a {type(value).__qualname__}, cannot be "
-            f"stored: {error}"
+            f"stage {stage!r}, task {task!r}{where}: its result, a "
+            f"{type(value).__qualname__}, cannot be stored: {error}"
         ) from error.__cause__
     if type(tree) is float:
-        return TaskRecord(task, tree, repr(tree) if math.isfinite(tree) else dumps(tree), None)
+        text = repr(tree) if math.isfinite(tree) else dumps(tree)
+        return TaskRecord(task, tree, text, None, of_key)
     if type(tree) is int:
-        return TaskRecord(task, _as_float(tree), repr(tree), None)
-    return TaskRecord(task, None, dumps(tree), None)
+        return TaskRecord(task, _as_float(tree), repr(tree), None, of_key)
+    return TaskRecord(task, None, dumps(tree), None, of_key)
 
 
 def _as_float(number: int) -> float:

@@ -3,8 +3,19 @@
 from run_task._public import present as _present
 from run_task.tasks._collect import DataSets, acollect, collect
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import Keyed, KeyedDataSet
 from run_task.tasks._task import Runnable, Task, task
 
-__all__ = ["DataSet", "DataSets", "Runnable", "Task", "acollect", "collect", "task"]
+__all__ = [
+    "DataSet",
+    "DataSets",
+    "Keyed",
+    "KeyedDataSet",
+    "Runnable",
+    "Task",
+    "acollect",
+    "collect",
+    "task",
+]
 
 _present(globals())

@@ -13,26 +13,24 @@ from collections.abc import (
     Sequence,
     ValuesView,
 )
-from datetime import datetime
-from functools import partial
 from itertools import accumulate
 from struct import Struct
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast, overload
 
 from run_task._window import Due, Window
-from run_task.errors import ConfigError, TaskError
+from run_task.errors import TaskError
 from run_task.observe._format import seconds
 from run_task.observe._html import ERROR, marked, table, value_text
 from run_task.tasks._task import Runnable
+from run_task.tasks._tick_results import NOTHING, TickResults
 from run_task.time._calendar import Interval
-from run_task.time._shown import moment_of, window_shown
+from run_task.time._shown import window_shown
 
 O_co = TypeVar("O_co", covariant=True)
 T = TypeVar("T")
 
 
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _new: Final = object.__new__  # found in one step, not along the bases of a Mapping
 
 _SHOWN: Final = 100
@@ -56,7 +54,7 @@ class Roster:
         self.unpack: Callable[[bytes], tuple[float, ...]] = floats.unpack
 
 
-class DataSet(Mapping[str, O_co]):
+class DataSet(TickResults, Mapping[str, O_co]):
     """What the tasks of a runner gave for one window: a mapping of task name to result.
 
     The results stand in the order in which the tasks were given to the runner. Every task stands
@@ -81,26 +79,17 @@ class DataSet(Mapping[str, O_co]):
 
     __slots__ = (
         "_begun",
-        "_behind",
-        "_due",
         "_durations",
         "_end_times",
-        "_errors",
-        "_interval",
         "_results",
         "_roster",
         "_start_times",
         "_starts",
-        "_took",
         "_values",
     )
 
     # A tick notes by position, and most of it is never looked at: it is put into mappings on
     # demand.
-    _due: Due
-    _behind: Sequence[str]
-    _errors: Mapping[str, TaskError]
-    _took: float
     _roster: Roster
     _results: Sequence[Any]
     _begun: float
@@ -109,14 +98,13 @@ class DataSet(Mapping[str, O_co]):
     _values: dict[str, O_co] | None
     _durations: Mapping[str, float] | None
     _starts: Mapping[str, float] | None
-    _interval: Interval | None  # given by the runner that delivers it; before that, it has none
 
     def __init__(
         self,
         window: Window,
-        values: Mapping[str, O_co] = _NOTHING,
-        errors: Mapping[str, TaskError] = _NOTHING,
-        durations: Mapping[str, float] = _NOTHING,
+        values: Mapping[str, O_co] = NOTHING,
+        errors: Mapping[str, TaskError] = NOTHING,
+        durations: Mapping[str, float] = NOTHING,
         lateness: float = 0.0,
         took: float | None = None,
         behind: Sequence[str] = (),
@@ -127,7 +115,7 @@ class DataSet(Mapping[str, O_co]):
         self._interval = interval
         self._due = start, end, round(lateness * 1e9)
         self._values = dict(values)
-        self._errors = MappingProxyType(dict(errors)) if errors else _NOTHING
+        self._errors = MappingProxyType(dict(errors)) if errors else NOTHING
         self._behind = tuple(behind)
         self._durations = MappingProxyType(dict(durations))
         self._starts = None if starts is None else MappingProxyType(dict(starts))
@@ -168,7 +156,7 @@ class DataSet(Mapping[str, O_co]):
         self._start_times = starts
         self._end_times = ends
         self._took = took
-        self._errors = _NOTHING if errors is None else MappingProxyType(errors)
+        self._errors = NOTHING if errors is None else MappingProxyType(errors)
         self._values = self._durations = self._starts = None
         return self
 
@@ -187,70 +175,9 @@ class DataSet(Mapping[str, O_co]):
     @property
     def errors(self) -> Mapping[str, TaskError]:
         """Why tasks have no result, by task name. Empty when all is well."""
-        errors = self._errors
-        if errors and (interval := self.interval) is not None:
-            window = self.window
-            for error in errors.values():
-                if error.window == window:
-                    error.show_windows(partial(window_shown, interval=interval))
-        return errors
-
-    @property
-    def behind(self) -> Sequence[str]:
-        """Stages of a pipeline whose results up to this window the tasks did not see: they failed,
-        or took too long to be waited for."""
-        return self._behind
-
-    @property
-    def took(self) -> float:
-        """How long the tasks took together, in seconds: from the first one's start to the last
-        one's end."""
-        return self._took
-
-    @property
-    def window(self) -> Window:
-        """The window that was computed, in the interval's unit since the Unix epoch."""
-        start, end, _ = self._due
-        return Window(start, end)
-
-    @property
-    def timestamp(self) -> int:
-        """The end of the window, in the interval's unit since the Unix epoch."""
-        return self._due[1]
-
-    @property
-    def interval(self) -> Interval | None:
-        """The interval whose window it is, with the unit of its times; None: nobody knows, as of
-        one that was made by hand."""
-        return getattr(self, "_interval", None)
-
-    @property
-    def start_time(self) -> datetime:
-        """The start of the window, in the interval's time zone or else in UTC; less than a
-        microsecond is dropped.
-
-        :raises ConfigError: if its interval is not known
-        :raises OverflowError: if it is beyond the years that a datetime has
-        """
-        return self._moment(self._due[0])
-
-    @property
-    def end_time(self) -> datetime:
-        """The end of the window: :attr:`timestamp`, as :attr:`start_time` tells it.
-
-        :raises ConfigError: if its interval is not known
-        :raises OverflowError: if it is beyond the years that a datetime has
-        """
-        return self._moment(self._due[1])
-
-    def _moment(self, timestamp: int) -> datetime:
-        interval = self.interval
-        if interval is None:
-            raise ConfigError(
-                f"nobody said what the times of {self} count: give it its interval, "
-                f"DataSet(window, ..., interval=TaskInterval.seconds(60))"
-            )
-        return moment_of(timestamp, interval)
+        if self._errors:
+            self._tell_windows()
+        return self._errors
 
     @property
     def durations(self) -> Mapping[str, float]:
@@ -291,11 +218,6 @@ class DataSet(Mapping[str, O_co]):
         begun = self._begun
         seconds = (start - begun for start in self._roster.unpack(starts))
         return zip(self._roster.names, seconds)
-
-    @property
-    def lateness(self) -> float:
-        """How long after the window's end (and grace) the tick began, in seconds."""
-        return self._due[2] / 1e9
 
     @overload
     def __getitem__(self, key: str, /) -> O_co: ...

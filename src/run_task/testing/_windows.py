@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from run_task._window import Window
 from run_task.errors import ChannelClosed, ConfigError
-from run_task.runner._context import Context
+from run_task.runner._context import Context, KeyedContext
 from run_task.runner._runner import Runner
 from run_task.runner._window_grid import windows_of
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.sync._waiting import Deadline
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import KeyedDataSet
 from run_task.time._clock import VirtualClock
 from run_task.time._moment import InvalidTime, TimeLike, nanos
 
@@ -27,6 +28,16 @@ DEFAULT_TIMEOUT: Final = 10.0
 """How many seconds a window may take."""
 
 
+@overload
+def run_windows(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]  a KeyedContext is a Context with other results
+    context: KeyedContext[I, O],
+    n: int,
+    *,
+    start: TimeLike = 0,
+    before: Callable[[Window], object] | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> list[KeyedDataSet[Any, O]]: ...
+@overload
 def run_windows(
     context: Context[I, O],
     n: int,
@@ -34,7 +45,15 @@ def run_windows(
     start: TimeLike = 0,
     before: Callable[[Window], object] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
-) -> list[DataSet[O]]:
+) -> list[DataSet[O]]: ...
+def run_windows(
+    context: Context[Any, Any],
+    n: int,
+    *,
+    start: TimeLike = 0,
+    before: Callable[[Window], object] | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Any:
     """Run a context for so many windows, as a runner does, but without waiting for the time.
 
     ::
@@ -53,7 +72,8 @@ def run_windows(
         epoch, an aware datetime, or a ``numpy.datetime64``
     :param before: called with each window before its tasks see the data, to change that
     :param timeout: how many seconds a window may take
-    :return: the DataSet of each window, in order; with ``Empty.SKIP``, of each that has rows
+    :return: the DataSet of each window, in order; with ``Empty.SKIP``, of each that has rows; of a
+        context with keys, KeyedDataSets
     :raises ConfigError: if n or start cannot be
     :raises TimeoutError: if a window takes longer; a note says which tasks hang
     :raises TaskError: with ``OnError.RAISE``, when a task gave no result
@@ -67,13 +87,13 @@ def run_windows(
             f"run_windows(start={start!r}): it is an int, in "
             f"{context.interval.unit.name.lower()} since the Unix epoch, or a datetime: {invalid}"
         ) from None
-    ends: tuple[Sender[DataSet[O]], Receiver[DataSet[O]]] = channel(1)
+    ends: tuple[Sender[Any], Receiver[Any]] = channel(1)
     sender, receiver = ends
     config, unit_ns = context.config, context.interval.unit.nanos
     windows = windows_of(context.interval, config.window, config.align, start_ns)
     grace_ns = config.grace_ns
     clock = VirtualClock(start_ns)
-    datasets: list[DataSet[O]] = []
+    datasets: list[Any] = []
     end = windows.first_end
     runner = Runner(replace(context, sender=sender), clock=clock)
     with runner:
@@ -95,8 +115,8 @@ def run_windows(
 
 
 def _given(
-    runner: Runner[Any, O], receiver: Receiver[DataSet[O]], n_empty: int, timeout: float
-) -> list[DataSet[O]]:
+    runner: Runner[Any, Any], receiver: Receiver[Any], n_empty: int, timeout: float
+) -> list[Any]:
     """The DataSet of a window, or none if it was left out as empty, which nothing else tells."""
     deadline = Deadline(timeout)
     while True:

@@ -53,6 +53,7 @@ class Schema:
     :param unit: the unit of timestamps
     :param closed: which end of a window belongs to it
     :param zone: what times mean that name no time zone; None: they are refused
+    :param key: the column that tells which rows belong together; None: none does
     :raises ConfigError: if there cannot be such a series
     """
 
@@ -61,6 +62,7 @@ class Schema:
         "clock",
         "closed",
         "columns",
+        "key",
         "kinds",
         "names",
         "positions",
@@ -76,6 +78,7 @@ class Schema:
         unit: TimeUnit,
         closed: Closed = Closed.LEFT,
         zone: str | tzinfo | None = None,
+        key: str | None = None,
     ) -> None:
         # The caller may have no type checker.
         if not isinstance(columns, Mapping) or not columns:  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
@@ -114,6 +117,10 @@ class Schema:
         self.names: tuple[str, ...] = tuple(column.name for column in self.columns)
         self.kinds: tuple[tuple[str, str], ...] = tuple((c.name, c.dtype.str) for c in self.columns)
         self.positions: dict[str, int] = {name: i for i, name in enumerate(self.names)}
+        self.key: str | None = key
+        """The column that tells which rows belong together."""
+        if key is not None:
+            self._check_key(key)
         self.stored: tuple[np.dtype[Any], ...] = (
             np.dtype(np.int64),
             *(CODES if column.encoded else column.dtype for column in self.columns),
@@ -226,6 +233,20 @@ class Schema:
         except InvalidTime as invalid:
             raise ConfigError(str(invalid)) from None
 
+    def _check_key(self, key: str) -> None:
+        position = self.positions.get(key)
+        if position is None:
+            raise ConfigError(
+                f"TimeSeries(key={key!r}): there is no such column, but "
+                f"{', '.join(map(repr, self.names))}"
+            )
+        column = self.columns[position]
+        if not column.encoded and column.dtype.kind not in "iu":
+            raise ConfigError(
+                f"TimeSeries(key={key!r}): a key is a text or an int, and the column holds "
+                f"{column.dtype}: declare it str or int"
+            )
+
     def _check_names(self, columns: Mapping[str, Any]) -> None:
         known = self.positions
         for name in columns:
@@ -239,7 +260,7 @@ class Schema:
                 raise ConfigError(f"column {name!r} is missing: give a value for each column")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Schema, (dict(self.kinds), self.unit, self.closed, self.zone)
+        return Schema, (dict(self.kinds), self.unit, self.closed, self.zone, self.key)
 
     @property
     def zone(self) -> tzinfo | None:
@@ -248,7 +269,8 @@ class Schema:
 
     def __repr__(self) -> str:
         closed = ", closed on the right" if self.closed is Closed.RIGHT else ""
-        return f"{', '.join(map(repr, self.columns))}; time in {self.unit.value}{closed}"
+        key = "" if self.key is None else f"; by {self.key}"
+        return f"{', '.join(map(repr, self.columns))}; time in {self.unit.value}{closed}{key}"
 
 
 def _with_a_value(columns: Sequence[Any], count: int) -> list[int] | None:
@@ -298,7 +320,7 @@ class Layout:
     def __reduce__(self) -> tuple[Any, ...]:
         schema = self.schema
         # Values of enums are pickled faster than their members.
-        told = schema.kinds, schema.unit.value, schema.side, schema.zone
+        told = schema.kinds, schema.unit.value, schema.side, schema.zone, schema.key
         return _layout, (*told, self.capacity)
 
 
@@ -308,7 +330,8 @@ def _layout(
     unit: str,
     closed: Literal["left", "right"],
     zone: tzinfo | None,
+    key: str | None,
     capacity: int,
 ) -> Layout:
     """A layout that was pickled: the same one as before, for a worker gets it at every tick."""
-    return Layout(Schema(dict(kinds), TimeUnit(unit), Closed(closed), zone), capacity)
+    return Layout(Schema(dict(kinds), TimeUnit(unit), Closed(closed), zone, key), capacity)

@@ -90,7 +90,16 @@ class Texts:
     :param texts: those to begin with, each once
     """
 
-    __slots__ = ("__weakref__", "_codes", "_kept", "_origin", "_segments", "_shared", "_texts")
+    __slots__ = (
+        "__weakref__",
+        "_codes",
+        "_kept",
+        "_origin",
+        "_ranking",
+        "_segments",
+        "_shared",
+        "_texts",
+    )
 
     def __init__(self, texts: Sequence[str] = ()) -> None:
         # The last is always None, which is what NO_CODE finds there.
@@ -99,6 +108,7 @@ class Texts:
         self._codes = _Codes(self)
         self._codes.update(zip(texts, range(len(texts))))
         self._kept = len(texts)
+        self._ranking: tuple[NDArray[np.int32], Sequence[str]] | None = None
         self._segments: list[_Segment] = []
         self._shared = 0  # how many of the texts are in them
         self._origin: Segments | None = None  # where they were read from
@@ -140,6 +150,21 @@ class Texts:
         texts = self._texts[: len(self)]
         texts.flags.writeable = False
         return EncodedTexts(codes, texts)
+
+    def ranking(self) -> tuple[NDArray[np.int32], Sequence[str]]:
+        """The rank of each text among all in sorted order, by code, and the texts in that order."""
+        ranking = self._ranking
+        count = len(self)
+        if ranking is None or len(ranking[1]) != count:
+            texts: list[str] = self._texts[:count].tolist()
+            # Those of before come first, and are in order: to sort most of it anew takes no more
+            # than to look at it.
+            before = [] if ranking is None else [self._codes[text] for text in ranking[1]]
+            order = sorted([*before, *range(len(before), count)], key=texts.__getitem__)
+            ranks = np.empty(count, CODES)
+            ranks[order] = np.arange(count, dtype=CODES)
+            self._ranking = ranking = ranks, [texts[code] for code in order]
+        return ranking
 
     def is_stale(self) -> bool:
         """Whether so many texts have come that it pays to look which are still in use."""

@@ -65,6 +65,8 @@ class TimeSeries:
         such as a bar that is stamped with its close, or results of a stage
     :param zone: what times mean that name no time zone, such as ``"Europe/Berlin"``; None: a naive
         datetime is refused, and a ``numpy.datetime64`` is in UTC
+    :param key: the column that tells which rows belong together, such as ``"symbol"``: one of
+        ``str`` or ``int``. A stage or runner with ``by=`` runs its tasks once for each key
     :raises ConfigError: if there cannot be such a series
     """
 
@@ -75,8 +77,9 @@ class TimeSeries:
         retention: int | IntervalLike | None = None,
         closed: Closed = Closed.LEFT,
         zone: str | tzinfo | None = None,
+        key: str | None = None,
     ) -> None:
-        self._schema = Schema(columns, unit, closed, zone)
+        self._schema = Schema(columns, unit, closed, zone, key)
         self._retention = Retention(retention, unit)
         self._width = len(self._schema.columns)
         self._allocate: Allocate = PrivateBlock
@@ -109,6 +112,11 @@ class TimeSeries:
     def columns(self) -> Mapping[str, np.dtype[Any]]:
         """The dtype of each column, by name."""
         return {column.name: column.dtype for column in self._schema.columns}
+
+    @property
+    def key(self) -> str | None:
+        """The column that tells which rows belong together; None: none does."""
+        return self._schema.key
 
     @property
     def zone(self) -> tzinfo | None:
@@ -273,7 +281,7 @@ class TimeSeries:
                 raise
 
     def __deepcopy__(self, memo: object) -> TimeSeries:
-        twin = TimeSeries(self.columns, self.unit, closed=self.closed, zone=self.zone)
+        twin = TimeSeries(self.columns, self.unit, None, self.closed, self.zone, self.key)
         twin._retention = self._retention
         twin._unit_check = self._unit_check  # of the same rows is told once
         view = self.view()

@@ -407,6 +407,12 @@ class TimeSeriesView:
         return "\n".join([f"TimeSeriesView of {count:,} rows", *lines])
 
 
+def placed(view: TimeSeriesView) -> tuple[Schema, Storage, int, int, tuple[int, int] | None]:
+    """What a view is made of: what rows are, where they lie, the first and the one after the last,
+    and the window."""
+    return view._schema, view._storage, view._first, view._stop, view._window  # pyright: ignore[reportPrivateUsage]  of this module
+
+
 def view_at(
     block: Block,
     layout: Layout,

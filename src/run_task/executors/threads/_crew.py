@@ -12,19 +12,28 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
-from run_task.executors._outcomes import Failure, Run, clock, dataset_of
+from run_task.executors._outcomes import Failure, Run, clock
 from run_task.executors._protocol import Ticks
 from run_task.executors.threads._helper_policy import SLOW, Help, HelperPolicy
-from run_task.executors.threads._shared_tick import Leader, Ownership, SharedTick, Worker
+from run_task.executors.threads._keyed_tick import PARTS, KeyedTick
+from run_task.executors.threads._shared_tick import (
+    Leader,
+    Ownership,
+    SharedTick,
+    SharedWork,
+    Worker,
+)
 from run_task.executors.threads._stand_in import StandIn, TickResult, one_tick
 from run_task.observe._log import Log
 from run_task.sync._alarm import Alarm
 from run_task.sync._fork import forget_after_fork
 from run_task.sync._watch import Watch, watch
 from run_task.tasks._dataset import DataSet, Roster
+from run_task.tasks._keyed import AnyDataSet
 from run_task.tasks._task import Runnable
 from run_task.tasks._tick import Tick
 
@@ -55,6 +64,7 @@ class ThreadsCrew:
     :param name: the runner's name
     :param task_timeout: how many seconds a task may run; None: forever
     :param workers: how many tasks may run at once
+    :param keyed: whether each task is run once for each key
     """
 
     def __init__(
@@ -63,7 +73,10 @@ class ThreadsCrew:
         name: str,
         task_timeout: float | None,
         workers: int,
+        *,
+        keyed: bool = False,
     ) -> None:
+        self._keyed = keyed
         self._roster = Roster(task.name for task in tasks)
         self._runs: Sequence[tuple[int, Run]] = [(i, task.run) for i, task in enumerate(tasks)]
         self._name = name
@@ -71,8 +84,8 @@ class ThreadsCrew:
         self._timeout = math.inf if task_timeout is None else task_timeout
         self._limit = self._timeout  # how long to wait for a task: not at all, once abandoned
         self._workers = workers
-        self._policy = HelperPolicy(len(tasks), workers)
-        has_help = len(tasks) > 1 and workers > 1
+        self._policy = HelperPolicy(PARTS if keyed else len(tasks), workers)
+        has_help = (keyed or len(tasks) > 1) and workers > 1
         # From how long on there is something to see about a tick that its leader ran alone.
         self._notable = min(SLOW if has_help else math.inf, self._timeout)
         # What every tick begins with.
@@ -89,8 +102,9 @@ class ThreadsCrew:
         """Begin without threads: a forked child has none of its parent's."""
         self._leader = self._new_leader(None)
         # The tick in hand, if it is more than its leader's.
-        self._shared: SharedTick | None = None
-        self._hung: dict[int, SharedTick] = {}  # tasks that timed out and have not come back
+        self._shared: SharedWork | None = None
+        # What timed out and has not come back, with the tick that it is of and its position there.
+        self._hung: dict[Hashable, tuple[SharedWork, int]] = {}
         self._helpers: list[Worker] = []
         self._stand_in: StandIn | None = None
         self._threads: list[threading.Thread] = []
@@ -107,7 +121,7 @@ class ThreadsCrew:
     def open(self) -> None:
         """Threads start when they are first needed."""
 
-    def run(self, tick: Tick) -> DataSet[Any]:
+    def run(self, tick: Tick) -> AnyDataSet:
         """Run one tick. With a task_timeout, in a thread of the crew's: the caller is to come back
         also when a task hangs."""
         done = Alarm() if self._timeout < math.inf else None
@@ -159,7 +173,7 @@ class ThreadsCrew:
         with contextlib.suppress(StopIteration):
             leader.ticks.throw(error)
 
-    def _lead(self, leader: Leader, dataset: DataSet[Any] | None) -> None:
+    def _lead(self, leader: Leader, dataset: AnyDataSet | None) -> None:
         """Run tick after tick, for as long as this thread has the lead.
 
         Every cheap tick pays for what is done here: so what they have in common is looked up once,
@@ -209,7 +223,7 @@ class ThreadsCrew:
                 ownership.remove(leader)
             except ValueError:
                 taken = ownership[0]  # what it was shared as
-                assert isinstance(taken, SharedTick)
+                assert isinstance(taken, SharedWork)
                 taken.progress.ring()
                 return
             took = ends[-1] - begun
@@ -218,8 +232,8 @@ class ThreadsCrew:
             elif took > self._timeout or policy.is_worth_a_look():
                 notable = True
             if ownership or notable:
-                shared = ownership[0] if ownership else leader.share()
-                assert isinstance(shared, SharedTick)
+                shared = ownership[0] if ownership else leader.share(roster)
+                assert isinstance(shared, SharedWork)
                 dataset = self._complete(shared)
                 together = self._together()
                 # Who hangs may yet write to those that it was given.
@@ -235,17 +249,12 @@ class ThreadsCrew:
 
         It changes only where a shared tick was looked at.
         """
-        return self._policy.wanted or bool(self._hung)
+        return self._keyed or self._policy.wanted or bool(self._hung)
 
-    def _run_together(self, tick: Tick, leader: Leader) -> DataSet[Any] | None:
-        """Run a tick with helpers, or around tasks that hang; None if the lead was lost."""
-        self._hung = {i: shared for i, shared in self._hung.items() if shared.is_running(i)}
-        order = [i for i in self._policy.order if i not in self._hung]
-        claims = iter([self._runs[i] for i in order])
-        values, ends = self._no_values.copy(), self._no_ends.copy()
-        shared = SharedTick(tick, [leader], claims, order, values, ends, clock())
-        for position, hung in self._hung.items():
-            shared.overdue[position] = hung.tick.window
+    def _run_together(self, tick: Tick, leader: Leader) -> AnyDataSet | None:
+        """Run a tick with helpers, around what hangs, or by key; None if the lead was lost."""
+        self._hung = {job: at for job, at in self._hung.items() if at[0].is_running(at[1])}
+        shared = self._shared_of(tick, leader)
         self._shared = shared
         if self._watch.asleep:
             self._watch.wake()
@@ -255,7 +264,20 @@ class ThreadsCrew:
         shared.work(leader)
         return self._finish(shared, leader)
 
-    def _finish(self, shared: SharedTick, leader: Leader) -> DataSet[Any] | None:
+    def _shared_of(self, tick: Tick, leader: Leader) -> SharedWork:
+        """A tick for more than its leader."""
+        hung = {job: of.tick.window for job, (of, _) in self._hung.items()}
+        if self._keyed:
+            runs = [run for _, run in self._runs]
+            return KeyedTick(tick, leader, runs, self._roster, hung, self._timeout)
+        order = [i for i in self._policy.order if i not in hung]
+        claims = iter([self._runs[i] for i in order])
+        values, ends = self._no_values.copy(), self._no_ends.copy()
+        shared = SharedTick(tick, [leader], self._roster, claims, order, values, ends, clock())
+        shared.overdue = {i: hung[i] for i in range(len(values)) if i in hung}
+        return shared
+
+    def _finish(self, shared: SharedWork, leader: Leader) -> AnyDataSet | None:
         """Complete a shared tick; None if it is another's by now, as is the lead."""
         try:
             shared.ownership.remove(leader)
@@ -264,7 +286,7 @@ class ThreadsCrew:
             return None
         return self._complete(shared)
 
-    def _complete(self, shared: SharedTick) -> DataSet[Any]:
+    def _complete(self, shared: SharedWork) -> AnyDataSet:
         """Wait for who else is at work, see what there is to learn, and put the results together.
 
         All tasks are taken: the leader found none left.
@@ -272,16 +294,14 @@ class ThreadsCrew:
         took = self._wait_for_helpers(shared) - shared.begun
         with self._mutex:  # the watch may be making it the tick in hand right now
             self._shared = self._leader.parts = None
-        spans, begun, tick = shared.spans(), shared.begun, shared.tick
-        costs = {position: seconds for position, (_, seconds) in spans.items()}
-        self._policy.learn(costs, took, shared.helped)
+        self._policy.learn(shared.costs(), took, shared.helped)
+        dataset = shared.dataset(took, self._timeout)
         # Helpers, and tasks that hang, keep the shared tick, but not the data.
+        tick = shared.tick
         shared.tick = Tick.of((None, tick.due, tick.behind))
-        return dataset_of(
-            tick, self._roster, shared.values, spans, begun, took, self._timeout, shared.overdue
-        )
+        return dataset
 
-    def _wait_for_helpers(self, shared: SharedTick) -> float:
+    def _wait_for_helpers(self, shared: SharedWork) -> float:
         """Wait until every task is back or overdue. Returns the time."""
         while waiting := shared.at_work():
             now = clock()
@@ -290,18 +310,20 @@ class ThreadsCrew:
                 shared.progress.wait(remaining)
                 continue
             for position, since in waiting:
-                if now - since >= self._limit:
+                if position < 0:
+                    shared.progress.wait(SOLO_LIMIT)
+                elif now - since >= self._limit:
                     self._time_out(shared, position)
         return clock()
 
-    def _time_out(self, shared: SharedTick, position: int) -> None:
+    def _time_out(self, shared: SharedWork, position: int) -> None:
         """Wait no longer for a task, nor for the thread that is in it."""
         if self._limit == self._timeout:
             reason = f"it did not return within task_timeout={self._timeout:g} s"
         else:
             reason = "it was still running when the runner was shut down"
         shared.overdue = {**shared.overdue, position: reason}
-        self._hung[position] = shared
+        self._hung[shared.job(position)] = shared, position
         for helper in tuple(self._helpers):
             if helper.shared is shared and helper.position == position:
                 helper.abandoned = True
@@ -354,36 +376,37 @@ class ThreadsCrew:
         self._glance = SOLO_LIMIT
         return SOLO_LIMIT if shared is None else self._look_after(shared)
 
-    def _share(self, leader: Leader) -> SharedTick | None:
+    def _share(self, leader: Leader) -> SharedWork | None:
         """Share a tick that goes on for longer than expected; None if it is over."""
         with self._mutex:
-            shared = leader.share()
+            shared = leader.share(self._roster)
             if shared is None or shared.is_over:
                 return None
             self._shared = shared
+        self._help_late(shared)
+        return shared
+
+    def _help_late(self, shared: SharedWork) -> None:
+        """Call helpers to a tick that goes on for longer than expected."""
         if self._workers > 1:
             shared.helped = Help.LATE
             self._call_helpers()
-        return shared
 
-    def _look_after(self, shared: SharedTick) -> float:
+    def _look_after(self, shared: SharedWork) -> float:
         """See whether the leader is held up. Returns when to look again, in seconds."""
         now = clock()
         age = now - shared.begun
+        if self._keyed and shared.helped is Help.NONE and age >= SOLO_LIMIT:
+            self._help_late(shared)
         if self._limit == math.inf:
             return min(max(SOLO_LIMIT, age), 0.1)
         leader = shared.leader
         if leader is None:
             return SOLO_LIMIT  # the leader is done with its tasks, and waits for the others
-        taken = shared.at_work()
-        if leader.shared is shared:
-            taken = [task for task in taken if task[0] == leader.position]
-        else:
-            taken = [task for task in taken if task[0] not in shared.starts]
-        if not taken:
+        taken = shared.in_hand(leader)
+        if taken is None:
             return min(SOLO_LIMIT, self._limit)
-        # Tasks are taken in order: the first that is not a helper's is the leader's.
-        position, since = taken[0]
+        position, since = taken
         remaining = since + self._limit - now
         if remaining > 0:
             return min(remaining, max(SOLO_LIMIT, age))
@@ -394,7 +417,7 @@ class ThreadsCrew:
             )
         return SOLO_LIMIT
 
-    def _succeed(self, shared: SharedTick, leader: Leader, position: int) -> None:
+    def _succeed(self, shared: SharedWork, leader: Leader, position: int) -> None:
         """Take the lead from a thread that a task hangs in, and go on with its tick."""
         with self._mutex:
             shared.succession = False
@@ -446,16 +469,19 @@ class ThreadsCrew:
         return True
 
     def running(self) -> Sequence[str]:
-        positions = {i for i, shared in tuple(self._hung.items()) if shared.is_running(i)}
+        hung = [(i, of) for of, i in tuple(self._hung.values()) if of.is_running(i)]
         shared, leader = self._shared, self._leader
+        found = [of.label(i) for i, of in sorted(hung, key=itemgetter(0))]
         if shared is not None:
-            positions.update(position for position, _ in shared.at_work())
+            found += [shared.label(i) for i, _ in sorted(shared.at_work()) if i >= 0]
         elif leader.parts is not None:
             ends, begun = leader.ends, leader.begun
-            positions.update(
-                i for i, end in enumerate(ends) if end < begun and (not i or ends[i - 1] >= begun)
-            )
-        return [self._roster.names[i] for i in sorted(positions)]
+            found += [
+                self._roster.names[i]
+                for i, end in enumerate(ends)
+                if end < begun and (not i or ends[i - 1] >= begun)
+            ]
+        return list(dict.fromkeys(found))
 
     def abandon(self) -> None:
         self._limit = 0.0
@@ -476,7 +502,7 @@ class ThreadsCrew:
             self._stand_in.alarm.ring()
         deadline = time.monotonic() + timeout
         # A thread that is not the crew's has other things to do once a task has let it.
-        for position, shared in tuple(self._hung.items()):
+        for shared, position in tuple(self._hung.values()):
             while shared.is_running(position):
                 if not shared.progress.wait(deadline - time.monotonic()):
                     break

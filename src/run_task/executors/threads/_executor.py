@@ -39,3 +39,15 @@ class ThreadsExecutor:
     ) -> Crew:
         """Make ready; threads start when they are first needed."""
         return ThreadsCrew(tuple(tasks), name, task_timeout, workers)
+
+    def start_keyed(
+        self,
+        tasks: Iterable[Runnable[Any, Any]],
+        *,
+        data: Shared[Any],
+        name: str,
+        task_timeout: float | None,
+        workers: int,
+    ) -> Crew:
+        """Make ready; threads start when they are first needed."""
+        return ThreadsCrew(tuple(tasks), name, task_timeout, workers, keyed=True)

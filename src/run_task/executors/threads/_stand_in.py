@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from run_task.executors._protocol import Ticks
 from run_task.sync._alarm import Alarm
-from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet
 from run_task.tasks._tick import Tick
 
-TickResult: TypeAlias = "list[DataSet[Any] | BaseException]"
+TickResult: TypeAlias = "list[AnyDataSet | BaseException]"
 """What came of one tick, once it is over: its DataSet, or an error that is no task's fault."""
 
 

@@ -15,7 +15,7 @@ from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._gate import WindowGate
 from run_task.pipeline.live._sink_thread import SinkThread
-from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet
 
 _log = Log(__name__)
 
@@ -69,7 +69,7 @@ class StageOutlet:
         """None: a reader that is too slow is waited for."""
         return 0
 
-    def send(self, dataset: DataSet[Any], /) -> None:
+    def send(self, dataset: AnyDataSet, /) -> None:
         """Let the results of a window enter other data, and go to sinks.
 
         :raises ChannelClosed: if a sink has failed
@@ -86,7 +86,7 @@ class StageOutlet:
         for sink in self._sinks:
             sink.write(self._mark.name, dataset)
 
-    def _enter(self, route: Route, dataset: DataSet[Any]) -> None:
+    def _enter(self, route: Route, dataset: AnyDataSet) -> None:
         try:
             with contextlib.ExitStack() as opened:
                 route.enter(self._open(route, opened), dataset)

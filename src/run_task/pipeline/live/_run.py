@@ -14,11 +14,12 @@ from run_task.pipeline._edges import Edges
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
 from run_task.pipeline._given import GivenWindows
-from run_task.pipeline._graph import AnyStage, have_calendar
+from run_task.pipeline._graph import have_calendar
 from run_task.pipeline._order import NEVER, Order, Place, SourceMark, StageMark
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline._row_telemetry import RowTelemetry
+from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_rows import EarlyRows

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from run_task.errors import ChannelClosed
 from run_task.observe._format import brief
@@ -14,7 +14,7 @@ from run_task.pipeline._refusals import Refusals
 from run_task.sinks._protocol import Result, Sink
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.sync._lifecycle import Lifecycle, Phase
-from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet
 
 FLUSH_EVERY: Final = 1.0
 """After how many seconds at the latest what was written is flushed."""
@@ -54,7 +54,7 @@ class SinkThread:
         """Begin to write."""
         self._thread.start()
 
-    def write(self, stage: str, dataset: DataSet[Any]) -> None:
+    def write(self, stage: str, dataset: AnyDataSet) -> None:
         """Let a DataSet be written. Waits while too many wait already.
 
         :raises ChannelClosed: if the sink has failed

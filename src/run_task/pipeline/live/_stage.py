@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from run_task.data._protocol import Viewable
 from run_task.pipeline._edges import Edges
 from run_task.pipeline._given import GivenWindows, ReaderWindows
-from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._order import StageMark
 from run_task.pipeline._route import ends_with_rows
+from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_views import EarlyViews
@@ -117,6 +117,7 @@ class LiveStage:
             since_ns=since_ns,
             gate=gate,
             rank=mark.index,
+            keys=stage.keys,
         )
 
     @property

@@ -12,24 +12,26 @@ from typing import Any, Final
 
 from run_task._window import Due
 from run_task.data import Closed, TimeSeries
-from run_task.data._protocol import Viewable, window_bound
+from run_task.data._protocol import Viewable
 from run_task.executors import Tick
-from run_task.executors._protocol import checked_crew
 from run_task.pipeline._edges import Edges
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
 from run_task.pipeline._given import GivenWindows, ReaderWindows
-from run_task.pipeline._graph import AnyStage, have_calendar
+from run_task.pipeline._graph import have_calendar
 from run_task.pipeline._ingest import SourceReader
 from run_task.pipeline._order import NEVER
 from run_task.pipeline._route import Route, ends_with_rows
+from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.replay._silence import Silence
-from run_task.runner._config import Empty, OnError, RunnerConfig
+from run_task.runner._config import OnError, RunnerConfig
+from run_task.runner._keys import bound_of, crew_of
 from run_task.runner._own_data import OwnData, references
 from run_task.runner._telemetry import Telemetry
 from run_task.runner._window_grid import WindowGrid, windows_of
 from run_task.sync._watch import Watchable, watch
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet
 from run_task.time._calendar import Interval
 from run_task.time._clock import SystemClock
 
@@ -77,8 +79,7 @@ class _StageReplay:
         self._routes = [(id(r.into), replace(r, into=made(r.into))) for r in stage.routes]
         self._before_write = before_write
         self._entered = entered
-        self._bound = window_bound(self.data, stage.interval.unit)
-        self._skips = config.empty is Empty.SKIP
+        self._bound = bound_of(self.data, stage.interval.unit, config, stage.keys)
         self.was_empty: bool = False
         """Whether the last window that it came to was skipped, since it holds no row."""
         # A view stays as it is, so one serves all windows until somebody writes.
@@ -86,7 +87,7 @@ class _StageReplay:
         self._keeps_view = apart and isinstance(shared, Viewable)
         self._view: Any = None
         self._changes = not isinstance(shared, Viewable)  # in place, after the window
-        self._own = OwnData(shared)
+        self._own = OwnData(self.data)
         self._unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
         self._known_ns: float = -math.inf if known_ns is None else known_ns
@@ -106,15 +107,7 @@ class _StageReplay:
             given.begin(self._given_windows, start_ns, explicit=explicit)
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
-        self._crew = checked_crew(
-            config.executor_instance.start(
-                stage.tasks,
-                data=self.data,
-                name=config.name,
-                task_timeout=config.task_timeout,
-                workers=config.worker_count,
-            )
-        )
+        self._crew = crew_of(stage.tasks, self.data, config, stage.keys)
         self._crew.open()
 
     @property
@@ -139,7 +132,7 @@ class _StageReplay:
         """Somebody is about to write to its data."""
         self._view = None
 
-    def run(self) -> DataSet[Any] | None:
+    def run(self) -> AnyDataSet | None:
         """Run the window that is due; None if it is not given, or its results are known already."""
         end, leads = self._end, self.leads
         due = self._windows.start(end), end, 0
@@ -147,14 +140,6 @@ class _StageReplay:
         if leads:
             self._note_given(due)
             return None
-        if self._skips:
-            assert self._bound is not None
-            view = self._bound(self.data.view(), due[0], end)
-            self.was_empty = not len(view.in_window)
-            if self.was_empty:
-                self._skipped_from = due[0]
-                self._note_given(due)
-                return None
         if self._keeps_view:
             view = self._view
             if view is None:
@@ -164,9 +149,14 @@ class _StageReplay:
             with self.data.read(self.config.data_timeout) as view:
                 dataset = self._run(view, due)
                 if self._changes and references(view) != self._own.references:
+                    assert isinstance(dataset, DataSet)  # of rows there is no other
                     dataset = self._own.refuse(dataset, view)
                     self._own.settle(references(view))
         self._note_given(due)
+        self.was_empty = dataset is None
+        if dataset is None:
+            self._skipped_from = due[0]
+            return None
         if dataset.errors:
             _raise_interrupt(dataset)
         for data, route in self._routes:
@@ -207,11 +197,13 @@ class _StageReplay:
         if self._given is not None:
             self._given.note(self._given_windows, due[0] * self._unit_ns, due[1] * self._unit_ns)
 
-    def _run(self, view: Any, due: Due) -> DataSet[Any]:
-        bound = self._bound
-        dataset = self._crew.run(
-            Tick.of((view if bound is None else bound(view, due[0], due[1]), due, ()))
-        )
+    def _run(self, view: Any, due: Due) -> AnyDataSet | None:
+        """Run a window; None if it is skipped."""
+        if self._bound is not None:
+            view = self._bound(view, due[0], due[1])
+            if view is None:
+                return None
+        dataset = self._crew.run(Tick.of((view, due, ())))
         dataset._interval = self.stage.interval  # pyright: ignore[reportPrivateUsage]  no call for it
         return dataset
 
@@ -232,14 +224,14 @@ def _windows_from(
     return windows
 
 
-def _raise_interrupt(dataset: DataSet[Any]) -> None:
+def _raise_interrupt(dataset: AnyDataSet) -> None:
     """Raise Ctrl-C, which was not meant for the task that happened to run."""
     for error in dataset.errors.values():
         if isinstance(error.__cause__, KeyboardInterrupt):
             raise error.__cause__
 
 
-def _nowhere(dataset: DataSet[Any]) -> None:
+def _nowhere(dataset: AnyDataSet) -> None:
     """It is not sent, but yielded to the caller."""
 
 
@@ -319,7 +311,7 @@ class History:
 
     def run(
         self, start_ns: float, end_ns: float, held: Callable[[AnyStage], int | None]
-    ) -> Generator[tuple[AnyStage, DataSet[Any]]]:
+    ) -> Generator[tuple[AnyStage, AnyDataSet]]:
         """Run every window, from the one that holds the first row to the one that holds the last.
 
         :param start_ns: windows that end by then are left out
@@ -371,7 +363,7 @@ class History:
 
     def _go(
         self, begun: Sequence[_StageReplay], end_ns: float
-    ) -> Generator[tuple[AnyStage, DataSet[Any]]]:
+    ) -> Generator[tuple[AnyStage, AnyDataSet]]:
         replays: list[_StageReplay] = [replay for replay in begun if not replay.is_over]
         idle_until_ns: float = -NEVER
         bounded = end_ns != NEVER

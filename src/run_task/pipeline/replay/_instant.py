@@ -10,7 +10,7 @@ import numpy as np
 
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
-from run_task.pipeline._graph import AnyStage
+from run_task.pipeline._stage import AnyStage
 from run_task.time._moment import InvalidTime, TimeLike, nanos
 
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
 
-from run_task.pipeline._graph import AnyStage
 from run_task.pipeline._refusals import Refusals
+from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._sink_thread import FLUSH_EVERY
 from run_task.pipeline.replay._progress_bar import ProgressBar, ReplayPosition
 from run_task.sinks._protocol import Result, Sink
-from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet
 
 
 def write_results(
     name: str,
-    results: Generator[tuple[AnyStage, DataSet[Any]]],
+    results: Generator[tuple[AnyStage, AnyDataSet]],
     sinks: Sequence[Sink],
     position: ReplayPosition,
     refusals: Refusals,
     tell: Callable[[], None],
-) -> Generator[tuple[str, DataSet[Any]]]:
+) -> Generator[tuple[str, AnyDataSet]]:
     """Write results to the sinks of their stages, and hand them on.
 
     :param name: the pipeline's name

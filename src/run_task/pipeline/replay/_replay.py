@@ -34,7 +34,8 @@ class ReplaySummary:
 
 
 class Replay(Iterator[tuple[str, DataSet[Any]]]):
-    """The results of a replay or resume: the name of a stage and a DataSet of it, again and again.
+    """The results of a replay or resume: the name of a stage and a DataSet of it, again and again;
+    of a stage by key, a KeyedDataSet.
 
     It goes on whenever the next one is asked for. Who leaves before the end closes it, or has it
     in a ``with`` block; that flushes the sinks.
@@ -46,7 +47,7 @@ class Replay(Iterator[tuple[str, DataSet[Any]]]):
 
     def __init__(
         self,
-        results: Generator[tuple[str, DataSet[Any]]],
+        results: Generator[tuple[str, Any]],
         stages: Sequence[str],
         fates: Sequence[Fates],
     ) -> None:

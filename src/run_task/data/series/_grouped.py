@@ -1,0 +1,152 @@
+"""Rows of a view, put together by their key."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.data.series._column_types import Array
+from run_task.data.series._texts import Texts
+
+_DIGIT: Final = 16
+"""Of how many bits NumPy sorts integers in linear time."""
+
+_FEW: Final = 8
+"""If there are so many times more texts than rows, the texts of the rows are sorted anew, and not
+all that there are."""
+
+
+class RowStorage(Protocol):
+    """Where rows lie, as views have it."""
+
+    def array(self, position: int, first: int, stop: int) -> Array:
+        """Some rows of the timestamps (position 0) or of a column, not copied, read-only."""
+        ...
+
+    def texts(self, column: int) -> Texts | None:
+        """What the codes of a column stand for; None: it has none."""
+        ...
+
+
+class GroupedStorage:
+    """Some rows of another storage, those of each key together, in the order in which they were.
+
+    A column is copied once it is asked for, and no other is; all groups have slices of the copy.
+
+    :param rows: where they lie
+    :param first: the first of them
+    :param stop: the one after the last
+    :param order: their numbers, from ``first`` on, in the order in which they stand here
+    """
+
+    __slots__ = ("_columns", "_first", "_order", "_rows", "_stop")
+
+    def __init__(self, rows: RowStorage, first: int, stop: int, order: NDArray[np.intp]) -> None:
+        self._rows = rows
+        self._first = first
+        self._stop = stop
+        self._order = order
+        self._columns: dict[int, Array] = {}
+
+    def column(self, position: int) -> Array:
+        """The timestamps (position 0) or a column, of all groups."""
+        column = self._columns.get(position)
+        if column is None:
+            column = self._rows.array(position, self._first, self._stop)[self._order]
+            column.flags.writeable = False
+            self._columns[position] = column
+        return column
+
+    def array(self, position: int, first: int, stop: int) -> Array:
+        """Some rows of the timestamps (position 0) or of a column, not copied, read-only."""
+        return self.column(position)[first:stop]
+
+    def texts(self, column: int) -> Texts | None:
+        """What the codes of a column stand for; None: it has none."""
+        return self._rows.texts(column)
+
+    def timestamp(self, row: int) -> int:
+        """The timestamp of a row."""
+        return int(self.column(0)[row])
+
+    def row_from(self, timestamp: int, first: int, stop: int) -> int:
+        """The first row of some of one group that has this timestamp or a later one; ``stop``:
+        none has."""
+        return bisect_left(self.column(0), timestamp, first, stop)
+
+
+class Groups:
+    """Rows by key: the keys in sorted order, and where the rows of each lie.
+
+    :param rows: where they lie
+    :param column: the number of the key's column
+    :param first: the first row
+    :param stop: the row after the last
+    """
+
+    __slots__ = ("bounds", "keys", "storage")
+
+    def __init__(self, rows: RowStorage, column: int, first: int, stop: int) -> None:
+        values = rows.array(column + 1, first, stop)
+        texts = rows.texts(column)
+        self.keys: Sequence[Any]
+        """The keys that the rows have, each once, sorted: texts by their code points."""
+        if texts is None:
+            order, firsts, _ = _grouped(_from_zero(values))
+            self.keys = values[order[firsts]].tolist()
+        elif len(texts) > _FEW * len(values):
+            codes, places = np.unique(values, return_inverse=True)
+            own = sorted(zip(texts.decode(codes).tolist(), range(len(codes))))
+            ranks = np.empty(len(codes), np.int64)
+            ranks[[place for _, place in own]] = np.arange(len(codes))
+            order, firsts, _ = _grouped(ranks[places])
+            self.keys = [text for text, _ in own]
+        else:
+            ranks_of, in_order = texts.ranking()
+            order, firsts, ranks = _grouped(ranks_of[values])
+            self.keys = [in_order[rank] for rank in ranks.tolist()]
+        self.bounds: list[int] = [*firsts.tolist(), len(values)]
+        """Where the rows of each begin in the storage, and where those of the last end."""
+        self.storage: GroupedStorage = GroupedStorage(rows, first, stop, order)
+
+
+def _from_zero(values: Array) -> NDArray[Any]:
+    """Ints in the same order, none below zero, the least of them zero."""
+    if not len(values):
+        return values
+    least = values.min()
+    if values.dtype.kind == "i":
+        wide: NDArray[np.uint64] = values.astype(np.int64).view(np.uint64)
+        return wide - np.int64(least).view(np.uint64)  # modulo 2**64, which is what is wanted
+    unsigned: NDArray[Any] = values - least
+    return unsigned
+
+
+def _grouped(numbers: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]:
+    """Bring like numbers together.
+
+    By digits, the lowest first, each in linear time: five times as fast as a sort that compares.
+
+    :param numbers: none below zero
+    :return: a stable order of all, where in it each number begins, and these numbers
+    """
+    largest = int(numbers.max(initial=0))
+    order = numbers.astype(np.uint16).argsort(kind="stable")
+    shift = _DIGIT
+    while largest >> shift:
+        digit = (numbers >> shift).astype(np.uint16)
+        order = order[digit[order].argsort(kind="stable")]
+        shift += _DIGIT
+    if largest < len(numbers):
+        counts = np.bincount(numbers.astype(np.intp, copy=False))
+        present = np.flatnonzero(counts)
+        ends = np.cumsum(counts[present])
+        return order, ends - counts[present], present
+    in_order = numbers[order]
+    changes = np.flatnonzero(in_order[1:] != in_order[:-1]) + 1
+    firsts = np.concatenate([np.zeros(min(len(numbers), 1), np.intp), changes])
+    return order, firsts, in_order[firsts]

@@ -1,0 +1,163 @@
+"""By which keys tasks are run, and over which rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from run_task.data import Shared, TimeSeries, TimeSeriesView
+from run_task.data._protocol import window_bound
+from run_task.data._several import none_if_empty
+from run_task.data.series._keyed_view import KeyedView
+from run_task.errors import ConfigError
+from run_task.executors import Crew, Executor, KeyedExecutor
+from run_task.executors._protocol import checked_crew
+from run_task.observe._format import brief
+from run_task.runner._config import Empty, RunnerConfig
+from run_task.tasks._task import Runnable
+from run_task.time._interval import TimeUnit
+from run_task.time._length import IntervalLike, plain_length
+
+DEFAULT_IDLE: Final = "1h"
+DEFAULT_MOST: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """By which keys tasks are run.
+
+    :param by: the column of the key
+    :param idle_ns: how long after its last row a key is forgotten, in nanoseconds of the rows' time
+    :param most: how many keys there may be
+    """
+
+    by: str
+    idle_ns: int
+    most: int
+
+    @classmethod
+    def checked(cls, by: Any, key_idle: IntervalLike, max_keys: Any) -> Keys:
+        """Keys as a user declares them.
+
+        :raises ConfigError: if they cannot be; the message names what
+        """
+        if not isinstance(by, str) or not by:
+            raise ConfigError(f"by={by!r}: it is the name of the column that is the key")
+        if type(max_keys) is not int or max_keys < 1:
+            raise ConfigError(f"max_keys={max_keys!r}: it is a positive int")
+        return cls(by, plain_length(key_idle, "key_idle={}").nanos, max_keys)
+
+    def check(self, data: object, executor: Executor) -> None:
+        """See whether tasks can be run by these keys.
+
+        :raises ConfigError: if they cannot; the message names the cure
+        """
+        if not isinstance(data, TimeSeries):
+            raise ConfigError(
+                f"by={self.by!r}: the rows of a TimeSeries have keys, and {brief(data)} is none"
+            )
+        if data.key is None:
+            raise ConfigError(
+                f"by={self.by!r}: {brief(data)} has no key: make it with key={self.by!r}"
+            )
+        if data.key != self.by:
+            raise ConfigError(f"by={self.by!r}: the key of {brief(data)} is {data.key!r}")
+        if not isinstance(executor, KeyedExecutor):
+            raise ConfigError(
+                f"by={self.by!r}: executor={brief(executor)} does not run tasks by key: take "
+                f"'threads', or give it a start_keyed()"
+            )
+
+
+class KnownKeys:
+    """The keys that have had rows of late, and when each had its last.
+
+    :param idle: how long after its last row a key is forgotten, in the unit of the rows
+    """
+
+    __slots__ = ("_idle", "_last")
+
+    def __init__(self, idle: int) -> None:
+        self._idle = idle
+        self._last: dict[Any, int] = {}
+
+    @property
+    def keys(self) -> Collection[Any]:
+        """The keys."""
+        return self._last.keys()
+
+    def note(self, view: KeyedView) -> None:
+        """Note the rows of a window, and forget keys whose last was long before its end."""
+        last = self._last
+        for key, time in view.last_times():
+            last[key] = max(time, last.get(key, time))
+        oldest = view.window[1] - self._idle
+        for key in [key for key, time in last.items() if time < oldest]:
+            del last[key]
+
+
+def crew_of(
+    tasks: Sequence[Runnable[Any, Any]],
+    data: Shared[Any],
+    config: RunnerConfig,
+    keys: Keys | None,
+) -> Crew:
+    """An executor at work.
+
+    :param tasks: what to run
+    :param data: what they read
+    :param config: the executor, and how it behaves
+    :param keys: by which keys tasks are run; None: by none
+    """
+    executor = config.executor_instance
+    start = executor.start
+    if keys is not None:
+        assert isinstance(executor, KeyedExecutor)  # it was checked
+        start = executor.start_keyed
+    return checked_crew(
+        start(
+            tasks,
+            data=data,
+            name=config.name,
+            task_timeout=config.task_timeout,
+            workers=config.worker_count,
+        )
+    )
+
+
+Bound: TypeAlias = Callable[[Any, int, int], Any]
+
+
+def bound_of(data: object, unit: TimeUnit, config: RunnerConfig, keys: Keys | None) -> Bound | None:
+    """What the tasks of a window see of a view of the data.
+
+    :param data: the shared data
+    :param unit: the unit of the windows' starts and ends
+    :param config: whether windows without a row are skipped
+    :param keys: by which keys tasks are run; None: by none
+    :return: a function of a view, and the start and the end of a window: what the tasks see, or
+        None if the window is skipped. None: the data has nothing that lies before or after a window
+    """
+    bound = window_bound(data, unit)
+    if keys is None:
+        return bound if bound is None or config.empty is not Empty.SKIP else none_if_empty(bound)
+    assert bound is not None
+    assert isinstance(data, TimeSeries)
+    by = keys.by
+    if config.empty is not Empty.RUN:
+
+        def with_rows(view: TimeSeriesView, start: int, end: int) -> KeyedView | None:
+            keyed = KeyedView(bound(view, start, end), by)
+            return keyed if keyed.keys else None
+
+        return with_rows
+    known = KnownKeys(keys.idle_ns // data.unit.nanos)
+
+    def all_known(view: TimeSeriesView, start: int, end: int) -> KeyedView:
+        keyed = KeyedView(bound(view, start, end), by)
+        known.note(keyed)
+        keyed.include(known.keys)
+        return keyed
+
+    return all_known
