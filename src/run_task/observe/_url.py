@@ -8,8 +8,30 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):(?!\\)")
+_ONE_SLASH: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]+::?)+/")
 _USER: Final = re.compile(r"(?P<begin>[A-Za-z][A-Za-z0-9+.\-]+:/*).*@", re.DOTALL)
+_BEFORE_AT: Final = re.compile(r".*:.*@", re.DOTALL)
+_END: Final = re.compile("[?#;&=]|%(?:23|26|3B|3D|3F)", re.IGNORECASE)
+"""Where a query begins, or a fragment, also by its code."""
+
 _PLAIN: Final = re.compile(r"[\w.\-+:/\\\[\]~ %$,*]*")
+
+
+def looks_like_url(text: str) -> bool:
+    """Whether a text is a URL, or one that is written wrongly, rather than a path.
+
+    So is one of which a slash is gone, as in a ``Path`` of a URL, and what has a colon and an
+    ``@`` after it, unless it begins as a path does that is no relative one.
+    """
+    if "://" in text or _ONE_SLASH.match(text):
+        return True
+    if "@" not in text:
+        return False
+    if _SCHEME.match(text):
+        return True
+    begins_as_path = text[:1] in ("/", ".", "~", "\\") and not text.startswith("//")
+    is_drive = text[1:3] in (":\\", ":/")
+    return not begins_as_path and not is_drive and _BEFORE_AT.match(text) is not None
 
 
 def url_shown(text: str) -> str:
@@ -17,16 +39,19 @@ def url_shown(text: str) -> str:
 
     What is no URL comes back as it is.
     """
-    if "://" not in text and not (_SCHEME.match(text) and "@" in text):
+    if not looks_like_url(text):
         return text
-    text = _USER.sub(r"\g<begin>...@", text)
-    end = min((text.find(mark) for mark in "?#;&=" if mark in text), default=len(text))
-    shown = text[:end]
+    known = _USER.search(text)
+    if known is not None:
+        text = f"{text[: known.start()]}{known['begin']}...@{text[known.end() :]}"
+    elif "@" in text:
+        text = f"...{text[text.rindex('@') :]}"
+    shown = _END.split(text, maxsplit=1)[0]
     scheme, colon, rest = shown.partition(":")
     place = rest.replace("...@", "", 1)
     if not _PLAIN.fullmatch(place) or _may_hold_a_password(place):
         return f"{scheme}{colon}//..."
-    return shown if end == len(text) else f"{shown}..."
+    return shown if shown == text else f"{shown}..."
 
 
 _WITHIN: Final = re.compile(r"""[A-Za-z][A-Za-z0-9+.\-]*://[^\s'"<>]+""")
@@ -47,12 +72,18 @@ def secrets_in(url: str, options: Mapping[str, Any]) -> list[str]:
     begin, _, query = begin.partition("?")
     found |= {query, fragment, *(value for _, value in parse_qsl(query))}
     found |= {part.partition("=")[2] for part in re.split("[&;]", query)}
-    user, at, _ = begin.partition("://")[2].rpartition("@")
-    if at:
-        found |= {user, user.partition(":")[2] or user}
+    found |= user_in(url)
     if "://" not in url:
         found.discard(url)
     return [one for one in found if len(one) >= _SHORTEST]
+
+
+def user_in(url: str) -> set[str]:
+    """What stands before the ``@`` of a URL, as a whole and by its parts, where it is not so short
+    that it stands in any text."""
+    user, at, _ = url.partition("://")[2].rpartition("@")
+    name, _, password = user.partition(":")
+    return {one for one in (user, name, password) if at and len(one) >= _SHORTEST}
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
@@ -61,10 +92,9 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         spellings |= {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}
         spellings |= {unquote(secret), unquote_plus(secret), repr(secret)[1:-1]}
-    text = _WITHIN.sub(lambda found: url_shown(found[0]), text)
     for spelling in sorted(filter(None, spellings), key=len, reverse=True):
         text = text.replace(spelling, "***")
-    return text
+    return _WITHIN.sub(lambda found: url_shown(found[0]), text)
 
 
 def _texts(options: object) -> Iterator[str]:

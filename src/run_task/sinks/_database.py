@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from run_task._extras import need
 from run_task.errors import ConfigError
-from run_task.observe._url import url_shown
+from run_task.observe._url import looks_like_url, redacted, url_shown, user_in
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -54,11 +55,16 @@ class Database:
                 f"{owner}({_scheme(text)!r}): this is no URL: write "
                 f"{_DRIVERS[kind][1]}://user:password@host/database"
             )
+        if "://" not in text and looks_like_url(text) and not Path(text).exists():
+            raise ConfigError(
+                f"{owner}({url_shown(text)!r}): this is neither a path nor a URL of a database: "
+                f"write driver://user:password@host:port/database, as a text and not as a Path"
+            )
         self.url: URL = _url(text, owner)
         self._secrets = _secrets(self.url, text)
         self.is_sqlite: Final = self.url.get_backend_name() == "sqlite"
         self.is_mysql: Final = self.url.get_backend_name() in ("mysql", "mariadb")
-        self.where: Final = f"{owner}({_shown(self.url)!r})"
+        self.where: Final = f"{owner}({_shown(self.url, is_url='://' in text)!r})"
         if self.is_sqlite and self.url.database in (None, "", ":memory:"):
             raise ConfigError(f"{self.where}: a database in memory does not last: give a path")
         if self.is_sqlite and Path(self.url.database or "").is_dir():
@@ -70,6 +76,7 @@ class Database:
         :raises ConfigError: if the driver is not installed, or cannot be used
         """
         from sqlalchemy import create_engine, event
+        from sqlalchemy.exc import NoSuchModuleError
 
         options: dict[str, Any] = {"pool_pre_ping": True, "hide_parameters": True}
         url = self.url
@@ -86,9 +93,10 @@ class Database:
         try:
             engine = create_engine(url, **options)
         except Exception as error:  # whatever a driver raises when it is imported
+            missing = isinstance(error, ImportError | NoSuchModuleError)
+            what = "the driver of this database is not installed" if missing else "cannot be used"
             raise ConfigError(
-                f"{self.where}: the driver of this database is not installed: {self.reason(error)}"
-                f"{_cure(url.drivername)}"
+                f"{self.where}: {what}: {self.reason(error)}{_cure(url.drivername)}"
             ) from None
         if engine.dialect.is_async:
             raise ConfigError(
@@ -102,9 +110,7 @@ class Database:
     def reason(self, error: BaseException) -> str:
         """What a database said, without SQLAlchemy's wrapping, and without secrets."""
         text = str(getattr(error, "orig", None) or error) or type(error).__name__
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return redacted(text, self._secrets)
 
 
 def _url(text: str, owner: str) -> URL:
@@ -127,11 +133,11 @@ def _scheme(text: str) -> str:
     return f"{text.partition(':')[0]}://..."
 
 
-def _shown(url: URL) -> str:
+def _shown(url: URL, *, is_url: bool) -> str:
     from sqlalchemy import URL
 
     if url.get_backend_name() == "sqlite":
-        path = (url.database or "").partition("?")[0]
+        path = re.split("[?#;&]", url.database or "")[0] if is_url else url.database
         return URL.create(url.drivername, database=path).render_as_string()
     place = url.host or ""
     if ":" in place:
@@ -142,17 +148,13 @@ def _shown(url: URL) -> str:
 
 
 def _secrets(url: URL, text: str) -> list[str]:
-    """What may be in no message, the longest first."""
-    from urllib.parse import quote
-
+    """What may be in no message."""
     found = {url.password} if url.password else set[str]()
     for name, value in url.query.items():
         if name.lower() not in _HARMLESS:
             found.update([value] if isinstance(value, str) else value)
-    if url.password or url.query:
-        found.add(text)
-    found |= {quote(secret) for secret in found}
-    return sorted((str(secret) for secret in found if secret), key=len, reverse=True)
+    found |= {text, *user_in(text)} - {url.username}  # whom the database does not know, it tells
+    return [str(secret) for secret in found if secret]
 
 
 def _cure(drivername: str) -> str:

@@ -28,6 +28,7 @@ from run_task.sinks.files._disk import (
     become,
     is_at,
     link,
+    local_path,
     lock,
     sync_folder,
 )
@@ -86,9 +87,11 @@ class AppendedFile(Durable):
         encode: Fallback | None = None,
         types: TypesGiven = (),
     ) -> None:
-        super().__init__(f"{type(self).__name__}({os.fspath(path)!r})", encode, types)
+        kind = type(self).__name__
+        given = local_path(path, kind)
+        super().__init__(f"{kind}({os.fspath(path)!r})", encode, types)
         self._rotation = check_rotation(rotation, self._where)
-        self._path = Path(path).resolve()  # a link stays one when the file is replaced
+        self._path = given.resolve()  # a link stays one when the file is replaced
         self._there: Inventory = Inventory()
         self._readers: WeakSet[Reader] = WeakSet()
         self._torn: bool = False

@@ -7,9 +7,10 @@ import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from run_task.errors import ConfigError
+from run_task.observe._url import looks_like_url, url_shown
 
 try:
     import fcntl
@@ -24,6 +25,26 @@ APPEND: Final = os.O_RDWR | os.O_APPEND | NO_LINK
 
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _NAMELESS: Final = getattr(os, "O_TMPFILE", 0) if _DESCRIPTORS.is_dir() else 0
+
+
+def local_path(given: str | os.PathLike[str], kind: str) -> Path:
+    """The path that a sink was given.
+
+    :param kind: the kind of the sink, for messages
+    :raises ConfigError: if it is none, or a URL
+    """
+    path: Any = given
+    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
+        raise ConfigError(f"{kind}: a {type(path).__name__} is no path: give a text or a Path")
+    text: str = os.fspath(path)
+    if "\0" in text:
+        raise ConfigError(f"{kind}({text!r}): no path has a zero character in it")
+    if looks_like_url(text) and not os.path.lexists(text):
+        raise ConfigError(
+            f"{kind}({url_shown(text)!r}): this looks like a URL, and it writes to this machine: "
+            f"give a path, which begins with ./ where it looks like that"
+        )
+    return Path(text)
 
 
 class Draft:

@@ -27,6 +27,7 @@ from run_task.sinks.files._disk import (
     Reader,
     identity_of,
     is_at,
+    local_path,
     lock,
     sync_folder,
 )
@@ -135,6 +136,7 @@ class ParquetSink(Durable):
         encode: Fallback | None = None,
         types: TypesGiven = (),
     ) -> None:
+        given = local_path(folder, "ParquetSink")
         super().__init__(f"ParquetSink({os.fspath(folder)!r})", encode, types)
         if type(rows_per_file) is not int or rows_per_file < 1:
             raise ConfigError(
@@ -143,7 +145,7 @@ class ParquetSink(Durable):
         self._pa = need("pyarrow", "arrow")
         self._pq = need("pyarrow.parquet", "arrow")
         self._rows_per_file = rows_per_file
-        self._folder = Path(folder).resolve()
+        self._folder = given.resolve()
         self._readers: WeakSet[Reader] = WeakSet()
         self._stale: list[Part] = []
         self._parts: list[Part] = []

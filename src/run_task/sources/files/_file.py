@@ -200,7 +200,7 @@ class RecordedFile(ABC):
     @classmethod
     def _called(cls, path: Paths) -> str:
         if isinstance(path, str | os.PathLike):
-            return f"{cls.__name__}({_without_secrets(os.fspath(path))!r})"
+            return f"{cls.__name__}({_without_secrets(path)!r})"
         given: Any = path
         if type(given) in (list, tuple):
             given = [_without_secrets(one) for one in given]
@@ -368,7 +368,7 @@ class RecordedFile(ABC):
 
 
 def _without_secrets(path: Any) -> Any:
-    return url_shown(path) if isinstance(path, str) else path
+    return url_shown(os.fspath(path)) if isinstance(path, str | os.PathLike) else path
 
 
 def first_of(found: Iterator[RecordBlock | BadLine]) -> Iterator[RecordBlock]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from run_task.errors import ConfigError
+from run_task.observe._url import url_shown
 from run_task.sources.files._live import Followed, Following, Pipe
 from run_task.sources.files._place import FilePlace, LocalFile, by_name, is_hidden
 from run_task.sources.files._remote import local_path, remote_files, remote_url
@@ -123,7 +124,7 @@ def _files_of(given: object, where: str) -> Iterator[Path]:
         what = "there is no file in this folder, or none whose name does not begin with . or _"
     elif glob.has_magic(str(path)) and not path.exists():
         found = [Path(file) for file in glob.glob(str(path), recursive=True)]
-        what = f"no file matches {str(path)!r}"
+        what = f"no file matches {url_shown(str(path))!r}"
     else:
         yield path
         return

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from run_task._extras import need
 from run_task.errors import ConfigError
+from run_task.observe._url import looks_like_url, url_shown
 from run_task.sources.files._compression import compression_of
 from run_task.sources.files._lines import WholeLines
 
@@ -102,12 +103,13 @@ class LocalFile:
     endless: bool = False
 
     def __init__(self, path: Path, where: str) -> None:
-        self.name: str = str(path)
+        self.name: str = url_shown(str(path))
         """How messages call it."""
 
         self._path = path
         if not path.is_file():
-            raise ConfigError(f"{where}: there is no such file")
+            cure = ": give a URL as a text, and not as a Path" if looks_like_url(str(path)) else ""
+            raise ConfigError(f"{where}: there is no such file{cure}")
 
     def open(self) -> WholeLines:
         """Its bytes from the start, decompressed, by whole lines.
@@ -128,7 +130,7 @@ class LocalFile:
 
         :raises OSError: if it cannot be opened
         """
-        return need("pyarrow", "arrow").OSFile(self.name)
+        return need("pyarrow", "arrow").OSFile(str(self._path))
 
     def compression(self) -> str | None:
         """How it is compressed as a whole; None: it is not.

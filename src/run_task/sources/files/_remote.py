@@ -276,8 +276,9 @@ class _FileSystem:
         raise failure  # not while the other is handled, which may have secrets in it
 
     def _reason(self, error: BaseException) -> str:
-        text = redacted(str(error).strip(), self._secrets) or type(error).__name__
-        return shown(text)
+        if url_shown(self._url).endswith("://..."):  # nobody knows what in it is a secret
+            return type(error).__name__
+        return shown(redacted(str(error).strip(), self._secrets) or type(error).__name__)
 
     def _uninstalled(self, error: ImportError) -> str:
         scheme = _scheme(self._url)
