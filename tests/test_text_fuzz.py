@@ -4,10 +4,13 @@ and each malformed one counted, and named by its line."""
 from __future__ import annotations
 
 import csv
+import dataclasses
+import datetime
 import io
 import json
 import math
 import re
+import zoneinfo
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,6 +149,159 @@ def test_a_csv_with_quotes_anywhere_gives_what_python_reads(tmp_path: Path, text
     assert len(expected) + source.malformed + blank == len(found)
 
 
+# CSV in a spelling of its own, with times as clocks show them
+
+BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+FORMAT = "%d/%m/%Y %H:%M:%S"
+
+
+def shown_by_clocks(text: str, fold: int) -> int:
+    """When clocks in Berlin show a time, by Python's own rules, in seconds since the Unix epoch."""
+    moment = datetime.datetime.strptime(text, FORMAT).replace(tzinfo=BERLIN, fold=fold)
+    utc = moment.astimezone(datetime.UTC)
+    if utc.astimezone(BERLIN).replace(tzinfo=None) != moment.replace(tzinfo=None):
+        utc = utc.replace(hour=1, minute=0, second=0)  # when they jump over it
+    return int(utc.timestamp())
+
+
+clocks = st.one_of(
+    st.integers(946_684_800, 2_114_380_800),  # 2000 to 2037
+    st.integers(1_711_843_200, 1_711_857_600),  # the night in which they are put forward
+    st.integers(1_729_987_200, 1_730_001_600),  # and back
+).map(lambda second: datetime.datetime.fromtimestamp(second, datetime.UTC).strftime(FORMAT))
+no_times = st.sampled_from(["", "x", "31/02/2024 00:00:00", "2024-01-01", "1700000000", "1/1/24"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """How a file is written, and what its values are by that."""
+
+    delimiter: str
+    decimal: str
+    thousands: str | None
+    nulls: tuple[str, ...] | None
+    true: tuple[str, ...]
+    false: tuple[str, ...]
+    encoding: str
+    fold: int
+
+    def number(self, text: str, *, whole: bool) -> float | int:
+        text = text.strip()
+        mark = "" if self.thousands is None else re.escape(self.thousands)
+        digits = rf"([0-9]+|[0-9]{{1,3}}({mark}[0-9]{{3}})+)" if mark else "([0-9]+)"
+        decimals = "" if whole else rf"({re.escape(self.decimal)}[0-9]*)?(e[+-]?[0-9]+)?"
+        if re.fullmatch(rf"[+-]?{digits}{decimals}", text, re.ASCII) is None:
+            raise ValueError
+        plain = text if self.thousands is None else text.replace(self.thousands, "")
+        return int(plain) if whole else float(plain.replace(self.decimal, "."))
+
+    def row(self, values: Sequence[str]) -> tuple[int, list[Any]]:
+        time, f, i, b, s = values
+        missing = ("", *(("NA", "n/a") if self.nulls is None else self.nulls))
+        known = {word.lower(): True for word in self.true}
+        known |= {word.lower(): False for word in self.false}
+        if i in missing or b in missing or b.strip().lower() not in known:
+            raise ValueError
+        number = math.nan if f in missing else self.number(f, whole=False)
+        count = self.number(i, whole=True)
+        if not -(2**63) <= count < 2**63:
+            raise OverflowError
+        return shown_by_clocks(time, self.fold), [number, count, known[b.strip().lower()], s]
+
+
+@st.composite
+def spelled_files(draw: st.DrawFn) -> tuple[Written, list[list[str]], str, int, str | None]:
+    """How a file is written, its rows, what stands before them, how many lines that is, and how
+    comments begin."""
+    decimal = draw(st.sampled_from(".,"))
+    how = Written(
+        draw(st.sampled_from(",;|\t")),
+        decimal,
+        draw(st.none() | st.sampled_from([mark for mark in ".,'_ " if mark != decimal])),
+        draw(st.none() | st.just(("-", "n/a"))),
+        *draw(st.sampled_from([(("true", "1"), ("false", "0")), (("Yes", "on"), ("no", "OFF"))])),
+        draw(st.sampled_from(["utf-8", "cp1252", "utf-16", "utf-8-sig"])),
+        draw(st.integers(0, 1)),
+    )
+
+    def number(most: int, decimals: str) -> st.SearchStrategy[str]:
+        mark = how.thousands or ""
+        counts = st.integers(-most, most)
+        return st.one_of(
+            counts.map(lambda count: f"{count:,}".replace(",", mark) + decimals),
+            counts.map(str),
+        )
+
+    spoilt = st.sampled_from(
+        ["", "NA", "-", "n/a", "1.5", "1,5", "1.234", "12,34", "x", "on", " 7 "]
+    )
+    rows = draw(
+        st.lists(
+            st.tuples(
+                clocks | clocks | no_times,
+                number(10**7, f"{decimal}25") | spoilt,
+                number(10**7, "") | st.just(str(2**63)) | spoilt,
+                st.sampled_from([*how.true, *how.false, "YES", "True", " no "]) | spoilt,
+                st.text(st.sampled_from("ab#é \n\"'" + how.delimiter), max_size=4),
+            ).map(list),
+            max_size=8,
+        )
+    )
+    before = draw(st.lists(st.sampled_from(["written by x", "", "# 1"]), max_size=2))
+    comment = draw(st.none() | st.just("#"))
+    return how, rows, "".join(f"{line}\n" for line in before), len(before), comment
+
+
+@given(spelled_files())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_a_csv_in_a_spelling_of_its_own_gives_what_it_means(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    drawn: tuple[Written, list[list[str]], str, int, str | None],
+) -> None:
+    caplog.clear()
+    how, rows, before, skip, comment = drawn
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, delimiter=how.delimiter, lineterminator="\n")
+    stream.write(before)
+    writer.writerow(["timestamp", "f", "i", "b", "s"])
+    expected: list[tuple[int, list[Any]]] = []
+    bad: list[int] = []
+    for values in rows:
+        if comment is not None:
+            stream.write('# "not\n')
+        line = stream.getvalue().count("\n") + 1
+        writer.writerow(values)
+        if any(values):
+            try:
+                expected.append(how.row(values))
+            except (ValueError, OverflowError):
+                bad.append(line)
+    path = tmp_path / "file.csv"
+    path.write_bytes(stream.getvalue().encode(how.encoding))
+    source = CsvFile(
+        path,
+        unit=SECONDS,
+        columns=COLUMNS,
+        delimiter=how.delimiter,
+        decimal=how.decimal,
+        thousands=how.thousands,
+        null_values=how.nulls,
+        true_values=how.true,
+        false_values=how.false,
+        comment=comment,
+        skip_rows=skip,
+        encoding=how.encoding,
+        format=FORMAT,
+        zone="Europe/Berlin",
+        fold=how.fold,
+    )
+    found = [(time, list(row.values())) for time, row in source]
+    assert repr(found) == repr(expected)
+    assert lines_told(caplog) == bad
+    assert source.malformed == len(bad)
+
+
 # JSON Lines
 
 
@@ -235,3 +391,34 @@ def test_json_lines_give_what_python_reads(
         assert repr(found) == repr(expected)
         assert lines_told(caplog) == bad
         assert source.malformed == len(bad)
+
+
+@given(
+    st.lists(clocks | no_times | st.integers(0, 10**6) | st.none(), max_size=9), st.integers(0, 1)
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_json_lines_tell_times_in_a_format_as_clocks_show_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, times: list[Any], fold: int
+) -> None:
+    """A number is a count since the Unix epoch, whatever the format of texts."""
+    path = tmp_path / "file.jsonl"
+    path.write_text(
+        "".join(f"{json.dumps({'timestamp': time, 'n': n})}\n" for n, time in enumerate(times))
+    )
+    expected: list[tuple[int, int]] = []
+    bad: list[int] = []
+    for n, time in enumerate(times):
+        try:
+            when = time if isinstance(time, int) else shown_by_clocks(time, fold)
+            expected.append((when, n))
+        except (TypeError, ValueError):
+            bad.append(n + 1)
+    options: Any = {"format": FORMAT, "zone": "Europe/Berlin", "fold": fold, "stored": SECONDS}
+    with path.open() as stream:
+        sources: list[Any] = [JsonLinesFile(path, unit=SECONDS, columns={"n": int}, **options)]
+        sources.append(StdinJsonLines(stream, unit=SECONDS, columns={"n": int}, **options))
+        for source in sources:
+            caplog.clear()
+            assert [(time, row["n"]) for time, row in source] == expected
+            assert lines_told(caplog) == bad
+            assert source.malformed == len(bad)

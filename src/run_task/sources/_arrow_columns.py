@@ -98,6 +98,8 @@ def can_be(found: Any, kind: Kind) -> bool:
         return kind is str
     if pa.types.is_decimal(found):
         return kind is not bool
+    if pa.types.is_float16(found):  # it is read as a longer one first
+        found = pa.float64()
     # An array of none does not show whether its time zone is one.
     some = pa.array([0] if pa.types.is_timestamp(found) else [], found)
     try:
@@ -234,12 +236,13 @@ def _cast(pa: Any, column: Any, kind: Kind, faults: dict[int, str]) -> Any:
     if types.is_decimal32(column.type) or types.is_decimal64(column.type):
         # Arrow casts these to ints only where they have no decimals at all.
         column = column.cast(pa.decimal128(38, column.type.scale))
-    if kind is bool and types.is_floating(column.type):
+    if types.is_float16(column.type) or (kind is bool and types.is_floating(column.type)):
         column = column.cast(pa.float64())
     if kind is bool and types.is_primitive(column.type) and not types.is_boolean(column.type):
         # Arrow takes all but 0 for true.
+        zero, one = pa.scalar(0, column.type), pa.scalar(1, column.type)
         column = _without(
-            column, pc.is_in(column, pa.array([0, 1]).cast(column.type)), faults, what
+            column, pc.or_(pc.equal(column, zero), pc.equal(column, one)), faults, what
         )
     exact = not (kind is float and types.is_integer(column.type))  # the nearest float will do
     found = _halved(column, lambda part: part.cast(wanted, safe=exact), faults, what)

@@ -119,7 +119,7 @@ class ColumnarFile(RecordedFile):
                         name: array[start : start + self._batch_rows]
                         for name, array in arrays.items()
                     }
-                    lines = row + np.arange(len(some[self._timestamp]), dtype=np.int64)
+                    lines = row + start + np.arange(len(some[self._timestamp]), dtype=np.int64)
                     yield self._chunk(some, lines)
                 row += batch.num_rows
 
