@@ -317,7 +317,8 @@ def test_timestamps_that_take_more_than_64_bits_as_nanoseconds_are_those_that_th
     def run(source: Any, *, live: bool) -> list[Any]:
         series = TimeSeries({"v": float}, TimeUnit.SECONDS, closed=closed)
         pipeline, sink = Pipeline(), RecordingSink()
-        pipeline.source(paced(source, 1e9, unit=TimeUnit.SECONDS) if live else source, series)
+        played = paced(source, 1e9, unit=TimeUnit.SECONDS) if live else source
+        pipeline.source(played, series, max_ahead=None)
         pipeline.stage("a", [rows_seen], series, TaskInterval.seconds(3)).sink(sink)
         if live:
             pipeline.run_sync()
