@@ -18,6 +18,7 @@ from run_task.pipeline.live import _coordinator
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._row_gate import RowGate
+from run_task.pipeline.live._stage_views import StageInput, StageViews
 from run_task.runner._window_grid import windows_of
 
 SECOND_NS = 1_000_000_000
@@ -46,15 +47,27 @@ class Parts:
         self.given.add(windows)
         self.given.begin(windows, 0)
         self.early_views = EarlyViews(
-            *(self.down, self.data, windows, self.given, self.coordinator, self.clock),
+            *(self.down, place, self.data, windows, self.given, self.coordinator, self.clock),
             all_recordings=False,
         )
         for stage in (self.up, self.down) if started else ():
             self.coordinator.advance_stage(stage, first_ns=SECOND_NS)
 
     def row_gate(self, timeout: float = PATIENCE) -> RowGate:
-        early_views = {self.down: self.early_views}
+        early_views = {(self.down, self.source.enters): self.early_views}
         return RowGate(self.source, timeout, early_views.get, self.coordinator)
+
+    @property
+    def views(self) -> StageViews:
+        """What the windows of the stage below are given to see."""
+        one = StageInput(self.source.enters, self.data, self.windows, self.given, self.early_views)
+        return StageViews(self.down, self.data, [one], self.edges, self.coordinator)
+
+    def leave_out(self, start_ns: int, end_ns: int) -> bool:
+        """Give a window without a view, if that can be."""
+        views = self.views
+        views.begin(start_ns, end_ns)
+        return views.leave_out()
 
 
 @pytest.mark.parametrize("run", range(5))
@@ -95,7 +108,7 @@ def test_a_window_that_is_left_out_is_given_once_and_in_its_place(ahead: int) ->
     parts = Parts()
     parts.clock.advance(TaskInterval.seconds(10))
     parts.early_views.take_before(ahead * SECOND_NS + 1)
-    parts.early_views.leave_out(0, SECOND_NS)
+    parts.leave_out(0, SECOND_NS)
     parts.coordinator.advance_seen(parts.down, 2 * SECOND_NS)
     parts.early_views.take_before(5 * SECOND_NS + 1)
     for second in range(2, 6):
@@ -109,8 +122,8 @@ def test_a_window_is_not_left_out_for_which_a_row_has_come_right_now() -> None:
     parts = Parts()
     parts.clock.advance(TaskInterval.seconds(10))
     assert not parts.given.enter(1_500_000_000, stored=True)
-    assert parts.early_views.leave_out(0, SECOND_NS)
-    assert not parts.early_views.leave_out(SECOND_NS, 2 * SECOND_NS)
+    assert parts.leave_out(0, SECOND_NS)
+    assert not parts.leave_out(SECOND_NS, 2 * SECOND_NS)
     assert parts.edges.given_from_ns == 2 * SECOND_NS
     # A row of the one that was left out comes too late, and opens none.
     assert parts.given.enter(500_000_000, stored=True)

@@ -19,8 +19,8 @@ from run_task.runner._window_grid import WindowGrid, windows_of
 Item: TypeAlias = tuple[int, str]
 """What is in shared data: its timestamp, and what it is."""
 
-Seen: TypeAlias = dict[tuple[int, int], frozenset[str]]
-"""What each window was shown, by the index of its stage and its end."""
+Seen: TypeAlias = dict[tuple[int, int], frozenset[tuple[int, str]]]
+"""What each window was shown, and in which data, by the index of its stage and its end."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PlacePlan:
 class StagePlan:
     interval: int
     grace: int
-    reads: int
+    reads: Sequence[int]  # some may be what it enters
     enters: Sequence[int]
     at_end: bool  # results are stamped with the end of the window
 
@@ -96,11 +96,11 @@ class Content:
             oldest = max(self.items)[0] - self._plan.retention
             self.items = [item for item in self.items if item[0] >= oldest]
 
-    def bounded(self, items: Sequence[Item], end: int) -> frozenset[str]:
+    def bounded(self, items: Sequence[Item], end: int) -> Sequence[str]:
         if not self._plan.series:
-            return frozenset(what for _, what in items)
+            return [what for _, what in items]
         last = end if self._plan.right else end - 1
-        return frozenset(what for stamp, what in items if stamp <= last)
+        return [what for stamp, what in items if stamp <= last]
 
 
 def replayed(plan: Plan, beyond: int = 0) -> Seen:
@@ -121,8 +121,11 @@ def replayed(plan: Plan, beyond: int = 0) -> Seen:
         stage = plan.stages[index]
 
         def run() -> None:
-            content = contents[stage.reads]
-            found[index, end] = content.bounded(content.items, end)
+            found[index, end] = frozenset(
+                (read, what)
+                for read in stage.reads
+                for what in contents[read].bounded(contents[read].items, end)
+            )
             for into in stage.enters:
                 stamp = plan.stamp(stage, plan.places[into], end)
                 contents[into].enter(stamp, f"result {index}.{end}")
@@ -150,7 +153,9 @@ class _Stage:
     mark: StageMark
     end: int
     computed: bool = False
-    views: dict[float, list[Item]] = field(default_factory=dict[float, list[Item]])
+    views: dict[tuple[int, float], list[Item]] = field(
+        default_factory=dict[tuple[int, float], list[Item]]
+    )
 
 
 @dataclass
@@ -171,6 +176,7 @@ class Run:
         self.chance = chance
         self.contents = [Content(place) for place in plan.places]
         places = [Place(p.series, p.retention is not None, p.right) for p in plan.places]
+        self.number_of = {place: number for number, place in enumerate(places)}
         self.stages = [
             _Stage(
                 stage,
@@ -178,7 +184,7 @@ class Run:
                     f"stage {index}",
                     every(stage.interval),
                     stage.grace,
-                    places[stage.reads],
+                    [places[read] for read in stage.reads],
                     [(places[i], plan.in_order(stage, plan.places[i])) for i in stage.enters],
                 ),
                 plan.first_end(stage),
@@ -221,9 +227,10 @@ class Run:
         if stage.computed:
             writers, readers = order.before_results(mark, end)
             due = end + stage.plan.grace
-            if writers or not all(self.has_view(reader) for reader in readers):
+            shows = [self.number_of[place] for place in mark.shows]
+            if writers or not all(self.has_views(reader, shows) for reader in readers):
                 return None
-            return lambda: self.enter(stage, due, readers)
+            return lambda: self.enter(stage, due, readers, shows)
         if end > mark.last_ns:
             return lambda: self.end(stage)
         if order.before_window(mark, end - interval, end):
@@ -235,17 +242,23 @@ class Run:
         self.moved()
 
     def look(self, stage: _Stage) -> None:
-        content = self.contents[stage.plan.reads]
-        items = stage.views.pop(stage.end, content.items)
-        self.found[stage.mark.index, stage.end] = content.bounded(items, stage.end)
+        self.found[stage.mark.index, stage.end] = frozenset(
+            (read, what)
+            for read in stage.plan.reads
+            for what in self.contents[read].bounded(
+                stage.views.pop((read, stage.end), self.contents[read].items), stage.end
+            )
+        )
         assert not self.order.missing(stage.mark, stage.end)
         stage.computed = True
         self.order.advance_stage(stage.mark, seen_ns=stage.end + stage.plan.interval)
         self.moved()
 
-    def enter(self, stage: _Stage, due: int, readers: Sequence[StageMark]) -> None:
+    def enter(
+        self, stage: _Stage, due: int, readers: Sequence[StageMark], shows: Sequence[int]
+    ) -> None:
         for reader in readers:
-            self.take_views(self.by_mark[reader], due)
+            self.take_views(self.by_mark[reader], shows, due)
         for into in stage.plan.enters:
             stamp = self.plan.stamp(stage.plan, self.plan.places[into], stage.end)
             self.contents[into].enter(stamp, f"result {stage.mark.index}.{stage.end}")
@@ -254,16 +267,22 @@ class Run:
         self.order.advance_stage(stage.mark, done_ns=stage.end)
         self.moved()
 
-    def has_view(self, reader: StageMark) -> bool:
-        return self.plan.places[self.by_mark[reader].plan.reads].viewable
+    def has_views(self, reader: StageMark, places: Sequence[int]) -> bool:
+        return all(
+            self.plan.places[read].viewable
+            for read in self.by_mark[reader].plan.reads
+            if read in places
+        )
 
-    def take_views(self, stage: _Stage, before: float) -> None:
-        """Take the views of windows that are due before a time and have none."""
-        while stage.mark.unseen_ns < before:
-            end = stage.mark.unseen_ns - stage.plan.grace
-            stage.views[end] = list(self.contents[stage.plan.reads].items)
-            self.order.advance_stage(stage.mark, seen_ns=end + stage.plan.interval)
-            self.moved()
+    def take_views(self, stage: _Stage, places: Sequence[int], before: float) -> None:
+        """Take the views of some data for windows that are due before a time and have none."""
+        for place, read in zip(stage.mark.reads, stage.plan.reads, strict=True):
+            while read in places and stage.mark.unseen_ns(place) < before:
+                end = stage.mark.unseen_ns(place) - stage.plan.grace
+                stage.views[read, end] = list(self.contents[read].items)
+                seen_ns = end + stage.plan.interval
+                self.order.advance_stage(stage.mark, seen_ns=seen_ns, place=place)
+                self.moved()
 
     # Sources
 
@@ -278,7 +297,8 @@ class Run:
         if arrival < limit and (source.limits.firm or source.moves == self.moves):
             return lambda: self.enter_row(source, arrival, ())
         writers, readers = self.order.before_row(source.mark, arrival, late=late)
-        if writers or not all(self.has_view(reader) for reader in readers):
+        enters = [source.plan.enters]
+        if writers or not all(self.has_views(reader, enters) for reader in readers):
             return None
         return lambda: self.enter_row(source, arrival, readers)
 
@@ -291,7 +311,7 @@ class Run:
     def enter_row(self, source: _Source, arrival: int, readers: Sequence[StageMark]) -> None:
         end = self.plan.places[source.plan.enters].right
         for reader in readers:
-            self.take_views(self.by_mark[reader], arrival + 1 - end)
+            self.take_views(self.by_mark[reader], [source.plan.enters], arrival + 1 - end)
         if not arrival < source.limits.in_order_ns:
             source.limits = self.order.row_limits(source.mark, arrival)
             source.moves = self.moves
@@ -321,13 +341,18 @@ def plans(draw: st.DrawFn, *, live: bool) -> Plan:
         viewable = series or draw(st.booleans())
         places.append(PlacePlan(series, draw(st.booleans()) and series, retention, viewable))
     # Who reads what comes first is upstream of who reads what comes after.
-    reads = sorted(draw(st.lists(st.integers(0, len(places) - 1), min_size=1, max_size=5)))
+    some = st.lists(st.integers(0, len(places) - 1), min_size=1, max_size=3, unique=True)
+    reads = sorted(draw(st.lists(some, min_size=1, max_size=5)), key=max)
     stages: list[StagePlan] = []
     for read in reads:
-        after = range(read + 1, len(places))
+        last = max(read)
+        after = range(last + 1, len(places))
         enters = draw(st.lists(st.sampled_from(after), unique=True)) if after else []
+        if all(max(other.reads) < last for other in stages) and draw(st.booleans()):
+            enters = [*enters, last]  # which it reads itself
         grace = draw(st.integers(0, 3))
-        grace = max([grace, *(other.grace for other in stages if read in other.enters)])
+        fed_by = [other for other in stages if {*read} & {*other.enters}]
+        grace = max([grace, *(other.grace for other in fed_by)])
         stages.append(StagePlan(draw(st.integers(1, 4)), grace, read, enters, draw(st.booleans())))
     sources = [
         SourcePlan(
@@ -358,10 +383,14 @@ def test_of_sources_that_are_no_recordings_a_window_may_lack_rows_and_sees_none_
     most = replayed(plan, max(end for _, end in found))
     live = tuple(f"row {i}." for i, source in enumerate(plan.sources) if not source.recording)
     for (index, end), seen in found.items():
-        if plan.places[plan.stages[index].reads].retention is None:  # else others stay instead
-            assert seen <= most[index, end]
-            lacks = least.get((index, end), seen) - seen
-            assert all(what.startswith(live) for what in lacks)
+        for read in plan.stages[index].reads:
+            if plan.places[read].retention is None:  # else others stay instead
+                shown, there, then = (
+                    {what for where, what in each if where == read}
+                    for each in (seen, most[index, end], least.get((index, end), seen))
+                )
+                assert shown <= there
+                assert all(what.startswith(live) for what in then - shown)
 
 
 def every(nanos: int) -> WindowGrid:
@@ -401,7 +430,7 @@ def test_marks_only_go_forward() -> None:
     order = Order([one], [source])
     order.advance_stage(one, first_ns=10, seen_ns=30, done_ns=20, last_ns=50)
     order.advance_stage(one, first_ns=5, seen_ns=20, done_ns=10, last_ns=60)
-    assert (one.due_ns, one.unseen_ns, one.last_ns) == (20, 30, 50)
+    assert (one.due_ns, one.unseen_ns(place), one.last_ns) == (20, 30, 50)
     order.advance_source(source, next_ns=7, known_ns=8, ended=True)
     order.advance_source(source, next_ns=6, known_ns=6)
     assert (source.next_ns, source.known_ns, source.ended) == (7, 8, True)

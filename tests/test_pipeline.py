@@ -95,11 +95,14 @@ class TestCycles:
         assert list(pipeline.stages) == [a, b]
         assert not b.routes
 
-    def test_a_stage_that_feeds_itself(self) -> None:
+    def test_a_stage_that_feeds_itself_is_none(self) -> None:
         pipeline = Pipeline()
-        data = RwLock([0.0])
-        with pytest.raises(ConfigError, match="'a' -> 'a'"):
-            pipeline.stage("a", [total], data, SECOND).into(data, take)
+        data, other = RwLock([0.0]), RwLock([0.0])
+        a = pipeline.stage("a", [total], data, SECOND).into(data, take).into(other, take)
+        b = pipeline.stage("b", [total], other, SECOND)
+        with pytest.raises(ConfigError, match=r"'a' -> 'b' -> 'a'|'b' -> 'a' -> 'b'"):
+            b.into(data, take)
+        assert list(pipeline.stages) == [a, b]
 
     def test_one_that_a_new_stage_closes(self) -> None:
         pipeline = Pipeline()

@@ -16,7 +16,6 @@ from run_task import (
     Runnable,
     Runner,
     RunnerConfig,
-    Shared,
     Stage,
     SystemClock,
     TaskInterval,
@@ -42,7 +41,7 @@ class RunnerBench:
     def __init__(
         self,
         tasks: Iterable[Runnable[Any, Any]],
-        data: Shared[Any] | None = None,
+        data: Any = None,
         *,
         interval: TaskInterval = SECOND,
         clock: VirtualClock | None = None,
@@ -138,7 +137,7 @@ class PipelineBench:
         self.sink = RecordingSink()
 
     def stage(
-        self, name: str, data: Shared[Any], seconds: int = 1, tasks: Any = None, **config: Any
+        self, name: str, data: Any, seconds: int = 1, tasks: Any = None, **config: Any
     ) -> Stage[Any, Any]:
         """Declare a stage whose results go to the sink.
 

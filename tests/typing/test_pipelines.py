@@ -39,6 +39,11 @@ def total(values: list[float], start: int, end: int) -> float:
     return sum(values)
 
 
+@task
+def both(data: tuple[TimeSeriesView, list[float]], start: int, end: int) -> float:
+    return len(data[0]) + sum(data[1])
+
+
 def add(values: list[float], dataset: DataSet[float]) -> None:
     values.extend(dataset.values())
 
@@ -74,6 +79,16 @@ def test_a_pipeline_from_end_to_end() -> None:
     _, dataset = results[-1]
     assert_type(dataset[total], float)
     assert dataset[total] == 4.0
+
+
+def test_of_several_inputs_tasks_get_a_tuple_of_views() -> None:
+    series, numbers = TimeSeries({"v": float}, unit=TimeUnit.SECONDS), RwLock([0.5])
+    pipeline = Pipeline("p").source([(0, {"v": 1.0})], into=series)
+    stage = pipeline.stage("a", [both], (series, numbers), SECOND)
+    assert_type(stage, Stage[tuple[TimeSeriesView, list[float]], float])
+    ((_, dataset),) = pipeline.replay()
+    assert_type(dataset[both], float)
+    assert dataset[both] == 1.5
 
 
 def check_what_ingest_is_given(
@@ -116,7 +131,10 @@ def check_what_is_refused(csv: CsvFile) -> None:
     stage = pipeline.stage("a", [mean], series, SECOND)
 
     # A task for other data.
-    pipeline.stage("b", [total], series, SECOND)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+    pipeline.stage("b", [total], series, SECOND)  # type: ignore[misc]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    pipeline.stage("b", [both], (numbers, series), SECOND)  # type: ignore[misc]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    pipeline.stage("b", [mean], (series, numbers), SECOND)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    pipeline.stage("b", [both], (series, 1.5), SECOND)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     # An ingest for other results, and for other data.
     stage.into(numbers, add_texts)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

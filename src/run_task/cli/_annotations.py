@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from run_task.data import TimeSeries
+from run_task.data._several import inputs_of
 from run_task.errors import ConfigError
 from run_task.pipeline._stage import AnyStage
 from run_task.tasks._task import Runnable
@@ -78,10 +79,15 @@ def misfits(stage: AnyStage) -> Iterator[ConfigError]:
 
 def data_named(stage: AnyStage) -> str:
     """What the tasks of a stage read."""
-    if isinstance(stage.data, TimeSeries):
-        columns = ", ".join(f"{name} {dtype}" for name, dtype in stage.data.columns.items())
-        return f"TimeSeriesView of {columns}; time in {stage.data.unit.value}"
-    with stage.data.read(stage.config.data_timeout) as data:
+    named = [_data_named(data, stage.config.data_timeout) for data in inputs_of(stage.data)]
+    return named[0] if len(named) == 1 else f"({'), ('.join(named)})"
+
+
+def _data_named(shared: Any, timeout: float) -> str:
+    if isinstance(shared, TimeSeries):
+        columns = ", ".join(f"{name} {dtype}" for name, dtype in shared.columns.items())
+        return f"TimeSeriesView of {columns}; time in {shared.unit.value}"
+    with shared.read(timeout) as data:
         return type(data).__name__
 
 

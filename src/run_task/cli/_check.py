@@ -20,6 +20,7 @@ from run_task.cli._user_error import UserError, error_text
 from run_task.observe._format import named, shown
 from run_task.observe._log import Log
 from run_task.pipeline import Pipeline
+from run_task.pipeline._graph import feeds_itself
 from run_task.pipeline._stage import AnyStage
 from run_task.time._length import in_short
 
@@ -85,7 +86,7 @@ def drawn(pipeline: Pipeline) -> Tree:
     tree = Tree(_line("pipeline ", pipeline.name))
     for source, into in pipeline.sources:
         branch = tree.add(_line("source ", named(source)))
-        readers = [stage for stage in pipeline.stages if stage.data is into]
+        readers = [stage for stage in pipeline.stages if any(data is into for data in stage.inputs)]
         for stage in readers:
             branch.add(_line("feeds ", stage.name))
         if not readers:
@@ -108,8 +109,12 @@ def _draw_stage(tree: Tree, pipeline: Pipeline, stage: AnyStage) -> None:
     branch.add(Text(shown(f"reads {data_named(stage)}")))
     for task in stage.tasks:
         branch.add(_line("task ", task.name, f": {signature(task)}"))
+    if any(feeds_itself(stage, data) for data in stage.inputs):
+        branch.add("reads what it gave before")
     for other in pipeline.stages:
-        if any(route.leads_to(other.data) for route in stage.routes):
+        if other is not stage and any(
+            route.leads_to(data) for route in stage.routes for data in other.inputs
+        ):
             branch.add(_line("feeds ", other.name))
     for sink in stage.sinks:
         branch.add(_line("sink ", named(sink)))

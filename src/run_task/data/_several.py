@@ -44,21 +44,25 @@ class Several(Generic[I_co]):
     """Several shared data, read as one: what users give as a tuple.
 
     :param members: the data; one may stand there several times, and is read once
+    :param views: gives the views of those that are viewable; None: as they are now
     """
 
-    def __init__(self, members: Sequence[Any]) -> None:
+    def __init__(
+        self, members: Sequence[Any], views: Callable[[], Sequence[Any]] | None = None
+    ) -> None:
         self.members: Sequence[Any] = tuple(members)
         distinct = list({id(member): member for member in self.members}.values())
-        self._held: Sequence[Any] = [m for m in distinct if not isinstance(m, Generational)]
-        self._instant: Sequence[Any] = [m for m in distinct if isinstance(m, Generational)]
+        self._held: Sequence[Any] = [m for m in distinct if not isinstance(m, Viewable)]
+        viewable: Sequence[Any] = [m for m in distinct if isinstance(m, Viewable)]
+        self._views = Moment(viewable) if views is None else views
         # Where the view of each member stands among those of the ones above.
-        place = {id(member): i for i, member in enumerate([*self._held, *self._instant])}
+        place = {id(member): i for i, member in enumerate([*self._held, *viewable])}
         self._places = [place[id(member)] for member in self.members]
         self._is_windowed = any(isinstance(member, Windowed) for member in distinct)
         self._versioned = [m for m in distinct if isinstance(m, Versioned)]
         self._relocatable = [m for m in distinct if isinstance(m, Relocatable)]
         # Of the others nobody can tell whether they were changed in place.
-        self._is_opaque = any(not isinstance(m, (Versioned, Viewable)) for m in distinct)
+        self._is_opaque = any(not isinstance(m, Versioned) for m in self._held)
         self._looks = 0
         self._last: tuple[Any, ...] = ()
 
@@ -88,24 +92,13 @@ class Several(Generic[I_co]):
 
         :param held: what those have given that have to be read in a block
         """
-        found = [*held, *self._moment()]
+        found = [*held, *self._views()]
         views = tuple([found[place] for place in self._places])
         if self._is_windowed:
             return views  # kept by nobody, since it keeps rows
         if len(views) == len(self._last) and all(map(_same, views, self._last)):
             return self._last  # the same object, so that it is sent to a process once
         self._last = views
-        return views
-
-    def _moment(self) -> Sequence[Any]:
-        """Views of what needs no lock, of one moment."""
-        instant = self._instant
-        views: Sequence[Any] = ()
-        for _ in range(_TRIES if len(instant) > 1 else 1):
-            before = [member.generation for member in instant]
-            views = [member.view() for member in instant]
-            if all(member.generation is was for member, was in zip(instant, before)):
-                break
         return views
 
     def windowed(self, unit: TimeUnit) -> Callable[[Any, int, int], Any]:
@@ -141,12 +134,35 @@ class Several(Generic[I_co]):
         return f"({', '.join(map(brief, self.members))})"
 
 
+class Moment:
+    """Gives views of shared data that needs no lock, of one moment as far as the data tells when it
+    changes.
+
+    :param viewable: the data
+    """
+
+    def __init__(self, viewable: Sequence[Any]) -> None:
+        self._viewable = viewable
+        self._telling: Sequence[Any] = [one for one in viewable if isinstance(one, Generational)]
+        self._tries = _TRIES if len(viewable) > 1 else 1
+
+    def __call__(self) -> Sequence[Any]:
+        telling = self._telling
+        views: Sequence[Any] = ()
+        for _ in range(self._tries):
+            before = [one.generation for one in telling]
+            views = [one.view() for one in self._viewable]
+            if all(one.generation is was for one, was in zip(telling, before)):
+                break
+        return views
+
+
 class SeveralViewable(Several[I_co]):
     """Several shared data all of whose views can be kept."""
 
     def view(self) -> I_co:
         """The tuple of views, as they are now."""
-        views: I_co = self.of([member.view() for member in self._held])
+        views: I_co = self.of([])
         return views
 
 
@@ -301,8 +317,21 @@ def of_several(members: Sequence[Any], what: str = "data") -> Several[Any]:
 
 
 def inputs_of(data: object) -> Sequence[Any]:
-    """The data of which some shared data is made: itself, or several."""
-    return data.members if isinstance(data, Several) else (data,)
+    """The data of which some shared data is made, each once: itself, or several."""
+    if not isinstance(data, Several):
+        return (data,)
+    return list({id(member): member for member in data.members}.values())
+
+
+def each_by(data: Any, make: Callable[[Any], Any]) -> Any:
+    """The same of what a function makes of shared data: of several, of each.
+
+    :param data: the data, or several
+    :param make: the function
+    """
+    if not isinstance(data, Several):
+        return make(data)
+    return of_several([make(member) for member in data.members])
 
 
 def has_rows(data: object) -> bool:

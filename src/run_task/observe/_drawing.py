@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import html
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -81,12 +81,18 @@ class Drawing(str):
         return str(self)
 
 
-def draw(title: str, boxes: Sequence[Box], arrows: Sequence[tuple[int, int]]) -> Drawing:
+def draw(
+    title: str,
+    boxes: Sequence[Box],
+    arrows: Sequence[tuple[int, int]],
+    both_ways: Collection[tuple[int, int]] = (),
+) -> Drawing:
     """Draw boxes, and arrows between them, from left to right.
 
     :param title: what is drawn, for those who cannot see it
     :param boxes: the boxes
     :param arrows: from which box to which, by position; there is no way round in a circle
+    :param both_ways: those of the arrows that point back, too
     """
     layers = Layers(len(boxes), arrows)
     middle = layers.places([box.height for box in boxes], _GAP)
@@ -105,6 +111,7 @@ def draw(title: str, boxes: Sequence[Box], arrows: Sequence[tuple[int, int]]) ->
             left[path[0]] + boxes[path[0]].width,
             [(*columns[node], y[node]) for node in path],
             left[path[-1]],
+            back=(path[0], path[-1]) in both_ways,
         )
         for path in layers.paths
     ]
@@ -117,19 +124,23 @@ def draw(title: str, boxes: Sequence[Box], arrows: Sequence[tuple[int, int]]) ->
     )
 
 
-def _arrow(start: float, through: Sequence[tuple[float, float, float]], tip: float) -> str:
+def _arrow(
+    start: float, through: Sequence[tuple[float, float, float]], tip: float, *, back: bool
+) -> str:
     """A line that bends between columns only, so that it meets no box on its way.
 
     :param start: where it begins, from the left
     :param through: the columns that it goes through, from where to where, and how far down
     :param tip: where it ends, from the left
+    :param back: whether it points back, too
     """
-    path = f"M{start:.1f} {through[0][2]:.1f}"
+    path = f"M{start + (6 if back else 0):.1f} {through[0][2]:.1f}"
     for (_, right, above), (left, _, below) in pairwise(through):
         bend = (right + left) / 2
         path += f"H{right:.1f}C{bend:.1f} {above:.1f} {bend:.1f} {below:.1f} {left:.1f} {below:.1f}"
     path += f"H{tip - 6:.1f}"
-    return (
+    first = f'<path d="M{start:.1f} {through[0][2]:.1f}l9 -4.5v9z" fill="{_GREY}"/>' if back else ""
+    return first + (
         f'<path d="{path}" fill="none" stroke="{_GREY}" stroke-width="1.5"/>'
         f'<path d="M{tip:.1f} {through[-1][2]:.1f}l-9 -4.5v9z" fill="{_GREY}"/>'
     )

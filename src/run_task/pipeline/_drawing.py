@@ -8,6 +8,7 @@ from typing import Any, Final
 from run_task.data import TimeSeries
 from run_task.observe._drawing import Box, BoxKind, Drawing, draw
 from run_task.observe._format import brief
+from run_task.pipeline._graph import feeds_itself
 from run_task.pipeline._route import Route
 from run_task.pipeline._stage import AnyStage
 from run_task.time._length import in_short
@@ -20,6 +21,7 @@ class _Boxes:
     def __init__(self) -> None:
         self.boxes: list[Box] = []
         self.arrows: list[tuple[int, int]] = []
+        self.both_ways: set[tuple[int, int]] = set()
         self._known: dict[int, int] = {}
 
     def box(self, thing: object, kind: BoxKind, title: str, lines: Sequence[str] = ()) -> int:
@@ -50,12 +52,17 @@ def picture(name: str, sources: Iterable[tuple[Any, Route]], stages: Iterable[An
         drawn.arrow(drawn.box(source, BoxKind.SOURCE, _called(source)), drawn.data(route.into))
     for stage in stages:
         box = drawn.box(stage, BoxKind.STAGE, stage.name, _about(stage))
-        drawn.arrow(drawn.data(stage.data), box)
+        for data in stage.inputs:
+            if not feeds_itself(stage, data):
+                drawn.arrow(drawn.data(data), box)
         for route in stage.routes:
-            drawn.arrow(box, drawn.data(route.into))
+            entered = drawn.data(route.into)
+            drawn.arrow(box, entered)
+            if any(map(route.leads_to, stage.inputs)):
+                drawn.both_ways.add((box, entered))
         for sink in stage.sinks:
             drawn.arrow(box, drawn.box(sink, BoxKind.SINK, _called(sink)))
-    return draw(f"pipeline {name}", drawn.boxes, drawn.arrows)
+    return draw(f"pipeline {name}", drawn.boxes, drawn.arrows, drawn.both_ways)
 
 
 def _about(stage: AnyStage) -> list[str]:
@@ -65,6 +72,8 @@ def _about(stage: AnyStage) -> list[str]:
         lines.append(f"over the last {in_short(config.window)}")
     if config.grace is not None:
         lines.append(f"grace {in_short(config.grace)}")
+    if any(feeds_itself(stage, data) for data in stage.inputs):
+        lines.append("reads what it gave before")
     return lines + _some([task.name for task in stage.tasks])
 
 

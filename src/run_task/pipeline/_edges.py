@@ -15,6 +15,8 @@ the left: a row that is held by the window which ends at its timestamp lies a na
 
 from __future__ import annotations
 
+import threading
+
 from run_task.pipeline._order import NEVER
 from run_task.runner._config import Align, RunnerConfig
 from run_task.runner._window_grid import WindowGrid
@@ -29,7 +31,7 @@ class Edges:
     :param start_ns: windows that end by then are left out
     """
 
-    __slots__ = ("_grace_ns", "_windows", "first_ns", "given_from_ns", "last_ns")
+    __slots__ = ("_grace_ns", "_noting", "_windows", "first_ns", "given_from_ns", "last_ns")
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class Edges:
         begun_ns: int,
         start_ns: float = -NEVER,
     ) -> None:
+        self._noting = threading.Lock()  # rows enter several inputs at one time
         self._windows = windows
         self._grace_ns = config.grace_ns
         first_ns = windows.first_end_ns  # there is no window before the run begins
@@ -67,7 +70,8 @@ class Edges:
             return
         end_ns = max(self._windows.after_ns(row_ns), next_ns)
         if self._windows.start_ns(end_ns) <= row_ns:
-            self.given_from_ns = min(self.given_from_ns, end_ns)
+            with self._noting:
+                self.given_from_ns = min(self.given_from_ns, end_ns)
 
     def limit(self, last_ns: float, own_ns: float, arrived_ns: float) -> None:
         """There are no more rows.

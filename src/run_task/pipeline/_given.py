@@ -187,15 +187,6 @@ class GivenWindows:
             reader.open(time_ns - reader.holds_end)
         self._look()
 
-    def leave_out(self, reader: ReaderWindows, start_ns: float, end_ns: float) -> bool:
-        """Give a window without a view, if no row has come by now that it holds, and it ended
-        before the first row's begins. Returns whether it is so."""
-        with self.lock:
-            if reader.edges is None or end_ns >= reader.edges.given_from_ns:
-                return False
-            self.note(reader, start_ns, end_ns)
-            return True
-
     def unseen(self, unit_ns: int) -> Unseen | None:
         """What rows are noted in that enter the data: no window has seen them yet. None: where all
         rows stay, there is no need to.

@@ -17,6 +17,11 @@ from run_task.time._calendar import CalendarInterval
 from run_task.time._interval import TimeUnit
 
 
+def feeds_itself(stage: AnyStage, data: object) -> bool:
+    """Whether a stage's results enter some data that it reads."""
+    return any(route.leads_to(data) for route in stage.routes)
+
+
 class Graph:
     """Stages, and the data through which they feed each other.
 
@@ -45,7 +50,8 @@ class Graph:
     def add(self, stage: AnyStage) -> None:
         """Add a stage that feeds no other yet, and so cannot be fed by its own results."""
         self._stages[stage.name] = stage
-        self._readers[id(stage.data)].append(stage)
+        for data in stage.inputs:
+            self._readers[id(data)].append(stage)
 
     def connect(self, stage: AnyStage, route: Route) -> None:
         """Note that a stage's results take a route.
@@ -62,34 +68,37 @@ class Graph:
         self._writers[id(route.into)].append(stage)
 
     def upstreams(self) -> Mapping[AnyStage, Sequence[AnyStage]]:
-        """Each stage, and those whose results enter its data. Those that are fed come after."""
+        """Each stage, and the others whose results enter its data. It comes after those."""
         position = {stage: number for number, stage in enumerate(self._stages.values())}
         fed_by = {
-            stage: sorted({*self._writers.get(id(stage.data), ())}, key=position.__getitem__)
-            for stage in position
+            stage: sorted({*self._feeding(stage)}, key=position.__getitem__) for stage in position
         }
         return {stage: fed_by[stage] for stage in TopologicalSorter(fed_by).static_order()}
 
     def _circle(self, stage: AnyStage, route: Route) -> Sequence[AnyStage] | None:
-        """The way from a stage along a new route back to it; None if there is none.
+        """The way from a stage along a new route, through others, back to it; None if there is
+        none. It may read itself what it feeds: it sees it as it was after its window before.
 
         It is looked for from both ends in turn, and there is none once one search has ended. So a
         long chain is declared as fast from its end as from its beginning.
         """
-        down = _paths(self.readers(route.into), self._fed_by)
+        begin = [reader for reader in self.readers(route.into) if reader is not stage]
+        down = _paths(begin, self._fed_by)
         up = _paths([stage], self._feeding)
         for below, above in zip(down, up):
             if below.stage is stage:
                 return [stage, *reversed([*below])]
-            if route.leads_to(above.stage.data):
+            if above.stage is not stage and any(map(route.leads_to, above.stage.inputs)):
                 return [stage, *above]
         return None
 
     def _fed_by(self, stage: AnyStage) -> Iterator[AnyStage]:
-        return (fed for route in stage.routes for fed in self.readers(route.into))
+        for route in stage.routes:
+            yield from (fed for fed in self.readers(route.into) if fed is not stage)
 
     def _feeding(self, stage: AnyStage) -> Iterator[AnyStage]:
-        return iter(self._writers.get(id(stage.data), ()))
+        for data in stage.inputs:
+            yield from (other for other in self._writers.get(id(data), ()) if other is not stage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ time, since these hold them.
 Live, each stage and source goes on by itself. What each may do is what the order lets it do, as
 far as others could tell the difference:
 
-- a window begins once what comes before it has entered its data;
+- a window begins once what comes before it has entered its data, each of them if it has several;
 - results and rows enter once what comes before them has entered the same data, and once the
   windows that come before them have their views: those, at least, that would see them.
 
@@ -61,7 +61,8 @@ class StageMark:
     :param name: its name
     :param windows: which they are
     :param grace_ns: how long after its end a window is due
-    :param reads: the data that its tasks read
+    :param reads: the data that its tasks read; several, if there are several inputs: a window has
+        a view of each, which need not be taken at one time to be of one place in the order
     :param enters: the data that its results enter, and for each whether they do so in order: as
         rows that are stamped with the end of the window
     """
@@ -76,7 +77,8 @@ class StageMark:
         "last_ns",
         "name",
         "reads",
-        "seen_ns",
+        "seen",
+        "shows",
         "windows",
     )
 
@@ -85,17 +87,24 @@ class StageMark:
         name: str,
         windows: WindowGrid,
         grace_ns: int,
-        reads: Place,
+        reads: Place | Sequence[Place],
         enters: Sequence[tuple[Place, bool]] = (),
     ) -> None:
         self.name: str = name
         self.index: int = 0  # among the stages
         self.windows: WindowGrid = windows
         self.grace_ns: int = grace_ns
-        self.reads: Place = reads
+        self.reads: Sequence[Place] = (reads,) if isinstance(reads, Place) else tuple(reads)
         self.enters: Sequence[tuple[Place, bool]] = enters
+        # Where somebody who is behind might see its results too early.
+        self.shows: Sequence[Place] = [
+            place
+            for place, in_order in enters
+            if not (in_order and place.keeps_past and place.holds_end)
+        ]
         self.first_ns: float = -NEVER  # the end of the first window; before it starts, unknown
-        self.seen_ns: float = -NEVER  # the end of the first window without a view
+        # By what it reads, the end of the first window without a view of that.
+        self.seen: dict[Place, float] = dict.fromkeys(self.reads, -NEVER)
         self.done_ns: float = -NEVER  # the end of the first window whose results have not entered
         self.last_ns: float = NEVER  # there is no window that ends later
         self.ended: bool = False
@@ -106,9 +115,18 @@ class StageMark:
         return self._due(max(self.first_ns, self.done_ns))
 
     @property
-    def unseen_ns(self) -> float:
-        """When the first window is due that has no view of the data."""
-        return self._due(max(self.first_ns, self.done_ns, self.seen_ns))
+    def seen_ns(self) -> float:
+        """The end of the first window that has not all of its views."""
+        return min(self.seen.values())
+
+    def unseen_ns(self, place: Place) -> float:
+        """When the first window is due that has no view of some data."""
+        return self._due(max(self.first_ns, self.done_ns, self.seen[place]))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether views of all that it reads end with their windows."""
+        return all(place.bounded for place in self.reads)
 
     def _due(self, end_ns: float) -> float:
         if self.ended and end_ns > self.last_ns:
@@ -186,13 +204,21 @@ class RowLimits(NamedTuple):
 
 
 @dataclass(slots=True)
+class _Writers:
+    """Those who change some data that a stage reads, but for the stage itself: that reads what it
+    feeds itself as it was after its window before."""
+
+    stages: Sequence[StageMark]
+    recordings: Sequence[SourceMark]
+    others: Sequence[SourceMark]  # sources whose rows may come before their time
+
+
+@dataclass(slots=True)
 class _AroundStage:
-    upstreams: Sequence[StageMark]  # whose results enter what it reads
-    rows_read: Sequence[SourceMark]  # recordings whose rows do
-    early_read: Sequence[SourceMark]  # other sources, whose rows may come before their time
+    read: Mapping[Place, _Writers]
     rivals: Sequence[StageMark]  # whose results enter what its own do
     rows_beside: Sequence[SourceMark]  # recordings whose rows do
-    readers: Sequence[StageMark]  # who might see its results too early
+    readers: Sequence[tuple[StageMark, Place]]  # who might see its results too early, and where
 
 
 @dataclass(slots=True)
@@ -218,25 +244,28 @@ class Order:
         recordings = [source for source in sources if source.recording]
         # By the last of these rows the run ends, if all sources say when their rows come.
         self._ending: Sequence[SourceMark] = recordings if len(recordings) == len(sources) else ()
-        readers = _by_place((stage.reads, stage) for stage in stages)
+        readers = _by_place((place, stage) for stage in stages for place in stage.reads)
         writers = _by_place((place, stage) for stage in stages for place, _ in stage.enters)
         rows = _by_place((source.enters, source) for source in recordings)
         early = _by_place((source.enters, source) for source in sources if not source.recording)
         self._stages: Mapping[StageMark, _AroundStage] = {
             stage: _AroundStage(
-                upstreams=_others(stage, writers.get(stage.reads, ())),
-                rows_read=rows.get(stage.reads, ()),
-                early_read=early.get(stage.reads, ()),
+                read={
+                    place: _Writers(
+                        _others(stage, writers.get(place, ())),
+                        rows.get(place, ()),
+                        early.get(place, ()),
+                    )
+                    for place in stage.reads
+                },
                 rivals=_others(stage, *(writers[place] for place, _ in stage.enters)),
                 rows_beside=_others(None, *(rows.get(place, ()) for place, _ in stage.enters)),
-                readers=_others(
-                    stage,
-                    *(
-                        readers.get(place, ())
-                        for place, in_order in stage.enters
-                        if not (in_order and place.keeps_past and place.holds_end)
-                    ),
-                ),
+                readers=[
+                    (other, place)
+                    for place in stage.shows
+                    for other in readers.get(place, ())
+                    if other is not stage
+                ],
             )
             for stage in stages
         }
@@ -252,14 +281,14 @@ class Order:
     def around_results(self, stage: StageMark) -> Sequence[StageMark]:
         """Other stages that the results of a stage may have to wait for."""
         around = self._stages[stage]
-        return _others(None, around.rivals, around.readers)
+        return _others(None, around.rivals, [reader for reader, _ in around.readers])
 
     def waits_for_nobody(self, stage: StageMark) -> bool:
         """Whether nothing has to go on before a window of a stage, but rows that have come before
         their time: what its tasks read is entered by no stage and no recording, and its run does
         not end with the last row."""
-        around = self._stages[stage]
-        return not (around.upstreams or around.rows_read or self._ending)
+        read = self._stages[stage].read.values()
+        return not (self._ending or any(by.stages or by.recordings for by in read))
 
     def readers(self, source: SourceMark) -> Sequence[StageMark]:
         """The stages that read what the rows of a source enter."""
@@ -273,6 +302,7 @@ class Order:
         *,
         first_ns: float = -NEVER,
         seen_ns: float = -NEVER,
+        place: Place | None = None,
         done_ns: float = -NEVER,
         last_ns: float = NEVER,
         ended: bool = False,
@@ -282,12 +312,14 @@ class Order:
         :param stage: the stage
         :param first_ns: the end of its first window: it has started
         :param seen_ns: the end of the first window that has no view of the data
+        :param place: of which data; None: of all that it reads
         :param done_ns: the end of the first window whose results have not entered
         :param last_ns: it has no window that ends later
         :param ended: it runs no window any more
         """
         stage.first_ns = max(stage.first_ns, first_ns)
-        stage.seen_ns = max(stage.seen_ns, seen_ns)
+        for read in stage.reads if place is None else (place,):
+            stage.seen[read] = max(stage.seen[read], seen_ns)
         stage.done_ns = max(stage.done_ns, done_ns)
         stage.last_ns = min(stage.last_ns, last_ns)
         stage.ended = stage.ended or ended
@@ -316,14 +348,22 @@ class Order:
 
     # What comes before
 
-    def missing(self, stage: StageMark, end_ns: float) -> Sequence[StageMark]:
+    def missing(
+        self, stage: StageMark, end_ns: float, place: Place | None = None
+    ) -> Sequence[StageMark]:
         """Those whose results have not entered what a window is to see.
 
         :param stage: whose window it is
         :param end_ns: the window's end
+        :param place: which of the data that it is to see; None: all
         """
         due_ns = end_ns + stage.grace_ns
-        return [other for other in self._stages[stage].upstreams if other.due_ns <= due_ns]
+        read = self._stages[stage].read
+        if len(read) == 1:
+            (writers,) = read.values()
+            return [other for other in writers.stages if other.due_ns <= due_ns]
+        around = [by.stages for where, by in read.items() if place is None or where is place]
+        return [other for other in _others(None, *around) if other.due_ns <= due_ns]
 
     def before_window(self, stage: StageMark, start_ns: float, end_ns: float) -> Sequence[Mark]:
         """Those who have to go on before a window takes its view.
@@ -333,25 +373,37 @@ class Order:
             the run ends with the last row
         :param end_ns: the window's end
         """
-        if stage.seen_ns > end_ns:  # a view was taken for it, when all that comes before had come
-            return self._before_last_row(start_ns, end_ns + stage.grace_ns)
-        return self.behind_window(stage, start_ns, end_ns)
+        # Where a view was taken for it, all that comes before had come.
+        blind = [place for place in stage.reads if stage.seen[place] <= end_ns]
+        return self._behind(stage, start_ns, end_ns, blind)
 
     def behind_window(self, stage: StageMark, start_ns: float, end_ns: float) -> Sequence[Mark]:
         """Those who have not come as far as a window, whether or not it has its view by now.
 
         As :meth:`before_window` for one that has none.
         """
-        left = [*self._before_last_row(start_ns, end_ns + stage.grace_ns)]
-        left += (other for other in self.missing(stage, end_ns) if not other.ended)
-        before_ns = end_ns + stage.grace_ns + stage.reads.holds_end
-        left += (
-            source
-            for source in self._stages[stage].rows_read
-            if source.next_ns < before_ns and not source.ended and source not in left
-        )
-        early = self._stages[stage].early_read
-        left += (source for source in early if source.early_ns < before_ns)
+        return self._behind(stage, start_ns, end_ns, stage.reads)
+
+    def _behind(
+        self, stage: StageMark, start_ns: float, end_ns: float, places: Sequence[Place]
+    ) -> Sequence[Mark]:
+        due_ns = end_ns + stage.grace_ns
+        left = [*self._before_last_row(start_ns, due_ns)]
+        read = self._stages[stage].read
+        for place in places:
+            writers = read[place]
+            left += (
+                other
+                for other in writers.stages
+                if other.due_ns <= due_ns and not other.ended and other not in left
+            )
+            before_ns = due_ns + place.holds_end
+            left += (
+                source
+                for source in writers.recordings
+                if source.next_ns < before_ns and not source.ended and source not in left
+            )
+            left += (source for source in writers.others if source.early_ns < before_ns)
         return left
 
     def _before_last_row(self, start_ns: float, due_ns: float) -> Sequence[Mark]:
@@ -383,9 +435,11 @@ class Order:
             if not source.ended and source.next_ns < due_ns + source.enters.holds_end
         )
         readers = [
-            other for other in around.readers if not other.ended and other.unseen_ns < due_ns
+            other
+            for other, place in around.readers
+            if not other.ended and other.unseen_ns(place) < due_ns
         ]
-        return Blockers(writers, readers)
+        return Blockers(writers, readers if len(readers) < 2 else _others(None, readers))
 
     def before_row(self, source: SourceMark, arrival_ns: float, *, late: bool) -> Blockers:
         """Those who have to go on before a row enters.
@@ -409,7 +463,7 @@ class Order:
             readers = [
                 other
                 for other in around.readers
-                if not other.ended and other.unseen_ns + end <= arrival_ns
+                if not other.ended and other.unseen_ns(source.enters) + end <= arrival_ns
             ]
         return Blockers(writers, readers)
 
@@ -421,7 +475,9 @@ class Order:
         """
         around = self._sources[source]
         end = source.enters.holds_end
-        views = [other.unseen_ns + end for other in around.readers if not other.ended]
+        views = [
+            other.unseen_ns(source.enters) + end for other in around.readers if not other.ended
+        ]
         limits = [other.due_ns + end for other in around.rivals if not other.ended]
         limits += (
             other.next_ns + (other.index > source.index)

@@ -30,7 +30,7 @@ from run_task.pipeline.replay._instant import span
 from run_task.pipeline.replay._output import write_results
 from run_task.pipeline.replay._replay import Replay
 from run_task.runner._config import RunnerConfig
-from run_task.runner._context import DEFAULT_INTERVAL
+from run_task.runner._context import DEFAULT_INTERVAL, SixOrMore
 from run_task.runner._keys import DEFAULT_IDLE, DEFAULT_MOST, Keys
 from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats
 from run_task.sinks._protocol import DurableSink
@@ -51,6 +51,11 @@ I = TypeVar("I")
 O = TypeVar("O")
 R = TypeVar("R")
 D = TypeVar("D")
+D1 = TypeVar("D1")
+D2 = TypeVar("D2")
+D3 = TypeVar("D3")
+D4 = TypeVar("D4")
+D5 = TypeVar("D5")
 
 _DEFAULT_CONFIG: Final = RunnerConfig()
 
@@ -255,42 +260,90 @@ class Pipeline(Live):
         name: str,
         tasks: Iterable[Runnable[I, O]],
         data: Shared[I],
-        interval: EveryLike = DEFAULT_INTERVAL,
-        config: RunnerConfig = _DEFAULT_CONFIG,
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
     ) -> Stage[I, O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[tuple[D1, D2], O]],
+        data: tuple[Shared[D1], Shared[D2]],
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
+    ) -> Stage[tuple[D1, D2], O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[tuple[D1, D2, D3], O]],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3]],
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
+    ) -> Stage[tuple[D1, D2, D3], O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[tuple[D1, D2, D3, D4], O]],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4]],
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
+    ) -> Stage[tuple[D1, D2, D3, D4], O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[tuple[D1, D2, D3, D4, D5], O]],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4], Shared[D5]],
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
+    ) -> Stage[tuple[D1, D2, D3, D4, D5], O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[Any, O]],
+        data: SixOrMore,
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
+    ) -> Stage[tuple[Any, ...], O]: ...
     @overload
     def stage(
         self,
         name: str,
         tasks: Iterable[Runnable[I, O]],
         data: Shared[I],
-        interval: EveryLike = DEFAULT_INTERVAL,
-        config: RunnerConfig = _DEFAULT_CONFIG,
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
         *,
         by: str,
-        key_idle: IntervalLike = DEFAULT_IDLE,
-        max_keys: int = DEFAULT_MOST,
+        key_idle: IntervalLike = ...,
+        max_keys: int = ...,
     ) -> KeyedStage[I, O]: ...
     def stage(
         self,
         name: str,
-        tasks: Iterable[Runnable[I, O]],
-        data: Shared[I],
+        tasks: Iterable[Runnable[Any, Any]],
+        data: Any,
         interval: EveryLike = DEFAULT_INTERVAL,
         config: RunnerConfig = _DEFAULT_CONFIG,
         *,
         by: str | None = None,
         key_idle: IntervalLike = DEFAULT_IDLE,
         max_keys: int = DEFAULT_MOST,
-    ) -> Stage[I, O] | KeyedStage[I, O]:
+    ) -> Any:
         """Add a stage.
 
         :param name: what it is called; no two stages share one
         :param tasks: what it runs; at least one, no two of one name
-        :param data: what they read
+        :param data: what they read; several as a tuple, of which they get a tuple of views, of one
+            moment. It may be what the stage's own results enter, by :meth:`Stage.into`: then a
+            window sees it as it was after the one before
         :param interval: how often: a timedelta, a text, such as ``"5s"``, or a CalendarInterval,
-            which take the unit of the data, or seconds where it has none; or a TaskInterval in that
-            unit. Its unit is that of the stage's timestamps
+            which take the unit of the data (of several, of the first that has one), or seconds
+            where it has none; or a TaskInterval in that unit. Its unit is that of the stage's
+            timestamps
         :param config: everything else; its name is not used
         :param by: run each task once for each key, over a view of the rows of that key: the column
             of the key, which the ``TimeSeries`` was made with. Results are then a
@@ -311,7 +364,7 @@ class Pipeline(Live):
                 f"the key of its results"
             )
         declared = name, tasks, data, interval, config, self._graph.connect, self._refuse_change
-        stage: Stage[I, O] | KeyedStage[I, O]
+        stage: Stage[Any, Any] | KeyedStage[Any, Any]
         if by is None:
             stage = Stage(*declared)
         else:
@@ -457,10 +510,10 @@ class Pipeline(Live):
             last = resumed.last(stage.name) if resumed in stage.sinks and resumed else None
             return None if last is None else last * stage.interval.unit.nanos
 
-        data: list[Any] = [stage.data for stage in stages]
+        data: list[Any] = [read for stage in stages for read in stage.inputs]
         data += [route.into for stage in stages for route in stage.routes]
         copies = Copies(data) if resumed is None else None
-        if not declared and not any(_holds_rows(stage.data) for stage in stages):
+        if not declared and not any(map(_holds_rows, data)):
             raise ConfigError(
                 f"pipeline {self._name!r} has no sources, and a replay goes through their rows, or "
                 f"those of a TimeSeries that has been filled: add one by source(), or fill the "
@@ -553,7 +606,7 @@ def _warn_of_late_rows(
         if not route.holds_end or about(source).playback is not None:
             continue
         for stage, config in stages.items():
-            if route.leads_to(stage.data) and not config.grace_ns:
+            if any(map(route.leads_to, stage.inputs)) and not config.grace_ns:
                 _log.warning(
                     "stage %r has no grace, and reads %s, which is closed on the right: a row of "
                     "%s that is stamped with the end of a window has to be there by then to be in "

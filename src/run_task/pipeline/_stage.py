@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, Self, TypeAlias, TypeVar, overload
 
 from run_task.data import Closed, Shared, TimeSeries, Writable
+from run_task.data._several import inputs_of
 from run_task.data.series._retention import as_kept
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
@@ -55,7 +56,8 @@ class BaseStage(Generic[I, O, R]):
 
     :ivar name: what it is called in results, sinks and messages
     :ivar tasks: what it runs
-    :ivar data: what they read
+    :ivar data: what they read; several as one, if they were given as a tuple
+    :ivar inputs: the same, each by itself
     :ivar interval: how often
     :ivar config: everything else
     :ivar keys: by which keys its tasks are run; None: by none
@@ -65,7 +67,7 @@ class BaseStage(Generic[I, O, R]):
         self,
         name: str,
         tasks: Iterable[Runnable[I, O]],
-        data: Shared[I],
+        data: Any,
         interval: EveryLike,
         config: RunnerConfig,
         connect: Callable[[Any, Route], object],
@@ -79,7 +81,7 @@ class BaseStage(Generic[I, O, R]):
                 tasks=tasks, data=data, interval=interval, sender=ends[0], config=config
             )
             if keys is not None:
-                keys.check(data, config.executor_instance)
+                keys.check(context.data, config.executor_instance)
             if not _calls_checked_later.get():
                 check_calls(context.tasks)
         except ConfigError as error:
@@ -94,11 +96,12 @@ class BaseStage(Generic[I, O, R]):
                 f"stage {name!r}: channel_capacity={config.channel_capacity}: a stage has no "
                 f"channel that anybody receives from: leave it out"
             )
-        for warning in warnings_of(data, context.interval, config):
+        for warning in warnings_of(context.data, context.interval, config):
             _log.warning("stage %r: %s", name, warning)
         self.name = name
         self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
-        self.data = data
+        self.data: Shared[I] = context.data
+        self.inputs: Sequence[Any] = inputs_of(context.data)
         self.interval: Interval = context.interval
         self.config = config
         self.keys = keys

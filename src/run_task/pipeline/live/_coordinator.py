@@ -6,7 +6,15 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from run_task.pipeline._order import Blockers, Mark, Order, RowLimits, SourceMark, StageMark
+from run_task.pipeline._order import (
+    Blockers,
+    Mark,
+    Order,
+    Place,
+    RowLimits,
+    SourceMark,
+    StageMark,
+)
 from run_task.runner._scheduler import step_aside
 from run_task.sync._alarm import Alarm
 from run_task.sync._waiting import Deadline
@@ -47,6 +55,7 @@ class Coordinator:
         *,
         first_ns: float = -float("inf"),
         seen_ns: float = -float("inf"),
+        place: Place | None = None,
         done_ns: float = -float("inf"),
         last_ns: float = float("inf"),
         ended: bool = False,
@@ -57,6 +66,7 @@ class Coordinator:
                 stage,
                 first_ns=first_ns,
                 seen_ns=seen_ns,
+                place=place,
                 done_ns=done_ns,
                 last_ns=last_ns,
                 ended=ended,
@@ -81,9 +91,14 @@ class Coordinator:
 
     def advance_seen(self, stage: StageMark, seen_ns: float) -> None:
         """A stage's windows that end before this have their views. Once a window, and so cheap."""
+        seen = stage.seen
         with self._lock:
-            if seen_ns > stage.seen_ns:
-                stage.seen_ns = seen_ns
+            moved = False
+            for place, before_ns in seen.items():
+                if seen_ns > before_ns:
+                    seen[place] = seen_ns
+                    moved = True
+            if moved:
                 self._moved()
 
     def advance_done(self, stage: StageMark, done_ns: float) -> None:
@@ -121,15 +136,22 @@ class Coordinator:
         """As :meth:`Order.waits_for_nobody`, which does not change."""
         return self._order.waits_for_nobody(stage)
 
-    def unseen_ns(self, stage: StageMark) -> float:
-        """When the first window of a stage is due that has no view of the data."""
+    def unseen_ns(self, stage: StageMark, place: Place) -> float:
+        """When the first window of a stage is due that has no view of some data."""
         with self._lock:
-            return stage.unseen_ns
+            return stage.unseen_ns(place)
 
-    def missing(self, stage: StageMark, end_ns: float) -> Sequence[StageMark]:
+    def due_ns(self, stage: StageMark) -> float:
+        """When the first window of a stage is due whose results have not entered."""
+        with self._lock:
+            return stage.due_ns
+
+    def missing(
+        self, stage: StageMark, end_ns: float, place: Place | None = None
+    ) -> Sequence[StageMark]:
         """As :meth:`Order.missing`."""
         with self._lock:
-            return self._order.missing(stage, end_ns)
+            return self._order.missing(stage, end_ns, place)
 
     def before_window(self, stage: StageMark, start_ns: float, end_ns: float) -> Sequence[Mark]:
         """As :meth:`Order.before_window`."""

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from run_task.data._protocol import Viewable
 from run_task.observe._log import Log
 from run_task.pipeline._given import GivenWindows, ReaderWindows
-from run_task.pipeline._order import NEVER, StageMark
+from run_task.pipeline._order import NEVER, Place, StageMark
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.time._clock import Clock
 
@@ -35,10 +35,12 @@ class EarlyView(NamedTuple):
 
 
 class EarlyViews:
-    """The early views of one stage, by window. Others take them, and its runner uses them.
+    """The early views of one input of a stage, by window. Others take them, and its runner uses
+    them.
 
     :param stage: how far the stage is
-    :param data: what it reads
+    :param place: the input, as far as the order is concerned
+    :param data: the input
     :param windows: those of its windows that have been given
     :param given: those of all who read the data
     :param coordinator: keeps the marks
@@ -49,6 +51,7 @@ class EarlyViews:
     def __init__(
         self,
         stage: StageMark,
+        place: Place,
         data: Viewable[Any],
         windows: ReaderWindows,
         given: GivenWindows,
@@ -58,6 +61,9 @@ class EarlyViews:
         all_recordings: bool,
     ) -> None:
         self._stage = stage
+        self._place = place
+        # Then what a window is to see is known once the one before has given its results.
+        self._feeds_itself = any(entered is place for entered, _ in stage.enters)
         self._data = data
         self._windows = windows
         self._given = given
@@ -66,9 +72,9 @@ class EarlyViews:
         self._all_recordings = all_recordings
         self._taken: deque[EarlyView] = deque()
         self._overrun = False  # so far behind that no more are taken
-        # Held from looking which window has no view to taking one for it. The coordinator's lock
-        # is taken inside it, never the other way round.
-        self._lock = threading.RLock()
+        self.lock: Final = threading.RLock()
+        """Held from looking which window has no view to taking one for it. The coordinator's lock
+        is taken inside it, never the other way round."""
 
     def take_before(self, before_ns: float) -> None:
         """Take the views of windows that are due before a time: they must not see what enters then.
@@ -78,13 +84,18 @@ class EarlyViews:
 
         :param before_ns: the time, in nanoseconds since the Unix epoch
         """
-        stage, coordinator = self._stage, self._coordinator
-        with self._lock:
+        stage, place, coordinator = self._stage, self._place, self._coordinator
+        with self.lock:
             limit_ns = min(before_ns, self._clock.time_ns() + 1)  # none before it is due
-            while not stage.ended and -NEVER < (due_ns := coordinator.unseen_ns(stage)) < limit_ns:
+            if self._feeds_itself:
+                limit_ns = min(limit_ns, coordinator.due_ns(stage) + 1)
+            while (
+                not stage.ended
+                and -NEVER < (due_ns := coordinator.unseen_ns(stage, place)) < limit_ns
+            ):
                 end_ns = due_ns - stage.grace_ns
                 if len(self._taken) < MOST:
-                    missing = [other.name for other in coordinator.missing(stage, end_ns)]
+                    missing = [other.name for other in coordinator.missing(stage, end_ns, place)]
                     view = self._view(stage.windows.start_ns(end_ns), end_ns)
                     self._taken.append(EarlyView(end_ns, view, missing))
                 elif self._all_recordings:
@@ -95,34 +106,33 @@ class EarlyViews:
                         "%s is %d windows behind: further ones may %s",
                         *(stage, MOST),
                         "lack rows that pass out of retention"
-                        if stage.reads.bounded
+                        if place.bounded
                         else "see what comes after them",
                     )
-                coordinator.advance_stage(stage, seen_ns=stage.windows.after_ns(end_ns))
+                coordinator.advance_stage(
+                    stage, seen_ns=stage.windows.after_ns(end_ns), place=place
+                )
 
     def find(self, end_ns: float) -> EarlyView | None:
         """The one that was taken for a window; those for windows before it are let go of."""
-        with self._lock:  # a runner that was given up may come back while all are let go of
+        with self.lock:  # a runner that was given up may come back while all are let go of
             while self._taken and self._taken[0].end_ns < end_ns:
                 self._taken.popleft()
             return self._taken[0] if self._taken and self._taken[0].end_ns == end_ns else None
 
     def view(self, start_ns: float, end_ns: float) -> Any:
         """What a window is to see: the view that was taken for it, or the data as it is now."""
-        with self._lock:
-            early_view = self.find(end_ns) if self._taken else None
-            if early_view is None:
-                return self._view(start_ns, end_ns)
-            self._taken.popleft()
-            return early_view.view
+        with self.lock:
+            early_view = self.pop(end_ns)
+            return self._view(start_ns, end_ns) if early_view is None else early_view.view
 
-    def leave_out(self, start_ns: float, end_ns: float) -> bool:
-        """As :meth:`GivenWindows.leave_out`, of which one that was taken for it is let go of."""
-        with self._lock:
-            if self.find(end_ns) is not None:
-                self._taken.popleft()  # it was noted then, and others after it may have been
-                return True
-            return self._given.leave_out(self._windows, start_ns, end_ns)
+    def pop(self, end_ns: float) -> EarlyView | None:
+        """As :meth:`find`, and it is let go of."""
+        with self.lock:
+            early_view = self.find(end_ns) if self._taken else None
+            if early_view is not None:
+                self._taken.popleft()
+            return early_view
 
     def _view(self, start_ns: float, end_ns: float) -> Any:
         with self._given.lock:  # a row is in the view of the window, or late for it
@@ -132,10 +142,10 @@ class EarlyViews:
     def caught_up(self, next_ns: float) -> None:
         """The stage's windows before this end have their views."""
         if self._overrun:
-            with self._lock:
-                self._overrun = self._stage.seen_ns > next_ns
+            with self.lock:
+                self._overrun = self._stage.seen[self._place] > next_ns
 
     def clear(self) -> None:
         """Let go of all."""
-        with self._lock:
+        with self.lock:
             self._taken.clear()

@@ -4,48 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
-from run_task.data import Shared
 from run_task.observe._log import Log
 from run_task.pipeline._edges import Edges
-from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator, Turn
-from run_task.pipeline.live._early_views import EarlyViews
+from run_task.pipeline.live._stage_views import StageViews
 from run_task.runner._engine import LEFT_OUT, LeftOut
 
 _log = Log(__name__)
-
-
-class _EarlyRead:
-    """Gives the window that has waited its own view. There is one at a time, so one serves all."""
-
-    __slots__ = ("_gate",)
-
-    def __init__(self, gate: WindowGate) -> None:
-        self._gate = gate
-
-    def __enter__(self) -> Any:
-        return self._gate.early_view()
-
-    def __exit__(self, *exc: object) -> None:
-        """Nothing is held: the view is of a moment that has passed."""
 
 
 class WindowGate:
     """The gate of a stage's runner.
 
     :param mark: how far the stage is
-    :param data: what it reads
+    :param views: what its windows are given to see
     :param unit_ns: how many nanoseconds the unit of its windows has
     :param edges: with which window the stage begins
     :param upstream_timeout: how many seconds to wait for others
-    :param windows: those of its windows that have been given
-    :param given: those of all who read the data
-    :param early_views: views that were taken ahead, if its data has such as can be kept
     :param coordinator: what it waits by
     :param catch_up: lets sources run after an oversleep
     """
@@ -53,45 +32,39 @@ class WindowGate:
     def __init__(
         self,
         mark: StageMark,
-        data: Shared[Any],
+        views: StageViews,
         unit_ns: int,
         edges: Edges,
         upstream_timeout: float,
-        windows: ReaderWindows,
-        given: GivenWindows,
-        early_views: EarlyViews | None,
         coordinator: Coordinator,
         catch_up: CatchUp,
     ) -> None:
         self._catch_up = catch_up
         self._mark = mark
-        self._data = data
+        self._views = views
         self._unit_ns = unit_ns
         self._edges = edges
         self._timeout = upstream_timeout
-        self._windows = windows
-        self._given = given
-        self._early_views = early_views
-        self._early_read = _EarlyRead(self)
         self._coordinator = coordinator
         self._turn = Turn(coordinator)
         self._waits_for_nobody = coordinator.waits_for_nobody(mark)
         self._overlap_ns = mark.windows.overlap_ns
-        self._start_ns = self._end_ns = 0  # of the window in hand
+        self._end_ns = 0  # of the window in hand
         self.next_end_ns: int = 0
         """The end of the window after the one in hand, in nanoseconds since the Unix epoch."""
 
     def catch_up(self, due_ns: int, /) -> None:
         """Let sources run until they block: their rows are there, and have yet to be read."""
         # Rows that come after a window wait for it where its view would not end with it.
-        self._catch_up.wait(due_ns, each=not self._mark.reads.bounded)
+        self._catch_up.wait(due_ns, each=not self._mark.bounded)
 
     def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | LeftOut | None:
         """Wait for all that enters its data before a window, and until it is known whether there
         is a row as late as that. Returns the stages that took too long; None: do not run it."""
         mark, coordinator = self._mark, self._coordinator
         end_ns = self._end_ns = end * self._unit_ns
-        start_ns = self._start_ns = start * self._unit_ns
+        start_ns = start * self._unit_ns
+        self._views.begin(start_ns, end_ns)
         # Of several windows in one, it is the first that counts, and fresh is what is so in that.
         first_end_ns = self.next_end_ns or end_ns
         if self._overlap_ns is not None:
@@ -111,11 +84,7 @@ class WindowGate:
             return coordinator.behind_window(mark, fresh_ns, end_ns)
 
         late = self._turn.wait(before, self._timeout, behind=behind)
-        early_view = None if self._early_views is None else self._early_views.find(end_ns)
-        if early_view is not None:
-            missing = early_view.missing
-        else:
-            missing = [stage.name for stage in coordinator.missing(mark, end_ns)]
+        missing = self._views.missing()
         if first_end_ns > mark.last_ns or (coordinator.released and (missing or before())):
             return None  # there was to be no such window; or it would not be what it should
         if self._leaves_out():
@@ -129,12 +98,7 @@ class WindowGate:
         one's begins: then it is given without a view."""
         if self._end_ns >= self._edges.given_from_ns:
             return False
-        leave_out = (
-            partial(self._given.leave_out, self._windows)
-            if self._early_views is None
-            else self._early_views.leave_out
-        )
-        if not leave_out(self._start_ns, self._end_ns):
+        if not self._views.leave_out():
             return False  # one has come right now
         self._pass()
         self.done()
@@ -142,12 +106,7 @@ class WindowGate:
 
     def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
         """Give a window its view of the data: its own, if something later has entered since."""
-        return self._data.read(timeout) if self._early_views is None else self._early_read
-
-    def early_view(self) -> Any:
-        """The view that was taken for the window in hand, or the data as it is now."""
-        assert self._early_views is not None
-        return self._early_views.view(self._start_ns, self._end_ns)
+        return self._views.read(timeout)
 
     def done(self) -> None:
         """A window gives nothing: what comes after its results may go on."""
@@ -156,11 +115,8 @@ class WindowGate:
     def passed(self) -> None:
         """A window has its view of the data: what comes after it may enter."""
         self._pass()
-        if self._early_views is None:  # nothing enters the data while somebody reads it
-            with self._given.lock:
-                self._given.note(self._windows, self._start_ns, self._end_ns)
+        self._views.passed()
 
     def _pass(self) -> None:
         self._coordinator.advance_seen(self._mark, self.next_end_ns)
-        if self._early_views is not None:
-            self._early_views.caught_up(self.next_end_ns)
+        self._views.caught_up(self.next_end_ns)

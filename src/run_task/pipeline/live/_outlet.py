@@ -9,7 +9,7 @@ from typing import Any
 from run_task.errors import ChannelClosed, LockTimeout, RunTaskError
 from run_task.observe._log import Log
 from run_task.pipeline._given import GivenWindows
-from run_task.pipeline._order import Mark, StageMark
+from run_task.pipeline._order import Mark, Place, StageMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
@@ -29,7 +29,7 @@ class StageOutlet:
     :param unit_ns: how many nanoseconds the unit of its windows has
     :param data_timeout: how many seconds to wait for the data before that is logged
     :param upstream_timeout: how many seconds to wait for others
-    :param early_views: the early views of each stage that may take views ahead
+    :param early_views: those that may be taken ahead, of some data for some stage
     :param coordinator: what it waits by
     :param gate: what the stage's windows have passed
     :param given: the windows that have been given to those who read what the results enter
@@ -44,7 +44,7 @@ class StageOutlet:
         unit_ns: int,
         data_timeout: float,
         upstream_timeout: float,
-        early_views: Callable[[StageMark], EarlyViews | None],
+        early_views: Callable[[tuple[StageMark, Place]], EarlyViews | None],
         coordinator: Coordinator,
         gate: WindowGate,
         given: Sequence[GivenWindows],
@@ -106,9 +106,10 @@ class StageOutlet:
 
         late: list[Mark] = [*self._writers_turn.wait(writers, self._upstream_timeout)]
         for reader in readers():
-            early_views = self._early_views(reader)
-            if early_views is not None:
-                early_views.take_before(end_ns + mark.grace_ns)
+            for place in mark.shows:
+                early_views = self._early_views((reader, place))
+                if early_views is not None:
+                    early_views.take_before(end_ns + mark.grace_ns)
         late += self._readers_turn.wait(readers, self._upstream_timeout)
         for one in late:
             _log.warning("results of %r enter, although %r is behind", mark, one)
@@ -132,7 +133,8 @@ class StageOutlet:
     def close(self) -> None:
         """The runner has ended."""
         self._coordinator.advance_stage(self._mark, ended=True)
-        early_views = self._early_views(self._mark)
-        if early_views is not None:
-            early_views.clear()
+        for place in self._mark.reads:
+            early_views = self._early_views((self._mark, place))
+            if early_views is not None:
+                early_views.clear()
         self._on_close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from run_task.observe._log import Log
-from run_task.pipeline._order import NEVER, Mark, RowLimits, SourceMark, StageMark
+from run_task.pipeline._order import NEVER, Mark, Place, RowLimits, SourceMark, StageMark
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
 
@@ -22,7 +22,7 @@ class RowGate:
 
     :param mark: how far the source is
     :param upstream_timeout: how many seconds to wait for others
-    :param early_views: the early views of each stage that may take views ahead
+    :param early_views: those that may be taken ahead, of some data for some stage
     :param coordinator: what it waits by
     """
 
@@ -30,7 +30,7 @@ class RowGate:
         self,
         mark: SourceMark,
         upstream_timeout: float,
-        early_views: Callable[[StageMark], EarlyViews | None],
+        early_views: Callable[[tuple[StageMark, Place]], EarlyViews | None],
         coordinator: Coordinator,
     ) -> None:
         self._mark = mark
@@ -84,7 +84,7 @@ class RowGate:
             blind = coordinator.before_row(mark, arrival_ns, late=late).readers
             took = False
             for stage in blind:
-                early_views = self._early_views(stage)
+                early_views = self._early_views((stage, mark.enters))
                 if early_views is not None:
                     early_views.take_before(before_ns)
                     took = True
@@ -95,7 +95,11 @@ class RowGate:
         def due_ns() -> float:
             """A row may be ahead of the clock: then windows can have their views only later."""
             stages = coordinator.before_row(mark, arrival_ns, late=late).readers
-            views = [coordinator.unseen_ns(stage) for stage in stages if self._early_views(stage)]
+            views = [
+                coordinator.unseen_ns(stage, mark.enters)
+                for stage in stages
+                if self._early_views((stage, mark.enters))
+            ]
             return min(views, default=NEVER)
 
         behind: list[Mark] = [*self._writers_turn.wait(writers, self._timeout)]

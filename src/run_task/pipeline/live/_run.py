@@ -100,7 +100,7 @@ class LiveRun:
         self._sources: list[SourceThread] = []
         self._async_sources: list[Any] = []
         self._stages: list[LiveStage] = []
-        self._early_views: dict[StageMark, EarlyViews | None] = {}
+        self._early_views: dict[tuple[StageMark, Place], EarlyViews | None] = {}
         self._coordinator: Coordinator | None = None
         thread = f"run-task {name} pipeline"
         self._thread = threading.Thread(target=self._watch_over, name=thread, daemon=True)
@@ -224,7 +224,7 @@ class LiveRun:
                 stage.name,
                 windows_of(stage.interval, config.window, config.align, begins[stage] or 0),
                 config.grace_ns,
-                place_of(stage.data),
+                [place_of(data) for data in stage.inputs],
                 [(place_of(route.into), route.in_order) for route in stage.routes],
             )
             for stage, config in stages.items()
@@ -237,7 +237,7 @@ class LiveRun:
         coordinator = self._coordinator = Coordinator(order, self._clock)
         timeouts = {mark: stages[stage].upstream_timeout for stage, mark in stage_marks.items()}
         entered: list[Any] = [*(route.into for _, _, route in self._declared_sources)]
-        entered += (stage.data for stage in stages)
+        entered += (data for stage in stages for data in stage.inputs)
         given = {id(data): GivenWindows(data) for data in entered}
         years = have_calendar(stages)
         catch_up = CatchUp(self._clock)
@@ -296,7 +296,7 @@ class LiveRun:
                 config,
                 stage_mark,
                 [self._sinks[id(sink)] for sink in stage.sinks],
-                given[id(stage.data)],
+                [(place_of(data), given[id(data)]) for data in stage.inputs],
                 max(config.upstream_timeout, *around) if around else config.upstream_timeout,
                 self._early_views.get,
                 coordinator,
@@ -310,7 +310,8 @@ class LiveRun:
                 self._alarm.ring,
                 all_recordings=all_recordings,
             )
-            self._early_views[stage_mark] = live.early_views
+            for one in live.inputs:
+                self._early_views[stage_mark, one.place] = one.early_views
             self._stages.append(live)
 
     # The end
@@ -367,7 +368,8 @@ class LiveRun:
             last_ns, arrived_ns = max(last_ns, now_ns), max(arrived_ns, now_ns)
         for live in self._stages:
             stage, edges = live.stage, live.edges
-            edges.limit(last_ns, own.get(id(stage.data), _NO_WINDOW), arrived_ns)
+            read = max(own.get(id(data), _NO_WINDOW) for data in stage.inputs)
+            edges.limit(last_ns, read, arrived_ns)
             for route in stage.routes:
                 before = own.get(id(route.into), _NO_WINDOW)
                 own[id(route.into)] = max(before, edges.results_until_ns)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from run_task.data._protocol import Viewable
 from run_task.pipeline._edges import Edges
 from run_task.pipeline._given import GivenWindows, ReaderWindows
-from run_task.pipeline._order import StageMark
+from run_task.pipeline._order import Place, StageMark
 from run_task.pipeline._route import ends_with_rows
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._catch_up import CatchUp
@@ -16,6 +17,7 @@ from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._gate import WindowGate
 from run_task.pipeline.live._outlet import StageOutlet
 from run_task.pipeline.live._sink_thread import SinkThread
+from run_task.pipeline.live._stage_views import StageInput, StageViews
 from run_task.runner._config import RunnerConfig
 from run_task.runner._engine import Engine
 from run_task.runner._stats import RunnerStats
@@ -31,9 +33,10 @@ class LiveStage:
     :param config: how its engine behaves
     :param mark: how far it is
     :param sinks: the sinks of its results
-    :param given: the windows that have been given to those who read the data
+    :param places: of each input, what the order has to know of it, and the windows that have been
+        given to those who read it
     :param outlet_timeout: how many seconds its results wait for others
-    :param early_views_of: the early views of each stage that may take views ahead
+    :param early_views_of: those that may be taken ahead, of some data for some stage
     :param all_recordings: whether all rows that enter are recordings', which can wait
     :param coordinator: keeps the marks of all stages and sources
     :param catch_up: lets sources run after an oversleep
@@ -52,9 +55,9 @@ class LiveStage:
         config: RunnerConfig,
         mark: StageMark,
         sinks: Sequence[SinkThread],
-        given: GivenWindows,
+        places: Sequence[tuple[Place, GivenWindows]],
         outlet_timeout: float,
-        early_views_of: Callable[[StageMark], EarlyViews | None],
+        early_views_of: Callable[[tuple[StageMark, Place]], EarlyViews | None],
         coordinator: Coordinator,
         catch_up: CatchUp,
         clock: Clock,
@@ -70,25 +73,16 @@ class LiveStage:
         self.mark = mark
         self.edges = edges
         unit_ns = stage.interval.unit.nanos
-        holds_end = ends_with_rows(stage.data)
-        windows = self._windows = ReaderWindows(mark.windows, holds_end=holds_end, edges=edges)
-        self._given = given
-        given.add(windows)
-        self.early_views: EarlyViews | None = None
-        if isinstance(stage.data, Viewable):
-            self.early_views = EarlyViews(
-                *(mark, stage.data, windows, given, coordinator, clock),
-                all_recordings=all_recordings,
-            )
+        self.inputs: Sequence[StageInput] = [
+            self._input(data, place, given, coordinator, clock, all_recordings=all_recordings)
+            for data, (place, given) in zip(stage.inputs, places, strict=True)
+        ]
         gate = WindowGate(
             mark,
-            stage.data,
+            StageViews(mark, stage.data, self.inputs, edges, coordinator),
             unit_ns,
             edges,
             config.upstream_timeout,
-            windows,
-            given,
-            self.early_views,
             coordinator,
             catch_up,
         )
@@ -120,6 +114,26 @@ class LiveStage:
             keys=stage.keys,
         )
 
+    def _input(
+        self,
+        data: Any,
+        place: Place,
+        given: GivenWindows,
+        coordinator: Coordinator,
+        clock: Clock,
+        *,
+        all_recordings: bool,
+    ) -> StageInput:
+        windows = ReaderWindows(self.mark.windows, holds_end=ends_with_rows(data), edges=self.edges)
+        given.add(windows)
+        early_views = EarlyViews(
+            *(self.mark, place, data, windows, given, coordinator, clock),
+            all_recordings=all_recordings,
+        )
+        if not isinstance(data, Viewable):
+            return StageInput(place, data, windows, given, None)
+        return StageInput(place, data, windows, given, early_views)
+
     @property
     def started(self) -> bool:
         """Whether it has begun to run."""
@@ -134,7 +148,8 @@ class LiveStage:
         """Begin to run."""
         self._engine.start()
         first_end_ns = self._engine.first_end_ns
-        self._given.begin(self._windows, self.mark.windows.start_ns(first_end_ns))
+        for one in self.inputs:
+            one.given.begin(one.windows, self.mark.windows.start_ns(first_end_ns))
         # Those that were started before may be waiting to know that.
         self._coordinator.advance_stage(self.mark, first_ns=first_end_ns)
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from run_task._window import Due
 from run_task.data import Closed, TimeSeries
 from run_task.data._protocol import Viewable
+from run_task.data._several import each_by, inputs_of
 from run_task.executors import Tick
 from run_task.pipeline._edges import Edges
 from run_task.pipeline._entrance import Entrance
@@ -51,7 +52,8 @@ class _StageReplay:
     :param edges: with which of them it begins
     :param known_ns: windows that end by then have results that are known, in nanoseconds since the
         Unix epoch; None: none has
-    :param given: takes note of the windows that it has run, if rows of sources enter its data
+    :param given: by the id of the data that rows of sources enter, what takes note of the windows
+        over it that have been run
     :param explicit: whether the first window begins where somebody wanted it to
     :param apart: whether its own data changes only by what the replay writes to it
     :param before_write: called before it writes to shared data, with the id of the pipeline's own
@@ -66,7 +68,7 @@ class _StageReplay:
         windows: WindowGrid,
         edges: Edges,
         known_ns: float | None,
-        given: GivenWindows | None,
+        given: Mapping[int, GivenWindows],
         explicit: bool,
         apart: bool,
         before_write: Callable[[int], None],
@@ -75,7 +77,7 @@ class _StageReplay:
         self.stage = stage
         self.config = config
         self.edges = edges
-        self.data = made(stage.data)
+        self.data: Any = each_by(stage.data, made)
         self._routes = [(id(r.into), replace(r, into=made(r.into))) for r in stage.routes]
         self._before_write = before_write
         self._entered = entered
@@ -83,10 +85,10 @@ class _StageReplay:
         self.was_empty: bool = False
         """Whether the last window that it came to was skipped, since it holds no row."""
         # A view stays as it is, so one serves all windows until somebody writes.
-        shared: object = self.data  # that of no type, or pyright takes it for no more than viewable
-        self._keeps_view = apart and isinstance(shared, Viewable)
+        can_be_kept = isinstance(self.data, Viewable)
+        self._keeps_view = apart and can_be_kept
         self._view: Any = None
-        self._changes = not isinstance(shared, Viewable)  # in place, after the window
+        self._changes = not can_be_kept  # in place, after the window
         self._own = OwnData(self.data)
         self._unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
@@ -97,14 +99,14 @@ class _StageReplay:
         self._windows = windows
         first_end = edges.first_ns // self._unit_ns
         self._go_to(first_end)
-        self._given = given
-        holds_end = ends_with_rows(stage.data)
-        self._given_windows = ReaderWindows(self._windows, holds_end=holds_end, edges=edges)
-        if given is not None:
-            given.add(self._given_windows)
-            start_ns = self._windows.start(first_end) * self._unit_ns
-            explicit = explicit or known_ns is not None
-            given.begin(self._given_windows, start_ns, explicit=explicit)
+        self._given: list[tuple[GivenWindows, ReaderWindows]] = []
+        start_ns = self._windows.start(first_end) * self._unit_ns
+        for data in stage.inputs:
+            if (noting := given.get(id(data))) is not None:
+                own = ReaderWindows(windows, holds_end=ends_with_rows(data), edges=edges)
+                noting.add(own)
+                noting.begin(own, start_ns, explicit=explicit or known_ns is not None)
+                self._given.append((noting, own))
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
         self._crew = crew_of(stage.tasks, self.data, config, stage.keys)
@@ -148,7 +150,11 @@ class _StageReplay:
         else:
             with self.data.read(self.config.data_timeout) as view:
                 dataset = self._run(view, due)
-                if self._changes and references(view) != self._own.references:
+                if (
+                    self._changes
+                    and dataset is not None
+                    and references(view) != self._own.references
+                ):
                     assert isinstance(dataset, DataSet)  # of rows there is no other
                     dataset = self._own.refuse(dataset, view)
                     self._own.settle(references(view))
@@ -176,14 +182,16 @@ class _StageReplay:
         :param change_ns: nothing enters its data before the window that is due after this time
         """
         unit_ns = self._unit_ns
-        series: TimeSeries = self.data
-        times, own_ns = series.view().time, series.unit.nanos
-        holds_end = series.closed is Closed.RIGHT
-        # Rows that are in the data, and that no window up to here has held.
         last_ns = self._windows.floor_ns(self.end_ns - 1)
-        ahead = int(times.searchsorted(-(-(last_ns + holds_end) // own_ns)))
-        if ahead < len(times):
-            change_ns = min(change_ns, int(times[ahead]) * own_ns - holds_end + self._grace_ns)
+        for series in inputs_of(self.data):
+            if not isinstance(series, TimeSeries):
+                continue
+            times, own_ns = series.view().time, series.unit.nanos
+            holds_end = series.closed is Closed.RIGHT
+            # Rows that are in the data, and that no window up to here has held.
+            ahead = int(times.searchsorted(-(-(last_ns + holds_end) // own_ns)))
+            if ahead < len(times):
+                change_ns = min(change_ns, int(times[ahead]) * own_ns - holds_end + self._grace_ns)
         if change_ns == NEVER:
             self.edges.stop_after(last_ns)
             return
@@ -194,8 +202,8 @@ class _StageReplay:
             self._go_to(end)
 
     def _note_given(self, due: Due) -> None:
-        if self._given is not None:
-            self._given.note(self._given_windows, due[0] * self._unit_ns, due[1] * self._unit_ns)
+        for given, windows in self._given:
+            given.note(windows, due[0] * self._unit_ns, due[1] * self._unit_ns)
 
     def _run(self, view: Any, due: Due) -> AnyDataSet | None:
         """Run a window; None if it is skipped."""
@@ -280,9 +288,9 @@ class History:
         # Without sources, rows that are in the series already are all that there is.
         self._filled: dict[int, tuple[int, int]] = {}
         if not sources:
-            for stage in stages:
-                if (filled := _filled(made(stage.data))) and not writers[id(stage.data)]:
-                    self._filled[id(stage.data)] = filled
+            for data in (read for stage in stages for read in stage.inputs):
+                if (filled := _filled(made(data))) and not writers[id(data)]:
+                    self._filled[id(data)] = filled
         self._sources = [reader for group in self._groups.values() for reader in group]
         self._bounds: tuple[float, float] = (-NEVER, NEVER)
         self._now_ns: float = -NEVER  # all rows that arrive before are in the data
@@ -341,7 +349,8 @@ class History:
                 windows = _windows_from(stage.interval, config, since_ns, held_ns)
                 edges = Edges(windows, config, int(first_ns), start_ns)
                 edges.stop_before(end_ns)
-                reach_ns = _length_ns(stage, config) + reach.get(id(stage.data), 0)
+                before_ns = max(reach.get(id(data), 0) for data in stage.inputs)
+                reach_ns = _length_ns(stage, config) + before_ns
                 for route in stage.routes:
                     reach[id(route.into)] = max(reach.get(id(route.into), 0), reach_ns)
                 replay = _StageReplay(
@@ -349,15 +358,16 @@ class History:
                     # An earlier run may have ended before the last of the rows came that these
                     # windows were to see.
                     None if held_ns is None else held_ns - reach_ns - config.grace_ns,
-                    given=self._given.get(id(stage.data)),
+                    given=self._given,
                     explicit=start_ns > first_ns - config.grace_ns,
-                    apart=self._apart(stage.data),
+                    apart=all(map(self._apart, stage.inputs)),
                     before_write=self._before_write,
                     entered=self._results_entered,
                 )
                 opened.callback(replay.close)
                 replays.append(replay)
-                self._replays_of.setdefault(id(stage.data), []).append(replay)
+                for data in stage.inputs:
+                    self._replays_of.setdefault(id(data), []).append(replay)
             self._leading = any(replay.leads for replay in replays)
             yield from self._go(replays, end_ns)
 
@@ -414,15 +424,18 @@ class History:
 
     def _next_change_ns(self, of: _StageReplay, replays: Sequence[_StageReplay]) -> float:
         """Up to when nothing enters the data of a stage; infinity: nothing does any more."""
-        data = of.stage.data
-        changes: list[float] = [
-            reader.fetch() - reader.holds_end for reader in self._groups.get(id(data), ())
-        ]
-        changes += (
-            replay.due_ns - 1
-            for replay in replays
-            if not replay.is_over and any(route.leads_to(data) for route in replay.stage.routes)
-        )
+        changes: list[float] = []
+        for data in of.stage.inputs:
+            changes += (
+                reader.fetch() - reader.holds_end for reader in self._groups.get(id(data), ())
+            )
+            changes += (  # not its own results: an empty window gives none
+                replay.due_ns - 1
+                for replay in replays
+                if replay is not of
+                and not replay.is_over
+                and any(route.leads_to(data) for route in replay.stage.routes)
+            )
         return min(changes, default=NEVER)
 
     def _limit(self, replays: Sequence[_StageReplay]) -> None:
@@ -435,7 +448,8 @@ class History:
         arrived_ns = max((reader.arrived_ns for reader in self._sources), default=last_ns)
         for replay in replays:
             stage, edges = replay.stage, replay.edges
-            edges.limit(last_ns, own.get(id(stage.data), -NEVER), arrived_ns)
+            read = max(own.get(id(data), -NEVER) for data in stage.inputs)
+            edges.limit(last_ns, read, arrived_ns)
             for route in stage.routes:
                 before = own.get(id(route.into), -NEVER)
                 own[id(route.into)] = max(before, edges.results_until_ns)

@@ -1,0 +1,168 @@
+"""The views that a window of a stage is given, one of each input."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from run_task.data import Shared
+from run_task.data._several import Moment, Several
+from run_task.pipeline._edges import Edges
+from run_task.pipeline._given import GivenWindows, ReaderWindows
+from run_task.pipeline._order import Place, StageMark
+from run_task.pipeline.live._coordinator import Coordinator
+from run_task.pipeline.live._early_views import EarlyViews
+
+
+class StageInput(NamedTuple):
+    """Shared data that a stage reads."""
+
+    place: Place
+    """The data, as far as the order is concerned."""
+    data: Any
+    windows: ReaderWindows
+    """The windows of the stage that have been given, as far as this data is concerned."""
+    given: GivenWindows
+    """Those of all who read it."""
+    early_views: EarlyViews | None
+    """Views that were taken ahead, if it has such as can be kept."""
+
+
+class _EarlyRead:
+    """Gives the window in hand its own view. There is one at a time, so one serves all."""
+
+    __slots__ = ("_views",)
+
+    def __init__(self, views: StageViews) -> None:
+        self._views = views
+
+    def __enter__(self) -> Any:
+        return self._views.kept()
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing is held: the view is of a moment that has passed."""
+
+
+class StageViews:
+    """The views of one stage, for one window after the other.
+
+    Each view is what a replay would show the window: the data after all that comes before the
+    window in the one order, and before all that comes after it. So views of several inputs are of
+    one moment, whether or not they were taken at one time.
+
+    :param mark: how far the stage is
+    :param data: what it reads
+    :param inputs: the same, each by itself
+    :param edges: with which window it begins
+    :param coordinator: keeps the marks
+    """
+
+    def __init__(
+        self,
+        mark: StageMark,
+        data: Shared[Any],
+        inputs: Sequence[StageInput],
+        edges: Edges,
+        coordinator: Coordinator,
+    ) -> None:
+        self._mark = mark
+        self._inputs = inputs
+        self._kept = [(one, views) for one in inputs if (views := one.early_views) is not None]
+        self._held = [one for one in inputs if one.early_views is None]
+        self._view_all = Moment([one.data for one, _ in self._kept])
+        self._edges = edges
+        self._coordinator = coordinator
+        self._start_ns = self._end_ns = 0
+        self._early_read = _EarlyRead(self)
+        self._only = self._kept[0][1] if len(inputs) == 1 and self._kept else None
+        self._data: Any = data
+        if isinstance(data, Several):
+            self._data = Several(data.members, self._parts)
+
+    def begin(self, start_ns: int, end_ns: int) -> None:
+        """A window is in hand."""
+        self._start_ns, self._end_ns = start_ns, end_ns
+
+    def missing(self) -> Sequence[str]:
+        """The stages whose results have not entered what the window in hand is to see."""
+        if self._only is not None:
+            return self._missing(self._inputs[0])
+        names: dict[str, None] = {}
+        for one in self._inputs:
+            names.update(dict.fromkeys(self._missing(one)))
+        return list(names)
+
+    def _missing(self, one: StageInput) -> Sequence[str]:
+        early = None if one.early_views is None else one.early_views.find(self._end_ns)
+        if early is not None:
+            return early.missing
+        mark, coordinator = self._mark, self._coordinator
+        return [stage.name for stage in coordinator.missing(mark, self._end_ns, one.place)]
+
+    def leave_out(self) -> bool:
+        """Give the window in hand without a view, if no row has come by now that it holds, and it
+        ended before the first row's begins. Returns whether it is so."""
+        start_ns, end_ns = self._start_ns, self._end_ns
+        with contextlib.ExitStack() as locked:
+            early: list[EarlyViews] = []
+            noted = list(self._held)
+            for one, views in self._kept:
+                locked.enter_context(views.lock)
+                if views.find(end_ns) is None:
+                    noted.append(one)
+                else:
+                    early.append(views)  # it was noted then, and others after it may have been
+            _lock(noted, locked)
+            if noted and end_ns >= self._edges.given_from_ns:
+                return False  # one has come right now
+            for one in noted:
+                one.given.note(one.windows, start_ns, end_ns)
+            for views in early:
+                views.pop(end_ns)
+            return True
+
+    def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
+        """Give the window in hand its view: its own, if something later has entered since."""
+        return self._data.read(timeout) if self._only is None else self._early_read
+
+    def kept(self) -> Any:
+        """The view of the only input."""
+        assert self._only is not None
+        return self._only.view(self._start_ns, self._end_ns)
+
+    def _parts(self) -> Sequence[Any]:
+        """The views of those inputs whose views can be kept."""
+        start_ns, end_ns = self._start_ns, self._end_ns
+        with contextlib.ExitStack() as locked:
+            for _, views in self._kept:
+                locked.enter_context(views.lock)
+            taken = [views.pop(end_ns) for _, views in self._kept]
+            now = [one for (one, _), early in zip(self._kept, taken) if early is None]
+            _lock(now, locked)  # a row is in the view of the window, or late for it
+            for one in now:
+                one.given.note(one.windows, start_ns, end_ns)
+            view = self._view_all
+            if len(now) < len(taken):
+                view = Moment([one.data for one in now])
+            viewed = iter(view())
+            return [next(viewed) if early is None else early.view for early in taken]
+
+    def passed(self) -> None:
+        """The window in hand has its view."""
+        for one in self._held:  # nothing enters the data while somebody reads it
+            with one.given.lock:
+                one.given.note(one.windows, self._start_ns, self._end_ns)
+
+    def caught_up(self, next_ns: float) -> None:
+        """The windows before this end have their views."""
+        for _, views in self._kept:
+            views.caught_up(next_ns)
+
+
+def _lock(inputs: Sequence[StageInput], locked: contextlib.ExitStack) -> None:
+    """Let no row enter some inputs. In one order for all who do so, or they might wait in a
+    circle."""
+    for one in sorted(inputs, key=lambda one: id(one.given)):
+        locked.enter_context(one.given.lock)
