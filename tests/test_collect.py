@@ -6,9 +6,10 @@ import asyncio
 import gc
 import math
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import Any, assert_type
 
 import numpy as np
 import pytest
@@ -22,12 +23,15 @@ from run_task import (
     ContextBuilder,
     DataSet,
     DataSets,
+    KeyedDataSet,
+    KeyedDataSets,
     Receiver,
     Runner,
     Sender,
     TaskError,
     TaskInterval,
     TimeSeries,
+    TimeSeriesView,
     TimeUnit,
     VirtualClock,
     Window,
@@ -468,3 +472,134 @@ async def test_a_number_that_cannot_be_is_refused(n: Any) -> None:
     with pytest.raises(ConfigError, match=r"collect\(n=.*positive int"):
         await acollect(receiver, n)
     assert len(receiver) == 2
+
+
+def keyed_dataset(
+    end: int, errors: Sequence[tuple[str, str]] = (), by: str = "symbol", **values: Any
+) -> KeyedDataSet[str, Any]:
+    window = Window(end - 10, end)
+    told: dict[str | tuple[str, str], TaskError] = {
+        name: TaskError(name[0], window, key=name[1]) for name in errors
+    }
+    return KeyedDataSet(window, by, values, told)
+
+
+KEYED = KeyedDataSets(
+    [
+        keyed_dataset(10, [("mean", "B")], mean={"A": 1.5}, n={"A": 1, "B": 2}),
+        keyed_dataset(20, mean={"C": 2.5}, n={"C": np.int64(3)}),
+    ]
+)
+
+
+def test_the_table_of_keyed_datasets_has_a_row_a_window_and_key() -> None:
+    assert KEYED.by == "symbol"
+    assert list(KEYED.names) == ["mean", "n"]
+    columns = {
+        "timestamp": [10, 10, 20],
+        "symbol": ["A", "B", "C"],
+        "mean": [1.5, None, 2.5],
+        "n": [1, 2, 3],
+    }
+    assert KEYED.columns() == columns
+    assert KEYED.to_arrow().to_pydict() == columns
+    frame = KEYED.to_polars()
+    assert frame.to_dict(as_series=False) == columns
+    assert list(map(str, frame.dtypes)) == ["Int64", "String", "Float64", "Int64"]
+    of_pandas = KEYED.to_pandas()
+    assert list(of_pandas.columns) == list(columns)
+    assert of_pandas["symbol"].tolist() == ["A", "B", "C"]
+    assert math.isnan(of_pandas["mean"][1])
+    assert repr(KEYED) == "<2 KeyedDataSets by symbol, 0 to 20: mean, n>"
+    assert KEYED[1:].columns()["symbol"] == ["C"]
+    assert isinstance(KEYED[:1], KeyedDataSets)
+
+
+def test_the_table_of_no_keyed_datasets_has_its_timestamps() -> None:
+    none: KeyedDataSets[str, float] = KeyedDataSets()
+    assert none.to_polars().columns == ["timestamp"]
+    assert repr(none) == "<0 KeyedDataSets: >"
+
+
+def test_a_task_without_a_result_for_any_key_is_null_for_all() -> None:
+    window = Window(0, 10)
+    error = TaskError("mean", window)
+    table = KeyedDataSets([KeyedDataSet(window, "symbol", {"n": {"A": 1}}, {"mean": error})])
+    assert table.columns() == {"timestamp": [10], "symbol": ["A"], "n": [1], "mean": [None]}
+
+
+def test_what_no_table_holds_of_a_key_is_refused_by_window_and_key() -> None:
+    table = KeyedDataSets([keyed_dataset(10, x={"A": 1, "B": "text"})])
+    for make in (table.to_arrow, table.to_polars):
+        with pytest.raises(ConfigError, match=r"task 'x': .* the one for 'B' in .*, of str"):
+            make()
+    assert table.to_pandas()["x"].tolist() == [1, "text"]
+
+
+def test_a_task_called_as_the_column_of_keys_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a task is called 'symbol', which is the column of the"):
+        KeyedDataSets([keyed_dataset(10, symbol={"A": 1})]).columns()
+
+
+def test_datasets_with_and_without_keys_do_not_make_one_table() -> None:
+    with_keys: Any = keyed_dataset(10, x={"A": 1})
+    without: Any = dataset(20, x=1)
+    with pytest.raises(ConfigError, match=r"number 1 is KeyedDataSet .*put those with keys into"):
+        DataSets([without, with_keys])
+    with pytest.raises(ConfigError, match=r"number 1 is DataSet .*put those with keys into"):
+        KeyedDataSets([with_keys, without])
+    with pytest.raises(ConfigError, match=r"number 1, .*is by 'city'.* are by 'symbol'"):
+        KeyedDataSets([with_keys, keyed_dataset(20, by="city", x={"A": 1})])
+    ends: tuple[Sender[Any], Receiver[Any]] = channel(2)
+    sender, receiver = ends
+    sender.send(with_keys)
+    sender.send(without)
+    with pytest.raises(ConfigError, match=r"number 1 is DataSet"):
+        collect(receiver, 2)
+
+
+def test_keyed_datasets_are_collected() -> None:
+    series = TimeSeries({"symbol": str, "price": float}, TimeUnit.MILLIS, key="symbol")
+    series.extend([1, 2, 3], symbol=["B", "A", "B"], price=[1.0, 2.0, 3.0])
+
+    @task
+    def total(view: TimeSeriesView, start: int, end: int) -> float:
+        return float(view.in_window["price"].sum())
+
+    clock = VirtualClock(0)
+    context, receiver, _ = (
+        ContextBuilder(series).with_task(total).with_interval("10ms").with_key("symbol").build()
+    )
+    with Runner(context, clock=clock):
+        clock.advance("10ms")
+        table = collect(receiver, 1, timeout=PATIENCE)
+    assert_type(table, KeyedDataSets[Any, float])
+    assert table.columns() == {"timestamp": [10, 10], "symbol": ["A", "B"], "total": [2.0, 4.0]}
+
+    async def received() -> KeyedDataSets[Any, float]:
+        ends: tuple[Sender[KeyedDataSet[Any, float]], Receiver[KeyedDataSet[Any, float]]]
+        ends = channel(1)
+        sender, receiver = ends
+        sender.send(table[0])
+        sender.close()
+        return await acollect(receiver, 2)
+
+    assert list(asyncio.run(received())) == list(table)
+
+
+def html_of(thing: Any) -> str:
+    shown: str = thing._repr_html_()
+    return shown
+
+
+def test_a_notebook_shows_the_first_and_last_rows_of_many_keys() -> None:
+    many = KeyedDataSets(
+        keyed_dataset(10 * i, x={f"k{key:05}": key for key in range(10_000)}) for i in (1, 2)
+    )
+    shown = html_of(many)
+    assert "2 KeyedDataSets, 20,000 rows" in shown
+    for part in ("k00000", "k00009", "...", "k09990", "k09999", ">symbol<"):
+        assert part in shown
+    assert "k00010" not in shown
+    assert "k09989" not in shown
+    assert "error" in html_of(KEYED)

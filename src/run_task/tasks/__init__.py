@@ -1,7 +1,7 @@
 """What is run, and what comes of it."""
 
 from run_task._public import present as _present
-from run_task.tasks._collect import DataSets, acollect, collect
+from run_task.tasks._collect import DataSets, KeyedDataSets, acollect, collect
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import Keyed, KeyedDataSet
 from run_task.tasks._task import Runnable, Task, task
@@ -11,6 +11,7 @@ __all__ = [
     "DataSets",
     "Keyed",
     "KeyedDataSet",
+    "KeyedDataSets",
     "Runnable",
     "Task",
     "acollect",

@@ -216,6 +216,11 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         """How long each task ran for all keys together, in seconds, by task name."""
         return self._durations
 
+    @property
+    def keys_of_rows(self) -> Sequence[K]:
+        """The keys of :meth:`rows`, in their order: those for which tasks were run."""
+        return self._keys
+
     def rows(self) -> Iterator[tuple[K, Mapping[str, O_co]]]:
         """The results of each key: the key, and a mapping of task name to result without the tasks
         that failed for it. In sorted order of the keys."""
