@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from run_task.data import Shared, TimeSeries, Writable
 from run_task.errors import ConfigError
+from run_task.executors._states import States
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._fates import Fates, SourcePolicy
@@ -531,9 +532,13 @@ class Pipeline(Live):
                 self._resumed.add(id(route))
         fates = self._new_fates(sources, live=False)
         if copies is None:
-            history = History(stages, sources, fates, _itself, apart=_never)
+            for stage in stages:
+                stage.states.clear()  # they are made anew from the first row on
+            history = History(stages, sources, fates, _itself, _states_of, apart=_never)
         else:
-            history = History(stages, sources, fates, copies.of, apart=copies.is_apart)
+            history = History(
+                stages, sources, fates, copies.of, lambda _: States(), apart=copies.is_apart
+            )
         for counts in fates:
             counts.begin()
         self._replayed = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
@@ -622,6 +627,10 @@ def _holds_rows(data: object) -> bool:
 
 def _nothing() -> None:
     """Nobody is to be told."""
+
+
+def _states_of(stage: AnyStage) -> States:
+    return stage.states
 
 
 def _itself(shared: Any) -> Any:

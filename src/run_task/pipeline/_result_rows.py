@@ -17,6 +17,7 @@ from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
+from run_task.tasks._stateful import with_state
 from run_task.tasks._task import Runnable
 from run_task.time._interval import TimeUnit
 from run_task.time._shown import time_shown, window_shown
@@ -152,6 +153,11 @@ def _kind(stage: str, task: Runnable[Any, Any]) -> np.dtype[Any]:
         "and give it to into()"
     )
     returned = _returned(task.run)
+    if (stateful := with_state(task)) is not None:
+        returned = _returned(stateful.step)
+        parts = typing.get_args(returned)
+        if typing.get_origin(returned) is tuple and len(parts) == 2:
+            returned = parts[0]  # the other is its state
     if returned is _NO_ANNOTATION:
         raise ConfigError(
             f"stage {stage!r}: series() makes columns of what tasks say they return, and task "

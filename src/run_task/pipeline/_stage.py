@@ -12,6 +12,7 @@ from run_task.data import Closed, Shared, TimeSeries, Writable
 from run_task.data._several import inputs_of
 from run_task.data.series._retention import as_kept
 from run_task.errors import ConfigError
+from run_task.executors._states import States
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._result_rows import KeyedRowIngest, RowIngest, checked_stamps, result_series
@@ -61,6 +62,7 @@ class BaseStage(Generic[I, O, R]):
     :ivar interval: how often
     :ivar config: everything else
     :ivar keys: by which keys its tasks are run; None: by none
+    :ivar states: the states of its tasks, as of its last window
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class BaseStage(Generic[I, O, R]):
         self.interval: Interval = context.interval
         self.config = config
         self.keys = keys
+        self.states = States()
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
         self._connect = connect

@@ -11,6 +11,7 @@ from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.runner._config import Align, Empty, RunnerConfig
 from run_task.tasks._call import misfit
+from run_task.tasks._stateful import with_state
 from run_task.tasks._task import Runnable, called
 from run_task.time._calendar import CalendarInterval, Interval
 from run_task.time._interval import TaskInterval
@@ -61,7 +62,13 @@ def check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
     :raises ConfigError: if one cannot; the message names it, and the cure
     """
     for task in tasks:
-        if problem := misfit(task.run, None, 0, 0):
+        if (stateful := with_state(task)) is not None:
+            if problem := misfit(stateful.step, None, 0, 0, None):
+                raise ConfigError(
+                    f"task {task.name!r} cannot be called with (data, start, end, state): "
+                    f"{problem}: give its function these four parameters"
+                )
+        elif problem := misfit(task.run, None, 0, 0):
             raise ConfigError(
                 f"task {task.name!r} cannot be called with (data, start, end): {problem}: give its "
                 f"function these three parameters"

@@ -25,6 +25,7 @@ from run_task.errors import (
     described,
 )
 from run_task.executors._protocol import Ticks, driver
+from run_task.executors._states import States
 from run_task.observe._log import Log
 from run_task.runner._config import OnError, RunnerConfig
 from run_task.runner._keys import Keys, bound_of, crew_of
@@ -137,6 +138,7 @@ class Engine:
         epoch; None: with the one that holds now
     :param gate: what each window waits for before its view of the data is taken
     :param keys: by which keys tasks are run; None: by none
+    :param states: the states of the tasks; None: they begin with their first
     :param rank: of windows that fall due at one time, those of the least rank are run first
     """
 
@@ -154,17 +156,19 @@ class Engine:
         gate: Gate | None = None,
         rank: int = 0,
         keys: Keys | None = None,
+        states: States | None = None,
     ) -> None:
         self.name: str = config.name
         self.config: Final = config
         self.lifecycle: Final = Lifecycle()
         self.failure: BaseException | None = None
         """What it ended by, once it has ended."""
-        self._tasks = tuple(tasks)
+        self.states: Final = States() if states is None else states
+        self._tasks = self.states.bind(tasks)
         self._data = data
         self._interval = interval
         self._keys = keys
-        self._bound = bound_of(data, interval.unit, config, keys)
+        self._bound = bound_of(data, interval.unit, config, keys, self.states)
         self._empty = 0
         self._outlet = outlet
         self._log = Log(__name__, self.name)
@@ -274,6 +278,7 @@ class Engine:
         note_lateness = self._late_ns.append
         note_duration = self._duration.append
         changes = self._changes
+        states, stateful = self.states, self.states.any
         own = self._own
         usual = own.references
         count_of = references
@@ -310,6 +315,8 @@ class Engine:
                                     gate.done()
                                 continue
                         dataset = yield view, due, behind
+                        if stateful:
+                            dataset = states.settle(dataset)
                         if changes and count_of(view) != usual:
                             assert isinstance(dataset, DataSet)  # of rows there is no other
                             dataset = own.refuse(dataset, view)

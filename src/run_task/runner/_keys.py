@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -13,6 +13,7 @@ from run_task.data.series._keyed_view import KeyedView
 from run_task.errors import ConfigError
 from run_task.executors import Crew, Executor, KeyedExecutor
 from run_task.executors._protocol import checked_crew
+from run_task.executors._states import States
 from run_task.observe._format import brief
 from run_task.runner._config import Empty, RunnerConfig
 from run_task.tasks._task import Runnable
@@ -70,33 +71,6 @@ class Keys:
             )
 
 
-class KnownKeys:
-    """The keys that have had rows of late, and when each had its last.
-
-    :param idle: how long after its last row a key is forgotten, in the unit of the rows
-    """
-
-    __slots__ = ("_idle", "_last")
-
-    def __init__(self, idle: int) -> None:
-        self._idle = idle
-        self._last: dict[Any, int] = {}
-
-    @property
-    def keys(self) -> Collection[Any]:
-        """The keys."""
-        return self._last.keys()
-
-    def note(self, view: KeyedView) -> None:
-        """Note the rows of a window, and forget keys whose last was long before its end."""
-        last = self._last
-        for key, time in view.last_times():
-            last[key] = max(time, last.get(key, time))
-        oldest = view.window[1] - self._idle
-        for key in [key for key, time in last.items() if time < oldest]:
-            del last[key]
-
-
 def crew_of(
     tasks: Sequence[Runnable[Any, Any]],
     data: Shared[Any],
@@ -129,13 +103,16 @@ def crew_of(
 Bound: TypeAlias = Callable[[Any, int, int], Any]
 
 
-def bound_of(data: object, unit: TimeUnit, config: RunnerConfig, keys: Keys | None) -> Bound | None:
+def bound_of(
+    data: object, unit: TimeUnit, config: RunnerConfig, keys: Keys | None, states: States
+) -> Bound | None:
     """What the tasks of a window see of a view of the data.
 
     :param data: the shared data
     :param unit: the unit of the windows' starts and ends
     :param config: whether windows without a row are skipped
     :param keys: by which keys tasks are run; None: by none
+    :param states: the states of the tasks, of which those of idle keys are let go of
     :return: a function of a view, and the start and the end of a window: what the tasks see, or
         None if the window is skipped. None: the data has nothing that lies before or after a window
     """
@@ -144,20 +121,18 @@ def bound_of(data: object, unit: TimeUnit, config: RunnerConfig, keys: Keys | No
         return bound if bound is None or config.empty is not Empty.SKIP else none_if_empty(bound)
     assert bound is not None
     assert isinstance(data, TimeSeries)
-    by = keys.by
-    if config.empty is not Empty.RUN:
+    by, runs_all = keys.by, config.empty is Empty.RUN
+    idle = keys.idle_ns // data.unit.nanos
+    known = states.known_keys(idle) if runs_all or states.any else None
 
-        def with_rows(view: TimeSeriesView, start: int, end: int) -> KeyedView | None:
-            keyed = KeyedView(bound(view, start, end), by)
-            return keyed if keyed.keys else None
-
-        return with_rows
-    known = KnownKeys(keys.idle_ns // data.unit.nanos)
-
-    def all_known(view: TimeSeriesView, start: int, end: int) -> KeyedView:
+    def bounded(view: TimeSeriesView, start: int, end: int) -> KeyedView | None:
         keyed = KeyedView(bound(view, start, end), by)
-        known.note(keyed)
-        keyed.include(known.keys)
+        if not keyed.keys and not runs_all:
+            return None
+        if known is not None:
+            states.forget(known.note(keyed))
+            if runs_all:
+                keyed.include(known.keys)
         return keyed
 
-    return all_known
+    return bounded

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from run_task.errors import ConfigError, add_note
+from run_task.errors import ConfigError, RunTaskError, add_note
 from run_task.observe._format import brief
 from run_task.runner._context import Context, KeyedContext
 from run_task.runner._engine import Engine
@@ -65,9 +66,26 @@ class Runner(Running, Generic[I, O]):
         return self._engine.name
 
     @property
+    def states(self) -> dict[str, Any]:
+        """The states of its tasks that have one, as of the last window, by task name; with keys a
+        dict of key to state each."""
+        return self._engine.states.told(by_key=isinstance(self._context, KeyedContext))
+
+    @property
     def stats(self) -> RunnerStats:
         """How it has been doing. At any time, from any thread."""
         return replace(self._engine.stats, blocked=self._context.sender.blocked)
+
+    def begin_with(self, states: Mapping[str, Any]) -> None:
+        """Let tasks begin with these states in the place of their first.
+
+        :param states: by task name; with keys a mapping of key to state each, as :attr:`states`
+        :raises ConfigError: if no such task has a state, or it is no mapping
+        :raises RunTaskError: once it runs
+        """
+        if self._engine.lifecycle.phase is not Phase.NEW:
+            raise RunTaskError(f"runner {self.name!r} runs: begin_with() is for before that")
+        self._engine.states.load(states, by_key=isinstance(self._context, KeyedContext))
 
     def start(self) -> None:
         """Begin to run, and return. Who starts a runner shuts it down and joins it.

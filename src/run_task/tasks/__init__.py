@@ -4,6 +4,7 @@ from run_task._public import present as _present
 from run_task.tasks._collect import DataSets, KeyedDataSets, acollect, collect
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import Keyed, KeyedDataSet
+from run_task.tasks._stateful import StatefulTask
 from run_task.tasks._task import Runnable, Task, task
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "KeyedDataSet",
     "KeyedDataSets",
     "Runnable",
+    "StatefulTask",
     "Task",
     "acollect",
     "collect",

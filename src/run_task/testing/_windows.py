@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar, overload
 
@@ -35,6 +35,7 @@ def run_windows(  # type: ignore[overload-overlap]  # pyright: ignore[reportOver
     *,
     start: TimeLike = 0,
     before: Callable[[Window], object] | None = None,
+    states: MutableMapping[str, Any] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> list[KeyedDataSet[Any, O]]: ...
 @overload
@@ -44,6 +45,7 @@ def run_windows(
     *,
     start: TimeLike = 0,
     before: Callable[[Window], object] | None = None,
+    states: MutableMapping[str, Any] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> list[DataSet[O]]: ...
 def run_windows(
@@ -52,6 +54,7 @@ def run_windows(
     *,
     start: TimeLike = 0,
     before: Callable[[Window], object] | None = None,
+    states: MutableMapping[str, Any] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Any:
     """Run a context for so many windows, as a runner does, but without waiting for the time.
@@ -71,6 +74,8 @@ def run_windows(
     :param start: a time within the first of them: an int in the interval's unit since the Unix
         epoch, an aware datetime, or a ``numpy.datetime64``
     :param before: called with each window before its tasks see the data, to change that
+    :param states: the states that tasks begin with, by task name, with keys a mapping of key to
+        state each; it is given those after the last window. None: they begin with their first
     :param timeout: how many seconds a window may take
     :return: the DataSet of each window, in order; with ``Empty.SKIP``, of each that has rows; of a
         context with keys, KeyedDataSets
@@ -96,6 +101,8 @@ def run_windows(
     datasets: list[Any] = []
     end = windows.first_end
     runner = Runner(replace(context, sender=sender), clock=clock)
+    if states:
+        runner.begin_with(states)
     with runner:
         for _ in range(n):
             n_empty = runner.stats.empty
@@ -111,6 +118,8 @@ def run_windows(
                     f"the window that ends at {end} was not done within {timeout} s"
                 ) from None
             end = windows.after(end)
+    if states is not None:
+        states.update(runner.states)
     return datasets
 
 

@@ -24,6 +24,7 @@ from run_task.executors.processes._packed_view import PackedView
 from run_task.executors.processes._process import WorkerProcess
 from run_task.executors.processes._shares import SHARE, balanced
 from run_task.executors.processes._starter import STARTER
+from run_task.executors.processes._task_states import TaskStates
 from run_task.executors.processes._tick_state import TickState
 from run_task.executors.processes._wire import pack, pickled, unpack
 from run_task.observe._log import Log
@@ -74,6 +75,7 @@ class ProcessesCrew:
         self._shares = balanced([0.0] * len(tasks), self._size)
         self._costliest = SHARE  # what the costliest of them took when they were cut
         self._packed = PackedView(data)
+        self._states = TaskStates(tasks)
         self._load_deaths: Counter[int] = Counter()  # how many workers died of loading a task
         self._excluded: dict[int, str] = {}  # why a task is no longer loaded
         self._given_up: list[str] = []
@@ -166,16 +168,18 @@ class ProcessesCrew:
             positions = state.share()
             if not positions:
                 return
+            states = self._states.to_send(positions, worker.held, partial(_unsent, state))
             try:
                 if worker.view_number == packed.number:
-                    worker.assign(state.window, positions)
+                    worker.assign(state.window, positions, states=states)
                 else:
-                    worker.assign(
-                        state.window, positions, packed.payload, packed.memory, packed.blocks
-                    )
+                    view = packed.payload, packed.memory, packed.blocks
+                    worker.assign(state.window, positions, *view, states)
                     worker.view_number = packed.number
             except OSError:
                 self._worker_died(worker, state)
+            finally:
+                states.close()
 
     def _receive(self, worker: WorkerProcess, state: TickState) -> None:
         try:
@@ -197,6 +201,7 @@ class ProcessesCrew:
             own = list(islice(pieces, count)) if count else ()
             state.starts[position], state.seconds[position] = start, seconds
             if seconds > self._timeout:
+                worker.held.pop(position, None)
                 reason = f"it ran for {seconds:.3g} s, task_timeout is {self._timeout:g} s"
                 state.fail(position, TaskTimeout, reason)
             elif not count:
@@ -204,6 +209,7 @@ class ProcessesCrew:
                 state.values[position] = value
             elif position in state.open:
                 state.take_result(position, own, raised=raised)
+                self._states.received(position, state.values.get(position), worker.held)
         self._assign(state)
 
     def _balance(self, state: TickState) -> None:
@@ -345,6 +351,10 @@ class ProcessesCrew:
         self._release_memory()
         if self._release_starter is not None:
             self._release_starter()
+
+
+def _unsent(state: TickState, position: int, error: BaseException) -> None:
+    state.fail(position, TaskError, "its state cannot be sent to a worker process", error)
 
 
 def _release(selector: selectors.BaseSelector, ends: Sequence[socket.socket]) -> None:

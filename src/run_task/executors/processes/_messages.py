@@ -39,6 +39,13 @@ class Assignment(NamedTuple):
     gone: Sequence[int]
     """The numbers of those that no data lies in any more."""
 
+    state_counts: Sequence[tuple[int, int]] = ()
+    """Which of the tasks begin with another state than the one that the worker has of them, and how
+    many pieces that has; 0: with their first."""
+
+    states: Payload | None = None
+    """The pieces of these states. Its memory comes last."""
+
 
 Outcome: TypeAlias = tuple[int, bool, float, float, int, Any]
 """What came of a task, as a plain tuple, since a message holds no other: its position; whether it

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 from run_task._window import Window
 from run_task.data._memory import MapMode, SharedBlock, create, mapped
 from run_task.executors.processes._messages import Assignment, Report, Setup
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
+from run_task.executors.processes._task_states import NO_STATES, SentStates
 from run_task.executors.processes._wire import Connection, Payload
 from run_task.sync._fork import forget_after_fork
 
@@ -44,6 +45,7 @@ class WorkerProcess:
     def __init__(self, setup: Setup, descriptors: Sequence[int]) -> None:
         self.ready: bool = False  # to take orders
         self.positions: Sequence[int] = ()  # the tasks of the assignment in hand
+        self.held: dict[int, Any] = {}  # the state that it has of each task
         self.view_number: int = 0  # the number of the view that it has
         self._blocks: set[int] = set()  # the numbers of the blocks that it has mapped
         self.progress: Progress
@@ -78,6 +80,7 @@ class WorkerProcess:
         data: Payload | None = None,
         memory: Sequence[int] = (),
         blocks: Mapping[int, SharedBlock] | None = None,
+        states: SentStates = NO_STATES,
     ) -> None:
         """Tell it to run tasks.
 
@@ -86,19 +89,22 @@ class WorkerProcess:
         :param data: what they read; None: what they read before
         :param memory: the descriptor of the memory that goes with the data
         :param blocks: the shared blocks that the data lies in
+        :param states: the states that tasks begin with, where it has not these
         :raises OSError: if it is gone
         """
         self.positions = positions
+        bounds = window.start, window.end
         if data is None:
-            self.connection.send(Assignment((window.start, window.end), positions, None, (), ()))
+            message = Assignment(bounds, positions, None, (), (), states.counts, states.payload)
+            self.connection.send(message, states.memory)
             return
         blocks = blocks or {}
         new = [block for number, block in blocks.items() if number not in self._blocks]
         gone = [number for number in self._blocks if number not in blocks]
         self._blocks = set(blocks)
         sizes = [(block.number, block.size) for block in new]
-        descriptors = [*(block.descriptor for block in new), *memory]
-        message = Assignment((window.start, window.end), positions, data, sizes, gone)
+        descriptors = [*(block.descriptor for block in new), *memory, *states.memory]
+        message = Assignment(bounds, positions, data, sizes, gone, states.counts, states.payload)
         self.connection.send(message, descriptors)
 
     def report(self) -> tuple[Report, list[int]]:

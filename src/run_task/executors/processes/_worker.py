@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from run_task.data._memory import MapMode, SharedBlock, mapped
+from run_task.executors._states import Stepped, Stepper
 from run_task.executors.processes._exceptions import LoadFailure, portable, unsendable
 from run_task.executors.processes._messages import Assignment, Report, Setup
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
@@ -69,6 +70,14 @@ class _RawOutcome(NamedTuple):
     value: Any = None
 
 
+def _named(result: Any) -> str:
+    """What a task gave, for messages."""
+    if isinstance(result, Stepped):
+        of_state = type(result.state).__qualname__
+        return f"a {type(result.result).__qualname__} with a state of type {of_state}"
+    return f"a {type(result).__qualname__}"
+
+
 def _size(result: _RawOutcome) -> int:
     return sum(piece.nbytes for piece in result.pieces)
 
@@ -79,6 +88,8 @@ class _TaskServer:
         self._blocks: dict[int, SharedBlock] = {}  # all that the data lies in
         self._data: Any = None
         self._runs: list[Any] = []
+        self._steppers: dict[int, Stepper] = {}
+        self._states: dict[int, Any] = {}  # of the tasks that have one, the last that it knows of
         try:
             message, descriptors = connection.recv()
         except (EOFError, OSError):
@@ -97,7 +108,10 @@ class _TaskServer:
     def _load(self, position: int, pieces: Sequence[memoryview]) -> Any:
         self._progress.load(position)
         try:
-            return loads(pieces).run
+            task = loads(pieces)
+            if isinstance(task, Stepper):
+                self._steppers[position] = task
+            return task.run
         except BaseException as error:  # a module may well end in sys.exit()
             return LoadFailure(error, "the task")
         finally:
@@ -111,6 +125,8 @@ class _TaskServer:
                 assignment = Assignment(*message)
                 if assignment.data is not None:
                     self._take_view(assignment, assignment.data, descriptors)
+                if assignment.states is not None:
+                    self._take_states(assignment, assignment.states, descriptors)
                 results = [
                     self._run(position, assignment.window) for position in assignment.positions
                 ]
@@ -131,13 +147,39 @@ class _TaskServer:
         except BaseException as error:
             self._data = LoadFailure(error, "the data")
 
+    def _take_states(self, assignment: Assignment, states: Payload, descriptors: list[int]) -> None:
+        """Take in the states that come with an assignment."""
+        pieces = iter(unpack(states, descriptors, MapMode.COPY))
+        for position, count in assignment.state_counts:
+            self._states.pop(position, None)
+            if not count:
+                continue
+            try:
+                self._states[position] = loads(list(islice(pieces, count)))
+            except BaseException as error:
+                self._states[position] = LoadFailure(error, "its state")
+
+    def _step(self, position: int, stepper: Stepper, window: tuple[int, int]) -> Stepped:
+        """Run a task with its state."""
+        known = position in self._states
+        before = self._states[position] if known else stepper.task.initial()
+        step = stepper.step(self._data, *window, before)
+        self._states[position] = step.state
+        if known and step.state is before:
+            return Stepped(step.result, None, is_unchanged=True)
+        return step
+
     def _run(self, position: int, window: tuple[int, int]) -> _RawOutcome:
-        for needed in (self._runs[position], self._data):
+        for needed in (self._runs[position], self._data, self._states.get(position)):
             if isinstance(needed, LoadFailure):
                 return _RawOutcome(position, True, time.perf_counter(), 0.0, needed.pieces)
         begun = self._progress.begin(position)
         try:
-            result = self._runs[position](self._data, *window)
+            stepper = self._steppers.get(position)
+            if stepper is None:
+                result = self._runs[position](self._data, *window)
+            else:
+                result = self._step(position, stepper, window)
         except BaseException as error:
             seconds = time.perf_counter() - begun
             done = _RawOutcome(position, True, begun, seconds, portable(error))
@@ -149,7 +191,7 @@ class _TaskServer:
             try:
                 done = _RawOutcome(position, False, begun, seconds, pickled(result))
             except Exception as error:
-                pieces = unsendable(f"a {type(result).__qualname__}", error)
+                pieces = unsendable(_named(result), error)
                 done = _RawOutcome(position, True, begun, seconds, pieces)
         self._progress.finish()
         return done

@@ -112,6 +112,7 @@ class LiveStage:
             gate=gate,
             rank=mark.index,
             keys=stage.keys,
+            states=stage.states,
         )
 
     def _input(

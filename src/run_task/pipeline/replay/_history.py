@@ -15,6 +15,7 @@ from run_task.data import Closed, TimeSeries
 from run_task.data._protocol import Viewable
 from run_task.data._several import each_by, inputs_of
 from run_task.executors import Tick
+from run_task.executors._states import States
 from run_task.pipeline._edges import Edges
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
@@ -48,6 +49,7 @@ class _StageReplay:
     :param stage: the stage
     :param config: how it behaves
     :param made: gives the replay's own of shared data
+    :param states: the states of its tasks
     :param windows: its windows
     :param edges: with which of them it begins
     :param known_ns: windows that end by then have results that are known, in nanoseconds since the
@@ -65,6 +67,7 @@ class _StageReplay:
         stage: AnyStage,
         config: RunnerConfig,
         made: Callable[[Any], Any],
+        states: States,
         windows: WindowGrid,
         edges: Edges,
         known_ns: float | None,
@@ -81,7 +84,9 @@ class _StageReplay:
         self._routes = [(id(r.into), replace(r, into=made(r.into))) for r in stage.routes]
         self._before_write = before_write
         self._entered = entered
-        self._bound = bound_of(self.data, stage.interval.unit, config, stage.keys)
+        self._states = states
+        tasks = self._states.bind(stage.tasks)
+        self._bound = bound_of(self.data, stage.interval.unit, config, stage.keys, self._states)
         self.was_empty: bool = False
         """Whether the last window that it came to was skipped, since it holds no row."""
         # A view stays as it is, so one serves all windows until somebody writes.
@@ -93,7 +98,7 @@ class _StageReplay:
         self._unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
         self._known_ns: float = -math.inf if known_ns is None else known_ns
-        if known_ns is not None and not stage.routes:
+        if known_ns is not None and not stage.routes and not states.any:
             edges.skip_to(known_ns)
         self._grace_ns = config.grace_ns
         self._windows = windows
@@ -109,7 +114,7 @@ class _StageReplay:
                 self._given.append((noting, own))
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
-        self._crew = crew_of(stage.tasks, self.data, config, stage.keys)
+        self._crew = crew_of(tasks, self.data, config, stage.keys)
         self._crew.open()
 
     @property
@@ -211,7 +216,7 @@ class _StageReplay:
             view = self._bound(view, due[0], due[1])
             if view is None:
                 return None
-        dataset = self._crew.run(Tick.of((view, due, ())))
+        dataset: AnyDataSet = self._states.settle(self._crew.run(Tick.of((view, due, ()))))
         dataset._interval = self.stage.interval  # pyright: ignore[reportPrivateUsage]  no call for it
         return dataset
 
@@ -250,6 +255,7 @@ class History:
     :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
     :param fates: counts what becomes of the rows of each source
     :param made: gives the replay's own of shared data; the same whenever it is asked
+    :param states: gives the states that a stage begins with
     :param apart: whether the replay's own of some data changes only by what enters it, and only
         those see it who read it
     """
@@ -260,11 +266,13 @@ class History:
         sources: Sequence[tuple[Any, int, Route]],
         fates: Sequence[Fates],
         made: Callable[[Any], Any],
+        states: Callable[[AnyStage], States],
         *,
         apart: Callable[[Any], bool],
     ) -> None:
         self._stages = stages
         self._made = made
+        self._states = states
         self._apart = apart
         self._replays_of: dict[int, list[_StageReplay]] = {}  # by the id of the pipeline's own data
         # Rows that go to the same data enter it in the order of their arrival.
@@ -354,7 +362,7 @@ class History:
                 for route in stage.routes:
                     reach[id(route.into)] = max(reach.get(id(route.into), 0), reach_ns)
                 replay = _StageReplay(
-                    *(stage, config, self._made, windows, edges),
+                    *(stage, config, self._made, self._states(stage), windows, edges),
                     # An earlier run may have ended before the last of the rows came that these
                     # windows were to see.
                     None if held_ns is None else held_ns - reach_ns - config.grace_ns,

@@ -1,0 +1,41 @@
+"""The keys that have had rows of late."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from run_task.data.series._keyed_view import KeyedView
+
+
+class KnownKeys:
+    """The keys that have had rows of late, and when each had its last.
+
+    :param idle: how long after its last row a key is forgotten, in the unit of the rows
+    """
+
+    __slots__ = ("_idle", "_last")
+
+    def __init__(self, idle: int) -> None:
+        self._idle = idle
+        self._last: dict[Any, int] = {}
+
+    @property
+    def keys(self) -> Collection[Any]:
+        """The keys."""
+        return self._last.keys()
+
+    def note(self, view: KeyedView) -> Collection[Any]:
+        """Note the rows of a window.
+
+        :return: the keys whose last row before them was long before the end of the window: they
+            are forgotten, or begin anew if they have rows in the window
+        """
+        last = self._last
+        oldest = view.window[1] - self._idle
+        forgotten = [key for key, time in last.items() if time < oldest]
+        for key in forgotten:
+            del last[key]
+        for key, time in view.last_times():
+            last[key] = max(time, last.get(key, time))
+        return forgotten

@@ -1,0 +1,97 @@
+"""Tasks whose result depends on what they made of the window before."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+from run_task.errors import ConfigError
+from run_task.observe._format import brief
+
+I_contra = TypeVar("I_contra", contravariant=True)
+O_co = TypeVar("O_co", covariant=True)
+S = TypeVar("S")
+
+
+class StatefulTask(Generic[I_contra, O_co, S]):
+    """A task that is given the state of the window before, and gives the next one.
+
+    :func:`task` with ``state=`` makes one. To a runner it is a :class:`Runnable` with the result
+    type ``O``; by key, it has a state for each key. A window in which it fails, hangs or is lost
+    leaves the state as it was.
+
+    :param function: called with the data, the start and the end of the window, and the state; it
+        returns the result and the next state
+    :param state: makes the first state: a type or function without arguments
+    :param name: the task's name; by default the function's
+    :param copy: copies a state, for states that the function changes in place: it is then given a
+        copy each time. Without it, states are values that nobody can change
+    :param version: what has to be another where states of before mean something else; None: it has
+        none
+    :raises ConfigError: if it is made of nothing that can be called
+    """
+
+    def __init__(
+        self,
+        function: Callable[[I_contra, int, int, S], tuple[O_co, S]],
+        state: Callable[[], S],
+        name: str | None = None,
+        copy: Callable[[S], S] | None = None,
+        version: int | str | None = None,
+    ) -> None:
+        if not callable(function):
+            raise ConfigError(
+                f"task({brief(function)}): it is made of a function (data, start, end, state)"
+            )
+        if not callable(state):
+            raise ConfigError(
+                f"task(state={brief(state)}): it makes the first state, and is called without "
+                f"arguments: give a type or a function, such as lambda: {brief(state)}"
+            )
+        if copy is not None and not callable(copy):
+            raise ConfigError(f"task(copy={brief(copy)}): it is a function that copies a state")
+        if version is not None and type(version) not in (int, str):
+            raise ConfigError(f"task(version={brief(version)}): it is an int or a text")
+        functools.update_wrapper(self, function)
+        self.name: Final[str] = (
+            name if name is not None else getattr(function, "__name__", repr(function))
+        )
+        self.step: Final = function
+        """What gives the result and the next state."""
+        self.initial: Final = state
+        """What makes the first state."""
+        self.copy: Final = copy
+        """What copies a state; None: states are values that nobody can change."""
+        self.version: Final = version
+
+    def __call__(self, data: I_contra, start: int, end: int, state: S, /) -> tuple[O_co, S]:
+        return self.step(data, start, end, state)
+
+    def run(self, data: I_contra, start: int, end: int, /) -> O_co:
+        """The result for a window that has none before it: that of the first state.
+
+        A runner goes on from window to window, and does not call this.
+
+        :param data: one consistent view of the data
+        :param start: the start of the window, in the interval's unit since the Unix epoch
+        :param end: its end, which is not part of it
+        """
+        return self.step(data, start, end, self.initial())[0]
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # As that of Task: by its name, where that means the same in the process that unpickles it.
+        module, name = getattr(self, "__module__", None), getattr(self, "__qualname__", "")
+        if module != "__main__" and getattr(sys.modules.get(str(module)), name, None) is self:
+            return name
+        return type(self), (self.step, self.initial, self.name, self.copy, self.version)
+
+    def __repr__(self) -> str:
+        return f"<StatefulTask {self.name!r}>"
+
+
+def with_state(task: object) -> StatefulTask[Any, Any, Any] | None:
+    """The task, if it is one with a state."""
+    found: Any = task
+    return found if isinstance(task, StatefulTask) else None

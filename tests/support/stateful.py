@@ -1,0 +1,91 @@
+"""Tasks with a state, for tests: in a module of their own, which worker processes import."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from run_task import StatefulTask, TimeSeriesView, task
+
+
+class Ema(NamedTuple):
+    value: float = 0.0
+    windows: int = 0
+
+
+@task(state=Ema)
+def ema(view: TimeSeriesView, start: int, end: int, state: Ema) -> tuple[float, Ema]:
+    """Goes on by half; fails where a price is below zero."""
+    prices: list[float] = view.in_window["price"].tolist()
+    if prices and min(prices) < 0:
+        raise ValueError("a price below zero")
+    latest = sum(prices)
+    value = latest if state.windows == 0 else (state.value + latest) / 2
+    return value, Ema(value, state.windows + 1)
+
+
+@task(state=int)
+def windows(view: Any, start: int, end: int, state: int) -> tuple[int, int]:
+    return state + 1, state + 1
+
+
+@task(state=lambda: "as it was")
+def same(view: Any, start: int, end: int, state: str) -> tuple[str, str]:
+    return state, state
+
+
+@dataclass
+class Seen:
+    prices: list[float] = field(default_factory=list[float])
+
+
+@task(state=Seen, copy=copy.deepcopy, version=2)
+def seen(view: TimeSeriesView, start: int, end: int, state: Seen) -> tuple[list[float], Seen]:
+    """Changes its state in place, and then may fail."""
+    prices: list[float] = view.in_window["price"].tolist()
+    state.prices += prices
+    if any(price < 0 for price in prices):
+        raise ValueError("a price below zero")
+    return list(state.prices), state
+
+
+@task(state=Seen)
+def careless(view: TimeSeriesView, start: int, end: int, state: Seen) -> tuple[int, Seen]:
+    return 1, state
+
+
+@task(state=int)
+def forgetful(view: Any, start: int, end: int, state: int) -> Any:
+    return state
+
+
+@task(state=int)
+def slow_once(view: Any, start: int, end: int, state: int) -> tuple[int, int]:
+    """Takes too long in the second window."""
+    if start == 10:
+        time.sleep(0.5)
+    return state + 1, state + 1
+
+
+class Locked:
+    """A state that cannot be sent to another process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Locked)
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@task(state=Locked)
+def locked(view: Any, start: int, end: int, state: Locked) -> tuple[int, Locked]:
+    return 1, Locked()
+
+
+ALL: tuple[StatefulTask[Any, Any, Any], ...] = (ema, windows, same, seen)
