@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import re
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime, time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, assert_type
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import ROOT
 from tests.support.threads import PATIENCE
 from tests.support.values import Band, Color, Level, Point, moments, same, scalars, values
 
@@ -603,3 +606,55 @@ def test_a_notebook_shows_the_first_and_last_rows_of_many_keys() -> None:
     assert "k00010" not in shown
     assert "k09989" not in shown
     assert "error" in html_of(KEYED)
+
+
+DAY = datetime(2026, 1, 2)  # noqa: DTZ001 it is naive
+DOCUMENTED: dict[str, list[list[Any]]] = {
+    "floats": [[1.5, None]],
+    "ints of 64 bits": [[1], [2**63 - 1]],
+    "longer ints": [[2**70]],
+    "ints and floats, if floats tell the ints exactly": [[1, 2.5]],
+    "ints and floats, if not": [[2**53 + 1, 2.5]],
+    "bools": [[True]],
+    "texts": [["a", None], ["a\0b"]],
+    "texts with half of a pair of surrogates": [["\ud800"]],
+    "bytes": [[b"a"]],
+    "datetimes, all naive or all aware": [[DAY], [DAY.replace(tzinfo=UTC)]],
+    "dates, times": [[DAY.date()], [DAY.time()]],
+    "timedeltas": [[timedelta(1)]],
+    "`numpy.datetime64`, `timedelta64`": [[np.datetime64(DAY)], [np.timedelta64(1, "ms")]],
+    "NaT": [[np.datetime64("NaT", "s")]],
+    "Decimals": [[Decimal("1.5")]],
+    "lists, tuples, arrays of one kind of item": [[[1]], [(1.5,)], [np.eye(2)]],
+    "lists of ints and floats": [[[1, 2.5]]],
+    "lists of other mixed kinds": [[[1, "a"]]],
+    "dicts of the same keys, which are texts": [[{"a": 1}, {"a": 2}]],
+    "dicts of different keys": [[{"a": 1}, {"b": 1}]],
+    "masked or structured arrays": [[np.ma.masked_array([1, 2], mask=[False, True])]],
+    "sets, complex numbers": [[{1}], [1j]],
+    "dataclasses, NamedTuples, Enums, Fractions": [
+        [Point(1.0, 2.0)],
+        [next(iter(Color))],
+        [Fraction(1, 3)],
+    ],
+    "values of several of these kinds": [[1, "a"], [True, 2], [DAY.date(), DAY]],
+}
+
+
+def test_the_page_says_what_each_library_takes() -> None:
+    page = (ROOT / "docs" / "reference" / "channels.md").read_text()
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    assert [line[0] for line in lines[1:]] == [*DOCUMENTED]
+    for label, *told in lines[1:]:
+        for results in DOCUMENTED[label]:
+            table = rows(*results)
+            makes: list[Callable[[], Any]] = [table.to_arrow, table.to_polars, table.to_pandas]
+            for make, says in zip(makes, told, strict=True):
+                if says.startswith("refused"):
+                    with pytest.raises(ConfigError):
+                        make()
+                    continue
+                column = make()["x"]
+                kind = str(getattr(column, "type", None) or column.dtype).lower()
+                known = re.findall(r"`(\w+)", says) or re.findall(r"\w+", says)
+                assert any(kind.startswith(one.lower()) for one in known), (label, says, kind)

@@ -215,6 +215,34 @@ class SqlSinkAt(SqlSink):
         self.close()
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl", "csv", "parquet"])
+def test_a_stage_whose_unit_is_another_than_the_sink_holds_is_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    rows = [(second, 1) for second in range(20)]
+
+    def pipeline(sink: DurableSink, interval: TaskInterval) -> Pipeline:
+        data = RwLock[list[int]]([])
+        made = Pipeline("p").source(rows, data, add, unit=TimeUnit.SECONDS)
+        made.stage("a", [seen], data, interval).sink(sink)
+        return made
+
+    sink = opened(kind, str(tmp_path))
+    list(pipeline(sink, SECOND).replay())
+    before = list(sink.rows())
+    other = pipeline(sink, TaskInterval.millis(1000))
+    refused = r"stage 'a': its windows are in millis, and .* an earlier run in seconds: take the un"
+    with pytest.raises(ConfigError, match=refused):
+        other.resume(sink)
+    with pytest.raises(ConfigError, match=refused):
+        other.replay()
+    with pytest.raises(ConfigError, match=refused):
+        other.run_sync()
+    assert list(sink.rows()) == before
+    assert list(pipeline(sink, SECOND).resume(sink))
+    sink.close()
+
+
 def test_sources_that_all_have_no_history_are_refused(tmp_path: Path) -> None:
     with SqlSinkAt(tmp_path / "x.db") as sink:
         data = RwLock[list[int]]([])

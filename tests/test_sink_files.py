@@ -83,6 +83,44 @@ def test_a_line_that_is_wrong_before_the_last_is_not_touched(
     assert path.read_bytes() == broken
 
 
+DEEP = "[" * 100_000
+
+
+def test_a_line_that_is_nested_too_deep_to_be_read_is_told_as_a_wrong_one(
+    make: Callable[[], Appended], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    sink = make()
+    sink.write(Result.of("p", "s", DataSet(Window(0, 60), {"a": 123456})))
+    sink.close()
+    whole = path.read_bytes()
+    for deep in (DEEP, f"{DEEP}{']' * len(DEEP)}"):
+        broken = whole.replace(b"123456", deep.encode()) + whole
+        path.write_bytes(broken)
+        with pytest.raises(SinkError, match=r"this is no (window|row of a window)"):
+            make()
+        assert path.read_bytes() == broken
+
+
+def test_a_value_of_a_parquet_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    for text in (DEEP, "no json"):
+        sink = ParquetSink(tmp_path)
+        sink.begin("p")
+        sink.write(Result.of("p", "s", DataSet(Window(0, 60), {"a": "text"})))
+        sink.close()
+        (path,) = tmp_path.glob("*.parquet")
+        table = parquet.read_table(path)
+        place = table.column_names.index("json")
+        changed = table.set_column(place, table.schema.field("json"), [[text]])
+        parquet.write_table(changed, path)
+        sink = ParquetSink(tmp_path)
+        sink.begin("p")
+        with pytest.raises(SinkError, match=r"\.parquet: .* is no value that a sink has stored"):
+            list(sink.rows())
+        sink.close()
+        path.unlink()
+
+
 def test_a_disk_that_is_full_costs_nothing_that_was_written(
     make: Callable[[], Appended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

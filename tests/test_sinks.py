@@ -225,6 +225,19 @@ def test_times_are_stored_with_their_unit(opened: Open) -> None:
     ]
 
 
+def test_the_unit_of_the_last_window_is_told(opened: Open) -> None:
+    sink: Any = begun(opened)
+    assert sink.unit("s") is None
+    for stage, interval in (("s", TaskInterval.seconds(60)), ("t", TaskInterval.millis(60))):
+        sink.write(Result.of("p", stage, DataSet(Window(0, 60), {"a": 1}, interval=interval)))
+        assert sink.unit(stage) is interval.unit
+    sink.close()
+    sink = begun(opened)
+    assert (sink.unit("s"), sink.unit("t")) == (TimeUnit.SECONDS, TimeUnit.MILLIS)
+    sink.write(Result.of("p", "s", results(120, a=1)))  # of which nobody has told it
+    assert sink.unit("s") is None
+
+
 def test_what_is_replaced_is_all_of_pipeline_stage_window_and_bucket(opened: Open) -> None:
     sink = begun(opened)
     narrow, wide = Window(30, 60), Window(0, 60)

@@ -19,6 +19,7 @@ from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._fates import Fates, SourcePolicy
 from run_task.pipeline._graph import Graph, configs, unit_of
+from run_task.pipeline._held_units import begin
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline._row_telemetry import RowTelemetry
@@ -505,7 +506,7 @@ class Pipeline(Live):
         sinks = list({id(sink): sink for stage in stages for sink in stage.sinks}.values())
         for sink in sinks:
             if isinstance(sink, DurableSink):
-                sink.begin(self._name)
+                begin(sink, self._name, stages)
 
         def held(stage: AnyStage) -> int | None:
             last = resumed.last(stage.name) if resumed in stage.sinks and resumed else None

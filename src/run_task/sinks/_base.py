@@ -17,6 +17,7 @@ from run_task.sinks.encoding._records import TypesGiven, named_types
 from run_task.sinks.encoding._tag import UndecodableError
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
+from run_task.time._interval import TimeUnit
 
 _MOST_WAITING: Final = 1_024
 """How many windows wait for a flush at most, so that memory stays bounded without one."""
@@ -102,6 +103,14 @@ class Durable(ABC):
             self._look()
             return self._last(pipeline, stage)
 
+    def unit(self, stage: str) -> TimeUnit | None:
+        """The unit in which the sink holds the times of a stage of this pipeline, as of its last
+        window; None: it holds none, or nobody told it."""
+        with self._mutex:
+            pipeline = self._name()
+            self._look()
+            return self._unit(pipeline, stage)
+
     def rows(self, stage: str | None = None) -> Iterator[Row]:
         """The rows of this pipeline, each key once, windows that were replaced left out.
 
@@ -186,6 +195,10 @@ class Durable(ABC):
     @abstractmethod
     def _last(self, pipeline: str, stage: str) -> int | None:
         """The end of the last window there is."""
+
+    @abstractmethod
+    def _unit(self, pipeline: str, stage: str) -> TimeUnit | None:
+        """The unit of the last window there is."""
 
     @abstractmethod
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:

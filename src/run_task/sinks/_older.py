@@ -114,7 +114,7 @@ def parquet_windows(paths: Iterable[Path]) -> Iterator[OlderWindow]:
                     for batch in file.iter_batches(8_192, columns=columns)
                     for row in zip(*(batch.column(name).to_pylist() for name in columns))
                 )
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError, RecursionError) as error:
             raise SinkError(f"{path} cannot be read: {error}") from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from run_task.errors import SinkError
-from run_task.observe._format import SURROGATE
+from run_task.observe._format import SURROGATE, shown
 from run_task.sinks._protocol import Result, Row
 from run_task.sinks.encoding._json import Encoder, dumps
 from run_task.sinks.encoding._tag import UnencodableError
@@ -174,9 +174,20 @@ def is_storable(name: str) -> bool:
     return "\0" not in name and SURROGATE.search(name) is None
 
 
-def restored(number: float | None, beyond_number: str | None) -> Any:
-    """What JSON has of the result that was stored as a number and a text."""
-    return number if beyond_number is None else json.loads(beyond_number)
+def restored(number: float | None, beyond_number: str | None, where: str) -> Any:
+    """What JSON has of the result that was stored as a number and a text.
+
+    :param where: what is read, for messages
+    :raises SinkError: if the text is no JSON, or nested too deep to be read
+    """
+    if beyond_number is None:
+        return number
+    try:
+        return json.loads(beyond_number)
+    except (ValueError, RecursionError) as error:
+        raise SinkError(
+            f"{where}: {shown(beyond_number[:100])!r} is no value that a sink has stored: {error}"
+        ) from None
 
 
 def _key_text(stage: str, task: str, key: Any) -> str:

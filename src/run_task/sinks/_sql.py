@@ -17,6 +17,7 @@ from run_task.sinks._protocol import Row
 from run_task.sinks._record import FORMAT, WindowRecord, restored, unit_of
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
+from run_task.time._interval import TimeUnit
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table
@@ -245,6 +246,20 @@ class SqlSink(Durable):
             end: int | None = connection.execute(query).scalar()
         return end
 
+    def _unit(self, pipeline: str, stage: str) -> TimeUnit | None:
+        from sqlalchemy import select
+
+        table = self._table
+        query = (
+            select(table.c.unit)
+            .where(table.c.pipeline == pipeline, table.c.stage == stage)
+            .order_by(table.c.window_end.desc())
+            .limit(1)
+        )
+        with self._talking(SinkError, "cannot be read"), self._engine.connect() as connection:
+            unit: str | None = connection.execute(query).scalar()
+        return unit_of(unit)
+
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
         from sqlalchemy import select
 
@@ -263,7 +278,7 @@ class SqlSink(Durable):
             found = connection.execution_options(yield_per=1_024).execute(query)
             for row in cast("Iterable[tuple[Any, ...]]", found):
                 of, its_stage, start, end, task, number, beyond, error, unit = row[:9]
-                value = restored(number, beyond)
+                value = restored(number, beyond, self._where)
                 yield Row(of, its_stage, start, end, task, value, error, unit_of(unit), *row[9:])
 
     @contextmanager

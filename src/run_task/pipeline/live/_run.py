@@ -15,6 +15,7 @@ from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
 from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._graph import have_calendar
+from run_task.pipeline._held_units import begin
 from run_task.pipeline._order import NEVER, Order, Place, SourceMark, StageMark
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
@@ -196,7 +197,7 @@ class LiveRun:
         sinks = {id(sink): sink for stage in self._declared_stages for sink in stage.sinks}
         for number, (key, sink) in enumerate(sinks.items(), 1):
             if isinstance(sink, DurableSink):
-                sink.begin(self._name)
+                begin(sink, self._name, self._declared_stages)
             name = f"run-task {self._name} sink {number}"
             self._sinks[key] = SinkThread(
                 sink, self._name, name, SINK_CAPACITY, self._refusals, self._sink_failed

@@ -179,7 +179,7 @@ class AppendedFile(Durable):
             size, end = file.size, len(header)
             stream.seek(end)
             for found in self._read(stream, end, size, file.path):
-                there.notice(found.key, file.number)
+                there.notice(found.key, file.number, found.rows[0].unit)
                 end = found.end
             if end < size:
                 raise self._broken(file.path, None, end, "it ends before this window does")
@@ -207,7 +207,7 @@ class AppendedFile(Durable):
                 raise self._broken(self._path, 1 + header.count(b"\n"), self._size, _FOREIGN)
             stream.seek(self._size)
             for found in self._read(stream, self._size, size, self._path):
-                there.notice(found.key, there.own)
+                there.notice(found.key, there.own, found.rows[0].unit)
                 self._notice_period(there, found.key.end, found.rows[0].unit)
                 self._size = found.end
             stream.seek(self._size)
@@ -368,7 +368,7 @@ class AppendedFile(Durable):
         if windows:
             self._append(bytes(data))
         for window in windows:
-            self._there.notice(window.key, self._there.own)
+            self._there.notice(window.key, self._there.own, unit_of(window.unit))
 
     def _is_full(self, rotation: Rotation, held: int, more: int, window: WindowRecord) -> bool:
         """Whether a window belongs into the next file.
@@ -483,6 +483,9 @@ class AppendedFile(Durable):
 
     def _last(self, pipeline: str, stage: str) -> int | None:
         return self._there.last(pipeline, stage)
+
+    def _unit(self, pipeline: str, stage: str) -> TimeUnit | None:
+        return self._there.unit(pipeline, stage)
 
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
         reader = Reader()

@@ -151,5 +151,5 @@ def _parse(fields: list[str]) -> tuple[Row, int] | None:
         more = unit_of(unit), key, int(revision), int(bucket)
         row = Row(pipeline, stage, int(start), int(end), task, result, told, *more)
         return row, int(count)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -27,16 +27,16 @@ _DESCRIPTORS: Final = Path("/proc/self/fd")
 _NAMELESS: Final = getattr(os, "O_TMPFILE", 0) if _DESCRIPTORS.is_dir() else 0
 
 
-def local_path(given: str | os.PathLike[str], kind: str) -> Path:
+def local_path(given: object, kind: str) -> Path:
     """The path that a sink was given.
 
     :param kind: the kind of the sink, for messages
     :raises ConfigError: if it is none, or a URL
     """
-    path: Any = given
-    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
-        raise ConfigError(f"{kind}: a {type(path).__name__} is no path: give a text or a Path")
-    text: str = os.fspath(path)
+    one: Any = given
+    text: Any = os.fspath(one) if hasattr(one, "__fspath__") else one
+    if type(text) is not str:
+        raise ConfigError(f"{kind}: a {type(given).__name__} is no path: give a text or a Path")
     if "\0" in text:
         raise ConfigError(f"{kind}({text!r}): no path has a zero character in it")
     if looks_like_url(text) and not os.path.lexists(text):

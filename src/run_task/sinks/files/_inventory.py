@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import StageKey, WindowKey
 from run_task.sinks.files._rotation import RotatedFile
+from run_task.time._interval import TimeUnit
 
 
 class StoredWindow(NamedTuple):
@@ -36,14 +37,17 @@ class Inventory:
         """The latest interval of rotation by time that the file itself has a window of."""
         self.superseded = False
         """Whether a window may be there twice."""
+        self._units: dict[tuple[str, str], TimeUnit | None] = {}
         self._latest: dict[StageKey, tuple[int, int]] = {}
         """The last end of a window, and the number of the file where it stands."""
 
-    def notice(self, key: WindowKey, number: int) -> None:
+    def notice(self, key: WindowKey, number: int, unit: TimeUnit | None) -> None:
         """Remember a window that comes after all others.
 
         :param number: the file in which it is
+        :param unit: the unit of its times
         """
+        self._units[key[:2]] = unit
         known = self._latest.get(key.stage_key)
         if known is None or key.end > known[0]:
             self._latest[key.stage_key] = key.end, number
@@ -60,6 +64,10 @@ class Inventory:
         """The last end of a window of a stage."""
         ends = [end for of, (end, _) in self._latest.items() if of[:2] == (pipeline, stage)]
         return max(ends, default=None)
+
+    def unit(self, pipeline: str, stage: str) -> TimeUnit | None:
+        """The unit of the window of a stage that came last."""
+        return self._units.get((pipeline, stage))
 
     def last_in(self, number: int) -> dict[StageKey, int]:
         """The last ends of windows that stand in a file, and in none after it."""

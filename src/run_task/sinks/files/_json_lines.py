@@ -109,7 +109,7 @@ def _parse(line: bytes) -> tuple[WindowKey, list[Row], int] | None:
         errors: dict[str, str] = window["errors"]
         rows += [Row(*key[:4], task, None, error, *more) for task, error in errors.items()]
         return (key, rows, int(window["lines"])) if rows else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

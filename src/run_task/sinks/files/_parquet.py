@@ -31,6 +31,7 @@ from run_task.sinks.files._disk import (
     lock,
     sync_folder,
 )
+from run_task.time._interval import TimeUnit
 
 _log = Log(__name__)
 
@@ -310,6 +311,17 @@ class ParquetSink(Durable):
         ]
         return max(ends, default=None)
 
+    def _unit(self, pipeline: str, stage: str) -> TimeUnit | None:
+        for part in reversed(self._parts):
+            if any(of[:2] == (pipeline, stage) for of in part.ends):
+                with self._file(part.path) as file:
+                    table = file.read(columns=["pipeline", "stage", "unit"])
+                of, its_stage, units = (table.column(name).to_pylist() for name in range(3))
+                wanted = pipeline, stage
+                found = [unit for *one, unit in zip(of, its_stage, units) if (*one,) == wanted]
+                return unit_of(found[-1]) if found else None
+        return None
+
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
         reader = Reader()
         self._readers.add(reader)  # until it is gone with the generator
@@ -329,7 +341,7 @@ class ParquetSink(Durable):
                         task, number, beyond, error = values[8:]
                         window = WindowKey(of, its_stage, start, end, bucket)
                         if window not in newer:
-                            value = restored(number, beyond)
+                            value = restored(number, beyond, str(part.path))
                             more = unit_of(unit), key, revision, bucket
                             yield Row(*window[:4], task, value, error, *more)
 
