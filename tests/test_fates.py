@@ -610,7 +610,7 @@ def test_rows_in_any_order_are_unseen_exactly_if_they_pass_out_before_a_window(s
         if chance.random() < 0.5:
             some.sort()
         if len(some) > 1:
-            unseen.extend(np.array(some, np.int64))
+            unseen.extend(np.array(some, np.int64), in_order=some == sorted(some))
         else:
             unseen.add(*some)
         newest = max(newest, *some)

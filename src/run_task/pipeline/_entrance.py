@@ -97,14 +97,15 @@ class Entrance:
             with self.given.lock:
                 self.given.settle()
 
-    def enter_batch(self, batch: Batch) -> None:
+    def enter_batch(self, batch: Batch, *, in_order: bool) -> None:
         """Let rows enter a series many at a time; one by one, if one of them cannot be stored.
 
         :param batch: the rows
+        :param in_order: whether they are known to be in the order of time
         :raises Exception: what a row that is bad is refused by, if the source was declared so
         """
         series, given, times = self._series, self.given, batch.timestamps
-        each = series is None or _may_expire(series, times)
+        each = series is None or _may_expire(series, times, in_order)
         if self.fates.wants_rows:
             each = each or any(column.dtype == object for column in batch.columns.values())
         if series is None or each:
@@ -120,11 +121,13 @@ class Entrance:
                 after = _unstored(series)
                 expired, empty = after[0] - before[0], after[1] - before[1]
                 valued = _with_a_value(batch) if empty else times
-                late = given.late(valued, self.unit_ns)
                 stored = _stored(valued, expired)
-                given.enter_all(stored, self.unit_ns)
+                late = None
+                if not in_order or int(times[0]) * self.unit_ns < given.look_ns:
+                    late = given.late(valued, self.unit_ns)
+                    given.enter_all(stored, self.unit_ns)
                 if self._unseen is not None:
-                    self._unseen.extend(stored)
+                    self._unseen.extend(stored, in_order=in_order)
         if after is None:
             self.enter_rows(batch.rows())
             return
@@ -225,11 +228,18 @@ def _unstored(series: TimeSeries) -> tuple[int, int]:
     return series._unstored  # pyright: ignore[reportPrivateUsage]  as just said
 
 
-def _may_expire(series: TimeSeries, times: NDArray[np.int64]) -> bool:
+def _newest(series: TimeSeries) -> int:
+    # As above: a batch may be of few rows.
+    return series._newest  # pyright: ignore[reportPrivateUsage]
+
+
+def _may_expire(series: TimeSeries, times: NDArray[np.int64], in_order: bool) -> bool:
     """Whether some of many rows may be too old for a series: each is by those that came before it,
     and a series that is given all at once cannot tell these from those after it."""
     kept = series.retention
     if kept is None:
+        return False
+    if in_order and times[0] >= _newest(series):
         return False
     there = series.view().time
     if (times[1:] >= times[:-1]).all() and (not len(there) or times[0] >= there[-1]):

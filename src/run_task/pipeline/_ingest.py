@@ -106,8 +106,10 @@ class BatchCursor:
         self._batch = batch
         times = batch.timestamps
         self._in_data = False
-        self._whole = whole and times[0] >= latest and bool((times[1:] >= times[:-1]).all())
-        self._arrivals = _in_nanos(np.maximum(np.maximum.accumulate(times), latest), unit_ns)
+        self._in_order = bool(times[0] >= latest and (times[1:] >= times[:-1]).all())
+        self._whole = whole and self._in_order
+        arrivals = times if self._in_order else np.maximum(np.maximum.accumulate(times), latest)
+        self._arrivals = _in_nanos(arrivals, unit_ns)
         self._unit_ns = unit_ns
         self._entrance = entrance
         self._at = 0
@@ -133,7 +135,7 @@ class BatchCursor:
         elif cut - start <= _FEW:
             self._entrance.enter_rows(self._few(start, cut))
         else:
-            self._entrance.enter_batch(self._batch[start:cut])
+            self._entrance.enter_batch(self._batch[start:cut], in_order=self._in_order)
         self._at = cut
         self._next_ns = self._arrivals[cut] if cut < len(self._arrivals) else NEVER
         return cut - start
@@ -162,12 +164,12 @@ class BatchCursor:
             yield self._unrolled[offset]
 
 
-def _in_nanos(times: NDArray[np.int64], unit_ns: int) -> list[int]:
+def _in_nanos(times: NDArray[np.int64], unit_ns: int) -> Sequence[int]:
     """Times in ascending order, in nanoseconds: exact also where these take more than 64 bits, as
     those of timestamps do whose unit is not the one that was said."""
     if int(times[0]) * unit_ns >= -_MOST_NANOS and int(times[-1]) * unit_ns <= _MOST_NANOS:
-        nanos: list[int] = (times * unit_ns).tolist()
-        return nanos
+        nanos: Any = times * unit_ns
+        return memoryview(nanos)  # few of them are looked at, and an int each takes long to make
     return [time * unit_ns for time in times.tolist()]
 
 

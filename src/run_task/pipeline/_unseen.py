@@ -41,9 +41,18 @@ class Unseen:
         if len(self._single) > self._limit:
             self._settle()
 
-    def extend(self, times: NDArray[np.int64]) -> None:
-        """Rows have entered."""
+    def extend(self, times: NDArray[np.int64], *, in_order: bool = False) -> None:
+        """Rows have entered.
+
+        :param times: their timestamps
+        :param in_order: whether they are known to be in the order of time
+        """
+        in_order = in_order and len(times) > 0 and self._ordered == self._stop
         self._put(times)
+        if in_order and (
+            self._ordered == self._first or times[0] >= self._array[self._ordered - 1]
+        ):
+            self._ordered = self._stop
         if self._stop - self._first > self._limit:
             self._settle()
 

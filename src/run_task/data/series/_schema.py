@@ -280,14 +280,15 @@ def _with_a_value(columns: Sequence[Any], count: int) -> list[int] | None:
     :param count: how many rows there are
     :return: their numbers; None: all have one, or columns are not of one length
     """
-    empty = np.ones(count, np.bool_)
+    empty: NDArray[np.bool_] | None = None
     for values in columns:
         missing = without_value(values)
         if missing is None or len(missing) != count:
             return None
-        empty &= missing
+        empty = missing if empty is None else empty & missing
         if not empty.any():
             return None
+    assert empty is not None  # there is a column at least
     found: list[int] = np.flatnonzero(~empty).tolist()
     return found
 
