@@ -21,6 +21,7 @@ from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, Thre
 from run_task.pipeline import DeadLetter, KeyedStage, Pipeline, Replay, ReplaySummary, Stage
 from run_task.runner import (
     Align,
+    Change,
     Context,
     ContextBuilder,
     Empty,
@@ -67,6 +68,7 @@ __all__ = [
     "Arrived",
     "Atom",
     "CalendarInterval",
+    "Change",
     "ChannelClosed",
     "Clock",
     "Closed",

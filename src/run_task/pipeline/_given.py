@@ -136,7 +136,9 @@ class GivenWindows:
         """A window is given: it is to have its view right after this, or has it. Under the lock."""
         if self._unseen:
             self._settle(end_ns + reader.holds_end)
-        if start_ns > reader.last_ns > -_NEVER and reader.windows.cover_time:
+        if start_ns > reader.last_ns > -_NEVER and (
+            reader.windows.cover_time or reader.windows.after_ns(reader.last_ns) < end_ns
+        ):
             reader.gaps.append((reader.last_ns, start_ns))
         reader.last_ns = end_ns
         bound_ns = end_ns + reader.holds_end
@@ -186,6 +188,13 @@ class GivenWindows:
         for reader in self._readers:
             reader.open(time_ns - reader.holds_end)
         self._look()
+
+    def take_back(self, reader: ReaderWindows, start_ns: float, end_ns: float) -> None:
+        """A window was noted, and is not given after all: no row is late for it."""
+        with self.lock:
+            # What windows hold that overlap is held by others, too, of which one may be given.
+            if reader.windows.overlap_ns == 0:
+                reader.gaps.append((start_ns, end_ns))
 
     def unseen(self, unit_ns: int) -> Unseen | None:
         """What rows are noted in that enter the data: no window has seen them yet. None: where all

@@ -76,6 +76,7 @@ class StageMark:
         "index",
         "last_ns",
         "name",
+        "paused",
         "reads",
         "seen",
         "shows",
@@ -108,6 +109,7 @@ class StageMark:
         self.done_ns: float = -NEVER  # the end of the first window whose results have not entered
         self.last_ns: float = NEVER  # there is no window that ends later
         self.ended: bool = False
+        self.paused: bool = False  # no mark: whether windows that begin now are passed over
 
     @property
     def due_ns(self) -> float:

@@ -18,7 +18,7 @@ from run_task.executors._states import States
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._fates import Fates, SourcePolicy
-from run_task.pipeline._graph import Graph, configs, unit_of
+from run_task.pipeline._graph import configs, unit_of
 from run_task.pipeline._held_units import begin
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
@@ -115,7 +115,6 @@ class Pipeline(Live):
         # What became of the rows, by the id of the route: in the last replay, and in the live run.
         self._replayed: Mapping[int, Fates] = {}
         self._received: Mapping[int, Fates] = {}
-        self._graph = Graph()
         self._refusals = Refusals()
         self._taken: set[int] = set()  # the ids of sources that were read, and are once
         self._resumed: set[int] = set()  # the ids of routes whose rows are in the data
@@ -148,7 +147,8 @@ class Pipeline(Live):
             sources[self._policies[id(route)].name] = counts
             entered.append(counts.stored if id(route) in live else 0)
         refused = self._refusals.count
-        return PipelineStats(stages, tuple(entered), waiting, refused, lost, sources)
+        changes = self._changing.latest
+        return PipelineStats(stages, tuple(entered), waiting, refused, lost, sources, changes)
 
     # Declaration
 
@@ -225,7 +225,7 @@ class Pipeline(Live):
         :raises ConfigError: if something about it cannot work
         :raises RunTaskError: while it runs live
         """
-        self._refuse_change("its sources")
+        self._changing.refuse("its sources")
         where = f"source {brief(source)}"
         if isinstance(source, str | bytes | os.PathLike):
             raise ConfigError(
@@ -356,7 +356,7 @@ class Pipeline(Live):
         :raises ConfigError: if something about it cannot work
         :raises RunTaskError: while it runs live
         """
-        self._refuse_change("its stages")
+        self._changing.refuse("its stages")
         given: object = name
         if type(given) is not str or not given:
             raise ConfigError(f"stage({name!r}): a stage's name is a text that is not empty")
@@ -365,7 +365,7 @@ class Pipeline(Live):
                 f"two stages are called {name!r}: rename one of them, since the name is part of "
                 f"the key of its results"
             )
-        declared = name, tasks, data, interval, config, self._graph.connect, self._refuse_change
+        declared = name, tasks, data, interval, config, self._changing
         stage: Stage[Any, Any] | KeyedStage[Any, Any]
         if by is None:
             stage = Stage(*declared)

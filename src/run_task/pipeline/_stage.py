@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, Self, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, overload
 
 from run_task.data import Closed, Shared, TimeSeries, Writable
 from run_task.data._several import inputs_of
@@ -52,6 +52,28 @@ def calls_checked_later() -> Generator[None]:
         _calls_checked_later.reset(token)
 
 
+class Owner(Protocol):
+    """What a stage asks its pipeline when something about it is to change."""
+
+    def refuse(self, what: str) -> None:
+        """Refuse a change that would take no effect any more.
+
+        :raises RunTaskError: while the pipeline runs
+        """
+        ...
+
+    def connect(self, stage: Any, route: Route) -> None:
+        """Let its results take one more route.
+
+        :raises ConfigError: if they would come back to it
+        """
+        ...
+
+    def pause(self, stage: Any, *, paused: bool) -> None:
+        """Let it run no windows, or run them again, from the next one on."""
+        ...
+
+
 class BaseStage(Generic[I, O, R]):
     """What a :class:`Stage` and a :class:`KeyedStage` have in common.
 
@@ -63,6 +85,7 @@ class BaseStage(Generic[I, O, R]):
     :ivar config: everything else
     :ivar keys: by which keys its tasks are run; None: by none
     :ivar states: the states of its tasks, as of its last window
+    :ivar is_paused: whether it runs no windows; :meth:`pause` and :meth:`resume` say so
     """
 
     def __init__(
@@ -72,8 +95,7 @@ class BaseStage(Generic[I, O, R]):
         data: Any,
         interval: EveryLike,
         config: RunnerConfig,
-        connect: Callable[[Any, Route], object],
-        refuse_change: Callable[[str], None],
+        owner: Owner,
         keys: Keys | None = None,
     ) -> None:
         ends: tuple[Sender[Any], Receiver[Any]] = channel(1)
@@ -110,8 +132,8 @@ class BaseStage(Generic[I, O, R]):
         self.states = States()
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
-        self._connect = connect
-        self._refuse_change = refuse_change
+        self.is_paused = False
+        self._owner = owner
         self._series: TimeSeries | None = None
 
     @overload
@@ -140,14 +162,14 @@ class BaseStage(Generic[I, O, R]):
             column is called like no task, or the series is not closed on the right
         :raises RunTaskError: while the pipeline runs
         """
-        self._refuse_change(f"where the results of stage {self.name!r} go")
+        self._owner.refuse(f"where the results of stage {self.name!r} go")
         in_order = ingest is None
         if ingest is None:
             ingest = self._as_rows(shared)
         elif isinstance(shared, TimeSeries) and shared.closed is Closed.LEFT and callable(ingest):
             ingest = checked_stamps(self.name, self.interval.unit, ingest)
         route = Route.checked(f"stage {self.name!r}", shared, ingest, in_order=in_order)
-        self._connect(self, route)
+        self._owner.connect(self, route)
         self.routes = (*self.routes, route)
         return self
 
@@ -235,7 +257,7 @@ class BaseStage(Generic[I, O, R]):
         :raises ConfigError: if it is no sink
         :raises RunTaskError: while the pipeline runs
         """
-        self._refuse_change(f"the sinks of stage {self.name!r}")
+        self._owner.refuse(f"the sinks of stage {self.name!r}")
         given: object = sink
         if isinstance(given, type):
             raise ConfigError(
@@ -255,6 +277,21 @@ class BaseStage(Generic[I, O, R]):
             )
         self.sinks = (*self.sinks, sink)
         return self
+
+    def pause(self) -> None:
+        """Run no window from the next one on, while the pipeline runs live.
+
+        Windows that fall due until :meth:`resume` give no results, and count as ``missed``, and as
+        ``paused``, in :attr:`PipelineStats.stages`; rows that they would have held are not late.
+        Stages that are fed by this one go on, and do not wait for it. A window that has begun is
+        finished. From any thread, any number of times; before the pipeline runs, it begins paused.
+        Replays do not pause.
+        """
+        self._owner.pause(self, paused=True)
+
+    def resume(self) -> None:
+        """Run windows again, from the next one that falls due."""
+        self._owner.pause(self, paused=False)
 
     def __repr__(self) -> str:
         return f"<Stage {self.name!r}: {len(self.tasks)} tasks every {in_short(self.interval)}>"

@@ -1,6 +1,7 @@
 """Runs the tasks of a context at its interval."""
 
 from run_task._public import present as _present
+from run_task.runner._changes import Change
 from run_task.runner._config import Align, Empty, OnError, RunnerConfig
 from run_task.runner._context import Context, ContextBuilder, KeyedContext, KeyedContextBuilder
 from run_task.runner._runner import Runner
@@ -8,6 +9,7 @@ from run_task.runner._stats import Percentiles, PipelineStats, RunnerStats, Sour
 
 __all__ = [
     "Align",
+    "Change",
     "Context",
     "ContextBuilder",
     "Empty",

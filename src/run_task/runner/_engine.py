@@ -78,9 +78,11 @@ class LeftOut(enum.Enum):
     """What a gate says of a window that is not given."""
 
     LEFT_OUT = "left out"
+    PAUSED = "paused"
 
 
 LEFT_OUT: Final = LeftOut.LEFT_OUT
+PAUSED: Final = LeftOut.PAUSED
 
 
 class Gate(Protocol):
@@ -101,8 +103,8 @@ class Gate(Protocol):
         :param end: its end
         :param next_end_ns: the end of the window after it, in nanoseconds since the Unix epoch
         :return: the names of those that it did not wait for, for :attr:`DataSet.behind`;
-            ``LEFT_OUT``: this window is not given, and has passed; None: there was to be no such
-            window, and the engine ends
+            ``LEFT_OUT``: this window is not given, and has passed; ``PAUSED``: so it is, since it
+            fell into a pause; None: there was to be no such window, and the engine ends
         """
         ...
 
@@ -197,6 +199,8 @@ class Engine:
         self._changes = not isinstance(data, Viewable)
         self._ticks = 0
         self._lost = 0
+        self._is_paused = False
+        self._passed_over = 0  # windows that fell into pauses
         self._late_ns: deque[int] = deque(maxlen=RECENT)
         self._duration: deque[float] = deque(maxlen=RECENT)
 
@@ -215,6 +219,7 @@ class Engine:
             missed=missed,
             dropped=dropped,
             empty=self._empty,
+            paused=self._passed_over,
             lateness=Percentiles.of(self._late_ns, 1e-9),
             duration=Percentiles.of(self._duration),
         )
@@ -227,7 +232,7 @@ class Engine:
 
     def _losses(self) -> Losses:
         skipped = self._ticker.skipped if self._ticker is not None else 0
-        return Losses(self._lost + skipped, self._outlet.dropped)
+        return Losses(self._lost + skipped + self._passed_over, self._outlet.dropped)
 
     # The loop
 
@@ -295,10 +300,15 @@ class Engine:
                         self._due = None
                         ticker.stop()
                         break
-                    if missing is LEFT_OUT:
+                    if missing is LEFT_OUT or missing is PAUSED:
                         self._due = None
+                        self._passed_over += missing is PAUSED
                         continue
                     behind = missing
+                elif self._is_paused:
+                    self._due = None
+                    self._passed_over += 1
+                    continue
                 try:
                     with data.read(timeout) as view:
                         if self._crew_closed:  # given up while it waited for the view
@@ -491,6 +501,18 @@ class Engine:
             self._place[0].settle()
 
     # For those who own it
+
+    @property
+    def clock(self) -> Clock:
+        """Where it reads the time."""
+        return self._clock
+
+    def pause(self, paused: bool) -> bool:
+        """Run no window from the next one on, or run windows again, where there is no gate that
+        does so. Returns whether that changes anything."""
+        with self._mutex:
+            before, self._is_paused = self._is_paused, paused
+        return before is not paused
 
     def start(self) -> None:
         """Begin to run, and return.

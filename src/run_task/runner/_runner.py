@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from run_task.errors import ConfigError, RunTaskError, add_note
 from run_task.observe._format import brief
+from run_task.observe._log import Log
+from run_task.runner._changes import Changes
 from run_task.runner._context import Context, KeyedContext
 from run_task.runner._engine import Engine
 from run_task.runner._running import Running
@@ -50,6 +52,7 @@ class Runner(Running, Generic[I, O]):
         if clock is not None:
             check_clock(clock)
         self._context = context
+        self._changes = Changes(context.config.name, Log(__name__, context.config.name))
         self._engine = Engine(
             context.tasks,
             context.data,
@@ -74,7 +77,26 @@ class Runner(Running, Generic[I, O]):
     @property
     def stats(self) -> RunnerStats:
         """How it has been doing. At any time, from any thread."""
-        return replace(self._engine.stats, blocked=self._context.sender.blocked)
+        return replace(
+            self._engine.stats,
+            blocked=self._context.sender.blocked,
+            changes=self._changes.latest,
+        )
+
+    def pause(self) -> None:
+        """Run no window from the next one on. Those that fall due until :meth:`resume` give no
+        DataSet, and count as ``missed``, and as ``paused``, in :attr:`stats`.
+
+        A window that has begun is finished. From any thread, any number of times; before it is
+        started, it begins paused.
+        """
+        if self._engine.pause(True):
+            self._changes.note(self._engine.clock, "paused")
+
+    def resume(self) -> None:
+        """Run windows again, from the next one that falls due."""
+        if self._engine.pause(False):
+            self._changes.note(self._engine.clock, "resumed")
 
     def begin_with(self, states: Mapping[str, Any]) -> None:
         """Let tasks begin with these states in the place of their first.

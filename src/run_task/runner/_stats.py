@@ -11,6 +11,7 @@ import numpy as np
 
 from run_task.observe._format import seconds
 from run_task.observe._html import BOLD, ERROR, table
+from run_task.runner._changes import Change
 
 RECENT: Final = 4096
 """Over how many of the latest ticks percentiles are taken."""
@@ -49,13 +50,17 @@ class RunnerStats:
     """How a runner has been doing up to now.
 
     :param ticks: how many windows gave a DataSet
-    :param missed: how many gave none: left out by ``MissedTick.SKIP``, or lost in a shutdown
+    :param missed: how many gave none: left out by ``MissedTick.SKIP``, due in a pause, or lost in a
+        shutdown
     :param dropped: how many DataSets were lost in the channel, since it was full or was closed
     :param lateness: how long after its end (and grace) a window's tick began, in seconds
     :param duration: how long a tick's tasks took together, from the first one's start to the last
         one's end, in seconds
     :param empty: how many held no row, and were left out by ``Empty.SKIP``
     :param blocked: for how many seconds it has stood still, up to now, since its channel was full
+    :param paused: how many of those missed were due while it was paused
+    :param changes: what was changed about a :class:`~run_task.Runner` while it ran, of the latest
+        1024 the oldest first; what was about a stage is in :attr:`PipelineStats.changes`
     """
 
     ticks: int = 0
@@ -63,6 +68,8 @@ class RunnerStats:
     dropped: int = 0
     empty: int = field(default=0, kw_only=True)
     blocked: float = field(default=0.0, kw_only=True)
+    paused: int = field(default=0, kw_only=True)
+    changes: Sequence[Change] = field(default=(), kw_only=True)
     lateness: Percentiles = Percentiles()
     duration: Percentiles = Percentiles()
 
@@ -127,6 +134,7 @@ class PipelineStats:
         the pipeline was shut down
     :param sources: what has become of the rows of each source, by its name, in the order of
         ``sources``: in the live run, or else in the last replay or resume
+    :param changes: what was changed about it while it ran, of the latest 1024 the oldest first
     """
 
     stages: Mapping[str, RunnerStats]
@@ -135,3 +143,4 @@ class PipelineStats:
     refused: int = 0
     lost: int = 0
     sources: Mapping[str, SourceStats] = field(default_factory=dict[str, SourceStats])
+    changes: Sequence[Change] = ()

@@ -33,6 +33,10 @@ class EarlyView(NamedTuple):
     missing: Sequence[str]
     """The stages whose results it lacks."""
 
+    paused: bool = False
+    """Whether there is none, since the window is passed over: its stage was paused when it was
+    due."""
+
 
 class EarlyViews:
     """The early views of one input of a stage, by window. Others take them, and its runner uses
@@ -72,6 +76,8 @@ class EarlyViews:
         self._all_recordings = all_recordings
         self._taken: deque[EarlyView] = deque()
         self._overrun = False  # so far behind that no more are taken
+        self.begun_ns: float = -NEVER
+        """The end of the window that has begun: it is run, whatever is paused from then on."""
         self.lock: Final = threading.RLock()
         """Held from looking which window has no view to taking one for it. The coordinator's lock
         is taken inside it, never the other way round."""
@@ -94,7 +100,9 @@ class EarlyViews:
                 and -NEVER < (due_ns := coordinator.unseen_ns(stage, place)) < limit_ns
             ):
                 end_ns = due_ns - stage.grace_ns
-                if len(self._taken) < MOST:
+                if stage.paused and end_ns != self.begun_ns and len(self._taken) < MOST:
+                    self._taken.append(EarlyView(end_ns, None, (), paused=True))
+                elif len(self._taken) < MOST:
                     missing = [other.name for other in coordinator.missing(stage, end_ns, place)]
                     view = self._view(stage.windows.start_ns(end_ns), end_ns)
                     self._taken.append(EarlyView(end_ns, view, missing))
@@ -133,6 +141,12 @@ class EarlyViews:
             if early_view is not None:
                 self._taken.popleft()
             return early_view
+
+    def take_back(self, start_ns: float, end_ns: float) -> None:
+        """Let go of the view of a window that is passed over: no row is late for it."""
+        early_view = self.pop(end_ns)
+        if early_view is not None and not early_view.paused:
+            self._given.take_back(self._windows, start_ns, end_ns)
 
     def _view(self, start_ns: float, end_ns: float) -> Any:
         with self._given.lock:  # a row is in the view of the window, or late for it

@@ -12,7 +12,7 @@ from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._stage_views import StageViews
-from run_task.runner._engine import LEFT_OUT, LeftOut
+from run_task.runner._engine import LEFT_OUT, PAUSED, LeftOut
 
 _log = Log(__name__)
 
@@ -75,7 +75,9 @@ class WindowGate:
         if self._waits_for_nobody and not coordinator.early:
             if first_end_ns > mark.last_ns:
                 return None
-            return LEFT_OUT if self._leaves_out() else ()
+            if self._leaves_out():
+                return LEFT_OUT
+            return PAUSED if self._passes_over() else ()
 
         def before() -> Sequence[Mark]:
             return coordinator.before_window(mark, fresh_ns, end_ns)
@@ -89,6 +91,8 @@ class WindowGate:
             return None  # there was to be no such window; or it would not be what it should
         if self._leaves_out():
             return LEFT_OUT
+        if self._passes_over():
+            return PAUSED
         for one in late:
             _log.warning("%r goes on without %r, which is behind", mark, one)
         return tuple(missing)
@@ -100,6 +104,14 @@ class WindowGate:
             return False
         if not self._views.leave_out():
             return False  # one has come right now
+        self._pass()
+        self.done()
+        return True
+
+    def _passes_over(self) -> bool:
+        """Whether the window in hand is not run, since its stage is paused."""
+        if not self._views.pass_over():
+            return False
         self._pass()
         self.done()
         return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from run_task.errors import RunTaskError, add_note, described
+from run_task.pipeline._graph import Graph
+from run_task.pipeline.live._changing import Changing
 from run_task.pipeline.live._run import LiveRun
 from run_task.runner._running import Running
 from run_task.runner._signals import shut_down_on_sigterm
@@ -24,7 +26,12 @@ class Live(Running):
         super().__init__()
         self._name = name
         self._wish = Lifecycle()  # STOPPING: it was shut down, perhaps before it began
-        self._run: LiveRun | None = None
+        self._graph = Graph()
+        self._changing = Changing(name, self._graph)
+
+    @property
+    def _run(self) -> LiveRun | None:
+        return self._changing.run
 
     @property
     def name(self) -> str:
@@ -48,33 +55,25 @@ class Live(Running):
         if self._run is not None:
             self._run.shutdown()
 
-    def _refuse_change(self, what: str) -> None:
-        """Refuse what would take no effect any more.
-
-        :param what: what was about to be changed
-        :raises RunTaskError: while it runs
-        """
-        if self._run is not None and self._run.lifecycle.phase < Phase.ENDED:
-            raise RunTaskError(
-                f"pipeline {self._name!r} runs, and {what} cannot be changed meanwhile: declare "
-                f"everything before it is run, or shut it down and make a new one"
-            )
-
     def _begin(self) -> None:
+        with self._changing.lock:  # what is changed meanwhile waits until it runs
+            self._begin_alone()
+
+    def _begin_alone(self) -> None:
         if self._run is not None:
             raise RunTaskError(
                 f"pipeline {self._name!r} has been run before, and runs live once: make a new one"
             )
-        self._run = self._make_run()
+        run = self._changing.run = self._make_run()
         self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
         try:
-            self._run.start()
+            run.start()
         except BaseException:
             self._exit.close()
-            self._run = None  # it has not been run
+            self._changing.run = None  # it has not been run
             raise
         if self._wish.phase >= Phase.STOPPING:
-            self._run.shutdown()  # shut down before it began
+            run.shutdown()  # shut down before it began
 
     def _until_ended(self, alarm: AnyAlarm) -> Wait[bool]:
         assert self._run is not None

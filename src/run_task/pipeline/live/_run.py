@@ -156,6 +156,17 @@ class LiveRun:
         self.lifecycle.advance(Phase.STOPPING)
         self._alarm.ring()
 
+    @property
+    def clock(self) -> Clock:
+        """Where it reads the time."""
+        return self._clock
+
+    def pause(self, stage: AnyStage) -> None:
+        """Take over whether a stage is paused, from its next window on."""
+        for live in self._stages:
+            if live.stage is stage:
+                live.mark.paused = stage.is_paused
+
     def stats(self) -> tuple[Mapping[str, RunnerStats], int, int]:
         """How the stages have been doing, and how many DataSets wait for sinks, or were lost there.
         At any time, from any thread."""

@@ -71,6 +71,7 @@ class LiveStage:
     ) -> None:
         self.stage = stage
         self.mark = mark
+        mark.paused = stage.is_paused
         self.edges = edges
         unit_ns = stage.interval.unit.nanos
         self.inputs: Sequence[StageInput] = [

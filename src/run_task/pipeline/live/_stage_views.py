@@ -123,6 +123,23 @@ class StageViews:
                 views.pop(end_ns)
             return True
 
+    def pass_over(self) -> bool:
+        """See whether the window in hand is to be passed over, since its stage is paused, or was
+        when somebody wanted to know what it sees. Else it has begun, and is run. Returns whether it
+        is so."""
+        start_ns, end_ns, mark = self._start_ns, self._end_ns, self._mark
+        with contextlib.ExitStack() as locked:
+            for _, views in self._kept:
+                locked.enter_context(views.lock)
+            found = (views.find(end_ns) for _, views in self._kept)
+            paused = mark.paused or any(early is not None and early.paused for early in found)
+            for _, views in self._kept:
+                if paused:
+                    views.take_back(start_ns, end_ns)
+                else:
+                    views.begun_ns = end_ns
+            return paused
+
     def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
         """Give the window in hand its view: its own, if something later has entered since."""
         return self._data.read(timeout) if self._only is None else self._early_read
