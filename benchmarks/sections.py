@@ -8,7 +8,18 @@ The rest (options, tables, goals, JSON, the tests' short run) is common to all. 
 
 from __future__ import annotations
 
-from benchmarks import dispatch, footprint, live, many, on_time, parallel, processes, replay, series
+from benchmarks import (
+    dispatch,
+    footprint,
+    live,
+    many,
+    on_time,
+    parallel,
+    processes,
+    replay,
+    series,
+    sources,
+)
 
 SECTIONS = {
     section.name: section
@@ -22,5 +33,6 @@ SECTIONS = {
         series.SECTION,
         live.SECTION,
         replay.SECTION,
+        sources.SECTION,
     )
 }

@@ -253,10 +253,11 @@ def blocks(
             if not data.endswith(b"\n"):
                 data += b"\n"
         block, end = _whole(data, line, quoting)
-        if block is not None and len(block.lines):
-            yield block
+        if block is not None:
+            if len(block.lines):
+                yield block
+            line = block.next_line
         rest = data[end:]
-        line += data.count(b"\n", 0, end)
         if rest and (not more or len(rest) > longest):  # a record that does not end
             head, line_feed, after = rest.partition(b"\n")
             if line_feed:
@@ -311,7 +312,8 @@ def _whole(data: bytes, line: int, quoting: Quoting | None) -> tuple[RecordBlock
         end = data.rfind(b"\n") + 1
         if not end:
             return None, 0
-        count = data.count(b"\n", 0, end)
+        # Several times as fast as to count them in the bytes.
+        count = int(np.count_nonzero(np.frombuffer(data, np.uint8, end) == _NEWLINE))
         return RecordBlock(
             data[:end], np.arange(line, line + count, dtype=np.int64), line + count, None
         ), end
@@ -319,14 +321,14 @@ def _whole(data: bytes, line: int, quoting: Quoting | None) -> tuple[RecordBlock
     feeds = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE).astype(np.int64)
     if len(opened):
         before = np.searchsorted(opened, feeds) - 1
-        outside = (before < 0) | (feeds >= closed[before])
+        which = np.flatnonzero((before < 0) | (feeds >= closed[before]))
     else:
-        outside = np.ones(len(feeds), np.bool_)
-    ends = feeds[outside]
-    if not len(ends):
+        which = np.arange(len(feeds))
+    if not len(which):
         return None, 0
-    lines = line + np.concatenate(([0], np.flatnonzero(outside)[:-1] + 1)).astype(np.int64)
-    after = line + int(np.flatnonzero(outside)[-1]) + 1
+    ends = feeds[which]
+    lines = line + np.concatenate(([0], which[:-1] + 1)).astype(np.int64)
+    after = line + int(which[-1]) + 1
     whole = RecordBlock(data[: int(ends[-1]) + 1], lines, after, ends)
     if not len(comments):
         return whole, len(whole.data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from fractions import Fraction
@@ -88,6 +88,12 @@ class Times:
     def of_column(self, column: Any) -> tuple[Int64s, dict[int, str]]:
         """A whole Arrow array of timestamps, and what is wrong with those that are none."""
         return from_arrow(column, self.stored_ns, self.unit_ns, self.clock, self.form)
+
+    def is_settled(self, texts: Sequence[bytes]) -> bool:
+        """Whether some of the first tell enough for :meth:`look_at`, whatever comes after them:
+        one that is no date of eight digits does."""
+        some = any(text.strip() for text in texts)
+        return not self._may_be_dates or (some and not are_dates(texts))
 
     def look_at(self, texts: Iterable[object]) -> None:
         """Find out by some of the first whether eight digits are a date, as ``20240131``, or a

@@ -72,7 +72,6 @@ class ArrowFile(ColumnarFile):
         :param names: of which columns; None: of all
         """
         ipc = need("pyarrow.ipc", "arrow")
-        options = ipc.IpcReadOptions(use_threads=False)
         with self._place.open_for_arrow() as raw:
             head = bytes(raw.read(len(_FILE)))
             raw.seek(0)
@@ -83,10 +82,11 @@ class ArrowFile(ColumnarFile):
                 )
             anywhere = head == _FILE
             opened = ipc.open_file if anywhere else ipc.open_stream
+            options = ipc.IpcReadOptions()
             if names is not None:
-                with opened(raw, options=options) as reader:
+                with opened(raw) as reader:
                     places = [reader.schema.names.index(name) for name in names]
-                options = ipc.IpcReadOptions(use_threads=False, included_fields=places)
+                options = ipc.IpcReadOptions(included_fields=places)
                 raw.seek(0)
             with opened(raw, options=options) as reader:
                 yield reader, anywhere

@@ -208,7 +208,8 @@ class CsvFile(RecordedFile):
             raise ConfigError(f"{self._where}: cannot be read: {line}{error.reason}") from error
         chosen = self._named()
         kinds = {name: self._wanted.get(name) for name in chosen}
-        sample = self._sample(list({self._timestamp: None, **kinds}))
+        names = list({self._timestamp: None, **kinds})
+        sample = self._sample(names, types_too=None in kinds.values())
         texts = sample[self._timestamp]
         self._times.look_at(texts.to_pylist())
         self._timestamp_type = likely_type(texts, self._times)
@@ -252,14 +253,20 @@ class CsvFile(RecordedFile):
             line = int(block.lines[0])
             raise self._error(line, None, f"the names of the columns: {error}") from error
 
-    def _sample(self, names: list[str]) -> dict[str, Any]:
-        """Columns of the first rows, as they stand there."""
+    def _sample(self, names: list[str], *, types_too: bool) -> dict[str, Any]:
+        """Columns of the first rows, as they stand there.
+
+        :param types_too: whether they are to tell types, too, and not only timestamps
+        """
         pa = need("pyarrow", "arrow")
         found: dict[str, list[Any]] = {name: [pa.array([], pa.binary())] for name in names}
         for block in first_of(self._rows()):
             arrays, _, _ = self._arrays(block, dict.fromkeys(names, pa.binary()))
             for name, array in arrays.items():
                 found[name].append(array)
+            times = found[self._timestamp][-1].to_pylist()
+            if not types_too and self._times.is_settled(times):
+                break
         return {name: pa.concat_arrays(arrays) for name, arrays in found.items()}
 
     def _arrow_types(self) -> dict[str, Any]:
@@ -339,7 +346,7 @@ class CsvFile(RecordedFile):
         pa = need("pyarrow", "arrow")
         binary = dict.fromkeys(types, pa.binary())
         found = None
-        if types != binary and not (b"0x" in block.data or b"0X" in block.data):  # no ints to us
+        if types != binary and not _has_hexadecimal(block.data):  # no ints to us
             found = self._by_arrow(block, types)
             if found is not None and self._needs_texts(found[0]):
                 found = None
@@ -514,6 +521,15 @@ def _check_words(parameter: str, words: object) -> None:
 def _as_written(words: Sequence[str]) -> list[str]:
     """Words in small letters, in capitals and with one, which Arrow takes for others."""
     return list({form(word) for word in words for form in (str.lower, str.upper, str.title)})
+
+
+def _has_hexadecimal(data: bytes) -> bool:
+    """Whether 0x or 0X stands anywhere in some bytes."""
+    if b"x" not in data and b"X" not in data:
+        return False
+    text = np.frombuffer(data, np.uint8)
+    at = np.flatnonzero(text | 0x20 == ord("x"))  # several times as fast as to look for two bytes
+    return bool((text[at[at > 0] - 1] == ord("0")).any())
 
 
 def _head(record: bytes) -> str:

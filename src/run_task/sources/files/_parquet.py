@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from run_task._extras import need
 from run_task.sources._arrow_columns import is_text
 from run_task.sources.files._columnar import ColumnarFile
+
+_READ_BYTES: Final = 1 << 16
+_SHORT: Final = 3
+"""How many bytes a place in a dictionary takes at most; a text has four more than it is long."""
 
 
 class ParquetFile(ColumnarFile):
@@ -60,13 +64,24 @@ class ParquetFile(ColumnarFile):
     _format = "Parquet"
 
     @contextlib.contextmanager
-    def _opened(self) -> Generator[Any]:
-        # Without pre_buffer a row group is read bit by bit, and need not fit in memory.
-        with (
-            self._place.open_for_arrow() as raw,
-            need("pyarrow.parquet", "arrow").ParquetFile(raw, pre_buffer=False) as file,
-        ):
-            yield file
+    def _opened(self, texts: Sequence[str] = ()) -> Generator[Any]:
+        """A reader of Arrow's.
+
+        :param texts: the columns to read as dictionaries where they are stored as such
+        """
+        parquet = need("pyarrow.parquet", "arrow")
+        with self._place.open_for_arrow() as raw:
+            about = parquet.read_metadata(raw)
+            stored = [name for name in texts if _is_dictionary(about, name)]
+            # So a row group is read bit by bit, and need not fit in memory.
+            with parquet.ParquetFile(
+                raw,
+                metadata=about,
+                read_dictionary=stored,
+                pre_buffer=False,
+                buffer_size=_READ_BYTES,
+            ) as file:
+                yield file
 
     def _schema(self) -> Any:
         with self._opened() as file:
@@ -86,5 +101,30 @@ class ParquetFile(ColumnarFile):
         return None if faults else int(found[0])
 
     def _record_batches(self, names: Sequence[str]) -> Generator[Any]:
-        with self._opened() as file:
-            yield from file.iter_batches(self._batch_rows, columns=names)
+        # Of a dictionary, each text is made an object once, and not time and again.
+        texts = [name for name, kind in self._kinds.items() if kind is str]
+        with self._opened(texts) as file:
+            # With threads it would take no less time where others compute, too, and each of them
+            # would keep memory.
+            yield from file.iter_batches(self._batch_rows, columns=names, use_threads=False)
+
+
+def _is_dictionary(about: Any, name: str) -> bool:
+    """Whether a column is stored as a dictionary, and not as its texts, for the most part: its
+    values are then so short that they are places in one. That all of them are is not said.
+
+    :param about: what a file says of itself
+    """
+    if not about.num_row_groups:
+        return False
+    group = about.row_group(0)
+    for at in range(group.num_columns):
+        column = group.column(at)
+        if column.path_in_schema == name:
+            return bool(
+                column.has_dictionary_page
+                and column.physical_type == "BYTE_ARRAY"
+                and about.schema.column(at).logical_type.type in ("STRING", "NONE")
+                and column.total_uncompressed_size < _SHORT * column.num_values
+            )
+    return False
