@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data import TimeSeries
+from run_task.data.series._key_limit import KeyLimitReached
 from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
 from run_task.observe._log import Log
@@ -166,7 +167,8 @@ class Entrance:
                         timestamp * unit_ns, stored=after is before
                     )
             except Exception as error:
-                self._refuse(Fate.MALFORMED, timestamp, row, error)
+                fate = Fate.REJECTED if isinstance(error, KeyLimitReached) else Fate.MALFORMED
+                self._refuse(fate, timestamp, row, error)
                 return
             if after is before:
                 tally.stored += 1

@@ -120,6 +120,11 @@ class BaseStage(Generic[I, O, R]):
                 f"stage {name!r}: channel_capacity={config.channel_capacity}: a stage has no "
                 f"channel that anybody receives from: leave it out"
             )
+        if keys is not None:
+            try:
+                keys.limit(context.data)
+            except ConfigError as error:
+                raise ConfigError(f"stage {name!r}: {error}") from None
         for warning in warnings_of(context.data, context.interval, config):
             _log.warning("stage %r: %s", name, warning)
         self.name = name

@@ -222,6 +222,7 @@ class KeyedContext(Context[I, O]):
     ) -> None:
         super().__init__(tasks=tasks, data=data, interval=interval, sender=sender, config=config)
         keys.check(data, config.executor_instance)
+        keys.limit(data)
         object.__setattr__(self, "keys", keys)  # it is frozen
 
 

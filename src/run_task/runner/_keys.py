@@ -16,6 +16,7 @@ from run_task.executors._protocol import checked_crew
 from run_task.executors._states import States
 from run_task.observe._format import brief
 from run_task.runner._config import Empty, RunnerConfig
+from run_task.runner._key_census import KeyCensus
 from run_task.tasks._task import Runnable
 from run_task.time._interval import TimeUnit
 from run_task.time._length import IntervalLike, plain_length
@@ -70,6 +71,14 @@ class Keys:
                 f"'threads', or give it a start_keyed()"
             )
 
+    def limit(self, data: object) -> None:
+        """Let the data refuse rows whose key would be one too many.
+
+        :raises ConfigError: if there are more keys already
+        """
+        assert isinstance(data, TimeSeries)  # it was checked
+        data.limit_keys(self.most)
+
 
 def crew_of(
     tasks: Sequence[Runnable[Any, Any]],
@@ -122,6 +131,7 @@ def bound_of(
     assert bound is not None
     assert isinstance(data, TimeSeries)
     by, runs_all = keys.by, config.empty is Empty.RUN
+    census = KeyCensus(config.name, by, keys.most)
     idle = keys.idle_ns // data.unit.nanos
     known = states.known_keys(idle) if runs_all or states.any else None
 
@@ -129,6 +139,7 @@ def bound_of(
         keyed = KeyedView(bound(view, start, end), by)
         if not keyed.keys and not runs_all:
             return None
+        census.note(keyed.keys)
         if known is not None:
             states.forget(known.note(keyed))
             if runs_all:

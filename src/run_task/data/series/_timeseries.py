@@ -15,6 +15,7 @@ from run_task.data._access import InstantAccess
 from run_task.data._block import Allocate, PrivateBlock
 from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
+from run_task.data.series._key_limit import KeyLimit, KnownInts
 from run_task.data.series._retention import Retention
 from run_task.data.series._schema import Layout, NewRows, Schema
 from run_task.data.series._shift import Shift, Snapshot, merge
@@ -92,6 +93,7 @@ class TimeSeries:
         # By thread, from which timestamp on its rows are refused, and why; and before which
         # timestamp no thread's are.
         self._refused_from: dict[int, tuple[int, str]] = {}
+        self._key_limit: KeyLimit | None = None
         self._looked_before = self._unit_check.last + 1
         self._unchecked_before = self._looked_before
         texts = {i: Texts() for i, column in enumerate(self._schema.columns) if column.encoded}
@@ -137,6 +139,29 @@ class TimeSeries:
     def omitted(self) -> int:
         """How many rows were left out because they had no value: None in every column."""
         return self._unstored[1]
+
+    def limit_keys(self, most: int) -> None:
+        """Refuse rows whose key would be one more than so many, from now on. Those who read it by
+        key say how many these are; the least holds.
+
+        :param most: how many keys there may be
+        :raises ConfigError: if there are more already, or the series has no key
+        """
+        key = self._schema.key
+        if key is None:
+            raise ConfigError(f"{self!r} has no key: make it with key=")
+        with self._lock:
+            if self._key_limit is not None and self._key_limit.most <= most:
+                return
+            store, first, length, _ = self._settled()
+            place = self._schema.positions[key]
+            count = len(np.unique(store.arrays[place + 1][first:length]))
+            if count > most:
+                raise ConfigError(
+                    f"max_keys={most}: {self!r} has rows of {count:,} keys already: raise it"
+                )
+            self._key_limit = KeyLimit(key, place, most)
+            self._watch_keys(store, first, length)
 
     def read(self, timeout: float | None = None) -> InstantAccess[TimeSeriesView]:
         """Give a view of all rows as they are when the block is entered.
@@ -286,6 +311,8 @@ class TimeSeries:
         twin._unit_check = self._unit_check  # of the same rows is told once
         view = self.view()
         twin.extend(view.time, **{name: view[name] for name in self.columns})
+        if self._key_limit is not None:
+            twin.limit_keys(self._key_limit.most)
         return twin
 
     def __reduce__(self) -> Never:
@@ -340,9 +367,65 @@ class TimeSeries:
                 snapshot = self._snapshot = (*snapshot[:4], None)
         return snapshot[:4]
 
+    def _watch_keys(self, store: Store, first: int, length: int) -> None:
+        """Have appends to a store tell when there are more keys than there may be."""
+        limit = self._key_limit
+        if limit is None:
+            return
+        texts = store.texts.get(limit.place)
+        if texts is not None:
+            texts.limit(limit.most)
+            return
+        if store.layout.capacity <= limit.most:
+            limit.ints = None  # there is no room for more
+            return
+        column = self._schema.columns[limit.place]
+        if limit.ints is None:
+            keys = np.unique(store.arrays[limit.place + 1][first:length]).tolist()
+            limit.ints = KnownInts(keys, limit.most, column.convert)
+        *_, cells = store.cells[limit.place]
+        store.cells[limit.place] = (column.name, None, limit.ints.__getitem__, cells)
+
+    def _admit_keys(
+        self, limit: KeyLimit, times: NDArray[np.int64], columns: Sequence[Array]
+    ) -> None:
+        """See whether there is room for the keys of new rows.
+
+        :raises KeyLimitReached: if there is not
+        """
+        values = columns[limit.place]
+        store, first, length, era = self._settled()
+        known = store.texts.get(limit.place, limit.ints)
+        if known is None:
+            if length - first + len(values) <= limit.most:
+                return  # not as many rows as there may be keys
+            own = np.unique(store.arrays[limit.place + 1][first:length]).tolist()
+            known = KnownInts(own, limit.most, self._schema.columns[limit.place].convert)
+        elif isinstance(known, Texts) and len(known) + len(values) <= limit.most:
+            return
+        new = limit.new(known, values)
+        if len(known) + len(new) > limit.most and limit.pays_to_look(era, first, length):
+            if isinstance(known, Texts):
+                with contextlib.suppress(MemoryError, OSError):
+                    self._move(first, length, store.rows(length, length), compact=limit.place)
+                known = self._snapshot[0].texts[limit.place]
+            else:
+                keys = np.unique(store.arrays[limit.place + 1][first:length]).tolist()
+                known.clear()
+                known.update(zip(keys, keys))
+            _, first, _, era, _ = self._snapshot
+            limit.looked(era, first)
+            new = limit.new(known, values)
+        if len(known) + len(new) > limit.most:
+            raise limit.reached(times, values, new[limit.most - len(known)])
+        if isinstance(known, KnownInts):
+            known.update(zip(new, new))
+
     def _merge(self, times: NDArray[np.int64], columns: Sequence[Array]) -> tuple[int, int, int]:
         """Add rows: one at least. Returns how many of them came too late to be kept, and the
         earliest and the latest of their timestamps."""
+        if self._key_limit is not None:
+            self._admit_keys(self._key_limit, times, columns)
         store, first, length, era = self._settled()
         there: NDArray[np.int64] = store.arrays[0][first:length]
         newest = int(there[-1]) if len(there) else _BEFORE_ALL
@@ -418,15 +501,20 @@ class TimeSeries:
             block = self._allocate(layout.size)
         return Store(block, layout, texts)
 
-    def _move(self, first: int, stop: int, rows: Sequence[Array]) -> None:
-        """Let the series be some rows of its store, and then others, in a new store."""
+    def _move(
+        self, first: int, stop: int, rows: Sequence[Array], *, compact: int | None = None
+    ) -> None:
+        """Let the series be some rows of its store, and then others, in a new store.
+
+        :param compact: the place of a column whose texts are let go of that no row has
+        """
         store, passed = self._snapshot[:2]
         length = stop - first + len(rows[0])
         capacity = self._retention.capacity(length, self._schema.row_bytes, growing=not passed)
         parts = store.rows(first, stop), list(rows)
         texts = dict(store.texts)
         for i, column in texts.items():
-            if column.is_stale():
+            if i == compact or column.is_stale():
                 codes = np.concatenate([part[i + 1] for part in parts])
                 texts[i], codes = column.compacted(codes)
                 parts[0][i + 1], parts[1][i + 1] = codes[: stop - first], codes[stop - first :]
@@ -434,6 +522,7 @@ class TimeSeries:
         new.write(0, parts[0])
         new.write(stop - first, parts[1])
         new.turn = length
+        self._watch_keys(new, 0, length)
         self._snapshot = (new, 0, length, object(), None)
 
     def _tidy(self) -> None:
