@@ -168,7 +168,7 @@ def test_a_window_is_skipped_if_no_series_has_a_row_in_it(live: bool) -> None:
     for source, into in zip(sources, (first, second), strict=True):
         given: Any = paced(source, 1e9, unit=SECONDS) if live else source
         pipeline.source(given, into)
-    config = RunnerConfig(empty=Empty.SKIP)
+    config = RunnerConfig(empty=Empty.SKIP, upstream_timeout=6 * PATIENCE)
     stage = pipeline.stage("both", [Task(in_window)], (first, second, Atom(1)), "10s", config)
     stage.sink(sink)
     if live:
@@ -281,7 +281,7 @@ def test_a_stage_that_is_busy_sees_each_input_as_it_was_when_its_window_fell_due
     bench.pipeline.source(feeds[0], evicting).source(feeds[2], kept)
     bench.pipeline.source(feeds[1], latest, lambda atom, row: atom.reset(row))
     held = Held()
-    bench.stage("slow", (evicting, latest, kept), tasks=[held], upstream_timeout=PATIENCE)
+    bench.stage("slow", (evicting, latest, kept), tasks=[held], upstream_timeout=6 * PATIENCE)
     with bench.pipeline:
         for time in range(6):
             if time:
@@ -308,7 +308,7 @@ def test_rows_wait_for_a_window_that_reads_a_lock_beside_a_series() -> None:
     def both(data: Any, start: int, end: int) -> Any:
         return data[0].time.tolist(), [*data[1]]
 
-    bench.stage("both", (trades, limit), tasks=[Task(both)], upstream_timeout=PATIENCE)
+    bench.stage("both", (trades, limit), tasks=[Task(both)], upstream_timeout=6 * PATIENCE)
     with bench.pipeline:
         for time in range(4):
             if time:
@@ -361,7 +361,7 @@ class Shape:
         pipeline.source(give(self.first), latest, lambda atom, row: atom.reset(row["v"]))
         grace = TaskInterval.seconds(self.grace) if self.grace else None
         every = [TaskInterval.seconds(interval) for interval in self.intervals]
-        config = RunnerConfig(grace=grace, upstream_timeout=PATIENCE)
+        config = RunnerConfig(grace=grace, upstream_timeout=6 * PATIENCE)
         fed = pipeline.stage("fed", [Task(newest)], (first, latest), every[0], config)
         fed.into(second, self.put)
         own = series(Closed.RIGHT)
@@ -369,7 +369,7 @@ class Shape:
         again.into(own, put_right)
         all_config = RunnerConfig(
             grace=grace,
-            upstream_timeout=PATIENCE,
+            upstream_timeout=6 * PATIENCE,
             window=TaskInterval.seconds(self.window * self.intervals[2]),
             empty=self.empty,
         )
@@ -446,10 +446,10 @@ def test_a_stage_sees_its_own_results_of_the_windows_before(live: bool, executor
     pipeline, sink = Pipeline(), RecordingSink()
     source: Any = rows(1, 2, 13, 24, 25)
     pipeline.source(paced(source, 1e9, unit=SECONDS) if live else source, raw)
-    config = RunnerConfig(executor=executor)
+    config = RunnerConfig(executor=executor, upstream_timeout=6 * PATIENCE)
     stage = pipeline.stage("total", [running, Task(seen)], (raw, own), "10s", config)
     stage.into(own).sink(sink)
-    pipeline.stage("after", [Task(seen)], own, "10s").sink(sink)
+    pipeline.stage("after", [Task(seen)], own, "10s", config).sink(sink)
     if live:
         pipeline.run_sync()
     else:

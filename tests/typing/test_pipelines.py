@@ -56,6 +56,10 @@ def put(series: TimeSeries, dataset: DataSet[float]) -> None:
     series.append(dataset.timestamp, v=dataset["mean"])
 
 
+def keep_row(atom: Atom[float], row: dict[str, Any]) -> None:
+    atom.reset(row["v"])
+
+
 def keep(atom: Atom[float], dataset: DataSet[float]) -> None:
     atom.reset(dataset["mean"])
 
@@ -114,6 +118,10 @@ def check_what_ingest_is_given(
     pipeline.source(paced(csv, 10), into=series).source(rows(), into=series)
     pipeline.source(csv, into=numbers, ingest=value)
     pipeline.source(polling(lambda: 1.0, every=SECOND), into=latest, ingest=newest)
+    # Several data, each with an ingest of its own.
+    pipeline.source(csv, into=(series, latest), ingest=(None, keep_row))
+    pipeline.source(csv, into=(series, latest, numbers), ingest=(None, keep_row, value))
+    pipeline.source(csv, into=(series, TimeSeries({"v": float})))
     # The value of a lock; an Atom and a series themselves.
     stage = pipeline.stage("a", [mean, count], series, SECOND)
     stage.into(numbers, add).into(TimeSeries({"v": float}), put).into(latest, keep)
@@ -153,8 +161,10 @@ def check_what_is_refused(csv: CsvFile) -> None:
 
     pipeline.source(words(), numbers, number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     pipeline.source([(0, 1.0)], texts, number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    pipeline.source(csv, numbers)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
-    pipeline.source(words(), series)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pipeline.source(csv, numbers)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    pipeline.source(words(), series)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    pipeline.source(csv, (series, numbers), (None, keep_row))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    pipeline.source(csv, (series, numbers), keep_row)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     pipeline.source([1.0], numbers, number)  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     # What is no sink.

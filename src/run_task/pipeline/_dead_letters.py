@@ -52,6 +52,7 @@ class DeadLetters:
         self._target = target
         self._mutex = threading.Lock()
         self._lost = Recurrence()
+        self._ways = 0  # how many of the source are open: it may go into several data
 
     @classmethod
     def checked(cls, where: str, pipeline: str, source: str, given: Any) -> DeadLetters | None:
@@ -90,7 +91,11 @@ class DeadLetters:
         )
 
     def begin(self) -> None:
-        """A run begins."""
+        """A run begins, for one way of the source."""
+        with self._mutex:
+            self._ways += 1
+            if self._ways > 1:
+                return
         self._target.begin()
 
     def take(self, letter: DeadLetter) -> None:
@@ -111,7 +116,11 @@ class DeadLetters:
         self._finish(self._target.flush)
 
     def close(self) -> None:
-        """There are no more."""
+        """There are no more that go one way."""
+        with self._mutex:
+            self._ways -= 1
+            if self._ways > 0:
+                return
         self._finish(self._target.close)
 
     def _finish(self, finish: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ import enum
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from run_task.errors import ConfigError, SourceError, described
@@ -101,6 +101,18 @@ class SourcePolicy:
         letters = DeadLetters.checked(where, pipeline, name, dead_letters)
         return cls(name, on_bad_row, ahead_ns, letters)
 
+    def named(self, where: str, name: str, taken: Collection[str]) -> SourcePolicy:
+        """The same for one of several targets, under a name of its own.
+
+        :raises ConfigError: if the name is taken
+        """
+        if name in taken:
+            raise ConfigError(
+                f"{where}: another source is called {name!r}: give one of them another name=, "
+                f"since what becomes of their rows is counted by name"
+            )
+        return replace(self, name=name)
+
 
 class Tally:
     """What one thread counts of the rows of a source. No other thread writes to it, so it needs no
@@ -137,6 +149,8 @@ class Fates:
         self._backward = 0  # how many late rows were older than the late one before
         self._cause: dict[str, str | None] = {}  # the likely one, by what became of rows
         self._tallies: list[Tally] = []
+        self.beside: Sequence[Fates] = ()
+        """Those of the same source on its way into other data."""
         self._unseen: list[Callable[[], int]] = []
         self._refused = {fate: Recurrence() for fate in Fate}
         self._untold: dict[Fate, tuple[object, str]] = {}  # the last row that was not logged
@@ -184,8 +198,9 @@ class Fates:
         return faults_told_to(self._leave_out, self.policy.on_bad_row)
 
     def _leave_out(self, error: SourceError) -> None:
-        self._unread += 1
-        self.count(Fate.MALFORMED, None, str(error))
+        for fates in (self, *self.beside):
+            fates._unread += 1
+            fates.count(Fate.MALFORMED, None, str(error))
 
     def note_late(self, first: int, last: int, times: int = 1, backward: int = 0) -> None:
         """A row has come after a window was given that would have held it, or several have.

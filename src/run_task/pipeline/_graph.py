@@ -151,6 +151,20 @@ def configs(fed_by: Mapping[AnyStage, Sequence[AnyStage]]) -> Mapping[AnyStage, 
     return found
 
 
+def group_unit_of(
+    source: object, targets: Sequence[object], given: TimeUnit | None
+) -> TimeUnit | None:
+    """The unit of the timestamps of a source that goes into several data, if it or one of them
+    says it.
+
+    :raises ConfigError: if they differ
+    """
+    found = given
+    for into in targets:
+        found = unit_of(source, into, found, ())
+    return found
+
+
 def unit_of(
     source: object, into: object, given: TimeUnit | None, readers: Sequence[AnyStage]
 ) -> TimeUnit | None:

@@ -17,11 +17,12 @@ from run_task.errors import ConfigError
 from run_task.executors._states import States
 from run_task.observe._format import brief
 from run_task.observe._log import Log
+from run_task.pipeline._branches import Declared, branched
 from run_task.pipeline._fates import Fates, SourcePolicy
-from run_task.pipeline._graph import configs, unit_of
+from run_task.pipeline._graph import configs, group_unit_of, unit_of
 from run_task.pipeline._held_units import begin
 from run_task.pipeline._refusals import Refusals
-from run_task.pipeline._route import Route
+from run_task.pipeline._route import Route, targets_of
 from run_task.pipeline._row_telemetry import RowTelemetry
 from run_task.pipeline._stage import AnyStage, KeyedStage, Stage
 from run_task.pipeline.live._live import Live
@@ -110,7 +111,8 @@ class Pipeline(Live):
         if clock is not None:
             check_clock(clock)
         self._clock = clock
-        self._sources: list[tuple[Any, Route, TimeUnit | None]] = []
+        self._sources: list[tuple[Any, Route, TimeUnit | None]] = []  # each with one of its targets
+        self._declared = 0  # how many sources were
         self._policies: dict[int, SourcePolicy] = {}  # by the id of the route
         # What became of the rows, by the id of the route: in the last replay, and in the live run.
         self._replayed: Mapping[int, Fates] = {}
@@ -126,7 +128,7 @@ class Pipeline(Live):
 
     @property
     def sources(self) -> Sequence[tuple[object, object]]:
-        """Its sources, each with the data that its rows enter."""
+        """Its sources, each with the data that its rows enter: of several, once with each."""
         return tuple((source, route.into) for source, route, _ in self._sources)
 
     @property
@@ -180,11 +182,57 @@ class Pipeline(Live):
         dead_letters: Any = None,
         zone: str | tzinfo | None = None,
     ) -> Pipeline: ...
+    @overload
+    def source(
+        self,
+        source: Rows[Mapping[str, Any]],
+        into: tuple[TimeSeries, ...],
+        ingest: None = None,
+        *,
+        unit: TimeUnit | None = None,
+        name: str | None = None,
+        max_ahead: IntervalLike | None = "1m",
+        on_bad_row: OnFault = OnFault.SKIP,
+        dead_letters: Any = None,
+        zone: str | tzinfo | None = None,
+    ) -> Pipeline: ...
+    @overload
+    def source(
+        self,
+        source: Rows[R],
+        into: tuple[Writable[D1], Writable[D2]],
+        ingest: tuple[Callable[[D1, R], object] | None, Callable[[D2, R], object] | None],
+        *,
+        unit: TimeUnit | None = None,
+        name: str | None = None,
+        max_ahead: IntervalLike | None = "1m",
+        on_bad_row: OnFault = OnFault.SKIP,
+        dead_letters: Any = None,
+        zone: str | tzinfo | None = None,
+    ) -> Pipeline: ...
+    @overload
+    def source(
+        self,
+        source: Rows[R],
+        into: tuple[Writable[D1], Writable[D2], Writable[D3]],
+        ingest: tuple[
+            Callable[[D1, R], object] | None,
+            Callable[[D2, R], object] | None,
+            Callable[[D3, R], object] | None,
+        ],
+        *,
+        unit: TimeUnit | None = None,
+        name: str | None = None,
+        max_ahead: IntervalLike | None = "1m",
+        on_bad_row: OnFault = OnFault.SKIP,
+        dead_letters: Any = None,
+        zone: str | tzinfo | None = None,
+    ) -> Pipeline: ...
     def source(
         self,
         source: Any,
         into: Any,
-        ingest: Callable[[Any, Any], object] | None = None,
+        ingest: Any = None,
         *,
         unit: TimeUnit | None = None,
         name: str | None = None,
@@ -198,14 +246,16 @@ class Pipeline(Live):
         :param source: an iterable or async iterable of ``(timestamp, row)``, or :class:`Arrived`,
             such as those of :mod:`run_task.sources`; a timestamp is an int, an aware datetime, or a
             ``numpy.datetime64``, of which what is finer than the unit is rounded down
-        :param into: the data
+        :param into: the data; several as a tuple: each row enters all of them
         :param ingest: how a row enters it: called with the value of an ``RwLock``, which nobody
             else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the row. None: for
-            a ``TimeSeries``, whose rows are mappings of column to value
+            a ``TimeSeries``, whose rows are mappings of column to value. For several data a tuple
+            of as many, ``into=(raw, latest), ingest=(None, keep)``; all are given the same row
         :param unit: the unit of the timestamps; None: what the source, or its data, says, or that
             of the stages that read the data
         :param name: what it is called in :attr:`PipelineStats.sources`; None: ``"source-1"``,
-            ``"source-2"`` and so on, as they are declared
+            ``"source-2"`` and so on, as they are declared. What becomes of a row is counted for
+            each of several data by itself: under ``"source-1[0]"``, ``"source-1[1]"`` and so on
         :param max_ahead: how long after the present a row may be stamped: live, after the time of
             the run. One that is more is refused and counted, as if it had not come; one that is
             less waits for its time, and holds up no other. At most 100 000 rows of a source wait:
@@ -238,22 +288,26 @@ class Pipeline(Live):
                 f"one"
             )
         warn_of_attributes(source)
-        route = Route.checked(where, into, ingest, zone=zone)
-        if ingest is None and not callable(getattr(into, "append", None)):
-            raise ConfigError(f"{where}: say by ingest= how a row enters {brief(into)}")
-        unit_of(source, into, unit, ())
+        self._declared += 1
+        called = f"source-{self._declared}" if name is None else name
+        targets = targets_of(where, into, ingest)
+        routes: list[Route] = []
+        for one, enter in targets:
+            route = Route.checked(where, one, enter, zone=zone, number=self._declared)
+            if enter is None and not callable(getattr(one, "append", None)):
+                raise ConfigError(f"{where}: say by ingest= how a row enters {brief(one)}")
+            unit_of(source, one, unit, ())
+            routes.append(route)
+        group_unit_of(source, [one for one, _ in targets], unit)
         taken = {policy.name for policy in self._policies.values()}
-        policy = SourcePolicy.checked(
-            where,
-            f"source-{len(self._sources) + 1}" if name is None else name,
-            taken,
-            on_bad_row,
-            max_ahead,
-            dead_letters,
-            self._name,
+        checked = SourcePolicy.checked(
+            where, called, taken, on_bad_row, max_ahead, dead_letters, self._name
         )
-        self._policies[id(route)] = policy
-        self._sources.append((source, route, unit))
+        names = [called] if len(routes) == 1 else [f"{called}[{i}]" for i in range(len(routes))]
+        policies = [checked.named(where, each, taken) for each in names]
+        for route, policy in zip(routes, policies, strict=True):
+            self._policies[id(route)] = policy
+            self._sources.append((source, route, unit))
         return self
 
     @overload
@@ -402,8 +456,10 @@ class Pipeline(Live):
                     )
                 )
                 continue
+            beside = [other.into for _, other, _ in self._sources if other.number == route.number]
             try:
-                unit = unit_of(source, route.into, given, readers)
+                said = group_unit_of(source, beside, given)
+                unit = unit_of(source, route.into, said, readers)
             except ConfigError as error:
                 refuse(error)
                 continue
@@ -527,18 +583,19 @@ class Pipeline(Live):
                 f"{told}: none has a history, so there is nothing to resume from: declare what was "
                 f"recorded as a source, too, or run the pipeline live at once"
             )
-        for recording, _, route in sources:
-            self._take(recording)
+        self._take_all(sources)
+        for _, _, route in sources:
             if resumed is not None:
                 self._resumed.add(id(route))
         fates = self._new_fates(sources, live=False)
+        ways = branched(sources, _itself)
         if copies is None:
             for stage in stages:
                 stage.states.clear()  # they are made anew from the first row on
-            history = History(stages, sources, fates, _itself, _states_of, apart=_never)
+            history = History(stages, ways, fates, _itself, _states_of, apart=_never)
         else:
             history = History(
-                stages, sources, fates, copies.of, lambda _: States(), apart=copies.is_apart
+                stages, ways, fates, copies.of, lambda _: States(), apart=copies.is_apart
             )
         for counts in fates:
             counts.begin()
@@ -554,6 +611,11 @@ class Pipeline(Live):
             _nothing if telemetry is None else telemetry.tell,
         )
         return Replay(written, [stage.name for stage in stages], fates)
+
+    def _take_all(self, sources: Iterable[Declared]) -> None:
+        """Note that sources are going to be read: once, also into several data."""
+        for source in {route.number: source for source, _, route in sources}.values():
+            self._take(source)
 
     def _take(self, source: Any) -> None:
         """Note that a source is going to be read.
@@ -575,8 +637,7 @@ class Pipeline(Live):
     def _make_run(self) -> LiveRun:
         stages, declared = self._plan()
         sources = [source for source in declared if id(source[2]) not in self._resumed]
-        for source, _, _ in sources:
-            self._take(source)
+        self._take_all(sources)
         _warn_of_late_rows(stages, sources)
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
@@ -588,10 +649,13 @@ class Pipeline(Live):
     def _new_fates(
         self, sources: Sequence[tuple[Any, int, Route]], *, live: bool
     ) -> Sequence[Fates]:
-        return [
-            Fates(self._policies[id(route)], source, unit_ns, live=live)
+        made = [
+            (Fates(self._policies[id(route)], source, unit_ns, live=live), route.number)
             for source, unit_ns, route in sources
         ]
+        for fates, number in made:
+            fates.beside = [one for one, its in made if its == number and one is not fates]
+        return [fates for fates, _ in made]
 
     def _repr_html_(self) -> str:
         from run_task.observe._html import BOLD, marked

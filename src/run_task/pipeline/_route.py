@@ -27,6 +27,7 @@ class Route:
     :param ingest: called with what may be changed of it, and with what enters; None: a row with
         its timestamp is appended
     :param in_order: whether what enters is a row that is stamped with the end of its window
+    :param number: of the source, among those that were declared: one may go several ways
     :param clock: what shows timestamps that name no time zone; None: they are refused
     """
 
@@ -35,6 +36,7 @@ class Route:
     ingest: Callable[[Any, Any], object] | None
     in_order: bool = False
     clock: WallClock | None = None
+    number: int = -1
 
     @classmethod
     def checked(
@@ -45,12 +47,14 @@ class Route:
         *,
         in_order: bool = False,
         zone: str | tzinfo | None = None,
+        number: int = -1,
     ) -> Route:
         """A route, if it can be one.
 
         :param origin: what leads there, for messages
         :param in_order: whether what enters is a row that is stamped with the end of its window
         :param zone: what timestamps mean that name no time zone; None: what the data says
+        :param number: of the source
         :raises ConfigError: if something about it cannot work
         """
         if not callable(getattr(into, "write", None)):
@@ -62,7 +66,8 @@ class Route:
             raise ConfigError(f"{origin}: ingest={ingest!r} is no function of (data, what enters)")
         if zone is None:
             zone = getattr(into, "zone", None)
-        return cls(origin, into, ingest, in_order, None if zone is None else WallClock(zone))
+        clock = None if zone is None else WallClock(zone)
+        return cls(origin, into, ingest, in_order, clock, number)
 
     def enter(self, target: Any, what: Any) -> None:
         """Let something enter.
@@ -96,3 +101,32 @@ class Route:
 def ends_with_rows(data: object) -> bool:
     """Whether windows over some data hold the rows that are stamped with their end."""
     return getattr(data, "closed", None) is Closed.RIGHT
+
+
+def targets_of(where: str, into: Any, ingest: Any) -> list[tuple[Any, Any]]:
+    """The data that a source's rows enter, each with its ingest.
+
+    :param where: the source, for messages
+    :param into: some data, or a tuple of several
+    :param ingest: an ingest, or a tuple of as many
+    :raises ConfigError: if they do not fit together
+    """
+    if type(into) is not tuple:
+        if isinstance(ingest, tuple):
+            raise ConfigError(
+                f"{where}: ingest={ingest!r} is of several data, and into={brief(into)} is one: "
+                f"give a tuple of as many, or one function"
+            )
+        return [(into, ingest)]
+    several: tuple[Any, ...] = into  # pyright: ignore[reportUnknownVariableType]  of what, is looked at
+    if not several:
+        raise ConfigError(f"{where}: into=(): a tuple of data has one at least")
+    ingests: tuple[Any, ...] = (None,) * len(several) if ingest is None else ingest
+    if not isinstance(ingests, tuple) or len(ingests) != len(several):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
+        raise ConfigError(
+            f"{where}: into= has {len(several)} data: give ingest= a tuple of as many, each a "
+            f"function of (data, row), or None where rows enter a TimeSeries as they are"
+        )
+    if len({id(one) for one in several}) < len(several):
+        raise ConfigError(f"{where}: into= has the same data twice: give each once")
+    return list(zip(several, ingests))

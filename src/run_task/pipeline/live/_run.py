@@ -10,6 +10,7 @@ from run_task.data import Closed, TimeSeries
 from run_task.errors import ConfigError, ShutdownTimeout, add_note, described
 from run_task.observe._format import brief
 from run_task.observe._log import Log
+from run_task.pipeline._branches import MOST, branched
 from run_task.pipeline._edges import Edges
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
@@ -89,7 +90,8 @@ class LiveRun:
         self._name = name
         self._refusals = refusals
         self._declared_stages = stages
-        self._declared_sources = sources
+        self._async_sources: list[Any] = []
+        self._declared_sources = branched(sources, self._iterable, MOST)
         self._fates = fates
         self._telemetry = RowTelemetry.if_set_up(name, fates, live=True)
         self._clock: Clock = clock if clock is not None else SystemClock()
@@ -99,7 +101,6 @@ class LiveRun:
         self._timeout = max(config.shutdown_timeout for config in stages.values())
         self._sinks: dict[int, SinkThread] = {}  # by the id of the sink
         self._sources: list[SourceThread] = []
-        self._async_sources: list[Any] = []
         self._stages: list[LiveStage] = []
         self._early_views: dict[tuple[StageMark, Place], EarlyViews | None] = {}
         self._coordinator: Coordinator | None = None
@@ -185,6 +186,18 @@ class LiveRun:
 
     # The beginning
 
+    def _iterable(self, source: Any) -> Any:
+        """A source, for threads: one that is async is read by an event loop."""
+        if hasattr(source, "__iter__"):
+            return source
+        # With asyncio, which others can do without.
+        from run_task.pipeline.live._async_source import AsyncSource
+
+        number = len(self._async_sources) + 1
+        made = AsyncSource(source, f"run-task {self._name} async source {number}")
+        self._async_sources.append(made)
+        return made
+
     def _start_recordings(self, recordings: Sequence[tuple[Playback, Route]]) -> int | None:
         """Let the time of recordings begin. Returns a time in the window that holds the first
         row."""
@@ -258,14 +271,7 @@ class LiveRun:
             zip(self._declared_sources, self._fates, played, source_marks, strict=True), 1
         ):
             name = f"run-task {self._name} source {number}"
-            source = declared
-            if not hasattr(declared, "__iter__"):
-                from run_task.pipeline.live._async_source import (
-                    AsyncSource,  # with asyncio, which others can do without
-                )
-
-                source = AsyncSource(declared, f"{name}, async")
-                self._async_sources.append(source)
+            source = self._iterable(declared)
             timeout = max(timeouts[reader] for reader in order.readers(mark))
             gates = [RowGate(mark, timeout, self._early_views.get, coordinator) for _ in range(2)]
             entrances = [
