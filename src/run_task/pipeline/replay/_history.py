@@ -85,7 +85,8 @@ class _StageReplay:
         self._before_write = before_write
         self._entered = entered
         self._states = states
-        tasks = self._states.bind(stage.tasks)
+        tasks = states.bind(stage.tasks)
+        self._stateful = states.any
         self._bound = bound_of(self.data, stage.interval.unit, config, stage.keys, self._states)
         self.was_empty: bool = False
         """Whether the last window that it came to was skipped, since it holds no row."""
@@ -216,7 +217,9 @@ class _StageReplay:
             view = self._bound(view, due[0], due[1])
             if view is None:
                 return None
-        dataset: AnyDataSet = self._states.settle(self._crew.run(Tick.of((view, due, ()))))
+        dataset = self._crew.run(Tick.of((view, due, ())))
+        if self._stateful:
+            dataset = self._states.settle(dataset)
         dataset._interval = self.stage.interval  # pyright: ignore[reportPrivateUsage]  no call for it
         return dataset
 
@@ -387,7 +390,9 @@ class History:
         bounded = end_ns != NEVER
         ended = False
         while replays:
-            due_ns = min([replay.due_ns for replay in replays])
+            # Of one there is nothing to compare, and most pipelines have one.
+            alone = len(replays) == 1
+            due_ns = replays[0].due_ns if alone else min([replay.due_ns for replay in replays])
             self._now_ns = due_ns
             if due_ns > idle_until_ns:
                 idle_until_ns = self._ingest_before(due_ns)
@@ -415,8 +420,9 @@ class History:
         for readers in self._groups.values():
             limit_ns = due_ns + readers[0].holds_end
             if len(readers) == 1:
-                while readers[0].fetch() < limit_ns:
-                    readers[0].ingest_before(limit_ns)
+                reader = readers[0]
+                while reader.fetch() < limit_ns:
+                    reader.ingest_before(limit_ns)
                 continue
             while True:
                 arrivals = [reader.fetch() for reader in readers]
@@ -426,9 +432,12 @@ class History:
                 # Up to where another one's row comes; of two at a time, the first source's first.
                 others = [t + (i > first) for i, t in enumerate(arrivals) if i != first]
                 readers[first].ingest_before(min(limit_ns, *others))
-        return min(
-            (reader.idle_until_ns - reader.holds_end for reader in self._sources), default=NEVER
-        )
+        idle_until_ns: float = NEVER
+        for reader in self._sources:
+            reader_ns = reader.idle_until_ns - reader.holds_end
+            if reader_ns < idle_until_ns:
+                idle_until_ns = reader_ns
+        return idle_until_ns
 
     def _next_change_ns(self, of: _StageReplay, replays: Sequence[_StageReplay]) -> float:
         """Up to when nothing enters the data of a stage; infinity: nothing does any more."""
