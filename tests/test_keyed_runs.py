@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.support.deeds import Looker
+from tests.support.keyed import TASKS, count, ever, picky, total, trades
 from tests.support.threads import PATIENCE
 
 from run_task import (
@@ -36,38 +38,8 @@ from run_task.sinks import CallbackSink, CsvSink, JsonLinesSink, ParquetSink, Sq
 from run_task.sources import paced
 from run_task.testing import run_windows
 
-EXECUTORS: Sequence[Any] = ("inline", "threads")
+EXECUTORS: Sequence[Any] = ("inline", "threads", "processes")
 by_executor = pytest.mark.parametrize("executor", EXECUTORS)
-
-
-def trades(kind: Any = str, **options: Any) -> TimeSeries:
-    columns = {"symbol": kind, "price": float}
-    return TimeSeries(columns, TimeUnit.SECONDS, key="symbol", **options)
-
-
-@task
-def total(view: TimeSeriesView, start: int, end: int) -> float:
-    return float(view.in_window["price"].sum())
-
-
-@task
-def count(view: TimeSeriesView, start: int, end: int) -> int:
-    return len(view.in_window)
-
-
-@task
-def ever(view: TimeSeriesView, start: int, end: int) -> int:
-    return len(view)
-
-
-@task
-def picky(view: TimeSeriesView, start: int, end: int) -> float:
-    if (view.in_window["price"] < 0).any():
-        raise ValueError("a price below zero")
-    return float(view.in_window["price"].max(initial=0.0))
-
-
-TASKS = (total, count, ever, picky)
 
 
 def windows_of(
@@ -157,18 +129,30 @@ def test_keys_without_rows_are_left_out_or_run_until_they_are_idle(executor: Any
 Rows = list[list[tuple[str, float]]]
 
 
-@by_executor
-@settings(max_examples=40, deadline=None)
-@given(
-    rows=st.lists(
-        st.lists(
-            st.tuples(st.text("abcdé", max_size=2), st.floats(-2, 20, allow_nan=False)), max_size=8
-        ),
-        max_size=6,
+WINDOWS = st.lists(
+    st.lists(
+        st.tuples(st.text("abcdé", max_size=2), st.floats(-2, 20, allow_nan=False)), max_size=8
     ),
-    empty=st.sampled_from([None, Empty.RUN, Empty.SKIP]),
+    max_size=6,
 )
+EMPTY = st.sampled_from([None, Empty.RUN, Empty.SKIP])
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+@settings(max_examples=40, deadline=None)
+@given(rows=WINDOWS, empty=EMPTY)
 def test_it_is_as_a_loop_over_dicts(executor: Any, rows: Rows, empty: Empty | None) -> None:
+    check_against_dicts(executor, rows, empty)
+
+
+@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(rows=WINDOWS, empty=EMPTY)
+def test_by_processes_it_is_as_a_loop_over_dicts(rows: Rows, empty: Empty | None) -> None:
+    # Few, and not shrunk: processes start for each.
+    check_against_dicts("processes", rows, empty)
+
+
+def check_against_dicts(executor: Any, rows: Rows, empty: Empty | None) -> None:
     if not rows:
         return
     datasets = {d.window.start: d for d in windows_of(rows, executor, empty=empty)}
@@ -190,7 +174,9 @@ def test_it_is_as_a_loop_over_dicts(executor: Any, rows: Rows, empty: Empty | No
             continue
         dataset = datasets[start]
         keys = sorted(prices)
-        assert list(dataset[total].items()) == [(key, float(sum(prices[key]))) for key in keys]
+        # By NumPy, too, which adds up eight and more in another order than Python's sum.
+        sums = [(key, float(np.array(prices[key]).sum())) for key in keys]
+        assert list(dataset[total].items()) == sums
         assert dataset[count] == {key: len(prices[key]) for key in keys}
         assert dataset[ever] == {key: ever_of[key] for key in keys}
         bad = [key for key in keys if any(price < 0 for price in prices[key])]
@@ -260,12 +246,10 @@ def _after(
 
 @by_executor
 def test_a_result_that_comes_too_late_is_an_error_of_its_key(executor: Any) -> None:
-    waits = threading.Event()
-
     @task
     def slow(view: Any, start: int, end: int) -> str:
         if view.key == "B":
-            waits.wait(0.2)
+            threading.Event().wait(0.2)
         return "done"
 
     series = trades()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from run_task.data._buckets import bucket_of, buckets_of_ints, part_of, parts_of
 from run_task.data.series._column_types import Array
 from run_task.data.series._texts import Texts
 
@@ -79,6 +81,28 @@ class GroupedStorage:
         return bisect_left(self.column(0), timestamp, first, stop)
 
 
+@dataclass(frozen=True, slots=True)
+class KeyPart:
+    """Some of the keys: those of the buckets of a part of all.
+
+    :param number: which of the parts
+    :param count: how many there are
+    """
+
+    number: int
+    count: int
+
+    def has(self, key: Any) -> bool:
+        """Whether a key is among them."""
+        return part_of(bucket_of(key), self.count) == self.number
+
+    def rows(self, keys: Array, texts: Texts | None) -> NDArray[np.intp]:
+        """Which rows have one of them."""
+        if texts is None:
+            return np.flatnonzero(parts_of(buckets_of_ints(keys), self.count) == self.number)
+        return np.flatnonzero((parts_of(texts.buckets(), self.count) == self.number)[keys])
+
+
 class Groups:
     """Rows by key: the keys in sorted order, and where the rows of each lie.
 
@@ -86,13 +110,20 @@ class Groups:
     :param column: the number of the key's column
     :param first: the first row
     :param stop: the row after the last
+    :param part: which of the keys; None: all
     """
 
     __slots__ = ("bounds", "keys", "storage")
 
-    def __init__(self, rows: RowStorage, column: int, first: int, stop: int) -> None:
+    def __init__(
+        self, rows: RowStorage, column: int, first: int, stop: int, part: KeyPart | None = None
+    ) -> None:
         values = rows.array(column + 1, first, stop)
         texts = rows.texts(column)
+        chosen: NDArray[np.intp] | None = None
+        if part is not None:
+            chosen = part.rows(values, texts)
+            values = values[chosen]
         self.keys: Sequence[Any]
         """The keys that the rows have, each once, sorted: texts by their code points."""
         if texts is None:
@@ -111,6 +142,8 @@ class Groups:
             self.keys = [in_order[rank] for rank in ranks.tolist()]
         self.bounds: list[int] = [*firsts.tolist(), len(values)]
         """Where the rows of each begin in the storage, and where those of the last end."""
+        if chosen is not None:
+            order = chosen[order]
         self.storage: GroupedStorage = GroupedStorage(rows, first, stop, order)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from run_task.data.series._grouped import Groups
+from run_task.data.series._grouped import Groups, KeyPart
 from run_task.data.series._view import Storage, TimeSeriesView, placed
 from run_task.time._moment import TimeLike
 
@@ -57,13 +57,27 @@ class KeyView(TimeSeriesView):
 class KeyedView:
     """The rows up to the end of a window, by key.
 
+    Rows are brought together when somebody asks for keys: a view that is on its way to other
+    processes is not.
+
     :param view: the rows, as the tasks of the window would have them without keys
     :param by: the column of the key
+    :param part: which of the keys; None: all
     """
 
-    __slots__ = ("_all", "_groups", "_places", "_quiet", "_view", "by", "keys", "schema", "window")
+    __slots__ = (
+        "_all",
+        "_in_window",
+        "_keys",
+        "_part",
+        "_quiet",
+        "_view",
+        "by",
+        "schema",
+        "window",
+    )
 
-    def __init__(self, view: TimeSeriesView, by: str) -> None:
+    def __init__(self, view: TimeSeriesView, by: str, part: KeyPart | None = None) -> None:
         self.schema, _, _, _, window = placed(view)
         """What the rows are."""
         self.window: tuple[int, int] = window or (0, 0)
@@ -71,14 +85,17 @@ class KeyedView:
         self._view = view
         self.by: str = by
         """The column of the key."""
+        self._part = part
         self._quiet: frozenset[Any] = frozenset()
-        _, storage, first, stop, _ = placed(view.in_window)
-        self._groups = Groups(storage, self.schema.positions[by], first, stop)
+        self._in_window: Groups | None = None
         self._all: tuple[Groups, Mapping[Any, int]] | None = None
-        self._places: Sequence[int | None] | None = None
-        """Which group a key is, where they are not the groups."""
-        self.keys: Sequence[Any] = self._groups.keys
+        self._keys: tuple[Sequence[Any], Sequence[int | None] | None] | None = None
+        """The keys, and which group each is, where they are not the groups."""
+
+    @property
+    def keys(self) -> Sequence[Any]:
         """The keys, sorted."""
+        return self._known()[0]
 
     def include(self, keys: Iterable[Any]) -> None:
         """Let keys be among them, though they may have no row in the window.
@@ -86,14 +103,45 @@ class KeyedView:
         :param keys: of the same kind as the column
         """
         self._quiet = frozenset(keys)
-        if not self._quiet.issubset(self._groups.keys):
-            places = _places(self._groups)
-            self.keys = sorted(self._quiet.union(self._groups.keys))
-            self._places = [places.get(key) for key in self.keys]
+        self._keys = None
+
+    def part(self, number: int, count: int) -> KeyedView:
+        """The same of some of the keys: those of one part of all buckets.
+
+        :param number: which of the parts
+        :param count: how many parts there are
+        """
+        part = KeyPart(number, count)
+        view = KeyedView(self._view, self.by, part)
+        view.include(key for key in self._quiet if part.has(key))
+        return view
+
+    def _known(self) -> tuple[Sequence[Any], Sequence[int | None] | None]:
+        known = self._keys
+        if known is None:
+            groups = self._groups()
+            known = groups.keys, None
+            if not self._quiet.issubset(groups.keys):
+                places = _places(groups)
+                keys = sorted(self._quiet.union(groups.keys))
+                known = keys, [places.get(key) for key in keys]
+            self._keys = known
+        return known
+
+    def _groups(self) -> Groups:
+        """The rows of the window."""
+        groups = self._in_window
+        if groups is None:
+            groups = self._in_window = self._grouped(self._view.in_window)
+        return groups
+
+    def _grouped(self, view: TimeSeriesView) -> Groups:
+        _, storage, first, stop, _ = placed(view)
+        return Groups(storage, self.schema.positions[self.by], first, stop, self._part)
 
     def last_times(self) -> Iterable[tuple[Any, int]]:
         """The keys that have rows in the window, each with the timestamp of its last."""
-        groups = self._groups
+        groups = self._groups()
         lasts = [stop - 1 for stop in groups.bounds[1:]]
         return zip(groups.keys, groups.storage.column(0)[lasts].tolist())
 
@@ -108,16 +156,16 @@ class KeyedView:
 
     def in_window(self, place: int) -> TimeSeriesView:
         """The rows of a key in the window."""
-        groups = self._groups
-        group = place if self._places is None else self._places[place]
+        groups = self._groups()
+        _, places = self._known()
+        group = place if places is None else places[place]
         first, stop = (0, 0) if group is None else groups.bounds[group : group + 2]
         return TimeSeriesView(self.schema, groups.storage, first, stop)
 
     def history(self, place: int) -> tuple[Storage, int, int]:
         """Where all rows of a key lie."""
         if self._all is None:
-            _, storage, first, stop, _ = placed(self._view)
-            groups = Groups(storage, self.schema.positions[self.by], first, stop)
+            groups = self._grouped(self._view)
             self._all = groups, _places(groups)
         groups, places = self._all
         group = places.get(self.keys[place])
@@ -125,14 +173,16 @@ class KeyedView:
         return groups.storage, first, stop
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _with_keys, (self._view, self.by, self._quiet)
+        return _with_keys, (self._view, self.by, self._quiet, self._part)
 
 
 def _places(groups: Groups) -> Mapping[Any, int]:
     return {key: place for place, key in enumerate(groups.keys)}
 
 
-def _with_keys(view: TimeSeriesView, by: str, quiet: Iterable[Any]) -> KeyedView:
-    keyed = KeyedView(view, by)
+def _with_keys(
+    view: TimeSeriesView, by: str, quiet: Iterable[Any], part: KeyPart | None
+) -> KeyedView:
+    keyed = KeyedView(view, by, part)
     keyed.include(quiet)
     return keyed

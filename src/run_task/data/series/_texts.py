@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data._block import Allocate, Block
+from run_task.data._buckets import bucket_of
 from run_task.data.series._column_types import Array, InvalidValue, exact_text
 
 CODES: Final = np.dtype(np.int32)
@@ -97,6 +98,7 @@ class Texts:
 
     __slots__ = (
         "__weakref__",
+        "_buckets",
         "_codes",
         "_kept",
         "_origin",
@@ -114,6 +116,7 @@ class Texts:
         self._codes.update(zip(texts, range(len(texts))))
         self._kept = len(texts)
         self._ranking: tuple[NDArray[np.int32], Sequence[str]] | None = None
+        self._buckets: NDArray[np.uint16] = np.empty(0, np.uint16)
         self._segments: list[_Segment] = []
         self._shared = 0  # how many of the texts are in them
         self._origin: Segments | None = None  # where they were read from
@@ -177,6 +180,15 @@ class Texts:
             ranks[order] = np.arange(count, dtype=CODES)
             self._ranking = ranking = ranks, [texts[code] for code in order]
         return ranking
+
+    def buckets(self) -> NDArray[np.uint16]:
+        """The bucket of each text, by code."""
+        buckets, count = self._buckets, len(self)
+        known = len(buckets)
+        if known < count:
+            new: list[int] = [bucket_of(text) for text in self._texts[known:count].tolist()]
+            self._buckets = buckets = np.concatenate([buckets, np.array(new, np.uint16)])
+        return buckets
 
     def is_stale(self) -> bool:
         """Whether so many texts have come that it pays to look which are still in use."""

@@ -20,15 +20,19 @@ class Setup(NamedTuple):
     excluded: Mapping[int, str]
     """The positions of tasks that are not to be loaded."""
 
+    keyed: float | None
+    """None: tasks are run without keys. Else they are run for each key, and this is for how many
+    seconds one may run for one key."""
+
 
 class Assignment(NamedTuple):
-    """Run these tasks."""
+    """Run tasks."""
 
     window: tuple[int, int]
     """The window to run them for."""
 
-    positions: Sequence[int]
-    """Which tasks."""
+    work: Any
+    """Which tasks, by position; with keys a :class:`KeyedWork`, as a plain tuple."""
 
     data: Payload | None
     """What they read; None: what they read before. Its memory comes after that of the blocks."""
@@ -54,10 +58,64 @@ seconds it ran; how many pieces its result or exception has; and its result, if 
 
 
 class Report(NamedTuple):
-    """What came of an assignment. The first one, of no task, says that the worker is ready."""
+    """What came of an assignment. Before the first one comes an empty message: the worker is
+    ready."""
 
     outcomes: Sequence[Outcome]
     """What came of each task."""
 
     payload: Payload | None
     """The pieces of all of them, if there are any."""
+
+
+class KeyedWork(NamedTuple):
+    """Run all tasks for some of the keys of a shard, each for one key after another.
+
+    The jobs of a shard have positions: those of all tasks for its first key come first.
+    """
+
+    shard: int
+    """Which shard: the keys of the buckets that belong to it."""
+
+    shards: int
+    """How many there are."""
+
+    first: int
+    """From which of its keys on, in their sorted order."""
+
+    stop: int | None
+    """Before which; None: to the last."""
+
+    skipped: Sequence[int]
+    """The positions of jobs that are not to be run."""
+
+
+KeyedOutcome: TypeAlias = tuple[int, bool, int]
+"""What came of a job that is not among the columns, as a plain tuple: its position; whether it
+raised, or gave what cannot be sent; and how many pieces its result or exception has."""
+
+
+class KeyedReport(NamedTuple):
+    """What came of keyed work, or of the first part of it: whoever has been at it for a while
+    reports what there is, and is told to go on."""
+
+    stop: int
+    """Before which of the shard's keys it has stopped."""
+
+    seconds: Sequence[float]
+    """How long each task ran for these keys together."""
+
+    late: Sequence[tuple[int, float]]
+    """The positions of jobs that ran for too long, and for how many seconds."""
+
+    outcomes: Sequence[KeyedOutcome]
+    """What came of jobs whose results are not among the columns."""
+
+    failed: Sequence[tuple[int, int]]
+    """The tasks that cannot be run, and how many pieces the exception has that says why."""
+
+    columns: int
+    """How many pieces the columns have: the results of each task, one for each key."""
+
+    payload: Payload
+    """The pieces of the columns, then of the outcomes, then of what cannot be run."""

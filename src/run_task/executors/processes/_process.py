@@ -10,18 +10,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
 
 from run_task._window import Window
 from run_task.data._memory import MapMode, SharedBlock, create, mapped
-from run_task.executors.processes._messages import Assignment, Report, Setup
+from run_task.executors.processes._messages import Assignment, Setup
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
 from run_task.executors.processes._task_states import NO_STATES, SentStates
 from run_task.executors.processes._wire import Connection, Payload
 from run_task.sync._fork import forget_after_fork
 
-_started: Final[WeakSet[WorkerProcess]] = WeakSet()
+W = TypeVar("W")
+
+_started: Final[WeakSet[WorkerProcess[Any]]] = WeakSet()
 _started_mutex: Final = threading.Lock()  # to add one while others are looked through is an error
 
 
@@ -31,20 +33,22 @@ def worker_processes() -> Sequence[subprocess.Popen[bytes]]:
         return [worker.process for worker in _started]
 
 
-class WorkerProcess:
+class WorkerProcess(Generic[W]):
     """A process of its own that runs tasks.
 
     It is started as a new interpreter and not forked, for a fork would copy the locks of threads
     that it does not copy. It runs none of the main program, which so needs no guard.
 
+    :param number: which of its runner's it is, from 0 on; one that replaces it has the same
     :param setup: what it is to know once
     :param descriptors: the memory that goes with it
     :raises OSError: if it cannot be started
     """
 
-    def __init__(self, setup: Setup, descriptors: Sequence[int]) -> None:
+    def __init__(self, number: int, setup: Setup, descriptors: Sequence[int]) -> None:
+        self.number: int = number
         self.ready: bool = False  # to take orders
-        self.positions: Sequence[int] = ()  # the tasks of the assignment in hand
+        self.work: W | None = None  # what its assignment in hand is
         self.held: dict[int, Any] = {}  # the state that it has of each task
         self.view_number: int = 0  # the number of the view that it has
         self._blocks: set[int] = set()  # the numbers of the blocks that it has mapped
@@ -76,7 +80,7 @@ class WorkerProcess:
     def assign(
         self,
         window: Window,
-        positions: Sequence[int],
+        work: Any,
         data: Payload | None = None,
         memory: Sequence[int] = (),
         blocks: Mapping[int, SharedBlock] | None = None,
@@ -85,17 +89,16 @@ class WorkerProcess:
         """Tell it to run tasks.
 
         :param window: for which window
-        :param positions: which tasks
+        :param work: which tasks, as it is to be told
         :param data: what they read; None: what they read before
         :param memory: the descriptor of the memory that goes with the data
         :param blocks: the shared blocks that the data lies in
         :param states: the states that tasks begin with, where it has not these
         :raises OSError: if it is gone
         """
-        self.positions = positions
         bounds = window.start, window.end
         if data is None:
-            message = Assignment(bounds, positions, None, (), (), states.counts, states.payload)
+            message = Assignment(bounds, work, None, (), (), states.counts, states.payload)
             self.connection.send(message, states.memory)
             return
         blocks = blocks or {}
@@ -104,21 +107,21 @@ class WorkerProcess:
         self._blocks = set(blocks)
         sizes = [(block.number, block.size) for block in new]
         descriptors = [*(block.descriptor for block in new), *memory, *states.memory]
-        message = Assignment(bounds, positions, data, sizes, gone, states.counts, states.payload)
+        message = Assignment(bounds, work, data, sizes, gone, states.counts, states.payload)
         self.connection.send(message, descriptors)
 
-    def report(self) -> tuple[Report, list[int]]:
-        """Receive what came of the assignment, or that it is ready for one.
+    def report(self) -> tuple[tuple[Any, ...], list[int]]:
+        """Receive what came of the assignment, or that it is ready for one: the message, and the
+        descriptors that came with it, which are the caller's to close.
 
         :raises EOFError: if it is gone
         :raises OSError: if it went in the middle
         """
         message, descriptors = self.connection.recv()
-        report = Report(*message)
         self.ready = True
-        self.positions = ()
+        self.work = None
         self.progress.rest()  # noted here, for it dies over its report or not at all
-        return report, descriptors
+        return message, descriptors
 
     def end(self) -> str:
         """End it, if it has not ended yet. Returns how it ended."""

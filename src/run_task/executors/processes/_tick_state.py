@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from run_task._window import Window
 from run_task.errors import TaskError, TaskLost, described
 from run_task.executors._protocol import failed
 from run_task.executors.processes._wire import loads
@@ -26,7 +27,6 @@ class TickState:
         self.roster = roster
         self.names = roster.names
         self.tick = tick
-        self.window = tick.window
         self.queue: deque[Sequence[int]] = deque(cut)
         # The positions that have no outcome yet.
         self.open: set[int] = set(range(len(roster.names)))
@@ -43,6 +43,54 @@ class TickState:
             if positions:
                 return positions
         return ()
+
+    @property
+    def window(self) -> Window:
+        """The window that the tasks are run for."""
+        return self.tick.window
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every task has an outcome."""
+        return not self.open
+
+    def is_open(self, work: Sequence[int], position: int) -> bool:
+        """Whether a task has no outcome yet."""
+        return position in self.open
+
+    def job(self, work: Sequence[int], position: int) -> tuple[str, None]:
+        """The task at a position."""
+        return self.names[position], None
+
+    def blame(self, work: Sequence[int], position: int, kind: type[TaskError], reason: str) -> None:
+        """A task has no result."""
+        self.fail(position, kind, reason)
+
+    def put_back(self, work: Sequence[int]) -> None:
+        """What of a share has no outcome is to be given to another worker."""
+        self.queue.appendleft(work)
+
+    def part(self, work: Sequence[int], position: int) -> bool:
+        """As put_back(), each task on its own; False: there is but one."""
+        if len(work) == 1:
+            return False
+        self.queue.extendleft([each] for each in work)
+        return True
+
+    def unfinished(self) -> Sequence[str]:
+        """The names of the tasks that have no outcome."""
+        return [self.names[position] for position in sorted(self.open)]
+
+    def exclude(self, task: int, reason: str) -> None:
+        """A task is loaded no more."""
+        self.fail(task, TaskLost, reason)
+
+    def fail_all(
+        self, kind: type[TaskError], reason: str, cause: BaseException | None = None
+    ) -> None:
+        """Every task that has no outcome yet has this one."""
+        for position in sorted(self.open):
+            self.fail(position, kind, reason, cause)
 
     def take_result(self, position: int, pieces: Sequence[memoryview], *, raised: bool) -> None:
         """Take in what came of a task."""
@@ -68,17 +116,13 @@ class TickState:
         reason: str,
         cause: BaseException | None = None,
     ) -> None:
+        """A task has no result."""
         if cause is not None:
             reason = f"{reason} ({described(cause)})"
         self.open.discard(position)
         self.errors[position] = error = kind(self.names[position], self.window, reason)
         # Without its traceback: that would keep alive what was at work.
         error.__cause__ = cause and BaseException.with_traceback(cause, None)
-
-    def lose(self, reason: str, cause: BaseException | None = None) -> None:
-        """Give up all tasks that have no outcome yet."""
-        for position in tuple(self.open):
-            self.fail(position, TaskLost, reason, cause)
 
     def dataset(self, begun: float, took: float) -> DataSet[Any]:
         """What came of the tick.

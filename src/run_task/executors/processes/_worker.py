@@ -17,7 +17,14 @@ from typing import Any, Final, NamedTuple
 from run_task.data._memory import MapMode, SharedBlock, mapped
 from run_task.executors._states import Stepped, Stepper
 from run_task.executors.processes._exceptions import LoadFailure, portable, unsendable
-from run_task.executors.processes._messages import Assignment, Report, Setup
+from run_task.executors.processes._keyed_work import KeyedTasks
+from run_task.executors.processes._messages import (
+    Assignment,
+    KeyedReport,
+    KeyedWork,
+    Report,
+    Setup,
+)
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
 from run_task.executors.processes._wire import Connection, Payload, loads, pack, pickled, unpack
 
@@ -104,6 +111,8 @@ class _TaskServer:
             own = list(islice(pieces, count))
             excluded = position in setup.excluded
             self._runs.append(None if excluded else self._load(position, own))
+        limit = setup.keyed
+        self._keyed = None if limit is None else KeyedTasks(self._runs, self._progress, limit)
 
     def _load(self, position: int, pieces: Sequence[memoryview]) -> Any:
         self._progress.load(position)
@@ -119,7 +128,7 @@ class _TaskServer:
 
     def serve(self) -> None:
         try:
-            self._connection.send(Report((), None))
+            self._connection.send(())  # it is ready
             while True:
                 message, descriptors = self._connection.recv()
                 assignment = Assignment(*message)
@@ -127,9 +136,11 @@ class _TaskServer:
                     self._take_view(assignment, assignment.data, descriptors)
                 if assignment.states is not None:
                     self._take_states(assignment, assignment.states, descriptors)
-                results = [
-                    self._run(position, assignment.window) for position in assignment.positions
-                ]
+                if self._keyed is not None:
+                    work = KeyedWork(*assignment.work)
+                    self._send(*self._keyed.run(self._data, assignment.window, work))
+                    continue
+                results = [self._run(position, assignment.window) for position in assignment.work]
                 self._answer(results)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return  # the runner has closed its end, or its process has ended
@@ -137,6 +148,8 @@ class _TaskServer:
     def _take_view(self, assignment: Assignment, data: Payload, descriptors: list[int]) -> None:
         """Take in the data that comes with an assignment."""
         self._data = None
+        if self._keyed is not None:
+            self._keyed.clear()
         for number in assignment.gone:
             del self._blocks[number]
         for number, size in assignment.blocks:
@@ -210,6 +223,9 @@ class _TaskServer:
                 pieces = unsendable(f"of {_size(largest):,} bytes", error)
                 results[results.index(largest)] = largest._replace(raised=True, pieces=pieces)
         outcomes = [(*result[:4], len(result.pieces), result.value) for result in results]
-        self._connection.send(Report(outcomes, payload), memory)
+        self._send(Report(outcomes, payload), memory)
+
+    def _send(self, report: Report | KeyedReport, memory: Sequence[int]) -> None:
+        self._connection.send(report, memory)
         for descriptor in memory:
             os.close(descriptor)
