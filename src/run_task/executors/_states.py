@@ -9,7 +9,7 @@ state as it was, whatever the executor.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from run_task.data.series._keyed_view import KeyView
 from run_task.errors import ConfigError
@@ -23,6 +23,29 @@ from run_task.tasks._tick_results import NOTHING
 
 _NO_KEY: Final = None
 """What a state is kept by, of a task that is run without keys."""
+
+
+def bound(
+    tasks: Iterable[Runnable[Any, Any]], before: Iterable[Runnable[Any, Any]], of: StatesOf
+) -> tuple[Sequence[Runnable[Any, Any]], StatesOf]:
+    """Tasks that take the place of others, as a runner runs them, and their states. One that was
+    there before goes on with the state that it has.
+
+    :param tasks: the tasks
+    :param before: those that were there before
+    :param of: the states of these
+    """
+    kept = {id(task) for task in before}
+    found: StatesOf = {}
+    runs: list[Runnable[Any, Any]] = []
+    for task in tasks:
+        own = with_state(task)
+        if own is None:
+            runs.append(task)
+        else:
+            found[task.name] = of.get(task.name, {}) if id(task) in kept else {}
+            runs.append(Stepper(own, found[task.name]))
+    return runs, found
 
 
 class Stepped:
@@ -120,11 +143,15 @@ class Stepper:
         return Stepper, (self.task, {})
 
 
+StatesOf: TypeAlias = dict[str, dict[Any, Any]]
+"""By task and key. Which tasks there are does not change: a dict with others takes its place."""
+
+
 class States:
     """The states of a runner's tasks, by task and key."""
 
     def __init__(self) -> None:
-        self._of: dict[str, dict[Any, Any]] = {}
+        self._of: StatesOf = {}
         self._known: KnownKeys | None = None
 
     def known_keys(self, idle: int) -> KnownKeys:
@@ -151,6 +178,15 @@ class States:
 
     def _of_task(self, task: StatefulTask[Any, Any, Any]) -> dict[Any, Any]:
         return self._of.setdefault(task.name, {})
+
+    @property
+    def of(self) -> StatesOf:
+        """The states as they are, by task and key."""
+        return self._of
+
+    def take(self, of: StatesOf) -> None:
+        """Go on with the states of other tasks, between two windows."""
+        self._of = of
 
     def settle(self, dataset: AnyDataSet) -> AnyDataSet:
         """Take over the states of the results that count, and leave the results.

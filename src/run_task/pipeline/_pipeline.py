@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import (
     Callable,
@@ -546,7 +547,9 @@ class Pipeline(Live):
     def _go_through(
         self, start: TimeLike | None, end: TimeLike | None, resumed: DurableSink | None
     ) -> Replay:
-        stages, declared = self._plan()
+        planned, declared = self._plan()
+        # As they are now, whatever is changed while the replay is iterated over.
+        stages = {copy.copy(stage): config for stage, config in planned.items()}
         sources: list[tuple[Any, int, Route]] = []
         for source, unit_ns, route in declared:
             info = about(source)

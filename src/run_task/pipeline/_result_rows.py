@@ -43,6 +43,11 @@ class RowIngest:
         self._columns = columns
         self._refused = Recurrence()
 
+    @property
+    def columns(self) -> Sequence[str]:
+        """Of which tasks it takes the results."""
+        return self._columns
+
     def __call__(self, series: TimeSeries, dataset: DataSet[Any], /) -> None:
         try:
             row = {column: dataset[column] for column in self._columns}

@@ -73,6 +73,20 @@ class Owner(Protocol):
         """Let it run no windows, or run them again, from the next one on."""
         ...
 
+    def add_task(self, stage: Any, task: Runnable[Any, Any]) -> None:
+        """Let it run one more task, from the next window on.
+
+        :raises ConfigError: if it cannot
+        """
+        ...
+
+    def remove_task(self, stage: Any, name: str) -> None:
+        """Let it run a task no more, from the next window on.
+
+        :raises ConfigError: if it cannot do without
+        """
+        ...
+
 
 class BaseStage(Generic[I, O, R]):
     """What a :class:`Stage` and a :class:`KeyedStage` have in common.
@@ -282,6 +296,30 @@ class BaseStage(Generic[I, O, R]):
             )
         self.sinks = (*self.sinks, sink)
         return self
+
+    def add(self, task: Runnable[I, O]) -> None:
+        """Run one more task: while the pipeline runs live, from the next window on.
+
+        It is made ready in this thread, and so this may take as long as its processes take to be
+        started. Its results go to sinks, and into data that the stage was told of by an ``ingest``;
+        a series has the columns that it was made with. Replays that have begun do not change.
+
+        :param task: the task; it comes after the others
+        :raises ConfigError: if it cannot be run beside them; the message says why
+        :raises RunTaskError: if the stage ends
+        """
+        self._owner.add_task(self, task)
+
+    def remove(self, name: str) -> None:
+        """Run a task no more: while the pipeline runs live, from the next window on. If it hangs,
+        nothing waits for it any more. Its state is let go of.
+
+        :param name: the task's name
+        :raises ConfigError: if there is no such task, it is the only one, or a series that the
+            results enter has a column of it
+        :raises RunTaskError: if the stage ends
+        """
+        self._owner.remove_task(self, name)
 
     def pause(self) -> None:
         """Run no window from the next one on, while the pipeline runs live.

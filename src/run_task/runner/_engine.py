@@ -25,9 +25,10 @@ from run_task.errors import (
     described,
 )
 from run_task.executors._protocol import Ticks, driver
-from run_task.executors._states import States
+from run_task.executors._states import States, bound
 from run_task.observe._log import Log
 from run_task.runner._config import OnError, RunnerConfig
+from run_task.runner._crews import NextTasks, RetiredCrews
 from run_task.runner._keys import Keys, bound_of, crew_of
 from run_task.runner._own_data import OwnData, references
 from run_task.runner._scheduler import NOT_OVERSLEPT, Entry, Scheduler, is_scheduled, scheduler_of
@@ -166,7 +167,8 @@ class Engine:
         self.failure: BaseException | None = None
         """What it ended by, once it has ended."""
         self.states: Final = States() if states is None else states
-        self._tasks = self.states.bind(tasks)
+        self._declared: Sequence[Runnable[Any, Any]] = tuple(tasks)  # as they are to be by now
+        self._tasks = self.states.bind(self._declared)
         self._data = data
         self._interval = interval
         self._keys = keys
@@ -181,7 +183,10 @@ class Engine:
         self._rank = rank
         self._crew = crew_of(self._tasks, data, config, keys)
         self._drive: Callable[[Ticks], None] | None = None  # from the start on
+        self._next: NextTasks | None = None  # from the next window on
+        self._retired = RetiredCrews(self.name, self._log)
         self._mutex = threading.Lock()
+        self._change_lock = threading.Lock()  # held while tasks are made ready to run
         self._ticker: Ticker | None = None
         self._place: tuple[Scheduler, Entry] | None = None
         self._awake_ns = NOT_OVERSLEPT  # no window is left that was due when that was overslept
@@ -207,6 +212,8 @@ class Engine:
     def after_fork(self) -> None:
         """In a forked child, none of the threads is there that would bring it to its end."""
         self._mutex = threading.Lock()
+        self._change_lock = threading.Lock()
+        self._retired.after_fork()
         self._place = self._last_thread = None
         self.lifecycle.after_fork()
 
@@ -238,6 +245,8 @@ class Engine:
 
     def activate(self) -> None:
         """Run the windows that are due."""
+        if self._next is not None:
+            self._take_next()
         assert self._drive is not None
         self._is_back, self._was_activated = False, True
         ticks = self._run_due()
@@ -290,7 +299,7 @@ class Engine:
         behind: Sequence[str] = ()
         failure: BaseException | None = None
         try:
-            while (due := poll()) is not None:
+            while self._next is None and (due := poll()) is not None:
                 self._due = due
                 if gate is not None:
                     if scheduler.overslept_ns != self._awake_ns:
@@ -407,6 +416,60 @@ class Engine:
         if self.config.on_error is OnError.RAISE:
             raise next(iter(errors.values()))
 
+    # Other tasks
+
+    def change_tasks(
+        self, change: Callable[[Sequence[Runnable[Any, Any]]], Sequence[Runnable[Any, Any]]]
+    ) -> None:
+        """Run other tasks, from the next window on. From any thread; one change waits for another.
+
+        What runs them is made ready here, so that no window waits for it. It takes the place of
+        what runs the ones before between two windows.
+
+        :param change: called with the tasks, and gives those to run
+        :raises RunTaskError: if it ends
+        :raises Exception: whatever the change raises, or the executor
+        """
+        with self._change_lock:
+            tasks = tuple(change(self._declared))
+            self._refuse_end()
+            before = self._next
+            states = self.states.of if before is None else before.states
+            runs, states = bound(tasks, self._declared, states)
+            crew = crew_of(runs, self._data, self.config, self._keys)
+            try:
+                if self._begun:
+                    crew.open()
+                with self._mutex:
+                    self._refuse_end()
+                    before, self._next = self._next, NextTasks(runs, states, crew)
+            except BaseException:
+                crew.close(0.0)
+                raise
+            self._declared = tasks
+        if before is not None:  # no window has come since
+            self._retired.retire(before.crew, 0.0)
+
+    def _refuse_end(self) -> None:
+        if self._crew_closed or self.lifecycle.phase >= Phase.STOPPING:
+            raise RunTaskError(f"runner {self.name!r} ends, and its tasks cannot be changed")
+
+    def _take_next(self) -> None:
+        """Let other tasks take the place of those before. Between two windows."""
+        with self._mutex:
+            given = self._next
+            if given is None or self._crew_closed:
+                return
+            before, self._crew = self._crew, given.crew
+            self._next = None
+        self._tasks = given.tasks
+        self.states.take(given.states)
+        self._bound = bound_of(
+            self._data, self._interval.unit, self.config, self._keys, self.states
+        )
+        self._drive = driver(given.crew)
+        self._retired.retire(before, self.config.shutdown_timeout)
+
     # The end
 
     def _close(self, failure: BaseException | None) -> None:
@@ -417,7 +480,8 @@ class Engine:
         try:
             self._outlet.close()
             self._close_crew(self._remaining())
-            hung = self._crew.running()
+            self._retired.close(self._remaining())
+            hung = [*self._crew.running(), *self._retired.running()]
         except BaseException as error:  # of an executor, or another part, of the program's own
             self._log.error("%s: %s", self.name, described(error))
             failure = failure or error
@@ -469,6 +533,9 @@ class Engine:
             if self._crew_closed:
                 return
             self._crew_closed = True
+            given, self._next = self._next, None
+        if given is not None:
+            given.crew.close(0.0)
         self._crew.close(timeout)
 
     def give_up(self) -> None:
@@ -476,7 +543,7 @@ class Engine:
         hung: Sequence[str] = ()
         try:
             self._outlet.close()
-            hung = self._crew.running()
+            hung = [*self._crew.running(), *self._retired.running()]
             # If it is the data that hangs, no thread will come to do this.
             self._close_crew(0.0)
         except Exception as error:  # of an executor of the program's own
@@ -527,7 +594,9 @@ class Engine:
                 )
             self._begun = True
         try:
-            ticker = self._make_ready()
+            with self._change_lock:
+                self._take_next()
+                ticker = self._make_ready()
         except BaseException as error:
             self._close(error)  # the receiver is not to wait in vain
             raise

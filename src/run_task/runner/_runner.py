@@ -11,6 +11,7 @@ from run_task.errors import ConfigError, RunTaskError, add_note
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.runner._changes import Changes
+from run_task.runner._checks import with_task, without_task
 from run_task.runner._context import Context, KeyedContext
 from run_task.runner._engine import Engine
 from run_task.runner._running import Running
@@ -19,6 +20,7 @@ from run_task.runner._stats import RunnerStats
 from run_task.sync._alarm import AnyAlarm
 from run_task.sync._lifecycle import Phase
 from run_task.sync._waiting import Wait
+from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, check_clock
 
 I = TypeVar("I")
@@ -108,6 +110,30 @@ class Runner(Running, Generic[I, O]):
         if self._engine.lifecycle.phase is not Phase.NEW:
             raise RunTaskError(f"runner {self.name!r} runs: begin_with() is for before that")
         self._engine.states.load(states, by_key=isinstance(self._context, KeyedContext))
+
+    def add(self, task: Runnable[I, O]) -> None:
+        """Run one more task, from the next window on.
+
+        It is made ready in this thread, and so this may take as long as its processes take to be
+        started. From any thread, also before it is started.
+
+        :param task: the task; it comes after the others
+        :raises ConfigError: if it cannot be run beside them; the message says why
+        :raises RunTaskError: if the runner ends
+        """
+        self._engine.change_tasks(lambda tasks: with_task(tasks, task, self._engine.config))
+        self._changes.note(self._engine.clock, f"task {task.name!r} is added")
+
+    def remove(self, name: str) -> None:
+        """Run a task no more, from the next window on: the window in hand is finished with it. If
+        it hangs, nothing waits for it any more. Its state is let go of.
+
+        :param name: the task's name
+        :raises ConfigError: if there is no such task, or it is the only one
+        :raises RunTaskError: if the runner ends
+        """
+        self._engine.change_tasks(lambda tasks: without_task(tasks, name))
+        self._changes.note(self._engine.clock, f"task {name!r} is removed")
 
     def start(self) -> None:
         """Begin to run, and return. Who starts a runner shuts it down and joins it.

@@ -40,6 +40,7 @@ from run_task.sync._alarm import Alarm
 from run_task.sync._fork import forget_after_fork
 from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._waiting import Deadline
+from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, SystemClock
 
 _log = Log(__name__)
@@ -167,6 +168,15 @@ class LiveRun:
         for live in self._stages:
             if live.stage is stage:
                 live.mark.paused = stage.is_paused
+
+    def change_tasks(self, stage: AnyStage, tasks: Sequence[Runnable[Any, Any]]) -> None:
+        """Let a stage run other tasks, from its next window on.
+
+        :raises RunTaskError: if it ends
+        """
+        for live in self._stages:
+            if live.stage is stage:
+                live.change_tasks(tasks)
 
     def stats(self) -> tuple[Mapping[str, RunnerStats], int, int]:
         """How the stages have been doing, and how many DataSets wait for sinks, or were lost there.

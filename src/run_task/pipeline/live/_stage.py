@@ -23,6 +23,7 @@ from run_task.runner._engine import Engine
 from run_task.runner._stats import RunnerStats
 from run_task.runner._timeline import Timeline
 from run_task.sync._lifecycle import Phase
+from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock
 
 
@@ -154,6 +155,13 @@ class LiveStage:
             one.given.begin(one.windows, self.mark.windows.start_ns(first_end_ns))
         # Those that were started before may be waiting to know that.
         self._coordinator.advance_stage(self.mark, first_ns=first_end_ns)
+
+    def change_tasks(self, tasks: Sequence[Runnable[Any, Any]]) -> None:
+        """Run other tasks, from the next window on.
+
+        :raises RunTaskError: if it ends
+        """
+        self._engine.change_tasks(lambda _: tasks)
 
     def limit(self, last_ns: float) -> None:
         """Run no window that ends after a time.
