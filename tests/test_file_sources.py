@@ -449,3 +449,10 @@ def test_large_numbers_with_decimals_or_an_exponent_are_floats(tmp_path: Path) -
     path.write_text("timestamp;v\n1;9.007.199.254.740.993\n2;9.007.199.254.740.992\n")
     source = CsvFile(path, unit=SECONDS, delimiter=";", decimal=",", thousands=".")
     assert [time for time, _ in source] == [2]
+
+
+@pytest.mark.parametrize("make", [CsvFile, JsonLinesFile, ParquetFile, ArrowFile])
+@pytest.mark.parametrize("path", ["a\0b", ["a\0b"], "a\0*"])
+def test_a_path_with_a_zero_character_is_refused(make: Make, path: Any) -> None:
+    with pytest.raises(ConfigError, match="no path has a zero character in it"):
+        make(path)

@@ -14,10 +14,11 @@ from weakref import WeakSet
 
 from run_task.errors import ConfigError, SinkError
 from run_task.observe._log import Log
+from run_task.observe._recurrence import Recurrence
 from run_task.sinks._base import Durable
 from run_task.sinks._older import older
 from run_task.sinks._protocol import Row
-from run_task.sinks._record import WindowRecord, unit_of
+from run_task.sinks._record import WindowKey, WindowRecord, unit_of
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._disk import (
@@ -27,6 +28,7 @@ from run_task.sinks.files._disk import (
     Reader,
     become,
     is_at,
+    is_locked,
     link,
     local_path,
     lock,
@@ -36,7 +38,6 @@ from run_task.sinks.files._inventory import (
     Extent,
     Inventory,
     StoredWindow,
-    WindowPlace,
     all_of,
     bytes_at,
     newest_of,
@@ -94,13 +95,11 @@ class AppendedFile(Durable):
         self._path = given.resolve()  # a link stays one when the file is replaced
         self._there: Inventory = Inventory()
         self._readers: WeakSet[Reader] = WeakSet()
+        self._unrotated = Recurrence()
         self._torn: bool = False
         self._size = 0
-        if rotation is not None and not os.access(self._path.parent, os.W_OK | os.X_OK):
-            raise ConfigError(
-                f"{self._where}: its folder is not there or not writable, and a file that is "
-                f"rotated stays beside it: leave out rotation=, or take another folder"
-            )
+        if rotation is not None:
+            self._check_folder()
         try:
             self._descriptor = os.open(self._path, APPEND | os.O_CREAT, 0o666)
         except OSError as error:
@@ -110,6 +109,20 @@ class AppendedFile(Durable):
         except BaseException:
             os.close(self._descriptor)
             raise
+
+    def _check_folder(self) -> None:
+        """Refuse a rotation for which there is no place."""
+        if not os.access(self._path.parent, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"{self._where}: its folder is not there or not writable, and a file that is "
+                f"rotated stays beside it: leave out rotation=, or take another folder"
+            )
+        try:
+            os.stat(rotated_path(self._path, 1), follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # as for a name that is too long
+            raise ConfigError(f"{self._where}: cannot be rotated: {error}") from error
 
     @property
     @abstractmethod
@@ -233,9 +246,13 @@ class AppendedFile(Durable):
     def _opened(self, file: RotatedFile) -> BinaryIO:
         """A file that was put aside, for reading."""
         try:
-            return file.opened()
+            stream = file.opened()
         except OSError as error:
             raise SinkError(f"{file.path} cannot be read: {error}") from error
+        if is_locked(stream.fileno()):  # to whom it is the file itself, and not one put aside
+            stream.close()
+            raise SinkError(f"{file.path}: another sink is writing there: give one another path")
+        return stream
 
     def _attend(self) -> None:
         with self._told_as_changed():
@@ -260,12 +277,12 @@ class AppendedFile(Durable):
         super()._look()
         with self._told_as_changed():
             if rotated_files(self._path, self._where) != self._there.rotated:
+                self._recover_again()
                 _log.warning(
                     "files that %s has rotated were changed by something else: it goes on with "
                     "those that are there now",
                     self._where,
                 )
-                self._recover_again()
 
     @contextmanager
     def _told_as_changed(self) -> Generator[None]:
@@ -354,7 +371,8 @@ class AppendedFile(Durable):
                 self._put(waiting, data)
                 self._let_go(waiting)
                 data, waiting = bytearray(), []
-                self._rotate()
+                if not self._has_rotated():
+                    rotation = None  # all of this flush goes into the file that there is
             self._notice_period(self._there, window.key.end, unit_of(window.unit))
             data += encoded
             waiting.append(window)
@@ -363,6 +381,23 @@ class AppendedFile(Durable):
         if rotation is not None and rotation.keep is not None:
             with self._told_as_changed():
                 self._prune(rotation.keep)
+
+    def _has_rotated(self) -> bool:
+        """Put the file aside, if that can be done: else it grows on, and nothing is lost.
+
+        :raises SinkError: if the file is at its path no more
+        """
+        try:
+            self._rotate()
+        except SinkError as error:
+            with self._told_as_changed():
+                if not is_at(self._descriptor, self._path):
+                    raise
+            if failed := self._unrotated.happen():
+                times = "" if failed == 1 else f" ({failed:,} times in a minute)"
+                _log.warning("%s; it is longer than it is to be%s", error, times)
+            return False
+        return True
 
     def _put(self, windows: list[WindowRecord], data: bytearray) -> None:
         if windows:
@@ -403,11 +438,9 @@ class AppendedFile(Durable):
                 raise SinkError(f"{self._where}: was replaced by something else")
             try:
                 link(self._descriptor, name, self._path)
-            except FileExistsError:
-                raise
             except OSError:  # a file system without links
                 if os.path.lexists(name):
-                    raise FileExistsError(f"{str(name)!r} is there") from None
+                    raise FileExistsError(f"something is at {str(name)!r}") from None
                 os.rename(self._path, name)
             try:
                 sync_folder(self._path.parent)
@@ -449,12 +482,13 @@ class AppendedFile(Durable):
             oldest = rotated[0]
             try:
                 if oldest.is_there:
-                    self._carry(oldest)
-                    oldest.path.unlink()
+                    with self._opened(oldest):
+                        self._carry(oldest)
+                        oldest.path.unlink()
                 elif os.path.lexists(oldest.path):  # it is to be known for the sink's own again
                     self._recover_again()
                     return
-            except OSError as error:
+            except (OSError, SinkError) as error:
                 _log.warning(
                     "%s: %s cannot be removed, though there are more than keep=%d: %s",
                     self._where,
@@ -527,8 +561,13 @@ class AppendedFile(Durable):
         try:
             with self._stream() as stream:
                 self._rewrite(self._extents(stream))
-        except OSError as error:
-            raise SinkError(f"{self._where}: cannot be rewritten: {error}") from error
+        except (OSError, SinkError) as error:  # nothing is lost by that
+            _log.warning(
+                "%s cannot be rewritten without what was superseded, which is left out where it is "
+                "read, and is tried again when it is opened next: %s",
+                self._where,
+                error,
+            )
 
     def _rewrite(self, extents: list[Extent]) -> None:
         """Put each window where it stood first, as it was written last.
@@ -538,11 +577,14 @@ class AppendedFile(Durable):
         """
         there = self._there
         files = [*there.rotated, None]
-        contents: list[list[WindowPlace]] = [[] for _ in extents]
+        keys: list[list[WindowKey]] = [[] for _ in extents]
         places = places_in(extents, self._read)
-        for place in places.values():
-            contents[place.first].append(place)
-        for number, (file, extent, wanted) in enumerate(zip(files, extents, contents)):
+        for key, place in places.items():
+            keys[place.first].append(key)
+        for number, (file, extent) in enumerate(zip(files, extents)):
+            wanted = [places[key] for key in keys[number]]
+            for key in keys[number]:  # it is there, whatever becomes of the files after it
+                there.found_at(key, there.own if file is None else file.number)
             length = sum(place.end - place.begin for place in wanted)
             if length == extent.end - extent.begin and all(at == number for _, at, *_ in wanted):
                 continue
@@ -553,9 +595,6 @@ class AppendedFile(Durable):
             elif file.is_there:
                 file.path.unlink()
                 there.rotated.remove(file)
-        numbers = [there.own if file is None else file.number for file in files]
-        for key, place in places.items():
-            there.found_at(key, numbers[place.first])
         there.superseded = False
 
     def _rewrite_own(self, windows: Iterator[bytes]) -> None:

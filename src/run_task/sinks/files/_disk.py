@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from run_task.errors import ConfigError
 from run_task.observe._url import looks_like_url, url_shown
@@ -33,9 +34,9 @@ def local_path(given: object, kind: str) -> Path:
     :param kind: the kind of the sink, for messages
     :raises ConfigError: if it is none, or a URL
     """
-    one: Any = given
-    text: Any = os.fspath(one) if hasattr(one, "__fspath__") else one
-    if type(text) is not str:
+    as_text: Callable[[object], object] = getattr(type(given), "__fspath__", lambda same: same)
+    text = as_text(given)
+    if not isinstance(text, str):
         raise ConfigError(f"{kind}: a {type(given).__name__} is no path: give a text or a Path")
     if "\0" in text:
         raise ConfigError(f"{kind}({text!r}): no path has a zero character in it")
@@ -155,6 +156,18 @@ def lock(descriptor: int, where: str) -> None:
         raise ConfigError(
             f"{where}: another sink is writing there: close it first, or take another path"
         ) from error
+
+
+def is_locked(descriptor: int) -> bool:
+    """Whether somebody else keeps an open file to himself, as :func:`lock` does."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
 
 
 def is_at(descriptor: int, path: Path) -> bool:

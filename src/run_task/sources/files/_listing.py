@@ -119,6 +119,8 @@ def _files_of(given: object, where: str) -> Iterator[Path]:
     if not isinstance(given, str | os.PathLike):
         raise ConfigError(f"{where}: {given!r} is no path")
     path = Path(cast("str", given))
+    if "\0" in str(path):
+        raise ConfigError(f"{where}: no path has a zero character in it")
     if path.is_dir():
         found = [file for file in path.iterdir() if not is_hidden(file.name)]
         what = "there is no file in this folder, or none whose name does not begin with . or _"
