@@ -93,7 +93,8 @@ def test_keys_that_come_later_find_their_place_in_the_order() -> None:
 
 def key_view() -> KeyView:
     series = series_of(str, [(0, "a"), (1, "b"), (2, "a")])
-    return KeyedView(series.view().for_window(1, 3), "key").views()[0]
+    view: KeyView = KeyedView(series.view().for_window(1, 3), "key").views()[0]
+    return view
 
 
 def test_the_view_of_a_key_is_one_as_any_other() -> None:

@@ -9,6 +9,7 @@ from run_task import (
     Atom,
     Closed,
     DataSet,
+    KeyedStage,
     Pipeline,
     RwLock,
     Stage,
@@ -93,6 +94,9 @@ def test_of_several_inputs_tasks_get_a_tuple_of_views() -> None:
     ((_, dataset),) = pipeline.replay()
     assert_type(dataset[both], float)
     assert dataset[both] == 1.5
+    keyed = TimeSeries({"k": str, "v": float}, unit=TimeUnit.SECONDS, key="k")
+    by_key = pipeline.stage("b", [both], (keyed, numbers), SECOND, by="k")
+    assert_type(by_key, KeyedStage[tuple[TimeSeriesView, list[float]], float])
 
 
 def check_what_ingest_is_given(

@@ -316,6 +316,11 @@ def of_several(members: Sequence[Any], what: str = "data") -> Several[Any]:
     return Several(members)
 
 
+def members_of(data: object) -> Sequence[Any] | None:
+    """Several data, as they stand in the tuple; None: it is one."""
+    return data.members if isinstance(data, Several) else None
+
+
 def inputs_of(data: object) -> Sequence[Any]:
     """The data of which some shared data is made, each once: itself, or several."""
     if not isinstance(data, Several):

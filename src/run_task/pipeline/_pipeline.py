@@ -378,6 +378,71 @@ class Pipeline(Live):
         key_idle: IntervalLike = ...,
         max_keys: int = ...,
     ) -> KeyedStage[I, O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[tuple[D1, D2], O]],
+        data: tuple[Shared[D1], Shared[D2]],
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
+        *,
+        by: str,
+        key_idle: IntervalLike = ...,
+        max_keys: int = ...,
+    ) -> KeyedStage[tuple[D1, D2], O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[tuple[D1, D2, D3], O]],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3]],
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
+        *,
+        by: str,
+        key_idle: IntervalLike = ...,
+        max_keys: int = ...,
+    ) -> KeyedStage[tuple[D1, D2, D3], O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[tuple[D1, D2, D3, D4], O]],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4]],
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
+        *,
+        by: str,
+        key_idle: IntervalLike = ...,
+        max_keys: int = ...,
+    ) -> KeyedStage[tuple[D1, D2, D3, D4], O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[tuple[D1, D2, D3, D4, D5], O]],
+        data: tuple[Shared[D1], Shared[D2], Shared[D3], Shared[D4], Shared[D5]],
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
+        *,
+        by: str,
+        key_idle: IntervalLike = ...,
+        max_keys: int = ...,
+    ) -> KeyedStage[tuple[D1, D2, D3, D4, D5], O]: ...
+    @overload
+    def stage(
+        self,
+        name: str,
+        tasks: Iterable[Runnable[Any, O]],
+        data: SixOrMore,
+        interval: EveryLike = ...,
+        config: RunnerConfig = ...,
+        *,
+        by: str,
+        key_idle: IntervalLike = ...,
+        max_keys: int = ...,
+    ) -> KeyedStage[tuple[Any, ...], O]: ...
     def stage(
         self,
         name: str,
@@ -403,7 +468,9 @@ class Pipeline(Live):
             timestamps
         :param config: everything else; its name is not used
         :param by: run each task once for each key, over a view of the rows of that key: the column
-            of the key, which the ``TimeSeries`` was made with. Results are then a
+            of the key, which the ``TimeSeries`` was made with. Of several inputs, a task sees of
+            each that has this key the rows of the key, and the whole of the others; the keys are
+            those of all of them together. Results are then a
             :class:`~run_task.KeyedDataSet`
         :param key_idle: how long after its last row a key is forgotten, in the time of the rows
         :param max_keys: how many keys there may be

@@ -265,8 +265,8 @@ class BaseStage(Generic[I, O, R]):
 
     def _key_column(self, by: str) -> tuple[str, Any]:
         """The column of the key, and its kind, as the data of the stage has it."""
-        data: Any = self.data
-        return by, data.columns[by]
+        assert self.keys is not None
+        return by, self.keys.keyed(self.data)[0].columns[by]
 
     def sink(self, sink: Sink) -> Self:
         """Let each DataSet be written to a sink. Stages may share one.

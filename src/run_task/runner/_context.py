@@ -221,8 +221,8 @@ class KeyedContext(Context[I, O]):
         keys: Keys,
     ) -> None:
         super().__init__(tasks=tasks, data=data, interval=interval, sender=sender, config=config)
-        keys.check(data, config.executor_instance)
-        keys.limit(data)
+        keys.check(self.data, config.executor_instance)
+        keys.limit(self.data)
         object.__setattr__(self, "keys", keys)  # it is frozen
 
 

@@ -201,7 +201,8 @@ class Engine:
         forget_after_fork(self)
         self._own = OwnData(data)
         # In place, after a tick. Asked once, since to ask a protocol takes as long as a tick.
-        self._changes = not isinstance(data, Viewable)
+        # Of results by key nobody looks at each.
+        self._changes = keys is None and not isinstance(data, Viewable)
         self._ticks = 0
         self._lost = 0
         self._is_paused = False

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from run_task.data import Shared, TimeSeries, TimeSeriesView
+from run_task.data import Shared, TimeSeries
 from run_task.data._protocol import window_bound
-from run_task.data._several import none_if_empty
+from run_task.data._several import inputs_of, members_of, none_if_empty
+from run_task.data._several_keyed import SeveralKeyedView
 from run_task.data.series._keyed_view import KeyedView
 from run_task.errors import ConfigError
 from run_task.executors import Crew, Executor, KeyedExecutor
@@ -55,6 +56,28 @@ class Keys:
 
         :raises ConfigError: if they cannot; the message names the cure
         """
+        inputs = inputs_of(data)
+        if len(inputs) == 1:
+            self._check_series(inputs[0])
+        keyed = self.keyed(data)
+        if not keyed:
+            raise ConfigError(
+                f"by={self.by!r}: none of the inputs has this key: make one of the series with "
+                f"key={self.by!r}"
+            )
+        if len({series.columns[self.by].kind in "iu" for series in keyed}) > 1:
+            told = " and ".join(map(brief, keyed))
+            raise ConfigError(
+                f"by={self.by!r}: the keys of several inputs are of one kind, and those of {told} "
+                f"are texts and ints: make them the same"
+            )
+        if not isinstance(executor, KeyedExecutor):
+            raise ConfigError(
+                f"by={self.by!r}: executor={brief(executor)} does not run tasks by key: take "
+                f"'threads', or give it a start_keyed()"
+            )
+
+    def _check_series(self, data: object) -> None:
         if not isinstance(data, TimeSeries):
             raise ConfigError(
                 f"by={self.by!r}: the rows of a TimeSeries have keys, and {brief(data)} is none"
@@ -65,19 +88,20 @@ class Keys:
             )
         if data.key != self.by:
             raise ConfigError(f"by={self.by!r}: the key of {brief(data)} is {data.key!r}")
-        if not isinstance(executor, KeyedExecutor):
-            raise ConfigError(
-                f"by={self.by!r}: executor={brief(executor)} does not run tasks by key: take "
-                f"'threads', or give it a start_keyed()"
-            )
+
+    def keyed(self, data: object) -> Sequence[TimeSeries]:
+        """The inputs that have the key: of the others, tasks see the whole."""
+        return [
+            one for one in inputs_of(data) if isinstance(one, TimeSeries) and one.key == self.by
+        ]
 
     def limit(self, data: object) -> None:
         """Let the data refuse rows whose key would be one too many.
 
         :raises ConfigError: if there are more keys already
         """
-        assert isinstance(data, TimeSeries)  # it was checked
-        data.limit_keys(self.most)
+        for series in self.keyed(data):
+            series.limit_keys(self.most)
 
 
 def crew_of(
@@ -129,14 +153,14 @@ def bound_of(
     if keys is None:
         return bound if bound is None or config.empty is not Empty.SKIP else none_if_empty(bound)
     assert bound is not None
-    assert isinstance(data, TimeSeries)
+    cut, grouped = bound, _grouping(data, keys)
     by, runs_all = keys.by, config.empty is Empty.RUN
     census = KeyCensus(config.name, by, keys.most)
-    idle = keys.idle_ns // data.unit.nanos
+    idle = keys.idle_ns // keys.keyed(data)[0].unit.nanos
     known = states.known_keys(idle) if runs_all or states.any else None
 
-    def bounded(view: TimeSeriesView, start: int, end: int) -> KeyedView | None:
-        keyed = KeyedView(bound(view, start, end), by)
+    def bounded(view: Any, start: int, end: int) -> KeyedView | None:
+        keyed = grouped(cut(view, start, end))
         if not keyed.keys and not runs_all:
             return None
         census.note(keyed.keys)
@@ -147,3 +171,14 @@ def bound_of(
         return keyed
 
     return bounded
+
+
+def _grouping(data: object, keys: Keys) -> Callable[[Any], KeyedView]:
+    """How the view of a window is grouped by key."""
+    by = keys.by
+    members = members_of(data)
+    if members is None:
+        return lambda view: KeyedView(view, by)
+    having = {id(series) for series in keys.keyed(data)}
+    positions = [i for i, member in enumerate(members) if id(member) in having]
+    return lambda views: SeveralKeyedView(views, positions, by)

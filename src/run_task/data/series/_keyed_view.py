@@ -145,8 +145,8 @@ class KeyedView:
         lasts = [stop - 1 for stop in groups.bounds[1:]]
         return zip(groups.keys, groups.storage.column(0)[lasts].tolist())
 
-    def views(self) -> list[KeyView]:
-        """The view of each key, in the order of the keys."""
+    def views(self) -> list[Any]:
+        """What tasks see of each key, in the order of the keys: a :class:`KeyView`."""
         made: list[KeyView] = []
         for place in range(len(self.keys)):
             view = _new(KeyView)

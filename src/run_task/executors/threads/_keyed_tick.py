@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from run_task._window import Window
-from run_task.data.series._keyed_view import KeyedView, KeyView
+from run_task.data.series._keyed_view import KeyedView
 from run_task.executors._outcomes import Run, clock, keyed_dataset_of, late
 from run_task.executors.threads._shared_tick import Leader, SharedWork, Worker
 from run_task.tasks._dataset import Roster
@@ -67,7 +67,7 @@ class KeyedTick(SharedWork):
         keyed = tick.view
         assert isinstance(keyed, KeyedView)
         self._keyed: KeyedView | None = keyed
-        self._views: Sequence[KeyView] = keyed.views()
+        self._views: Sequence[Any] = keyed.views()
         self._keys = keyed.keys
         self._runs = runs
         self._roster = roster

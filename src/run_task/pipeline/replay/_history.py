@@ -94,7 +94,8 @@ class _StageReplay:
         can_be_kept = isinstance(self.data, Viewable)
         self._keeps_view = apart and can_be_kept
         self._view: Any = None
-        self._changes = not can_be_kept  # in place, after the window
+        # In place, after the window. Of results by key nobody looks at each.
+        self._changes = stage.keys is None and not can_be_kept
         self._own = OwnData(self.data)
         self._unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
