@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from run_task import ConfigError, TimeSeries, TimeSeriesView
-from run_task.data._buckets import BUCKETS, bucket_of
+from run_task.data._buckets import BUCKETS, bucket_of, buckets_of_ints, part_of, parts_of
 from run_task.data.series._keyed_view import KeyedView, KeyView
 
 TEXTS = st.text(max_size=3)
@@ -69,6 +69,39 @@ def test_each_key_has_its_rows_in_the_order_of_time(kind: Any, keys: Any, data: 
             assert numbers(view.between(start - 3, end)) == [
                 number for number in everything if start - 3 <= rows[number][0] < end
             ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [(str, TEXTS), (int, WIDE), (np.int8, NARROW), (np.uint64, UNSIGNED)],
+    ids=["texts", "wide", "int8", "uint64"],
+)
+@given(data=st.data(), count=st.sampled_from([1, 2, 3, 7, 2000]))
+def test_parts_have_each_key_once_with_its_rows(
+    kind: Any, keys: Any, data: Any, count: int
+) -> None:
+    rows = data.draw(st.lists(st.tuples(st.integers(0, 20), keys), max_size=40))
+    quiet = data.draw(st.lists(keys, max_size=3))
+    whole = KeyedView(series_of(kind, rows).view().for_window(5, 15), "key")
+    whole.include(quiet)
+    expected = [(view.key, numbers(view), numbers(view.in_window)) for view in whole.views()]
+    found: list[tuple[Any, list[int], list[int]]] = []
+    for number in {part_of(bucket_of(key), count) for key, _, _ in expected} | {0, count - 1}:
+        part = pickle.loads(pickle.dumps(whole)).part(number, count)
+        assert list(part.keys) == sorted(part.keys)
+        assert {part_of(bucket_of(key), count) for key in part.keys} <= {number}
+        found += [(view.key, numbers(view), numbers(view.in_window)) for view in part.views()]
+    assert sorted(found) == expected
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30), st.integers(1, 3000))
+def test_buckets_of_many_ints_are_those_of_each(keys: list[int], count: int) -> None:
+    expected = [bucket_of(key) for key in keys]
+    for array in (np.array(keys, np.int64), np.array(keys, np.int64).view(np.uint64)):
+        assert buckets_of_ints(array).tolist() == [bucket_of(key) for key in array.tolist()]
+    buckets = buckets_of_ints(np.array(keys, np.int64))
+    assert buckets.tolist() == expected
+    assert parts_of(buckets, count).tolist() == [part_of(bucket, count) for bucket in expected]
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=20), st.integers(1000, 3000))
