@@ -40,7 +40,8 @@ from run_task import (
 )
 from run_task.cli._exits import Exit
 from run_task.cli._screen import Screen, State, view
-from run_task.pipeline._monitor import HISTORY, Monitor, as_number
+from run_task.pipeline._monitor import HISTORY, Monitor
+from run_task.pipeline._numbers import as_number
 
 WIDTHS = (60, 80, 200)
 
@@ -230,7 +231,7 @@ def fed(made: Pipeline, windows: int = 100) -> Screen:
     for number in range(windows):
         values = dict.fromkeys(names[1:], number * 1.0)
         failed = TaskError(names[0], Window(number, number + 1), "it is " + "very " * 90 + "hot")
-        screen.monitor.stages[stage.name].noted_at = -math.inf
+        screen.monitor.stages[stage.name].note_next_at = -math.inf
         screen.monitor.note(
             stage.name, DataSet(Window(number, number + 1), values, {names[0]: failed})
         )

@@ -85,8 +85,12 @@ def data_named(stage: AnyStage) -> str:
 
 def _data_named(shared: Any, timeout: float) -> str:
     if isinstance(shared, TimeSeries):
-        columns = ", ".join(f"{name} {dtype}" for name, dtype in shared.columns.items())
-        return f"TimeSeriesView of {columns}; time in {shared.unit.value}"
+        kinds = (
+            (name, dtype if dtype.itemsize else "str") for name, dtype in shared.columns.items()
+        )
+        columns = ", ".join(f"{name} {kind}" for name, kind in kinds)
+        key = "" if shared.key is None else f"; by {shared.key}"
+        return f"TimeSeriesView of {columns}; time in {shared.unit.value}{key}"
     with shared.read(timeout) as data:
         return type(data).__name__
 

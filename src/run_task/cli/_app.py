@@ -65,6 +65,17 @@ Json = Annotated[
 ]
 
 
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        metavar="TEXT",
+        help="Of stages by key, show the keys that have this in them, in capitals or not.",
+        show_default=False,
+    ),
+]
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from run_task._version import __version__
@@ -92,6 +103,7 @@ def run(
     quiet: Quiet = False,
     json: Json = False,
     log_level: LogLevel = None,
+    key: Key = None,
 ) -> None:
     """Run a pipeline live, until Ctrl-C, or its sources end.
 
@@ -100,7 +112,8 @@ def run(
     """
     from run_task.cli import _run as command
 
-    _end(command.run_target(target, for_, command.Show.of(quiet, json), _name(log_level)))
+    show = command.Show.of(quiet, json)
+    _end(command.run_target(target, for_, show, _name(log_level), key))
 
 
 @app.command(epilog=EPILOG)

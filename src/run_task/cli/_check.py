@@ -103,6 +103,8 @@ def _draw_stage(tree: Tree, pipeline: Pipeline, stage: AnyStage) -> None:
         about.append(f"over {in_short(config.window)}")
     if config.grace is not None:
         about.append(f"after {in_short(config.grace)} of grace")
+    if stage.keys is not None:
+        about.append(f"by {shown(stage.keys.by)}")
     executor = config.executor
     about.append(shown(executor) if isinstance(executor, str) else named(executor))
     branch = tree.add(_line("stage ", stage.name, f", {', '.join(about)}"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,14 +20,16 @@ from run_task.errors import ConfigError, escaped
 from run_task.observe._format import brief
 from run_task.pipeline.replay._progress_bar import no_progress
 from run_task.runner import SourceStats
+from run_task.tasks import KeyedDataSet
 from run_task.time._epoch import from_nanos, nanos_since_epoch
 from run_task.time._wall_time import WallClock
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from run_task.pipeline import ReplaySummary
-    from run_task.tasks._dataset import DataSet
+    from run_task.tasks._keyed import AnyDataSet
 
 
 @dataclass
@@ -37,10 +39,16 @@ class _Done:
     windows: int = 0
     results: int = 0
     failed: int = 0
+    keys: int = 0
+    """How many there were at most in a window."""
 
-    def note(self, dataset: DataSet[Any]) -> None:
+    def note(self, dataset: AnyDataSet) -> None:
         self.windows += 1
-        self.results += len(dataset)
+        if isinstance(dataset, KeyedDataSet):
+            self.keys = max(self.keys, len(dataset.keys_of_rows))
+            self.results += sum(map(len, dataset.values()))
+        else:
+            self.results += len(dataset)
         self.failed += len(dataset.errors)
 
 
@@ -89,11 +97,17 @@ def _summarize(done: Mapping[str, _Done], summary: ReplaySummary, seconds: float
     from run_task.cli._grid import cell, count, grid
     from run_task.observe._format import shown
 
-    table = grid(("stage", 1), ("windows", 0), ("results", 0), ("failed", 0))
+    by_key = any(stage.keys for stage in done.values())
+    columns = ("windows", *(("keys",) if by_key else ()), "results", "failed")
+    table = grid(("stage", 1), *((column, 0) for column in columns))
     for name, stage in done.items():
-        table.add_row(
-            cell(shown(name)), f"{stage.windows:,}", f"{stage.results:,}", count(stage.failed)
-        )
+        cells: dict[str, str | Text] = {
+            "windows": f"{stage.windows:,}",
+            "keys": f"{stage.keys:,}" if stage.keys else "",
+            "results": f"{stage.results:,}",
+            "failed": count(stage.failed),
+        }
+        table.add_row(cell(shown(name)), *(cells[column] for column in columns))
     of_sources = _of_sources(summary.sources)
     windows = sum(stage.windows for stage in done.values())
     console = Console(highlight=False)

@@ -6,6 +6,7 @@ import enum
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -45,9 +46,15 @@ class Show(enum.Enum):
         return cls.VIEW if console.is_terminal and not console.is_dumb_terminal else cls.LINES
 
 
-def run_target(target: str, for_: str | None, show: Show, log_level: str | None) -> Exit:
+def run_target(
+    target: str, for_: str | None, show: Show, log_level: str | None, key: str | None = None
+) -> Exit:
     """Run the pipeline that a target names."""
-    return _run(lambda: Target.parse(target).load(), for_, show, log_level)
+    if key is not None and show in (Show.JSON, Show.NOTHING):
+        raise typer.BadParameter(
+            "--key is for the live view and for lines: --json has all keys, and --quiet shows none"
+        )
+    return _run(lambda: Target.parse(target).load(), for_, show, log_level, key)
 
 
 def run_demo(for_: str | None, show: Show, log_level: str | None) -> Exit:
@@ -62,15 +69,19 @@ def run_demo(for_: str | None, show: Show, log_level: str | None) -> Exit:
 
 
 def _run(
-    build: Callable[[], Pipeline], for_: str | None, show: Show, log_level: str | None
+    build: Callable[[], Pipeline],
+    for_: str | None,
+    show: Show,
+    log_level: str | None,
+    key: str | None = None,
 ) -> Exit:
     limit = _interval(for_)
     show_log(log_level or ("error" if show is Show.VIEW else "warning"))
     match show:
         case Show.VIEW:
-            _in_view(build, limit)
+            _in_view(build, limit, key)
         case Show.LINES:
-            _in_lines(build, limit, as_text)
+            _in_lines(build, limit, partial(as_text, key=key))
         case Show.JSON:
             _in_lines(build, limit, as_json)
         case Show.NOTHING:
@@ -92,13 +103,13 @@ def _in_lines(build: Callable[[], Pipeline], limit: TaskInterval | None, encode:
             pipeline.run_sync()
 
 
-def _in_view(build: Callable[[], Pipeline], limit: TaskInterval | None) -> None:
+def _in_view(build: Callable[[], Pipeline], limit: TaskInterval | None, key: str | None) -> None:
     from run_task.cli._screen import Screen, State, on_screen
     from run_task.cli._terminal import Terminal
 
     with building():
         pipeline = build()
-    screen = Screen(pipeline)
+    screen = Screen(pipeline, key)
 
     def shutdown() -> None:
         screen.state = State.ENDING

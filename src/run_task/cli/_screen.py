@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from run_task.cli._grid import BAD, HEAD, cell, count, grid
+from run_task.cli._keys_table import keys_table, over_keys
 from run_task.cli._sparkline import sparkline
 from run_task.observe._format import elapsed, named, seconds, shown
 from run_task.pipeline._monitor import HISTORY, Monitor
@@ -47,6 +48,9 @@ _WRONG: Final = ("late", "malformed", "rejected", "ahead", "expired", "duplicate
 """What rows should not be: a column each, where some are."""
 
 _MOST_FAILURES: Final = 4
+
+_MOST_KEYS: Final = 12
+"""How many keys are seen of a stage."""
 
 _LEAST_TASKS: Final = 3
 """For how many tasks other things make room on a screen that is too low for all."""
@@ -82,11 +86,13 @@ class Screen:
     """What is seen of a pipeline, drawn anew whenever it is asked for.
 
     :param pipeline: the pipeline, before it runs
+    :param key: a part of the keys that are asked for; None: none in particular
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, key: str | None = None) -> None:
         self._pipeline = pipeline
-        self.monitor: Monitor = Monitor(pipeline)
+        self._key = key
+        self.monitor: Monitor = Monitor(pipeline, key)
         self.state: State = State.RUNNING
         self.widths: Sequence[int] = ()
         """Of the lines that are drawn."""
@@ -98,14 +104,15 @@ class Screen:
         above: Sequence[RenderableType] = ()
         below: Sequence[RenderableType] = ()
         room = 0
-        wanted = 1 + min(_LEAST_TASKS, sum(len(stage.tasks) for stage in self._pipeline.stages))
+        wanted = min(1 + _LEAST_TASKS, self._task_lines())
         for limits in self._choices(console.size.height):
             above, below = self._around_tasks(limits, stats, rates, options.max_width)
             used = sum(len(console.render_lines(part, options)) for part in (*above, *below))
             room = sys.maxsize if limits is _ALL else console.size.height - used - 1
             if room >= wanted:
                 break
-        whole = Group(*above, self._tasks(room, options.max_width), *below)
+        keys = self._keys(room - self._task_lines(), options.max_width)
+        whole = Group(*above, self._tasks(room, options.max_width), *keys, *below)
         lines = console.render_lines(whole, options, pad=False)[: console.size.height]
         self.widths = [Segment.get_line_length(line) for line in lines]
         yield from console.render(whole, options)
@@ -186,6 +193,29 @@ class Screen:
         _tell_more(table, len(self._pipeline.stages), most)
         return table
 
+    def _task_lines(self) -> int:
+        """How many lines all tasks take."""
+        return 1 + sum(len(stage.tasks) for stage in self._pipeline.stages)
+
+    def _keys(self, room: int, width: int) -> Sequence[RenderableType]:
+        """Of each stage by key those keys that are worth a look, if there is room for some."""
+        by_key = [stage for stage in self._pipeline.stages if stage.keys is not None]
+        found: list[RenderableType] = []
+        for place, stage in enumerate(by_key):
+            keys = self.monitor.stages[stage.name].keys
+            most = min(room // (len(by_key) - place) - 1, _MOST_KEYS + 1)
+            if keys is None or most < 2:
+                continue
+            by = shown(keys.by)
+            title = by if len(self._pipeline.stages) == 1 else f"{shown(stage.name)} / {by}"
+            if keys.matching is not None:
+                title += f", {keys.matching:,} with {shown(self._key)}"
+            table = keys_table(title, keys, [task.name for task in stage.tasks], most, width)
+            if table is not None:
+                found += [Text(), table]
+                room -= 1 + most
+        return found
+
     def _tasks(self, room: int, width: int) -> RenderableType:
         """The tasks with their last values, as many as there is room for."""
         bars = max(10, min(HISTORY, width // 4))
@@ -194,11 +224,14 @@ class Screen:
         several = len(self._pipeline.stages) > 1
         for stage in self._pipeline.stages:
             values, history = self.monitor.recent(stage.name)
+            keys = self.monitor.stages[stage.name].keys
             failing = self.monitor.stages[stage.name].failing
             for task in stage.tasks:
                 name = _both(stage.name, task.name, most) if several else shown(task.name)
                 if task.name in failing:
                     value = Text("no result", BAD)
+                elif keys is not None:
+                    value = over_keys(keys.tasks.get(task.name), keys)
                 else:
                     value = Text(shown(values[task.name]) if task.name in values else "")
                 line = sparkline(history[task.name], bars)
@@ -206,7 +239,7 @@ class Screen:
         head = (Text("task", HEAD), Text("value", HEAD), Text())
         shown_rows = rows if len(rows) + 1 <= room else rows[: max(0, room - 2)]
         table = Table.grid(padding=(0, 2), expand=True)
-        longest = max((name.cell_len for name, _, _ in rows), default=0)
+        longest = max(name.cell_len for name, _, _ in (head, *rows))
         table.add_column(width=min(longest, most), no_wrap=True, overflow="ellipsis")
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         table.add_column(width=bars, no_wrap=True)

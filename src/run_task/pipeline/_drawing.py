@@ -32,7 +32,9 @@ class _Boxes:
         return self._known[id(thing)]
 
     def data(self, data: object) -> int:
-        columns = list(data.columns) if isinstance(data, TimeSeries) else []
+        columns: list[str] = []
+        if isinstance(data, TimeSeries):
+            columns = [f"{name}, the key" if name == data.key else name for name in data.columns]
         return self.box(data, BoxKind.DATA, type(data).__name__, _some(columns))
 
     def arrow(self, start: int, end: int) -> None:
@@ -72,6 +74,8 @@ def _about(stage: AnyStage) -> list[str]:
         lines.append(f"over the last {in_short(config.window)}")
     if config.grace is not None:
         lines.append(f"grace {in_short(config.grace)}")
+    if stage.keys is not None:
+        lines.append(f"by {stage.keys.by}")
     if any(feeds_itself(stage, data) for data in stage.inputs):
         lines.append("reads what it gave before")
     return lines + _some([task.name for task in stage.tasks])

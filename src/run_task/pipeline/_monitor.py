@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-import numbers
 import threading
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from run_task.observe._format import error_shown
+from run_task.pipeline._key_watch import KeysShown, KeyWatch
+from run_task.pipeline._numbers import as_number
 from run_task.sinks import CallbackSink
+from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 
 if TYPE_CHECKING:
     from run_task.pipeline import Pipeline
     from run_task.runner._stats import PipelineStats
-    from run_task.tasks._keyed import AnyDataSet
 
 HISTORY: Final = 60
 """How many values of a task are kept to be drawn."""
@@ -32,6 +30,10 @@ _MOST_FAILURES: Final = 100
 _NOTED_EVERY: Final = 0.05
 """How many seconds lie between values that are noted: more often, nobody sees them, and the
 pipeline would pay for it."""
+
+_SHARE: Final = 100
+"""Looking at a window may take one part in so many of the time: of thousands of keys, that says how
+often they are looked at."""
 
 _RATE_OVER: Final = 5.0
 """Over how many seconds rates are taken."""
@@ -63,30 +65,35 @@ class StageMonitor:
     """What is known of a stage.
 
     :param tasks: the names of its tasks
+    :param key: a part of the keys that are asked for; None: none in particular
     """
 
-    def __init__(self, tasks: Sequence[str]) -> None:
+    def __init__(self, tasks: Sequence[str], key: str | None = None) -> None:
         self.values: dict[str, Any] = {}
         self.failing: Collection[str] = ()
         """The tasks that gave no result for the last window."""
         self.history: Mapping[str, deque[float]] = {task: deque(maxlen=HISTORY) for task in tasks}
         self.failed: int = 0
         """How many results are missing, of all windows."""
-        self.noted_at: float = -math.inf
+        self.keys: KeysShown | None = None
+        """What there is to see of its keys; None: it has none, or none yet."""
+        self.key_watch: KeyWatch = KeyWatch(key)
+        self.note_next_at: float = -math.inf
 
 
 class Monitor:
     """Looks at what a pipeline gives, by a sink that it adds to each stage.
 
     :param pipeline: the pipeline, before it runs
+    :param key: a part of the keys that are asked for; None: none in particular
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, key: str | None = None) -> None:
         self._pipeline = pipeline
         self._mutex = threading.Lock()
         self._rates: deque[tuple[float, Sequence[int]]] = deque()
         self.stages: Mapping[str, StageMonitor] = {
-            stage.name: StageMonitor([task.name for task in stage.tasks])
+            stage.name: StageMonitor([task.name for task in stage.tasks], key)
             for stage in pipeline.stages
         }
         self._failures: dict[TaskFailure, Occurrences] = {}  # the latest last
@@ -104,19 +111,29 @@ class Monitor:
         """
         of_stage = self.stages[stage]
         errors = dataset.errors
-        of_stage.failing = {error.task for error in errors.values()}
+        # By key, a task fails if it does for all of them.
+        of_stage.failing = {name for name in errors if isinstance(name, str)} if errors else ()
         if errors:
             of_stage.failed += len(errors)
             for error in itertools.islice(errors.values(), _MOST_FAILURES):
                 self._note(TaskFailure(stage, error.task, error_shown(error)))
         now = time.monotonic()
-        if now - of_stage.noted_at < _NOTED_EVERY:
+        if now < of_stage.note_next_at:
             return
+        keys: KeysShown | None = None
+        if isinstance(dataset, KeyedDataSet):
+            keys = of_stage.key_watch.look(dataset)
+            values: dict[str, Any] = {}
+            drawn = {name: of_task.middle for name, of_task in keys.tasks.items()}
+        else:
+            values = dict(dataset)
+            drawn = {name: as_number(value) for name, value in values.items()}
+        took = time.monotonic() - now
         with self._mutex:
-            of_stage.noted_at = now
-            of_stage.values = dict(dataset)
+            of_stage.note_next_at = now + max(_NOTED_EVERY, took * _SHARE)
+            of_stage.values, of_stage.keys = values, keys
             for name, history in of_stage.history.items():
-                history.append(as_number(of_stage.values.get(name)))
+                history.append(drawn.get(name, math.nan))
 
     def _note(self, failure: TaskFailure) -> None:
         with self._mutex:
@@ -162,13 +179,3 @@ class Monitor:
         with self._mutex:
             history = {name: tuple(values) for name, values in of_stage.history.items()}
             return of_stage.values, history
-
-
-def as_number(value: object) -> float:
-    """A result as a number that can be drawn; NaN if it is none."""
-    if not isinstance(value, numbers.Real | Decimal | np.bool_):
-        return math.nan
-    try:
-        return float(cast("float", value))
-    except OverflowError:
-        return math.nan

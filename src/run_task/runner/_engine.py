@@ -411,9 +411,15 @@ class Engine:
         return DataSet(window, errors=errors, lateness=late_ns / 1e9, behind=behind)
 
     def _note(self, errors: Mapping[Any, TaskError]) -> None:
+        # A task that fails for thousands of keys is one record a window, with the first of them.
+        told: dict[str, tuple[TaskError, int]] = {}
         for error in errors.values():
+            first, count = told.get(error.task, (error, 0))
+            told[error.task] = first, count + 1
+        for error, count in told.values():
             about = {"task": error.task, "window": error.window}
-            self._log.warning("%s: %s", self.name, error, extra=about)
+            more = f" (and none for {count - 1:,} more keys)" if count > 1 else ""
+            self._log.warning("%s: %s%s", self.name, error, more, extra=about)
         if self.config.on_error is OnError.RAISE:
             raise next(iter(errors.values()))
 
