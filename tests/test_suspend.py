@@ -12,15 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.support.bench import PipelineBench
-from tests.support.threads import PATIENCE, eventually
+from tests.support.threads import PATIENCE, beside, eventually
 
 from run_task import (
     MissedTick,
     RwLock,
+    SystemClock,
     TimeSeries,
     TimeSeriesView,
     TimeUnit,
@@ -29,6 +31,7 @@ from run_task import (
 )
 from run_task.pipeline._fates import Tally
 from run_task.pipeline._order import Place, SourceMark
+from run_task.pipeline.live import _catch_up
 from run_task.pipeline.live._catch_up import CatchUp
 from run_task.runner._scheduler import scheduler_of
 
@@ -165,15 +168,70 @@ class Sources:
 
     def _made(self) -> CatchUp:
         catch_up = CatchUp(self.clock)
-        catch_up.pause = self._pause
+        catch_up.pause = self.pause
         return catch_up
 
-    def _pause(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         assert seconds == 0.01
         self.pauses += 1
         if self._gives:
             self._gives -= 1
             self.tally.received += 1
+
+
+class Unwatched:
+    """In the place of the watch: it takes note of what it is to look after, and does not."""
+
+    def __init__(self) -> None:
+        self.watched: list[CatchUp] = []
+        self.add, self.remove = self.watched.append, self.watched.remove
+
+    def wake(self) -> None: ...
+
+    def settle(self) -> None: ...
+
+
+@pytest.mark.parametrize("by", ["the watch", "a window"])
+def test_who_looks_first_sees_that_the_process_stood_still(
+    by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, unwatched = Sources(3), Unwatched()
+    now = [100.0]
+    clock = SystemClock()
+    monkeypatch.setattr(_catch_up, "watch", lambda: unwatched)
+    monkeypatch.setattr(_catch_up, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    catch_up = CatchUp(clock)
+    catch_up.pause = sources.pause
+    catch_up.begin()
+    assert not unwatched.watched  # no row can wait meanwhile
+    catch_up.add(sources.mark, sources.tally)
+    catch_up.begin()
+    assert unwatched.watched == [catch_up]
+    scheduler = scheduler_of(clock)
+    before_ns = scheduler.overslept_ns
+    for _ in range(5):
+        now[0] += 0.3
+        assert catch_up.look() == 0.25
+        catch_up.wait_if_stood_still(each=False)
+    assert (sources.pauses, scheduler.overslept_ns) == (0, before_ns)
+    now[0] += 3.0
+    if by == "the watch":
+        catch_up.look()
+        assert sources.pauses == 0  # that is for the windows that were due
+    else:
+        catch_up.wait_if_stood_still(each=False)
+        assert sources.pauses == 5
+        catch_up.look()
+    assert before_ns < scheduler.overslept_ns <= clock.monotonic_ns()
+    found_ns = scheduler.overslept_ns
+    now[0] += 0.1
+    catch_up.wait_if_stood_still(each=False)
+    assert scheduler.overslept_ns == found_ns
+    catch_up.end()
+    assert not unwatched.watched
+    now[0] += 3.0
+    catch_up.wait_if_stood_still(each=False)
+    assert scheduler.overslept_ns == found_ns
 
 
 def test_sources_run_until_they_block() -> None:
@@ -267,19 +325,27 @@ def test_a_window_that_is_late_for_the_time_that_tasks_take_waits_for_nothing(
 
 PROGRAM = """
     import json
+    import time
     from run_task import Pipeline, RunnerConfig, TimeSeries, TimeUnit, task
     from run_task.sources import StdinJsonLines
 
+    windows = 0
+
     @task
     def held(view, start, end):
+        global windows
+        windows += 1
+        if windows == BUSY:
+            print("busy", flush=True)
+            time.sleep(0.3)
         return list(map(int, view.in_window.time))
 
     series = TimeSeries({"n": int}, unit=TimeUnit.MILLIS)
     pipeline = Pipeline("child")
     pipeline.source(StdinJsonLines(timestamp="time", columns={"n": int}), series)
-    for name in ("a", "b"):
+    for name in NAMES:
         pipeline.stage(name, [held], series, "250ms", RunnerConfig(grace="200ms"))
-    given = {"a": [], "b": []}
+    given = {name: [] for name in NAMES}
     for stage in pipeline.stages:
         from run_task.sinks import CallbackSink
         stage.sink(CallbackSink(lambda name, dataset: given[name].extend(dataset["held"])))
@@ -291,34 +357,44 @@ PROGRAM = """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no such signal")
-def test_a_process_that_is_stopped_under_a_pipe_that_goes_on(tmp_path: Path) -> None:
-
+@pytest.mark.parametrize(("names", "busy"), [("ab", 0), ("ab", 7), ("a", 4)])
+def test_a_process_that_is_stopped_under_a_pipe_that_goes_on(
+    names: str, busy: int, tmp_path: Path
+) -> None:
+    """Between two windows, or in the middle of a task."""
     program = tmp_path / "child.py"
-    program.write_text(textwrap.dedent(PROGRAM))
+    text = textwrap.dedent(PROGRAM).replace("NAMES", repr(names)).replace("BUSY", str(busy))
+    program.write_text(text)
     child = subprocess.Popen(
         [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert child.stdin is not None
     assert child.stdout is not None
+    rows = child.stdin
     sent: list[int] = []
+    enough = threading.Event()
+
+    def send() -> None:
+        while not enough.wait(0.01):
+            now = time.time_ns() // MS
+            rows.write(json.dumps({"time": now, "n": 1}) + "\n")
+            rows.flush()
+            sent.append(now)
+
     try:
         assert child.stdout.readline() == "begun\n"
-        begun = time.monotonic()
-        stopped = False
-        while (passed := time.monotonic() - begun) < 5:
-            if passed > 1 and not stopped:
+        with beside(send):
+            try:
+                if busy:
+                    assert child.stdout.readline() == "busy\n"
+                else:
+                    time.sleep(1)
                 os.kill(child.pid, signal.SIGSTOP)
-                stopped = True
-            if passed > 4 and stopped is True:
+                time.sleep(3)
                 os.kill(child.pid, signal.SIGCONT)
-                stopped = False
-                begun -= 100  # no more of it
-            now = time.time_ns() // MS
-            child.stdin.write(json.dumps({"time": now, "n": 1}) + "\n")
-            child.stdin.flush()
-            sent.append(now)
-            time.sleep(0.01)
-        os.kill(child.pid, signal.SIGCONT)
+                time.sleep(1)
+            finally:
+                enough.set()
         out, _ = child.communicate(timeout=PATIENCE)
     finally:
         child.kill()
@@ -326,4 +402,4 @@ def test_a_process_that_is_stopped_under_a_pipe_that_goes_on(tmp_path: Path) -> 
     told = json.loads(out)
     assert told["stored"] == len(sent)
     assert told["late"] == 0
-    assert told["given"] == {"a": sent, "b": sent}
+    assert told["given"] == dict.fromkeys(names, sent)

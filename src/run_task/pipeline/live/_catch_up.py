@@ -9,8 +9,9 @@ from typing import Final
 
 from run_task.pipeline._fates import Tally
 from run_task.pipeline._order import SourceMark
-from run_task.runner._scheduler import step_aside
-from run_task.time._clock import Clock
+from run_task.runner._scheduler import scheduler_of, step_aside
+from run_task.sync._watch import watch
+from run_task.time._clock import Clock, SystemClock
 
 _PAUSE: Final = 0.01
 """For how many seconds sources run until it is looked at again whether rows have come."""
@@ -21,6 +22,13 @@ _PAUSES: Final = 10
 _QUIET: Final = 2
 """After how many pauses without a row they count as blocked. A thread that could run may have to
 wait for a processor that long."""
+
+
+_BEAT: Final = 0.25
+"""Each how many seconds the watch looks that the process has not stood still."""
+
+_STOOD: Final = 0.1
+"""By how many seconds a look must have been too late for it to have stood still."""
 
 
 class CatchUp:
@@ -42,10 +50,54 @@ class CatchUp:
         self._mutex = threading.Lock()
         self._ended_ns: float = -float("inf")  # by the monotonic clock
         self._left = 0  # how many pauses there may still be since the last oversleep
+        self._looks = False
+        self._looked = 0.0  # when it was last seen that the process runs, by time.monotonic()
 
     def add(self, mark: SourceMark, tally: Tally) -> None:
         """A source whose rows come by themselves, and what it has received."""
         self._sources.append((mark, tally))
+
+    def begin(self) -> None:
+        """Look from now on whether the process stands still, where sources have rows that could
+        wait meanwhile. A wait that is too long shows that by itself; nothing does, if it stood
+        still in the middle of a task."""
+        if self._sources and type(self._clock) is SystemClock:
+            self._looked = time.monotonic()
+            self._looks = True
+            watch().add(self)
+            watch().wake()
+
+    def end(self) -> None:
+        """Look no longer."""
+        if self._looks:
+            self._looks = False
+            watch().remove(self)
+            watch().settle()
+
+    def look(self) -> float:
+        """For the watch: see whether the process stood still. Returns when to look again."""
+        self.has_stood_still()
+        return _BEAT
+
+    def has_stood_still(self) -> bool:
+        """Whether it stood still since somebody looked, as when it was suspended in the middle of a
+        task: then all that is due by now has been overslept."""
+        if not self._looks:
+            return False
+        now = time.monotonic()
+        passed, self._looked = now - self._looked, now
+        if passed <= _BEAT + _STOOD:
+            return False
+        scheduler_of(self._clock).overslept_ns = self._clock.monotonic_ns()
+        return True
+
+    def wait_if_stood_still(self, *, each: bool) -> None:
+        """As :meth:`wait`, if nobody has seen as yet that the process stood still.
+
+        :param each: as for :meth:`wait`
+        """
+        if self._looks and self.has_stood_still():
+            self.wait(self._clock.monotonic_ns(), each=each)
 
     def wait(self, due_ns: int, *, each: bool) -> None:
         """Let sources run until they block, if they have not since a window was due.

@@ -62,6 +62,7 @@ class WindowGate:
         """Wait for all that enters its data before a window, and until it is known whether there
         is a row as late as that. Returns the stages that took too long; None: do not run it."""
         mark, coordinator = self._mark, self._coordinator
+        self._catch_up.wait_if_stood_still(each=not mark.bounded)
         end_ns = self._end_ns = end * self._unit_ns
         start_ns = start * self._unit_ns
         self._views.begin(start_ns, end_ns)

@@ -105,6 +105,7 @@ class LiveRun:
         self._stages: list[LiveStage] = []
         self._early_views: dict[tuple[StageMark, Place], EarlyViews | None] = {}
         self._coordinator: Coordinator | None = None
+        self._catch_up: CatchUp | None = None
         thread = f"run-task {name} pipeline"
         self._thread = threading.Thread(target=self._watch_over, name=thread, daemon=True)
         self.failures: list[BaseException] = []
@@ -142,6 +143,8 @@ class LiveRun:
                 sink.start()
             for stage in self._stages:
                 stage.start()
+            if self._catch_up is not None:
+                self._catch_up.begin()
             for async_source in self._async_sources:
                 async_source.start()
             for source in self._sources:
@@ -275,7 +278,7 @@ class LiveRun:
         entered += (data for stage in stages for data in stage.inputs)
         given = {id(data): GivenWindows(data) for data in entered}
         years = have_calendar(stages)
-        catch_up = CatchUp(self._clock)
+        catch_up = self._catch_up = CatchUp(self._clock)
         all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
         for number, ((declared, unit_ns, route), fates, playback, mark) in enumerate(
             zip(self._declared_sources, self._fates, played, source_marks, strict=True), 1
@@ -377,6 +380,8 @@ class LiveRun:
             self.failures.append(error)
             for live in self._stages:
                 live.shutdown()
+        if self._catch_up is not None:
+            self._catch_up.end()
         self.lifecycle.advance(Phase.ENDED)
 
     def _finish(self) -> None:
