@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,8 @@ def test_it_is_checked_and_runs(tmp_path: Path) -> None:
 
 def test_it_satisfies_a_strict_type_checker(tmp_path: Path) -> None:
     run_here("new", "heat", cwd=tmp_path)
+    if (known := ROOT / ".mypy_cache").is_dir():  # what `make check` has found out of NumPy
+        shutil.copytree(known, tmp_path / "heat" / ".mypy_cache")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "pipeline.py", "test_pipeline.py"],
         cwd=tmp_path / "heat",
