@@ -319,6 +319,45 @@ def test_a_pipeline_is_drawn_as_a_tree_and_not_run(tmp_path: Path) -> None:
     ]
 
 
+SEVERAL = """
+from run_task import *
+
+trades = TimeSeries({"price": float}, TimeUnit.SECONDS)
+highest = Atom(0.0)
+own = TimeSeries({"over": int}, TimeUnit.SECONDS, closed=Closed.RIGHT)
+
+def keep(atom, row):
+    atom.reset(row["price"])
+
+@task
+def over(data: tuple[TimeSeriesView, float, TimeSeriesView], start: int, end: int) -> int:
+    return len(data[0])
+
+pipeline = Pipeline("several")
+pipeline.source([(1, {"price": 2.0})], into=(trades, highest), ingest=(None, keep))
+stage = pipeline.stage("a", [over], (trades, highest, own), "10s").into(own)
+"""
+
+
+def test_several_inputs_are_drawn_and_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(SEVERAL)
+    done = run_here("check", "app.py:pipeline", cwd=tmp_path)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:4] == [
+        "├── source list of 1",
+        "│   └── feeds a",
+        "└── stage a, every 10s, threads",
+    ]
+    assert "reads (TimeSeriesView of price float64; time in s), (float)" in done.stdout
+    assert "reads what it gave before" in done.stdout
+    wrong = "\n@task\ndef one(view: TimeSeriesView, start: int, end: int) -> int:\n    return 1\n"
+    stage = 'pipeline.stage("b", [one], (trades, highest), "10s")'
+    (tmp_path / "app.py").write_text(f"{SEVERAL}{wrong}\n{stage}\n")
+    done = run_here("check", "app.py:pipeline", cwd=tmp_path)
+    assert done.exit_code != 0
+    assert "task 'one': it takes TimeSeriesView, and the data of its stage gives" in done.stderr
+
+
 def test_a_wrapper_is_called_with_its_own_parameters(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         """

@@ -140,6 +140,27 @@ def test_what_changed_in_place_is_seen(executor: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_state_goes_on_over_several_inputs(executor: Any) -> None:
+    trades, factor = series(1, 5, 11), Atom(2.0)
+
+    @task(state=float)
+    def running(
+        data: tuple[TimeSeriesView, float], start: int, end: int, state: float
+    ) -> tuple[float, float]:
+        total = state + data[1] * float(data[0].in_window["v"].sum())
+        return total, total
+
+    context, _, _ = (
+        ContextBuilder((trades, factor))
+        .with_task(running)
+        .with_interval("10s")
+        .with_config(RunnerConfig(executor=executor))
+        .build()
+    )
+    assert [dataset[running] for dataset in run_windows(context, 3)] == [12.0, 34.0, 34.0]
+
+
 def test_the_builder_gives_the_data_back_as_it_was_given() -> None:
     data = series(1), Atom(2)
     context, _, back = ContextBuilder(data).with_task(Task(nothing, "t")).build()

@@ -84,13 +84,16 @@ def _mistakes(target: str) -> Sequence[BaseException]:
 def drawn(pipeline: Pipeline) -> Tree:
     """A pipeline as a tree."""
     tree = Tree(_line("pipeline ", pipeline.name))
-    for source, into in pipeline.sources:
+    sources = {id(source): source for source, _ in pipeline.sources}
+    for key, source in sources.items():
         branch = tree.add(_line("source ", named(source)))
-        readers = [stage for stage in pipeline.stages if any(data is into for data in stage.inputs)]
-        for stage in readers:
-            branch.add(_line("feeds ", stage.name))
-        if not readers:
-            branch.add(Text("feeds no stage", BAD))
+        entered = [into for other, into in pipeline.sources if id(other) == key]
+        for stage in pipeline.stages:
+            if any(data is into for data in stage.inputs for into in entered):
+                branch.add(_line("feeds ", stage.name))
+        for into in entered:
+            if not any(data is into for stage in pipeline.stages for data in stage.inputs):
+                branch.add(Text("feeds no stage", BAD))
     for stage in pipeline.stages:
         _draw_stage(tree, pipeline, stage)
     return tree

@@ -14,7 +14,9 @@ are.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from operator import is_
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 
@@ -31,7 +33,6 @@ from run_task.data.series._timeseries import TimeSeries
 from run_task.data.series._view import TimeSeriesView
 from run_task.errors import ConfigError, LockTimeout
 from run_task.observe._format import brief
-from run_task.sync._waiting import Deadline
 from run_task.time._interval import TimeUnit
 
 I_co = TypeVar("I_co", covariant=True)
@@ -96,7 +97,7 @@ class Several(Generic[I_co]):
         views = tuple([found[place] for place in self._places])
         if self._is_windowed:
             return views  # kept by nobody, since it keeps rows
-        if len(views) == len(self._last) and all(map(_same, views, self._last)):
+        if len(views) == len(self._last) and all(map(is_, views, self._last)):
             return self._last  # the same object, so that it is sent to a process once
         self._last = views
         return views
@@ -152,7 +153,7 @@ class Moment:
         for _ in range(self._tries):
             before = [one.generation for one in telling]
             views = [one.view() for one in self._viewable]
-            if all(one.generation is was for one, was in zip(telling, before)):
+            if all(map(is_, before, [one.generation for one in telling])):
                 break
         return views
 
@@ -183,64 +184,69 @@ class _Together:
         self._entered: list[Any] = []
 
     def __enter__(self) -> Any:
-        deadline = Deadline(self._timeout)
-        first, wait = 0, self._timeout
+        began, first, wait = time.monotonic(), 0, self._timeout
         while True:
-            found: dict[int, Any] = {}
+            values: list[Any] = []
             try:
-                for place in self._order(first):
-                    access = self._held[place].read(0.0 if found else wait)
-                    found[place] = access.__enter__()
+                for one in self._order(first):
+                    access = one.read(0.0 if values else wait)
+                    values.append(access.__enter__())
                     self._entered.append(access)
-                return self._several.of([found[place] for place in range(len(found))])
+                return self._several.of(self._in_place(values, first))
             except LockTimeout as error:
                 self._leave()
-                first, wait = self._next(len(found), first, deadline, error)
+                first, wait = self._next(len(values), first, began, error)
             except BaseException:
                 self._leave()
                 raise
 
     async def __aenter__(self) -> Any:
-        deadline = Deadline(self._timeout)
-        first, wait = 0, self._timeout
+        began, first, wait = time.monotonic(), 0, self._timeout
         while True:
-            found: dict[int, Any] = {}
+            values: list[Any] = []
             try:
-                for place in self._order(first):
-                    access = self._held[place].read(0.0 if found else wait)
-                    found[place] = await access.__aenter__()
+                for one in self._order(first):
+                    access = one.read(0.0 if values else wait)
+                    values.append(await access.__aenter__())
                     self._entered.append(access)
-                return self._several.of([found[place] for place in range(len(found))])
+                return self._several.of(self._in_place(values, first))
             except LockTimeout as error:
                 await self._aleave()
-                first, wait = self._next(len(found), first, deadline, error)
+                first, wait = self._next(len(values), first, began, error)
             except BaseException:
                 await self._aleave()
                 raise
 
-    def _order(self, first: int) -> Sequence[int]:
+    def _order(self, first: int) -> Sequence[Any]:
         """All, that one first."""
-        places = range(len(self._held))
-        return [*places[first:], *places[:first]]
+        return [*self._held[first:], *self._held[:first]] if first else self._held
+
+    def _in_place(self, values: Sequence[Any], first: int) -> Sequence[Any]:
+        """What all have given, in the order in which they stand."""
+        after = len(values) - first
+        return [*values[after:], *values[:after]] if first else values
 
     def _next(
-        self, count: int, first: int, deadline: Deadline, error: LockTimeout
+        self, count: int, first: int, began: float, error: LockTimeout
     ) -> tuple[int, float | None]:
         """Which to wait for next, and how long: the one that could not be had.
 
         :param count: how many could
         :param first: the first of them
+        :param began: when the waiting began
         :raises LockTimeout: if it is too late
         """
         place = (first + count) % len(self._held)
-        if count == 0 or deadline.passed:
+        timeout = self._timeout
+        left = None if timeout is None else began + timeout - time.monotonic()
+        if count == 0 or (left is not None and left <= 0):
             members = self._several.members
             number = next(i for i, m in enumerate(members, 1) if m is self._held[place])
             raise LockTimeout(
-                f"the {len(members)} inputs could not be read together within {self._timeout} s, "
+                f"the {len(members)} inputs could not be read together within {timeout} s, "
                 f"for the sake of number {number}: {error}"
             ) from error
-        return place, deadline.remaining()
+        return place, left
 
     def _leave(self) -> None:
         while self._entered:
@@ -366,10 +372,6 @@ def holds_row(view: Any) -> bool:
 
 def _is_shared(data: object) -> bool:
     return not isinstance(data, type) and callable(getattr(data, "read", None))
-
-
-def _same(one: object, other: object) -> bool:
-    return one is other
 
 
 def _whole(view: Any, start: int, end: int) -> Any:
