@@ -15,6 +15,7 @@ from run_task.errors import TaskError
 _COLLECTIONS: Final[tuple[type, ...]] = (list, tuple, dict, set, frozenset)
 _MOST_CHARACTERS: Final = 1000
 _MOST_ITEMS: Final = 20
+_MOST_QUOTED: Final = 120
 
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half of a pair, which no text in UTF-8 can hold."""
@@ -30,6 +31,13 @@ def brief(thing: Any, *, items: int = 2, width: int = 200) -> str:
     if len(text) <= width:
         return text
     return f"{text[: width // 2]}...{text[-(width // 2) :]}"
+
+
+def quoted(value: object) -> str:
+    """The repr of a value that stands in a file, or of the beginning of a long text."""
+    if isinstance(value, str | bytes) and len(value) > _MOST_QUOTED:
+        return f"{value[:_MOST_QUOTED]!r}..."
+    return repr(value)
 
 
 class _Repr(reprlib.Repr):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task._extras import need
+from run_task.observe._format import quoted
 from run_task.sources._columns import (
     MISSING,
     ROUNDED,
@@ -189,7 +190,7 @@ def _shown(scalar: Any) -> str:
     if isinstance(value, bytes):
         with contextlib.suppress(UnicodeDecodeError):  # then the bytes show what is wrong
             value = value.decode()
-    return repr(value)
+    return quoted(value)
 
 
 def _repeats(column: Any) -> bool:

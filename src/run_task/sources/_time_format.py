@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from run_task._extras import need
 from run_task.errors import ConfigError
+from run_task.observe._format import quoted
 
 _DIGITS: Final = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2}
 _BASIC_DATE: Final = re.compile(r"[0-9]{8}", re.ASCII)
@@ -54,7 +55,9 @@ class TimeFormat:
         try:
             return datetime.strptime(text, self.text)  # noqa: DTZ007 as the format has it
         except ValueError:
-            raise ValueError(f"{text!r} is not a timestamp of the format {self.text!r}") from None
+            raise ValueError(
+                f"{quoted(text)} is not a timestamp of the format {self.text!r}"
+            ) from None
 
     def in_iso(self, texts: Any) -> Any:
         """An Arrow array of texts in ISO 8601, with null for those that have to be parsed one by

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from run_task._extras import need
 from run_task.errors import ConfigError
+from run_task.observe._format import quoted
 from run_task.sources._arrow_columns import decoded, is_text, plain_type, shown
 from run_task.sources._decimals import times_of
 from run_task.sources._time_format import TimeFormat, are_dates, extended, extended_date
@@ -133,7 +134,7 @@ def parse(
             return _checked(value, _nanos_of_iso(text, clock) // unit_ns)
     if isinstance(number, float):
         if not math.isfinite(number):
-            raise ValueError(f"{value!r} is not a timestamp")
+            raise ValueError(f"{quoted(value)} is not a timestamp")
         whole = math.floor(number)
         per_unit = stored_ns // _MICRO_NS  # none of nanoseconds, whose fraction is left out
         nanos = whole * stored_ns + round((number - whole) * per_unit) * _MICRO_NS
@@ -144,14 +145,14 @@ def parse(
         return _checked(value, math.floor(Fraction(number) * stored_ns / unit_ns))
     if value is None:
         raise ValueError("there is no timestamp")
-    raise ValueError(f"{value!r} is not a timestamp")
+    raise ValueError(f"{quoted(value)} is not a timestamp")
 
 
 def _nanos_of_iso(text: str, clock: WallClock | None) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        what = f"{text!r} is not a timestamp" if text else "there is no timestamp"
+        what = f"{quoted(text)} is not a timestamp" if text else "there is no timestamp"
         raise ValueError(
             f"{what}: write a number or ISO 8601, such as '2026-01-31 12:00:00'"
         ) from None
@@ -169,7 +170,7 @@ def _nanos_of(moment: datetime, clock: WallClock | None, finer: int = 0) -> int:
 
 def _checked(value: object, timestamp: int) -> int:
     if not _INT64.min <= timestamp <= _INT64.max:
-        raise ValueError(f"{value!r} is beyond what 64 bits hold")
+        raise ValueError(f"{quoted(value)} is beyond what 64 bits hold")
     return timestamp
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from run_task._extras import need
 from run_task.sources.files._columnar import ColumnarFile
+from run_task.sources.files._place import check_uncut
 
 _FILE: Final = b"ARROW1"
 _OLD_FEATHER: Final = b"FEA1"
@@ -66,8 +67,8 @@ class ArrowFile(ColumnarFile):
     _format = "Arrow"
 
     @contextlib.contextmanager
-    def _opened(self, names: Sequence[str] | None = None) -> Generator[tuple[Any, bool]]:
-        """A reader of Arrow's, and whether it can go to any batch.
+    def _opened(self, names: Sequence[str] | None = None) -> Generator[tuple[Any, Any, bool]]:
+        """A file of Arrow's, what reads it, and whether that can go to any batch.
 
         :param names: of which columns; None: of all
         """
@@ -89,14 +90,14 @@ class ArrowFile(ColumnarFile):
                 options = ipc.IpcReadOptions(included_fields=places)
                 raw.seek(0)
             with opened(raw, options=options) as reader:
-                yield reader, anywhere
+                yield raw, reader, anywhere
 
     def _schema(self) -> Any:
-        with self._opened() as (reader, _):
+        with self._opened() as (_, reader, _):
             return reader.schema
 
     def _last(self) -> int | None:
-        with self._opened([self._timestamp]) as (reader, anywhere):
+        with self._opened([self._timestamp]) as (_, reader, anywhere):
             if not anywhere:
                 return None  # it would have to be read to its end
             column = reader.get_batch(reader.num_record_batches - 1).column(0)
@@ -104,9 +105,12 @@ class ArrowFile(ColumnarFile):
         return None if faults else int(found[0])
 
     def _record_batches(self, names: Sequence[str]) -> Generator[Any]:
-        with self._opened(names) as (reader, anywhere):
+        with self._opened(names) as (raw, reader, anywhere):
             if anywhere:
-                for number in range(reader.num_record_batches):
-                    yield reader.get_batch(number)
+                batches = map(reader.get_batch, range(reader.num_record_batches))
             else:
-                yield from reader
+                batches = reader
+            for batch in batches:
+                check_uncut(raw)
+                yield batch
+            check_uncut(raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import tzinfo
 from typing import Any, cast
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from run_task._extras import need
 from run_task.errors import ConfigError, SourceError
+from run_task.observe._format import quoted
 from run_task.sources import _columns as cols
 from run_task.sources._arrow_columns import arrow_type, may_be_rounded, one_array
 from run_task.sources._faults import MOST_MALFORMED, OnFault
@@ -223,11 +225,12 @@ class CsvFile(RecordedFile):
 
         :raises ConfigError: if one is missing, or there are two of one name
         """
-        twice = {name for name in self._all if name and self._all.count(name) > 1}
+        twice = {name for name, count in Counter(self._all).items() if name and count > 1}
         if twice:
             raise ConfigError(
-                f"{self._where}: there are two columns {min(twice)!r}: give all of them names=, "
-                f"and leave out the line with those that it has by skip_rows={self._skip + 1}"
+                f"{self._where}: there are two columns {quoted(min(twice))}: give all of them "
+                f"names=, and leave out the line with those that it has by "
+                f"skip_rows={self._skip + 1}"
             )
         return self._choose(dict.fromkeys(filter(None, self._all)))
 
@@ -444,7 +447,8 @@ class CsvFile(RecordedFile):
             elif not self._quoting.is_blank(record):
                 line, fault = self._ragged(block, at, record)
                 faults[line] = fault
-        places = [self._all.index(name) for name in types]
+        place_of = {name: place for place, name in enumerate(self._all)}
+        places = [place_of[name] for name in types]
         arrays = {
             name: pa.array([row[place] for row in rows], pa.binary())
             for name, place in zip(types, places)

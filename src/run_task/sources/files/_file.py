@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from run_task._extras import need
 from run_task.errors import ConfigError, SourceError
-from run_task.observe._format import brief
+from run_task.observe._format import brief, quoted
 from run_task.observe._url import url_shown
 from run_task.sources import _columns as cols
 from run_task.sources._arguments import check, check_share
@@ -38,6 +38,8 @@ from run_task.time._interval import TimeUnit
 
 _TAIL_BYTES: Final = 1 << 16
 _SAMPLE_BLOCKS: Final = 8
+_NAMED: Final = 30
+"""How many columns a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,9 +329,11 @@ class RecordedFile(ABC):
         """
         for name in (self._timestamp, *self._wanted):
             if name not in there:
+                names = [quoted(found) for found in islice(there, _NAMED)]
+                more = f" and {len(there) - _NAMED:,} more" if len(there) > _NAMED else ""
                 raise ConfigError(
                     f"{self._where}: there is no column {name!r}; there are "
-                    f"{', '.join(map(repr, there)) or 'none'}"
+                    f"{', '.join(names) or 'none'}{more}"
                 )
         wanted = self._wanted or [name for name in there if name != self._timestamp]
         return {name: there[name] for name in wanted}

@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import Generator, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from run_task._extras import need
-from run_task.sources._arrow_columns import is_text
 from run_task.sources.files._columnar import ColumnarFile
+from run_task.sources.files._place import check_uncut
 
 _READ_BYTES: Final = 1 << 16
 _SHORT: Final = 3
@@ -64,8 +66,8 @@ class ParquetFile(ColumnarFile):
     _format = "Parquet"
 
     @contextlib.contextmanager
-    def _opened(self, texts: Sequence[str] = ()) -> Generator[Any]:
-        """A reader of Arrow's.
+    def _opened(self, texts: Sequence[str] = ()) -> Generator[tuple[Any, Any]]:
+        """A file of Arrow's, and what reads it.
 
         :param texts: the columns to read as dictionaries where they are stored as such
         """
@@ -81,32 +83,42 @@ class ParquetFile(ColumnarFile):
                 pre_buffer=False,
                 buffer_size=_READ_BYTES,
             ) as file:
-                yield file
+                yield raw, file
 
     def _schema(self) -> Any:
-        with self._opened() as file:
+        with self._opened() as (_, file):
             return file.schema_arrow
 
     def _last(self) -> int | None:
-        pa = need("pyarrow", "arrow")
-        with self._opened() as file:
-            meta, kind = file.metadata, file.schema_arrow.field(self._timestamp).type
-        if is_text(kind):
-            return None  # the greatest text need not be the latest
-        groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
-        columns = [g.column(at) for g in groups for at in range(g.num_columns)]
-        there = [c for c in columns if c.path_in_schema == self._timestamp]
-        greatest = pa.array([max(c.statistics.max for c in there)], kind)
-        found, faults = self._times.of_column(greatest)
-        return None if faults else int(found[0])
+        # The latest of the last rows. Not by statistics: where those are broken, Arrow ends the
+        # process.
+        latest: list[int] = []
+        with self._opened() as (_, file):
+            groups = [file.num_row_groups - 1]
+            for batch in file.iter_batches(
+                row_groups=groups, columns=[self._timestamp], use_threads=False
+            ):
+                found, faults = self._times.of_column(batch.column(0))
+                good = np.delete(found, list(faults))
+                latest += [int(good.max())] if len(good) else []
+        return max(latest, default=None)
 
     def _record_batches(self, names: Sequence[str]) -> Generator[Any]:
         # Of a dictionary, each text is made an object once, and not time and again.
         texts = [name for name, kind in self._kinds.items() if kind is str]
-        with self._opened(texts) as file:
+        rows = 0
+        with self._opened(texts) as (raw, file):
             # With threads it would take no less time where others compute, too, and each of them
             # would keep memory.
-            yield from file.iter_batches(self._batch_rows, columns=names, use_threads=False)
+            for batch in file.iter_batches(self._batch_rows, columns=names, use_threads=False):
+                check_uncut(raw)
+                rows += batch.num_rows
+                yield batch
+            check_uncut(raw)
+            if rows != file.metadata.num_rows:
+                raise OSError(
+                    f"it has {rows:,} rows, and says that they are {file.metadata.num_rows:,}"
+                )
 
 
 def _is_dictionary(about: Any, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -116,7 +117,7 @@ class LocalFile:
 
         :raises OSError: if it cannot be opened
         """
-        return WholeLines(self._path.open("rb", buffering=0))
+        return WholeLines(_Whole(self._path))
 
     def goes_on(self) -> bool:
         """It does not: it is one file."""
@@ -151,3 +152,49 @@ class LocalFile:
         with self._path.open("rb") as file:
             file.seek(max(0, self._path.stat().st_size - size))
             return file.read()
+
+
+class _Whole:
+    """The bytes of a file that may become longer while it is read, but not shorter.
+
+    :param path: its path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._size = os.fstat(self._file.fileno()).st_size
+        self.close = self._file.close
+
+    def read(self, size: int, /) -> bytes:
+        """The next of them.
+
+        :raises OSError: if there is less than there was when it was opened: what was last read may
+            be half of a line
+        """
+        block = self._file.read(size)
+        if not block and size and self._file.tell() < self._size:
+            raise cut(self._size, self._file.fileno())
+        return block
+
+
+def cut(size: int, descriptor: int) -> OSError:
+    """What is raised of a file that has become shorter while it is read.
+
+    :param size: how many bytes it had
+    """
+    now = os.fstat(descriptor).st_size
+    return OSError(f"it had {size:,} bytes when it was opened, and was cut to {now:,}")
+
+
+def check_uncut(raw: Any) -> None:
+    """See that a file has not become shorter: then Arrow may have read what is in no file.
+
+    :param raw: the file, as Arrow has it open
+    :raises OSError: if it has
+    """
+    try:
+        descriptor = raw.fileno()
+    except (OSError, ValueError):  # it is on no disk of this machine
+        return
+    if os.fstat(descriptor).st_size < raw.size():
+        raise cut(raw.size(), descriptor)
