@@ -27,7 +27,7 @@ _NOTHING: Final[dict[Kind, Any]] = {float: float("nan"), int: 0, bool: False, st
 _EXACT: Final = 2.0**53
 """Up to it a float holds every int."""
 
-_SOME: Final = 1 << 10
+SOME_TEXTS: Final = 1 << 10
 """How many of the first texts of an array tell whether they repeat."""
 
 _BEYOND: Final = "<value out of range"
@@ -130,7 +130,7 @@ def from_arrow(
     """
     pa = need("pyarrow", "arrow")
     pc = need("pyarrow.compute", "arrow")
-    if kind is str and _repeats(column):
+    if kind is str and texts_repeat(column):
         column = column.dictionary_encode()
     if pa.types.is_dictionary(column.type):
         return _of_dictionary(column, kind, spelling, exactly=exactly)
@@ -193,16 +193,13 @@ def _shown(scalar: Any) -> str:
     return quoted(value)
 
 
-def _repeats(column: Any) -> bool:
+def texts_repeat(column: Any) -> bool:
     """Whether an array holds few texts many times, as names of what is measured are: then each is
-    made an object once, and not time and again.
-
-    Some of its first tell.
-    """
-    if len(column) < _SOME or not (is_text(column.type) or is_bytes(column.type)):
+    made an object once, and not time and again. Its first :data:`SOME_TEXTS` tell."""
+    if len(column) < SOME_TEXTS or not (is_text(column.type) or is_bytes(column.type)):
         return False
     pc = need("pyarrow.compute", "arrow")
-    return bool(pc.count_distinct(column[:_SOME]).as_py() <= _SOME // 4)
+    return bool(pc.count_distinct(column[:SOME_TEXTS]).as_py() <= SOME_TEXTS // 4)
 
 
 def _of_dictionary(

@@ -9,12 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from run_task._extras import need
+from run_task.sources._arrow_columns import SOME_TEXTS, texts_repeat
 from run_task.sources.files._columnar import ColumnarFile
 from run_task.sources.files._place import check_uncut
 
 _READ_BYTES: Final = 1 << 16
-_SHORT: Final = 3
-"""How many bytes a place in a dictionary takes at most; a text has four more than it is long."""
 
 
 class ParquetFile(ColumnarFile):
@@ -69,21 +68,18 @@ class ParquetFile(ColumnarFile):
     def _opened(self, texts: Sequence[str] = ()) -> Generator[tuple[Any, Any]]:
         """A file of Arrow's, and what reads it.
 
-        :param texts: the columns to read as dictionaries where they are stored as such
+        :param texts: the columns to read as dictionaries where their texts repeat
         """
         parquet = need("pyarrow.parquet", "arrow")
+        # So a row group is read bit by bit, and need not fit in memory.
+        little = {"pre_buffer": False, "buffer_size": _READ_BYTES}
         with self._place.open_for_arrow() as raw:
-            about = parquet.read_metadata(raw)
-            stored = [name for name in texts if _is_dictionary(about, name)]
-            # So a row group is read bit by bit, and need not fit in memory.
-            with parquet.ParquetFile(
-                raw,
-                metadata=about,
-                read_dictionary=stored,
-                pre_buffer=False,
-                buffer_size=_READ_BYTES,
-            ) as file:
-                yield raw, file
+            file = parquet.ParquetFile(raw, **little)
+            if repeating := _repeating(file, texts):
+                file = parquet.ParquetFile(
+                    raw, metadata=file.metadata, read_dictionary=repeating, **little
+                )
+            yield raw, file
 
     def _schema(self) -> Any:
         with self._opened() as (_, file):
@@ -121,22 +117,19 @@ class ParquetFile(ColumnarFile):
                 )
 
 
-def _is_dictionary(about: Any, name: str) -> bool:
-    """Whether a column is stored as a dictionary, and not as its texts, for the most part: its
-    values are then so short that they are places in one. That all of them are is not said.
+def _repeating(file: Any, names: Sequence[str]) -> list[str]:
+    """The columns whose first texts repeat.
 
-    :param about: what a file says of itself
+    What a file says of how its columns are stored is not asked: where that is broken, Arrow ends
+    the process.
+
+    :param file: what reads it
     """
-    if not about.num_row_groups:
-        return False
-    group = about.row_group(0)
-    for at in range(group.num_columns):
-        column = group.column(at)
-        if column.path_in_schema == name:
-            return bool(
-                column.has_dictionary_page
-                and column.physical_type == "BYTE_ARRAY"
-                and about.schema.column(at).logical_type.type in ("STRING", "NONE")
-                and column.total_uncompressed_size < _SHORT * column.num_values
-            )
-    return False
+    if not names or not file.num_row_groups:
+        return []
+    try:
+        some = file.iter_batches(SOME_TEXTS, row_groups=[0], columns=list(names), use_threads=False)
+        first = next(some, None)
+    except Exception:  # it is told when it is read
+        first = None
+    return [name for name in names if first is not None and texts_repeat(first.column(name))]
