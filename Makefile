@@ -7,6 +7,8 @@ PIP_INSTALL := bin/pip --quiet --disable-pip-version-check install
 # The demo needs little, and has an environment of its own unless that for all else is there.
 DEMO := $(if $(wildcard $(READY)),$(VENV),.venv-demo)
 export NO_MKDOCS_2_WARNING := 1
+# Each core takes file after file, and page after page, whose blocks go on from one another.
+TEST := $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
 BENCH := .venv-bench
 
 .PHONY: demo test check docs bench format dist lock clean
@@ -15,7 +17,7 @@ demo: $(DEMO)/.ready  ## watch this machine, live, for 15 seconds (SECONDS=60 fo
 	@PYTHONPATH=src $(DEMO)/bin/python examples/machine.py $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(READY)  ## run the tests
-	$(BIN)/pytest
+	$(TEST)
 
 check: $(READY)  ## all that has to be green before a change lands
 	$(BIN)/ruff format --check .
@@ -24,7 +26,7 @@ check: $(READY)  ## all that has to be green before a change lands
 	$(BIN)/pyright
 	PYTHONPATH=src $(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes run_task
 	$(BIN)/mkdocs --quiet build --strict
-	$(BIN)/pytest
+	$(TEST)
 
 docs: $(READY)  ## build the documentation; begin at site/index.html
 	$(BIN)/mkdocs build --strict

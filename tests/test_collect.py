@@ -240,7 +240,9 @@ def test_what_a_table_would_change_is_refused_by_name(results: list[Any]) -> Non
     assert all(map(same, datasets.to_pandas()["x"].tolist(), results))
 
 
-@pytest.mark.parametrize("results", [[{1, 2}], [1j], [object(), 1]], ids=repr)
+@pytest.mark.parametrize(
+    "results", [[{1, 2}], [1j], [object(), 1]], ids=["a set", "a complex", "an object"]
+)
 def test_what_only_arrow_would_change_is_refused_by_name(results: list[Any]) -> None:
     datasets = rows(*results)
     with pytest.raises(ConfigError, match="task 'x': Arrow has no column for its results, of "):
