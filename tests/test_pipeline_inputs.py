@@ -290,7 +290,7 @@ def test_a_stage_that_is_busy_sees_each_input_as_it_was_when_its_window_fell_due
                 feed.rows.put((time, row))
             eventually(lambda: latest.value == time)  # noqa: B023  called at once
             eventually(lambda: len(kept.view()) == time + 1)  # noqa: B023  called at once
-            eventually(lambda: int(evicting.view().time[-1]) == time)  # noqa: B023  called at once
+            eventually(lambda: evicting.view().time[-1:].tolist() == [time])  # noqa: B023  called at once
         assert not bench.sink.of("slow")
         held.go_on.set()
         bench.sink.wait_for("slow", 5)
