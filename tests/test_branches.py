@@ -329,7 +329,7 @@ def test_what_does_not_fit_together_is_refused(into: Any, ingest: Any, said: str
     with pytest.raises(ConfigError, match=said):
         pipeline.source(ROWS, into=into, ingest=ingest)
     assert not pipeline.sources
-    assert not pipeline.stats.sources
+    assert list(pipeline.source(ROWS, into=SERIES).stats.sources) == ["source-1"]
 
 
 def test_timestamps_of_one_source_have_one_unit() -> None:

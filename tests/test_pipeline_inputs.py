@@ -184,6 +184,31 @@ def test_a_window_is_skipped_if_no_series_has_a_row_in_it(live: bool) -> None:
     ]
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_a_tuple_of_one_and_of_the_same_twice_are_tuples_too(live: bool) -> None:
+    one: Any = series()
+    pipeline, sink = Pipeline(), RecordingSink()
+    source: Any = rows(1, 12)
+    pipeline.source(paced(source, 1e9, unit=SECONDS) if live else source, one)
+    config = RunnerConfig(upstream_timeout=6 * PATIENCE)
+    tuples: list[tuple[str, Any]] = [
+        ("single", (one,)),
+        ("twice", (one, one)),
+        ("lock", (RwLock("x"),)),
+    ]
+    for name, data in tuples:
+        stage = pipeline.stage(name, [Task(seen)], data, "10s", config)
+        stage.sink(sink)
+    if live:
+        pipeline.run_sync()
+    else:
+        for _ in pipeline.replay():
+            pass
+    assert [ds["seen"] for ds in sink.of("single")] == [[[1]], [[1, 12]]]
+    assert [ds["seen"] for ds in sink.of("twice")] == [[[1], [1]], [[1, 12], [1, 12]]]
+    assert [ds["seen"] for ds in sink.of("lock")] == [["x"], ["x"]]
+
+
 def test_a_replay_has_one_copy_of_each_input() -> None:
     shared, other = series(), Atom(0.0)
     pipeline = Pipeline().source(rows(1, 11), shared)

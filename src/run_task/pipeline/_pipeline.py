@@ -289,12 +289,12 @@ class Pipeline(Live):
                 f"one"
             )
         warn_of_attributes(source)
-        self._declared += 1
-        called = f"source-{self._declared}" if name is None else name
+        number = self._declared + 1
+        called = f"source-{number}" if name is None else name
         targets = targets_of(where, into, ingest)
         routes: list[Route] = []
         for one, enter in targets:
-            route = Route.checked(where, one, enter, zone=zone, number=self._declared)
+            route = Route.checked(where, one, enter, zone=zone, number=number)
             if enter is None and not callable(getattr(one, "append", None)):
                 raise ConfigError(f"{where}: say by ingest= how a row enters {brief(one)}")
             unit_of(source, one, unit, ())
@@ -306,6 +306,7 @@ class Pipeline(Live):
         )
         names = [called] if len(routes) == 1 else [f"{called}[{i}]" for i in range(len(routes))]
         policies = [checked.named(where, each, taken) for each in names]
+        self._declared = number
         for route, policy in zip(routes, policies, strict=True):
             self._policies[id(route)] = policy
             self._sources.append((source, route, unit))

@@ -76,10 +76,12 @@ class StageViews:
         self._coordinator = coordinator
         self._start_ns = self._end_ns = 0
         self._early_read = _EarlyRead(self)
-        self._only = self._kept[0][1] if len(inputs) == 1 and self._kept else None
+        self._only: EarlyViews | None = None  # of the one input, where there is no tuple
         self._data: Any = data
         if isinstance(data, Several):
             self._data = Several(data.members, self._parts)
+        elif self._kept:
+            self._only = self._kept[0][1]
 
     def begin(self, start_ns: int, end_ns: int) -> None:
         """A window is in hand."""
