@@ -546,3 +546,74 @@ def test_what_people_see() -> None:
 def html_of(dataset: Any) -> str:
     html: str = dataset._repr_html_()
     return html
+
+
+# Several inputs.
+
+
+def quotes_of() -> TimeSeries:
+    return TimeSeries({"symbol": str, "bid": float}, TimeUnit.MILLIS, key="symbol")
+
+
+@by_executor
+@settings(max_examples=30, deadline=None)
+@given(
+    traded=st.lists(st.tuples(st.integers(0, 39), st.sampled_from("ABC")), max_size=12),
+    quoted=st.lists(st.tuples(st.integers(0, 39_999), st.sampled_from("BCD")), max_size=12),
+    empty=st.sampled_from([Empty.SKIP, Empty.RUN]),
+)
+def test_of_several_inputs_each_key_gets_its_part(
+    executor: Any,
+    traded: list[tuple[int, str]],
+    quoted: list[tuple[int, str]],
+    empty: Empty,
+) -> None:
+    @task
+    def seen(views: Any, start: int, end: int) -> tuple[list[int], list[int], int, str]:
+        trades_view, quotes_view, everything, word = views
+        times: list[int] = trades_view.in_window.time.tolist()
+        bids: list[int] = quotes_view.in_window.time.tolist()
+        return times, bids, len(everything), word
+
+    @task(state=int)
+    def windows(views: Any, start: int, end: int, before: int) -> tuple[int, int]:
+        return before + 1, before + 1
+
+    trades_data, quotes_data = trades(), quotes_of()
+    plain = TimeSeries({"x": float}, TimeUnit.SECONDS)
+    plain.extend([1, 2, 3], x=[1.0, 2.0, 3.0])
+    pipeline = Pipeline("p")
+    for time, symbol in sorted(traded):
+        trades_data.append(time, symbol=symbol, price=1.0)
+    for time, symbol in sorted(quoted):
+        quotes_data.append(time, symbol=symbol, bid=1.0)
+    data = (trades_data, quotes_data, plain, RwLock("word"))
+    config = RunnerConfig(executor=executor, empty=empty)
+    tasks: list[Any] = [seen, windows]
+    pipeline.stage("s", tasks, data, "10s", config, by="symbol")
+    datasets: dict[int, Any] = {d.window.start: d for _, d in pipeline.replay()}
+    known: set[str] = set()
+    count: dict[str, int] = {}
+    for start in range(0, 40, 10):
+        own = {symbol for time, symbol in traded if start <= time < start + 10}
+        own |= {symbol for time, symbol in quoted if start * 1000 <= time < (start + 10) * 1000}
+        known |= own
+        expected = own if empty is Empty.SKIP else known
+        if not expected or start not in datasets:
+            assert not own
+            continue
+        found = datasets[start]["seen"]
+        assert list(found) == sorted(expected)
+        for symbol in expected:
+            count[symbol] = count.get(symbol, 0) + 1
+            times, bids, everything, word = found[symbol]
+            assert times == sorted(
+                time for time, each in traded if each == symbol and start <= time < start + 10
+            )
+            assert bids == sorted(
+                time
+                for time, each in quoted
+                if each == symbol and start * 1000 <= time < (start + 10) * 1000
+            )
+            assert (everything, word) == (3, "word")
+            assert datasets[start]["windows"][symbol] == count[symbol]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.support import stateful
 from tests.support.stateful import (
     Ema,
+    Locked,
     Seen,
     careless,
     ema,
@@ -41,7 +42,6 @@ from run_task.sinks import JsonLinesSink
 from run_task.testing import run_windows
 
 by_executor = pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
-by_local_executor = pytest.mark.parametrize("executor", ["inline", "threads"])
 
 
 def trades() -> TimeSeries:
@@ -126,7 +126,7 @@ def test_states_are_taken_and_given(executor: Any) -> None:
     assert states == {"ema": Ema(5.0, 7)}
 
 
-@by_local_executor
+@by_executor
 def test_each_key_has_a_state_of_its_own(executor: Any) -> None:
     rows = [[("A", 1.0), ("B", 10.0)], [("B", -1.0), ("A", 3.0)], [("B", 20.0)]]
     states: dict[str, Any] = {}
@@ -146,7 +146,7 @@ def test_each_key_has_a_state_of_its_own(executor: Any) -> None:
     assert dataset[ema] == {"A": 3.0}
 
 
-@by_local_executor
+@by_executor
 def test_a_key_that_was_idle_begins_anew(executor: Any) -> None:
     rows: list[list[tuple[str, float]]] = [[("A", 1.0), ("B", 1.0)], [("B", 1.0)], [], []]
     rows += [[("A", 1.0), ("B", 1.0)]]
@@ -160,8 +160,8 @@ def test_a_key_that_was_idle_begins_anew(executor: Any) -> None:
 Rows = list[list[tuple[str, float]]]
 
 
-@by_local_executor
-@settings(max_examples=60, deadline=None)
+@by_executor
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from("ABC"), st.integers(-1, 9).map(float)), max_size=5),
@@ -278,6 +278,26 @@ def test_a_state_that_cannot_be_sent_is_an_error_of_its_task() -> None:
         assert "cannot be sent" in str(dataset.errors["locked"])
         assert "state of type Locked" in str(dataset.errors["locked"])
     assert second[ema] == 1.5
+
+
+def test_a_state_of_a_key_that_cannot_be_sent_is_an_error_of_that_key() -> None:
+    states: dict[str, Any] = {"locked": {"A": Locked()}}
+    rows = [[("A", 1.0), ("B", 2.0)]]
+    (dataset,) = run([locked, ema], rows, "processes", by=True, states=states)
+    assert dataset[ema] == {"A": 1.0, "B": 2.0}
+    assert set(dataset.errors) == {("locked", "A"), ("locked", "B")}
+    assert "its state cannot be sent to a worker process" in str(dataset.errors["locked", "A"])
+    assert "state of type Locked" in str(dataset.errors["locked", "B"])
+
+
+def test_a_state_that_is_none_is_one_as_any_other() -> None:
+    rows = [[("A", 1.0)], [("A", -1.0)], [("A", 1.0)]]
+    datasets = run([stateful.none_once], rows, "processes", by=True)
+    assert [dict(dataset["none_once"]) for dataset in datasets] == [
+        {"A": "first"},
+        {},
+        {"A": "none"},
+    ]
 
 
 @pytest.mark.parametrize(

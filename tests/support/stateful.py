@@ -88,4 +88,18 @@ def locked(view: Any, start: int, end: int, state: Locked) -> tuple[int, Locked]
     return 1, Locked()
 
 
+def first() -> str | None:
+    return "first"
+
+
+@task(state=first)
+def none_once(
+    view: TimeSeriesView, start: int, end: int, state: str | None
+) -> tuple[str, str | None]:
+    """Has None as its state from the first window on; fails where a price is below zero."""
+    if view.in_window["price"].min() < 0:
+        raise ValueError("a price below zero")
+    return state or "none", None
+
+
 ALL: tuple[StatefulTask[Any, Any, Any], ...] = (ema, windows, same, seen)

@@ -15,6 +15,7 @@ from run_task import (
     KeyedStage,
     Pipeline,
     Receiver,
+    RwLock,
     Stage,
     StatefulTask,
     Task,
@@ -91,3 +92,12 @@ def test_a_stage_by_key_is_one() -> None:
     assert callable(enter)
     assert_type(keyed.series(), TimeSeries)
     assert isinstance(count, Task)
+
+
+def test_of_several_inputs_by_key_tasks_get_a_tuple() -> None:
+    @task
+    def of_both(views: tuple[TimeSeriesView, str], start: int, end: int) -> str:
+        return views[1]
+
+    stage = Pipeline("p").stage("s", [of_both], (trades(), RwLock("a")), "10s", by="symbol")
+    assert_type(stage, KeyedStage[tuple[TimeSeriesView, str], str])

@@ -76,7 +76,7 @@ class Stepper:
         self.task = task
         self.name: str = task.name
         self.states = states
-        self._checked: set[type] = set()
+        self._checked: set[type] = {type(None)}  # which is hashed by where it lies
 
     def run(self, data: Any, start: int, end: int, /) -> Stepped:
         """Run the task with its state.
@@ -84,7 +84,7 @@ class Stepper:
         :raises ConfigError: if what it returns is no result with a state, or a state that could be
             changed behind the runner's back
         """
-        return self.step(data, start, end, self.state_of(_key_of(data)))
+        return self.step(data, start, end, self.state_of(key_of(data)))
 
     def state_of(self, key: Any) -> Any:
         """The state for a key: that of the window before, or the first."""
@@ -241,7 +241,7 @@ class States:
         return bool(self._of)
 
 
-def _key_of(data: Any) -> Any:
+def key_of(data: Any) -> Any:
     """The key whose rows a task is given; None: it is run without keys."""
     if isinstance(data, KeyView):
         return data.key

@@ -338,7 +338,6 @@ class Engine:
                         if stateful:
                             dataset = states.settle(dataset)
                         if changes and count_of(view) != usual:
-                            assert isinstance(dataset, DataSet)  # of rows there is no other
                             dataset = own.refuse(dataset, view)
                             own.settle(references(view))
                             usual = own.references

@@ -17,9 +17,11 @@ import types
 from collections.abc import Sequence
 from typing import Any, Final
 
+from run_task._window import Window
 from run_task.data._several import Several
 from run_task.errors import TaskError
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 
 references: Final = sys.getrefcount
 
@@ -49,7 +51,7 @@ class OwnData:
             self._changing = shared.changing
         self._found = self._changing is not None
 
-    def refuse(self, dataset: DataSet[Any], data: Any) -> DataSet[Any]:
+    def refuse(self, dataset: AnyDataSet, data: Any) -> AnyDataSet:
         """Look at each result of a tick.
 
         :param dataset: what the tasks gave
@@ -63,27 +65,48 @@ class OwnData:
             changing += [data] if changing else []
         if not changing:
             return dataset
+        if not isinstance(dataset, DataSet):
+            return self._refuse_of_keys(dataset, changing)
         own = [name for name, value in dataset.items() if any(value is one for one in changing)]
         if not own:
             return dataset
         self._found = True
         errors = dict(dataset.errors)
         for name in own:
-            kind = type(dataset[name]).__name__
-            errors[name] = TaskError(
-                name,
-                dataset.window,
-                f"it returned the data itself, of type {kind}, which changes after the window: "
-                f"return a copy, or what is wanted of it",
-            )
+            errors[name] = _refused(name, dataset.window, dataset[name])
         values = {name: value for name, value in dataset.items() if name not in own}
         timing = dataset.durations, dataset.lateness, dataset.took
         rest = dataset.behind, dataset.starts, dataset.interval
         return DataSet(dataset.window, values, errors, *timing, *rest)
 
+    def _refuse_of_keys(
+        self, dataset: KeyedDataSet[Any, Any], changing: Sequence[Any]
+    ) -> KeyedDataSet[Any, Any]:
+        """The same of results by key."""
+        errors = dict(dataset.errors)
+        values = dataset.to_dict()
+        for name, of_task in dataset.items():
+            for key, value in of_task.items():
+                if any(value is one for one in changing):
+                    del values[name][key]
+                    errors[name, key] = _refused(name, dataset.window, value, key)
+        if len(errors) == len(dataset.errors):
+            return dataset
+        self._found = True
+        rest = dataset.durations, dataset.lateness, dataset.took, dataset.behind, dataset.interval
+        return KeyedDataSet(dataset.window, dataset.by, values, errors, *rest)
+
     def settle(self, count: int) -> None:
         """Take the number of references that there are now for what is usual."""
         self.references = _UNKNOWN if self._found else count
+
+
+def _refused(name: str, window: Window, value: object, key: Any = None) -> TaskError:
+    reason = (
+        f"it returned the data itself, of type {type(value).__name__}, which changes after the "
+        f"window: return a copy, or what is wanted of it"
+    )
+    return TaskError(name, window, reason, key)
 
 
 def _may_change(value: Any) -> bool:

@@ -10,7 +10,6 @@ from run_task.data._protocol import Relocatable, Shared
 from run_task.errors import ConfigError
 from run_task.executors._async import refuse_async
 from run_task.executors._protocol import Crew
-from run_task.executors._states import Stepper
 from run_task.tasks._task import Runnable
 
 
@@ -82,20 +81,10 @@ class ProcessesExecutor:
         task_timeout: float | None,
         workers: int,
     ) -> Crew:
-        """Make ready; the processes start when the runner does.
-
-        :raises ConfigError: if a task has a state: its states by key are not sent
-        """
+        """Make ready; the processes start when the runner does."""
         from run_task.data._memory import SharedBlock
         from run_task.executors.processes._keyed_crew import KeyedProcessesCrew
 
         if isinstance(data, Relocatable):
             data.relocate(SharedBlock)
-        tasks = tuple(tasks)
-        for task in tasks:
-            if isinstance(task, Stepper):
-                raise ConfigError(
-                    f"task {task.name!r} has a state, which processes do not keep by key: take "
-                    f"executor='threads'"
-                )
-        return KeyedProcessesCrew(tasks, data, name, task_timeout, workers)
+        return KeyedProcessesCrew(tuple(tasks), data, name, task_timeout, workers)

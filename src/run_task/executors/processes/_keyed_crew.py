@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from run_task.data._buckets import bucket_of, part_of
 from run_task.data._protocol import Shared
 from run_task.data.series._keyed_view import KeyedView
+from run_task.executors.processes._keyed_states import KeyedTaskStates
 from run_task.executors.processes._keyed_tick_state import KeyedTickState, Shard
 from run_task.executors.processes._messages import KeyedReport
 from run_task.executors.processes._process import WorkerProcess
@@ -42,6 +44,7 @@ class KeyedProcessesCrew(WorkersCrew[Shard, KeyedReport, KeyedTickState]):
     ) -> None:
         super().__init__(tasks, data, name, task_timeout, workers, KeyedReport, keyed=True)
         self._shard_of = _Shards(workers)
+        self._states = KeyedTaskStates(tasks)
 
     def run(self, tick: Tick) -> KeyedDataSet[Any, Any]:
         begun = time.perf_counter()
@@ -62,7 +65,10 @@ class KeyedProcessesCrew(WorkersCrew[Shard, KeyedReport, KeyedTickState]):
             # Where no process could be started for a shard, any other has it for this time.
             if shard.number == worker.number or shard.number not in there:
                 tick.queue.remove(shard)
-                return Errand(shard, tuple(shard.work(self._size)))
+                states = self._states.to_send(
+                    tick.keys_of(shard), worker.held, partial(tick.keep_from, shard)
+                )
+                return Errand(shard, tuple(shard.work(self._size)), states)
         return None
 
     def _take_in(
@@ -73,7 +79,9 @@ class KeyedProcessesCrew(WorkersCrew[Shard, KeyedReport, KeyedTickState]):
         memory: list[int],
         tick: KeyedTickState,
     ) -> None:
+        first = work.first
         tick.take_in(work, report, memory)
+        self._states.received(tick.outcomes(work, first, report.stop), worker.held)
         tick.put_back(work)
 
 

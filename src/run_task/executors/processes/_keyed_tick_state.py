@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -123,6 +124,31 @@ class KeyedTickState:
         """A task has no result for a key."""
         work.skipped.add(position)
         self._fail(work, position, kind, reason)
+
+    def keys_of(self, work: Shard) -> Sequence[Any]:
+        """The keys of a shard that have no outcome yet."""
+        return [self._keys[place] for place in work.places[work.first :]]
+
+    def keep_from(self, work: Shard, place: int, task: int, error: BaseException) -> None:
+        """The state that a task has for a key cannot be sent to whoever has a shard.
+
+        :param place: of the key, among those of the shard that have no outcome yet
+        """
+        position = (work.first + place) * self._count + task
+        work.skipped.add(position)
+        reason = "its state cannot be sent to a worker process"
+        self._fail(work, position, TaskError, reason, error)
+
+    def outcomes(
+        self, work: Shard, first: int, stop: int
+    ) -> Iterator[tuple[Any, Callable[[int], Any]]]:
+        """The keys of a part of a shard, each with what gives the result of a task, or None if it
+        has none."""
+        for place in work.places[first:stop]:
+            yield self._keys[place], partial(self._result, place)
+
+    def _result(self, place: int, task: int) -> Any:
+        return None if (task, place) in self._errors else self._values[place * self._count + task]
 
     def put_back(self, work: Shard) -> None:
         """What of a shard has no outcome is to be given to another worker."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from run_task.data.series._keyed_view import KeyedView, KeyView
 from run_task.executors._outcomes import Run
+from run_task.executors._states import Stepped, Stepper, key_of
 from run_task.executors.processes._columns import ResultColumns, is_plain, packed_columns
 from run_task.executors.processes._exceptions import LoadFailure, portable, unsendable
+from run_task.executors.processes._keyed_states import KeyedStatesSent
 from run_task.executors.processes._messages import KeyedReport, KeyedWork
 from run_task.executors.processes._progress import Progress
-from run_task.executors.processes._wire import pack, pickled
+from run_task.executors.processes._task_states import named, stepped
+from run_task.executors.processes._wire import loads, pack, pickled
 
 REPORT_AFTER: Final = 0.05
 """After how many seconds it reports the keys that it is done with. If it dies, or is ended for a
@@ -23,6 +27,7 @@ class KeyedTasks:
     """Tasks that are run for each key.
 
     :param runs: what each does, by position; None: it is not loaded
+    :param steppers: those that have a state, by position
     :param progress: notes the job in hand
     :param task_timeout: from how many seconds on a result is too late
     """
@@ -30,16 +35,33 @@ class KeyedTasks:
     def __init__(
         self,
         runs: Sequence[Run | LoadFailure | None],
+        steppers: Mapping[int, Stepper],
         progress: Progress,
         task_timeout: float,
     ) -> None:
         self._progress = progress
         self._timeout = task_timeout
         self._count = len(runs)
-        self._runs = [(i, run) for i, run in enumerate(runs) if callable(run)]
+        self._steppers = steppers
+        self._runs = [
+            (i, partial(_step, steppers[i]) if i in steppers else run)
+            for i, run in enumerate(runs)
+            if callable(run)
+        ]
         self._failures = {i: run for i, run in enumerate(runs) if isinstance(run, LoadFailure)}
         self._views: Sequence[KeyView] = ()  # of the shard in hand
         self._views_of: tuple[Any, int, int] | None = None
+
+    def take_states(self, pieces: Sequence[memoryview]) -> None:
+        """Take in the states that come with an assignment."""
+        sent: KeyedStatesSent = loads(pieces)
+        for task, (keys, states, anew) in sent.items():
+            if task not in self._steppers:
+                continue  # it could not be loaded
+            own = self._steppers[task].states
+            own.update(zip(keys, states))
+            for key in anew:
+                own.pop(key, None)
 
     def clear(self) -> None:
         """Let go of the data."""
@@ -104,11 +126,16 @@ _Pieces: TypeAlias = Sequence[memoryview]
 _JobOutcome: TypeAlias = tuple[int, bool, _Pieces]
 
 
+def _step(stepper: Stepper, view: Any, start: int, end: int) -> Stepped:
+    """Run a task with the state of the key whose rows it is given."""
+    return stepped(stepper, stepper.states, key_of(view), view, (start, end))
+
+
 def _sendable(position: int, result: object) -> _JobOutcome:
     try:
         return position, False, pickled(result)
     except Exception as error:
-        return position, True, unsendable(f"a {type(result).__qualname__}", error)
+        return position, True, unsendable(named(result), error)
 
 
 class _Made:

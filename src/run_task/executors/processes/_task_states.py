@@ -36,6 +36,35 @@ class SentStates(NamedTuple):
 NO_STATES: Final = SentStates((), None, ())
 
 
+def stepped(
+    stepper: Stepper, states: dict[Any, Any], at: Any, data: Any, window: tuple[int, int]
+) -> Stepped:
+    """What a worker runs of a task with a state: it keeps the next state, and does not send it if
+    it is the one of before.
+
+    :param stepper: the task
+    :param states: the states that the worker has
+    :param at: where that of the task stands there
+    :param data: what it reads
+    :param window: the window
+    """
+    known = at in states
+    before = states[at] if known else stepper.task.initial()
+    step = stepper.step(data, *window, before)
+    states[at] = step.state
+    if known and step.state is before:
+        return Stepped(step.result, None, is_unchanged=True)
+    return step
+
+
+def named(result: Any) -> str:
+    """What a task gave, for messages."""
+    if isinstance(result, Stepped):
+        of_state = type(result.state).__qualname__
+        return f"a {type(result.result).__qualname__} with a state of type {of_state}"
+    return f"a {type(result).__qualname__}"
+
+
 class TaskStates:
     """The states of a crew's tasks.
 

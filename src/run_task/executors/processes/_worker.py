@@ -26,6 +26,7 @@ from run_task.executors.processes._messages import (
     Setup,
 )
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
+from run_task.executors.processes._task_states import named, stepped
 from run_task.executors.processes._wire import Connection, Payload, loads, pack, pickled, unpack
 
 _UNPICKLED: Final = frozenset({float, int, bool, type(None)})
@@ -77,14 +78,6 @@ class _RawOutcome(NamedTuple):
     value: Any = None
 
 
-def _named(result: Any) -> str:
-    """What a task gave, for messages."""
-    if isinstance(result, Stepped):
-        of_state = type(result.state).__qualname__
-        return f"a {type(result.result).__qualname__} with a state of type {of_state}"
-    return f"a {type(result).__qualname__}"
-
-
 def _size(result: _RawOutcome) -> int:
     return sum(piece.nbytes for piece in result.pieces)
 
@@ -112,7 +105,9 @@ class _TaskServer:
             excluded = position in setup.excluded
             self._runs.append(None if excluded else self._load(position, own))
         limit = setup.keyed
-        self._keyed = None if limit is None else KeyedTasks(self._runs, self._progress, limit)
+        self._keyed: KeyedTasks | None = None
+        if limit is not None:
+            self._keyed = KeyedTasks(self._runs, self._steppers, self._progress, limit)
 
     def _load(self, position: int, pieces: Sequence[memoryview]) -> Any:
         self._progress.load(position)
@@ -162,6 +157,9 @@ class _TaskServer:
 
     def _take_states(self, assignment: Assignment, states: Payload, descriptors: list[int]) -> None:
         """Take in the states that come with an assignment."""
+        if self._keyed is not None:
+            self._keyed.take_states(unpack(states, descriptors, MapMode.COPY))
+            return
         pieces = iter(unpack(states, descriptors, MapMode.COPY))
         for position, count in assignment.state_counts:
             self._states.pop(position, None)
@@ -174,13 +172,7 @@ class _TaskServer:
 
     def _step(self, position: int, stepper: Stepper, window: tuple[int, int]) -> Stepped:
         """Run a task with its state."""
-        known = position in self._states
-        before = self._states[position] if known else stepper.task.initial()
-        step = stepper.step(self._data, *window, before)
-        self._states[position] = step.state
-        if known and step.state is before:
-            return Stepped(step.result, None, is_unchanged=True)
-        return step
+        return stepped(stepper, self._states, position, self._data, window)
 
     def _run(self, position: int, window: tuple[int, int]) -> _RawOutcome:
         for needed in (self._runs[position], self._data, self._states.get(position)):
@@ -204,7 +196,7 @@ class _TaskServer:
             try:
                 done = _RawOutcome(position, False, begun, seconds, pickled(result))
             except Exception as error:
-                pieces = unsendable(_named(result), error)
+                pieces = unsendable(named(result), error)
                 done = _RawOutcome(position, True, begun, seconds, pieces)
         self._progress.finish()
         return done

@@ -32,7 +32,6 @@ from run_task.runner._own_data import OwnData, references
 from run_task.runner._telemetry import Telemetry
 from run_task.runner._window_grid import WindowGrid, windows_of
 from run_task.sync._watch import Watchable, watch
-from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet
 from run_task.time._calendar import Interval
 from run_task.time._clock import SystemClock
@@ -162,7 +161,6 @@ class _StageReplay:
                     and dataset is not None
                     and references(view) != self._own.references
                 ):
-                    assert isinstance(dataset, DataSet)  # of rows there is no other
                     dataset = self._own.refuse(dataset, view)
                     self._own.settle(references(view))
         self._note_given(due)

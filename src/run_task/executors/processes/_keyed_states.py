@@ -1,0 +1,118 @@
+"""The states of tasks by key on their way to worker processes, which send back the next ones.
+
+As with tasks without keys, the runner has the states that count, and a worker keeps the last that
+it has made or was sent: a key stays with its worker, so most states are sent once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from run_task.executors._states import Stepped, Stepper
+from run_task.executors.processes._task_states import NO_STATES, SentStates
+from run_task.executors.processes._wire import pack, pickled
+from run_task.tasks._task import Runnable
+
+HeldStates: TypeAlias = dict[Any, Any]
+"""Which states a worker has: by the task's position and the key."""
+
+KeyedStatesSent: TypeAlias = Mapping[int, tuple[Sequence[Any], Sequence[Any], Sequence[Any]]]
+"""By the task's position: keys, the state of each, and keys that begin with their first."""
+
+_MISSING: Final = object()
+"""In the place of a state that is not there."""
+
+_UNKNOWN: Final = object()
+"""In the place of one that nobody knows."""
+
+
+class KeyedTaskStates:
+    """The states of a crew's tasks by key.
+
+    :param tasks: the tasks, as a runner runs them
+    """
+
+    def __init__(self, tasks: Sequence[Runnable[Any, Any]]) -> None:
+        self._steppers = {i: task for i, task in enumerate(tasks) if isinstance(task, Stepper)}
+
+    def to_send(
+        self,
+        keys: Sequence[Any],
+        held: HeldStates,
+        fail: Callable[[int, int, BaseException], None],
+    ) -> SentStates:
+        """The states that a worker has to be sent to run all tasks for some keys.
+
+        :param keys: the keys
+        :param held: the states that it has, to which these are added
+        :param fail: called with the place of a key and a task whose state cannot be sent, and why
+        """
+        sent: dict[int, tuple[list[Any], list[Any], list[Any]]] = {}
+        for task, stepper in self._steppers.items():
+            states = stepper.states
+            of_keys, new, anew = list[Any](), list[Any](), list[Any]()
+            for key in keys:
+                state = states.get(key, _MISSING)
+                before = held.get((task, key), _MISSING)
+                if state is before:
+                    continue
+                if state is _MISSING:
+                    anew.append(key)
+                    del held[task, key]
+                else:
+                    of_keys.append(key)
+                    new.append(state)
+            if of_keys or anew:
+                sent[task] = of_keys, new, anew
+        if not sent:
+            return NO_STATES
+        try:
+            pieces = pickled(sent)
+        except Exception:
+            pieces = pickled(self._sendable(sent, keys, fail))
+        for task, (of_keys, new, _) in sent.items():
+            held.update(((task, key), state) for key, state in zip(of_keys, new))
+        payload, memory = pack(pieces)
+        return SentStates(((0, len(pieces)),), payload, memory)
+
+    def _sendable(
+        self,
+        sent: dict[int, tuple[list[Any], list[Any], list[Any]]],
+        keys: Sequence[Any],
+        fail: Callable[[int, int, BaseException], None],
+    ) -> KeyedStatesSent:
+        """The same without those that cannot be sent."""
+        places = {key: place for place, key in enumerate(keys)}
+        for task, (of_keys, new, anew) in sent.items():
+            good: list[int] = []
+            for i, state in enumerate(new):
+                try:
+                    pickled(state)
+                except Exception as error:
+                    fail(places[of_keys[i]], task, error)
+                else:
+                    good.append(i)
+            sent[task] = [of_keys[i] for i in good], [new[i] for i in good], anew
+        return sent
+
+    def received(
+        self, outcomes: Iterable[tuple[Any, Callable[[int], Any]]], held: HeldStates
+    ) -> None:
+        """Note which states a worker has, of keys that it has reported.
+
+        :param outcomes: the keys, each with what gives the result of a task, or None if it failed
+        :param held: the states that the worker has
+        """
+        if not self._steppers:
+            return
+        for key, result_of in outcomes:
+            for task, stepper in self._steppers.items():
+                result = result_of(task)
+                if type(result) is not Stepped:
+                    # It failed, or came too late: nobody knows what the worker has made of it.
+                    held[task, key] = _UNKNOWN
+                elif result.is_unchanged:
+                    held[task, key] = stepper.states.get(key)
+                else:
+                    held[task, key] = result.state
