@@ -65,6 +65,16 @@ def run_readme_block(name: str, folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_the_first_screen_of_the_readme_shows_a_task_by_key(tmp_path: Path) -> None:
+    lines = run_readme_block("keys", tmp_path)
+    assert len(lines) == 3
+    assert all(line.startswith("KeyedDataSet [") for line in lines)
+    assert lines[0].endswith(" of 1 tasks for 1,000 keys")
+    assert len(readme_block("keys").splitlines()) < 20
+    text = (ROOT / "README.md").read_text()
+    assert text[: text.index(readme_block("keys"))].count("\n") < 25, "it is on the first screen"
+
+
 def test_the_first_example_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
     lines = run_readme_block("first", tmp_path)
     assert len(lines) == 5
@@ -96,7 +106,7 @@ def test_the_pipeline_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
 
 def test_every_python_block_of_the_readme_is_run() -> None:
     text = (ROOT / "README.md").read_text()
-    assert text.count("```python") == len(re.findall("<!-- example: ", text)) == 2
+    assert text.count("```python") == len(re.findall("<!-- example: ", text)) == 3
 
 
 # Machine temperature: the figures against polars, which shares no code with the pipeline
