@@ -8,6 +8,7 @@ import io
 import lzma
 import sys
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,22 @@ def test_a_folder_and_a_pattern_and_a_list(memory: Write, tmp_path: Path) -> Non
     assert len(list(CsvFile(folder, **SECONDS))) == len(ROWS) + 1
 
 
+def test_urls_within_urls_and_in_capitals(server: Web) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("in.csv", csv(ROWS))
+    server.files = {"a.zip": packed.getvalue(), "a.csv": csv(ROWS)}
+    url = f"zip://in.csv::{server.url}/a.zip"
+    source = CsvFile(url, **SECONDS)
+    assert list(source) == ROWS
+    assert repr(source) == f"CsvFile({url!r})"
+    assert list(CsvFile(f"HTTP{server.url[4:]}/a.csv", **SECONDS)) == ROWS
+    server.ranges = False
+    fsspec.filesystem("http").clear_instance_cache()
+    with pytest.raises(ConfigError, match=r"zip://in\.csv::.*its server gives no parts of a file"):
+        CsvFile(url, **SECONDS)
+
+
 def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     path = tmp_path / "with space.csv"
     path.write_bytes(csv(ROWS))
@@ -260,6 +277,8 @@ def test_options_reach_the_file_system_and_no_message(server: Web) -> None:
     with pytest.raises(ConfigError, match=r"storage_options= is a mapping, .* and not a str"):
         wrong: Any = "s3cr3t"
         CsvFile("memory://a", storage_options=wrong, **SECONDS)
+    with pytest.raises(ConfigError, match="this URL cannot be used: 'int' object is not a mapping"):
+        CsvFile(f"{server.url}/a.csv", storage_options={"client_kwargs": 5}, **SECONDS)
     with pytest.raises(ConfigError) as caught:
         CsvFile("memory://a", storage_options={"no such": "s3cr3t"}, **SECONDS)
     assert "s3cr3t" not in str(caught.value)

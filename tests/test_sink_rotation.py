@@ -37,6 +37,7 @@ from run_task import (
 )
 from run_task.sinks import CsvSink, JsonLinesSink, Result, Rotation
 from run_task.sinks.files import _append as append
+from run_task.sinks.files import _disk as disk
 
 Make = Callable[..., Appended]
 
@@ -398,6 +399,73 @@ def test_a_file_that_another_sink_has_open_is_none_of_its_own(make: Make, tmp_pa
             assert "file.00000001.x" in names(tmp_path)
             flushed(other, 1)
         flushed(sink, 13)
+
+
+def test_who_opens_a_file_just_when_it_is_put_aside_leaves_it_alone(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = make(Rotation(every="3s"))
+    flushed(sink, 1)
+    lock = disk.lock
+    waiting = [4]
+
+    def late(descriptor: int, where: str) -> None:
+        if waiting:  # another program has opened the file, and has not locked it yet
+            flushed(sink, waiting.pop())
+        lock(descriptor, where)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(append, "lock", late)
+        with pytest.raises(SinkError, match="was replaced by something else"):
+            make()
+    flushed(sink, 5)
+    assert ends(sink) == [1, 4, 5]
+    sink.close()
+    assert files(tmp_path) == {"file.00000001.x": [1], "file.x": [4, 5]}
+
+
+LIMITED = """
+import resource, sys
+from tests.test_sink_rotation import Rotation, SinkError, ends, flushed, write
+from run_task.sinks import CsvSink, JsonLinesSink
+
+make = CsvSink if sys.argv[1] == "CsvSink" else JsonLinesSink
+resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, resource.RLIM_INFINITY))
+sink = make(f"{sys.argv[2]}/plain")
+sink.begin("p")
+count = 0
+try:
+    while True:
+        count += 1
+        flushed(sink, count)
+except SinkError as error:
+    assert "cannot be written: [Errno 27] File too large" in str(error), error
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+sink.flush()
+assert ends(sink) == list(range(1, count + 1)), ends(sink)
+sink.close()
+resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, resource.RLIM_INFINITY))
+sink = make(f"{sys.argv[2]}/rotated", rotation=Rotation(max_bytes=2_900))
+sink.begin("p")
+flushed(sink, *range(1, 100))
+write(sink, 50, mark="again")
+sink.close()
+"""
+
+
+def test_a_limit_on_the_size_of_files_costs_nothing_and_rotation_stays_below_it(
+    make: Make, tmp_path: Path
+) -> None:
+    made = make(name="rotated")
+    made.close()
+    (tmp_path / "rotated").unlink()
+    command = [sys.executable, "-c", LIMITED, type(made).__name__, str(tmp_path)]
+    told = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    with closing(make(name="rotated")) as sink:
+        assert ends(sink) == list(range(1, 100))
 
 
 def test_a_name_that_is_too_long_to_be_rotated_is_refused(make: Make, tmp_path: Path) -> None:

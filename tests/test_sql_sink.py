@@ -424,6 +424,12 @@ def test_no_secret_of_a_url_that_works_is_shown(
         ("https://host:80/x.csv#p", "https://host:80/x.csv..."),
         ("https://u:p:host/x", "https://..."),
         ("mysql:u:p@host", "mysql:...@host"),
+        ("postgres//u:p@host/db", "...@host/db"),
+        ("https:/host/x.csv?token=p", "https:/host/x.csv..."),
+        ("https://host/x.csv%3Ftoken=p", "https://host/x.csv..."),
+        ("zip://a.csv::https://u:p@host/a.zip?k=p", "zip://a.csv::https://...@host/a.zip..."),
+        ("simplecache::s3://bucket/x.csv", "simplecache::s3://bucket/x.csv"),
+        ("mysql://u:p::q@host/db", "mysql://...@host/db"),
     ],
 )
 def test_urls_as_they_are_shown(url: str, shown: str) -> None:

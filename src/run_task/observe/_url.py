@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):(?!\\)")
 _ONE_SLASH: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]+::?)+/")
 _USER: Final = re.compile(r"(?P<begin>[A-Za-z][A-Za-z0-9+.\-]+:/*).*@", re.DOTALL)
+_LINK: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+(?:$|://)")
 _BEFORE_AT: Final = re.compile(r".*:.*@", re.DOTALL)
 _END: Final = re.compile("[?#;&=]|%(?:23|26|3B|3D|3F)", re.IGNORECASE)
 """Where a query begins, or a fragment, also by its code."""
@@ -41,6 +42,11 @@ def url_shown(text: str) -> str:
     """
     if not looks_like_url(text):
         return text
+    first, *others = text.split("::")
+    if others and all(
+        _LINK.match(other) for other in others
+    ):  # one within another, as fsspec has it
+        return "::".join(map(url_shown, (first, *others)))
     known = _USER.search(text)
     if known is not None:
         text = f"{text[: known.start()]}{known['begin']}...@{text[known.end() :]}"

@@ -162,14 +162,18 @@ class _FileSystem:
 
     def __init__(self, url: str, where: str, options: Mapping[str, Any]) -> None:
         fsspec = need("fsspec", "remote")
-        if _scheme(url) in _HTTP:
-            options = _for_web(options)
+        kind = _scheme(url)
+        url = f"{kind}{url[len(kind) :]}"
         self._url = url
         self._secrets = secrets_in(url, options)
         failure: ConfigError
         try:
+            if kind in _HTTP:
+                options = _for_web(options)
             self._fs, self._path = fsspec.core.url_to_fs(url, **options)
             return
+        except ConfigError:
+            raise
         except ImportError as error:
             failure = ConfigError(f"{where}: {self._uninstalled(error)}")
         except Exception as error:  # of whatever kind a driver has
@@ -271,11 +275,12 @@ class _FileSystem:
                 "" if cause is None else f" (it cannot be asked for: {self._reason(cause)})"
             )
         except Exception as error:  # of whatever kind a driver has
-            whole = isinstance(error, ValueError) and "range requests" in str(error)
-            failure = _WholeOnlyError(_WHOLE) if whole else OSError(self._reason(error))
+            failure = (_WholeOnlyError if _is_refusal(error) else OSError)(self._reason(error))
         raise failure  # not while the other is handled, which may have secrets in it
 
     def _reason(self, error: BaseException) -> str:
+        if _is_refusal(error):
+            return _WHOLE
         if url_shown(self._url).endswith("://..."):  # nobody knows what in it is a secret
             return type(error).__name__
         return shown(redacted(str(error).strip(), self._secrets) or type(error).__name__)
@@ -344,6 +349,11 @@ class _Streamed:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether it is how fsspec says that a web server gives no parts of a file."""
+    return isinstance(error, ValueError) and "range requests" in str(error)
 
 
 def _for_web(options: Mapping[str, Any]) -> Mapping[str, Any]:
