@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
+from tests.support.blocks import SharedBlock
 from tests.support.threads import PATIENCE, beside, eventually, together
 
 from run_task import (
@@ -447,6 +448,19 @@ def test_of_data_that_does_not_tell_its_version_each_is_another() -> None:
 
     several = of_several((Own(), Atom(1)))
     assert several.version != several.version
+
+
+def test_what_can_move_moves_once_to_memory_that_processes_map() -> None:
+    trades, quotes = series(1), series(2)
+    blocks: list[SharedBlock] = []
+
+    def allocate(size: int) -> SharedBlock:
+        blocks.append(SharedBlock(size))
+        return blocks[-1]
+
+    of_several((trades, Atom(1), quotes, trades)).relocate(allocate)
+    assert len(blocks) == 2
+    assert trades.view().time.tolist() == [1]
 
 
 def test_its_repr_tells_of_all() -> None:

@@ -173,11 +173,14 @@ class BaseStage(Generic[I, O, R]):
         A row that it adds to a series with ``closed=Closed.LEFT`` is stamped with a time before the
         end of the window, or refused.
 
+        The stage may read the same data itself: a window then sees it as it was after the window
+        before.
+
         :param shared: the data
         :param ingest: how a DataSet enters it: called with the value of an ``RwLock``, which
             nobody else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the DataSet
         :return: the stage
-        :raises ConfigError: if a stage would wait for itself: the message draws how; or if a
+        :raises ConfigError: if stages would wait for each other: the message draws how; or if a
             column is called like no task, or the series is not closed on the right
         :raises RunTaskError: while the pipeline runs
         """
