@@ -11,6 +11,7 @@ import os
 import random
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,42 @@ def test_a_message_names_some_of_very_many_columns(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no column 'd'; .*, 'c28' and 19,971 more"):
         CsvFile(path, columns=["d"])
     assert list(CsvFile(path, columns=["c7"], unit=SECONDS)) == [(1, {"c7": 1.0})]
+
+
+def most_memory(*, anew: bool = False) -> int:
+    """The most memory that this process had, in KiB, so far, or from now on."""
+    try:
+        if anew:
+            Path("/proc/self/clear_refs").write_text("5")
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        pytest.skip("this machine does not tell how much memory a process had")
+    return int(re.findall(r"VmHWM:\s+([0-9]+)", status)[0])
+
+
+def test_an_archive_of_few_bytes_cannot_ask_for_gigabytes_of_memory(tmp_path: Path) -> None:
+    data = bytearray(lzma.compress(csv_bytes()))
+    size = (data[12] + 1) * 4  # of the header of the block
+    assert data[14:16] == b"\x21\x01"  # LZMA2, and how large its dictionary is
+    data[16] = 40  # 4 GiB
+    data[8 + size : 12 + size] = struct.pack("<I", zlib.crc32(data[12 : 8 + size]))
+    path = tmp_path / "file.csv.xz"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match="of its xz: Memory usage limit exceeded"):
+        CsvFile(path)
+
+
+def test_a_page_that_claims_to_be_enormous_makes_arrow_take_no_memory(tmp_path: Path) -> None:
+    columns = {"timestamp": range(1000), "s": [f"t{i}" for i in range(1000)]}
+    path = tmp_path / "file.parquet"
+    parquet.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
+    whole = path.read_bytes()
+    before = most_memory(anew=True)
+    for at in range(4, 40):  # somewhere in the header of the first page
+        path.write_bytes(whole[:at] + b"\xfe\xff\xff\xff\x0f" + whole[at + 2 :])
+        with pytest.raises((ConfigError, SourceError), match="cannot be read"):
+            list(ParquetFile(path, unit=SECONDS))
+    assert most_memory() - before < 200_000
 
 
 def test_a_path_with_a_nul_is_refused() -> None:

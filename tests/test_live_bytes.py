@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def read_all(place: Pipe | Followed, got: list[list[bytes]]) -> None:
     while True:
         blocks: list[bytes] = []
         got.append(blocks)
-        with place.open() as stream:
+        with closing(place.open()) as stream:
             while block := stream.read():
                 blocks.append(block)
             assert stream.failure is None, stream.failure
@@ -212,14 +213,14 @@ def test_it_ends_at_once_when_it_is_stopped(path: Path, there: bool) -> None:
         place.stop()
         place.stop()
         end.result(PATIENCE)
-    with place.open() as stream:
+    with closing(place.open()) as stream:
         assert stream.read() == b""
     assert not place.goes_on()
 
 
 def test_what_cannot_be_read_is_told(path: Path) -> None:
     path.mkdir()
-    with Followed(path, Following(POLL_NS, VirtualClock())).open() as stream:
+    with closing(Followed(path, Following(POLL_NS, VirtualClock())).open()) as stream:
         assert stream.read() == b""
         assert "Is a directory" in str(stream.failure)
 
@@ -286,13 +287,13 @@ def test_a_pipe_nobody_writes_to_ends_at_once_when_it_is_stopped(pipe: Path) -> 
 def test_a_pipe_that_was_stopped_before_gives_nothing(pipe: Path) -> None:
     place = Pipe(pipe)
     place.stop()
-    with place.open() as stream:
+    with closing(place.open()) as stream:
         assert stream.read() == b""
 
 
 def test_a_pipe_is_read_once(pipe: Path) -> None:
     place = Pipe(pipe)
-    with place.open(), pytest.raises(OSError, match="it has been read before"):
+    with closing(place.open()), pytest.raises(OSError, match="it has been read before"):
         place.open()
 
 

@@ -23,6 +23,10 @@ _BZ2_BLOCKS: Final = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
 _LONGEST: Final = 10
 """How many bytes tell, at most, how a file is compressed."""
 
+_XZ_BYTES: Final = 1 << 14
+_XZ_MEMORY: Final = 1 << 29
+"""How many bytes of memory xz may take; at its highest preset it takes an eighth of that."""
+
 _ARROW_BYTES: Final = 1 << 14
 """How much is asked of Arrow at a time: where an archive ends too early, that much is lost."""
 
@@ -58,13 +62,13 @@ class _Joined:
 
 
 class _Unpacked:
-    """What an archive of the standard library holds, also if several are one after the other.
+    """What an archive of gzip or bz2 holds, also if several are one after the other.
 
     :param file: the archive
     :param raw: where its bytes come from
     """
 
-    def __init__(self, file: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile, raw: Readable) -> None:
+    def __init__(self, file: gzip.GzipFile | bz2.BZ2File, raw: Readable) -> None:
         self._file = file
         self._raw = raw
 
@@ -74,6 +78,43 @@ class _Unpacked:
     def close(self) -> None:
         self._file.close()
         self._raw.close()
+
+
+class _UnpackedXz:
+    """What an archive of xz holds, also if several are one after the other.
+
+    By :class:`lzma.LZMAFile` an archive of few bytes may ask for gigabytes.
+    """
+
+    def __init__(self, raw: Readable) -> None:
+        self._raw = raw
+        self._archive = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+        self.close = raw.close
+
+    def read(self, size: int, /) -> bytes:
+        while True:
+            if self._archive.eof:
+                rest = self._archive.unused_data.lstrip(b"\0") or self._next_archive()
+                if not rest:
+                    return b""
+                self._archive = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+                block = self._archive.decompress(rest, size)
+            else:
+                more = self._raw.read(_XZ_BYTES) if self._archive.needs_input else b""
+                if self._archive.needs_input and not more:
+                    raise EOFError(
+                        "Compressed file ended before the end-of-stream marker was reached"
+                    )
+                block = self._archive.decompress(more, size)
+            if block:
+                return block
+
+    def _next_archive(self) -> bytes:
+        """The beginning of what comes after an archive and the zeros that may follow it."""
+        while more := self._raw.read(_XZ_BYTES):
+            if rest := more.lstrip(b"\0"):
+                return rest
+        return b""
 
 
 class _UnpackedByArrow:
@@ -151,10 +192,10 @@ def decompressed(raw: Readable) -> tuple[Readable, str | None]:
         case "bz2":
             return _Unpacked(bz2.BZ2File(joined), raw), codec
         case "xz":
-            return _Unpacked(lzma.LZMAFile(joined), raw), codec
+            return _UnpackedXz(joined), codec
         case _:
             return _UnpackedByArrow(joined, codec), codec
 
 
-FAULTS: Final = (OSError, EOFError, lzma.LZMAError, zlib.error)
+FAULTS: Final = (OSError, EOFError, lzma.LZMAError, zlib.error, MemoryError)
 """What reading raises where bytes cannot be had, or an archive is broken or ends too early."""

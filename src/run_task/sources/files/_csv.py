@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import tzinfo
 from typing import Any, cast
 
@@ -299,7 +300,7 @@ class CsvFile(RecordedFile):
         """The records of the file, those of names and those that are blank included."""
         named = self._names is not None
         line = 1
-        with self._place.open() as stream:
+        with closing(self._place.open()) as stream:
             text = stream if self._encoding == "utf-8" else InUtf8(stream, self._encoding)
             for one in blocks(text, self._longest, self._quoting, self._skip):
                 block = one

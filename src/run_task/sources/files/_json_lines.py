@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import tzinfo
 from typing import Any, Final
 
@@ -182,7 +183,7 @@ class JsonLinesFile(RecordedFile):
 
     def _blocks(self) -> Iterator[RecordBlock | BadLine]:
         line = 1
-        with self._place.open() as stream:
+        with closing(self._place.open()) as stream:
             for block in blocks(stream, self._longest):
                 yield block
                 line = block.next_line

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from types import TracebackType
 from typing import Final
 
 from run_task.sources.files._compression import FAULTS, Readable, decompressed
@@ -75,7 +74,8 @@ class WholeLines:
             block, self._whole = b"", False
         except FAULTS as error:
             block, self._whole = b"", False
-            self.failure = str(error) if self.codec is None else f"of its {self.codec}: {error}"
+            reason = str(error) or "there is not enough memory"
+            self.failure = reason if self.codec is None else f"of its {self.codec}: {reason}"
         self._ended = not block
         return block
 
@@ -84,14 +84,3 @@ class WholeLines:
         with self._mutex:
             self._ended, self._held, self.closed = True, b"", True
             (self._file or self._raw).close()
-
-    def __enter__(self) -> WholeLines:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

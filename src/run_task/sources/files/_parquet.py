@@ -14,6 +14,8 @@ from run_task.sources.files._columnar import ColumnarFile
 from run_task.sources.files._place import check_uncut
 
 _READ_BYTES: Final = 1 << 16
+_SMALL: Final = 1 << 26
+"""Up to how many bytes the columns of a file may be in memory as they stand there."""
 
 
 class ParquetFile(ColumnarFile):
@@ -71,9 +73,11 @@ class ParquetFile(ColumnarFile):
         :param texts: the columns to read as dictionaries where their texts repeat
         """
         parquet = need("pyarrow.parquet", "arrow")
-        # So a row group is read bit by bit, and need not fit in memory.
-        little = {"pre_buffer": False, "buffer_size": _READ_BYTES}
         with self._place.open_for_arrow() as raw:
+            # So a row group of a large file is read bit by bit, and need not fit in memory. In a
+            # small one a page that claims to be of gigabytes cannot make Arrow take them.
+            buffer = _READ_BYTES if raw.size() > _SMALL else 0
+            little = {"pre_buffer": False, "buffer_size": buffer}
             file = parquet.ParquetFile(raw, **little)
             if repeating := _repeating(file, texts):
                 file = parquet.ParquetFile(
