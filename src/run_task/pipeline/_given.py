@@ -115,8 +115,16 @@ class GivenWindows:
 
     def add(self, reader: ReaderWindows) -> None:
         """Take the windows of one more reader into account."""
-        self._readers.append(reader)
-        self._look()
+        with self.lock:
+            self._readers = [*self._readers, reader]
+            self._look()
+
+    def remove(self, reader: ReaderWindows) -> None:
+        """Take the windows of a reader into account no more."""
+        with self.lock:
+            self._readers = [other for other in self._readers if other is not reader]
+            self.horizon_ns = max((other.bound_ns for other in self._readers), default=-_NEVER)
+            self._look()
 
     def begin(self, reader: ReaderWindows, start_ns: int, *, explicit: bool = False) -> None:
         """The first window of a reader is known.
@@ -148,7 +156,9 @@ class GivenWindows:
             self._look()
 
     def _look(self) -> None:
-        self.leads_until_ns = max(reader.leads_until_ns for reader in self._readers)
+        self.leads_until_ns = max(
+            (reader.leads_until_ns for reader in self._readers), default=-_NEVER
+        )
         self.look_ns = max(self.horizon_ns, self.leads_until_ns)
 
     def enter(self, time_ns: int, *, stored: bool) -> bool:

@@ -37,7 +37,11 @@ class Graph:
     @property
     def stages(self) -> Collection[AnyStage]:
         """All stages, as they were declared."""
-        return self._stages.values()
+        return tuple(self._stages.values())  # which others may change meanwhile
+
+    def find(self, name: str) -> AnyStage | None:
+        """The stage of a name, if there is one."""
+        return self._stages.get(name)
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a stage of this name."""
@@ -67,11 +71,30 @@ class Graph:
             )
         self._writers[id(route.into)].append(stage)
 
+    def disconnect(self, stage: AnyStage, route: Route) -> None:
+        """Undo :meth:`connect`."""
+        self._writers[id(route.into)].remove(stage)
+
+    def remove(self, stage: AnyStage) -> None:
+        """Remove a stage. What it fed, and what fed it, stays."""
+        del self._stages[stage.name]
+        for kept, data in (
+            (self._readers, stage.inputs),
+            (self._writers, [route.into for route in stage.routes]),
+        ):
+            for one in data:
+                left = [other for other in kept[id(one)] if other is not stage]
+                kept[id(one)] = left
+                if not left:
+                    del kept[id(one)]  # another object may come to be where this one was
+
     def upstreams(self) -> Mapping[AnyStage, Sequence[AnyStage]]:
         """Each stage, and the others whose results enter its data. It comes after those."""
-        position = {stage: number for number, stage in enumerate(self._stages.values())}
+        position = {stage: number for number, stage in enumerate(self.stages)}
         fed_by = {
-            stage: sorted({*self._feeding(stage)}, key=position.__getitem__) for stage in position
+            # Others may come to be there meanwhile.
+            stage: sorted(position.keys() & {*self._feeding(stage)}, key=position.__getitem__)
+            for stage in position
         }
         return {stage: fed_by[stage] for stage in TopologicalSorter(fed_by).static_order()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from run_task.errors import RunTaskError
 from run_task.observe._format import error_shown
 from run_task.pipeline._key_watch import KeysShown, KeyWatch
 from run_task.pipeline._numbers import as_number
@@ -99,9 +101,19 @@ class Monitor:
         self._failures: dict[TaskFailure, Occurrences] = {}  # the latest last
         self._different = 0
         self.began: float = time.monotonic()
-        sink = CallbackSink(self.note)
+        self._sink = CallbackSink(self.note)
         for stage in pipeline.stages:
-            stage.sink(sink)
+            stage.sink(self._sink)
+
+    def _follow(self) -> None:
+        """Look at stages that were added while it runs, too."""
+        for stage in self._pipeline.stages:
+            if stage.name not in self.stages:
+                tasks = [task.name for task in stage.tasks]
+                self.stages = {**self.stages, stage.name: StageMonitor(tasks)}
+            if self._sink not in stage.sinks:
+                with contextlib.suppress(RunTaskError):  # it ends
+                    stage.sink(self._sink)
 
     def note(self, stage: str, dataset: AnyDataSet) -> None:
         """Take what a window gave.
@@ -155,6 +167,7 @@ class Monitor:
 
     def stats(self) -> PipelineStats:
         """How the pipeline does."""
+        self._follow()
         return self._pipeline.stats
 
     def rates(self, rows: Sequence[int]) -> Sequence[float]:

@@ -96,13 +96,7 @@ class StageMark:
         self.windows: WindowGrid = windows
         self.grace_ns: int = grace_ns
         self.reads: Sequence[Place] = (reads,) if isinstance(reads, Place) else tuple(reads)
-        self.enters: Sequence[tuple[Place, bool]] = enters
-        # Where somebody who is behind might see its results too early.
-        self.shows: Sequence[Place] = [
-            place
-            for place, in_order in enters
-            if not (in_order and place.keeps_past and place.holds_end)
-        ]
+        self.enter(enters)
         self.first_ns: float = -NEVER  # the end of the first window; before it starts, unknown
         # By what it reads, the end of the first window without a view of that.
         self.seen: dict[Place, float] = dict.fromkeys(self.reads, -NEVER)
@@ -110,6 +104,16 @@ class StageMark:
         self.last_ns: float = NEVER  # there is no window that ends later
         self.ended: bool = False
         self.paused: bool = False  # no mark: whether windows that begin now are passed over
+
+    def enter(self, enters: Sequence[tuple[Place, bool]]) -> None:
+        """Say what its results enter, as the parameter does."""
+        self.enters: Sequence[tuple[Place, bool]] = enters
+        # Where somebody who is behind might see its results too early.
+        self.shows: Sequence[Place] = [
+            place
+            for place, in_order in enters
+            if not (in_order and place.keeps_past and place.holds_end)
+        ]
 
     @property
     def due_ns(self) -> float:
@@ -239,6 +243,15 @@ class Order:
     """
 
     def __init__(self, stages: Sequence[StageMark], sources: Sequence[SourceMark]) -> None:
+        self.arrange(stages, sources)
+
+    def arrange(self, stages: Sequence[StageMark], sources: Sequence[SourceMark]) -> None:
+        """Have the order be that of other stages and sources, or of other ways between them. Marks
+        stay as they are.
+
+        :param stages: the stages, those that are fed after those that feed them
+        :param sources: the sources, in the order in which they were declared
+        """
         for index, stage in enumerate(stages):
             stage.index = index
         for number, source in enumerate(sources):

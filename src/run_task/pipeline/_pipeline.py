@@ -456,7 +456,12 @@ class Pipeline(Live):
         key_idle: IntervalLike = DEFAULT_IDLE,
         max_keys: int = DEFAULT_MOST,
     ) -> Any:
-        """Add a stage.
+        """Add a stage: while the pipeline runs, from any thread, from the next window on.
+
+        A stage that is added to a pipeline that runs begins with the first window that is not due
+        yet and of which all rows are there: not with one that began before the series did, or of
+        which rows have passed out of retention. Sinks and routes that it is given after that get
+        the windows from then on.
 
         :param name: what it is called; no two stages share one
         :param tasks: what it runs; at least one, no two of one name
@@ -477,17 +482,11 @@ class Pipeline(Live):
         :param max_keys: how many keys there may be
         :return: the stage, to say where its results go
         :raises ConfigError: if something about it cannot work
-        :raises RunTaskError: while it runs live
+        :raises RunTaskError: if the pipeline comes to its end
         """
-        self._changing.refuse("its stages")
         given: object = name
         if type(given) is not str or not given:
             raise ConfigError(f"stage({name!r}): a stage's name is a text that is not empty")
-        if name in self._graph:
-            raise ConfigError(
-                f"two stages are called {name!r}: rename one of them, since the name is part of "
-                f"the key of its results"
-            )
         declared = name, tasks, data, interval, config, self._changing
         stage: Stage[Any, Any] | KeyedStage[Any, Any]
         if by is None:
@@ -498,8 +497,35 @@ class Pipeline(Live):
             except ConfigError as error:
                 raise ConfigError(f"stage {name!r}: {error}") from None
             stage = KeyedStage(*declared, keys)
-        self._graph.add(stage)
+        with self._changing.lock:
+            if name in self._graph:
+                raise ConfigError(
+                    f"two stages are called {name!r}: rename one of them, since the name is part "
+                    f"of the key of its results"
+                )
+            self._changing.add(stage)
         return stage
+
+    def remove(self, name: str) -> None:
+        """Remove a stage. From any thread, also while it runs. Returns at once.
+
+        While it runs, the stage runs the windows that are due by now, hands their results on, and
+        ends; its sinks are flushed within a second, and closed when the pipeline ends. What it fed
+        stays, and stages that read that go on without its results; data that it alone read is still
+        entered by its sources. Its counts stay in :attr:`stats`, and another stage may be added
+        with its name: that begins with the windows after, and counts go on. With its last stage
+        removed, the pipeline goes on with its sources until another is added, or it is shut down.
+
+        :param name: its name
+        :raises ConfigError: if there is no such stage
+        :raises RunTaskError: if the pipeline ends
+        """
+        with self._changing.lock:
+            stage = self._graph.find(name)
+            if stage is None:
+                known = ", ".join(repr(stage.name) for stage in self._graph.stages) or "none"
+                raise ConfigError(f"remove({name!r}): there is no such stage, but {known}")
+            self._changing.remove(stage)
 
     def mistakes(self) -> Sequence[ConfigError]:
         """All that would be refused when it is run. Nothing is run, read or opened for it."""
@@ -615,9 +641,10 @@ class Pipeline(Live):
     def _go_through(
         self, start: TimeLike | None, end: TimeLike | None, resumed: DurableSink | None
     ) -> Replay:
-        planned, declared = self._plan()
-        # As they are now, whatever is changed while the replay is iterated over.
-        stages = {copy.copy(stage): config for stage, config in planned.items()}
+        with self._changing.lock:
+            planned, declared = self._plan()
+            # As they are now, whatever is changed while the replay is iterated over.
+            stages = {copy.copy(stage): config for stage, config in planned.items()}
         sources: list[tuple[Any, int, Route]] = []
         for source, unit_ns, route in declared:
             info = about(source)
@@ -713,7 +740,10 @@ class Pipeline(Live):
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
         fates = self._new_fates(sources, live=True)
-        run = LiveRun(self._name, stages, sources, fates, self._clock, self._refusals)
+        run = LiveRun(
+            *(self._name, stages, sources, fates, self._clock, self._refusals),
+            lambda: tuple(self._graph.upstreams()),
+        )
         self._received = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
         return run
 

@@ -55,18 +55,15 @@ def calls_checked_later() -> Generator[None]:
 class Owner(Protocol):
     """What a stage asks its pipeline when something about it is to change."""
 
-    def refuse(self, what: str) -> None:
-        """Refuse a change that would take no effect any more.
-
-        :raises RunTaskError: while the pipeline runs
-        """
-        ...
-
     def connect(self, stage: Any, route: Route) -> None:
-        """Let its results take one more route.
+        """Let its results take one more route, from its next window on.
 
         :raises ConfigError: if they would come back to it
         """
+        ...
+
+    def write_to(self, stage: Any, sink: Sink) -> None:
+        """Let its results go to one more sink, from its next window on."""
         ...
 
     def pause(self, stage: Any, *, paused: bool) -> None:
@@ -160,7 +157,8 @@ class BaseStage(Generic[I, O, R]):
     @overload
     def into(self, shared: Writable[D], ingest: Callable[[D, R], object]) -> Self: ...
     def into(self, shared: Writable[Any], ingest: Callable[[Any, R], object] | None = None) -> Self:
-        """Let each DataSet enter other data, which other stages read.
+        """Let each DataSet enter other data, which other stages read: while the pipeline runs, from
+        the next window on.
 
         Without an ``ingest``, it becomes a row of a :class:`~run_task.TimeSeries`: its timestamp,
         and for each column the result of the task of that name. That timestamp is the end of its
@@ -181,10 +179,10 @@ class BaseStage(Generic[I, O, R]):
             nobody else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the DataSet
         :return: the stage
         :raises ConfigError: if stages would wait for each other: the message draws how; or if a
-            column is called like no task, or the series is not closed on the right
-        :raises RunTaskError: while the pipeline runs
+            column is called like no task, or the series is not closed on the right; or if stages
+            that run would have to wait longer for these results than they do
+        :raises RunTaskError: if the pipeline ends, or the stage was removed
         """
-        self._owner.refuse(f"where the results of stage {self.name!r} go")
         in_order = ingest is None
         if ingest is None:
             ingest = self._as_rows(shared)
@@ -192,7 +190,6 @@ class BaseStage(Generic[I, O, R]):
             ingest = checked_stamps(self.name, self.interval.unit, ingest)
         route = Route.checked(f"stage {self.name!r}", shared, ingest, in_order=in_order)
         self._owner.connect(self, route)
-        self.routes = (*self.routes, route)
         return self
 
     def _as_rows(self, shared: object) -> Callable[[TimeSeries, Any], None]:
@@ -272,14 +269,14 @@ class BaseStage(Generic[I, O, R]):
         return by, self.keys.keyed(self.data)[0].columns[by]
 
     def sink(self, sink: Sink) -> Self:
-        """Let each DataSet be written to a sink. Stages may share one.
+        """Let each DataSet be written to a sink: while the pipeline runs, from the next window on.
+        Stages may share one.
 
         :param sink: where to
         :return: the stage
         :raises ConfigError: if it is no sink
-        :raises RunTaskError: while the pipeline runs
+        :raises RunTaskError: if the pipeline ends, or the stage was removed
         """
-        self._owner.refuse(f"the sinks of stage {self.name!r}")
         given: object = sink
         if isinstance(given, type):
             raise ConfigError(
@@ -297,7 +294,7 @@ class BaseStage(Generic[I, O, R]):
                 f"stage {self.name!r}: sink={brief(sink)}: its write() is called with one Result: "
                 f"make it write(self, result), with result.stage and result.dataset"
             )
-        self.sinks = (*self.sinks, sink)
+        self._owner.write_to(self, sink)
         return self
 
     def add(self, task: Runnable[I, O]) -> None:

@@ -580,6 +580,12 @@ class Engine:
         """Where it reads the time."""
         return self._clock
 
+    def set_rank(self, rank: int) -> None:
+        """Be of another rank, from the next window on."""
+        self._rank = rank
+        if self._place is not None:
+            self._place[1].rank = rank
+
     def pause(self, paused: bool) -> bool:
         """Run no window from the next one on, or run windows again, where there is no gate that
         does so. Returns whether that changes anything."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -87,6 +87,18 @@ class RunnerStats:
             for name, spread in (("lateness", self.lateness), ("duration", self.duration))
         ]
         return table(title, ("", "p50", "p90", "p99", "max"), rows, ERROR if lost else BOLD)
+
+
+def one_after_another(before: RunnerStats, after: RunnerStats) -> RunnerStats:
+    """The stats of two that had one name, one after the other: counts are those of both."""
+    return replace(
+        after if after.ticks else before,
+        ticks=before.ticks + after.ticks,
+        missed=before.missed + after.missed,
+        dropped=before.dropped + after.dropped,
+        empty=before.empty + after.empty,
+        paused=before.paused + after.paused,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ class CatchUp:
         """Look from now on whether the process stands still, where sources have rows that could
         wait meanwhile. A wait that is too long shows that by itself; nothing does, if it stood
         still in the middle of a task."""
-        if self._sources and type(self._clock) is SystemClock:
+        if self._sources and not self._looks and type(self._clock) is SystemClock:
             self._looked = time.monotonic()
             self._looks = True
             watch().add(self)
@@ -98,6 +98,10 @@ class CatchUp:
         """
         if self._looks and self.has_stood_still():
             self.wait(self._clock.monotonic_ns(), each=each)
+
+    def remove(self, mark: SourceMark) -> None:
+        """A source has ended."""
+        self._sources = [one for one in self._sources if one[0] is not mark]
 
     def wait(self, due_ns: int, *, each: bool) -> None:
         """Let sources run until they block, if they have not since a window was due.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from run_task.errors import ConfigError, RunTaskError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
-from run_task.pipeline._graph import Graph
+from run_task.pipeline._graph import Graph, configs
 from run_task.pipeline._result_rows import RowIngest
 from run_task.pipeline._route import Route
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._run import LiveRun
 from run_task.runner._changes import Change, Changes
 from run_task.runner._checks import with_task, without_task
+from run_task.runner._config import RunnerConfig
+from run_task.sinks._protocol import Sink
 from run_task.sync._fork import forget_after_fork
 from run_task.sync._lifecycle import Phase
 from run_task.tasks._task import Runnable
@@ -65,16 +67,96 @@ class Changing:
                 f"everything before it is run, or shut it down and make a new one"
             )
 
-    def connect(self, stage: AnyStage, route: Route) -> None:
-        """Let the results of a stage take one more route.
+    def add(self, stage: AnyStage) -> None:
+        """Add a stage: while it runs, it begins with its next window.
 
-        :raises ConfigError: if they would come back to the stage
+        :raises RunTaskError: if the pipeline ends
         """
-        self._graph.connect(stage, route)
+        self._graph.add(stage)
+        if self.run is None or not self.is_running:
+            return
+        try:
+            config = self._configs()[stage]
+            self.run.add_stage(stage, config)
+        except BaseException:
+            self._graph.remove(stage)
+            raise
+        self._note(f"stage {stage.name!r} is added")
+
+    def remove(self, stage: AnyStage) -> None:
+        """Remove a stage: while it runs, it runs what is due, and ends.
+
+        :raises RunTaskError: if the pipeline ends
+        """
+        if self.run is not None and self.is_running:
+            self.run.remove_stage(stage)
+            self._note(f"stage {stage.name!r} is removed")
+        self._graph.remove(stage)
+
+    def connect(self, stage: AnyStage, route: Route) -> None:
+        """Let the results of a stage take one more route, from its next window on.
+
+        :raises ConfigError: if they would come back to the stage, or come after a window of a stage
+            that runs
+        :raises RunTaskError: if the pipeline ends, or the stage was removed
+        """
+        with self.lock:
+            self._check_there(stage)
+            self._graph.connect(stage, route)
+            before, stage.routes = stage.routes, (*stage.routes, route)
+            if self.run is None or not self.is_running:
+                return
+            try:
+                self._check_graces(stage)
+                self.run.connect()
+            except BaseException:
+                stage.routes = before
+                self._graph.disconnect(stage, route)
+                raise
+            self._note(f"results of stage {stage.name!r} enter {brief(route.into)}")
+
+    def write_to(self, stage: AnyStage, sink: Sink) -> None:
+        """Let the results of a stage go to one more sink, from its next window on.
+
+        :raises RunTaskError: if the pipeline ends, or the stage was removed
+        """
+        with self.lock:
+            self._check_there(stage)
+            before, stage.sinks = stage.sinks, (*stage.sinks, sink)
+            if self.run is None or not self.is_running:
+                return
+            try:
+                self.run.write_to(stage, stage.sinks)
+            except BaseException:
+                stage.sinks = before
+                raise
+            self._note(f"results of stage {stage.name!r} go to {brief(sink)}")
+
+    def _check_there(self, stage: AnyStage) -> None:
+        if self._graph.find(stage.name) is not stage:
+            raise RunTaskError(
+                f"stage {stage.name!r} was removed from pipeline {self._name!r}: add another one"
+            )
+
+    def _configs(self) -> Mapping[AnyStage, RunnerConfig]:
+        return configs(self._graph.upstreams())
+
+    def _check_graces(self, stage: AnyStage) -> None:
+        """See whether those who are fed wait for results as long as these take."""
+        assert self.run is not None
+        now = self._configs()
+        for other, config in self.run.configs().items():
+            if other in now and now[other].grace_ns > config.grace_ns:
+                raise ConfigError(
+                    f"results of stage {stage.name!r} come {now[other].grace_ns / 1e9:g} s after "
+                    f"the end of their windows, and stage {other.name!r}, which runs, waits for "
+                    f"{config.grace_ns / 1e9:g} s: remove that, and add it again"
+                )
 
     def pause(self, stage: AnyStage, *, paused: bool) -> None:
         """Let a stage run no windows, or run them again, from the next one on."""
         with self.lock:
+            self._check_there(stage)
             if stage.is_paused is paused:
                 return
             stage.is_paused = paused
@@ -89,6 +171,7 @@ class Changing:
         :raises RunTaskError: if the stage ends
         """
         with self.lock:
+            self._check_there(stage)
             try:
                 tasks = with_task(stage.tasks, task, stage.config)
             except ConfigError as error:
@@ -102,6 +185,7 @@ class Changing:
         :raises RunTaskError: if the stage ends
         """
         with self.lock:
+            self._check_there(stage)
             try:
                 tasks = without_task(stage.tasks, name)
             except ConfigError as error:

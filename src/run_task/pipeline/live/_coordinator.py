@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from run_task.pipeline._order import (
@@ -39,6 +40,8 @@ class Coordinator:
         self._released = False
         self.moves: int = 0
         """How often something has moved. It is counted after the marks are set."""
+        self.arranged: int = 0
+        """How often the order has been made another one. It is counted before anything is."""
         self.early: set[SourceMark] = set()
         """The sources of which rows wait for their time."""
 
@@ -122,6 +125,14 @@ class Coordinator:
         """End all waiting, now and later: the run is given up."""
         with self._lock:
             self._released = True
+            self._moved()
+
+    @contextmanager
+    def arranging(self) -> Generator[Order]:
+        """Arrange the order anew in a block: of other stages and sources, or of other ways."""
+        with self._lock:
+            self.arranged += 1
+            yield self._order
             self._moved()
 
     def _moved(self) -> None:

@@ -66,8 +66,6 @@ class EarlyViews:
     ) -> None:
         self._stage = stage
         self._place = place
-        # Then what a window is to see is known once the one before has given its results.
-        self._feeds_itself = any(entered is place for entered, _ in stage.enters)
         self._data = data
         self._windows = windows
         self._given = given
@@ -81,6 +79,11 @@ class EarlyViews:
         self.lock: Final = threading.RLock()
         """Held from looking which window has no view to taking one for it. The coordinator's lock
         is taken inside it, never the other way round."""
+
+    @property
+    def _feeds_itself(self) -> bool:
+        """Whether what a window is to see is known once the one before has given its results."""
+        return any(entered is self._place for entered, _ in self._stage.enters)
 
     def take_before(self, before_ns: float) -> None:
         """Take the views of windows that are due before a time: they must not see what enters then.

@@ -47,11 +47,15 @@ class WindowGate:
         self._timeout = upstream_timeout
         self._coordinator = coordinator
         self._turn = Turn(coordinator)
-        self._waits_for_nobody = coordinator.waits_for_nobody(mark)
+        self._waits_for_nobody = False  # until the order is known
         self._overlap_ns = mark.windows.overlap_ns
         self._end_ns = 0  # of the window in hand
         self.next_end_ns: int = 0
         """The end of the window after the one in hand, in nanoseconds since the Unix epoch."""
+
+    def arranged(self) -> None:
+        """The order is another one."""
+        self._waits_for_nobody = self._coordinator.waits_for_nobody(self._mark)
 
     def catch_up(self, due_ns: int, /) -> None:
         """Let sources run until they block: their rows are there, and have yet to be read."""

@@ -52,10 +52,12 @@ class StageOutlet:
     ) -> None:
         self._mark = mark
         self._routes = routes
-        self._sinks = sinks
+        self.sinks: Sequence[SinkThread] = sinks
+        """Where the results of the next window go."""
         self._unit_ns = unit_ns
         self._data_timeout = data_timeout
-        self._upstream_timeout = upstream_timeout
+        self.timeout: float = upstream_timeout
+        """How many seconds to wait for others."""
         self._early_views = early_views
         self._coordinator = coordinator
         self._gate = gate
@@ -63,6 +65,15 @@ class StageOutlet:
         self._on_close = on_close
         self._writers_turn = Turn(coordinator)
         self._readers_turn = Turn(coordinator)
+
+    def connect(self, routes: Sequence[Route], given: Sequence[GivenWindows]) -> None:
+        """Let the results of the next window take these routes.
+
+        :param routes: the ways of its results into other data
+        :param given: the windows that have been given to those who read that
+        """
+        self._given = given
+        self._routes = routes
 
     @property
     def dropped(self) -> int:
@@ -75,15 +86,15 @@ class StageOutlet:
         :raises ChannelClosed: if a sink has failed
         :raises Exception: whatever ``ingest`` raises; a ChannelClosed as a RunTaskError's cause
         """
-        if self._routes:
+        if routes := self._routes:
             end_ns = dataset.window[1] * self._unit_ns
             self._wait_for_others(end_ns)
-            for route in self._routes:
+            for route in routes:
                 self._enter(route, dataset)
             for given in self._given:
                 given.enter_results(end_ns)
         self._coordinator.advance_done(self._mark, self._gate.next_end_ns)
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink.write(self._mark.name, dataset)
 
     def _enter(self, route: Route, dataset: AnyDataSet) -> None:
@@ -104,13 +115,13 @@ class StageOutlet:
         def readers() -> Sequence[StageMark]:
             return coordinator.before_results(mark, end_ns).readers
 
-        late: list[Mark] = [*self._writers_turn.wait(writers, self._upstream_timeout)]
+        late: list[Mark] = [*self._writers_turn.wait(writers, self.timeout)]
         for reader in readers():
             for place in mark.shows:
                 early_views = self._early_views((reader, place))
                 if early_views is not None:
                     early_views.take_before(end_ns + mark.grace_ns)
-        late += self._readers_turn.wait(readers, self._upstream_timeout)
+        late += self._readers_turn.wait(readers, self.timeout)
         for one in late:
             _log.warning("results of %r enter, although %r is behind", mark, one)
 
@@ -127,7 +138,7 @@ class StageOutlet:
     def unbound(self) -> None:
         """Wait for sinks no longer, if the whole pipeline ends: stages may share them."""
         if self._coordinator.released:
-            for sink in self._sinks:
+            for sink in self.sinks:
                 sink.unbound()
 
     def close(self) -> None:

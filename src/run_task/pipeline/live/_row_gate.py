@@ -34,7 +34,8 @@ class RowGate:
         coordinator: Coordinator,
     ) -> None:
         self._mark = mark
-        self._timeout = upstream_timeout
+        self.timeout: float = upstream_timeout
+        """How many seconds to wait for others."""
         self._early_views = early_views
         self._coordinator = coordinator
         self._writers_turn = Turn(coordinator)
@@ -64,14 +65,23 @@ class RowGate:
             self._coordinator.before_row(self._mark, arrival_ns, late=late)
         ):
             return -NEVER
+        arranged = self._coordinator.arranged
         self._found_at = self._coordinator.moves
         found = self._found = self._coordinator.row_limits(self._mark, arrival_ns)
         if found.firm:
             self.in_order_ns, self.late_ns = found.in_order_ns, found.late_ns
         else:
             self.in_order_ns = self.late_ns = -NEVER
+        if self._coordinator.arranged != arranged:
+            self.forget()
         limit_ns = found.late_ns if late else found.in_order_ns
         return max(limit_ns, arrival_ns + 1)  # this one has waited, even if not for all
+
+    def forget(self) -> None:
+        """The order is another one: look anew. A row that is entering now comes before all windows
+        of what was added."""
+        self._found = _ASK
+        self.in_order_ns = self.late_ns = -NEVER
 
     def _wait(self, arrival_ns: int, late: bool) -> None:
         mark, coordinator = self._mark, self._coordinator
@@ -102,7 +112,7 @@ class RowGate:
             ]
             return min(views, default=NEVER)
 
-        behind: list[Mark] = [*self._writers_turn.wait(writers, self._timeout)]
-        behind += self._readers_turn.wait(readers, self._timeout, due_ns)
+        behind: list[Mark] = [*self._writers_turn.wait(writers, self.timeout)]
+        behind += self._readers_turn.wait(readers, self.timeout, due_ns)
         for one in behind:
             _log.warning("rows of %r enter, although %r is behind", mark, one)

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from run_task.data import Closed, TimeSeries
-from run_task.errors import ConfigError, ShutdownTimeout, add_note, described
-from run_task.observe._format import brief
+from run_task.errors import ConfigError, RunTaskError, ShutdownTimeout, add_note, described
 from run_task.observe._log import Log
 from run_task.pipeline._branches import MOST, branched
-from run_task.pipeline._edges import Edges
-from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
-from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._graph import have_calendar
 from run_task.pipeline._held_units import begin
-from run_task.pipeline._order import NEVER, Order, Place, SourceMark, StageMark
+from run_task.pipeline._order import NEVER
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline._row_telemetry import RowTelemetry
 from run_task.pipeline._stage import AnyStage
-from run_task.pipeline.live._catch_up import CatchUp
-from run_task.pipeline.live._coordinator import Coordinator
-from run_task.pipeline.live._early_rows import EarlyRows
-from run_task.pipeline.live._early_views import EarlyViews
-from run_task.pipeline.live._row_gate import RowGate
+from run_task.pipeline.live._leaving import Leaving
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.pipeline.live._source_thread import SourceThread
 from run_task.pipeline.live._stage import LiveStage
-from run_task.runner._config import Align, RunnerConfig
-from run_task.runner._stats import RunnerStats
+from run_task.pipeline.live._wiring import Wiring
+from run_task.runner._config import RunnerConfig
+from run_task.runner._stats import RunnerStats, one_after_another
 from run_task.runner._timeline import Timeline
-from run_task.runner._window_grid import windows_of
-from run_task.sinks._protocol import DurableSink
+from run_task.sinks._protocol import DurableSink, Sink
 from run_task.sources._protocol import Playback, about
 from run_task.sync._alarm import Alarm
 from run_task.sync._fork import forget_after_fork
@@ -76,6 +67,8 @@ class LiveRun:
     :param fates: counts what becomes of the rows of each source
     :param clock: where to read the time, unless a source brings its own; None: the machine's
     :param refusals: counts the results that sinks cannot store
+    :param upstream_first: gives all stages that there are by now, those that are fed after those
+        that feed them
     :raises ConfigError: if two sources bring times that pass at different speeds
     """
 
@@ -87,8 +80,10 @@ class LiveRun:
         fates: Sequence[Fates],
         clock: Clock | None,
         refusals: Refusals,
+        upstream_first: Callable[[], Sequence[AnyStage]],
     ) -> None:
         self._name = name
+        self._upstream_first = upstream_first
         self._refusals = refusals
         self._declared_stages = stages
         self._async_sources: list[Any] = []
@@ -99,13 +94,12 @@ class LiveRun:
         self._alarm = Alarm()
         self._mutex = threading.Lock()
         self._open_sources = len(sources)
-        self._timeout = max(config.shutdown_timeout for config in stages.values())
+        self._made_sources = self._made_sinks = 0
+        self._finishing = False  # all sources have ended
         self._sinks: dict[int, SinkThread] = {}  # by the id of the sink
-        self._sources: list[SourceThread] = []
-        self._stages: list[LiveStage] = []
-        self._early_views: dict[tuple[StageMark, Place], EarlyViews | None] = {}
-        self._coordinator: Coordinator | None = None
-        self._catch_up: CatchUp | None = None
+        self._wiring: Wiring | None = None
+        self._leaving: list[Leaving] = []
+        self._gone: dict[str, RunnerStats] = {}  # of stages that were removed, by name
         thread = f"run-task {name} pipeline"
         self._thread = threading.Thread(target=self._watch_over, name=thread, daemon=True)
         self.failures: list[BaseException] = []
@@ -143,8 +137,8 @@ class LiveRun:
                 sink.start()
             for stage in self._stages:
                 stage.start()
-            if self._catch_up is not None:
-                self._catch_up.begin()
+            if self._wiring is not None:
+                self._wiring.catch_up.begin()
             for async_source in self._async_sources:
                 async_source.start()
             for source in self._sources:
@@ -160,6 +154,21 @@ class LiveRun:
         """Bring it to its end. Returns at once; safe in a signal handler."""
         self.lifecycle.advance(Phase.STOPPING)
         self._alarm.ring()
+
+    @property
+    def _stages(self) -> Sequence[LiveStage]:
+        return () if self._wiring is None else self._wiring.stages
+
+    @property
+    def _sources(self) -> Sequence[SourceThread]:
+        return () if self._wiring is None else self._wiring.sources
+
+    @property
+    def _timeout(self) -> float:
+        """How many seconds a shutdown may take."""
+        given = [config.shutdown_timeout for config in self._declared_stages.values()]
+        given = [live.config.shutdown_timeout for live in self._stages] or given
+        return max(given)
 
     @property
     def clock(self) -> Clock:
@@ -184,7 +193,11 @@ class LiveRun:
     def stats(self) -> tuple[Mapping[str, RunnerStats], int, int]:
         """How the stages have been doing, and how many DataSets wait for sinks, or were lost there.
         At any time, from any thread."""
-        stages = {live.stage.name: live.stats for live in tuple(self._stages)}
+        stages = dict(self._gone)
+        for live in self._stages:
+            before = stages.get(live.stage.name)
+            now = live.stats
+            stages[live.stage.name] = now if before is None else one_after_another(before, now)
         sinks = tuple(self._sinks.values())
         return stages, sum(map(len, sinks)), sum(sink.lost for sink in sinks)
 
@@ -232,118 +245,157 @@ class LiveRun:
 
     def _make_sinks(self) -> None:
         sinks = {id(sink): sink for stage in self._declared_stages for sink in stage.sinks}
-        for number, (key, sink) in enumerate(sinks.items(), 1):
-            if isinstance(sink, DurableSink):
-                begin(sink, self._name, self._declared_stages)
-            name = f"run-task {self._name} sink {number}"
-            self._sinks[key] = SinkThread(
-                sink, self._name, name, SINK_CAPACITY, self._refusals, self._sink_failed
-            )
+        for key, sink in sinks.items():
+            self._sinks[key] = self._make_sink(sink, self._declared_stages)
+
+    def _make_sink(self, sink: Sink, stages: Iterable[AnyStage]) -> SinkThread:
+        if isinstance(sink, DurableSink):
+            begin(sink, self._name, stages)
+        self._made_sinks += 1
+        name = f"run-task {self._name} sink {self._made_sinks}"
+        return SinkThread(sink, self._name, name, SINK_CAPACITY, self._refusals, self._sink_failed)
 
     def _make_sources_and_stages(
         self, played: Sequence[Playback | None], since_ns: int | None
     ) -> None:
         stages = self._declared_stages
-        places: dict[int, Place] = {}  # by the id of the data
-
-        def place_of(data: Any) -> Place:
-            return places.setdefault(id(data), _place(data))
-
-        timeline = Timeline(self._clock, _log)
         for fates in self._fates:
             fates.time_ns = self._clock.time_ns
-        # A grid that begins with the run begins at one time for all who ask where it lies.
-        begins = {
-            stage: timeline.now_ns if since_ns is None and config.align is Align.START else since_ns
-            for stage, config in stages.items()
-        }
-        stage_marks = {
-            stage: StageMark(
-                stage.name,
-                windows_of(stage.interval, config.window, config.align, begins[stage] or 0),
-                config.grace_ns,
-                [place_of(data) for data in stage.inputs],
-                [(place_of(route.into), route.in_order) for route in stage.routes],
-            )
-            for stage, config in stages.items()
-        }
-        source_marks = [
-            SourceMark(brief(source), place_of(route.into), recording=playback is not None)
-            for (source, _, route), playback in zip(self._declared_sources, played, strict=True)
-        ]
-        order = Order(list(stage_marks.values()), source_marks)
-        coordinator = self._coordinator = Coordinator(order, self._clock)
-        timeouts = {mark: stages[stage].upstream_timeout for stage, mark in stage_marks.items()}
-        entered: list[Any] = [*(route.into for _, _, route in self._declared_sources)]
-        entered += (data for stage in stages for data in stage.inputs)
-        given = {id(data): GivenWindows(data) for data in entered}
-        years = have_calendar(stages)
-        catch_up = self._catch_up = CatchUp(self._clock)
-        all_recordings = bool(source_marks) and all(mark.recording for mark in source_marks)
-        for number, ((declared, unit_ns, route), fates, playback, mark) in enumerate(
-            zip(self._declared_sources, self._fates, played, source_marks, strict=True), 1
+        wiring = self._wiring = Wiring(
+            self._clock,
+            Timeline(self._clock, _log),
+            since_ns,
+            all_recordings=bool(played) and None not in played,
+        )
+        for (source, unit_ns, route), fates, playback in zip(
+            self._declared_sources, self._fates, played, strict=True
         ):
-            name = f"run-task {self._name} source {number}"
-            source = self._iterable(declared)
-            timeout = max(timeouts[reader] for reader in order.readers(mark))
-            gates = [RowGate(mark, timeout, self._early_views.get, coordinator) for _ in range(2)]
-            entrances = [
-                Entrance(route, unit_ns, fates, given[id(route.into)], years=years)
-                for _ in range(2)
-            ]
-            if not mark.recording:  # for rows of a recording, windows wait in any case
-                catch_up.add(mark, entrances[0].tally)
-            early = EarlyRows(
-                entrances[1],
-                mark,
-                gates[1],
-                coordinator,
-                timeline,
-                f"{name}, early",
+            self._make_source(
+                *(wiring, source, unit_ns, route, fates, playback), years=have_calendar(stages)
             )
-            self._sources.append(
-                SourceThread(
-                    source,
-                    playback,
-                    entrances[0],
-                    mark,
-                    gates[0],
-                    early,
-                    coordinator,
-                    name,
-                    self._source_failed,
-                    self._source_ended,
-                )
-            )
-        now_ns = timeline.now_ns
-        for stage, config in stages.items():
-            stage_mark = stage_marks[stage]
-            begins_ns = begins[stage]
-            begun_ns = now_ns if begins_ns is None else begins_ns
-            edges = Edges(stage_mark.windows, config, begun_ns)
-            around = [timeouts[other] for other in order.around_results(stage_mark)]
-            live = LiveStage(
-                stage,
-                config,
-                stage_mark,
-                [self._sinks[id(sink)] for sink in stage.sinks],
-                [(place_of(data), given[id(data)]) for data in stage.inputs],
-                max(config.upstream_timeout, *around) if around else config.upstream_timeout,
-                self._early_views.get,
-                coordinator,
-                catch_up,
-                self._clock,
-                timeline,
-                # A grid that begins with the run begins there; another one lies where it lies.
-                begun_ns if config.align is Align.START else edges.first_ns - 1,
-                edges,
-                [given[id(r.into)] for r in stage.routes if id(r.into) in given],
-                self._alarm.ring,
-                all_recordings=all_recordings,
-            )
-            for one in live.inputs:
-                self._early_views[stage_mark, one.place] = one.early_views
-            self._stages.append(live)
+        wiring.first_stages(
+            stages, lambda stage: [self._sinks[id(s)] for s in stage.sinks], self._alarm.ring
+        )
+
+    def _make_source(
+        self,
+        wiring: Wiring,
+        source: Any,
+        unit_ns: int,
+        route: Route,
+        fates: Fates,
+        playback: Playback | None,
+        *,
+        years: bool,
+    ) -> SourceThread:
+        self._made_sources += 1
+        name = f"run-task {self._name} source {self._made_sources}"
+        return wiring.add_source(
+            self._iterable(source),
+            *(unit_ns, route, fates, playback, name),
+            *(self._source_failed, self._source_ended),
+            years=years,
+        )
+
+    # Changes. One at a time: that is for the caller to see to.
+
+    def _changeable(self) -> Wiring:
+        """What is to be changed, under the lock.
+
+        :raises RunTaskError: if the run comes to its end, or is only about to begin
+        """
+        if self._wiring is None or self._finishing or self.lifecycle.phase >= Phase.STOPPING:
+            raise RunTaskError(f"pipeline {self._name!r} ends, and cannot be changed any more")
+        return self._wiring
+
+    def configs(self) -> Mapping[AnyStage, RunnerConfig]:
+        """How the stages behave that are at work."""
+        return {live.stage: live.config for live in self._stages if not live.leaves}
+
+    def add_stage(self, stage: AnyStage, config: RunnerConfig) -> None:
+        """Let one more stage run.
+
+        :raises RunTaskError: if the run comes to its end
+        :raises Exception: if it cannot be started; then all is as before
+        """
+        with self._mutex:
+            wiring = self._changeable()
+            live = wiring.add_stage(stage, config, self._alarm.ring)
+            wiring.stages = [*wiring.stages, live]
+            wiring.arrange(self._upstream_first())
+        try:
+            live.start()
+        except BaseException:
+            with self._mutex:
+                wiring.drop_stage(live)
+                wiring.arrange(self._upstream_first())
+            raise
+
+    def remove_stage(self, stage: AnyStage) -> None:
+        """Let a stage run what is due, and end. Returns at once.
+
+        :raises RunTaskError: if the run comes to its end
+        """
+        with self._mutex:
+            wiring = self._changeable()
+            live = wiring.find(stage)
+            if live is None:
+                return  # it has ended by itself
+            live.leave(wiring.now_ns)
+            self._leaving.append(Leaving(live, Deadline(live.config.shutdown_timeout)))
+        self._alarm.ring()
+
+    def connect(self) -> None:
+        """Take over where results go, from the next window of each stage on.
+
+        :raises RunTaskError: if the run comes to its end
+        """
+        with self._mutex:
+            self._changeable().arrange(self._upstream_first())
+
+    def write_to(self, stage: AnyStage, sinks: Sequence[Sink]) -> None:
+        """Let the results of a stage go to these sinks, from its next window on.
+
+        :raises RunTaskError: if the run comes to its end
+        :raises Exception: if a sink cannot begin
+        """
+        unknown = {id(sink): sink for sink in sinks if id(sink) not in self._sinks}
+        made = {key: self._make_sink(sink, [stage]) for key, sink in unknown.items()}
+        with self._mutex:
+            live = self._changeable().find(stage)
+            for thread in made.values():
+                thread.start()
+            self._sinks = {**self._sinks, **made}
+            if live is not None:
+                live.write_to([self._sinks[id(sink)] for sink in sinks])
+
+    def _let_go(self) -> float | None:
+        """Let go of what was removed and has ended. Returns when to look again, in seconds."""
+        soonest: float | None = None
+        for leaving in tuple(self._leaving):
+            wait = leaving.look()
+            if wait is not None:
+                soonest = wait if soonest is None else min(soonest, wait)
+                continue
+            with self._mutex:
+                if self.lifecycle.phase >= Phase.STOPPING:
+                    return None  # it is seen to with all others
+                live = leaving.live
+                self._leaving.remove(leaving)
+                assert self._wiring is not None
+                self._gone[live.stage.name] = self._stats_of(live)
+                self._wiring.drop_stage(live)
+                self._wiring.arrange(self._upstream_first())
+            if live.failure is not None:
+                add_note(live.failure, f"in {live!r}")
+                self.failures.append(live.failure)
+            _log.info("%s: stage %r, which was removed, has ended", self._name, live.stage.name)
+        return soonest
+
+    def _stats_of(self, live: LiveStage) -> RunnerStats:
+        """The stats of a stage, after those of one that had its name before."""
+        before = self._gone.get(live.stage.name)
+        return live.stats if before is None else one_after_another(before, live.stats)
 
     # The end
 
@@ -370,9 +422,13 @@ class LiveRun:
     def _watch_over(self) -> None:
         try:
             while self.lifecycle.phase < Phase.STOPPING:
-                if all(live.mark.ended for live in self._stages):
+                soonest = self._let_go()
+                staying = [live for live in self._stages if not live.leaves]
+                if staying and all(live.mark.ended for live in staying):
                     break
-                self._alarm.wait(None if self._telemetry is None else _TOLD_EVERY)
+                if self._telemetry is not None:
+                    soonest = min(_TOLD_EVERY, _TOLD_EVERY if soonest is None else soonest)
+                self._alarm.wait(soonest)
                 if self._telemetry is not None:
                     self._telemetry.tell()
             self._stop()
@@ -380,15 +436,16 @@ class LiveRun:
             self.failures.append(error)
             for live in self._stages:
                 live.shutdown()
-        if self._catch_up is not None:
-            self._catch_up.end()
+        if self._wiring is not None:
+            self._wiring.catch_up.end()
         self.lifecycle.advance(Phase.ENDED)
 
     def _finish(self) -> None:
         """All sources have ended: let every stage run the window that sees the last row, and those
         that still hold one, at once, since there is nothing left to wait for."""
+        self._finishing = True
         now_ns = self._now_ns()
-        if now_ns is None:
+        if now_ns is None or all(live.leaves for live in self._stages):
             self.shutdown()
             return
         own: dict[int, float] = {}  # the last row that entered some data, by the data's id
@@ -439,8 +496,8 @@ class LiveRun:
             live.finish(at_once=False)
             while not live.mark.ended and not deadline.passed:
                 self._alarm.wait(deadline.remaining())
-        if self._coordinator is not None:
-            self._coordinator.release()
+        if self._wiring is not None:
+            self._wiring.coordinator.release()
         for source in self._sources:
             source.stop()
         for live in begun:
@@ -514,14 +571,3 @@ def _seconds(deadline: Deadline) -> float:
     """How many seconds are left, as a thread can be waited for."""
     left = deadline.remaining()
     return threading.TIMEOUT_MAX if left is None else min(left, threading.TIMEOUT_MAX)
-
-
-def _place(data: object) -> Place:
-    """What the order has to know of shared data."""
-    if not isinstance(data, TimeSeries):
-        return Place()
-    return Place(
-        bounded=True,
-        evicts=data.retention is not None,
-        holds_end=data.closed is Closed.RIGHT,
-    )

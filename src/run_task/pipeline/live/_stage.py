@@ -36,7 +36,6 @@ class LiveStage:
     :param sinks: the sinks of its results
     :param places: of each input, what the order has to know of it, and the windows that have been
         given to those who read it
-    :param outlet_timeout: how many seconds its results wait for others
     :param early_views_of: those that may be taken ahead, of some data for some stage
     :param all_recordings: whether all rows that enter are recordings', which can wait
     :param coordinator: keeps the marks of all stages and sources
@@ -46,8 +45,8 @@ class LiveStage:
     :param since_ns: the first window that there may be holds this time, in nanoseconds since the
         Unix epoch
     :param edges: with which window it begins
-    :param given_onward: the windows that have been given to those who read what its results enter
     :param on_end: called when its engine has ended
+    :param added: whether the run had begun: rows before its first window are not late for it
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class LiveStage:
         mark: StageMark,
         sinks: Sequence[SinkThread],
         places: Sequence[tuple[Place, GivenWindows]],
-        outlet_timeout: float,
         early_views_of: Callable[[tuple[StageMark, Place]], EarlyViews | None],
         coordinator: Coordinator,
         catch_up: CatchUp,
@@ -65,11 +63,15 @@ class LiveStage:
         timeline: Timeline,
         since_ns: int,
         edges: Edges,
-        given_onward: Sequence[GivenWindows],
         on_end: Callable[[], None],
         *,
         all_recordings: bool,
+        added: bool,
     ) -> None:
+        self.leaves: bool = False
+        """Whether it was removed, and runs what is due."""
+        self._added = added
+        self.config = config
         self.stage = stage
         self.mark = mark
         mark.paused = stage.is_paused
@@ -79,7 +81,7 @@ class LiveStage:
             self._input(data, place, given, coordinator, clock, all_recordings=all_recordings)
             for data, (place, given) in zip(stage.inputs, places, strict=True)
         ]
-        gate = WindowGate(
+        gate = self._gate = WindowGate(
             mark,
             StageViews(mark, stage.data, self.inputs, edges, coordinator),
             unit_ns,
@@ -88,17 +90,17 @@ class LiveStage:
             coordinator,
             catch_up,
         )
-        outlet = StageOutlet(
+        outlet = self._outlet = StageOutlet(
             mark,
-            stage.routes,
+            (),
             sinks,
             unit_ns,
             config.data_timeout,
-            outlet_timeout,
+            config.upstream_timeout,
             early_views_of,
             coordinator,
             gate,
-            given_onward,
+            (),
             on_end,
         )
         self._coordinator = coordinator
@@ -152,9 +154,39 @@ class LiveStage:
         self._engine.start()
         first_end_ns = self._engine.first_end_ns
         for one in self.inputs:
-            one.given.begin(one.windows, self.mark.windows.start_ns(first_end_ns))
+            start_ns = self.mark.windows.start_ns(first_end_ns)
+            one.given.begin(one.windows, start_ns, explicit=self._added)
         # Those that were started before may be waiting to know that.
         self._coordinator.advance_stage(self.mark, first_ns=first_end_ns)
+
+    def arranged(self, timeout: float, given: Sequence[GivenWindows]) -> None:
+        """The order is another one.
+
+        :param timeout: how many seconds its results wait for others
+        :param given: the windows that have been given to those who read what its results enter
+        """
+        self._gate.arranged()
+        self._outlet.timeout = timeout
+        self._outlet.connect(self.stage.routes, given)
+        self._engine.set_rank(self.mark.index)
+
+    def write_to(self, sinks: Sequence[SinkThread]) -> None:
+        """Let the results of the next window go to these sinks."""
+        self._outlet.sinks = sinks
+
+    def leave(self, now_ns: int) -> None:
+        """Run what is due, and end. Returns at once.
+
+        :param now_ns: the time, in nanoseconds since the Unix epoch
+        """
+        self.leaves = True
+        self.limit(now_ns - self.mark.grace_ns)
+        self.finish(at_once=False)
+
+    def drop(self) -> None:
+        """It has left: rows are late for its windows no more."""
+        for one in self.inputs:
+            one.given.remove(one.windows)
 
     def change_tasks(self, tasks: Sequence[Runnable[Any, Any]]) -> None:
         """Run other tasks, from the next window on.
