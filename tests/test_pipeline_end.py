@@ -18,7 +18,6 @@ from run_task import (
     Pipeline,
     Receiver,
     RunnerConfig,
-    RunTaskError,
     RwLock,
     Sender,
     ShutdownTimeout,
@@ -430,28 +429,6 @@ def test_a_channel_that_an_ingest_of_results_finds_closed_is_no_end_without_a_wo
     (failure,) = caught.value.exceptions
     assert isinstance(failure.__cause__, ChannelClosed)
     assert "stage 'a'" in str(failure)
-
-
-# What is declared while it runs
-
-
-def test_sources_that_are_declared_while_it_runs_are_refused_and_not_after() -> None:
-    data = lock()
-    pipeline = Pipeline("p").source([(0, 1)], data, add)
-    pipeline.stage("a", [count], data, SECOND)
-    go_on = threading.Event()
-
-    def rows() -> Iterator[tuple[int, int]]:
-        go_on.wait(PATIENCE)
-        yield 0, 1
-
-    pipeline.source(rows(), data, add)
-    with pipeline:
-        with pytest.raises(RunTaskError, match=r"pipeline 'p' runs, and .* cannot be changed"):
-            pipeline.source([(0, 2)], data, add)
-        go_on.set()
-    pipeline.source([(0, 2)], data, add)
-    assert len(pipeline.sources) == 3
 
 
 def test_stages_that_take_all_the_time_there_is_leave_some_for_sources_and_sinks(

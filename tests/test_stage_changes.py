@@ -362,6 +362,7 @@ def test_a_stage_may_remove_itself_and_one_that_hangs_is_given_up() -> None:
         bench.sink.wait_for("c", 2)
         eventually(lambda: "b" in bench.pipeline.stats.stages and not _is_leaving(bench))
     hangs.go_on.set()
+    eventually(lambda: not threads_of("scheduler"))
     assert windows(bench, "a") == [(0, 1)]
     assert [str(error) for error in raised.value.exceptions]
     assert "gated" in str(raised.value.exceptions[0])
@@ -405,17 +406,21 @@ def test_results_that_come_later_than_a_stage_waits_are_refused() -> None:
 
 def test_names_that_are_taken_or_unknown_and_pipelines_that_end_are_refused() -> None:
     bench = PipelineBench([end_of])
-    bench.stage("a", lock())
-    with pytest.raises(ConfigError, match=r"remove\('x'\): there is no such stage, but 'a'"):
+    slow = Gated(1)
+    bench.stage("a", lock(), tasks=[slow])
+    with pytest.raises(ConfigError, match=r"remove\('x'\): there is no such .*, but 'a'"):
         bench.pipeline.remove("x")
     with bench.pipeline:
         with pytest.raises(ConfigError, match="two stages are called 'a'"):
             bench.stage("a", lock())
+        bench.advance()
+        assert slow.entered.wait(PATIENCE)
         bench.pipeline.shutdown()
         with pytest.raises(RunTaskError, match="pipeline 'bench' ends, and cannot be changed"):
             bench.stage("b", lock())
         with pytest.raises(RunTaskError, match="pipeline 'bench' ends, and cannot be changed"):
             bench.pipeline.remove("a")
+        slow.go_on.set()
     assert [stage.name for stage in bench.pipeline.stages] == ["a"]
     bench.pipeline.remove("a")  # of what may be replayed
     assert bench.pipeline.stages == ()

@@ -36,7 +36,7 @@ from run_task.pipeline.replay._replay import Replay
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL, SixOrMore
 from run_task.runner._keys import DEFAULT_IDLE, DEFAULT_MOST, Keys
-from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats
+from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats, both
 from run_task.sinks._protocol import DurableSink
 from run_task.sources._faults import OnFault
 from run_task.sources._protocol import AnyUnit, Rows, about, warn_of_attributes
@@ -114,6 +114,8 @@ class Pipeline(Live):
         self._clock = clock
         self._sources: list[tuple[Any, Route, TimeUnit | None]] = []  # each with one of its targets
         self._declared = 0  # how many sources were
+        self._names: dict[int, str] = {}  # of sources, by the number of their routes
+        self._removed: list[tuple[Route, str]] = []  # ways of sources that were, and their names
         self._policies: dict[int, SourcePolicy] = {}  # by the id of the route
         # What became of the rows, by the id of the route: in the last replay, and in the live run.
         self._replayed: Mapping[int, Fates] = {}
@@ -144,11 +146,16 @@ class Pipeline(Live):
             stages |= known
         sources: dict[str, SourceStats] = {}
         entered: list[int] = []
-        for _, route, _ in self._sources:
+        declared, policies = self._sources, self._policies
+        for _, route, _ in declared:
             known_fates = fates.get(id(route))
             counts = SourceStats() if known_fates is None else known_fates.stats()
-            sources[self._policies[id(route)].name] = counts
+            sources[policies[id(route)].name] = counts
             entered.append(counts.stored if id(route) in live else 0)
+        for route, name in tuple(self._removed):
+            if (known_fates := fates.get(id(route))) is not None:
+                more, there = known_fates.stats(), sources.get(name)
+                sources[name] = more if there is None else both(more, there)
         refused = self._refusals.count
         changes = self._changing.latest
         return PipelineStats(stages, tuple(entered), waiting, refused, lost, sources, changes)
@@ -242,7 +249,8 @@ class Pipeline(Live):
         dead_letters: Any = None,
         zone: str | tzinfo | None = None,
     ) -> Pipeline:
-        """Let a source's rows enter shared data.
+        """Let a source's rows enter shared data: while the pipeline runs, from any thread, from now
+        on.
 
         :param source: an iterable or async iterable of ``(timestamp, row)``, or :class:`Arrived`,
             such as those of :mod:`run_task.sources`; a timestamp is an int, an aware datetime, or a
@@ -273,10 +281,10 @@ class Pipeline(Live):
         :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
             what the series says, or else such a row is malformed
         :return: the pipeline
-        :raises ConfigError: if something about it cannot work
-        :raises RunTaskError: while it runs live
+        :raises ConfigError: if something about it cannot work; while it runs, also if no stage
+            reads the data, or it is a recording that is played, by paced()
+        :raises RunTaskError: if the pipeline comes to its end
         """
-        self._changing.refuse("its sources")
         where = f"source {brief(source)}"
         if isinstance(source, str | bytes | os.PathLike):
             raise ConfigError(
@@ -289,28 +297,83 @@ class Pipeline(Live):
                 f"one"
             )
         warn_of_attributes(source)
-        number = self._declared + 1
-        called = f"source-{number}" if name is None else name
-        targets = targets_of(where, into, ingest)
-        routes: list[Route] = []
-        for one, enter in targets:
-            route = Route.checked(where, one, enter, zone=zone, number=number)
-            if enter is None and not callable(getattr(one, "append", None)):
-                raise ConfigError(f"{where}: say by ingest= how a row enters {brief(one)}")
-            unit_of(source, one, unit, ())
-            routes.append(route)
-        group_unit_of(source, [one for one, _ in targets], unit)
+        with self._changing.lock:
+            number = self._declared + 1
+            called = f"source-{number}" if name is None else name
+            targets = targets_of(where, into, ingest)
+            routes: list[Route] = []
+            for one, enter in targets:
+                route = Route.checked(where, one, enter, zone=zone, number=number)
+                if enter is None and not callable(getattr(one, "append", None)):
+                    raise ConfigError(f"{where}: say by ingest= how a row enters {brief(one)}")
+                unit_of(source, one, unit, ())
+                routes.append(route)
+            group_unit_of(source, [one for one, _ in targets], unit)
+            self._add_source(
+                *(where, source, unit, routes, called, on_bad_row, max_ahead, dead_letters)
+            )
+        return self
+
+    def _add_source(
+        self,
+        where: str,
+        source: Any,
+        unit: TimeUnit | None,
+        routes: Sequence[Route],
+        called: str,
+        on_bad_row: Any,
+        max_ahead: Any,
+        dead_letters: Any,
+    ) -> None:
+        """Add a source, under the lock: if the pipeline runs, it is read from now on."""
         taken = {policy.name for policy in self._policies.values()}
         checked = SourcePolicy.checked(
             where, called, taken, on_bad_row, max_ahead, dead_letters, self._name
         )
         names = [called] if len(routes) == 1 else [f"{called}[{i}]" for i in range(len(routes))]
         policies = [checked.named(where, each, taken) for each in names]
-        self._declared = number
-        for route, policy in zip(routes, policies, strict=True):
-            self._policies[id(route)] = policy
-            self._sources.append((source, route, unit))
-        return self
+        before, policies_before = self._sources, self._policies
+        self._sources = [*before, *((source, route, unit) for route in routes)]
+        new = {id(route): policy for route, policy in zip(routes, policies, strict=True)}
+        self._policies = {**self._policies, **new}
+        try:
+            self._read_live(source, routes)
+        except BaseException:
+            self._sources, self._policies = before, policies_before
+            raise
+        self._declared = routes[0].number
+        self._names[self._declared] = called
+
+    def _read_live(self, source: Any, routes: Sequence[Route]) -> None:
+        """Read a source that was added, if the pipeline runs."""
+        run = self._run
+        if run is None or not self._changing.is_running:
+            return
+        if about(source).playback is not None:
+            raise ConfigError(
+                f"{routes[0].origin}: time in a pipeline that plays recordings is theirs from the "
+                f"beginning on, and it runs: declare it before, or give its rows without paced()"
+            )
+        _, declared = self._plan(of=routes)
+        self._take(source)
+        fates = self._new_fates(declared, live=True)
+        _warn_of_late_rows(run.configs(), declared)
+        run.add_source(declared, fates, self._policies[id(routes[0])].name)
+        added = zip((id(route) for _, _, route in declared), fates, strict=True)
+        self._received = {**self._received, **dict(added)}
+        self._changing.note(f"source {self._policies[id(routes[0])].name!r} is added")
+
+    def _remove_source(self, name: str, number: int) -> None:
+        """Remove a source, under the lock: if the pipeline runs, it is closed."""
+        routes = [route for _, route, _ in self._sources if route.number == number]
+        if self._run is not None and self._changing.is_running:
+            self._run.remove_source(routes)
+            self._changing.note(f"source {name!r} is removed")
+        self._removed += [(route, self._policies[id(route)].name) for route in routes]
+        self._sources = [one for one in self._sources if one[1].number != number]
+        gone = {id(route) for route in routes}
+        self._policies = {key: one for key, one in self._policies.items() if key not in gone}
+        del self._names[number]
 
     @overload
     def stage(
@@ -507,7 +570,11 @@ class Pipeline(Live):
         return stage
 
     def remove(self, name: str) -> None:
-        """Remove a stage. From any thread, also while it runs. Returns at once.
+        """Remove a stage or a source. From any thread, also while it runs. Returns at once.
+
+        A source is closed, so that its ``finally`` runs, as in a shutdown; rows that it has given
+        by then are entered. Its counts stay in :attr:`stats`. The pipeline goes on, also without
+        any source.
 
         While it runs, the stage runs the windows that are due by now, hands their results on, and
         ends; its sinks are flushed within a second, and closed when the pipeline ends. What it fed
@@ -517,14 +584,26 @@ class Pipeline(Live):
         removed, the pipeline goes on with its sources until another is added, or it is shut down.
 
         :param name: its name
-        :raises ConfigError: if there is no such stage
+        :raises ConfigError: if there is no such stage or source, or one of each
         :raises RunTaskError: if the pipeline ends
         """
         with self._changing.lock:
             stage = self._graph.find(name)
+            number = next((number for number, one in self._names.items() if one == name), None)
+            if stage is not None and number is not None:
+                raise ConfigError(
+                    f"remove({name!r}): a stage and a source have this name: give the source "
+                    f"another one, by name="
+                )
+            if number is not None:
+                self._remove_source(name, number)
+                return
             if stage is None:
-                known = ", ".join(repr(stage.name) for stage in self._graph.stages) or "none"
-                raise ConfigError(f"remove({name!r}): there is no such stage, but {known}")
+                names = [*(stage.name for stage in self._graph.stages), *self._names.values()]
+                known = ", ".join(map(repr, names)) or "none"
+                raise ConfigError(
+                    f"remove({name!r}): there is no such stage or source, but {known}"
+                )
             self._changing.remove(stage)
 
     def mistakes(self) -> Sequence[ConfigError]:
@@ -534,14 +613,19 @@ class Pipeline(Live):
         return found
 
     def _plan(
-        self, refuse: Callable[[ConfigError], None] = _raise
+        self, refuse: Callable[[ConfigError], None] = _raise, of: Sequence[Route] | None = None
     ) -> tuple[Mapping[AnyStage, RunnerConfig], Sequence[tuple[Any, int, Route]]]:
-        """The stages in order with how they behave, and the sources with the unit of each."""
+        """The stages in order with how they behave, and the sources with the unit of each.
+
+        :param of: only these ways of sources; None: all
+        """
         if not self._graph.stages:
             refuse(ConfigError(f"pipeline {self._name!r} has no stages: add one by stage()"))
         fed_by = self._graph.upstreams()
         sources: list[tuple[Any, int, Route]] = []
         for source, route, given in self._sources:
+            if of is not None and route not in of:
+                continue
             readers = self._graph.readers(route.into)
             if not readers:
                 refuse(

@@ -47,6 +47,11 @@ class RowTelemetry:
         meter = meter_if_set_up()
         return None if meter is None else cls(pipeline, fates, meter, live=live)
 
+    def add(self, fates: Sequence[Fates]) -> None:
+        """Tell of more sources."""
+        self._told += [SourceStats() for _ in fates]
+        self._fates = [*self._fates, *fates]
+
     def tell(self) -> None:
         """Tell of what has been since."""
         if self._broken:

@@ -244,6 +244,8 @@ class Scheduler:
             thread = member.thread
             if thread is None or thread is threading.current_thread():
                 continue
+            if not self._entries and member.entry is not None:
+                thread.join(_HOLD)  # it may be about to come back from what another has ended
             while not self._entries and member.entry is None and thread.is_alive():
                 thread.join(_HOLD)  # and look again: it goes on if something is added meanwhile
         if not self._entries:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 import numpy as np
@@ -132,6 +132,13 @@ class SourceStats:
     waiting: int = 0
     late: int = 0
     unseen: int = 0
+
+
+def both(one: SourceStats, other: SourceStats) -> SourceStats:
+    """The counts of two that had one name together."""
+    return SourceStats(
+        **{of.name: getattr(one, of.name) + getattr(other, of.name) for of in fields(SourceStats)}
+    )
 
 
 @dataclass(frozen=True)

@@ -55,18 +55,6 @@ class Changing:
         """What was changed while it ran."""
         return self._changes.latest
 
-    def refuse(self, what: str) -> None:
-        """Refuse what would take no effect any more.
-
-        :param what: what was about to be changed
-        :raises RunTaskError: while it runs
-        """
-        if self.is_running:
-            raise RunTaskError(
-                f"pipeline {self._name!r} runs, and {what} cannot be changed meanwhile: declare "
-                f"everything before it is run, or shut it down and make a new one"
-            )
-
     def add(self, stage: AnyStage) -> None:
         """Add a stage: while it runs, it begins with its next window.
 
@@ -81,7 +69,7 @@ class Changing:
         except BaseException:
             self._graph.remove(stage)
             raise
-        self._note(f"stage {stage.name!r} is added")
+        self.note(f"stage {stage.name!r} is added")
 
     def remove(self, stage: AnyStage) -> None:
         """Remove a stage: while it runs, it runs what is due, and ends.
@@ -90,7 +78,7 @@ class Changing:
         """
         if self.run is not None and self.is_running:
             self.run.remove_stage(stage)
-            self._note(f"stage {stage.name!r} is removed")
+            self.note(f"stage {stage.name!r} is removed")
         self._graph.remove(stage)
 
     def connect(self, stage: AnyStage, route: Route) -> None:
@@ -113,7 +101,7 @@ class Changing:
                 stage.routes = before
                 self._graph.disconnect(stage, route)
                 raise
-            self._note(f"results of stage {stage.name!r} enter {brief(route.into)}")
+            self.note(f"results of stage {stage.name!r} enter {brief(route.into)}")
 
     def write_to(self, stage: AnyStage, sink: Sink) -> None:
         """Let the results of a stage go to one more sink, from its next window on.
@@ -130,7 +118,7 @@ class Changing:
             except BaseException:
                 stage.sinks = before
                 raise
-            self._note(f"results of stage {stage.name!r} go to {brief(sink)}")
+            self.note(f"results of stage {stage.name!r} go to {brief(sink)}")
 
     def _check_there(self, stage: AnyStage) -> None:
         if self._graph.find(stage.name) is not stage:
@@ -162,7 +150,7 @@ class Changing:
             stage.is_paused = paused
             if self.run is not None and self.is_running:
                 self.run.pause(stage)
-                self._note(f"stage {stage.name!r} is {'paused' if paused else 'resumed'}")
+                self.note(f"stage {stage.name!r} is {'paused' if paused else 'resumed'}")
 
     def add_task(self, stage: AnyStage, task: Runnable[Any, Any]) -> None:
         """Let a stage run one more task, from the next window on.
@@ -204,9 +192,10 @@ class Changing:
     ) -> None:
         if self.run is not None and self.is_running:
             self.run.change_tasks(stage, tasks)
-            self._note(what)
+            self.note(what)
         stage.tasks = tasks
 
-    def _note(self, what: str) -> None:
+    def note(self, what: str) -> None:
+        """Note a change that has just been made while it runs."""
         assert self.run is not None
         self._changes.note(self.run.clock, what)

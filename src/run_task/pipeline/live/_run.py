@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from run_task.errors import ConfigError, RunTaskError, ShutdownTimeout, add_note, described
@@ -54,6 +55,9 @@ _AT_ONCE: Final = 0.1
 _TOLD_EVERY: Final = 5.0
 """After how many seconds at the latest OpenTelemetry is told of rows."""
 
+_AGAIN: Final = 0.01
+"""After how many seconds a source is looked at again that gives no more rows, and has not ended."""
+
 _LEAST: Final = 0.1
 """How many seconds sources have to end at least, once sinks have."""
 
@@ -95,10 +99,14 @@ class LiveRun:
         self._mutex = threading.Lock()
         self._open_sources = len(sources)
         self._made_sources = self._made_sinks = 0
+        self._removed_routes: list[Route] = []
+        # Of sources that were removed: where the rows went, and as of SourceThread, of the last.
+        self._last_rows: list[tuple[Route, float, float]] = []
         self._finishing = False  # all sources have ended
         self._sinks: dict[int, SinkThread] = {}  # by the id of the sink
         self._wiring: Wiring | None = None
         self._leaving: list[Leaving] = []
+        self._parting: list[SourceThread] = []  # sources that were removed
         self._gone: dict[str, RunnerStats] = {}  # of stages that were removed, by name
         thread = f"run-task {name} pipeline"
         self._thread = threading.Thread(target=self._watch_over, name=thread, daemon=True)
@@ -293,7 +301,7 @@ class LiveRun:
         return wiring.add_source(
             self._iterable(source),
             *(unit_ns, route, fates, playback, name),
-            *(self._source_failed, self._source_ended),
+            *(self._source_failed, partial(self._source_ended, route)),
             years=years,
         )
 
@@ -345,6 +353,56 @@ class LiveRun:
             self._leaving.append(Leaving(live, Deadline(live.config.shutdown_timeout)))
         self._alarm.ring()
 
+    def add_source(
+        self, sources: Sequence[tuple[Any, int, Route]], fates: Sequence[Fates], name: str
+    ) -> None:
+        """Read one more source.
+
+        :param sources: the source, once for each of its ways, as for the run
+        :param fates: counts what becomes of its rows, each way
+        :param name: what it is called
+        :raises RunTaskError: if the run comes to its end
+        :raises Exception: if it cannot be read
+        """
+        started = len(self._async_sources)
+        ways = branched(sources, self._iterable, MOST)
+        for counts in fates:
+            counts.begin()
+            counts.time_ns = self._clock.time_ns
+        made: list[SourceThread] = []
+        with self._mutex:
+            wiring = self._changeable()
+            years = have_calendar(self.configs())
+            for (source, unit_ns, route), counts in zip(ways, fates, strict=True):
+                way = self._make_source(wiring, source, unit_ns, route, counts, None, years=years)
+                made.append(way)
+            wiring.arrange(self._upstream_first())
+            self._open_sources += len(made)
+            self._fates = [*self._fates, *fates]
+            if self._telemetry is not None:
+                self._telemetry.add(fates)
+        try:
+            for async_source in self._async_sources[started:]:
+                async_source.start()
+            for way in made:
+                way.start()
+        except BaseException:  # no thread can be had
+            self.remove_source([way.route for way in made])
+            raise
+
+    def remove_source(self, routes: Sequence[Route]) -> None:
+        """Close a source, and read it no more. Returns at once.
+
+        :param routes: its ways
+        """
+        with self._mutex:
+            self._removed_routes += routes
+            found = [source for source in self._sources if source.route in routes]
+            self._parting += found
+        for source in found:
+            source.stop()
+        self._alarm.ring()
+
     def connect(self) -> None:
         """Take over where results go, from the next window of each stage on.
 
@@ -372,6 +430,19 @@ class LiveRun:
     def _let_go(self) -> float | None:
         """Let go of what was removed and has ended. Returns when to look again, in seconds."""
         soonest: float | None = None
+        for source in tuple(self._parting):
+            if not (source.closed(0.0) and source.join(0.0)):
+                soonest = _AGAIN if source.left(0.0) else soonest
+                continue
+            with self._mutex:
+                if self.lifecycle.phase >= Phase.STOPPING:
+                    return None  # it is seen to with all others
+                self._parting.remove(source)
+                assert self._wiring is not None
+                self._last_rows.append((source.route, source.last_ns, source.arrived_ns))
+                self._wiring.drop_source(source)
+                self._wiring.arrange(self._upstream_first())
+            _log.info("%s: %r, which was removed, has ended", self._name, source)
         for leaving in tuple(self._leaving):
             wait = leaving.look()
             if wait is not None:
@@ -403,9 +474,12 @@ class LiveRun:
         _log.error("%s: a source ends: %s", self._name, described(failure))
         self.failures.append(failure)
 
-    def _source_ended(self) -> None:
+    def _source_ended(self, route: Route) -> None:
         with self._mutex:
             self._open_sources -= 1
+            if route in self._removed_routes:
+                self._alarm.ring()
+                return
             # Recordings go on in a shutdown, and may come to their end: live sources are closed.
             on_their_own = self.lifecycle.phase < Phase.STOPPING or all(
                 source.mark.recording for source in self._sources
@@ -449,11 +523,12 @@ class LiveRun:
             self.shutdown()
             return
         own: dict[int, float] = {}  # the last row that entered some data, by the data's id
-        for source in self._sources:
-            into = id(source.route.into)
-            own[into] = max(own.get(into, _NO_WINDOW), source.last_ns)
+        lasts = [(source.route, source.last_ns, source.arrived_ns) for source in self._sources]
+        for route, row_ns, _ in (*lasts, *self._last_rows):
+            into = id(route.into)
+            own[into] = max(own.get(into, _NO_WINDOW), row_ns)
         last_ns: float = max(own.values())
-        arrived_ns: float = max(source.arrived_ns for source in self._sources)
+        arrived_ns: float = max(arrival_ns for _, _, arrival_ns in (*lasts, *self._last_rows))
         if not any(source.mark.recording for source in self._sources):
             last_ns, arrived_ns = max(last_ns, now_ns), max(arrived_ns, now_ns)
         for live in self._stages:
