@@ -166,7 +166,7 @@ class TaskTimeout(TaskError, TimeoutError):
             self._tell_since(shown(*self.since))
 
     def _tell_since(self, shown: str) -> None:
-        self.reason = f"it is still running from the window {shown}"
+        self.reason: str | None = f"it is still running from the window {shown}"
 
 
 class TaskLost(TaskError):

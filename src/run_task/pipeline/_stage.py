@@ -145,7 +145,7 @@ class BaseStage(Generic[I, O, R]):
         self.interval: Interval = context.interval
         self.config = config
         self.keys = keys
-        self.states = States()
+        self.states: States = States()
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
         self.is_paused = False

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from run_task.data.series._grouped import Groups, KeyPart
+from run_task.data.series._schema import Schema
 from run_task.data.series._view import Storage, TimeSeriesView, placed
 from run_task.time._moment import TimeLike
 
@@ -78,7 +79,8 @@ class KeyedView:
     )
 
     def __init__(self, view: TimeSeriesView, by: str, part: KeyPart | None = None) -> None:
-        self.schema, _, _, _, window = placed(view)
+        schema, _, _, _, window = placed(view)
+        self.schema: Schema = schema
         """What the rows are."""
         self.window: tuple[int, int] = window or (0, 0)
         """The window, in the unit of the rows."""
