@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import unquote
-from urllib.request import url2pathname
 
 from run_task._extras import need
 from run_task.errors import ConfigError
@@ -66,7 +64,9 @@ def remote_url(given: object) -> str | None:
 def local_path(given: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """A path, also where it is a ``file://`` URL."""
     if isinstance(given, str) and _URL.match(given) and _scheme(given) == "file":
-        return url2pathname(unquote(given[len("file://") :]))
+        from urllib.request import url2pathname  # which brings all of http
+
+        return url2pathname(given[len("file://") :])
     return given
 
 
