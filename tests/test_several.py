@@ -377,6 +377,31 @@ def test_while_one_is_waited_for_none_is_held() -> None:
         assert views.result(PATIENCE) == (1, 2)
 
 
+def test_writers_that_never_rest_do_not_keep_it_from_all_of_them() -> None:
+    locks = [RwLock([0]), RwLock([0])]
+    several = of_several(locks)
+    over = threading.Event()
+
+    def write(lock: RwLock[list[int]]) -> None:
+        while not over.is_set():
+            with lock.write() as values:
+                values[0] += 1
+                over.wait(0.0005)
+
+    def look() -> None:
+        try:
+            for _ in range(20):
+                with several.read(PATIENCE) as (one, other):
+                    before = one[0], other[0]
+                    over.wait(0.0001)
+                    assert (one[0], other[0]) == before
+        finally:
+            over.set()
+
+    # Two at each: while one writes, the other waits, so that no lock is to be had at once.
+    together(look, *(lambda lock=lock: write(lock) for lock in locks * 2))
+
+
 def test_it_waits_in_an_event_loop_too() -> None:
     one, other = RwLock(1), RwLock(2)
     several = of_several((one, Atom(3), other))

@@ -3,7 +3,9 @@
 What is behind locks is of one moment while all of the locks are held. To hold one while waiting for
 another could be a deadlock: with a writer that has the other, and waits for this one. So only the
 first is waited for; if another cannot be had at once, all are let go of, and that one is waited for
-first. (``std::lock`` of C++ does so, too.)
+first. (``std::lock`` of C++ does so, too.) Where writers queue at each of them all the time, none
+is ever to be had at once. So from the third try on, the others are waited for, too, for a
+millisecond, and twice as long with each try: whoever waits for us meanwhile waits no longer.
 
 What needs no lock is looked at twice: if nothing has changed from before the first view was taken
 until after the last, all are of the time in between. (This is the double collect of Afek et al.,
@@ -36,6 +38,12 @@ from run_task.observe._format import brief
 from run_task.time._interval import TimeUnit
 
 I_co = TypeVar("I_co", covariant=True)
+
+_AT_ONCE: Final = 2
+"""In how many tries no lock is held while another is waited for."""
+
+_HELD_FOR: Final = 0.001
+"""For how many seconds it is in the next try."""
 
 _TRIES: Final = 1000
 """How often views are taken anew, if something has changed meanwhile."""
@@ -184,35 +192,41 @@ class _Together:
         self._entered: list[Any] = []
 
     def __enter__(self) -> Any:
-        began, first, wait = time.monotonic(), 0, self._timeout
+        began, first, wait, held_for = time.monotonic(), 0, self._timeout, 0.0
+        tries = 0
         while True:
+            tries += 1
             values: list[Any] = []
             try:
                 for one in self._order(first):
-                    access = one.read(0.0 if values else wait)
+                    access = one.read(held_for if values else wait)
                     values.append(access.__enter__())
                     self._entered.append(access)
                 return self._several.of(self._in_place(values, first))
             except LockTimeout as error:
                 self._leave()
                 first, wait = self._next(len(values), first, began, error)
+                held_for = _held_for(tries, wait)
             except BaseException:
                 self._leave()
                 raise
 
     async def __aenter__(self) -> Any:
-        began, first, wait = time.monotonic(), 0, self._timeout
+        began, first, wait, held_for = time.monotonic(), 0, self._timeout, 0.0
+        tries = 0
         while True:
+            tries += 1
             values: list[Any] = []
             try:
                 for one in self._order(first):
-                    access = one.read(0.0 if values else wait)
+                    access = one.read(held_for if values else wait)
                     values.append(await access.__aenter__())
                     self._entered.append(access)
                 return self._several.of(self._in_place(values, first))
             except LockTimeout as error:
                 await self._aleave()
                 first, wait = self._next(len(values), first, began, error)
+                held_for = _held_for(tries, wait)
             except BaseException:
                 await self._aleave()
                 raise
@@ -227,19 +241,19 @@ class _Together:
         return [*values[after:], *values[:after]] if first else values
 
     def _next(
-        self, count: int, first: int, began: float, error: LockTimeout
+        self, having: int, first: int, began: float, error: LockTimeout
     ) -> tuple[int, float | None]:
         """Which to wait for next, and how long: the one that could not be had.
 
-        :param count: how many could
+        :param having: how many could
         :param first: the first of them
         :param began: when the waiting began
         :raises LockTimeout: if it is too late
         """
-        place = (first + count) % len(self._held)
+        place = (first + having) % len(self._held)
         timeout = self._timeout
         left = None if timeout is None else began + timeout - time.monotonic()
-        if count == 0 or (left is not None and left <= 0):
+        if having == 0 or (left is not None and left <= 0):
             members = self._several.members
             number = next(i for i, m in enumerate(members, 1) if m is self._held[place])
             raise LockTimeout(
@@ -273,6 +287,18 @@ class _Together:
         /,
     ) -> None:
         await self._aleave()
+
+
+def _held_for(tries: int, left: float | None) -> float:
+    """For how many seconds locks are held in the next try while another is waited for.
+
+    :param tries: how many have failed
+    :param left: how many seconds are left; None: any number
+    """
+    if tries < _AT_ONCE:
+        return 0.0
+    longest = float("inf") if left is None else left
+    return min(_HELD_FOR * 2.0 ** min(tries - _AT_ONCE, 30), longest)
 
 
 def is_given(data: object) -> bool:
