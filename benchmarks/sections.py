@@ -11,6 +11,7 @@ from __future__ import annotations
 from benchmarks import (
     dispatch,
     footprint,
+    keys,
     live,
     many,
     on_time,
@@ -31,6 +32,7 @@ SECTIONS = {
         dispatch.SECTION,
         processes.SECTION,
         series.SECTION,
+        keys.SECTION,
         live.SECTION,
         replay.SECTION,
         sources.SECTION,

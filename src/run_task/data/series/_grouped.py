@@ -65,7 +65,8 @@ class GroupedStorage:
 
     def array(self, position: int, first: int, stop: int) -> Array:
         """Some rows of the timestamps (position 0) or of a column, not copied, read-only."""
-        return self.column(position)[first:stop]
+        column = self._columns.get(position)  # ten thousand times a window
+        return (self.column(position) if column is None else column)[first:stop]
 
     def texts(self, column: int) -> Texts | None:
         """What the codes of a column stand for; None: it has none."""

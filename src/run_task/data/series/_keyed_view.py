@@ -158,11 +158,13 @@ class KeyedView:
 
     def in_window(self, place: int) -> TimeSeriesView:
         """The rows of a key in the window."""
-        groups = self._groups()
-        _, places = self._known()
+        groups = self._in_window or self._groups()
+        _, places = self._keys or self._known()
         group = place if places is None else places[place]
-        first, stop = (0, 0) if group is None else groups.bounds[group : group + 2]
-        return TimeSeriesView(self.schema, groups.storage, first, stop)
+        if group is None:
+            return TimeSeriesView(self.schema, groups.storage, 0, 0)
+        bounds = groups.bounds
+        return TimeSeriesView(self.schema, groups.storage, bounds[group], bounds[group + 1])
 
     def history(self, place: int) -> tuple[Storage, int, int]:
         """Where all rows of a key lie."""

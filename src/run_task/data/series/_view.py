@@ -163,9 +163,10 @@ class TimeSeriesView:
             names = ", ".join(map(repr, self._schema.names))
             raise KeyError(f"there is no column {column!r}: the columns are {names}")
         array = self._storage.array(position + 1, self._first, self._stop)
-        texts = self._storage.texts(position)
-        if texts is not None:
-            array = texts.decode(array)
+        if self._schema.columns[position].encoded:
+            texts = self._storage.texts(position)
+            if texts is not None:
+                array = texts.decode(array)
         arrays[column] = array
         return array
 
