@@ -23,7 +23,12 @@ class ProcessesExecutor:
     :class:`~run_task.TaskLost` in that window's errors, and is replaced.
 
     A task must be a thing that can be pickled, plainly or by cloudpickle, and so must its results.
-    It keeps no state of its own from one window to the next: it may run elsewhere each time.
+    What it keeps for itself from one window to the next is lost sooner or later, since it may run
+    elsewhere each time; a state that it declares goes on.
+
+    By key the keys are shared out over the workers by their buckets, and a key stays with its
+    worker while that lives. One that hangs or ends its worker costs its own result; the worker that
+    replaces it goes on with the others.
     """
 
     def check(self, tasks: Iterable[Runnable[Any, Any]]) -> None:
