@@ -84,6 +84,7 @@ def test_parts_have_each_key_once_with_its_rows(
     quiet = data.draw(st.lists(keys, max_size=3))
     whole = KeyedView(series_of(kind, rows).view().for_window(5, 15), "key")
     whole.include(quiet)
+    lasts = list(whole.last_times())  # found without bringing rows together, where they are texts
     expected = [(view.key, numbers(view), numbers(view.in_window)) for view in whole.views()]
     found: list[tuple[Any, list[int], list[int]]] = []
     for number in {part_of(bucket_of(key), count) for key, _, _ in expected} | {0, count - 1}:
@@ -92,6 +93,8 @@ def test_parts_have_each_key_once_with_its_rows(
         assert {part_of(bucket_of(key), count) for key in part.keys} <= {number}
         found += [(view.key, numbers(view), numbers(view.in_window)) for view in part.views()]
     assert sorted(found) == expected
+    assert list(whole.part(0, 1).last_times()) == lasts
+    assert [key for key, _ in lasts] == [key for key, _, inside in expected if inside]
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30), st.integers(1, 3000))

@@ -199,3 +199,14 @@ def test_progress_tells_what_a_worker_is_at() -> None:
         assert progress.since(position + 1) is None
         progress.finish()
         assert (progress.in_hand(), progress.since(position)) == (position, None)
+
+
+def test_progress_that_is_noted_at_once_is_read_as_any_other() -> None:
+    progress = Progress(memoryview(bytearray(PROGRESS_SIZE)))
+    progress.rest()
+    note = progress.noting()
+    note(12.5, 3)
+    assert (progress.in_hand(), progress.loading()) == (3, None)
+    assert progress.since(3) == 12.5
+    progress.finish()
+    assert (progress.in_hand(), progress.since(3)) == (3, None)

@@ -63,6 +63,10 @@ class GroupedStorage:
             self._columns[position] = column
         return column
 
+    def numbers(self) -> NDArray[np.intp]:
+        """The numbers of the rows where they lie, from the first on, in the order of here."""
+        return self._order
+
     def array(self, position: int, first: int, stop: int) -> Array:
         """Some rows of the timestamps (position 0) or of a column, not copied, read-only."""
         column = self._columns.get(position)  # ten thousand times a window
@@ -146,6 +150,36 @@ class Groups:
         if chosen is not None:
             order = chosen[order]
         self.storage: GroupedStorage = GroupedStorage(rows, first, stop, order)
+
+    def lasts(self) -> NDArray[np.intp]:
+        """The number of the last row of each key, from the first of all on."""
+        return self.storage.numbers()[np.array(self.bounds[1:], np.intp) - 1]
+
+
+def keys_and_lasts(
+    rows: RowStorage, column: int, first: int, stop: int
+) -> tuple[Sequence[Any], NDArray[np.intp]] | None:
+    """Which keys rows have, and which row is the last of each, without bringing them together,
+    which takes twenty times as long.
+
+    :param rows: where they lie
+    :param column: the number of the key's column
+    :param first: the first row
+    :param stop: the row after the last
+    :return: the keys, each once, sorted, and the number of the last row of each, from ``first`` on.
+        None: nothing less than bringing them together tells
+    """
+    texts = rows.texts(column)
+    count = stop - first
+    if texts is None or len(texts) > _FEW * count:
+        return None
+    lasts = np.full(len(texts), -1, np.intp)
+    # Of those that go to one place, the last stays there.
+    lasts[rows.array(column + 1, first, stop)] = np.arange(count)
+    ranks_of, in_order = texts.ranking()
+    present = np.flatnonzero(lasts >= 0)
+    present = present[ranks_of[present].argsort()]
+    return [in_order[rank] for rank in ranks_of[present].tolist()], lasts[present]
 
 
 def _from_zero(values: Array) -> NDArray[Any]:

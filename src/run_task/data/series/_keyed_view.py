@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from run_task.data.series._grouped import Groups, KeyPart
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.data.series._grouped import Groups, KeyPart, keys_and_lasts
 from run_task.data.series._schema import Schema
 from run_task.data.series._view import Storage, TimeSeriesView, placed
 from run_task.time._moment import TimeLike
@@ -58,8 +61,8 @@ class KeyView(TimeSeriesView):
 class KeyedView:
     """The rows up to the end of a window, by key.
 
-    Rows are brought together when somebody asks for keys: a view that is on its way to other
-    processes is not.
+    Rows are brought together when somebody asks for those of a key: those of a view that is on its
+    way to other processes are not.
 
     :param view: the rows, as the tasks of the window would have them without keys
     :param by: the column of the key
@@ -70,6 +73,7 @@ class KeyedView:
         "_all",
         "_in_window",
         "_keys",
+        "_lasts",
         "_part",
         "_quiet",
         "_view",
@@ -91,6 +95,8 @@ class KeyedView:
         self._quiet: frozenset[Any] = frozenset()
         self._in_window: Groups | None = None
         self._all: tuple[Groups, Mapping[Any, int]] | None = None
+        self._lasts: tuple[Sequence[Any], NDArray[np.intp]] | None = None
+        """The keys that have rows in the window, and the last row of each."""
         self._keys: tuple[Sequence[Any], Sequence[int | None] | None] | None = None
         """The keys, and which group each is, where they are not the groups."""
 
@@ -121,14 +127,27 @@ class KeyedView:
     def _known(self) -> tuple[Sequence[Any], Sequence[int | None] | None]:
         known = self._keys
         if known is None:
-            groups = self._groups()
-            known = groups.keys, None
-            if not self._quiet.issubset(groups.keys):
-                places = _places(groups)
-                keys = sorted(self._quiet.union(groups.keys))
+            present, _ = self._present()
+            known = present, None
+            if not self._quiet.issubset(present):
+                places = _places(present)
+                keys = sorted(self._quiet.union(present))
                 known = keys, [places.get(key) for key in keys]
             self._keys = known
         return known
+
+    def _present(self) -> tuple[Sequence[Any], NDArray[np.intp]]:
+        """The keys that have rows in the window, and the last row of each, from its first on."""
+        lasts = self._lasts
+        if lasts is None:
+            _, storage, first, stop, _ = placed(self._view.in_window)
+            if self._part is None and self._in_window is None:
+                lasts = keys_and_lasts(storage, self.schema.positions[self.by], first, stop)
+            if lasts is None:
+                groups = self._groups()
+                lasts = groups.keys, groups.lasts()
+            self._lasts = lasts
+        return lasts
 
     def _groups(self) -> Groups:
         """The rows of the window."""
@@ -143,9 +162,8 @@ class KeyedView:
 
     def last_times(self) -> Iterable[tuple[Any, int]]:
         """The keys that have rows in the window, each with the timestamp of its last."""
-        groups = self._groups()
-        lasts = [stop - 1 for stop in groups.bounds[1:]]
-        return zip(groups.keys, groups.storage.column(0)[lasts].tolist())
+        keys, lasts = self._present()
+        return zip(keys, self._view.in_window.time[lasts].tolist())
 
     def views(self) -> list[Any]:
         """What tasks see of each key, in the order of the keys: a :class:`KeyView`."""
@@ -170,7 +188,7 @@ class KeyedView:
         """Where all rows of a key lie."""
         if self._all is None:
             groups = self._grouped(self._view)
-            self._all = groups, _places(groups)
+            self._all = groups, _places(groups.keys)
         groups, places = self._all
         group = places.get(self.keys[place])
         first, stop = (0, 0) if group is None else groups.bounds[group : group + 2]
@@ -180,8 +198,8 @@ class KeyedView:
         return _with_keys, (self._view, self.by, self._quiet, self._part)
 
 
-def _places(groups: Groups) -> Mapping[Any, int]:
-    return {key: place for place, key in enumerate(groups.keys)}
+def _places(keys: Sequence[Any]) -> Mapping[Any, int]:
+    return {key: place for place, key in enumerate(keys)}
 
 
 def _with_keys(

@@ -18,9 +18,10 @@ there is None in its place."""
 _SCALARS: Final[frozenset[type[Any]]] = frozenset[type[Any]](
     [np.float64, np.float32, np.int64, np.int32, np.uint64, np.uint32, np.bool_]
 )
-_PLAIN: Final[frozenset[type[Any]]] = _SCALARS.union(
+PLAIN: Final[frozenset[type[Any]]] = _SCALARS.union(
     [float, int, bool, type(None), str, bytes, complex]
 )
+"""The types of results that are plain in any case."""
 
 
 def is_plain(value: object) -> bool:
@@ -29,8 +30,8 @@ def is_plain(value: object) -> bool:
     it is known whose fault it is if it cannot be sent or loaded."""
     if type(value) is tuple:
         items = cast("tuple[object, ...]", value)
-        return all(type(item) in _PLAIN for item in items)
-    return type(value) in _PLAIN
+        return all(type(item) in PLAIN for item in items)
+    return type(value) in PLAIN
 
 
 def packed_columns(columns: ResultColumns) -> list[memoryview]:

@@ -14,6 +14,7 @@ from run_task.executors.processes._keyed_states import KeyedTaskStates
 from run_task.executors.processes._keyed_tick_state import KeyedTickState, Shard
 from run_task.executors.processes._messages import KeyedReport
 from run_task.executors.processes._process import WorkerProcess
+from run_task.executors.processes._task_states import NO_STATES, SentStates
 from run_task.executors.processes._workers_crew import Errand, WorkersCrew
 from run_task.tasks._keyed import KeyedDataSet
 from run_task.tasks._task import Runnable
@@ -53,7 +54,7 @@ class KeyedProcessesCrew(WorkersCrew[Shard, KeyedReport, KeyedTickState]):
         places: list[list[int]] = [[] for _ in range(self._size)]
         for place, shard in enumerate(self._shard_of.each(keyed.keys)):
             places[shard].append(place)
-        state = KeyedTickState(self._roster, tick, keyed, places, self._timeout)
+        state = KeyedTickState(self._roster, tick, keyed, places, self._states.tasks, self._timeout)
         self._work_on(state, keyed)
         return state.dataset(time.perf_counter() - begun)
 
@@ -65,11 +66,20 @@ class KeyedProcessesCrew(WorkersCrew[Shard, KeyedReport, KeyedTickState]):
             # Where no process could be started for a shard, any other has it for this time.
             if shard.number == worker.number or shard.number not in there:
                 tick.queue.remove(shard)
-                states = self._states.to_send(
-                    tick.keys_of(shard), worker.held, partial(tick.keep_from, shard)
-                )
-                return Errand(shard, tuple(shard.work(self._size)), states)
+                return Errand(shard, *self._told(worker, shard, tick))
         return None
+
+    def _told(
+        self, worker: WorkerProcess[Shard], shard: Shard, tick: KeyedTickState
+    ) -> tuple[tuple[Any, ...], SentStates]:
+        """What a worker is told of a shard, and the states that it has to have for it."""
+        states = NO_STATES
+        try:
+            keys, fail = tick.keys_of(shard), partial(tick.keep_from, shard)
+            states = self._states.to_send(keys, worker.held, fail)
+        except (MemoryError, OSError) as error:  # there is no memory for them
+            tick.fail_stateful(shard, "its states cannot be sent to a worker process", error)
+        return tuple(shard.work(self._size)), states
 
     def _take_in(
         self,

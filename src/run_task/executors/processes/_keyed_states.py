@@ -6,7 +6,7 @@ it has made or was sent: a key stays with its worker, so most states are sent on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from run_task.executors._states import Stepped, Stepper
@@ -19,6 +19,9 @@ HeldStates: TypeAlias = dict[Any, Any]
 
 KeyedStatesSent: TypeAlias = Mapping[int, tuple[Sequence[Any], Sequence[Any], Sequence[Any]]]
 """By the task's position: keys, the state of each, and keys that begin with their first."""
+
+_FEW: Final = 1000
+"""So many states of keys that there are no more a worker may have, however few it has of others."""
 
 _MISSING: Final = object()
 """In the place of a state that is not there."""
@@ -36,6 +39,11 @@ class KeyedTaskStates:
     def __init__(self, tasks: Sequence[Runnable[Any, Any]]) -> None:
         self._steppers = {i: task for i, task in enumerate(tasks) if isinstance(task, Stepper)}
 
+    @property
+    def tasks(self) -> Collection[int]:
+        """The positions of those tasks that have a state."""
+        return self._steppers.keys()
+
     def to_send(
         self,
         keys: Sequence[Any],
@@ -48,10 +56,10 @@ class KeyedTaskStates:
         :param held: the states that it has, to which these are added
         :param fail: called with the place of a key and a task whose state cannot be sent, and why
         """
-        sent: dict[int, tuple[list[Any], list[Any], list[Any]]] = {}
+        sent = self._outgrown(held)
         for task, stepper in self._steppers.items():
             states = stepper.states
-            of_keys, new, anew = list[Any](), list[Any](), list[Any]()
+            of_keys, new, anew = sent.pop(task, None) or (list[Any](), list[Any](), list[Any]())
             for key in keys:
                 state = states.get(key, _MISSING)
                 before = held.get((task, key), _MISSING)
@@ -59,7 +67,6 @@ class KeyedTaskStates:
                     continue
                 if state is _MISSING:
                     anew.append(key)
-                    del held[task, key]
                 else:
                     of_keys.append(key)
                     new.append(state)
@@ -71,10 +78,23 @@ class KeyedTaskStates:
             pieces = pickled(sent)
         except Exception:
             pieces = pickled(self._sendable(sent, keys, fail))
-        for task, (of_keys, new, _) in sent.items():
-            held.update(((task, key), state) for key, state in zip(of_keys, new))
         payload, memory = pack(pieces)
+        for task, (of_keys, new, anew) in sent.items():
+            held.update(((task, key), state) for key, state in zip(of_keys, new))
+            for key in anew:
+                held.pop((task, key), None)
         return SentStates(((0, len(pieces)),), payload, memory)
+
+    def _outgrown(self, held: HeldStates) -> dict[int, tuple[list[Any], list[Any], list[Any]]]:
+        """The keys whose states a worker is to let go of since the runner has none, once there are
+        many: keys that come and go would fill it."""
+        found: dict[int, tuple[list[Any], list[Any], list[Any]]] = {}
+        kept = sum(len(stepper.states) for stepper in self._steppers.values())
+        if len(held) > 2 * kept + _FEW:
+            for task, key in held:
+                if key not in self._steppers[task].states:
+                    found.setdefault(task, ([], [], []))[2].append(key)
+        return found
 
     def _sendable(
         self,

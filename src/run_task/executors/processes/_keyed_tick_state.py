@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from run_task.data.series._keyed_view import KeyedView
 from run_task.errors import TaskError, TaskLost, TaskTimeout, described
 from run_task.executors._outcomes import late
 from run_task.executors._protocol import failed
+from run_task.executors._states import Stepped
 from run_task.executors.processes._columns import unpacked_columns
 from run_task.executors.processes._messages import KeyedReport, KeyedWork
 from run_task.executors.processes._wire import loads, unpack
@@ -67,6 +68,14 @@ class Shard:
         return KeyedWork(self.number, shards, first, stop, sorted(self.skipped))
 
 
+def _stepped(entry: Any) -> Stepped | None:
+    """What a task with a state gave, of what stands for it in a column."""
+    if entry is None:
+        return None
+    result, state, is_unchanged = entry
+    return Stepped(result, state, is_unchanged=is_unchanged)
+
+
 class KeyedTickState:
     """A tick in work: what is still to be handed out, and what came of the rest.
 
@@ -74,6 +83,7 @@ class KeyedTickState:
     :param tick: what there is to do
     :param keyed: its view
     :param shards: the places of the keys of each shard; of a shard without keys, none
+    :param stateful: the tasks that have a state
     :param task_timeout: from how many seconds on a result is too late
     """
 
@@ -83,6 +93,7 @@ class KeyedTickState:
         tick: Tick,
         keyed: KeyedView,
         shards: Sequence[Sequence[int]],
+        stateful: Collection[int],
         task_timeout: float,
     ) -> None:
         self.roster = roster
@@ -90,6 +101,7 @@ class KeyedTickState:
         self._keyed = keyed
         self._keys = keyed.keys
         self._count = len(roster.names)
+        self._stateful = stateful
         self._timeout = task_timeout
         self._shards = [Shard(i, places) for i, places in enumerate(shards) if places]
         self.queue: deque[Shard] = deque(self._shards)
@@ -128,6 +140,11 @@ class KeyedTickState:
     def keys_of(self, work: Shard) -> Sequence[Any]:
         """The keys of a shard that have no outcome yet."""
         return [self._keys[place] for place in work.places[work.first :]]
+
+    def fail_stateful(self, work: Shard, reason: str, cause: BaseException) -> None:
+        """The tasks that have a state have no result for the rest of a shard."""
+        for task in self._stateful:
+            self._fail_task(work, task, TaskError, reason, cause)
 
     def keep_from(self, work: Shard, place: int, task: int, error: BaseException) -> None:
         """The state that a task has for a key cannot be sent to whoever has a shard.
@@ -202,9 +219,11 @@ class KeyedTickState:
             return
         values = self._values
         for task, column in enumerate(unpacked_columns([*islice(pieces, report.columns)])):
-            if column is not None:
-                for place, value in zip(places, column, strict=True):
-                    values[place * count + task] = value
+            if column is None:
+                continue
+            given = map(_stepped, column) if task in self._stateful else column
+            for place, value in zip(places, given, strict=True):
+                values[place * count + task] = value
         for position, raised, pieces_of_it in report.outcomes:
             self._take_result(work, position, [*islice(pieces, pieces_of_it)], raised=raised)
         for position, seconds in report.late:

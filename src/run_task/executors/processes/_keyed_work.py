@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 from run_task.data.series._keyed_view import KeyedView, KeyView
 from run_task.executors._outcomes import Run
 from run_task.executors._states import Stepped, Stepper, key_of
-from run_task.executors.processes._columns import ResultColumns, is_plain, packed_columns
+from run_task.executors.processes._columns import PLAIN, ResultColumns, is_plain, packed_columns
 from run_task.executors.processes._exceptions import LoadFailure, portable, unsendable
 from run_task.executors.processes._keyed_states import KeyedStatesSent
 from run_task.executors.processes._messages import KeyedReport, KeyedWork
@@ -49,12 +49,17 @@ class KeyedTasks:
             if callable(run)
         ]
         self._failures = {i: run for i, run in enumerate(runs) if isinstance(run, LoadFailure)}
+        self._unloaded: LoadFailure | None = None  # in the place of states that came
         self._views: Sequence[KeyView] = ()  # of the shard in hand
         self._views_of: tuple[Any, int, int] | None = None
 
     def take_states(self, pieces: Sequence[memoryview]) -> None:
         """Take in the states that come with an assignment."""
-        sent: KeyedStatesSent = loads(pieces)
+        try:
+            sent: KeyedStatesSent = loads(pieces)
+        except BaseException as error:  # any code of theirs may have run
+            self._unloaded = LoadFailure(error, "its states")
+            return
         for task, (keys, states, anew) in sent.items():
             if task not in self._steppers:
                 continue  # it could not be loaded
@@ -86,35 +91,43 @@ class KeyedTasks:
             keyed: KeyedView = data.part(work.shard, work.shards)
             self._views, self._views_of = keyed.views(), of
         made.failed = self._failures
+        runs, unloaded = self._runs, self._unloaded
+        if unloaded is not None:
+            made.failed = {**made.failed, **dict.fromkeys(self._steppers, unloaded)}
+            runs = [(task, run) for task, run in runs if task not in self._steppers]
+            self._unloaded = None
         views, limit, skipped = self._views, self._timeout, frozenset(work.skipped)
-        begin, clock = self._progress.begin, time.perf_counter
+        begin, clock, plain = self._progress.noting(), time.perf_counter, PLAIN
+        start, end = window
         outcomes, seconds = made.outcomes, made.seconds
-        jobs = [(task, run, made.column(task).append) for task, run in self._runs]
+        jobs = [(task, run, made.column(task).append) for task, run in runs]
         place, stop = work.first, len(views) if work.stop is None else work.stop
         now = begun = clock()
         while place < stop and now - begun < REPORT_AFTER:
             view = views[place]
             for task, run, add in jobs:
                 position = place * count + task
-                if position in skipped:
+                if skipped and position in skipped:
                     add(None)
                     continue
-                since = begin(position)
+                since = now
+                begin(since, position)
                 try:
-                    value = run(view, *window)
+                    value = run(view, start, end)
                 except BaseException as error:
                     now = clock()
                     outcomes.append((position, True, portable(error)))
                     value = None
                 else:
                     now = clock()
-                    if not is_plain(value):
-                        outcomes.append(_sendable(position, value))
-                        value = None
-                add(value)
                 seconds[task] += now - since
                 if now - since > limit:
                     made.late.append((position, now - since))
+                if type(value) in plain:
+                    add(value)
+                else:
+                    add(made.entry(position, value))
+                    now = clock()  # that was no part of the job, nor is it of the next
             place += 1
         self._progress.finish()
         if place == stop:
@@ -151,6 +164,16 @@ class _Made:
     def column(self, task: int) -> list[Any]:
         self.columns[task] = column = list[Any]()
         return column
+
+    def entry(self, position: int, value: Any) -> Any:
+        """What stands for a result in its column: itself, or None if it goes on its own."""
+        if type(value) is Stepped:
+            if is_plain(value.result) and is_plain(value.state):
+                return value.result, value.state, value.is_unchanged
+        elif is_plain(value):
+            return value
+        self.outcomes.append(_sendable(position, value))
+        return None
 
     def report(self, stop: int) -> tuple[KeyedReport, list[int]]:
         columns = packed_columns(self.columns)
