@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.support.bench import SECOND
 from tests.support.crews import alive, children, descriptors
 from tests.support.deeds import DeadlyToLoad
 from tests.support.keyed import GIVEN, Giver, KeyedDoer, Waiter, total, trades
+from tests.support.stateful import ema, same, seen, windows
 from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
@@ -30,9 +32,11 @@ from run_task import (
     TimeSeries,
     TimeUnit,
     VirtualClock,
+    Window,
 )
 from run_task.data import bucket_of
 from run_task.data._buckets import part_of
+from run_task.executors.processes import _keyed_states, _workers_crew
 from run_task.testing import run_windows
 
 KEYS = [f"k{i:02}" for i in range(12)]
@@ -59,6 +63,7 @@ class KeyedBench:
     def __init__(self, *tasks: Any, **settings: Any) -> None:
         columns = {"key": str, "deed": str}
         self.series = TimeSeries(columns, TimeUnit.SECONDS, retention=1000, key="key")
+        settings.setdefault("shutdown_timeout", 3 * PATIENCE)
         config = RunnerConfig(executor="processes", workers=2, **settings)
         context, receiver, _ = (
             ContextBuilder(self.series)
@@ -255,6 +260,46 @@ def test_what_was_reported_before_a_key_died_is_not_run_again(tmp_path: Path) ->
     assert len(runs) <= len(KEYS) + 2 * 3
 
 
+def test_a_worker_that_nobody_waits_for_any_more_does_not_report_to_the_next_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = KeyedBench(KeyedDoer("a"), KeyedDoer("b"))
+    with made.runner:
+        pids = made.pids()
+        made.tick({OTHER: "b:sleep"})
+        eventually(lambda: made.crew.running() == [f"b of {OTHER!r}"])
+        # As if so many had died that the window is given up, in the middle of the other's work.
+        monkeypatch.setattr(_workers_crew, "_MAX_DEATHS", -2)
+        os.kill(pids[ONE], signal.SIGKILL)
+        dataset = made.receiver.recv(3 * PATIENCE)
+        assert {type(error) for error in dataset.errors.values()} == {TaskLost}
+        monkeypatch.undo()
+        check(made.next())
+        assert made.pids()[OTHER] != pids[OTHER]
+
+
+def test_states_that_there_is_no_memory_for_cost_their_tasks_this_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def pack(pieces: object) -> NoReturn:
+        raise OSError("no memory")
+
+    made = KeyedBench(KeyedDoer("a"), windows)
+    with made.runner:
+        assert made.next()["windows"] == dict.fromkeys(KEYS, 1)
+        for pid in set(made.pids().values()):
+            os.kill(pid, signal.SIGKILL)
+        monkeypatch.setattr(_keyed_states, "pack", pack)
+        dataset = made.next()
+        assert list(dataset.errors) == ["windows"]
+        assert "its states cannot be sent to a worker process (OSError: no memory)" in str(
+            dataset.errors["windows"]
+        )
+        assert dataset["a"].keys() == set(KEYS)
+        monkeypatch.undo()
+        assert made.next()["windows"] == dict.fromkeys(KEYS, 3)
+
+
 # Keys that hang
 
 
@@ -342,11 +387,11 @@ def test_results_are_of_the_types_that_they_had() -> None:
         ContextBuilder(series)
         .with_task(Giver())
         .with_interval(SECOND)
-        .with_config(RunnerConfig(executor="processes", workers=2))
+        .with_config(RunnerConfig(executor="processes", workers=2, shutdown_timeout=3 * PATIENCE))
         .with_key("key")
         .build()
     )
-    (dataset,) = run_windows(context, 1)
+    (dataset,) = run_windows(context, 1, timeout=6 * PATIENCE)
     results = dict(dataset["giver"])
     assert results == GIVEN
     assert {key: type(value) for key, value in results.items()} == {
@@ -412,10 +457,10 @@ def test_nothing_is_left_behind() -> None:
 
 @pytest.mark.parametrize("kind", [str, int], ids=["texts", "ints"])
 def test_results_are_to_the_bit_those_of_the_other_executors(kind: type) -> None:
-    random = np.random.default_rng(3)
-    numbers = random.integers(-40, 40, 4000)
+    chance = np.random.default_rng(3)
+    numbers = chance.integers(-40, 40, 4000)
     keys = numbers.astype(np.int64) if kind is int else np.array([f"é{n}" for n in numbers], object)
-    prices = random.normal(size=4000)
+    prices = chance.normal(size=4000)
     found: list[Any] = []
     executors: Any = ("inline", "threads", "processes", "processes")
     for executor, workers in zip(executors, (1, 2, 2, 3)):
@@ -425,11 +470,89 @@ def test_results_are_to_the_bit_those_of_the_other_executors(kind: type) -> None
             ContextBuilder(series)
             .with_task(total)
             .with_interval("10s")
-            .with_config(RunnerConfig(executor=executor, workers=workers))
+            .with_config(
+                RunnerConfig(executor=executor, workers=workers, shutdown_timeout=3 * PATIENCE)
+            )
             .with_key("symbol")
             .build()
         )
-        datasets = run_windows(context, 10)
+        datasets = run_windows(context, 10, timeout=6 * PATIENCE)
         found.append([(d.window, [*d["total"].items()]) for d in datasets])
     assert found[0] == found[1] == found[2] == found[3]
     assert len(found[0]) == 10
+
+
+# States
+
+
+def states_of(executor: Any, *, kills: bool = False) -> tuple[list[Any], Mapping[str, Any], int]:
+    """What tasks with states give over forty windows of keys that come, fail and go.
+
+    :param kills: whether a worker is killed now and then
+    :return: the results and errors; the states in the end; how many workers were killed
+    """
+    chance = random.Random(5)
+    series = trades()
+    tasks: list[Any] = [ema, seen, windows, same]
+    context, _, _ = (
+        ContextBuilder(series)
+        .with_tasks(tasks)
+        .with_interval("10s")
+        .with_config(RunnerConfig(executor=executor, workers=2, shutdown_timeout=3 * PATIENCE))
+        .with_key("symbol", key_idle="45s")
+        .build()
+    )
+    before = children()
+    killed: list[int] = []
+
+    def enter(window: Window) -> None:
+        for _ in range(chance.randrange(1, 9)):
+            symbol, price = chance.choice("ABCDEFGH"), float(chance.randrange(-1, 9))
+            series.append(window.start + 1, symbol=symbol, price=price)
+        if kills and window.start % 100 == 70:
+            pid = min(filter(alive, children() - before))
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    states: dict[str, Any] = {}
+    datasets = run_windows(context, 40, before=enter, states=states, timeout=6 * PATIENCE)
+    found = [(d.window, d.to_dict(), [*d.errors], [*map(str, d.errors.values())]) for d in datasets]
+    return found, states, len(killed)
+
+
+def test_states_by_key_are_those_of_the_other_executors_also_if_workers_die() -> None:
+    expected = states_of("inline")
+    assert any(errors for _, _, errors, _ in expected[0])
+    assert states_of("threads") == expected
+    assert states_of("processes") == expected
+    found, states, killed = states_of("processes", kills=True)
+    assert killed == 4
+    assert (found, states, 0) == expected
+
+
+def test_states_of_keys_that_are_gone_are_not_kept_by_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_keyed_states, "_FEW", 20)
+    series = trades(int)
+    context, receiver, _ = (
+        ContextBuilder(series)
+        .with_task(windows)
+        .with_interval(SECOND)
+        .with_config(RunnerConfig(executor="processes", workers=2, shutdown_timeout=3 * PATIENCE))
+        .with_key("symbol", key_idle="2s")
+        .build()
+    )
+    clock = VirtualClock()
+    held: list[int] = []
+    with Runner(context, clock=clock) as runner:
+        for second in range(30):
+            keys = [0, *range(10 * second, 10 * second + 10)]
+            series.extend([second] * len(keys), symbol=keys, price=[1.0] * len(keys))
+            clock.advance(SECOND)
+            dataset: Any = receiver.recv(3 * PATIENCE)
+            assert dataset["windows"] == {key: second + 1 if key == 0 else 1 for key in keys}
+            workers: Any = runner._engine._crew  # pyright: ignore[reportPrivateUsage]
+            held.append(sum(len(worker.held) for worker in workers._workers))
+    assert max(held) < 2 * (2 * 31 + 20) + 11
+    assert max(held) < 300  # as many as there were keys

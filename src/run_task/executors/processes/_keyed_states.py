@@ -59,7 +59,7 @@ class KeyedTaskStates:
         sent = self._outgrown(held)
         for task, stepper in self._steppers.items():
             states = stepper.states
-            of_keys, new, anew = sent.pop(task, None) or (list[Any](), list[Any](), list[Any]())
+            of_keys, new, anew = sent.pop(task, (list[Any](), list[Any](), list[Any]()))
             for key in keys:
                 state = states.get(key, _MISSING)
                 before = held.get((task, key), _MISSING)

@@ -212,6 +212,9 @@ class WorkersCrew(ABC, Generic[W, R, T]):
                     self._find_deaths(tick)
         finally:
             self._tick = None
+            for worker in tuple(self._workers):
+                if worker.work is not None:  # nobody waits for it, and it would report to the next
+                    self._end_worker(worker)
 
     @abstractmethod
     def _next_work(self, worker: WorkerProcess[W], tick: T) -> Errand[W] | None:
