@@ -65,6 +65,7 @@ class ParquetFile(ColumnarFile):
     """
 
     _format = "Parquet"
+    _latest: int | None = None
 
     @contextlib.contextmanager
     def _opened(self, texts: Sequence[str] = ()) -> Generator[tuple[Any, Any]]:
@@ -90,6 +91,8 @@ class ParquetFile(ColumnarFile):
             return file.schema_arrow
 
     def _last(self) -> int | None:
+        if self._latest is not None:  # a watcher asks time and again
+            return self._latest
         # The latest of the last rows. Not by statistics: where those are broken, Arrow ends the
         # process.
         latest: list[int] = []
@@ -101,7 +104,8 @@ class ParquetFile(ColumnarFile):
                 found, faults = self._times.of_column(batch.column(0))
                 good = np.delete(found, list(faults))
                 latest += [int(good.max())] if len(good) else []
-        return max(latest, default=None)
+        self._latest = max(latest, default=None)
+        return self._latest
 
     def _record_batches(self, names: Sequence[str]) -> Generator[Any]:
         # Of a dictionary, each text is made an object once, and not time and again.
