@@ -154,7 +154,8 @@ def from_arrow(
         for position in np.flatnonzero(missing.to_numpy(zero_copy_only=False)):
             faults.setdefault(int(position), MISSING)
     faults = shown(whole, faults)
-    column = column.fill_null(_NOTHING[kind])
+    if column.null_count:
+        column = column.fill_null(_NOTHING[kind])
     return column.to_numpy(zero_copy_only=False), faults
 
 
@@ -210,9 +211,12 @@ def _of_dictionary(
     if not len(values):
         values = array_of([_NOTHING[kind]], kind)
     faults: dict[int, str] = {}
-    missing = column.indices.is_null().to_numpy(zero_copy_only=False)
-    at = column.indices.fill_null(0).to_numpy(zero_copy_only=False)
-    found = values[at]
+    indices, missing = column.indices, np.zeros(len(column), np.bool_)
+    if indices.null_count:
+        missing = indices.is_null().to_numpy(zero_copy_only=False)
+        indices = indices.fill_null(0)
+    at = indices.to_numpy(zero_copy_only=False)
+    found = values.take(at)
     if missing.any():
         found[missing] = _NOTHING[kind]
         if kind in (int, bool):
