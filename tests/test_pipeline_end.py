@@ -158,7 +158,7 @@ def test_a_shutdown_takes_its_timeout_once_whatever_hangs() -> None:
 
 
 def test_what_is_there_is_written_though_a_stage_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_run, "_DELIVERY", PATIENCE)  # as long as a busy machine takes
+    monkeypatch.setattr(_run, "DELIVERY", PATIENCE)  # as long as a busy machine takes
     bench = PipelineBench()
     hanging = Hanging()
     config = RunnerConfig(shutdown_timeout=0.2)
@@ -434,7 +434,7 @@ def test_a_channel_that_an_ingest_of_results_finds_closed_is_no_end_without_a_wo
 def test_stages_that_take_all_the_time_there_is_leave_some_for_sources_and_sinks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_run, "_DELIVERY", PATIENCE)  # as long as a busy machine takes
+    monkeypatch.setattr(_run, "DELIVERY", PATIENCE)  # as long as a busy machine takes
     feed = Feed(0)
     # Both are closed after the stage, which waits for another one as long as it may.
     bench = PipelineBench()

@@ -47,8 +47,8 @@ from run_task.time._calendar import Interval
 from run_task.time._clock import Clock, SystemClock
 from run_task.time._shown import window_shown
 
-_DELIVERY: Final = 0.5
-"""How many seconds there are to deliver the last DataSet once its tasks were given up."""
+DELIVERY: Final = 0.5
+"""How many seconds there are to deliver what is there, once what hangs was given up."""
 
 
 class Outlet(Protocol):
@@ -522,7 +522,7 @@ class Engine:
         yield from until(alarm, Phase.STOPPING)
         if not (yield from until(alarm, Phase.ENDED, self._remaining())):
             self.abandon()
-            if not (yield from until(alarm, Phase.ENDED, _DELIVERY)):
+            if not (yield from until(alarm, Phase.ENDED, DELIVERY)):
                 self.give_up()
 
     def abandon(self) -> None:

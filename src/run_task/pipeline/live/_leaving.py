@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from run_task.pipeline.live._stage import LiveStage
+from run_task.runner._engine import DELIVERY
 from run_task.sync._waiting import Deadline
-
-_DELIVERY: Final = 0.5
-"""How many seconds there are to deliver what is there, once what hangs was given up."""
 
 _AGAIN: Final = 0.01
 """After how many seconds it is looked at again, once it has delivered everything."""
@@ -43,5 +41,5 @@ class Leaving:
             live.shutdown()
             live.abandon()
             self._is_abandoned = True
-            self._deadline = Deadline(_DELIVERY)
+            self._deadline = Deadline(DELIVERY)
         return self._deadline.remaining()

@@ -24,6 +24,7 @@ from run_task.pipeline.live._source_thread import SourceThread
 from run_task.pipeline.live._stage import LiveStage
 from run_task.pipeline.live._wiring import Wiring
 from run_task.runner._config import RunnerConfig
+from run_task.runner._engine import DELIVERY
 from run_task.runner._stats import RunnerStats, one_after_another
 from run_task.runner._timeline import Timeline
 from run_task.sinks._protocol import DurableSink, Sink
@@ -45,9 +46,6 @@ _NO_WINDOW: Final = -NEVER
 
 _NEXT_ROW: Final = 0.5
 """How many seconds a source has to return from waiting for a row that is no longer needed."""
-
-_DELIVERY: Final = 0.5
-"""How many seconds there are to deliver what is there, once what hangs was given up."""
 
 _AT_ONCE: Final = 0.1
 """How many seconds a stage has to end in once it has delivered everything."""
@@ -578,10 +576,10 @@ class LiveRun:
         for live in begun:
             live.shutdown()
         if hung_stages := [live for live in begun if not live.wait(deadline.remaining())]:
-            deadline = Deadline(_DELIVERY)
-            self._give_up(hung_stages, Deadline(_DELIVERY / 2))
-        elif _seconds(deadline) < _DELIVERY:
-            deadline = Deadline(_DELIVERY)  # stages have taken all there was
+            deadline = Deadline(DELIVERY)
+            self._give_up(hung_stages, Deadline(DELIVERY / 2))
+        elif _seconds(deadline) < DELIVERY:
+            deadline = Deadline(DELIVERY)  # stages have taken all there was
         for live in begun:
             if live.failure is not None:
                 add_note(live.failure, f"in {live!r}")
