@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from run_task.data.series._view import Storage, TimeSeriesView, placed
 from run_task.time._moment import TimeLike
 
 _new: Final = object.__new__
+
+Spots: TypeAlias = tuple[Storage, Sequence[int], Sequence[int]]
+"""Where the rows of all keys lie, and of each key the first, and the one after the last."""
 
 
 class KeyView(TimeSeriesView):
@@ -40,7 +43,12 @@ class KeyView(TimeSeriesView):
         """The rows of this key in the window of the task that has this view, not copied."""
         own = self._own_window
         if own is None:
-            own = self._own_window = self._keyed.in_window(self._place)
+            keyed = self._keyed
+            storage, firsts, stops = keyed.spots or keyed.find_spots()
+            place = self._place
+            own = self._own_window = TimeSeriesView(
+                keyed.schema, storage, firsts[place], stops[place]
+            )
         return own
 
     def between(self, start: TimeLike, end: TimeLike) -> TimeSeriesView:
@@ -79,6 +87,7 @@ class KeyedView:
         "_view",
         "by",
         "schema",
+        "spots",
         "window",
     )
 
@@ -99,6 +108,8 @@ class KeyedView:
         """The keys that have rows in the window, and the last row of each."""
         self._keys: tuple[Sequence[Any], Sequence[int | None] | None] | None = None
         """The keys, and which group each is, where they are not the groups."""
+        self.spots: Spots | None = None
+        """Where the rows of each key in the window lie, once that was asked for."""
 
     @property
     def keys(self) -> Sequence[Any]:
@@ -111,7 +122,7 @@ class KeyedView:
         :param keys: of the same kind as the column
         """
         self._quiet = frozenset(keys)
-        self._keys = None
+        self._keys = self.spots = None
 
     def part(self, number: int, count: int) -> KeyedView:
         """The same of some of the keys: those of one part of all buckets.
@@ -174,15 +185,16 @@ class KeyedView:
             made.append(view)
         return made
 
-    def in_window(self, place: int) -> TimeSeriesView:
-        """The rows of a key in the window."""
-        groups = self._in_window or self._groups()
-        _, places = self._keys or self._known()
-        group = place if places is None else places[place]
-        if group is None:
-            return TimeSeriesView(self.schema, groups.storage, 0, 0)
-        bounds = groups.bounds
-        return TimeSeriesView(self.schema, groups.storage, bounds[group], bounds[group + 1])
+    def find_spots(self) -> Spots:
+        """Where the rows of each key in the window lie."""
+        groups = self._groups()
+        _, places = self._known()
+        firsts, stops = groups.bounds, groups.bounds[1:]
+        if places is not None:
+            firsts = [0 if place is None else groups.bounds[place] for place in places]
+            stops = [0 if place is None else groups.bounds[place + 1] for place in places]
+        self.spots = groups.storage, firsts, stops
+        return self.spots
 
     def history(self, place: int) -> tuple[Storage, int, int]:
         """Where all rows of a key lie."""

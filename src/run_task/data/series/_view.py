@@ -152,12 +152,13 @@ class TimeSeriesView:
         :raises KeyError: if there is no such column
         """
         arrays = self._arrays
-        if arrays is None:
+        if arrays is None:  # to look for it and to fail costs as much as the rest
             arrays = self._arrays = {}
-        try:  # all tasks of a tick but the first find it
-            return arrays[column]
-        except KeyError:
-            pass
+        else:
+            try:  # all tasks of a tick but the first find it
+                return arrays[column]
+            except KeyError:
+                pass
         position = self._schema.positions.get(column)
         if position is None:
             names = ", ".join(map(repr, self._schema.names))
