@@ -150,6 +150,22 @@ def test_a_folder_and_a_pattern_and_a_list(memory: Write, tmp_path: Path) -> Non
     assert len(list(CsvFile(folder, **SECONDS))) == len(ROWS) + 1
 
 
+@pytest.mark.parametrize(("make", "content"), FORMATS)
+def test_what_a_remote_file_ends_with_is_asked_for_once_for_each_reading(
+    make: Any, content: Callable[..., bytes], server: Web
+) -> None:
+    server.files["file"] = content(ROWS)
+    source = make(f"{server.url}/file", **SECONDS)
+    known = source.about()
+    server.asked.clear()
+    assert source.about() == source.about() == known
+    assert server.asked == []
+    server.files["file"] = content(ROWS[:100])
+    assert list(source) == ROWS[:100]
+    if make is not ParquetFile:  # which looks it up once for good
+        assert source.about().last == 100
+
+
 def test_urls_within_urls_and_in_capitals(server: Web) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

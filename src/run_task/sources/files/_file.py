@@ -78,6 +78,9 @@ class RecordedFile(ABC):
     _inferred: frozenset[str] = frozenset()
     """The float columns of which nobody has said that they are: no int is rounded there."""
 
+    _told_last: tuple[int | None] | None = None
+    """The timestamp of the last row of a remote file, as it was told last."""
+
     _place: FilePlace
     """Where it lies, of a source that is one of the files of another one."""
 
@@ -159,7 +162,7 @@ class RecordedFile(ABC):
         if self._sort_rows is None:
             # Whatever is wrong with it is told when it is read.
             with contextlib.suppress(Exception):
-                last = self._parts[-1]._last()
+                last = self._last_time()
         return SourceInfo(
             unit=self._unit,
             endless=any(part._place.endless for part in self._parts),
@@ -167,6 +170,18 @@ class RecordedFile(ABC):
             last=last,
             malformed=self.malformed,
         )
+
+    def _last_time(self) -> int | None:
+        """The timestamp of the last row, which of a remote file is found once for each reading.
+
+        :raises Exception: if it cannot be told
+        """
+        part = self._parts[-1]
+        if not part._place.far:
+            return part._last()
+        if self._told_last is None:
+            self._told_last = (part._last(),)
+        return self._told_last[0]
 
     def close(self) -> None:
         """Stop waiting for what is still to be written. From any thread; a file that is followed,
@@ -182,6 +197,7 @@ class RecordedFile(ABC):
             cannot be read on; and where there are more rows than are sorted
         """
         self._faults = faults = Faults(self._on_malformed, self._most_malformed)
+        self._told_last = None
         read = (batch for part in self._parts for batch in part._read(faults))
         if self._sort_rows is not None:
             return in_order(read, self._sort_rows, self._batch_rows, self._where)

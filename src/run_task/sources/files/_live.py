@@ -49,6 +49,7 @@ class _LivePlace:
     """What is still being written."""
 
     live: bool = True
+    far: bool = False
 
     def __init__(self, name: str) -> None:
         self.name: str = name

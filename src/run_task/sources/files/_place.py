@@ -53,6 +53,11 @@ class FilePlace(Protocol):
         """Whether it has no end."""
         ...
 
+    @property
+    def far(self) -> bool:
+        """Whether another machine has to be asked for whatever is read of it."""
+        ...
+
     def open(self) -> WholeLines:
         """Its bytes from the start, decompressed, by whole lines.
 
@@ -102,6 +107,7 @@ class LocalFile:
     live: bool = False
     once: bool = False
     endless: bool = False
+    far: bool = False
 
     def __init__(self, path: Path, where: str) -> None:
         self.name: str = url_shown(str(path))

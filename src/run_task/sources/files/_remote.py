@@ -95,6 +95,7 @@ class RemoteFile:
     live: bool = False
     once: bool = False
     endless: bool = False
+    far: bool = True
 
     def __init__(self, server: _FileSystem, path: str) -> None:
         self.identity: str = server.identity_of(path)
