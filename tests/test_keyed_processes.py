@@ -226,6 +226,16 @@ def test_a_key_that_ends_its_process_loses_its_own_result(
     check(bench.next())
 
 
+def test_a_worker_that_dies_over_its_report_costs_the_key_that_is_to_blame(
+    bench: KeyedBench,
+) -> None:
+    # It goes on with other keys, and it shows in the end that it has no socket any more.
+    dataset = bench.next({ONE: "b:closes everything"})
+    check(dataset, [("b", ONE)])
+    assert type(dataset.errors["b", ONE]) is TaskLost
+    check(bench.next())
+
+
 def test_keys_of_both_workers_and_all_tasks_of_one_may_die(bench: KeyedBench) -> None:
     first, last = SHARDS[0][0], SHARDS[1][-1]
     dataset = bench.next({ONE: "all:exit", first: "b:kill", last: "a:exit"})

@@ -16,6 +16,10 @@ from hypothesis import strategies as st
 from tests.support.crews import descriptors
 
 from run_task.data._memory import MapMode
+from run_task.executors.processes._columns import ResultColumns, packed_columns, unpacked_columns
+from run_task.executors.processes._exceptions import LoadFailure
+from run_task.executors.processes._keyed_work import KeyedTasks
+from run_task.executors.processes._messages import KeyedWork
 from run_task.executors.processes._pickling import dumps
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
 from run_task.executors.processes._shares import SHARE, SHARES_EACH, balanced
@@ -210,3 +214,30 @@ def test_progress_that_is_noted_at_once_is_read_as_any_other() -> None:
     assert progress.since(3) == 12.5
     progress.finish()
     assert (progress.in_hand(), progress.since(3)) == (3, None)
+
+
+def test_data_that_cannot_be_loaded_by_key_is_why_no_task_has_a_result() -> None:
+    progress = Progress(memoryview(bytearray(PROGRESS_SIZE)))
+    runs: list[Any] = [len, len]
+    tasks = KeyedTasks(runs, {}, progress, 1.0)
+    failure = LoadFailure(ValueError("not here"), "the data")
+    report, memory = tasks.run(failure, (0, 10), KeyedWork(0, 1, 0, None, ()))
+    assert not memory
+    assert [task for task, _ in report.failed] == [0, 1]
+    pieces = unpack(report.payload, memory, MapMode.READ)[report.columns :]
+    cause, _ = loads(pieces[: report.failed[0][1]])
+    assert "the data cannot be loaded in a worker process (ValueError: not here)" in str(cause)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(st.floats(), st.integers(), st.text(), st.none()), min_size=3, max_size=3
+        )
+    )
+)
+def test_columns_come_out_as_they_went_in(columns: list[list[Any]]) -> None:
+    scalars = [np.float32(0.1), np.float32(2), np.float32("nan")]
+    sent: ResultColumns = [*columns, None, scalars, [np.float64(1), np.float32(1), np.int64(1)]]
+    found = unpacked_columns(packed_columns(sent))
+    assert repr(found) == repr(sent)
