@@ -69,7 +69,7 @@ def drive(ticks: Ticks, run: Callable[[Tick], AnyDataSet]) -> None:
 class Crew(Protocol):
     """An executor at work for the tasks of one runner.
 
-    Provisional: the states of tasks, and a change of tasks while it runs, will come to it.
+    Its tasks are the same to its end: where they change, another crew takes its place.
     """
 
     def open(self) -> None:

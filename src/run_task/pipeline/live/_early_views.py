@@ -145,6 +145,13 @@ class EarlyViews:
                 self._taken.popleft()
             return early_view
 
+    def is_paused(self, end_ns: float) -> bool:
+        """Whether it was noted that a window is passed over. Under the lock."""
+        if not self._taken:
+            return False
+        early_view = self.find(end_ns)
+        return early_view is not None and early_view.paused
+
     def take_back(self, start_ns: float, end_ns: float) -> None:
         """Let go of the view of a window that is passed over: no row is late for it."""
         early_view = self.pop(end_ns)

@@ -329,13 +329,12 @@ class LiveRun:
             live = wiring.add_stage(stage, config, self._alarm.ring)
             wiring.stages = [*wiring.stages, live]
             wiring.arrange(self._upstream_first())
-        try:
-            live.start()
-        except BaseException:
-            with self._mutex:
+            try:
+                live.start()  # before the end may begin, which stops what has started
+            except BaseException:
                 wiring.drop_stage(live)
                 wiring.arrange(self._upstream_first())
-            raise
+                raise
 
     def remove_stage(self, stage: AnyStage) -> None:
         """Let a stage run what is due, and end. Returns at once.
@@ -379,14 +378,15 @@ class LiveRun:
             self._fates = [*self._fates, *fates]
             if self._telemetry is not None:
                 self._telemetry.add(fates)
-        try:
-            for async_source in self._async_sources[started:]:
-                async_source.start()
-            for way in made:
-                way.start()
-        except BaseException:  # no thread can be had
-            self.remove_source([way.route for way in made])
-            raise
+            try:
+                for async_source in self._async_sources[started:]:
+                    async_source.start()
+                for way in made:
+                    way.start()
+            except BaseException:  # no thread can be had
+                self._open_sources -= sum(not way.begun for way in made)
+                self._part(made)
+                raise
 
     def remove_source(self, routes: Sequence[Route]) -> None:
         """Close a source, and read it no more. Returns at once.
@@ -394,10 +394,12 @@ class LiveRun:
         :param routes: its ways
         """
         with self._mutex:
-            self._removed_routes += routes
-            found = [source for source in self._sources if source.route in routes]
-            self._parting += found
-        for source in found:
+            self._part([source for source in self._sources if source.route in routes])
+
+    def _part(self, sources: Sequence[SourceThread]) -> None:
+        self._removed_routes += (source.route for source in sources)
+        self._parting += sources
+        for source in sources:
             source.stop()
         self._alarm.ring()
 

@@ -95,6 +95,11 @@ class SourceThread:
         """The same of when the last row arrived that it has given."""
         return max(self._arrived_ns, self._early.last_ns) - self.route.holds_end
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has begun to read."""
+        return self._thread.ident is not None
+
     def start(self) -> None:
         """Begin to read."""
         self._thread.start()
