@@ -542,7 +542,8 @@ class Pipeline(Live):
             those of all of them together. Results are then a
             :class:`~run_task.KeyedDataSet`
         :param key_idle: how long after its last row a key is forgotten, in the time of the rows
-        :param max_keys: how many keys there may be
+        :param max_keys: how many keys there may be in the rows that the data holds: a row whose
+            key is one more is refused, and the least of several limits holds
         :return: the stage, to say where its results go
         :raises ConfigError: if something about it cannot work
         :raises RunTaskError: if the pipeline comes to its end

@@ -111,7 +111,7 @@ class SourceStats:
     :param received: how many rows the source has given
     :param stored: how many have entered the data
     :param malformed: how many were none: what the source read, or gave, makes no row
-    :param rejected: how many ``ingest``, or the data, has refused
+    :param rejected: how many ``ingest``, or the data, has refused, or a limit (``max_keys``)
     :param ahead: how many were stamped so long after the present that they were refused
     :param duplicate: how many had come before, and were left out: always 0 for now, since no source
         is gone on with in the middle; of two rows of one timestamp, both are stored
