@@ -22,6 +22,7 @@ from run_task import (
     MissedTick,
     Pipeline,
     RunnerConfig,
+    Shared,
     TaskInterval,
     TimeSeries,
     TimeSeriesView,
@@ -228,7 +229,7 @@ def test_results_enter_past_a_reader_that_is_busy() -> None:
         assert not any(dataset.behind for dataset in sink.of(stage))
 
 
-def fall_behind(bench: SeriesBench, data: Any, busy: Busy) -> list[tuple[int, list[int]]]:
+def fall_behind(bench: SeriesBench, data: Shared[Any], busy: Busy) -> list[tuple[int, list[int]]]:
     """What the windows see of a stage that is six windows behind, and then not any more."""
     bench.pipeline.stage("slow", [busy], data, SECOND, PATIENT).sink(bench.sink)
     with bench.pipeline:

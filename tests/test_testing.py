@@ -14,6 +14,7 @@ from tests.support.threads import eventually
 from run_task import (
     Align,
     ConfigError,
+    Context,
     ContextBuilder,
     DataSet,
     Empty,
@@ -146,7 +147,7 @@ def fails(data: list[float], start: int, end: int) -> float:
     raise ValueError("no good")
 
 
-def failing(on_error: OnError) -> Any:
+def failing(on_error: OnError) -> Context[list[float], float]:
     context, _, _ = (
         ContextBuilder(list[float])
         .with_task(task(fails))
