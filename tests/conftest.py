@@ -86,6 +86,7 @@ def no_thread_is_left() -> Iterator[None]:
     before, watched = set(threading.enumerate()), watch().watched
     yield
     assert not set(watch().watched) - set(watched)
+    watch().settle()  # a runner whose shutdown is broken off does not wait for its end
     threads = set(threading.enumerate()) - before
     names = [thread.name for thread in threads if thread.name.startswith("run-task")]
     left = [name for name in names if name != "run-task watch" or not watch().watched]
