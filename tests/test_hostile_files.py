@@ -21,6 +21,7 @@ import pytest
 
 from run_task import ConfigError, SourceError, TimeUnit
 from run_task.sources import ArrowFile, CsvFile, JsonLinesFile, ParquetFile
+from run_task.sources.files._place import check_uncut
 
 pa = pytest.importorskip("pyarrow")
 ipc = pytest.importorskip("pyarrow.ipc")
@@ -281,3 +282,11 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end(
     path.unlink()
     path.write_bytes(b"something else")
     assert read + sum(len(batch) for batch in batches) == 150_000
+
+
+def test_a_file_of_an_older_pyarrow_that_cannot_tell_its_descriptor_is_read() -> None:
+    class File:
+        def fileno(self) -> int:
+            raise AttributeError("'pyarrow.lib.OSFile' object has no attribute 'handle'")
+
+    check_uncut(File())
