@@ -8,6 +8,7 @@ import tarfile
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,9 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that an sdist unpacks to."""
     folder = tmp_path_factory.mktemp("sdist")
     with tarfile.open(build(ROOT, "sdist", folder)) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
+        # Python 3.11.3 and before know no filter.
+        safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(folder / "unpacked", **safely)
     (unpacked,) = (folder / "unpacked").iterdir()
     return unpacked
 

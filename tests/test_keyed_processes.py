@@ -278,6 +278,8 @@ def test_a_worker_that_nobody_waits_for_any_more_does_not_report_to_the_next_win
         pids = made.pids()
         made.tick({OTHER: "b:sleep"})
         eventually(lambda: made.crew.running() == [f"b of {OTHER!r}"])
+        # Killed in the middle of a job, it would cost that job, and be replaced.
+        eventually(lambda: any(each.work is None for each in made.crew._workers))
         # As if so many had died that the window is given up, in the middle of the other's work.
         monkeypatch.setattr(_workers_crew, "_MAX_DEATHS", -2)
         os.kill(pids[ONE], signal.SIGKILL)
