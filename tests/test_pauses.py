@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 from typing import Any
 
 import pytest
 from tests.support.bench import SECOND, PipelineBench, RunnerBench
+from tests.support.gated import Gated
 from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
@@ -45,23 +45,6 @@ def values_of(values: list[int], start: int, end: int) -> list[int]:
 
 def set_to(atom: Atom[int], value: int) -> None:
     atom.reset(value)
-
-
-class Gated:
-    """A task that waits in one window until it is let go."""
-
-    name = "gated"
-
-    def __init__(self, end: int) -> None:
-        self._end = end
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-
-    def run(self, data: object, start: int, end: int) -> int:
-        if end == self._end:
-            self.entered.set()
-            self.go_on.wait(PATIENCE)
-        return end
 
 
 class Inlet:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from tests.support.bench import SECOND, PipelineBench, RecordingSink
+from tests.support.gated import Gated
 from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
@@ -68,23 +69,6 @@ def look(data: RwLock[Values]) -> Values:
 
 def lock() -> RwLock[Values]:
     return RwLock[Values]([])
-
-
-class Gated:
-    """A task that waits in one window until it is let go."""
-
-    name = "gated"
-
-    def __init__(self, end: int) -> None:
-        self._end = end
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-
-    def run(self, values: Values, start: int, end: int) -> int:
-        if end == self._end:
-            self.entered.set()
-            self.go_on.wait(PATIENCE)
-        return end
 
 
 # The order of windows

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from tests.support.bench import PipelineBench
+from tests.support.gated import Gated
 from tests.support.threads import PATIENCE, beside, eventually
-from tests.test_pauses import Gated, Inlet
+from tests.test_pauses import Inlet
 from tests.test_stage_changes import add, bench_at, held, lock, seconds_of_floats, values_of
 
 from run_task import ConfigError, RunTaskError, TimeSeries, TimeUnit

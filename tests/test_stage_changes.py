@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.bench import SECOND, PipelineBench, RecordingSink
+from tests.support.gated import Gated
 from tests.support.threads import PATIENCE, eventually, together
-from tests.test_pauses import Gated, Inlet
+from tests.test_pauses import Inlet
 
 from run_task import (
     Closed,

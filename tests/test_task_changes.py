@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.bench import SECOND, PipelineBench, RunnerBench
+from tests.support.gated import Gated
 from tests.support.threads import PATIENCE, eventually, together
 
 from run_task import (
@@ -57,23 +58,6 @@ def constant(name: str, value: int) -> Task[object, int]:
 
 def of_one(data: object) -> object:
     return data
-
-
-class Gated:
-    """A task that waits in one window until it is let go."""
-
-    name = "gated"
-
-    def __init__(self, end: int) -> None:
-        self._end = end
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-
-    def run(self, data: object, start: int, end: int) -> int:
-        if end == self._end:
-            self.entered.set()
-            self.go_on.wait(PATIENCE)
-        return end
 
 
 def threads_of(name: str) -> list[str]:
