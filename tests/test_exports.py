@@ -61,7 +61,9 @@ def test_what_is_public_by_its_name_is_exported_and_sorted(package: str) -> None
     public = {
         name
         for name, thing in vars(module).items()
-        if not name.startswith("_") and not isinstance(thing, ModuleType)
+        if not name.startswith("_")
+        and not isinstance(thing, ModuleType)
+        and name != "TYPE_CHECKING"
     }
     assert public == set(module.__all__)
 
@@ -119,3 +121,43 @@ def test_it_is_documented_with_the_parameters_that_it_has(name: str) -> None:
         told = re.findall(r":param \**(\w+):", text)
         if told and function is not None:
             assert told == parameters(function), called
+
+
+@pytest.mark.parametrize("package", ["run_task", "run_task.sinks", "run_task.sources"])
+def test_what_is_imported_on_demand_is_there_and_only_then(package: str) -> None:
+    script = f"""
+import sys, {package} as package
+before = len(sys.modules)
+assert set(package.__all__) <= set(dir(package))
+later = [name for name in package.__all__ if name not in vars(package)]
+assert later, "all is there already"
+assert len(sys.modules) == before
+for name in later:
+    assert getattr(package, name) is vars(package)[name]
+assert len(sys.modules) > before
+try:
+    package.nonsense
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert done.stdout == f"module '{package}' has no attribute 'nonsense'\n"
+
+
+def test_the_root_brings_no_pipeline_source_or_sink_before_it_is_asked_to() -> None:
+    script = "import sys, run_task; print(*(m for m in sys.modules if m.startswith('run_task.')))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    packages = {name.split(".")[1] for name in done.stdout.split()}
+    assert packages.isdisjoint({"pipeline", "sources", "sinks", "testing", "cli"})
+
+
+def test_a_class_is_of_the_root_whichever_way_it_is_imported() -> None:
+    script = "from run_task.pipeline import Pipeline; print(Pipeline.__module__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    assert done.stdout == "run_task\n"

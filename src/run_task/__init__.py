@@ -1,6 +1,7 @@
 """Live analytics in one process: typed tasks, run at an interval over data that keeps changing."""
 
 import logging
+from typing import TYPE_CHECKING
 
 from run_task._public import present as _present
 from run_task._version import __version__ as __version__
@@ -18,7 +19,6 @@ from run_task.errors import (
     TaskTimeout,
 )
 from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, ThreadsExecutor
-from run_task.pipeline import DeadLetter, KeyedStage, Pipeline, Replay, ReplaySummary, Stage
 from run_task.runner import (
     Align,
     Change,
@@ -35,7 +35,6 @@ from run_task.runner import (
     RunnerStats,
     SourceStats,
 )
-from run_task.sources import Arrived
 from run_task.sync import Overflow, Receiver, Sender, channel
 from run_task.tasks import (
     DataSet,
@@ -61,6 +60,10 @@ from run_task.time import (
     VirtualClock,
     Window,
 )
+
+if TYPE_CHECKING:
+    from run_task.pipeline import DeadLetter, KeyedStage, Pipeline, Replay, ReplaySummary, Stage
+    from run_task.sources import Arrived
 
 __all__ = [
     "Access",
@@ -134,4 +137,15 @@ __all__ = [
 # A library says nothing unless it is asked to.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-_present(globals())
+_present(
+    globals(),
+    on_demand={
+        "Arrived": "sources",
+        "DeadLetter": "pipeline",
+        "KeyedStage": "pipeline",
+        "Pipeline": "pipeline",
+        "Replay": "pipeline",
+        "ReplaySummary": "pipeline",
+        "Stage": "pipeline",
+    },
+)
