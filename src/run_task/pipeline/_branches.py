@@ -19,7 +19,7 @@ from run_task.sources._batch import Batch, Batched
 from run_task.sources._protocol import Playback, SourceInfo, about
 from run_task.time._clock import Clock
 
-Declared: TypeAlias = tuple[Any, int, Route]
+RoutedSource: TypeAlias = tuple[Any, int, Route]
 """A source, how many nanoseconds the unit of its timestamps has, and where its rows go."""
 
 MOST: Final = 10_000
@@ -258,15 +258,15 @@ class _WayPlayback:
 
 
 def branched(
-    sources: Sequence[Declared], make: Callable[[Any], Any], ahead: int | None = None
-) -> Sequence[Declared]:
+    sources: Sequence[RoutedSource], make: Callable[[Any], Any], ahead: int | None = None
+) -> Sequence[RoutedSource]:
     """The same sources, each way of one that goes several as a source of its own.
 
     :param sources: the sources; ways of one that was declared with several targets stand together
     :param make: gives what is read of such a source, once
     :param ahead: as of :class:`Split`
     """
-    found: list[Declared] = []
+    found: list[RoutedSource] = []
     counts: dict[int, int] = {}
     for _, _, route in sources:
         counts[route.number] = counts.get(route.number, 0) + 1

@@ -18,7 +18,7 @@ from run_task.errors import ConfigError
 from run_task.executors._states import States
 from run_task.observe._format import brief
 from run_task.observe._log import Log
-from run_task.pipeline._branches import Declared, branched
+from run_task.pipeline._branches import RoutedSource, branched
 from run_task.pipeline._fates import Fates, SourcePolicy
 from run_task.pipeline._graph import configs, group_unit_of, unit_of
 from run_task.pipeline._held_units import begin
@@ -795,7 +795,7 @@ class Pipeline(Live):
         )
         return Replay(written, [stage.name for stage in stages], fates)
 
-    def _take_all(self, sources: Iterable[Declared]) -> None:
+    def _take_all(self, sources: Iterable[RoutedSource]) -> None:
         """Note that sources are going to be read: once, also into several data."""
         for source in {route.number: source for source, _, route in sources}.values():
             self._take(source)

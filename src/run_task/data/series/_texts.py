@@ -36,7 +36,7 @@ _LENGTH: Final = 4
 """How many bytes tell how long a text is."""
 
 
-Segments: TypeAlias = tuple[tuple[Block, int], ...]
+TextBlocks: TypeAlias = tuple[tuple[Block, int], ...]
 """Blocks of memory that hold texts, and how many bytes of each are written to."""
 
 
@@ -119,7 +119,7 @@ class Texts:
         self._buckets: NDArray[np.uint16] = np.empty(0, np.uint16)
         self._segments: list[_Segment] = []
         self._shared = 0  # how many of the texts are in them
-        self._origin: Segments | None = None  # where they were read from
+        self._origin: TextBlocks | None = None  # where they were read from
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -202,7 +202,7 @@ class Texts:
         again = self.encoded(codes).compact()
         return Texts(again.texts.tolist()), again.codes
 
-    def shared(self, allocate: Allocate) -> Segments:
+    def shared(self, allocate: Allocate) -> TextBlocks:
         """The texts in memory that other processes map: blocks, and how many bytes of each are
         written to. What was shared before stays as it was; :func:`texts_at` reads it.
 
@@ -221,7 +221,7 @@ class Texts:
                 self._shared += 1
             return tuple((segment.block, segment.written) for segment in self._segments)
 
-    def read_from(self, origin: Segments) -> None:
+    def read_from(self, origin: TextBlocks) -> None:
         """Note where they were read from: whoever they are sent to can read them there, too."""
         self._origin = origin
 
@@ -262,7 +262,7 @@ class _Reading:
 _readings: Final[weakref.WeakKeyDictionary[Block, _Reading]] = weakref.WeakKeyDictionary()
 
 
-def texts_at(segments: Segments) -> Texts:
+def texts_at(segments: TextBlocks) -> Texts:
     """The texts that another process has shared. What was read before is not read again.
 
     :param segments: as :meth:`Texts.shared` gave them

@@ -16,7 +16,7 @@ from run_task.data.series._column_types import Array
 from run_task.data.series._gathered import MISSING, NO_TIME, GatheredStorage
 from run_task.data.series._schema import TIME, Layout, Schema
 from run_task.data.series._store import Lease, Store
-from run_task.data.series._texts import EncodedTexts, Segments, Texts, texts_at
+from run_task.data.series._texts import EncodedTexts, TextBlocks, Texts, texts_at
 from run_task.errors import ConfigError
 from run_task.time._interval import TimeUnit
 from run_task.time._moment import TimeLike
@@ -421,7 +421,7 @@ def view_at(
     first: int,
     stop: int,
     window: tuple[int, int] | None = None,
-    texts: Mapping[int, Segments] = NO_TEXTS,
+    texts: Mapping[int, TextBlocks] = NO_TEXTS,
 ) -> TimeSeriesView:
     """The view of some rows of a block. That they stay as they are is for its owner to see to."""
     store = Store(block, layout, {i: texts_at(segments) for i, segments in texts.items()})

@@ -1,0 +1,187 @@
+"""Tasks that say what they compute, so that all of them are computed together: for any number of
+windows and keys in one pass, as the engine has their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.tasks._task import I_contra, O_co, Runnable
+from run_task.time._interval import TimeUnit
+
+ColumnTypes: TypeAlias = Mapping[str, np.dtype[Any]]
+"""What each column holds, as ``TimeSeriesView.columns`` has it: texts of any length are
+``numpy.dtype(str)``."""
+
+
+class Panes:
+    """The disjoint pieces of which sliding windows are made: the rows between one place where some
+    window begins or ends and the next.
+
+    The partial results of a pane serve all windows that it is part of. After J. Li et al., "No
+    pane, no gain: efficient evaluation of sliding-window aggregates over data streams", SIGMOD
+    Record 34(1), 2005.
+
+    :param numbers: the number of each pane on the grid of all windows there may be, whenever a run
+        began; it ascends by 1 within a key
+    :param starts: where its rows begin in ``Segments.time``
+    :param ends: and where they end; a pane may have none
+    :param first: for each segment, the position in ``numbers`` of its first pane
+    :param last: and of the one after its last; equal: it has none
+    :param fresh: which panes may have other rows than when the same plan computed last; None: all
+    :param keys: a number for the key of each pane, which stays the key's for as long as the plan
+        is used; None: there are no keys, or nothing is known of what was computed last
+    """
+
+    __slots__ = ("ends", "first", "fresh", "keys", "last", "numbers", "starts")
+
+    def __init__(
+        self,
+        *,
+        numbers: NDArray[np.int64],
+        starts: NDArray[np.intp],
+        ends: NDArray[np.intp],
+        first: NDArray[np.intp],
+        last: NDArray[np.intp],
+        fresh: NDArray[np.bool_] | None = None,
+        keys: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.numbers: Final = numbers
+        self.starts: Final = starts
+        self.ends: Final = ends
+        self.first: Final = first
+        self.last: Final = last
+        self.fresh: Final = fresh
+        self.keys: Final = keys
+
+
+class Segments:
+    """The rows of any number of windows and keys, by column.
+
+    Segment ``i``, which is one window or one key of a window, has the rows from ``starts[i]`` to
+    before ``ends[i]``. It may have none; segments overlap where windows slide.
+
+    :param time: the timestamps, ascending within a segment
+    :param column: gives a column, one value for each timestamp; of texts of any length, their codes
+    :param texts: gives what the codes of such a column stand for
+    :param starts: where each segment begins
+    :param ends: where it ends
+    :param window_starts: the start of the window of each, in ``unit``
+    :param window_ends: its end, in ``unit``
+    :param unit: the unit of timestamps
+    :param panes: of what windows are made that slide over a grid; None: they do not
+    """
+
+    __slots__ = (
+        "_column",
+        "_columns",
+        "_texts",
+        "ends",
+        "panes",
+        "starts",
+        "time",
+        "unit",
+        "window_ends",
+        "window_starts",
+    )
+
+    def __init__(
+        self,
+        *,
+        time: NDArray[np.int64],
+        column: Callable[[str], NDArray[Any]],
+        texts: Callable[[str], Sequence[str]],
+        starts: NDArray[np.intp],
+        ends: NDArray[np.intp],
+        window_starts: NDArray[np.int64],
+        window_ends: NDArray[np.int64],
+        unit: TimeUnit,
+        panes: Panes | None = None,
+    ) -> None:
+        self.time: Final = time
+        self.starts: Final = starts
+        self.ends: Final = ends
+        self.window_starts: Final = window_starts
+        self.window_ends: Final = window_ends
+        self.unit: Final = unit
+        self.panes: Final = panes
+        self._column = column
+        self._texts = texts
+        self._columns: dict[str, NDArray[Any]] = {}
+
+    def column(self, name: str) -> NDArray[Any]:
+        """The values of a column in the order of ``time``; of texts of any length, their codes.
+
+        It is asked for once, however many tasks read it.
+
+        :param name: the column's name
+        """
+        found = self._columns.get(name)
+        if found is None:
+            found = self._columns[name] = self._column(name)
+        return found
+
+    def texts(self, name: str) -> Sequence[str]:
+        """What the codes of a column of texts stand for: the text of code ``i`` stands at ``i``.
+
+        :param name: the column's name
+        """
+        return self._texts(name)
+
+    def __len__(self) -> int:
+        """How many segments there are."""
+        return len(self.starts)
+
+
+class Failed:
+    """In the place of the result of one segment: there is none, and why.
+
+    :param error: what is the cause of the task's error for that window
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error: Final = error
+
+    def __repr__(self) -> str:
+        return f"Failed({self.error!r})"
+
+
+class Plan(Protocol):
+    """How some declared tasks are computed together.
+
+    It may keep the partial results of panes from one call to the next: it is one stage's, and is
+    called by one thread at a time.
+    """
+
+    def compute(self, segments: Segments) -> Sequence[Sequence[Any]]:
+        """The results of each task, in the order in which tasks were planned: one for each segment.
+
+        A result is a plain Python value, None for a segment without rows, or a :class:`Failed`. It
+        is the same to the last bit whatever other segments and tasks are computed with it.
+
+        :param segments: the rows
+        """
+        ...
+
+
+@runtime_checkable
+class Declared(Runnable[I_contra, O_co], Protocol[I_contra, O_co]):
+    """A task that says what it computes, so that all such tasks of a stage are computed together
+    where the stage runs, whatever its executor is."""
+
+    @property
+    def planner(self) -> Planner:
+        """What makes a plan of it: tasks with an equal planner are planned together."""
+        ...
+
+
+Planner: TypeAlias = Callable[[Sequence[Declared[Any, Any]], ColumnTypes], Plan]
+"""Makes the plan of tasks over rows with these columns, when the stage is declared.
+
+It raises ``ConfigError`` for a column that is not there or holds what the task cannot be computed
+of."""
