@@ -21,6 +21,7 @@ LAYERS = (
     "observe",
     "sync",
     "time",
+    "columnar",
     "tasks",
     "data",
     "shared",

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from tests.support.threads import PATIENCE, beside
 
 from run_task import ConfigError, SourceError, TimeUnit
+from run_task.columnar._timestamps import Times
 from run_task.sources import JsonLinesFile, OnFault, StdinJsonLines
 from run_task.sources._json_rows import MalformedRow, read_row
-from run_task.sources._timestamps import Times
 
 SECONDS = TimeUnit.SECONDS
 TIMES = Times("", SECONDS, None, None, 0, None)

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from run_task import ConfigError, SourceError, TimeUnit
+from run_task.columnar._decimals import floats_of
+from run_task.columnar._timestamps import from_arrow as times_from_arrow
 from run_task.sources import ParquetFile
-from run_task.sources._decimals import floats_of
-from run_task.sources._timestamps import from_arrow as times_from_arrow
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

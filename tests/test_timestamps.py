@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from run_task import TimeUnit
-from run_task.sources._time_format import TimeFormat
-from run_task.sources._timestamps import Times, from_arrow, parse
+from run_task.columnar._time_format import TimeFormat
+from run_task.columnar._timestamps import Times, from_arrow, parse
 
 pa = pytest.importorskip("pyarrow")
 

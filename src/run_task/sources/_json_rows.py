@@ -6,9 +6,9 @@ import json
 from collections.abc import Container, Mapping
 from typing import Any, Final, cast
 
+from run_task.columnar._columns import MISSING, ROUNDED, Kind
+from run_task.columnar._timestamps import Times
 from run_task.observe._format import SURROGATE
-from run_task.sources._columns import MISSING, ROUNDED, Kind
-from run_task.sources._timestamps import Times
 
 _INT64_END: Final = 1 << 63
 

@@ -8,8 +8,9 @@ from contextlib import closing
 from datetime import tzinfo
 from typing import Any, TextIO
 
+from run_task.columnar import _columns as cols
+from run_task.columnar._timestamps import Times
 from run_task.errors import SourceError
-from run_task.sources import _columns as cols
 from run_task.sources._arguments import check, check_share
 from run_task.sources._faults import JUDGED_ROWS, MOST_MALFORMED, Faults, OnFault
 from run_task.sources._json_rows import MalformedRow, read_object, read_row
@@ -22,7 +23,6 @@ from run_task.sources._text_blocks import (
     blocks,
     check_longest,
 )
-from run_task.sources._timestamps import Times
 from run_task.time._interval import TimeUnit
 
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from run_task._extras import need
+from run_task.columnar import _arrow_columns as arrow
+from run_task.columnar import _columns as cols
+from run_task.columnar._timestamps import is_readable
 from run_task.errors import ConfigError
-from run_task.sources import _arrow_columns as arrow
-from run_task.sources import _columns as cols
-from run_task.sources._timestamps import is_readable
 from run_task.sources.files._file import Chunk, RecordedFile
 
 

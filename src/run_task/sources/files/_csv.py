@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task._extras import need
+from run_task.columnar import _columns as cols
+from run_task.columnar._arrow_columns import arrow_type, may_be_rounded, one_array
+from run_task.columnar._timestamps import likely_type
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import quoted
-from run_task.sources import _columns as cols
-from run_task.sources._arrow_columns import arrow_type, may_be_rounded, one_array
 from run_task.sources._faults import MOST_MALFORMED, OnFault
 from run_task.sources._text_blocks import (
     LONGEST_LINE,
@@ -27,7 +28,6 @@ from run_task.sources._text_blocks import (
     check_longest,
     is_utf8,
 )
-from run_task.sources._timestamps import likely_type
 from run_task.sources.files._encoding import InUtf8, check_encoding
 from run_task.sources.files._file import Chunk, RecordedFile, first_of
 from run_task.sources.files._listing import FileOrder, Paths

@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task._extras import need
+from run_task.columnar import _columns as cols
+from run_task.columnar._arrow_columns import from_arrow
+from run_task.columnar._timestamps import Times
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief, quoted
 from run_task.observe._url import url_shown
-from run_task.sources import _columns as cols
 from run_task.sources._arguments import check, check_share
-from run_task.sources._arrow_columns import from_arrow
 from run_task.sources._batch import Batch
 from run_task.sources._faults import MOST_MALFORMED, Faults, OnFault, faults_told_to
 from run_task.sources._protocol import SourceInfo
 from run_task.sources._text_blocks import BadLine, RecordBlock
-from run_task.sources._timestamps import Times
 from run_task.sources.files._lines import WholeLines
 from run_task.sources.files._listing import FileOrder, Paths, check_order, listed
 from run_task.sources.files._live import Following

@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from run_task._extras import need
+from run_task.columnar import _columns as cols
+from run_task.columnar._arrow_columns import arrow_type, may_be_rounded, one_array
 from run_task.errors import ConfigError
 from run_task.observe._log import Log
-from run_task.sources import _columns as cols
-from run_task.sources._arrow_columns import arrow_type, may_be_rounded, one_array
 from run_task.sources._batch import Batch
 from run_task.sources._faults import MOST_MALFORMED, OnFault
 from run_task.sources._json_rows import MalformedRow, read_object, read_row

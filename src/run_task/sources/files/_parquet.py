@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from run_task._extras import need
-from run_task.sources._arrow_columns import SOME_TEXTS, texts_repeat
+from run_task.columnar._arrow_columns import SOME_TEXTS, texts_repeat
 from run_task.sources.files._columnar import ColumnarFile
 from run_task.sources.files._place import check_uncut
 

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task._extras import need
+from run_task.columnar._arrow_columns import decoded, is_text, plain_type, shown
+from run_task.columnar._decimals import times_of
+from run_task.columnar._time_format import TimeFormat, are_dates, extended, extended_date
 from run_task.errors import ConfigError
 from run_task.observe._format import quoted
-from run_task.sources._arrow_columns import decoded, is_text, plain_type, shown
-from run_task.sources._decimals import times_of
-from run_task.sources._time_format import TimeFormat, are_dates, extended, extended_date
 from run_task.time._epoch import nanos_since_epoch
 from run_task.time._interval import TimeUnit
 from run_task.time._moment import in_utc

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task._extras import need
-from run_task.observe._format import quoted
-from run_task.sources._columns import (
+from run_task.columnar._columns import (
     MISSING,
     ROUNDED,
     SPELLING,
@@ -20,7 +19,8 @@ from run_task.sources._columns import (
     array_of,
     spelled_null,
 )
-from run_task.sources._decimals import floats_of
+from run_task.columnar._decimals import floats_of
+from run_task.observe._format import quoted
 
 _ARROW: Final = {float: "float64", int: "int64", bool: "bool_", str: "string"}
 _NOTHING: Final[dict[Kind, Any]] = {float: float("nan"), int: 0, bool: False, str: ""}
