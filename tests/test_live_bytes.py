@@ -138,14 +138,36 @@ def test_a_file_that_is_replaced_or_removed_and_made_anew(path: Path, reading: R
     reading.sees(b"1\n", b"2\n", b"3\n")
 
 
-def test_a_file_that_is_copied_and_emptied(path: Path, reading: Reading) -> None:
-    path.write_bytes(b"1\n2\nhalf")
+def test_a_file_that_was_made_anew_and_is_still_empty(path: Path, reading: Reading) -> None:
+    path.write_bytes(b"1\n")
+    reading.sees(b"1\n")
+    old = path.with_suffix(".1")
+    path.rename(old)
+    path.touch()  # by logrotate, and who writes is told of it later
+    reading.sees_no_more()
+    append(old, b"2\n")
     reading.sees(b"1\n2\n")
+    append(old, b"3\n")
+    append(path, b"4\n")
+    reading.sees(b"1\n2\n3\n", b"4\n")
+
+
+def test_a_file_that_is_copied_and_emptied(
+    path: Path, reading: Reading, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_bytes(b"1\n2\n12")  # of 12.5, it may be
+    reading.sees(b"1\n2\n")
+    reading.sees_no_more()
     os.truncate(path, 0)
     append(path, b"3\n")
-    reading.sees(b"1\n2\nhalf", b"3\n")
+    reading.sees(b"1\n2\n", b"3\n")
     append(path, b"4\n")
-    reading.sees(b"1\n2\nhalf", b"3\n4\n")
+    reading.sees(b"1\n2\n", b"3\n4\n")
+    path.write_bytes(b"longer than before\n")
+    reading.sees(b"1\n2\n", b"3\n4\n", b"longer than before\n")
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert all(text.startswith(f"{path} was emptied while it is followed") for text in told)
 
 
 def test_rotation_by_links_is_followed(path: Path, reading: Reading, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ _READ_BYTES: Final = 1 << 20
 
 
 class Stopped(Exception):
-    """Nobody wants what comes next: raised to whoever waits for it."""
+    """Nothing comes next, and what is half there is no line: raised to whoever waits for it."""
 
 
 class WholeLines:
@@ -21,7 +21,8 @@ class WholeLines:
     the line that is not whole, and :attr:`failure` says why: so all rows before come first, and no
     half of a line is taken for one.
 
-    So it is where a reading is stopped that waits for more: what is half-written is no line yet.
+    So it is where a reading is stopped that waits for more, or the file is emptied: what is
+    half-written is no line yet.
 
     A block ends within a line only if the line is longer than the block.
 

@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from run_task.errors import ConfigError
+from run_task.observe._log import Log
 from run_task.sources._stoppable import StoppableReader
 from run_task.sources.files._lines import Stopped, WholeLines
 from run_task.sync._alarm import Alarm
 from run_task.time._clock import Clock, SystemClock, check_clock
 from run_task.time._length import IntervalLike, length
 
+_log = Log(__name__)
+
 POLL: Final = "250ms"
 """How often a file is looked at that is followed, unless somebody has said otherwise."""
+
+_KNOWN_BYTES: Final = 256
+"""By so many bytes it is told whether a file is still the one that was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +138,11 @@ class Followed(_LivePlace):
     """A file that goes on with what is appended to it, also when it is renamed and made anew, or
     emptied. It need not be there yet.
 
-    When it is another one than before, or shorter than what has been read of it, the one before has
-    ended, and what is there now is read from its start. What is renamed is read to its end first,
-    until there is another one in its place.
+    What is renamed is read on until there is another one in its place, and something in that:
+    whoever writes may have the old one open for a while after the new one was made, as it has where
+    logrotate makes it. A file in which something else stands than what has been read of it was
+    emptied, which is logged, since nobody can tell what else was in it; it is read from its start.
+    What was half-written before may have been any line, so it is none.
 
     :param path: its path
     :param how: how it is waited for
@@ -178,16 +186,15 @@ class Followed(_LivePlace):
                 self.wait()
 
     def is_over(self, file: BinaryIO) -> bool:
-        """Whether another one has taken the place of a file, or it is shorter than it was.
+        """Whether rows are written into another file that has taken the place of one.
 
-        :param file: the file, at the end of what was read
+        :param file: the one, at the end of what was read
         """
-        there = os.fstat(file.fileno())
         try:
             now = self._path.stat()
-        except FileNotFoundError:  # renamed: what writes may not have noticed yet
+        except FileNotFoundError:
             return False
-        return not os.path.samestat(there, now) or there.st_size < file.tell()
+        return now.st_size > 0 and not os.path.samestat(os.fstat(file.fileno()), now)
 
     def wait(self) -> None:
         """Wait before looking again.
@@ -206,16 +213,38 @@ class _FollowedReader:
     def __init__(self, place: Followed) -> None:
         self._place = place
         self._file: BinaryIO | None = None
+        self._known = b""  # what stands before what is read next
 
     def read(self, size: int, /) -> bytes:
         if self._file is None:
             self._file = self._place.first()
         while True:
-            if block := self._file.read(size):
+            over = self._place.is_over(self._file)  # what was appended by now is read below
+            if block := self._next(self._file, size):
                 return block
-            if self._place.is_over(self._file):
-                return self._file.read(size)  # what was appended before it was over
+            if over:
+                return b""
             self._place.wait()
+
+    def _next(self, file: BinaryIO, size: int) -> bytes:
+        """What has been appended.
+
+        :raises Stopped: if the file was emptied: also if it has since become longer than it was,
+            so that what comes next there may be the rest of another line
+        """
+        at = file.tell()
+        block = file.read(size)
+        file.seek(at - len(self._known))
+        if file.read(len(self._known)) != self._known:
+            _log.warning(
+                "%s was emptied while it is followed: what was written to it after it was looked "
+                "at last, and before it was emptied, was not read",
+                self._place.name,
+            )
+            raise Stopped
+        file.seek(at + len(block))
+        self._known = (self._known + block[-_KNOWN_BYTES:])[-_KNOWN_BYTES:]
+        return block
 
     def close(self) -> None:
         if self._file is not None:
