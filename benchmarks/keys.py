@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.measure import Figure, Rounds, side_by_side
 from benchmarks.question import Bound, Effort, Goal, Line, Question, Role, Section, compared
-from run_task import RunnerConfig, TimeSeries, TimeSeriesView, TimeUnit, task
+from run_task import RunnerConfig, TaskInterval, TimeSeries, TimeSeriesView, TimeUnit, task
 from run_task.data.series._grouped import Groups
 from run_task.data.series._keyed_view import KeyedView
 from run_task.data.series._view import placed
@@ -62,7 +62,8 @@ class Market:
         self.window = 0, len(self.codes)
         self._series = series
         by = Keys.checked("symbol", "1h", 10 * keys)
-        self.crew = crew_of(tasks, series, RunnerConfig(workers=1), by)
+        every = TaskInterval.seconds(1)
+        self.crew = crew_of(tasks, series, every, RunnerConfig(workers=1), by)
 
     def view(self) -> TimeSeriesView:
         """A new one each time: what was found out of one is not there in the next."""
@@ -183,7 +184,7 @@ import gc, sys, tracemalloc
 import numpy as np
 from run_task import Pipeline, TimeSeries, TimeSeriesView, TimeUnit, task
 from run_task.runner._keys import Keys, bound_of, crew_of
-from run_task import RunnerConfig
+from run_task import RunnerConfig, TaskInterval
 from run_task.executors._states import States
 from run_task.tasks._tick import Tick
 
@@ -202,7 +203,7 @@ def held(columns, key):
     series = TimeSeries(columns, TimeUnit.SECONDS, retention=keys, key=key)
     config = RunnerConfig(workers=1, executor="inline" if key is None else "threads")
     by = None if key is None else Keys.checked(key, "1h", 2 * keys)
-    crew = crew_of([count], series, config, by)
+    crew = crew_of([count], series, TaskInterval.seconds(1), config, by)
     if by is not None:
         by.limit(series)
         bound = bound_of(series, TimeUnit.SECONDS, config, by, States())

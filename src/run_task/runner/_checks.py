@@ -10,6 +10,7 @@ from run_task.data._several import has_rows, inputs_of
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.runner._config import Align, Empty, RunnerConfig
+from run_task.runner._declared_work import DeclaredWork, declared, pane_of
 from run_task.tasks._call import misfit
 from run_task.tasks._stateful import with_state
 from run_task.tasks._task import Runnable, called
@@ -66,6 +67,17 @@ def with_task(tasks: Sequence[Any], task: Any, config: RunnerConfig) -> tuple[An
     config.executor_instance.check(more)
     check_calls([task])
     return more
+
+
+def check_declared(
+    tasks: Iterable[Runnable[Any, Any]], data: object, interval: Interval, config: RunnerConfig
+) -> None:
+    """See whether declared tasks can be computed over the data.
+
+    :raises ConfigError: if one cannot; the message names it, and the cure
+    """
+    if together := declared(tasks):
+        DeclaredWork(together, data, pane_of(interval, config.window))
 
 
 def without_task(tasks: Sequence[Any], name: str) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.runner._checks import (
     check_calls,
+    check_declared,
     check_empty,
     check_tasks,
     check_windows,
@@ -171,6 +172,7 @@ class Context(Generic[I, O]):
         check_windows(every, config)
         check_empty(data, config)
         config.executor_instance.check(listed_tasks)
+        check_declared(listed_tasks, data, every, config)
         kept = {"tasks": listed_tasks, "data": data, "interval": every, "sender": sender}
         for name, value in {**kept, "config": config, "_lifecycle": Lifecycle()}.items():
             object.__setattr__(self, name, value)  # it is frozen

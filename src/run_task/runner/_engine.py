@@ -181,7 +181,7 @@ class Engine:
         self._since_ns = since_ns
         self._gate = gate
         self._rank = rank
-        self._crew = crew_of(self._tasks, data, config, keys)
+        self._crew = crew_of(self._tasks, data, interval, config, keys)
         self._drive: Callable[[Ticks], None] | None = None  # from the start on
         self._next: NextTasks | None = None  # from the next window on
         self._retired = RetiredCrews(self.name, self._log)
@@ -442,7 +442,7 @@ class Engine:
             before = self._next
             states = self.states.of if before is None else before.states
             runs, states = bound(tasks, self._declared, states)
-            crew = crew_of(runs, self._data, self.config, self._keys)
+            crew = crew_of(runs, self._data, self._interval, self.config, self._keys)
             try:
                 if self._begun:
                     crew.open()

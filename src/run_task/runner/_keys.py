@@ -17,8 +17,11 @@ from run_task.executors._protocol import checked_crew
 from run_task.executors._states import States
 from run_task.observe._format import brief
 from run_task.runner._config import Empty, RunnerConfig
+from run_task.runner._declared_crew import DeclaredCrew
+from run_task.runner._declared_work import DeclaredWork, declared, pane_of
 from run_task.runner._key_census import KeyCensus
 from run_task.tasks._task import Runnable
+from run_task.time._calendar import Interval
 from run_task.time._interval import TimeUnit
 from run_task.time._length import IntervalLike, plain_length
 
@@ -107,16 +110,34 @@ class Keys:
 def crew_of(
     tasks: Sequence[Runnable[Any, Any]],
     data: Shared[Any],
+    interval: Interval,
     config: RunnerConfig,
     keys: Keys | None,
 ) -> Crew:
-    """An executor at work.
+    """What runs the tasks of a runner: an executor at work, and what computes declared tasks.
 
     :param tasks: what to run
     :param data: what they read
+    :param interval: how often
     :param config: the executor, and how it behaves
     :param keys: by which keys tasks are run; None: by none
+    :raises ConfigError: if a declared task cannot be computed over this data
     """
+    together = declared(tasks)
+    if not together:
+        return _executor_at_work(tasks, data, config, keys)
+    work = DeclaredWork(together, data, pane_of(interval, config.window))
+    ids = set(map(id, together))
+    rest = [task for task in tasks if id(task) not in ids]
+    return DeclaredCrew(tasks, work, _executor_at_work(rest, data, config, keys) if rest else None)
+
+
+def _executor_at_work(
+    tasks: Sequence[Runnable[Any, Any]],
+    data: Shared[Any],
+    config: RunnerConfig,
+    keys: Keys | None,
+) -> Crew:
     executor = config.executor_instance
     start = executor.start
     if keys is not None:

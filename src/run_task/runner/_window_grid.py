@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from run_task.runner._config import Align
 from run_task.time._calendar import CalendarInterval, Interval
 from run_task.time._interval import TaskInterval
@@ -48,6 +51,19 @@ class WindowGrid:
     def after(self, time: int) -> int:
         """The first end after a time."""
         return self._grid.after(time)
+
+    def some(self, end: int, last: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The starts and ends of the windows from one on.
+
+        :param end: the end of the first
+        :param last: the latest end
+        :param most: how many there are at most
+        """
+        ends: list[int] = []
+        while end <= last and len(ends) < most:
+            ends.append(end)
+            end = self.after(end)
+        return np.array([*map(self.start, ends)], np.int64), np.array(ends, np.int64)
 
     def start(self, end: int) -> int:
         """The start of the window that ends at a time."""
@@ -119,6 +135,11 @@ class FixedWindows(WindowGrid):
         """How long they are."""
         self._fresh = min(self.period, self.length)
         self.overlap_ns = (self.length - self._fresh) * interval.unit.nanos
+
+    def some(self, end: int, last: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        count = max(0, min((last - end) // self.period + 1, most))
+        ends = end + self.period * np.arange(count)
+        return ends - self.length, ends
 
     def start(self, end: int) -> int:
         return end - self.length

@@ -26,7 +26,8 @@ from run_task.pipeline._order import NEVER
 from run_task.pipeline._route import Route, ends_with_rows
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.replay._silence import Silence
-from run_task.runner._config import OnError, RunnerConfig
+from run_task.runner._config import Empty, OnError, RunnerConfig
+from run_task.runner._declared_crew import DeclaredCrew
 from run_task.runner._keys import bound_of, crew_of
 from run_task.runner._own_data import OwnData, references
 from run_task.runner._telemetry import Telemetry
@@ -38,6 +39,15 @@ from run_task.time._clock import SystemClock
 
 AT_ONCE: Final = 1024
 """How many rows are read ahead of the time at which they enter the data."""
+
+_MANY: Final = 4096
+"""How many windows are run at once at most, so that their results take little memory."""
+
+_WORTH: Final = 4
+"""How many there are at least, for that to be faster than one after another."""
+
+_MOST_NS: Final = 2**62
+"""Later than any window."""
 
 
 class _StageReplay:
@@ -57,6 +67,7 @@ class _StageReplay:
         over it that have been run
     :param explicit: whether the first window begins where somebody wanted it to
     :param apart: whether its own data changes only by what the replay writes to it
+    :param fed: whether a stage feeds it
     :param before_write: called before it writes to shared data, with the id of the pipeline's own
     :param entered: called when it has, with that id and the end of the window
     """
@@ -73,6 +84,7 @@ class _StageReplay:
         given: Mapping[int, GivenWindows],
         explicit: bool,
         apart: bool,
+        fed: bool,
         before_write: Callable[[int], None],
         entered: Callable[[int, int], None],
     ) -> None:
@@ -115,8 +127,17 @@ class _StageReplay:
                 self._given.append((noting, own))
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
-        self._crew = crew_of(tasks, self.data, config, stage.keys)
+        self._crew = crew_of(tasks, self.data, stage.interval, config, stage.keys)
         self._crew.open()
+        self._runs_many = (
+            isinstance(self._crew, DeclaredCrew)
+            and self._crew.is_alone
+            and stage.keys is None
+            and self._keeps_view
+            and not fed
+            and not stage.routes
+            and config.empty is not Empty.SKIP
+        )
 
     @property
     def is_over(self) -> bool:
@@ -180,6 +201,35 @@ class _StageReplay:
         if self._tell is not None:
             self._tell(dataset)
         return dataset
+
+    def run_many(self, until_ns: float) -> Sequence[AnyDataSet]:
+        """Run windows at once whose rows have all entered: those that are due, where that can be
+        done, else none.
+
+        :param until_ns: no window that is due by then waits for a row
+        """
+        if not self._runs_many or self.leads:
+            return ()
+        crew = self._crew
+        assert isinstance(crew, DeclaredCrew)
+        first, unit_ns = self._end, self._unit_ns
+        last = int(min(until_ns - self._grace_ns, self.edges.last_ns, _MOST_NS)) // unit_ns
+        starts, ends = self._windows.some(first, last, _MANY)
+        if len(ends) < _WORTH:
+            return ()
+        interval = self.stage.interval
+        datasets = crew.run_windows(self.data.view(), starts, ends)
+        for dataset in datasets:
+            dataset._interval = interval  # pyright: ignore[reportPrivateUsage]  no call for it
+        last = int(ends[-1])
+        self._go_to(self._windows.after(last))
+        self._note_given((int(starts[0]), last, 0))
+        if (known_ns := self._known_ns) >= first * unit_ns:
+            datasets = [d for d in datasets if d.timestamp * unit_ns > known_ns]
+        if self._tell is not None:
+            for dataset in datasets:
+                self._tell(dataset)
+        return datasets
 
     def jump(self, change_ns: float) -> None:
         """After a window that is empty, go on to the first that may hold a row.
@@ -280,6 +330,7 @@ class History:
         # Rows that go to the same data enter it in the order of their arrival.
         self._groups: dict[int, list[SourceReader]] = {}
         writers = Counter(id(route.into) for _, _, route in sources)
+        self._fed = {id(route.into) for stage in stages for route in stage.routes}
         writers.update(id(route.into) for stage in stages for route in stage.routes)
         self._given: dict[int, GivenWindows] = {
             id(route.into): GivenWindows(made(route.into)) for _, _, route in sources
@@ -371,6 +422,7 @@ class History:
                     given=self._given,
                     explicit=start_ns > first_ns - config.grace_ns,
                     apart=all(map(self._apart, stage.inputs)),
+                    fed=any(id(data) in self._fed for data in stage.inputs),
                     before_write=self._before_write,
                     entered=self._results_entered,
                 )
@@ -402,6 +454,13 @@ class History:
                 self._leading = False
             if bounded:
                 replays = [replay for replay in replays if not replay.is_over]
+            if alone and replays and (many := replays[0].run_many(idle_until_ns)):
+                stage = replays[0].stage
+                for given in many:
+                    yield stage, given
+                    if given.errors and replays[0].config.on_error is OnError.RAISE:
+                        raise next(iter(given.errors.values()))
+                continue
             for replay in replays:
                 if replay.due_ns <= due_ns:
                     dataset = replay.run()
