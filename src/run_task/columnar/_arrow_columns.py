@@ -30,6 +30,11 @@ _EXACT: Final = 2.0**53
 SOME_TEXTS: Final = 1 << 10
 """How many of the first texts of an array tell whether they repeat."""
 
+_IN_UTF8: Final = "text in UTF-8"
+
+NOT_UTF8: Final = f"is not {_IN_UTF8}"
+"""What is wrong with bytes of which no text can be made, after what they are."""
+
 _BEYOND: Final = "<value out of range"
 """What Arrow writes for a time that no calendar has."""
 
@@ -175,7 +180,7 @@ def decoded(column: Any, faults: dict[int, str]) -> Any:
     pa = need("pyarrow", "arrow")
     if not is_bytes(column.type):
         return column
-    return _halved(column, lambda part: part.cast(pa.string()), faults, "text in UTF-8")
+    return _halved(column, lambda part: part.cast(pa.string()), faults, _IN_UTF8)
 
 
 def shown(column: Any, faults: dict[int, str]) -> dict[int, str]:

@@ -123,7 +123,8 @@ def declared(columns: ColumnChoice, where: str) -> dict[str, Kind | None]:
         kind = columns[name] if isinstance(columns, Mapping) else None
         if kind is not None and kind not in KINDS:
             raise ConfigError(
-                f"{where}: column {name!r} is to be {kind!r}; it can be float, int, bool, str"
+                f"{where}: column {name!r} is to be {kind!r}: write one of the types float, int, "
+                f"bool and str, without quotes"
             )
         kinds[name] = kind
     if not kinds:

@@ -152,9 +152,11 @@ def _nanos_of_iso(text: str, clock: WallClock | None) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        what = f"{quoted(text)} is not a timestamp" if text else "there is no timestamp"
+        if not text:
+            raise ValueError("there is no timestamp") from None
         raise ValueError(
-            f"{what}: write a number or ISO 8601, such as '2026-01-31 12:00:00'"
+            f"{quoted(text)} is not a timestamp: write a number or ISO 8601, such as "
+            f"'2026-01-31 12:00:00', or tell the source its format="
         ) from None
     finer = _FINER.search(text)  # what a datetime has no room for
     return _nanos_of(moment, clock, int(finer[1][:3].ljust(3, "0")) if finer else 0)

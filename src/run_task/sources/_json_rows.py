@@ -6,6 +6,7 @@ import json
 from collections.abc import Container, Mapping
 from typing import Any, Final, cast
 
+from run_task.columnar._arrow_columns import NOT_UTF8
 from run_task.columnar._columns import MISSING, ROUNDED, Kind
 from run_task.columnar._timestamps import Times
 from run_task.observe._format import SURROGATE
@@ -34,7 +35,13 @@ def read_object(line: str | bytes) -> dict[str, Any]:
     try:
         # Of bytes, Python would guess the encoding.
         found = json.loads(line.decode() if isinstance(line, bytes) else line)
-    except (ValueError, RecursionError) as error:  # also of what is not UTF-8
+    except UnicodeDecodeError:
+        raise MalformedRow(None, f"{_shortened(line)} {NOT_UTF8}") from None
+    except json.JSONDecodeError as error:  # whose text would name another line, its own first one
+        raise MalformedRow(
+            None, f"{_shortened(line)} is not JSON: {error.msg} at its character {error.pos + 1}"
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise MalformedRow(None, f"{_shortened(line)} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise MalformedRow(None, f"{_shortened(line)} is not a JSON object")

@@ -15,6 +15,7 @@ from run_task.columnar import _arrow_columns as arrow
 from run_task.columnar import _columns as cols
 from run_task.columnar._timestamps import is_readable
 from run_task.errors import ConfigError
+from run_task.sources.files._compression import compression_of
 from run_task.sources.files._file import Chunk, RecordedFile
 
 
@@ -50,7 +51,7 @@ class ColumnarFile(RecordedFile):
             raise
         except Exception as error:
             reason = f"it is no {self._format} file, or a broken one: {error}"
-            if (codec := self._place.compression()) is not None:
+            if (codec := compression_of(self._place.head())) is not None:
                 reason = f"it is a {codec} archive: unpack it; what is in it is compressed itself"
             raise ConfigError(f"{self._where}: cannot be read: {reason}") from error
         there = dict(zip(names, schema.types))

@@ -20,7 +20,7 @@ _MAGIC: Final = {
 _BZ2_BLOCKS: Final = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
 """What follows ``BZh`` and a digit: a text may begin with those."""
 
-_LONGEST: Final = 10
+TELLING_BYTES: Final = 10
 """How many bytes tell, at most, how a file is compressed."""
 
 _XZ_BYTES: Final = 1 << 14
@@ -29,6 +29,15 @@ _XZ_MEMORY: Final = 1 << 29
 
 _ARROW_BYTES: Final = 1 << 14
 """How much is asked of Arrow at a time: where an archive ends too early, that much is lost."""
+
+
+_OTHERS: Final = {
+    b"PAR1\x15": "it is a Parquet file: read it by a ParquetFile",
+    b"ARROW1\0": "it is an Arrow file: read it by an ArrowFile",
+    b"PK\x03\x04": "it is a zip archive, as spreadsheets are, too: unpack it, or save it as CSV",
+    b"SQLite for": "it is a database of SQLite: query it, and give the source the rows",
+}
+"""What a file is that begins so, if no source of files that it was given to can read it."""
 
 
 class Readable(Protocol):
@@ -152,12 +161,18 @@ class _File:
 def compression_of(head: bytes) -> str | None:
     """How what begins like this is compressed; None: it is not.
 
-    :param head: the first ten bytes, or fewer if there are no more
+    :param head: the first bytes, :data:`TELLING_BYTES` or fewer if there are no more
     """
     for magic, codec in _MAGIC.items():
         if head.startswith(magic):
             return codec if codec != "bz2" or head[4:10] in _BZ2_BLOCKS else None
     return None
+
+
+def other_format(head: bytes) -> str | None:
+    """What something is that begins like this and cannot be read, and what to do; None: there is
+    no telling."""
+    return next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
 
 
 def head_of(raw: Readable) -> bytes:
@@ -166,11 +181,11 @@ def head_of(raw: Readable) -> bytes:
     No more than that is waited for: of a line that is shorter, all else may come much later.
     """
     head = b""
-    while len(head) < _LONGEST and any(
+    while len(head) < TELLING_BYTES and any(
         magic.startswith(head[: len(magic)]) and (len(head) < len(magic) or codec == "bz2")
         for magic, codec in _MAGIC.items()
     ):
-        if not (more := raw.read(_LONGEST - len(head))):
+        if not (more := raw.read(TELLING_BYTES - len(head))):
             break
         head += more
     return head

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from run_task._extras import need
 from run_task.columnar import _columns as cols
-from run_task.columnar._arrow_columns import arrow_type, may_be_rounded, one_array
+from run_task.columnar._arrow_columns import NOT_UTF8, arrow_type, may_be_rounded, one_array
 from run_task.columnar._timestamps import likely_type
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import quoted
@@ -209,6 +209,9 @@ class CsvFile(RecordedFile):
         except SourceError as error:
             line = "" if error.line is None else f"line {error.line}: "
             raise ConfigError(f"{self._where}: cannot be read: {line}{error.reason}") from error
+        if not self._all:
+            self._untold = "cannot be read: Empty CSV file: it has no names of columns"
+            return {}
         chosen = self._named()
         kinds = {name: self._wanted.get(name) for name in chosen}
         names = list({self._timestamp: None, **kinds})
@@ -236,7 +239,7 @@ class CsvFile(RecordedFile):
         return self._choose(dict.fromkeys(filter(None, self._all)))
 
     def _header(self) -> list[str]:
-        """The names of the columns.
+        """The names of the columns; none, if the file is empty.
 
         :raises SourceError: if they cannot be read
         """
@@ -244,18 +247,38 @@ class CsvFile(RecordedFile):
             if isinstance(block, BadLine):
                 raise self._error(block.line, None, block.reason)
             return self._names_in(block)
-        raise self._error(None, None, "Empty CSV file: it has no names of columns")
+        return []
 
     def _names_in(self, block: RecordBlock) -> list[str]:
         """What a block begins with, as the names of the columns.
 
         :raises SourceError: if they cannot be read
         """
+        line = int(block.lines[0])
         try:
             return [name.decode() for name in self._quoting.values(block.first())]
+        except UnicodeDecodeError:
+            reason = f"the names of the columns: {quoted(block.first())} {NOT_UTF8}"
+            raise self._error(line, None, reason) from None
         except ValueError as error:
-            line = int(block.lines[0])
             raise self._error(line, None, f"the names of the columns: {error}") from error
+
+    def _cure(self, name: str, there: Sequence[str]) -> str:
+        first = there[0] if there else ""
+        if self._comment is None and first.startswith(("#", "%")):
+            return f": where a line that begins so is none, say comment={first[0]!r}"
+        if first.startswith("sep="):
+            return f": say skip_rows=1, delimiter={first[4:5]!r}"
+        marks = [mark for mark in ";\t|," if mark in first]
+        if len(there) == 1 and marks:
+            return f": is it delimiter={marks[0]!r}?"
+        return super()._cure(name, there)
+
+    def _error(self, line: int | None, column: str | None, reason: str) -> SourceError:
+        if reason.endswith(NOT_UTF8):
+            encoding = self._encoding.upper()
+            reason = f"{reason.removesuffix(NOT_UTF8)}is not text in {encoding}: say its encoding="
+        return super()._error(line, column, reason)
 
     def _sample(self, names: list[str], *, types_too: bool) -> dict[str, Any]:
         """Columns of the first rows, as they stand there.

@@ -28,6 +28,7 @@ from run_task.sources._batch import Batch
 from run_task.sources._faults import MOST_MALFORMED, Faults, OnFault, faults_told_to
 from run_task.sources._protocol import SourceInfo
 from run_task.sources._text_blocks import BadLine, RecordBlock
+from run_task.sources.files._compression import other_format
 from run_task.sources.files._lines import WholeLines
 from run_task.sources.files._listing import FileOrder, Paths, check_order, listed
 from run_task.sources.files._live import Following
@@ -80,6 +81,9 @@ class RecordedFile(ABC):
 
     _told_last: tuple[int | None] | None = None
     """The timestamp of the last row of a remote file, as it was told last."""
+
+    _untold: str | None = None
+    """Why nothing in one of the files tells its columns, as where it is empty; None: it does."""
 
     _place: FilePlace
     """Where it lies, of a source that is one of the files of another one."""
@@ -237,6 +241,11 @@ class RecordedFile(ABC):
             part._kinds = part._declared() if place.live else part._look()
         except (OSError, UnicodeError) as error:
             raise ConfigError(f"{part._where}: cannot be read: {error}") from error
+        except ConfigError as error:
+            other = other_format(place.head())
+            if other is None or type(self).__name__ in other:
+                raise
+            raise ConfigError(f"{part._where}: {other}") from error
         return part
 
     def _declared(self) -> dict[str, cols.Kind]:
@@ -257,10 +266,14 @@ class RecordedFile(ABC):
     def _common(self, parts: Sequence[Self]) -> dict[str, cols.Kind]:
         """The columns of all of the files.
 
-        :raises ConfigError: if a file lacks one of them, or they differ in the type of one
+        :raises ConfigError: if a file lacks one of them, or they differ in the type of one, or
+            nothing in any file tells them
         """
         kinds: dict[str, cols.Kind] = {}
         first: dict[str, Self] = {}
+        if all(part._untold is not None for part in parts):
+            why = other_format(parts[0]._place.head()) or parts[0]._untold
+            raise ConfigError(f"{parts[0]._where}: {why}")
         for part in parts:
             for name, kind in part._kinds.items():
                 before = kinds.setdefault(name, kind)
@@ -274,6 +287,8 @@ class RecordedFile(ABC):
                         f"say by columns= what it is, or leave it out"
                     )
         for part in parts if self._columns_are_fixed else ():
+            if part._untold is not None:
+                continue
             for name in kinds.keys() - part._kinds.keys():
                 raise ConfigError(
                     f"{self._where}: {part._place.name!r} has no column {name!r}, which "
@@ -349,10 +364,17 @@ class RecordedFile(ABC):
                 more = f" and {len(there) - _NAMED:,} more" if len(there) > _NAMED else ""
                 raise ConfigError(
                     f"{self._where}: there is no column {name!r}; there are "
-                    f"{', '.join(names) or 'none'}{more}"
+                    f"{', '.join(names) or 'none'}{more}{self._cure(name, list(there))}"
                 )
         wanted = self._wanted or [name for name in there if name != self._timestamp]
         return {name: there[name] for name in wanted}
+
+    def _cure(self, name: str, there: Sequence[str]) -> str:
+        """What to do where a column is missing, for messages; nothing, if nobody knows.
+
+        :param there: those that are there
+        """
+        return ": say by timestamp= which has the timestamps" if name == self._timestamp else ""
 
     def _chunk(self, arrays: Mapping[str, Any], lines: NDArray[np.int64]) -> Chunk:
         """A chunk of Arrow arrays."""

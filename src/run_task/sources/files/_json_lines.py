@@ -147,15 +147,19 @@ class JsonLinesFile(RecordedFile):
 
     def _look(self) -> dict[str, cols.Kind]:
         values: dict[str, list[Any]] = {}
+        bad: str | None = None
         for block in first_of(self._blocks()):
             for line in block.records()[:_SAMPLE_LINES]:
                 try:
                     found = read_object(line) if line.strip() else {}
-                except MalformedRow:
+                except MalformedRow as error:
+                    bad = bad or error.reason
                     continue
                 for name, value in found.items():
                     values.setdefault(name, []).append(value)
         if not values:
+            if bad is not None and (not self._wanted or None in self._wanted.values()):
+                self._untold = f"no line that is a JSON object tells its columns: {bad}"
             return {name: kind or float for name, kind in self._wanted.items()}
         # A column that is declared may come later in the file.
         declared: dict[str, list[Any]] = {

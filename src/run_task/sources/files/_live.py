@@ -65,9 +65,9 @@ class _LivePlace:
         """It cannot be."""
         raise OSError(f"{self.name} is still being written")
 
-    def compression(self) -> str | None:
+    def head(self) -> bytes:
         """It is known only once it is read."""
-        return None
+        return b""
 
     def tail(self, size: int) -> bytes:
         """There is none."""

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.observe._url import looks_like_url, url_shown
-from run_task.sources.files._compression import compression_of
+from run_task.sources.files._compression import TELLING_BYTES, compression_of
 from run_task.sources.files._lines import WholeLines
 
 _DIGITS: Final = re.compile("([0-9]+)")
@@ -72,8 +72,9 @@ class FilePlace(Protocol):
         """
         ...
 
-    def compression(self) -> str | None:
-        """How it is compressed as a whole; None: it is not, or that is not known.
+    def head(self) -> bytes:
+        """The first bytes as they stand, which tell what it is; none where it is still being
+        written.
 
         :raises OSError: if it cannot be read
         """
@@ -139,13 +140,13 @@ class LocalFile:
         """
         return need("pyarrow", "arrow").OSFile(str(self._path))
 
-    def compression(self) -> str | None:
-        """How it is compressed as a whole; None: it is not.
+    def head(self) -> bytes:
+        """The first bytes as they stand, which tell what it is.
 
         :raises OSError: if it cannot be read
         """
         with self._path.open("rb") as file:
-            return compression_of(file.read(10))
+            return file.read(TELLING_BYTES)
 
     def tail(self, size: int) -> bytes:
         """Its last bytes; none where it is compressed, or they cannot be had without the others.
@@ -153,7 +154,7 @@ class LocalFile:
         :param size: how many at most
         :raises OSError: if it cannot be read
         """
-        if self.compression() is not None:
+        if compression_of(self.head()) is not None:
             return b""
         with self._path.open("rb") as file:
             file.seek(max(0, self._path.stat().st_size - size))

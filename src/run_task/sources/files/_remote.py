@@ -14,7 +14,7 @@ from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.observe._format import shown
 from run_task.observe._url import redacted, secrets_in, url_shown
-from run_task.sources.files._compression import compression_of
+from run_task.sources.files._compression import TELLING_BYTES, compression_of
 from run_task.sources.files._lines import WholeLines
 from run_task.sources.files._place import by_name, is_hidden
 
@@ -123,14 +123,14 @@ class RemoteFile:
             raise _WholeOnlyError(_WHOLE)
         return need("pyarrow", "arrow").PythonFile(opened, mode="r")
 
-    def compression(self) -> str | None:
-        """How it is compressed as a whole; None: it is not.
+    def head(self) -> bytes:
+        """The first bytes as they stand, which tell what it is.
 
         :raises OSError: if it cannot be read
         """
         opened = self._server.opened(self._path)
         try:
-            return compression_of(opened.read(10))
+            return opened.read(TELLING_BYTES)
         finally:
             opened.close()
 
@@ -142,7 +142,7 @@ class RemoteFile:
         """
         opened = self._server.opened(self._path)
         try:
-            if not opened.seekable() or compression_of(opened.read(10)) is not None:
+            if not opened.seekable() or compression_of(opened.read(TELLING_BYTES)) is not None:
                 return b""
             opened.seek(max(0, opened.seek(0, os.SEEK_END) - size))
             return opened.read(size)
