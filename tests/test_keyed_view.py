@@ -71,6 +71,16 @@ def test_each_key_has_its_rows_in_the_order_of_time(kind: Any, keys: Any, data: 
             ]
 
 
+def test_what_is_not_of_one_key_says_so() -> None:
+    series = series_of(str, [(1, "A"), (2, "B")])
+    (view, _) = KeyedView(series.view().for_window(0, 10), "key").views()
+    assert view.key == "A"
+    for other in series.view(), view.in_window:
+        assert not hasattr(other, "key")
+        with pytest.raises(AttributeError, match="only the view that a task is given"):
+            _ = other.key
+
+
 @pytest.mark.parametrize(
     ("kind", "keys"),
     [(str, TEXTS), (int, WIDE), (np.int8, NARROW), (np.uint64, UNSIGNED)],

@@ -237,7 +237,7 @@ def check_that_a_task_for_other_inputs_is_an_error() -> None:
 def test_a_task_for_other_data_is_an_error() -> None:
     builder = ContextBuilder(Prices)
     builder.with_task(shout)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    builder.with_tasks([shout])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    builder.with_tasks([shout])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     text = RwLock("text")
     builder.with_data(text)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
     atom = Atom("text")

@@ -145,7 +145,7 @@ def check_what_is_refused(csv: CsvFile) -> None:
     # A task for other data.
     pipeline.stage("b", [total], series, SECOND)  # type: ignore[misc]  # pyright: ignore[reportArgumentType, reportCallIssue]
     pipeline.stage("b", [both], (numbers, series), SECOND)  # type: ignore[misc]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    pipeline.stage("b", [mean], (series, numbers), SECOND)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    pipeline.stage("b", [mean], (series, numbers), SECOND)  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
     pipeline.stage("b", [both], (series, 1.5), SECOND)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     # An ingest for other results, and for other data.

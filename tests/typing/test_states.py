@@ -37,6 +37,11 @@ def ema(view: TimeSeriesView, start: int, end: int, state: Ema) -> tuple[float, 
     return value, Ema(value)
 
 
+@task(state=bool)
+def rising(view: TimeSeriesView, start: int, end: int, state: bool) -> tuple[bool, bool]:
+    return state, not state
+
+
 @task
 def count(view: TimeSeriesView, start: int, end: int) -> int:
     return len(view.in_window)
@@ -54,6 +59,16 @@ def test_a_task_with_a_state_has_the_type_of_its_result() -> None:
     (dataset,) = run_windows(context, 1)
     assert_type(dataset[ema], float)
     assert dataset[ema] == 3.0
+
+
+def test_tasks_with_states_of_any_type_and_without_stand_in_one_list() -> None:
+    pipeline, series = Pipeline("p"), trades()
+    mixed: KeyedStage[TimeSeriesView, float] = pipeline.stage(
+        "mixed", [count, ema, rising], series, "10s", by="symbol"
+    )
+    stateful: Stage[TimeSeriesView, float] = pipeline.stage("two", [ema, rising], series, "10s")
+    for stage, names in (mixed, ["count", "ema", "rising"]), (stateful, ["ema", "rising"]):
+        assert [task.name for task in stage.tasks] == names
 
 
 def test_what_the_state_is_and_what_is_returned_have_to_fit() -> None:
@@ -97,7 +112,7 @@ def test_a_stage_by_key_is_one() -> None:
 def test_of_several_inputs_by_key_tasks_get_a_tuple() -> None:
     @task
     def of_both(views: tuple[TimeSeriesView, str], start: int, end: int) -> str:
-        return views[1]
+        return f"{views[0].key} {views[1]}"
 
     stage = Pipeline("p").stage("s", [of_both], (trades(), RwLock("a")), "10s", by="symbol")
     assert_type(stage, KeyedStage[tuple[TimeSeriesView, str], str])

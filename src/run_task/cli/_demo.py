@@ -12,7 +12,7 @@ from run_task.pipeline import Pipeline
 from run_task.runner._config import RunnerConfig
 from run_task.sources import polling
 from run_task.tasks._dataset import DataSet
-from run_task.tasks._task import task
+from run_task.tasks._decorator import task
 from run_task.time._interval import TaskInterval, TimeUnit
 
 _KIB = 1024

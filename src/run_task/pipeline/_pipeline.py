@@ -424,7 +424,7 @@ class Pipeline(Live):
     def stage(
         self,
         name: str,
-        tasks: Iterable[Runnable[Any, O]],
+        tasks: Iterable[Runnable[tuple[Any, ...], O]],
         data: SixOrMore,
         interval: EveryLike = ...,
         config: RunnerConfig = ...,
@@ -498,7 +498,7 @@ class Pipeline(Live):
     def stage(
         self,
         name: str,
-        tasks: Iterable[Runnable[Any, O]],
+        tasks: Iterable[Runnable[tuple[Any, ...], O]],
         data: SixOrMore,
         interval: EveryLike = ...,
         config: RunnerConfig = ...,

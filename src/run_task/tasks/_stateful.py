@@ -9,13 +9,16 @@ from typing import Any, Final, Generic, TypeVar
 
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
+from run_task.tasks._task import Runnable
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
-S = TypeVar("S")
+# Covariant although a state is passed, too: if it is invariant, mypy finds no common type of two
+# tasks in a list whose states differ. A runner passes a task its own state only.
+S_co = TypeVar("S_co", covariant=True)
 
 
-class StatefulTask(Generic[I_contra, O_co, S]):
+class StatefulTask(Runnable[I_contra, O_co], Generic[I_contra, O_co, S_co]):
     """A task that is given the state of the window before, and gives the next one.
 
     :func:`task` with ``state=`` makes one. To a runner it is a :class:`Runnable` with the result
@@ -35,10 +38,10 @@ class StatefulTask(Generic[I_contra, O_co, S]):
 
     def __init__(
         self,
-        function: Callable[[I_contra, int, int, S], tuple[O_co, S]],
-        state: Callable[[], S],
+        function: Callable[[I_contra, int, int, S_co], tuple[O_co, S_co]],
+        state: Callable[[], S_co],
         name: str | None = None,
-        copy: Callable[[S], S] | None = None,
+        copy: Callable[[S_co], S_co] | None = None,
         version: int | str | None = None,
     ) -> None:
         if not callable(function):
@@ -55,9 +58,7 @@ class StatefulTask(Generic[I_contra, O_co, S]):
         if version is not None and type(version) not in (int, str):
             raise ConfigError(f"task(version={brief(version)}): it is an int or a text")
         functools.update_wrapper(self, function)
-        self.name: Final[str] = (
-            name if name is not None else getattr(function, "__name__", repr(function))
-        )
+        self._name = name if name is not None else getattr(function, "__name__", repr(function))
         self.step: Final = function
         """What gives the result and the next state."""
         self.initial: Final = state
@@ -66,7 +67,18 @@ class StatefulTask(Generic[I_contra, O_co, S]):
         """What copies a state; None: states are values that nobody can change."""
         self.version: Final = version
 
-    def __call__(self, data: I_contra, start: int, end: int, state: S, /) -> tuple[O_co, S]:
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def __call__(
+        self,
+        data: I_contra,
+        start: int,
+        end: int,
+        state: S_co,  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]  # see S_co
+        /,
+    ) -> tuple[O_co, S_co]:
         return self.step(data, start, end, state)
 
     def run(self, data: I_contra, start: int, end: int, /) -> O_co:

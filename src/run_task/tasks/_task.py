@@ -1,4 +1,4 @@
-"""What is run: anything with a name and a ``run``, and the decorator that makes one."""
+"""What is run: anything with a name and a ``run``, and what makes one of a function."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import functools
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, Final, Generic, Protocol, TypeVar, overload
+from typing import Final, Protocol, TypeVar
 
 from run_task.errors import ConfigError
-from run_task.tasks._stateful import StatefulTask
 
-I = TypeVar("I")
-O = TypeVar("O")
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
-S = TypeVar("S")
 
 
 class Runnable(Protocol[I_contra, O_co]):
@@ -60,7 +56,7 @@ def called(run: Callable[..., object]) -> Callable[..., object]:
     return getattr(type(run), "__call__", run)  # noqa: B004  # it is wanted, and not whether
 
 
-class Task(Generic[I_contra, O_co]):
+class Task(Runnable[I_contra, O_co]):
     """A :class:`Runnable` made of a function. It stays callable as the function it was made of.
 
     :func:`task` is the decorator that makes one.
@@ -79,11 +75,13 @@ class Task(Generic[I_contra, O_co]):
                 f"by @task(name=...)"
             )
         functools.update_wrapper(self, function)
-        self.name: Final[str] = (
-            name if name is not None else getattr(function, "__name__", repr(function))
-        )
+        self._name = name if name is not None else getattr(function, "__name__", repr(function))
         # The function itself, so that a tick calls it with nothing in between.
         self.run: Final = function
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def __call__(self, data: I_contra, start: int, end: int, /) -> O_co:
         return self.run(data, start, end)
@@ -98,64 +96,3 @@ class Task(Generic[I_contra, O_co]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r}>"
-
-
-@overload
-def task(function: Callable[[I, int, int], O], /) -> Task[I, O]: ...
-@overload
-def task(*, name: str) -> Callable[[Callable[[I, int, int], O]], Task[I, O]]: ...
-@overload
-def task(
-    *,
-    name: str | None = None,
-    state: Callable[[], S],
-    copy: Callable[[S], S] | None = None,
-    version: int | str | None = None,
-) -> Callable[[Callable[[I, int, int, S], tuple[O, S]]], StatefulTask[I, O, S]]: ...
-def task(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    state: Callable[[], Any] | None = None,
-    copy: Callable[[Any], Any] | None = None,
-    version: int | str | None = None,
-) -> Any:
-    """Make a :class:`Task` of a function ``(data, start, end)``, or with ``state=`` a
-    :class:`StatefulTask` of a function ``(data, start, end, state)`` that returns its result and
-    the next state.
-
-    ::
-
-        @task
-        def mean(prices: list[float], start: int, end: int) -> float:
-            return sum(prices) / len(prices)
-
-        @task(name="largest price")
-        def largest(prices: list[float], start: int, end: int) -> float:
-            return max(prices)
-
-        @task(state=float)
-        def average(prices: list[float], start: int, end: int, last: float) -> tuple[float, float]:
-            average = 0.9 * last + 0.1 * prices[-1]
-            return average, average
-
-    :param function: the function, where ``@task`` stands without parentheses
-    :param name: the task's name; by default the function's
-    :param state: makes the first state, of each key where there are keys: a type or function
-        without arguments
-    :param copy: copies a state, for states that the function changes in place
-    :param version: what has to be another where states of before mean something else
-    :raises ConfigError: if it is made of nothing that can be called, or only what is for a state
-        is given
-    """
-    if state is not None:
-        make = functools.partial(
-            StatefulTask[Any, Any, Any], state=state, name=name, copy=copy, version=version
-        )
-        return make if function is None else make(function)
-    if copy is not None or version is not None:
-        raise ConfigError("task(copy=, version=): these are for a task with a state: give state=")
-    if function is not None:
-        return Task(function, name)
-    return functools.partial(Task[Any, Any], name=name)

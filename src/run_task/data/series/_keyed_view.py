@@ -35,7 +35,7 @@ class KeyView(TimeSeriesView):
 
     @property
     def key(self) -> Any:
-        """The key: a text or an int."""
+        """The key whose rows these are: a text or an int."""
         return self._keyed.keys[self._place]
 
     @property

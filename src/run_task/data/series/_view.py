@@ -134,6 +134,18 @@ class TimeSeriesView:
         return self._schema.closed
 
     @property
+    def key(self) -> Any:
+        """The key whose rows these are, a text or an int, of the view that a task is given that is
+        run by key.
+
+        :raises AttributeError: of any other view, also of a part of that one, as its ``in_window``
+        """
+        raise AttributeError(
+            "key: only the view that a task is given knows it, where its stage has by= or its "
+            "runner with_key(); a part of that view, such as its in_window, does not"
+        )
+
+    @property
     def columns(self) -> Mapping[str, np.dtype[Any]]:
         """The dtype of each column, by name."""
         return {column.name: column.dtype for column in self._schema.columns}
