@@ -18,12 +18,7 @@ from run_task.data.series._keyed_view import KeyedView
 from run_task.data.series._view import TimeSeriesView
 from run_task.errors import TaskError
 from run_task.executors._protocol import Crew, Ticks, drive, driver, failed
-from run_task.runner._declared_work import (
-    DeclaredWork,
-    segments_by_key,
-    segments_of_window,
-    segments_of_windows,
-)
+from run_task.runner._declared_work import DeclaredWork
 from run_task.tasks._dataset import DataSet, Roster
 from run_task.tasks._declared import Failed
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
@@ -98,9 +93,7 @@ class DeclaredCrew:
         :param ends: where each ends
         """
         begun = _clock()
-        columns = self._work.compute(
-            lambda: segments_of_windows(view, starts, ends, self._work.pane)
-        )
+        columns = self._work.of_windows(view, starts, ends)
         took = (_clock() - begun) / len(ends)
         roster = self._roster
         shares = roster.pack(*[took / len(columns) * n for n in range(1, len(columns) + 1)])
@@ -153,10 +146,7 @@ class DeclaredCrew:
 
     def _compute(self, view: Any) -> _Computed:
         begun = _clock()
-        if isinstance(view, KeyedView):
-            columns = self._work.compute(lambda: segments_by_key(view, self._work.pane))
-        else:
-            columns = self._work.compute(lambda: segments_of_window(view, self._work.pane))
+        columns = self._work.of_window(view)
         return columns, begun, _clock() - begun
 
     def _dataset(self, tick: Tick, computed: _Computed) -> AnyDataSet:
