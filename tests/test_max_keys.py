@@ -27,6 +27,7 @@ from run_task import (
     Window,
     task,
 )
+from run_task.data.series._key_limit import KeyLimit, KnownInts
 from run_task.sources import Batch, OnFault, paced
 from run_task.testing import run_windows
 
@@ -266,3 +267,17 @@ def test_never_more_keys_than_the_limit_and_none_refused_that_is_there(
             expected = before + keys
             assert keys_of(series) == (expected if retention is None else expected[-retention:])
         assert len(set(keys_of(series))) <= most
+
+
+@given(st.sampled_from(("i1", "i2", "i4", "i8", "u1", "u2", "u8")), st.data())
+def test_of_ints_each_new_one_is_known_once_in_order(kind: str, data: st.DataObject) -> None:
+    about = np.iinfo(kind)
+    ints = st.integers(int(about.min), int(about.max))
+    near = data.draw(ints)
+    few = st.integers(max(near - 30, int(about.min)), min(near + 30, int(about.max)))
+    each = st.one_of(few, ints) if data.draw(st.booleans()) else few
+    values: Any = np.array(data.draw(st.lists(each)), kind)
+    limit = KeyLimit("k", 0, 5)
+    known = KnownInts([near], 5, int)
+    expected = [key for key in dict.fromkeys(values.tolist()) if key != near]
+    assert limit.new(known, values) == expected

@@ -63,7 +63,8 @@ def test_late_rows_make_their_own_pane_fresh_and_no_other() -> None:
         panes = segments_of_windows(view, starts, ends, PANE, seen).panes
         assert panes is not None
         assert panes.fresh is not None
-        return panes.numbers[panes.fresh].tolist()
+        numbers: list[int] = panes.numbers[panes.fresh].tolist()
+        return numbers
 
     assert fresh(80) == [3, 4, 5, 6, 7]
     assert fresh(90) == [8]

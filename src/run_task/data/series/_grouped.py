@@ -132,7 +132,7 @@ class Groups:
         self.keys: Sequence[Any]
         """The keys that the rows have, each once, sorted: texts by their code points."""
         if texts is None:
-            order, firsts, _ = _grouped(_from_zero(values))
+            order, firsts, _ = _grouped(from_zero(values))
             self.keys = values[order[firsts]].tolist()
         elif len(texts) > _FEW * len(values):
             codes, places = np.unique(values, return_inverse=True)
@@ -182,7 +182,7 @@ def keys_and_lasts(
     return [in_order[rank] for rank in ranks_of[present].tolist()], lasts[present]
 
 
-def _from_zero(values: Array) -> NDArray[Any]:
+def from_zero(values: Array) -> NDArray[Any]:
     """Ints in the same order, none below zero, the least of them zero."""
     if not len(values):
         return values

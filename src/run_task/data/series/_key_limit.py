@@ -14,12 +14,17 @@ from typing import Any, Final
 import numpy as np
 
 from run_task.data.series._column_types import Array, InvalidValue
+from run_task.data.series._grouped import from_zero
 from run_task.data.series._texts import Texts
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 
 _WORTH: Final = 8
 """Keys are looked through anew once one in so many rows has passed out."""
+
+
+_SPARSE: Final = 8
+"""How many ints there may be in the range of some, for each of these, for a table of all to pay."""
 
 
 class KeyLimitReached(ConfigError):
@@ -70,7 +75,7 @@ class KeyLimit:
 
     def new(self, known: Texts | KnownInts, values: Array) -> list[Any]:
         """The keys of rows that nobody knows yet, each once, in order of the rows."""
-        return [key for key in dict.fromkeys(values.tolist()) if key not in known]
+        return [key for key in _distinct(values) if key not in known]
 
     def pays_to_look(self, era: object, first: int, length: int) -> bool:
         """Whether enough rows have passed out since keys were looked through for some to be free.
@@ -109,3 +114,20 @@ class KeyLimit:
             f"{self._name!r}: raise max_keys=, or take a column of which values come again; "
             f"nothing was stored"
         )
+
+
+def _distinct(values: Array) -> Iterable[Any]:
+    """Values, each once, in the order in which they come first."""
+    if values.dtype.kind in "iu" and len(values):
+        least = int(values.min())
+        span = int(values.max()) - least + 1
+        if span <= _SPARSE * len(values):
+            # Backward, so that of those that go to one place the first stays there. A tenth of the
+            # time that a dict takes.
+            firsts = np.full(span, -1, np.intp)
+            firsts[from_zero(values)[::-1].astype(np.intp)] = np.arange(len(values) - 1, -1, -1)
+            firsts = firsts[firsts >= 0]
+            firsts.sort()
+            distinct: list[int] = values[firsts].tolist()
+            return distinct
+    return dict.fromkeys(values.tolist())
