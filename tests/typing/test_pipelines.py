@@ -79,11 +79,12 @@ def test_a_pipeline_from_end_to_end() -> None:
     assert_type(stage.series(retention=100), TimeSeries)
     later = pipeline.stage("b", [total], means, SECOND)
     assert_type(later, Stage[list[float], float])
-    results = list(pipeline.replay())
-    assert_type(results, list[tuple[str, DataSet[Any]]])
-    _, dataset = results[-1]
-    assert_type(dataset[total], float)
-    assert dataset[total] == 4.0
+    # Of which stage a result is, and so its type, is known of those of one stage only.
+    assert_type(list(pipeline.replay()), list[tuple[str, Any]])
+    results = list(pipeline.replay().of(later))
+    assert_type(results, list[DataSet[float]])
+    assert_type(results[-1][total], float)
+    assert results[-1][total] == 4.0
 
 
 def test_of_several_inputs_tasks_get_a_tuple_of_views() -> None:
@@ -91,7 +92,7 @@ def test_of_several_inputs_tasks_get_a_tuple_of_views() -> None:
     pipeline = Pipeline("p").source([(0, {"v": 1.0})], into=series)
     stage = pipeline.stage("a", [both], (series, numbers), SECOND)
     assert_type(stage, Stage[tuple[TimeSeriesView, list[float]], float])
-    ((_, dataset),) = pipeline.replay()
+    (dataset,) = pipeline.replay().of(stage)
     assert_type(dataset[both], float)
     assert dataset[both] == 1.5
     keyed = TimeSeries({"k": str, "v": float}, unit=TimeUnit.SECONDS, key="k")

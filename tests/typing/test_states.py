@@ -24,6 +24,7 @@ from run_task import (
     TimeUnit,
     task,
 )
+from run_task.sinks import CallbackSink
 from run_task.testing import run_windows
 
 
@@ -101,10 +102,17 @@ def test_a_stage_by_key_is_one() -> None:
     assert_type(plain, Stage[TimeSeriesView, int])
     assert_type(keyed, KeyedStage[TimeSeriesView, int])
 
-    def enter(into: list[int], dataset: KeyedDataSet[Any, int]) -> None:
-        into.extend(dataset[count].values())
+    noted: list[int] = []
 
-    assert callable(enter)
+    def note(stage: str, dataset: KeyedDataSet[str, int]) -> None:
+        noted.extend(dataset[count].values())
+
+    keyed.sink(CallbackSink(note))
+    (dataset,) = pipeline.replay().of(keyed)
+    assert_type(dataset, KeyedDataSet[Any, int])
+    assert_type(dataset[count], Keyed[Any, int])
+    assert dataset[count] == {"A": 1, "B": 1}
+    assert noted == [1, 1]
     assert_type(keyed.series(), TimeSeries)
     assert isinstance(count, Task)
 

@@ -683,9 +683,10 @@ class Pipeline(Live):
             intervals
         :param end: windows that start from then on are left out; of windows that overlap, those
             whose last interval does
-        :return: an iterator of the name of a stage and a DataSet of it, as they are computed. Who
-            leaves before the end calls its ``close()``, which flushes the sinks. Its ``summary``
-            has the counts of rows and windows, and the time
+        :return: an iterator of the name of a stage and a DataSet of it, as they are computed; its
+            ``of(stage)`` gives the DataSets of one stage. Who leaves before the end calls its
+            ``close()``, which flushes the sinks. Its ``summary`` has the counts of rows and
+            windows, and the time
         :raises ConfigError: if a source has no history, as an async one, a time is not clear, or
             the start is after the end
         :raises TaskError: with ``OnError.RAISE``, when a task gave no result
@@ -793,7 +794,7 @@ class Pipeline(Live):
             self._refusals,
             _nothing if telemetry is None else telemetry.tell,
         )
-        return Replay(written, [stage.name for stage in stages], fates)
+        return Replay(written, list(planned), fates)
 
     def _take_all(self, sources: Iterable[RoutedSource]) -> None:
         """Note that sources are going to be read: once, also into several data."""

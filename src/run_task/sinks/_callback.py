@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.sinks._protocol import Result
 from run_task.tasks._call import misfit
-from run_task.tasks._dataset import DataSet
 
 
 class CallbackSink:
@@ -26,7 +26,7 @@ class CallbackSink:
     :raises ConfigError: if it cannot be called with these two
     """
 
-    def __init__(self, fn: Callable[[str, DataSet[Any]], object]) -> None:
+    def __init__(self, fn: Callable[[str, Any], object]) -> None:
         if not callable(fn):
             raise ConfigError(f"CallbackSink({fn!r}): it takes a callable of (stage, dataset)")
         if problem := misfit(fn, "stage", None):
@@ -37,11 +37,13 @@ class CallbackSink:
 
     def write(self, result: Result, /) -> None:
         """Call the function."""
-        dataset: Any = result.dataset
-        self._fn(result.stage, dataset)
+        self._fn(result.stage, result.dataset)
 
     def flush(self) -> None:
         """Nothing: what was written has been dealt with."""
 
     def close(self) -> None:
         """Nothing: there is nothing open."""
+
+    def __repr__(self) -> str:
+        return f"CallbackSink({brief(self._fn)})"

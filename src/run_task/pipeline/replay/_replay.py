@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.pipeline._fates import Fates
+from run_task.pipeline._stage import AnyStage, BaseStage
 from run_task.runner._stats import SourceStats
-from run_task.tasks._dataset import DataSet
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,31 +37,51 @@ class ReplaySummary:
     warnings: Sequence[str]
 
 
-class Replay(Iterator[tuple[str, DataSet[Any]]]):
+class Replay(Iterator[tuple[str, Any]]):
     """The results of a replay or resume: the name of a stage and a DataSet of it, again and again;
-    of a stage by key, a KeyedDataSet.
+    of a stage by key, a KeyedDataSet. A type checker cannot know which: :meth:`of` gives those of
+    one stage, with the types of its results.
 
     It goes on whenever the next one is asked for. Who leaves before the end closes it, or has it
     in a ``with`` block; that flushes the sinks.
 
     :param results: what it gives
-    :param stages: the names of the stages
+    :param stages: the stages
     :param fates: counts what becomes of the rows of each source
     """
 
     def __init__(
         self,
         results: Generator[tuple[str, Any]],
-        stages: Sequence[str],
+        stages: Sequence[AnyStage],
         fates: Sequence[Fates],
     ) -> None:
         self._results = results
         self._fates = fates
-        self._windows = Counter(dict.fromkeys(stages, 0))
+        self._stages = stages
+        self._windows = Counter(dict.fromkeys((stage.name for stage in stages), 0))
         self._begun: float | None = None  # by the monotonic clock
         self._took: float | None = None
 
-    def __next__(self) -> tuple[str, DataSet[Any]]:
+    def of(self, stage: BaseStage[Any, Any, R], /) -> Iterator[R]:
+        """The DataSets of one stage, as they are computed.
+
+        ::
+
+            for dataset in pipeline.replay().of(bars):
+                print(dataset[vwap]["BTC"])
+
+        Those of other stages go where they are to go, and are left out here.
+
+        :param stage: the stage
+        :raises ConfigError: if it is none of this replay
+        """
+        if not any(stage is one for one in self._stages):
+            names = ", ".join(repr(one.name) for one in self._stages)
+            raise ConfigError(f"of({brief(stage)}): it is no stage of this replay, but {names}")
+        return (dataset for name, dataset in self if name == stage.name)
+
+    def __next__(self) -> tuple[str, Any]:
         if self._begun is None:
             self._begun = time.monotonic()
         try:
