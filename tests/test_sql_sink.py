@@ -108,6 +108,31 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
     sink.close()
 
 
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\0b", "\x1b[2J", "\ud800", None, 3])
+def test_what_is_no_name_of_a_table_is_refused(tmp_path: Path, name: Any) -> None:
+    with pytest.raises(ConfigError, match=r"table=.*: it is a name that can be printed"):
+        SqlSink(tmp_path / "results.db", table=name)
+
+
+@pytest.mark.parametrize("name", ["'; drop table results; --", 'a"b`c', "50%", ":name", "select"])
+def test_any_other_name_is_one(tmp_path: Path, name: str) -> None:
+    for end in (60, 120):  # which also opens it again
+        with closing(SqlSink(tmp_path / "results.db", table=name)) as sink:
+            sink.begin("p")
+            sink.write(Result.of("p", "s", results(end, n=end)))
+            sink.flush()
+            assert [row.value for row in sink.rows()][-1] == end
+    with closing(sqlite3.connect(tmp_path / "results.db")) as database:
+        found = database.execute("select name from sqlite_master where type = 'table'")
+        assert found.fetchall() == [(name,)]
+
+
+def test_a_name_that_postgresql_would_cut_off_is_refused(postgres_url: str) -> None:
+    SqlSink(postgres_url, table="ä" * 31).close()
+    with pytest.raises(ConfigError, match="it is longer than 63 bytes"):
+        SqlSink(postgres_url, table="ä" * 32)
+
+
 def test_a_database_that_may_not_be_written_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file.db"
     SqlSink(path).close()

@@ -108,6 +108,7 @@ class SqlSink(Durable):
 
         from run_task.sinks._results_table import results_table
 
+        self._check_name(name)
         with self._engine.connect() as connection:
             table = results_table(name, self._prepared(connection))
         if not inspect(self._engine).has_table(name):
@@ -136,6 +137,17 @@ class SqlSink(Durable):
         if self._database.is_sqlite:  # last, since a file of something else is to stay as it is
             keep_a_write_ahead_log(self._engine)
         return table
+
+    def _check_name(self, name: Any) -> None:
+        """Refuse what is no name of a table.
+
+        :raises ConfigError: if it is none
+        """
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise ConfigError(f"{self._where}: table={name!r}: it is a name that can be printed")
+        longest = self._engine.dialect.max_identifier_length
+        if len(name.encode()) > longest:  # PostgreSQL would cut it off there
+            raise ConfigError(f"{self._where}: table={name!r}: it is longer than {longest} bytes")
 
     def _prepared(self, connection: Connection) -> str | None:
         """Learn what the database can hold; return how names are to be compared."""
