@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -119,7 +119,12 @@ def can_be(found: Any, kind: Kind) -> bool:
 
 
 def from_arrow(
-    column: Any, kind: Kind, spelling: Spelling | None = SPELLING, *, exactly: bool = False
+    column: Any,
+    kind: Kind,
+    spelling: Spelling | None = SPELLING,
+    *,
+    exactly: bool = False,
+    needed: Collection[Kind] = (int, bool),
 ) -> tuple[NDArray[Any], dict[int, str]]:
     """An Arrow array as a NumPy array of a type.
 
@@ -131,6 +136,7 @@ def from_arrow(
     :param spelling: how texts spell it that stand in a CSV, which an array of binary holds; None:
         it is none, and an array of binary holds texts that may be none in UTF-8
     :param exactly: whether an int is a fault that no float tells; else the nearest will do
+    :param needed: of which types a value that is missing is a fault
     :return: the array, and what is wrong with the values that are not of the type, by position
     """
     pa = need("pyarrow", "arrow")
@@ -138,7 +144,7 @@ def from_arrow(
     if kind is str and texts_repeat(column):
         column = column.dictionary_encode()
     if pa.types.is_dictionary(column.type):
-        return _of_dictionary(column, kind, spelling, exactly=exactly)
+        return _of_dictionary(column, kind, spelling, exactly=exactly, needed=needed)
     faults: dict[int, str] = {}
     whole = column
     spelled = spelling if spelling and pa.types.is_binary(column.type) and kind is not str else None
@@ -155,13 +161,38 @@ def from_arrow(
         found = column.to_numpy(zero_copy_only=False)
         for at in _rounded(texts, found, spelled):
             faults.setdefault(at, ROUNDED)
-    if missing is not None and kind in (int, bool):
+    if missing is not None and kind in needed:
         for position in np.flatnonzero(missing.to_numpy(zero_copy_only=False)):
             faults.setdefault(int(position), MISSING)
     faults = shown(whole, faults)
     if column.null_count:
         column = column.fill_null(_NOTHING[kind])
     return column.to_numpy(zero_copy_only=False), faults
+
+
+def checked(array: Any) -> Any:
+    """An array as it is to be read on: without what it is wrapped in, and with texts as bytes,
+    since Arrow does not look whether they are any.
+
+    :raises pyarrow.ArrowInvalid: if it points to what is not there, as in a file that is broken
+    """
+    pa = need("pyarrow", "arrow")
+    if pa.types.is_run_end_encoded(array.type):
+        array.validate(full=True)
+        array = need("pyarrow.compute", "arrow").run_end_decode(array)
+    if pa.types.is_dictionary(array.type):
+        array.indices.validate(full=True)
+        found = checked(array.dictionary)
+        # It is looked whether the indices are within it.
+        return pa.DictionaryArray.from_arrays(array.indices, found)
+    if pa.types.is_string(array.type):
+        array = array.view(pa.binary())
+    elif pa.types.is_large_string(array.type):
+        array = array.view(pa.large_binary())
+    elif pa.types.is_string_view(array.type):
+        array = array.view(pa.binary_view())
+    array.validate(full=True)
+    return array.cast(pa.binary()) if pa.types.is_binary_view(array.type) else array
 
 
 def may_be_rounded(column: Any) -> bool:
@@ -209,10 +240,15 @@ def texts_repeat(column: Any) -> bool:
 
 
 def _of_dictionary(
-    column: Any, kind: Kind, spelling: Spelling | None, *, exactly: bool
+    column: Any,
+    kind: Kind,
+    spelling: Spelling | None,
+    *,
+    exactly: bool,
+    needed: Collection[Kind],
 ) -> tuple[NDArray[Any], dict[int, str]]:
     """The same, of an array that holds each value once, and which of them stands where."""
-    values, wrong = from_arrow(column.dictionary, kind, spelling, exactly=exactly)
+    values, wrong = from_arrow(column.dictionary, kind, spelling, exactly=exactly, needed=needed)
     if not len(values):
         values = array_of([_NOTHING[kind]], kind)
     faults: dict[int, str] = {}
@@ -224,7 +260,7 @@ def _of_dictionary(
     found = values.take(at)
     if missing.any():
         found[missing] = _NOTHING[kind]
-        if kind in (int, bool):
+        if kind in needed:
             faults = dict.fromkeys(np.flatnonzero(missing).tolist(), MISSING)
     if wrong:
         for position in np.flatnonzero(np.isin(at, list(wrong)) & ~missing).tolist():

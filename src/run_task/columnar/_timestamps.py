@@ -218,7 +218,7 @@ def from_arrow(
             return _shown_by(clock, column, stored_ns, unit_ns, faults)
     if pa.types.is_integer(column.type) and not _beyond_int64(pa, pc, column):
         whole = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-        timestamps, good = _rescale(whole, stored_ns, unit_ns)
+        timestamps, good = rescale(whole, stored_ns, unit_ns)
     elif pa.types.is_floating(column.type):
         numbers = column.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
         timestamps, good = _from_floats(numbers, stored_ns, unit_ns)
@@ -341,7 +341,7 @@ def _shown_by(
     walls = column.fill_null(0).to_numpy(zero_copy_only=False)
     try:
         whole, whole_ns = in_utc(walls, stored_ns, clock)
-        timestamps, good = _rescale(whole, whole_ns, unit_ns)
+        timestamps, good = rescale(whole, whole_ns, unit_ns)
     except ConfigError:  # one of them is beyond the years of a calendar
         timestamps, good = np.zeros(len(walls), np.int64), np.zeros(len(walls), np.bool_)
     for position in np.flatnonzero(~good).tolist():
@@ -366,7 +366,7 @@ def _one_by_one(
     return timestamps, faults
 
 
-def _rescale(values: Int64s, stored_ns: int, unit_ns: int) -> tuple[Int64s, NDArray[np.bool_]]:
+def rescale(values: Int64s, stored_ns: int, unit_ns: int) -> tuple[Int64s, NDArray[np.bool_]]:
     """From one unit to another, and which of them fit in 64 bits."""
     if stored_ns <= unit_ns:
         return values // (unit_ns // stored_ns), np.ones(len(values), np.bool_)
@@ -384,8 +384,8 @@ def _from_floats(
     values = np.where(good, values, 0.0)
     whole = np.floor(values)
     if not per_unit:
-        return _rescale(whole.astype(np.int64), stored_ns, unit_ns)[0], good
+        return rescale(whole.astype(np.int64), stored_ns, unit_ns)[0], good
     micros = whole.astype(np.int64) * per_unit
     micros += np.rint((values - whole) * per_unit).astype(np.int64)
-    timestamps, fit = _rescale(micros, _MICRO_NS, unit_ns)
+    timestamps, fit = rescale(micros, _MICRO_NS, unit_ns)
     return timestamps, good & fit

@@ -13,6 +13,7 @@ from collections.abc import (
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
+from run_task.columnar._frame import AnyFrame, is_frame
 from run_task.data import Shared, TimeSeries, Writable
 from run_task.errors import ConfigError
 from run_task.executors._states import States
@@ -39,7 +40,7 @@ from run_task.runner._keys import DEFAULT_IDLE, DEFAULT_MOST, Keys
 from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats, both
 from run_task.sinks._protocol import DurableSink
 from run_task.sources._faults import OnFault
-from run_task.sources._protocol import AnyUnit, Rows, about, warn_of_attributes
+from run_task.sources._protocol import AnyUnit, Fitting, Rows, about, warn_of_attributes
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, check_clock
 from run_task.time._interval import TimeUnit
@@ -165,7 +166,7 @@ class Pipeline(Live):
     @overload
     def source(
         self,
-        source: Rows[Mapping[str, Any]],
+        source: Rows[Mapping[str, Any]] | AnyFrame,
         into: TimeSeries,
         ingest: None = None,
         *,
@@ -179,7 +180,7 @@ class Pipeline(Live):
     @overload
     def source(
         self,
-        source: Rows[R],
+        source: Rows[R] | AnyFrame,
         into: Writable[D],
         ingest: Callable[[D, R], object],
         *,
@@ -193,7 +194,7 @@ class Pipeline(Live):
     @overload
     def source(
         self,
-        source: Rows[Mapping[str, Any]],
+        source: Rows[Mapping[str, Any]] | AnyFrame,
         into: tuple[TimeSeries, ...],
         ingest: None = None,
         *,
@@ -207,7 +208,7 @@ class Pipeline(Live):
     @overload
     def source(
         self,
-        source: Rows[R],
+        source: Rows[R] | AnyFrame,
         into: tuple[Writable[D1], Writable[D2]],
         ingest: tuple[Callable[[D1, R], object] | None, Callable[[D2, R], object] | None],
         *,
@@ -221,7 +222,7 @@ class Pipeline(Live):
     @overload
     def source(
         self,
-        source: Rows[R],
+        source: Rows[R] | AnyFrame,
         into: tuple[Writable[D1], Writable[D2], Writable[D3]],
         ingest: tuple[
             Callable[[D1, R], object] | None,
@@ -254,7 +255,9 @@ class Pipeline(Live):
 
         :param source: an iterable or async iterable of ``(timestamp, row)``, or :class:`Arrived`,
             such as those of :mod:`run_task.sources`; a timestamp is an int, an aware datetime, or a
-            ``numpy.datetime64``, of which what is finer than the unit is rounded down
+            ``numpy.datetime64``, of which what is finer than the unit is rounded down. Or a frame:
+            of polars, also a lazy one, of pandas or pyarrow, or anything with columns and
+            ``__arrow_c_stream__``, as :class:`~run_task.sources.FrameSource` has it
         :param into: the data; several as a tuple: each row enters all of them
         :param ingest: how a row enters it: called with the value of an ``RwLock``, which nobody
             else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the row. None: for
@@ -285,6 +288,11 @@ class Pipeline(Live):
             reads the data, or it is a recording that is played, by paced()
         :raises RunTaskError: if the pipeline comes to its end
         """
+        if is_frame(source):
+            from run_task.sources._frame_source import FrameSource
+
+            zones = [zone, *(getattr(one, "zone", None) for one, _ in targets_of("", into, ingest))]
+            source = FrameSource(source, zone=next((one for one in zones if one is not None), None))
         where = f"source {brief(source)}"
         if isinstance(source, str | bytes | os.PathLike):
             raise ConfigError(
@@ -297,10 +305,14 @@ class Pipeline(Live):
                 f"one"
             )
         warn_of_attributes(source)
+        targets = targets_of(where, into, ingest)
+        if isinstance(source, Fitting):
+            series = [one for one, enter in targets if isinstance(one, TimeSeries) and not enter]
+            fitting = [source.fitting(one) for one in series]
+            source = fitting[0] if fitting else source
         with self._changing.lock:
             number = self._declared + 1
             called = f"source-{number}" if name is None else name
-            targets = targets_of(where, into, ingest)
             routes: list[Route] = []
             for one, enter in targets:
                 route = Route.checked(where, one, enter, zone=zone, number=number)

@@ -9,6 +9,7 @@ from run_task.sources._faults import OnFault
 from run_task.sources._protocol import Playback, Rows, Source, SourceInfo, about
 
 if TYPE_CHECKING:
+    from run_task.sources._frame_source import FrameSource
     from run_task.sources._paced import Paced, PacedBatches, paced
     from run_task.sources._playback_clock import PlaybackClock
     from run_task.sources._polling import Polling, polling
@@ -26,6 +27,7 @@ __all__ = [
     "Batched",
     "CsvFile",
     "FileOrder",
+    "FrameSource",
     "JsonLinesFile",
     "OnFault",
     "Paced",
@@ -49,6 +51,7 @@ _present(
         "ArrowFile": "files._arrow",
         "CsvFile": "files._csv",
         "FileOrder": "files._listing",
+        "FrameSource": "_frame_source",
         "JsonLinesFile": "files._json_lines",
         "Paced": "_paced",
         "PacedBatches": "_paced",

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
+from run_task.columnar._frame import AnyFrame, is_frame
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
 from run_task.sources._arrived import Held, Stamped, arrival_ns, is_arrived
@@ -357,6 +358,14 @@ def paced(
 ) -> PacedBatches[R]: ...
 @overload
 def paced(
+    source: AnyFrame,
+    speed: float = ...,
+    *,
+    unit: TimeUnit | None = ...,
+    clock: Clock | None = ...,
+) -> PacedBatches[dict[str, Any]]: ...
+@overload
+def paced(
     source: Iterable[Stamped[R]],
     speed: float = ...,
     *,
@@ -364,7 +373,7 @@ def paced(
     clock: Clock | None = ...,
 ) -> Paced[R]: ...
 def paced(
-    source: Iterable[Stamped[Any]],
+    source: Iterable[Stamped[Any]] | AnyFrame,
     speed: float = 1.0,
     *,
     unit: TimeUnit | None = None,
@@ -387,15 +396,21 @@ def paced(
         clock = source.start()
         runner = Runner(context, clock=clock)
 
-    :param source: what to play: an iterable of ``(timestamp, row)``
+    :param source: what to play: an iterable of ``(timestamp, row)``, or a frame
     :param speed: how many seconds of the recording pass in a second
     :param unit: the unit of its timestamps; None: what the source says its ``unit`` is
     :param clock: where to read the time, and wait for it; None: the machine's
     :raises ConfigError: if the speed is not positive, or the unit is not known
     """
-    warn_of_attributes(source)
-    made = PacedBatches[Any] if isinstance(source, Batched) else Paced[Any]
-    return made(source, speed, unit, SystemClock() if clock is None else check_clock(clock))
+    played: Any = source
+    if is_frame(played):
+        from run_task.sources._frame_source import FrameSource
+
+        played = FrameSource(played, unit=unit)
+    warn_of_attributes(played)
+    batched = isinstance(played, Batched)
+    made = PacedBatches[Any] if batched else Paced[Any]
+    return made(played, speed, unit, SystemClock() if clock is None else check_clock(clock))
 
 
 def _brief(source: object) -> str:

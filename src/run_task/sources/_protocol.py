@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
+from run_task.data import TimeSeries
 from run_task.sources._arrived import Arrived, Held, Stamped
 from run_task.time._clock import Clock
 from run_task.time._interval import TimeUnit
@@ -135,6 +136,19 @@ class AnyUnit(Protocol):
 
         :param unit: the unit
         :raises ConfigError: if it cannot
+        """
+        ...
+
+
+@runtime_checkable
+class Fitting(Protocol):
+    """A source whose rows can be those of any series that has its columns."""
+
+    def fitting(self, series: TimeSeries, /) -> Iterable[Stamped[Any]]:
+        """The same source, whose rows are of the types that a series has.
+
+        :param series: the series
+        :raises ConfigError: if they cannot be
         """
         ...
 

@@ -26,7 +26,7 @@ TimeLike: TypeAlias = "int | datetime | np.datetime64[Any]"
 
 _HOUR_NS: Final = 3_600 * SECOND_NS
 
-_NANOS: Final = {
+NANOS: Final = {
     "W": 7 * DAY_NS,
     "D": DAY_NS,
     "h": _HOUR_NS,
@@ -170,7 +170,7 @@ def _of_numpy(array: NDArray[Any], unit: TimeUnit, clock: WallClock | None) -> N
         raise InvalidTime("NaT is no time", int(missing.argmax()))
     array = array.astype(array.dtype.newbyteorder("="), copy=False)  # its bits are read below
     resolution, count = np.datetime_data(array.dtype)
-    own_ns = _NANOS.get(resolution, 0) * count
+    own_ns = NANOS.get(resolution, 0) * count
     whole = own_ns and max(own_ns, unit.nanos) % min(own_ns, unit.nanos) == 0
     if whole and (clock is None or count == 1):
         values: NDArray[np.int64] = array.view(np.int64)
@@ -259,15 +259,15 @@ def _nanos_of_numpy(value: np.datetime64[Any]) -> int:
         resolution, count = "D", 1
     number = int(value.astype(np.int64)) * count
     per_nano = _PER_NANO.get(resolution)
-    return number * _NANOS[resolution] if per_nano is None else number // per_nano
+    return number * NANOS[resolution] if per_nano is None else number // per_nano
 
 
 def _nanos_of_arrow(value: Any, unit: TimeUnit, clock: WallClock | None) -> int:
     """Of a scalar of Arrow, which makes a datetime of one only where that can tell it."""
     resolution = getattr(value.type, "unit", None)
-    if resolution not in _NANOS or not hasattr(value.type, "tz") or value.value is None:
+    if resolution not in NANOS or not hasattr(value.type, "tz") or value.value is None:
         return _nanos(value.as_py(), unit, clock)
-    wall: int = value.value * _NANOS[resolution]
+    wall: int = value.value * NANOS[resolution]
     if value.type.tz is not None:
         return wall
     if clock is None:

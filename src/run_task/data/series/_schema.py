@@ -161,6 +161,21 @@ class Schema:
         kept = _with_a_value(values, len(times))
         if kept is not None:
             values = [[column[i] for i in kept] for column in values]
+        arrays = self.fitted(times, values, kept)
+        if kept is None:
+            return NewRows(times, arrays, 0)
+        return NewRows(times[kept], arrays, len(times) - len(kept))
+
+    def fitted(
+        self, times: NDArray[np.int64], values: Sequence[Any], kept: Sequence[int] | None = None
+    ) -> list[Array]:
+        """Values as the columns hold them.
+
+        :param times: the timestamps of all rows
+        :param values: of each column, as :func:`listed` gives them
+        :param kept: to which of the rows they belong; None: to all
+        :raises ConfigError: if one cannot be stored; the message names the column and the row
+        """
         arrays: list[Array] = []
         count = len(times) if kept is None else len(kept)
         for column, of_column in zip(self.columns, values):
@@ -180,9 +195,7 @@ class Schema:
                     f"give one for each; nothing was stored"
                 )
             arrays.append(array)
-        if kept is None:
-            return NewRows(times, arrays, 0)
-        return NewRows(times[kept], arrays, len(times) - len(kept))
+        return arrays
 
     def timestamp(self, time: Any) -> int:
         """A time as a timestamp; what is finer than the unit is rounded down.

@@ -6,11 +6,12 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import tzinfo
-from typing import Any, Final, Never
+from typing import TYPE_CHECKING, Any, Final, Never, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from run_task.columnar._frame import is_frame
 from run_task.data._access import InstantAccess
 from run_task.data._block import Allocate, PrivateBlock
 from run_task.data.series._closed import Closed
@@ -29,6 +30,9 @@ from run_task.time._interval import TaskInterval, TimeUnit
 from run_task.time._length import IntervalLike
 from run_task.time._moment import TimeLike
 from run_task.time._unit_check import UnitCheck
+
+if TYPE_CHECKING:
+    from run_task.columnar._frame import AnyFrame
 
 _log = Log(__name__)
 
@@ -257,16 +261,41 @@ class TimeSeries:
                     return
         self._insert(self._schema.row(timestamp, columns))
 
+    @overload
+    def extend(
+        self, frame: AnyFrame, /, *, timestamp: str | None = None, zone: str | tzinfo | None = None
+    ) -> None: ...
+    @overload
+    def extend(self, timestamps: Any, **columns: Any) -> None: ...
     def extend(self, timestamps: Any, **columns: Any) -> None:
         """Add many rows: all of them, or none if one cannot be stored.
 
+        ::
+
+            trades.extend([1_700_000_000_030, 1_700_000_000_040], price=[101.7, 101.8], size=[1, 1])
+            trades.extend(polars.DataFrame({"time": times, "price": prices, "size": sizes}))
+
+        A frame is a DataFrame or LazyFrame of polars, a DataFrame of pandas, a table, reader or
+        dataset of pyarrow, or whatever else has columns and ``__arrow_c_stream__``; pyarrow reads
+        it. Its columns are those of the series, by name, and one of times: the one that
+        ``timestamp=`` names, or else an index of times, a column called ``time`` or ``timestamp``,
+        or the only one that holds times. What these mean if they name no time zone is for
+        ``zone=`` to say, or for the series. A null is NaN among floats and NaT among times, and
+        else refused; ints stay exact.
+
         :param timestamps: their times, in any order: ints in the series' unit since the Unix
             epoch, or times with a zone, as an array, a list, or a column of pandas, polars or
-            Arrow; what is finer than the unit is rounded down
-        :param columns: the values of each column, as many as there are timestamps
+            Arrow; what is finer than the unit is rounded down. Or a frame, which has all of it
+        :param columns: the values of each column, as many as there are timestamps; of a frame,
+            ``timestamp=`` and ``zone=``
         :raises ConfigError: if one cannot be stored; the message names the column and the row
         """
-        self._insert(self._schema.rows(timestamps, columns))
+        if not isinstance(timestamps, (np.ndarray, list)) and is_frame(timestamps):
+            from run_task.data.series._frame_rows import rows_of
+
+            self._insert(rows_of(timestamps, self._schema, **columns))
+        else:
+            self._insert(self._schema.rows(timestamps, columns))
 
     @contextlib.contextmanager
     def refusing(self, timestamp: int, reason: str) -> Generator[None]:

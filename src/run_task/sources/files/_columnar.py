@@ -15,8 +15,9 @@ from run_task.columnar import _arrow_columns as arrow
 from run_task.columnar import _columns as cols
 from run_task.columnar._timestamps import is_readable
 from run_task.errors import ConfigError
+from run_task.sources._chunk import Chunk
 from run_task.sources.files._compression import compression_of
-from run_task.sources.files._file import Chunk, RecordedFile
+from run_task.sources.files._file import RecordedFile
 
 
 class ColumnarFile(RecordedFile):
@@ -108,7 +109,7 @@ class ColumnarFile(RecordedFile):
                     if batch is None:
                         return
                     arrays = {
-                        name: _checked(array)
+                        name: arrow.checked(array)
                         for name, array in zip(batch.schema.names, batch.columns)
                     }
                 except FileNotFoundError:
@@ -123,28 +124,3 @@ class ColumnarFile(RecordedFile):
                     lines = row + start + np.arange(len(some[self._timestamp]), dtype=np.int64)
                     yield self._chunk(some, lines)
                 row += batch.num_rows
-
-
-def _checked(array: Any) -> Any:
-    """An array as it is to be read on: without what it is wrapped in, and with texts as bytes,
-    since Arrow does not look whether they are any.
-
-    :raises pyarrow.ArrowInvalid: if it points to what is not there, as in a file that is broken
-    """
-    pa = need("pyarrow", "arrow")
-    if pa.types.is_run_end_encoded(array.type):
-        array.validate(full=True)
-        array = need("pyarrow.compute", "arrow").run_end_decode(array)
-    if pa.types.is_dictionary(array.type):
-        array.indices.validate(full=True)
-        found = _checked(array.dictionary)
-        # It is looked whether the indices are within it.
-        return pa.DictionaryArray.from_arrays(array.indices, found)
-    if pa.types.is_string(array.type):
-        array = array.view(pa.binary())
-    elif pa.types.is_large_string(array.type):
-        array = array.view(pa.large_binary())
-    elif pa.types.is_string_view(array.type):
-        array = array.view(pa.binary_view())
-    array.validate(full=True)
-    return array.cast(pa.binary()) if pa.types.is_binary_view(array.type) else array

@@ -17,6 +17,7 @@ from run_task.columnar._arrow_columns import NOT_UTF8, arrow_type, may_be_rounde
 from run_task.columnar._timestamps import likely_type
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import quoted
+from run_task.sources._chunk import Chunk
 from run_task.sources._faults import MOST_MALFORMED, OnFault
 from run_task.sources._text_blocks import (
     LONGEST_LINE,
@@ -29,7 +30,7 @@ from run_task.sources._text_blocks import (
     is_utf8,
 )
 from run_task.sources.files._encoding import InUtf8, check_encoding
-from run_task.sources.files._file import Chunk, RecordedFile, first_of
+from run_task.sources.files._file import RecordedFile, first_of
 from run_task.sources.files._listing import FileOrder, Paths
 from run_task.sources.files._live import POLL, following
 from run_task.sources.files._sorting import SORT_ROWS

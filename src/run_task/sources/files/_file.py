@@ -8,7 +8,6 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import tzinfo
 from itertools import islice
 from typing import Any, ClassVar, Final, Self
@@ -25,6 +24,7 @@ from run_task.observe._format import brief, quoted
 from run_task.observe._url import url_shown
 from run_task.sources._arguments import check, check_share
 from run_task.sources._batch import Batch
+from run_task.sources._chunk import Chunk, without_faults
 from run_task.sources._faults import MOST_MALFORMED, Faults, OnFault, faults_told_to
 from run_task.sources._protocol import SourceInfo
 from run_task.sources._text_blocks import BadLine, RecordBlock
@@ -41,20 +41,6 @@ _TAIL_BYTES: Final = 1 << 16
 _SAMPLE_BLOCKS: Final = 8
 _NAMED: Final = 30
 """How many columns a message names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Rows as they stand in a file, good and bad.
-
-    :param batch: the rows; where one is bad, anything may stand
-    :param lines: the line of each
-    :param faults: what is wrong, by line; also lines that gave no row at all
-    """
-
-    batch: Batch
-    lines: NDArray[np.int64]
-    faults: dict[int, SourceError] = field(default_factory=dict[int, SourceError])
 
 
 class RecordedFile(ABC):
@@ -315,7 +301,7 @@ class RecordedFile(ABC):
         try:
             while True:
                 for chunk in self._chunks():
-                    yield from _without_faults(chunk, faults)
+                    yield from without_faults(chunk, faults)
                 if not self._place.goes_on():
                     return
         except FileNotFoundError:
@@ -428,19 +414,3 @@ def first_of(found: Iterator[RecordBlock | BadLine]) -> Iterator[RecordBlock]:
     except (OSError, SourceError):  # it is told when the file is read
         if not some:
             raise
-
-
-def _without_faults(chunk: Chunk, faults: Faults) -> Iterator[Batch]:
-    """The good rows; the rows before a fault that is fatal come before it is raised."""
-    if not chunk.faults:
-        yield chunk.batch
-        return
-    ordered = [chunk.faults[line] for line in sorted(chunk.faults)]
-    faults.judge(len(np.union1d(chunk.lines, list(chunk.faults))), ordered)
-    if faults.are_fatal:
-        first = min(chunk.faults)
-        yield chunk.batch[: int(np.searchsorted(chunk.lines, first))]
-        faults.note(chunk.faults[first])
-    for fault in ordered:
-        faults.note(fault)
-    yield chunk.batch.where(~np.isin(chunk.lines, list(chunk.faults)))

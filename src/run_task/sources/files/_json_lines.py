@@ -15,6 +15,7 @@ from run_task.columnar._arrow_columns import arrow_type, may_be_rounded, one_arr
 from run_task.errors import ConfigError
 from run_task.observe._log import Log
 from run_task.sources._batch import Batch
+from run_task.sources._chunk import Chunk
 from run_task.sources._faults import MOST_MALFORMED, OnFault
 from run_task.sources._json_rows import MalformedRow, read_object, read_row
 from run_task.sources._text_blocks import (
@@ -25,7 +26,7 @@ from run_task.sources._text_blocks import (
     check_longest,
     is_utf8,
 )
-from run_task.sources.files._file import Chunk, RecordedFile, first_of
+from run_task.sources.files._file import RecordedFile, first_of
 from run_task.sources.files._listing import FileOrder, Paths
 from run_task.sources.files._live import POLL, following
 from run_task.sources.files._sorting import SORT_ROWS
