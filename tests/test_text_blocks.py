@@ -6,11 +6,18 @@ import io
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from run_task import ConfigError
-from run_task.sources._text_blocks import BadLine, Quoting, RecordBlock, blocks, check_longest
+from run_task.sources._text_blocks import (
+    PIECE_BYTES,
+    BadLine,
+    Quoting,
+    RecordBlock,
+    blocks,
+    check_longest,
+)
 
 CSV = Quoting(",", '"', None)
 
@@ -94,6 +101,17 @@ texts = st.text('",\n#x', max_size=40).map(str.encode)
 @given(texts, st.integers(1, 50))
 def test_records_are_those_that_are_found_a_byte_at_a_time(data: bytes, few: int) -> None:
     assert told(data, few) == expected(data)
+
+
+@example(b'"\n",a\n', 2)
+@example(b'a,"\n"', 4)
+@given(texts, st.integers(1, 41))
+def test_records_are_the_same_where_bytes_are_looked_at_in_pieces(data: bytes, left: int) -> None:
+    first = b"a" * (PIECE_BYTES - left) + b"\n"
+    records, bad = expected(data)
+    found, found_bad = told(first + data)
+    assert found == [(1, first[:-1]), *((line + 1, record) for line, record in records)]
+    assert found_bad == [line + 1 for line in bad]
 
 
 @given(texts, st.integers(1, 50))

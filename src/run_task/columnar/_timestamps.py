@@ -90,11 +90,14 @@ class Times:
         """A whole Arrow array of timestamps, and what is wrong with those that are none."""
         return from_arrow(column, self.stored_ns, self.unit_ns, self.clock, self.form)
 
-    def is_settled(self, texts: Sequence[bytes]) -> bool:
+    def is_settled(self, values: Sequence[object]) -> bool:
         """Whether some of the first tell enough for :meth:`look_at`, whatever comes after them:
         one that is no date of eight digits does."""
-        some = any(text.strip() for text in texts)
-        return not self._may_be_dates or (some and not are_dates(texts))
+        some = any(
+            value.strip() if isinstance(value, str | bytes) else value is not None
+            for value in values
+        )
+        return not self._may_be_dates or (some and not are_dates(values))
 
     def look_at(self, texts: Iterable[object]) -> None:
         """Find out by some of the first whether eight digits are a date, as ``20240131``, or a
@@ -368,7 +371,9 @@ def _one_by_one(
 
 def rescale(values: Int64s, stored_ns: int, unit_ns: int) -> tuple[Int64s, NDArray[np.bool_]]:
     """From one unit to another, and which of them fit in 64 bits."""
-    if stored_ns <= unit_ns:
+    if stored_ns == unit_ns:
+        return values.copy(), np.ones(len(values), np.bool_)
+    if stored_ns < unit_ns:
         return values // (unit_ns // stored_ns), np.ones(len(values), np.bool_)
     factor = stored_ns // unit_ns
     limit = _INT64.max // factor

@@ -52,18 +52,25 @@ class WholeLines:
         :return: the bytes; none: there are no more
         """
         with self._mutex:
-            blocks = [self._held]
+            pieces = [self._held]
             count, whole = len(self._held), b"\n" in self._held
             while not self._ended and count < size and not whole:
-                blocks.append(self._next(size - count))
-                count += len(blocks[-1])
-                whole = b"\n" in blocks[-1]
-            block = b"".join(blocks)
+                pieces.append(self._next(size - count))
+                count += len(pieces[-1])
+                whole = b"\n" in pieces[-1]
+            *before, last = pieces
+            start = count - len(last)
             end = min(size, count)
             if not self._ended or not self._whole or count > size:
-                end = block.rfind(b"\n", 0, size) + 1 or (end if self._whole else 0)
-            self._held = block[end:]
-            return block[:end]
+                # All but the last piece have no line feed.
+                feed = last.rfind(b"\n", 0, size - start)
+                end = start + feed + 1 if feed >= 0 else end if self._whole else 0
+            if not end:
+                self._held = b"".join(pieces)
+                return b""
+            self._held = last[end - start :]
+            # One copy: to join the pieces and then cut them would be two more of nearly everything.
+            return b"".join((*before, memoryview(last)[: end - start]))
 
     def _next(self, size: int) -> bytes:
         """Some of the bytes that come next; none: there are no more."""
