@@ -175,6 +175,22 @@ def test_a_view_of_several_goes_to_other_processes() -> None:
     assert sorted(made.last_times()) == [("A", 4), ("B", 2), ("D", 6)]
 
 
+def test_a_key_is_idle_up_to_its_next_row_in_any_input() -> None:
+    slow = TimeSeries({"symbol": str, "v": float}, TimeUnit.SECONDS, key="symbol")
+    fast = TimeSeries({"symbol": str, "v": float}, TimeUnit.MILLIS, key="symbol")
+    slow.extend([1, 3, 8], symbol=["A", "B", "A"], v=[0.0] * 3)
+    fast.extend([1_500, 4_999, 5_000, 9_000], symbol=["A", "B", "B", "C"], v=[0.0] * 4)
+    views = slow.view().for_window(0, 10), fast.view().for_window(0, 10_000)
+    by_seconds = SeveralKeyedView(views, [0, 1], "symbol")
+    # In seconds, rounded down: the row of A at 1 500 ms is of the second 1, and so none after it.
+    found = by_seconds.next_times({"A": 1, "B": 4, "C": 9, "D": 0})
+    assert dict(found) == {"A": 8, "B": 5}
+    assert dict(by_seconds.next_times({"A": 0, "B": 3})) == {"A": 1, "B": 4}
+    by_millis = SeveralKeyedView(views[::-1], [0, 1], "symbol")
+    found = by_millis.next_times({"A": 1_500, "B": 5_000, "C": 0})
+    assert dict(found) == {"A": 8_000, "C": 9_000}
+
+
 def test_max_keys_holds_for_each_input() -> None:
     trades, quotes = keyed(), keyed()
     rows: list[Any] = [(t, {"symbol": s, "v": v}) for t, s, v in TRADES]

@@ -151,10 +151,20 @@ def test_a_key_that_was_idle_begins_anew(executor: Any) -> None:
     rows: list[list[tuple[str, float]]] = [[("A", 1.0), ("B", 1.0)], [("B", 1.0)], [], []]
     rows += [[("A", 1.0), ("B", 1.0)]]
     states: dict[str, Any] = {}
-    datasets = run([stateful.windows], rows, executor, by=True, states=states, key_idle="45s")
-    # B had its last row at 11 s, A at 1 s, and the window ends at 50 s.
+    datasets = run([stateful.windows], rows, executor, by=True, states=states, key_idle="35s")
+    # Up to the rows of 41 s, A had none since 1 s, and B since 11 s.
     assert datasets[-1]["windows"] == {"A": 1, "B": 3}
     assert states["windows"] == {"A": 1, "B": 3}
+
+
+@by_executor
+def test_a_key_with_a_row_in_each_window_is_never_idle(executor: Any) -> None:
+    rows: list[list[tuple[str, float]]] = [[("A", 1.0)], [("A", 1.0)], [("A", 1.0)]]
+    # A window ends 19 s after the last row of the one before, and 9 s after its own.
+    datasets = run([stateful.windows], rows, executor, by=True, key_idle="12s")
+    assert datasets[-1]["windows"] == {"A": 3}
+    datasets = run([stateful.windows], rows, executor, by=True, key_idle="9s")
+    assert datasets[-1]["windows"] == {"A": 1}
 
 
 Rows = list[list[tuple[str, float]]]
@@ -183,7 +193,10 @@ def test_it_is_as_a_loop_over_dicts(executor: Any, rows: Rows) -> None:
         if not of_window:
             assert start not in datasets
             continue
-        for key in [key for key, time in last.items() if time < start + 10 - 25]:
+        with_rows = {key for key, _ in of_window}
+        for key, time in list(last.items()):
+            if time >= start + (1 if key in with_rows else 10) - 25:
+                continue
             del last[key]
             emas.pop(key, None)
             all_seen.pop(key, None)

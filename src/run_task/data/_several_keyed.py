@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from run_task.data.series._grouped import KeyPart
@@ -72,6 +72,24 @@ class SeveralKeyedView(KeyedView):
                 own = time if its_ns == own_ns else time * its_ns // own_ns
                 last[key] = max(own, last.get(key, own))
         return last.items()
+
+    def next_times(self, last: Mapping[Any, int]) -> Mapping[Any, int]:
+        """When keys had their next row in the window, of any of the inputs.
+
+        :param last: by key, after which timestamp
+        :return: by key, the timestamp of the first row after that; without those that have none
+        """
+        found: dict[Any, int] = {}
+        own_ns = self.schema.unit.nanos
+        for view in self._of_inputs:
+            its_ns = view.schema.unit.nanos
+            after = last
+            if its_ns != own_ns:  # what is later in the other unit, is later once rounded
+                after = {key: ((time + 1) * own_ns - 1) // its_ns for key, time in last.items()}
+            for key, time in view.next_times(after).items():
+                own = time if its_ns == own_ns else time * its_ns // own_ns
+                found[key] = min(own, found.get(key, own))
+        return found
 
     def views(self) -> list[Any]:
         """What tasks see of each key, in the order of the keys: a tuple, of each keyed input the

@@ -28,12 +28,18 @@ class KnownKeys:
     def note(self, view: KeyedView) -> Collection[Any]:
         """Note the rows of a window.
 
-        :return: the keys whose last row before them was long before the end of the window: they
-            are forgotten, or begin anew if they have rows in the window
+        :return: the keys that had no row for so long, up to their next one, or up to the end of
+            the window if that has none: they are forgotten, or begin anew
         """
-        last = self._last
-        oldest = view.window[1] - self._idle
-        forgotten = [key for key, time in last.items() if time < oldest]
+        last, end = self._last, view.window[1]
+        oldest = end - self._idle
+        quiet = {key: time for key, time in last.items() if time < oldest}
+        forgotten: Collection[Any] = ()
+        if quiet:
+            next_times = view.next_times(quiet)
+            forgotten = [
+                key for key, time in quiet.items() if time < next_times.get(key, end) - self._idle
+            ]
         for key in forgotten:
             del last[key]
         for key, time in view.last_times():

@@ -553,7 +553,7 @@ class Pipeline(Live):
             each that has this key the rows of the key, and the whole of the others; the keys are
             those of all of them together. Results are then a
             :class:`~run_task.KeyedDataSet`
-        :param key_idle: how long after its last row a key is forgotten, in the time of the rows
+        :param key_idle: after how long without a row a key is forgotten, in the time of the rows
         :param max_keys: how many keys there may be in the rows that the data holds: a row whose
             key is one more is refused, and the least of several limits holds
         :return: the stage, to say where its results go

@@ -431,7 +431,7 @@ class ContextBuilder(Generic[I, O, S_co]):
         What comes of a window is a :class:`~run_task.KeyedDataSet`.
 
         :param by: the column of the key, which the ``TimeSeries`` was made with
-        :param key_idle: how long after its last row a key is forgotten, in the time of the rows
+        :param key_idle: after how long without a row a key is forgotten, in the time of the rows
         :param max_keys: how many keys there may be in the rows that the data holds: a row whose
             key is one more is refused, and the least of several limits holds
         :raises ConfigError: if they cannot be

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -175,6 +176,21 @@ class KeyedView:
         """The keys that have rows in the window, each with the timestamp of its last."""
         keys, lasts = self._present()
         return zip(keys, self._view.in_window.time[lasts].tolist())
+
+    def next_times(self, last: Mapping[Any, int]) -> Mapping[Any, int]:
+        """When keys had their next row in the window.
+
+        :param last: by key, after which timestamp
+        :return: by key, the timestamp of the first row after that; without those that have none
+        """
+        groups = self._groups()
+        times, found = groups.storage.column(0), dict[Any, int]()
+        for key, first, stop in zip(groups.keys, groups.bounds, groups.bounds[1:]):
+            if (before := last.get(key)) is not None:
+                row = first if times[first] > before else bisect_right(times, before, first, stop)
+                if row < stop:
+                    found[key] = int(times[row])
+        return found
 
     def views(self) -> list[Any]:
         """What tasks see of each key, in the order of the keys: a :class:`KeyView`."""
