@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from run_task._extras import need
 from run_task.errors import ConfigError
+from run_task.observe._format import SURROGATE
 from run_task.observe._url import looks_like_url, redacted, url_shown, user_in
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Database:
     def __init__(self, given: str | os.PathLike[str], owner: str) -> None:
         need("sqlalchemy", "sql")
         text = os.fspath(given)
+        if SURROGATE.search(text):
+            raise ConfigError(f"{owner}: its database has no name that is a text in UTF-8")
         kind = text.partition(":")[0].partition("+")[0].lower()
         if "://" not in text and ":" in text and kind in _DRIVERS:
             raise ConfigError(
@@ -67,7 +70,7 @@ class Database:
         self.where: Final = f"{owner}({_shown(self.url, is_url='://' in text)!r})"
         if self.is_sqlite and self.url.database in (None, "", ":memory:"):
             raise ConfigError(f"{self.where}: a database in memory does not last: give a path")
-        if self.is_sqlite and Path(self.url.database or "").is_dir():
+        if self.is_sqlite and os.path.isdir(self.url.database or ""):
             raise ConfigError(f"{self.where}: this is a folder: give the path of a file")
 
     def engine(self) -> Engine:

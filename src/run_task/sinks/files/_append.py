@@ -89,10 +89,9 @@ class AppendedFile(Durable):
         types: TypesGiven = (),
     ) -> None:
         kind = type(self).__name__
-        given = local_path(path, kind)
+        self._path = local_path(path, kind)
         super().__init__(f"{kind}({os.fspath(path)!r})", encode, types)
         self._rotation = check_rotation(rotation, self._where)
-        self._path = given.resolve()  # a link stays one when the file is replaced
         self._there: Inventory = Inventory()
         self._readers: WeakSet[Reader] = WeakSet()
         self._unrotated = Recurrence()
@@ -121,7 +120,7 @@ class AppendedFile(Durable):
             os.stat(rotated_path(self._path, 1), follow_symlinks=False)
         except FileNotFoundError:
             pass
-        except OSError as error:  # as for a name that is too long
+        except (OSError, ValueError) as error:  # as for a name that is too long, or none
             raise ConfigError(f"{self._where}: cannot be rotated: {error}") from error
 
     @property

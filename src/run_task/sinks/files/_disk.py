@@ -29,7 +29,7 @@ _NAMELESS: Final = getattr(os, "O_TMPFILE", 0) if _DESCRIPTORS.is_dir() else 0
 
 
 def local_path(given: object, kind: str) -> Path:
-    """The path that a sink was given.
+    """The path that a sink was given, without links: one stays one when its file is replaced.
 
     :param kind: the kind of the sink, for messages
     :raises ConfigError: if it is none, or a URL
@@ -45,7 +45,12 @@ def local_path(given: object, kind: str) -> Path:
             f"{kind}({url_shown(text)!r}): this looks like a URL, and it writes to this machine: "
             f"give a path, which begins with ./ where it looks like that"
         )
-    return Path(text)
+    if not text:
+        raise ConfigError(f"{kind}({text!r}): an empty text is no path")
+    try:
+        return Path(text).resolve()
+    except (OSError, UnicodeError, RuntimeError) as error:  # as for links in a circle
+        raise ConfigError(f"{kind}({text!r}): cannot be looked for: {error}") from error
 
 
 class Draft:

@@ -137,7 +137,7 @@ class ParquetSink(Durable):
         encode: Fallback | None = None,
         types: TypesGiven = (),
     ) -> None:
-        given = local_path(folder, "ParquetSink")
+        self._folder = local_path(folder, "ParquetSink")
         super().__init__(f"ParquetSink({os.fspath(folder)!r})", encode, types)
         if type(rows_per_file) is not int or rows_per_file < 1:
             raise ConfigError(
@@ -146,7 +146,6 @@ class ParquetSink(Durable):
         self._pa = need("pyarrow", "arrow")
         self._pq = need("pyarrow.parquet", "arrow")
         self._rows_per_file = rows_per_file
-        self._folder = given.resolve()
         self._readers: WeakSet[Reader] = WeakSet()
         self._stale: list[Part] = []
         self._parts: list[Part] = []
@@ -156,7 +155,11 @@ class ParquetSink(Durable):
         """Take the folder, and find what is there; return what keeps others away."""
         try:
             self._folder.mkdir(exist_ok=True)
+            if not os.access(self._folder, os.W_OK | os.X_OK):
+                raise OSError("one may not write to this folder")
             descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
+        except FileExistsError as error:
+            raise ConfigError(f"{self._where}: this is a file, and it takes a folder") from error
         except OSError as error:
             raise ConfigError(f"{self._where}: cannot be opened: {error}") from error
         try:

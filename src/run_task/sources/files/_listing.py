@@ -53,13 +53,21 @@ def listed(
     :param where: the source, for messages
     :param following: how a file is followed, which need not be there yet; None: it is not
     :param options: what the file systems of URLs take
-    :raises ConfigError: if there is none, one is named twice, or several are to be followed
+    :raises ConfigError: if there is none, one is named twice, several are to be followed, or they
+        cannot be looked for
     """
     one: Any = paths
     several = isinstance(paths, Sequence) and not isinstance(paths, str | bytes)
     given: list[Any] = [local_path(path) for path in (one if several else [one])]
-    if following is not None:
-        return [_followed(given, several, where, following)]
+    try:
+        if following is not None:
+            return [_followed(given, several, where, following)]
+        return _listed(given, where, options)
+    except (OSError, UnicodeError) as error:  # no access, or a name that no file can have
+        raise ConfigError(f"{where}: cannot be looked for: {error}") from error
+
+
+def _listed(given: list[Any], where: str, options: Mapping[str, Any] | None) -> list[FilePlace]:
     found: dict[str, FilePlace] = {}
     for path in given:
         for identity, place in _places(path, where, options or {}):
@@ -118,12 +126,16 @@ def _is_pipe(file: Path) -> bool:
 def _files_of(given: object, where: str) -> Iterator[Path]:
     if not isinstance(given, str | os.PathLike):
         raise ConfigError(f"{where}: {given!r} is no path")
+    if not os.fspath(given):
+        raise ConfigError(f"{where}: an empty text is no path")
     path = Path(cast("str", given))
     if "\0" in str(path):
         raise ConfigError(f"{where}: no path has a zero character in it")
     if path.is_dir():
         found = [file for file in path.iterdir() if not is_hidden(file.name)]
         what = "there is no file in this folder, or none whose name does not begin with . or _"
+        if any(file.is_dir() for file in found):
+            what += f": a pattern, as {str(path / '**' / '*')!r}, reaches into those in it"
     elif glob.has_magic(str(path)) and not path.exists():
         found = [Path(file) for file in glob.glob(str(path), recursive=True)]
         what = f"no file matches {url_shown(str(path))!r}"
