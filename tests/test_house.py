@@ -25,6 +25,7 @@ LAYERS = (
     "tasks",
     "data",
     "shared",
+    "aggregates",
     "executors",
     "runner",
     "sources",

@@ -9,11 +9,24 @@ import pytest
 from tests.conftest import ROOT
 
 import run_task
-from run_task import data, executors, pipeline, runner, sinks, sources, sync, tasks, testing, time
+from run_task import (
+    aggregates,
+    data,
+    executors,
+    pipeline,
+    runner,
+    sinks,
+    sources,
+    sync,
+    tasks,
+    testing,
+    time,
+)
 
 PAGES = [page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")]
 PACKAGES = (
-    run_task, data, executors, pipeline, runner, sinks, sources, sync, tasks, testing, time,
+    run_task, aggregates, data, executors, pipeline, runner, sinks, sources, sync, tasks, testing,
+    time,
 )  # fmt: skip
 SHOWN = {name for page in PAGES for name in re.findall(r"^::: (\S+)", page, re.MULTILINE)}
 

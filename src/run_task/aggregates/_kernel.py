@@ -1,0 +1,160 @@
+"""What an aggregate computes: the base of all of them, and of those of a user's own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.aggregates._columns import check_numbers
+from run_task.aggregates._rows import SegmentedRows
+from run_task.aggregates._statistics import Partial, Statistic
+from run_task.data.series._column_types import Array
+from run_task.errors import ConfigError
+from run_task.tasks._declared import ColumnTypes
+
+O_co = TypeVar("O_co", covariant=True)
+
+
+class Kernel(ABC, Generic[O_co]):
+    """What an aggregate computes of the rows of each of many windows.
+
+    One of one's own is a frozen dataclass whose fields are columns and options::
+
+        @dataclass(frozen=True)
+        class Range(Kernel[float]):
+            column: str
+
+            @property
+            def name(self) -> str:
+                return f"{self.column}_range"
+
+            @property
+            def columns(self) -> Sequence[str]:
+                return (self.column,)
+
+            def results(self, rows: SegmentedRows) -> Sequence[float]:
+                return (rows.greatest(self.column) - rows.least(self.column)).tolist()
+
+        price_range = Aggregate(Range("price"))
+
+    It has to be equal to another if it computes the same, and the result of a window has to be the
+    same whatever other windows there are: see :class:`SegmentedRows`.
+    """
+
+    empty: ClassVar[Any] = None
+    """The result of a window without rows."""
+
+    function: ClassVar[str] = ""
+    """What makes it, in messages; empty: its class."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What its results are called unless they are given another name."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> Sequence[str]:
+        """The columns that it reads."""
+
+    def planned(self, columns: ColumnTypes, task: str) -> Kernel[O_co]:
+        """What computes it over such columns: by default itself, once its columns are seen to be
+        there and to hold numbers or bools.
+
+        :param columns: what each column of the series holds
+        :param task: what it is called in messages
+        :raises ConfigError: if it cannot be computed; the message names the column and the cure
+        """
+        for column in self.columns:
+            check_numbers(columns, column, task)
+        return self
+
+    @abstractmethod
+    def results(self, rows: SegmentedRows) -> Sequence[O_co]:
+        """The result of each segment, none of which is empty.
+
+        Floating-point errors are not warned of while it is called. If it raises, each segment is
+        tried alone, so that only that at fault has no result.
+
+        :param rows: the rows of the segments
+        :return: plain Python values, as ``tolist()`` gives them; a ``Failed`` where there is none
+        """
+
+    def __str__(self) -> str:
+        """As it is called, such as ``quantile('price', 0.99)``."""
+        return f"{self.function or type(self).__name__}({', '.join(self.arguments())})"
+
+    def arguments(self) -> list[str]:
+        """What it was made with, as Python would write it."""
+        its: Any = fields(self)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  each is a dataclass
+        return [repr(getattr(self, each.name)) for each in its if each.repr]
+
+
+@dataclass(frozen=True)
+class ColumnKernel(Kernel[O_co]):
+    """An aggregate of one column, which is called after both."""
+
+    column: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.column}_{self.function}"
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return (self.column,)
+
+
+class MergedKernel(Kernel[O_co]):
+    """An aggregate that can be computed of statistics of the parts of a window."""
+
+    @cached_property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The statistics that it is computed of."""
+        return self.made_of()
+
+    @abstractmethod
+    def made_of(self) -> tuple[Statistic, ...]:
+        """The statistics that it is computed of."""
+
+    @abstractmethod
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[O_co]:
+        """The result of each of many windows, none of which is empty.
+
+        :param counts: how many rows each has
+        :param partials: its statistics, in the order of :attr:`statistics`
+        """
+
+    def results(self, rows: SegmentedRows) -> Sequence[O_co]:
+        return self.finish(rows.counts, *(each.of(rows) for each in self.statistics))
+
+
+def checked_column(column: Any, told: str, what: str = "column") -> None:
+    """That something can be the name of a column.
+
+    :raises ConfigError: if not
+    """
+    if not isinstance(column, str) or not column:
+        raise ConfigError(f"{told}({what}={column!r}): it is the name of a column")
+
+
+def with_none(results: list[Any], missing: NDArray[np.bool_]) -> list[Any]:
+    """Results with None in the place of some.
+
+    :param results: of which some mean nothing
+    :param missing: which
+    """
+    for at in np.flatnonzero(missing).tolist():
+        results[at] = None
+    return results
+
+
+def listed(values: Array) -> list[Any]:
+    """Values as Python's own; times of a column stay NumPy's, which have a unit."""
+    return list(values) if values.dtype.kind == "M" else values.tolist()

@@ -1,0 +1,286 @@
+"""Aggregates that are computed of statistics of the parts of a window: windows that slide share
+what is known of their panes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.aggregates._columns import check_column, is_encoded
+from run_task.aggregates._kernel import ColumnKernel, Kernel, MergedKernel, O_co, listed, with_none
+from run_task.aggregates._rows import Floats
+from run_task.aggregates._statistics import (
+    CoMoments,
+    ExactSums,
+    Firsts,
+    Greatest,
+    Latest,
+    Least,
+    Moments,
+    Partial,
+    ProductSums,
+    Statistic,
+    Sums,
+    squares_of,
+    sums_of,
+)
+from run_task.tasks._declared import ColumnTypes, Failed
+
+
+@dataclass(frozen=True)
+class RowCount(MergedKernel[int]):
+    """How many rows there are."""
+
+    function = "count"
+    empty = 0
+
+    @property
+    def name(self) -> str:
+        return self.function
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return ()
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        return ()
+
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[int]:
+        found: list[int] = counts.tolist()
+        return found
+
+
+class _MergedColumn(ColumnKernel[O_co], MergedKernel[O_co]):
+    """Of one column, and of statistics of its parts."""
+
+
+@dataclass(frozen=True)
+class _Picked(_MergedColumn[Any]):
+    """One of the values of a column."""
+
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[Any]:
+        return listed(partials[0][0])
+
+
+@dataclass(frozen=True)
+class _OfAny(_Picked):
+    """A value of a column of anything."""
+
+    encoded: bool = field(default=False, repr=False)
+
+    def planned(self, columns: ColumnTypes, task: str) -> Kernel[Any]:
+        check_column(columns, self.column, task)
+        return replace(self, encoded=is_encoded(columns[self.column]))
+
+
+@dataclass(frozen=True)
+class First(_OfAny):
+    """The value of the first row."""
+
+    function = "first"
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        return (Firsts(self.column, self.encoded),)
+
+
+@dataclass(frozen=True)
+class Last(_OfAny):
+    """The value of the last row."""
+
+    function = "last"
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        return (Latest(self.column, self.encoded),)
+
+
+@dataclass(frozen=True)
+class Min(_Picked):
+    """The least value."""
+
+    function = "min"
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        return (Least(self.column),)
+
+
+@dataclass(frozen=True)
+class Max(_Picked):
+    """The greatest value."""
+
+    function = "max"
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        return (Greatest(self.column),)
+
+
+@dataclass(frozen=True)
+class Sum(_MergedColumn[float]):
+    """The sum: of ints and bools exactly."""
+
+    exact: bool = field(default=False, repr=False)
+
+    function = "sum"
+
+    def planned(self, columns: ColumnTypes, task: str) -> Kernel[float]:
+        super().planned(columns, task)
+        return replace(self, exact=columns[self.column].kind != "f")
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        return (ExactSums(self.column) if self.exact else Sums(self.column),)
+
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[Any]:
+        (partial,) = partials
+        if not self.exact:
+            return listed(partial[0])
+        sums, beyond = sums_of(partial)
+        found = listed(sums)
+        for at in np.flatnonzero(beyond).tolist():
+            high, low = (int(part[at]) for part in partial)
+            found[at] = Failed(
+                OverflowError(
+                    f"{self}: the sum of the {counts[at]} rows is {(high << 32) + low}, which 64 "
+                    f"bits do not hold: declare the column float, or sum what is smaller"
+                )
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Mean(_MergedColumn[float]):
+    """The arithmetic mean."""
+
+    function = "mean"
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        return (Sums(self.column),)
+
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float]:
+        means: Floats = partials[0][0] / counts
+        return listed(means)
+
+
+@dataclass(frozen=True)
+class _Spread(_MergedColumn[float | None]):
+    """Of how far values are from their mean."""
+
+    ddof: int = 1
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        return (Moments(self.column),)
+
+    def arguments(self) -> list[str]:
+        return [repr(self.column), *([f"ddof={self.ddof}"] if self.ddof != 1 else [])]
+
+    def variances(self, counts: NDArray[np.intp], partial: Partial) -> Floats:
+        found: Floats = squares_of(partial) / (counts - self.ddof)
+        return found
+
+    def listed(self, counts: NDArray[np.intp], values: Floats) -> list[float | None]:
+        few = counts <= self.ddof
+        return with_none(listed(values), few) if few.any() else listed(values)
+
+
+@dataclass(frozen=True)
+class Var(_Spread):
+    """The variance."""
+
+    function = "var"
+
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float | None]:
+        return self.listed(counts, self.variances(counts, partials[0]))
+
+
+@dataclass(frozen=True)
+class Std(_Spread):
+    """The standard deviation."""
+
+    function = "std"
+
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float | None]:
+        return self.listed(counts, np.sqrt(self.variances(counts, partials[0])))
+
+
+class Ohlc(NamedTuple):
+    """The first, greatest, least and last value of a window, which an open-high-low-close chart
+    shows.
+
+    :ivar open: the first
+    :ivar high: the greatest
+    :ivar low: the least
+    :ivar close: the last
+    """
+
+    open: float
+    high: float
+    low: float
+    close: float
+
+
+@dataclass(frozen=True)
+class OpenHighLowClose(_MergedColumn[Ohlc]):
+    """The first, greatest, least and last value."""
+
+    function = "ohlc"
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        column = self.column
+        return Firsts(column, False), Greatest(column), Least(column), Latest(column, False)
+
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[Ohlc]:
+        return list(map(Ohlc, *(listed(partial[0]) for partial in partials)))
+
+
+@dataclass(frozen=True)
+class Vwap(MergedKernel[float]):
+    """The mean of prices, each weighted by its volume."""
+
+    price: str
+    volume: str
+
+    function = "vwap"
+
+    @property
+    def name(self) -> str:
+        return f"{self.price}_vwap"
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return self.price, self.volume
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        return ProductSums(self.price, self.volume), Sums(self.volume)
+
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float]:
+        means: Floats = partials[0][0] / partials[1][0]
+        return listed(means)
+
+
+@dataclass(frozen=True)
+class Corr(MergedKernel[float]):
+    """The correlation of two columns."""
+
+    one: str
+    other: str
+
+    function = "corr"
+
+    @property
+    def name(self) -> str:
+        return f"{self.one}_{self.other}_corr"
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return self.one, self.other
+
+    def made_of(self) -> tuple[Statistic, ...]:
+        return (CoMoments(Moments(self.one), Moments(self.other)),)
+
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float]:
+        (partial,) = partials
+        # The roots first: the product of the two may be beyond what a float holds.
+        apart = np.sqrt(squares_of(partial[:4])) * np.sqrt(squares_of(partial[4:8]))
+        return listed(np.clip(partial[8] / apart, -1.0, 1.0))

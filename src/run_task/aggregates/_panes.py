@@ -1,0 +1,226 @@
+"""Windows that slide, from what is known of their panes.
+
+Neighbouring panes are merged in pairs, pairs in fours and so on, and a window is merged from as few
+of these as make it up. Which panes make a pair depends only on their numbers on the grid, so the
+results of a window are the same to the last bit wherever a run began and whatever other windows
+are computed with it. The nodes are those of a segment tree (M. de Berg et al., "Computational
+Geometry", 3rd edition, section 10.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.aggregates._rows import Positions
+from run_task.aggregates._statistics import Partial, Statistic
+from run_task.tasks._declared import Panes
+
+
+class Partials:
+    """Some statistics of some things: panes, nodes of the tree, or windows.
+
+    :ivar counts: how many rows each has; what is known of one without rows means nothing
+    :ivar partials: the statistics
+    """
+
+    __slots__ = ("counts", "partials")
+
+    def __init__(self, counts: Positions, partials: Sequence[Partial]) -> None:
+        self.counts: Positions = counts
+        self.partials: Sequence[Partial] = partials
+
+    def __getitem__(self, which: slice | Positions) -> Partials:
+        return Partials(
+            self.counts[which],
+            [tuple(array[which] for array in partial) for partial in self.partials],
+        )
+
+    def put(self, where: Positions, others: Partials) -> None:
+        """Set some of them."""
+        self.counts[where] = others.counts
+        for mine, its in zip(self.partials, others.partials):
+            for array, values in zip(mine, its):
+                array[where] = values
+
+    def empty(self, count: int) -> Partials:
+        """So many of the same statistics, of no rows."""
+        return Partials(
+            np.zeros(count, np.intp),
+            [tuple(np.zeros(count, array.dtype) for array in partial) for partial in self.partials],
+        )
+
+
+def merged(statistics: Sequence[Statistic], left: Partials, right: Partials) -> Partials:
+    """What is known of each pair together; of one that has no rows, what is known of the other."""
+    together = [
+        statistic.merge(one, other)
+        for statistic, one, other in zip(statistics, left.partials, right.partials)
+    ]
+    counts = left.counts + right.counts
+    if not left.counts.all():
+        together = _where(left.counts == 0, right.partials, together)
+    if not right.counts.all():
+        together = _where(right.counts == 0, left.partials, together)
+    return Partials(counts, together)
+
+
+def _where(
+    which: NDArray[np.bool_], ones: Sequence[Partial], others: Sequence[Partial]
+) -> list[Partial]:
+    return [
+        tuple(np.where(which, a, b) for a, b in zip(one, other)) for one, other in zip(ones, others)
+    ]
+
+
+class _TreeLevel:
+    """The nodes of one level of the trees, a tree for each stretch of consecutive numbers.
+
+    :param nodes: what is known of them, those of each stretch together
+    :param bases: the position in ``nodes`` of the first of each stretch
+    :param numbers: its number: of a node of ``2**level`` panes, that of its first over ``2**level``
+    :param lengths: how many nodes each stretch has
+    """
+
+    __slots__ = ("bases", "lengths", "nodes", "numbers")
+
+    def __init__(
+        self,
+        nodes: Partials,
+        bases: Positions,
+        numbers: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> None:
+        self.nodes: Final = nodes
+        self.bases: Final = bases
+        self.numbers: Final = numbers
+        self.lengths: Final = lengths
+
+    def above(self, statistics: Sequence[Statistic]) -> _TreeLevel:
+        """The level above: the nodes that have both of their children here."""
+        first = (self.numbers + 1) >> 1
+        lengths = np.maximum(((self.numbers + self.lengths) >> 1) - first, 0)
+        lefts = self.bases + (2 * first - self.numbers)
+        bases = np.cumsum(lengths) - lengths
+        if len(lengths) == 1:
+            begin, stop = int(lefts[0]), int(lefts[0] + 2 * lengths[0])
+            left, right = self.nodes[begin:stop:2], self.nodes[begin + 1 : stop : 2]
+        else:
+            at = np.repeat(lefts - 2 * bases, lengths)
+            at += 2 * np.arange(len(at))
+            left, right = self.nodes[at], self.nodes[at + 1]
+        return _TreeLevel(merged(statistics, left, right), bases, first, lengths)
+
+
+def windows_of(statistics: Sequence[Statistic], panes: Panes, known: Partials) -> Partials:
+    """What is known of windows.
+
+    :param statistics: how what is known of two neighbours is merged
+    :param panes: the panes, and of which each window is made
+    :param known: what is known of each pane
+    """
+    numbers = panes.numbers
+    breaks = np.flatnonzero(numbers[1:] != numbers[:-1] + 1) + 1
+    bases: Positions = np.concatenate([np.zeros(1, np.intp), breaks])
+    lengths = np.diff(bases, append=len(numbers))
+    level = _TreeLevel(known, bases, numbers[bases], lengths)
+    n_windows = len(panes.first)
+    found = known.empty(n_windows)  # the earlier part of each window, as far as it has been merged
+    later = known.empty(n_windows)  # and the later one
+    open_ = np.flatnonzero(panes.last > panes.first)  # those of which not all is merged
+    stretch = bases.searchsorted(panes.first[open_], "right") - 1
+    begin = numbers[panes.first[open_]]
+    end = begin + (panes.last - panes.first)[open_]
+    while len(open_):
+        at_begin, at_end = (begin & 1).astype(np.bool_), (end & 1).astype(np.bool_)
+        offsets = level.bases[stretch] - level.numbers[stretch]
+        for odd, into, is_first in ((at_begin, found, True), (at_end, later, False)):
+            which = open_[odd]
+            if not len(which):
+                continue
+            node = begin[odd] if is_first else end[odd] - 1
+            nodes, so_far = level.nodes[offsets[odd] + node], into[which]
+            pair = (so_far, nodes) if is_first else (nodes, so_far)
+            into.put(which, merged(statistics, *pair))
+        begin, end = (begin + at_begin) >> 1, (end - at_end) >> 1
+        still = begin < end
+        if not still.all():
+            open_, begin, end, stretch = open_[still], begin[still], end[still], stretch[still]
+        if len(open_):
+            level = level.above(statistics)
+    return merged(statistics, found, later)
+
+
+class PaneCache:
+    """What a plan knows of panes, from one call to the next."""
+
+    __slots__ = ("_known", "_panes")
+
+    def __init__(self) -> None:
+        self._panes: Panes | None = None
+        self._known: Sequence[Partials | None] | None = None
+
+    def take(self, panes: Panes) -> tuple[Sequence[Partials | None] | None, Positions, Positions]:
+        """What is known of panes that are as they were. It is forgotten until :meth:`keep`.
+
+        :return: what is known of the panes of before, which of those are there again, and which of
+            these they are; of no others is anything known
+        """
+        before, known = self._panes, self._known
+        self._panes = self._known = None
+        nothing = np.zeros(0, np.intp)
+        if before is None or panes.fresh is None:
+            return None, nothing, nothing
+        same = np.flatnonzero(~panes.fresh)
+        at = _positions(before, panes, same)
+        there = at >= 0
+        return known, at[there], same[there]
+
+    def keep(self, panes: Panes, known: Sequence[Partials | None]) -> None:
+        """Keep what is known of panes."""
+        self._panes, self._known = panes, known
+
+
+def _positions(before: Panes, panes: Panes, which: Positions) -> Positions:
+    """Where some panes stood before; -1: nowhere.
+
+    :param before: the panes of before
+    :param panes: those of now
+    :param which: positions of some of them
+    """
+    numbers = panes.numbers[which]
+    none = np.full(len(which), -1, np.intp)
+    if not len(before.numbers):
+        return none
+    if panes.keys is None or before.keys is None:
+        first, count = int(before.numbers[0]), len(before.numbers)
+        if int(before.numbers[-1]) != first + count - 1:  # by keys that are not told
+            return none
+        at = numbers - first
+        return np.where((at >= 0) & (at < count), at, -1)
+    keys, firsts, counts = np.unique(before.keys, return_index=True, return_counts=True)
+    wanted = panes.keys[which]
+    place = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
+    at = numbers - before.numbers[firsts[place]]
+    there = (keys[place] == wanted) & (at >= 0) & (at < counts[place])
+    return np.where(there, at + firsts[place], -1)
+
+
+def assembled(count: int, parts: Sequence[tuple[Positions, Partials]]) -> Partials | None:
+    """What is known of all panes, from parts of them; of the others, that they have no rows.
+
+    :param count: how many panes there are
+    :param parts: the positions of panes, and what is known of them
+    :return: None: none has rows
+    """
+    if not parts:
+        return None
+    if len(parts) == 1 and len(parts[0][0]) == count:
+        return parts[0][1]
+    found = parts[0][1].empty(count)
+    for where, part in parts:
+        found.put(where, part)
+    return found
