@@ -7,7 +7,8 @@ computed in the thread that drives the loop, before the other tasks are run, ove
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -24,6 +25,7 @@ from run_task.tasks._declared import Failed
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.tasks._task import Runnable
 from run_task.tasks._tick import Tick, TickParts
+from run_task.time._calendar import Interval
 
 _clock: Final[Callable[[], float]] = time.perf_counter
 
@@ -84,34 +86,39 @@ class DeclaredCrew:
         return self._crew is None
 
     def run_windows(
-        self, view: TimeSeriesView, starts: NDArray[np.int64], ends: NDArray[np.int64]
-    ) -> Sequence[DataSet[Any]]:
+        self,
+        view: TimeSeriesView,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        interval: Interval,
+    ) -> Iterator[DataSet[Any]]:
         """Run windows without keys at once, where all tasks are declared.
 
-        :param view: all their rows
+        :param view: all rows there are, up to the last end at least
         :param starts: where each window starts, in ascending order, in the unit of the rows
         :param ends: where each ends
+        :param interval: the interval whose windows they are
+        :return: their DataSets, each made when it is asked for, so that few lie in memory
         """
         begun = _clock()
         columns = self._work.of_windows(view, starts, ends)
         took = (_clock() - begun) / len(ends)
-        roster = self._roster
-        shares = roster.pack(*[took / len(columns) * n for n in range(1, len(columns) + 1)])
-        windows = zip(starts.tolist(), ends.tolist())
-        rows = zip(*columns)
+        roster, count = self._roster, len(columns)
+        shares = roster.pack(*[took / count * place for place in range(1, count + 1)])
+        have_failed = any(map(_has_failed, columns))
+        windows = zip(starts.tolist(), ends.tolist(), repeat(0))
         of = DataSet.of
-        if not any(map(_has_failed, columns)):
-            return [
-                of((start, end, 0), (), roster, results, 0.0, shares, took)
-                for (start, end), results in zip(windows, rows)
-            ]
-        return [
-            of(
-                *((*window, 0), (), roster, results, 0.0, shares, took),
-                self._errors(results, Window(*window)) or None,
-            )
-            for window, results in zip(windows, rows)
-        ]
+
+        def given() -> Iterator[DataSet[Any]]:
+            for due, results in zip(windows, zip(*columns)):
+                errors = None
+                if have_failed:
+                    errors = self._errors(results, Window(*due[:2])) or None
+                dataset = of(due, (), roster, results, 0.0, shares, took, errors)
+                dataset._interval = interval  # pyright: ignore[reportPrivateUsage]  no call for it
+                yield dataset
+
+        return given()
 
     def drive(self, ticks: Ticks) -> None:
         """Drive a loop: by the crew of the other tasks, which may hand it to another thread."""

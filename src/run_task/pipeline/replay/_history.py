@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from run_task._window import Due
 from run_task.data import Closed, TimeSeries
@@ -48,6 +48,10 @@ _WORTH: Final = 4
 
 _MOST_NS: Final = 2**62
 """Later than any window."""
+
+
+Given: TypeAlias = tuple[AnyStage, Iterable[AnyDataSet]]
+"""What a stage has given: windows in their order, one or many."""
 
 
 class _StageReplay:
@@ -202,34 +206,29 @@ class _StageReplay:
             self._tell(dataset)
         return dataset
 
-    def run_many(self, until_ns: float) -> Sequence[AnyDataSet]:
+    def run_many(self, until_ns: float) -> Iterator[AnyDataSet] | None:
         """Run windows at once whose rows have all entered: those that are due, where that can be
-        done, else none.
+        done; else None.
 
         :param until_ns: no window that is due by then waits for a row
         """
         if not self._runs_many or self.leads:
-            return ()
+            return None
         crew = self._crew
         assert isinstance(crew, DeclaredCrew)
-        first, unit_ns = self._end, self._unit_ns
-        last = int(min(until_ns - self._grace_ns, self.edges.last_ns, _MOST_NS)) // unit_ns
-        starts, ends = self._windows.some(first, last, _MANY)
+        last = int(min(until_ns - self._grace_ns, self.edges.last_ns, _MOST_NS)) // self._unit_ns
+        starts, ends = self._windows.some(self._end, last, _MANY)
         if len(ends) < _WORTH:
-            return ()
-        interval = self.stage.interval
-        datasets = crew.run_windows(self.data.view(), starts, ends)
-        for dataset in datasets:
-            dataset._interval = interval  # pyright: ignore[reportPrivateUsage]  no call for it
+            return None
+        given: Iterator[AnyDataSet]
+        given = crew.run_windows(self.data.view(), starts, ends, self.stage.interval)
         last = int(ends[-1])
         self._go_to(self._windows.after(last))
         self._note_given((int(starts[0]), last, 0))
-        if (known_ns := self._known_ns) >= first * unit_ns:
-            datasets = [d for d in datasets if d.timestamp * unit_ns > known_ns]
-        if self._tell is not None:
-            for dataset in datasets:
-                self._tell(dataset)
-        return datasets
+        if self._known_ns >= int(ends[0]) * self._unit_ns:
+            known = self._known_ns // self._unit_ns
+            given = (dataset for dataset in given if dataset.timestamp > known)
+        return given if self._tell is None else _telling(given, self._tell)
 
     def jump(self, change_ns: float) -> None:
         """After a window that is empty, go on to the first that may hold a row.
@@ -380,7 +379,7 @@ class History:
 
     def run(
         self, start_ns: float, end_ns: float, held: Callable[[AnyStage], int | None]
-    ) -> Generator[tuple[AnyStage, AnyDataSet]]:
+    ) -> Generator[Given]:
         """Run every window, from the one that holds the first row to the one that holds the last.
 
         :param start_ns: windows that end by then are left out
@@ -433,9 +432,7 @@ class History:
             self._leading = any(replay.leads for replay in replays)
             yield from self._go(replays, end_ns)
 
-    def _go(
-        self, begun: Sequence[_StageReplay], end_ns: float
-    ) -> Generator[tuple[AnyStage, AnyDataSet]]:
+    def _go(self, begun: Sequence[_StageReplay], end_ns: float) -> Generator[Given]:
         replays: list[_StageReplay] = [replay for replay in begun if not replay.is_over]
         idle_until_ns: float = -NEVER
         bounded = end_ns != NEVER
@@ -454,12 +451,8 @@ class History:
                 self._leading = False
             if bounded:
                 replays = [replay for replay in replays if not replay.is_over]
-            if alone and replays and (many := replays[0].run_many(idle_until_ns)):
-                stage = replays[0].stage
-                for given in many:
-                    yield stage, given
-                    if given.errors and replays[0].config.on_error is OnError.RAISE:
-                        raise next(iter(given.errors.values()))
+            if alone and replays and (many := replays[0].run_many(idle_until_ns)) is not None:
+                yield from _until_error(replays[0], many)
                 continue
             for replay in replays:
                 if replay.due_ns <= due_ns:
@@ -468,9 +461,7 @@ class History:
                         if replay.was_empty:
                             replay.jump(self._next_change_ns(replay, replays))
                         continue
-                    yield replay.stage, dataset
-                    if dataset.errors and replay.config.on_error is OnError.RAISE:
-                        raise next(iter(dataset.errors.values()))
+                    yield from _until_error(replay, (dataset,))
 
     def _ingest_before(self, due_ns: int) -> float:
         """Let all rows enter that come before a window which is due at a time. Returns until when
@@ -539,6 +530,29 @@ class History:
         """Somebody is about to write to the replay's own of the data with this id."""
         for replay in self._replays_of.get(data, ()):
             replay.forget_view()
+
+
+def _telling(
+    datasets: Iterable[AnyDataSet], tell: Callable[[AnyDataSet], object]
+) -> Iterator[AnyDataSet]:
+    """DataSets, each told before it is given."""
+    for dataset in datasets:
+        tell(dataset)
+        yield dataset
+
+
+def _until_error(replay: _StageReplay, datasets: Iterable[AnyDataSet]) -> Generator[Given]:
+    """What a stage gives, up to the first error where that ends a replay.
+
+    :raises TaskError: then
+    """
+    if replay.config.on_error is not OnError.RAISE:
+        yield replay.stage, datasets
+        return
+    for dataset in datasets:
+        yield replay.stage, (dataset,)
+        if dataset.errors:
+            raise next(iter(dataset.errors.values()))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import repeat
 
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._stage import AnyStage
@@ -16,7 +17,7 @@ from run_task.tasks._keyed import AnyDataSet
 
 def write_results(
     name: str,
-    results: Generator[tuple[AnyStage, AnyDataSet]],
+    results: Generator[tuple[AnyStage, Iterable[AnyDataSet]]],
     sinks: Sequence[Sink],
     position: ReplayPosition,
     refusals: Refusals,
@@ -39,15 +40,19 @@ def write_results(
             opened.callback(sink.flush)  # each, whatever else goes wrong
         opened.enter_context(contextlib.closing(results))
         progress = opened.enter_context(ProgressBar(name, position))
-        for stage, dataset in results:
-            if stage.sinks:
-                result = Result.of(name, stage.name, dataset)
-                for sink in stage.sinks:
-                    refusals.write(sink, result)
-            if progress.shown:
-                progress.note(dataset.timestamp * stage.interval.unit.nanos)
-            yield stage.name, dataset
-            if sinks and time.monotonic() >= flush_at:
-                for sink in sinks:
-                    sink.flush()
-                flush_at = time.monotonic() + FLUSH_EVERY
+        for stage, datasets in results:
+            if not sinks and not progress.shown:
+                yield from zip(repeat(stage.name), datasets)
+                continue
+            for dataset in datasets:
+                if stage.sinks:
+                    result = Result.of(name, stage.name, dataset)
+                    for sink in stage.sinks:
+                        refusals.write(sink, result)
+                if progress.shown:
+                    progress.note(dataset.timestamp * stage.interval.unit.nanos)
+                yield stage.name, dataset
+                if sinks and time.monotonic() >= flush_at:
+                    for sink in sinks:
+                        sink.flush()
+                    flush_at = time.monotonic() + FLUSH_EVERY
