@@ -429,6 +429,39 @@ third = pipeline.stage("third", [mean, wrong, short], good, TaskInterval.millis(
     assert "'short': it cannot be called with (data, start, end)" in mistakes[6]
 
 
+def test_tasks_with_a_state_are_drawn_with_their_types_and_checked(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        """
+from run_task import Pipeline, TimeSeries, TimeSeriesView, task
+
+series = TimeSeries({"value": float})
+
+@task(state=float)
+def average(view: TimeSeriesView, start: int, end: int, last: float) -> tuple[bool, float]:
+    return True, last
+
+@task(state=int)
+def wrong(values: list[float], start: int, end: int, state: int) -> tuple[str, int]:
+    return "", state
+
+@task(state=int)
+def short(view: TimeSeriesView, start: int, end: int) -> tuple[str, int]:
+    return "", 0
+
+pipeline = Pipeline("app").source([(1, {"value": 1.0})], series, name="recorded")
+pipeline.stage("first", [average, wrong, short], series, "1s")
+"""
+    )
+    done = run_here("check", "app.py", cwd=tmp_path)
+    assert done.exit_code == Exit.MISTAKE
+    assert "source recorded, list of 1" in done.stdout
+    assert "task average: TimeSeriesView -> bool" in done.stdout
+    count, *mistakes = re.split(r"\n\n\d+\. ", done.stderr)
+    assert count == "2 mistakes"
+    assert "'wrong': it takes list[float]" in mistakes[0]
+    assert "'short': it cannot be called with (data, start, end, state)" in mistakes[1]
+
+
 def test_every_mistake_in_how_things_are_wired_is_told(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         f"""{HISTORY}

@@ -98,12 +98,12 @@ def drawn(screen: Screen, width: int = 80, height: int = 24) -> list[str]:
 
 def note(screen: Screen, *windows: KeyedDataSet[Any, Any]) -> None:
     for window in windows:
-        screen.monitor.stages["heat"].note_next_at = -math.inf
+        screen.monitor.of("heat").note_next_at = -math.inf
         screen.monitor.note("heat", window)
 
 
 def keys_in(lines: Sequence[str]) -> list[tuple[str, str]]:
-    found = [re.match(r"(dev-\S+|new-\S+) +(fails|far off|new)?", line) for line in lines]
+    found = [re.match(r"(dev-\S+|new-\S+) +(fails|far off|new|furthest)?", line) for line in lines]
     return [(match[1], match[2] or "") for match in found if match]
 
 
@@ -166,12 +166,49 @@ def test_a_drawing_costs_the_same_for_any_number_of_keys() -> None:
     assert least(MANY) < 5 * least(MANY[:20])
 
 
+def test_what_is_furthest_is_far_off_only_if_it_is_far() -> None:
+    keys = [f"dev-{number}" for number in range(20)]  # each 1e-8 above the one before
+
+    def told(far: Mapping[str, float]) -> dict[str, Why]:
+        return {each.key: each.why for each in KeyWatch().look(window_of(0, keys, far=far)).keys}
+
+    assert set(told({}).values()) == {Why.FURTHEST}
+    # Half of all are up to 5e-8 from the median: far off is what is five times as far.
+    near_and_far = told({"dev-3": 1 + 25e-8, "dev-4": 1 + 60e-8})
+    assert (near_and_far["dev-3"], near_and_far["dev-4"]) == (Why.FURTHEST, Why.FAR_OFF)
+    # With all the same but one, there is no usual distance.
+    same = told(dict.fromkeys(keys, 1.0) | {"dev-9": 1.01})
+    assert same == {"dev-9": Why.FAR_OFF}
+
+
+def test_tasks_and_stages_that_come_and_go_are_seen() -> None:
+    pipeline = made()
+    (stage,) = pipeline.stages
+    screen = Screen(pipeline, "V-1")
+    note(screen, window_of(0, ["dev-1", "dev-2"]))
+
+    def c(data: object, start: int, end: int) -> float:
+        return 1.0
+
+    stage.add(Task(c, "c"))
+    pipeline.stage("plain", [Task(c, "of all")], TimeSeries({"v": float}, TimeUnit.SECONDS), "1s")
+    lines = drawn(screen)
+    assert any(line.startswith("heat / c ") for line in lines)
+    assert any(line.startswith("plain / of all") for line in lines)
+    pipeline.remove("heat")
+    data = TimeSeries({"device": str, "v": float}, TimeUnit.SECONDS, key="device")
+    pipeline.stage("heat", [Task(c, "c"), Task(c, "b")], data, "1s", by="device")
+    (head,) = [line for line in drawn(screen) if line.startswith("heat / device")]
+    # What a task gives that the latest window does not have is not told yet.
+    assert re.fullmatch(r"heat / device, 1 with V-1 +b *", head)
+
+
 def test_looking_at_many_keys_takes_a_small_part_of_the_time() -> None:
     screen = Screen(made())
     began = time.monotonic()
     screen.monitor.note("heat", window_of(0, MANY))
     took = time.monotonic() - began
-    next_at = screen.monitor.stages["heat"].note_next_at
+    next_at = screen.monitor.of("heat").note_next_at
     assert next_at >= began + 0.05
     assert next_at - began <= 0.05 + 101 * took
 

@@ -231,7 +231,7 @@ def fed(made: Pipeline, windows: int = 100) -> Screen:
     for number in range(windows):
         values = dict.fromkeys(names[1:], number * 1.0)
         failed = TaskError(names[0], Window(number, number + 1), "it is " + "very " * 90 + "hot")
-        screen.monitor.stages[stage.name].note_next_at = -math.inf
+        screen.monitor.of(stage.name).note_next_at = -math.inf
         screen.monitor.note(
             stage.name, DataSet(Window(number, number + 1), values, {names[0]: failed})
         )
@@ -309,8 +309,8 @@ def several_stages(stages: int) -> Pipeline:
 @pytest.mark.parametrize("width", [40, *WIDTHS])
 @pytest.mark.parametrize("stages", [2, 30])
 def test_the_name_of_a_task_is_seen_whatever_that_of_its_stage_is(stages: int, width: int) -> None:
-    screen = Screen(several_stages(stages))
-    stage = next(iter(screen.monitor.stages))
+    made = several_stages(stages)
+    screen, stage = Screen(made), made.stages[0].name
     failed = TaskError("task 0a", Window(0, 1), "it is too hot")
     screen.monitor.note(stage, DataSet(Window(0, 1), {"task 0b": 1.0}, {"task 0a": failed}))
     _, lines = drawn(screen, width)
@@ -415,7 +415,7 @@ def test_values_are_remembered_for_a_while() -> None:
     values, history = screen.monitor.recent(stage.name)
     assert values == {"task 0": 199.0, "task 1": 199.0}
     assert list(history["task 0"]) == [float(n) for n in range(200 - HISTORY, 200)]
-    assert screen.monitor.stages[stage.name].failed == 200
+    assert screen.monitor.of(stage.name).failed == 200
 
 
 def test_a_fast_pipeline_pays_for_no_more_than_can_be_seen() -> None:
@@ -451,10 +451,20 @@ def test_rates_are_taken_over_the_last_seconds(monkeypatch: pytest.MonkeyPatch) 
     now = 100.0
     monkeypatch.setattr("run_task.pipeline._monitor.time.monotonic", lambda: now)
     monitor = Monitor(pipeline())
-    assert monitor.rates([0]) == [0.0]
+    assert monitor.rates({"a": 0}) == {"a": 0.0}
     rates: list[float] = []
     for second in range(1, 11):
         now += 1.0
-        rates.append(*monitor.rates([second * 50 if second <= 5 else 250]))
+        rates.append(monitor.rates({"a": second * 50 if second <= 5 else 250})["a"])
     assert rates[:5] == [50.0] * 5
     assert rates[-1] == 0.0
+
+
+def test_rates_are_those_of_sources_that_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("run_task.pipeline._monitor.time.monotonic", lambda: now)
+    monitor = Monitor(pipeline())
+    monitor.rates({"a": 0, "b": 0})
+    now += 1.0
+    assert monitor.rates({"a": 10, "b": 20, "new": 5}) == {"a": 10.0, "b": 20.0, "new": 0.0}
+    assert monitor.rates({"b": 20, "new": 5}) == {"b": 20.0, "new": 0.0}

@@ -190,7 +190,15 @@ def test_a_pipeline_is_drawn_with_all_it_has() -> None:
     assert texts.count("stage") == 3
     assert texts.count("sink") == 1, "one that stages share"
     assert texts.count("data") == 3
-    for text in ("exchange", "TimeSeries", "· size", "Atom", "RwLock", "CallbackSink", "daily"):
+    for text in (
+        "exchange",
+        "TimeSeries",
+        "· size",
+        "Atom",
+        "RwLock",
+        "CallbackSink(<lambda>)",
+        "daily",
+    ):
         assert text in texts
     at = texts.index("rolling <b>")
     told = ["every 1s", "over the last 1m", "grace 200ms", "· task 0"]

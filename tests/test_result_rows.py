@@ -164,6 +164,29 @@ def test_a_column_is_of_the_kind_that_a_task_says_it_returns(runnable: Any, kind
     assert dict(first.series().columns) == {runnable.name: np.dtype(kind)}
 
 
+def test_results_that_are_texts_are_a_column_of_texts() -> None:
+    @task
+    def level(view: TimeSeriesView, start: int, end: int) -> str:
+        return "high" if len(view.in_window) > 1 else "low"
+
+    @task
+    def levels(view: TimeSeriesView, start: int, end: int) -> list[str]:
+        return list(view["level"])
+
+    series = TimeSeries({"key": str}, TimeUnit.SECONDS, key="key")
+    series.extend([1, 2, 3, 14], key=["a", "b", "b", "a"])
+    pipeline = Pipeline("p")
+    plain = pipeline.stage("plain", [level], series, "10s").series()
+    keyed = pipeline.stage("keyed", [level], series, "10s", by="key").series()
+    assert dict(plain.columns) == {"level": np.dtype(str)}
+    of_plain = pipeline.stage("of plain", [levels], plain, "10s")
+    of_keyed = pipeline.stage("of keyed", [levels], keyed, "10s")
+    given = [dataset[levels] for dataset in pipeline.replay().of(of_plain)]
+    assert given == [["high"], ["high", "low"]]
+    given = [dataset[levels] for dataset in pipeline.replay().of(of_keyed)]
+    assert given == [["low", "high"], ["low", "high", "low"]]
+
+
 def returning(annotation: Any) -> Task[Any, Any]:
     def result(view: Any, start: int, end: int) -> Any:
         return None
@@ -181,7 +204,7 @@ def test_kinds_of_numpy_are_columns_too(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("annotation", "told"),
     [
-        (str, "returns str, which makes no column"),
+        (str | None, r"returns str \| None, which makes no column"),
         (int | None, r"returns int \| None, which"),
         (float | int, "which makes no column"),
         (list[float], r"returns list\[float\]"),

@@ -14,6 +14,7 @@ from run_task.data import TimeSeries
 from run_task.data._several import inputs_of
 from run_task.errors import ConfigError
 from run_task.pipeline._stage import AnyStage
+from run_task.tasks._stateful import with_state
 from run_task.tasks._task import Runnable
 
 _NUMBERS: dict[Any, tuple[type, ...]] = {float: (float, int), complex: (complex, float, int)}
@@ -37,7 +38,8 @@ class Signature:
 
 def signature(task: Runnable[Any, Any]) -> Signature:
     """What a task's annotations say."""
-    run = task.run
+    stateful = with_state(task)
+    run = task.run if stateful is None else stateful.step
     try:
         parameters = list(inspect.signature(run).parameters)
     except (TypeError, ValueError):  # of C
@@ -48,6 +50,8 @@ def signature(task: Runnable[Any, Any]) -> Signature:
         hints = dict(getattr(run, "__annotations__", {}))
     takes = hints.get(parameters[0]) if parameters else None
     gives = hints.get("return")
+    if stateful is not None and typing.get_origin(gives) is tuple:
+        gives = typing.get_args(gives)[0]  # the other is its state
     return Signature(takes, type(None) if gives is None and "return" in hints else gives)
 
 
@@ -58,13 +62,16 @@ def misfits(stage: AnyStage) -> Iterator[ConfigError]:
         view = data
     for task in stage.tasks:
         where = f"stage {stage.name!r}, task {task.name!r}"
+        stateful = with_state(task)
+        called, given = (task.run, 3) if stateful is None else (stateful.step, 4)
         try:
             # A wrapper is called with its own parameters, not with those of what it wraps.
-            inspect.signature(task.run, follow_wrapped=False).bind(view, 0, 0)
+            inspect.signature(called, follow_wrapped=False).bind(*(view, 0, 0, None)[:given])
         except TypeError as error:
+            parameters = ", ".join(("data", "start", "end", "state")[:given])
             yield ConfigError(
-                f"{where}: it cannot be called with (data, start, end): {error}: give its function "
-                f"these three parameters"
+                f"{where}: it cannot be called with ({parameters}): {error}: give its function "
+                f"these {'three' if given == 3 else 'four'} parameters"
             )
             continue
         except ValueError:

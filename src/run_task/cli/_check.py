@@ -84,9 +84,12 @@ def _mistakes(target: str) -> Sequence[BaseException]:
 def drawn(pipeline: Pipeline) -> Tree:
     """A pipeline as a tree."""
     tree = Tree(_line("pipeline ", pipeline.name))
-    sources = {id(source): source for source, _ in pipeline.sources}
-    for key, source in sources.items():
-        branch = tree.add(_line("source ", named(source)))
+    for key, (title, source) in {
+        id(source): (title, source)
+        for title, (source, _) in zip(pipeline.source_titles, pipeline.sources, strict=True)
+    }.items():
+        about = named(source)
+        branch = tree.add(_line("source ", title, "" if title == about else f", {shown(about)}"))
         entered = [into for other, into in pipeline.sources if id(other) == key]
         for stage in pipeline.stages:
             if any(data is into for data in stage.inputs for into in entered):

@@ -76,6 +76,7 @@ def _chosen(keys: Sequence[KeyShown], most: int) -> Sequence[KeyShown]:
     fail, new = by_why[Why.FAILS], by_why[Why.NEW]
     kept = [*fail[: max(1, most // 2)], *by_why[Why.WANTED]][:most]
     kept += new[len(new) - min(len(new), most // 4) :]
-    kept += [key for key in [*by_why[Why.FAR_OFF], *fail, *reversed(new)] if key not in kept]
+    rest = [*by_why[Why.FAR_OFF], *by_why[Why.FURTHEST], *fail, *reversed(new)]
+    kept += [key for key in rest if key not in kept]
     chosen = {id(key) for key in kept[:most]}
     return [key for key in keys if id(key) in chosen]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,12 +26,14 @@ from rich.text import Text
 from run_task.cli._grid import BAD, HEAD, cell, count, grid
 from run_task.cli._keys_table import keys_table, over_keys
 from run_task.cli._sparkline import sparkline
-from run_task.observe._format import elapsed, named, seconds, shown
+from run_task.observe._format import elapsed, seconds, shown
 from run_task.pipeline._monitor import HISTORY, Monitor
+from run_task.runner._stats import RunnerStats
 from run_task.time._length import in_short
 
 if TYPE_CHECKING:
     from run_task.pipeline import Pipeline
+    from run_task.pipeline._stage import AnyStage
     from run_task.runner._stats import Percentiles, PipelineStats
 
 _REFRESHED: Final = 4
@@ -46,6 +48,9 @@ _NARROWER: Final = 56
 
 _WRONG: Final = ("late", "malformed", "rejected", "ahead", "expired", "duplicate", "unseen")
 """What rows should not be: a column each, where some are."""
+
+_NOT_YET: Final = RunnerStats()
+"""Of a stage that was added just now."""
 
 _MOST_FAILURES: Final = 4
 
@@ -93,14 +98,16 @@ class Screen:
         self._pipeline = pipeline
         self._key = key
         self.monitor: Monitor = Monitor(pipeline, key)
+        self._drawn: Sequence[AnyStage] = ()  # those of one drawing: some may come and go meanwhile
         self.state: State = State.RUNNING
         self.widths: Sequence[int] = ()
         """Of the lines that are drawn."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         options = options.update(max_width=min(options.max_width, _WIDEST))
+        self._drawn = self._pipeline.stages
         stats = self.monitor.stats()
-        rates = self.monitor.rates(stats.rows)
+        rates = self.monitor.rates(dict(zip(stats.sources, stats.rows)))
         above: Sequence[RenderableType] = ()
         below: Sequence[RenderableType] = ()
         room = 0
@@ -131,7 +138,7 @@ class Screen:
         ]
 
     def _around_tasks(
-        self, limits: _Limits, stats: PipelineStats, rates: Sequence[float], width: int
+        self, limits: _Limits, stats: PipelineStats, rates: Mapping[str, float], width: int
     ) -> tuple[Sequence[RenderableType], Sequence[RenderableType]]:
         """What stands above the tasks, and what below."""
         gap = [Text()] if limits.gaps else []
@@ -158,17 +165,17 @@ class Screen:
         return title
 
     def _sources(
-        self, stats: PipelineStats, rates: Sequence[float], most: int, width: int
+        self, stats: PipelineStats, rates: Mapping[str, float], most: int, width: int
     ) -> Table:
         all_counts = list(stats.sources.values())
         wrong = [kind for kind in _WRONG if any(getattr(of, kind) for of in all_counts)]
         if width < _NARROW:
             del wrong[2:]
         table = grid(("source", 1), ("rows", 0), ("rows/s", 0), *((kind, 0) for kind in wrong))
-        of_each = list(zip(self._pipeline.sources, stats.rows, rates, all_counts))
-        for (source, _), rows, rate, counts in of_each[:most]:
+        of_each = list(zip(stats.sources, self._pipeline.source_titles, stats.rows, all_counts))
+        for name, title, rows, counts in of_each[:most]:
             told = (count(getattr(counts, kind)) for kind in wrong)
-            table.add_row(cell(named(source)), f"{rows:,}", f"{rate:,.1f}", *told)
+            table.add_row(cell(shown(title)), f"{rows:,}", f"{rates[name]:,.1f}", *told)
         _tell_more(table, len(of_each), most)
         return table
 
@@ -179,38 +186,39 @@ class Screen:
         if width < _NARROWER:
             columns = columns[:-1]
         table = grid(("stage", 1), *((name, 0) for name in columns))
-        for stage in self._pipeline.stages[:most]:
-            done = stats.stages[stage.name]
+        for stage in self._drawn[:most]:
+            done = stats.stages.get(stage.name, _NOT_YET)
             cells: dict[str, str | Text] = {
                 "every": in_short(stage.interval),
                 "windows": f"{done.ticks:,}",
                 "missed": count(done.missed),
-                "failed": count(self.monitor.stages[stage.name].failed),
+                "failed": count(self.monitor.of(stage.name).failed),
                 "late p50/p99": _spread(done.lateness),
                 "took p50/p99": _spread(done.duration),
             }
             table.add_row(cell(shown(stage.name)), *(cells[name] for name in columns))
-        _tell_more(table, len(self._pipeline.stages), most)
+        _tell_more(table, len(self._drawn), most)
         return table
 
     def _task_lines(self) -> int:
         """How many lines all tasks take."""
-        return 1 + sum(len(stage.tasks) for stage in self._pipeline.stages)
+        return 1 + sum(len(stage.tasks) for stage in self._drawn)
 
     def _keys(self, room: int, width: int) -> Sequence[RenderableType]:
         """Of each stage by key those keys that are worth a look, if there is room for some."""
-        by_key = [stage for stage in self._pipeline.stages if stage.keys is not None]
+        by_key = [stage for stage in self._drawn if stage.keys is not None]
         found: list[RenderableType] = []
         for place, stage in enumerate(by_key):
-            keys = self.monitor.stages[stage.name].keys
+            keys = self.monitor.of(stage.name).keys
             most = min(room // (len(by_key) - place) - 1, _MOST_KEYS + 1)
             if keys is None or most < 2:
                 continue
             by = shown(keys.by)
-            title = by if len(self._pipeline.stages) == 1 else f"{shown(stage.name)} / {by}"
+            title = by if len(self._drawn) == 1 else f"{shown(stage.name)} / {by}"
             if keys.matching is not None:
                 title += f", {keys.matching:,} with {shown(self._key)}"
-            table = keys_table(title, keys, [task.name for task in stage.tasks], most, width)
+            names = [task.name for task in stage.tasks if task.name in keys.tasks]
+            table = keys_table(title, keys, names, most, width)
             if table is not None:
                 found += [Text(), table]
                 room -= 1 + most
@@ -221,11 +229,11 @@ class Screen:
         bars = max(10, min(HISTORY, width // 4))
         most = (width - bars) // 2
         rows: list[tuple[Text, Text, Text]] = []
-        several = len(self._pipeline.stages) > 1
-        for stage in self._pipeline.stages:
+        several = len(self._drawn) > 1
+        for stage in self._drawn:
             values, history = self.monitor.recent(stage.name)
-            keys = self.monitor.stages[stage.name].keys
-            failing = self.monitor.stages[stage.name].failing
+            seen = self.monitor.of(stage.name)
+            keys, failing = seen.keys, seen.failing
             for task in stage.tasks:
                 name = _both(stage.name, task.name, most) if several else shown(task.name)
                 if task.name in failing:
@@ -234,7 +242,7 @@ class Screen:
                     value = over_keys(keys.tasks.get(task.name), keys)
                 else:
                     value = Text(shown(values[task.name]) if task.name in values else "")
-                line = sparkline(history[task.name], bars)
+                line = sparkline(history.get(task.name, ()), bars)
                 rows.append((Text(name), value, Text(line)))
         head = (Text("task", HEAD), Text("value", HEAD), Text())
         shown_rows = rows if len(rows) + 1 <= room else rows[: max(0, room - 2)]

@@ -42,16 +42,22 @@ class _Boxes:
             self.arrows.append((start, end))
 
 
-def picture(name: str, sources: Iterable[tuple[Any, Route]], stages: Iterable[AnyStage]) -> Drawing:
+def picture(
+    name: str, sources: Iterable[tuple[str | None, Any, Route]], stages: Iterable[AnyStage]
+) -> Drawing:
     """Draw a pipeline.
 
     :param name: what it is called
-    :param sources: its sources, and where their rows go
+    :param sources: its sources, each with the name that it was given, and where their rows go
     :param stages: its stages
     """
     drawn = _Boxes()
-    for source, route in sources:
-        drawn.arrow(drawn.box(source, BoxKind.SOURCE, _called(source)), drawn.data(route.into))
+    for title, source, route in sources:
+        about = _called(source)
+        lines = [] if title is None else [about]
+        drawn.arrow(
+            drawn.box(source, BoxKind.SOURCE, title or about, lines), drawn.data(route.into)
+        )
     for stage in stages:
         box = drawn.box(stage, BoxKind.STAGE, stage.name, _about(stage))
         for data in stage.inputs:

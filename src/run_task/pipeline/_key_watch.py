@@ -22,6 +22,10 @@ MOST: Final = 20
 
 _NEWEST: Final = 3
 
+_FAR: Final = 5.0
+"""How many times as far from the median as half of all keys a key is that is far off: of results
+that are normally distributed, one in 1 300 is."""
+
 _MOST_KNOWN: Final = 1_000_000
 """How many keys it remembers, to tell which are new."""
 
@@ -31,8 +35,10 @@ class Why(enum.Enum):
 
     FAILS = "fails"
     FAR_OFF = "far off"
-    """Its results are the furthest from those of other keys."""
+    """A result is far from those of other keys."""
     NEW = "new"
+    FURTHEST = "furthest"
+    """Its results are the furthest from those of other keys, and not far."""
     WANTED = ""
     """It was asked for."""
 
@@ -112,9 +118,9 @@ class KeyWatch:
             failing = dict.fromkeys(e.key for e in dataset.errors.values() if e.key is not None)
             found = dict.fromkeys(islice(failing, MOST), Why.FAILS)
             new = {key: Why.NEW for key in self._newest if key not in found}
-            for key in _far_off(of_tasks, numbers, MOST):
+            for key, score in _far_off(of_tasks, numbers, MOST).items():
                 if key not in new:
-                    found.setdefault(key, Why.FAR_OFF)
+                    found.setdefault(key, Why.FAR_OFF if score >= _FAR else Why.FURTHEST)
             present = set(keys) if new else set[Any]()
             found.update((key, why) for key, why in new.items() if key in present)
         told = [
@@ -154,9 +160,9 @@ def _over_keys(numbers: NDArray[np.float64], done: int, failed: int) -> TaskOver
 
 def _far_off(
     of_tasks: Mapping[str, Mapping[Any, Any]], numbers: Mapping[str, NDArray[np.float64]], most: int
-) -> Sequence[Any]:
-    """The keys whose results are the furthest from the median, in terms of what is usual; the
-    furthest first."""
+) -> Mapping[Any, float]:
+    """The keys whose results are the furthest from the median, and how far they are in terms of
+    what is usual; the furthest first."""
     scores: dict[Any, float] = {}
     for name, results in of_tasks.items():
         off = np.abs(numbers[name] - _median(numbers[name]))
@@ -165,6 +171,8 @@ def _far_off(
             continue
         if usual > 0:
             off = off / usual
+        else:
+            off[off > 0] += _FAR  # more than half of all results are the same, and these are not
         off[~np.isfinite(off)] = 0.0
         places = np.argpartition(off, -most)[-most:] if len(off) > most else np.arange(len(off))
         keys = list(results)
@@ -172,7 +180,7 @@ def _far_off(
             score = float(off[place])
             if score > 0:
                 scores[keys[place]] = max(score, scores.get(keys[place], 0.0))
-    return nlargest(most, scores, key=scores.__getitem__)
+    return {key: scores[key] for key in nlargest(most, scores, key=scores.__getitem__)}
 
 
 def _median(numbers: NDArray[np.float64]) -> float:

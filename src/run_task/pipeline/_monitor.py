@@ -66,15 +66,15 @@ class Occurrences:
 class StageMonitor:
     """What is known of a stage.
 
-    :param tasks: the names of its tasks
     :param key: a part of the keys that are asked for; None: none in particular
     """
 
-    def __init__(self, tasks: Sequence[str], key: str | None = None) -> None:
+    def __init__(self, key: str | None = None) -> None:
         self.values: dict[str, Any] = {}
         self.failing: Collection[str] = ()
         """The tasks that gave no result for the last window."""
-        self.history: Mapping[str, deque[float]] = {task: deque(maxlen=HISTORY) for task in tasks}
+        self.history: dict[str, deque[float]] = {}
+        """By task: of those that were added since, too."""
         self.failed: int = 0
         """How many results are missing, of all windows."""
         self.keys: KeysShown | None = None
@@ -93,11 +93,9 @@ class Monitor:
     def __init__(self, pipeline: Pipeline, key: str | None = None) -> None:
         self._pipeline = pipeline
         self._mutex = threading.Lock()
-        self._rates: deque[tuple[float, Sequence[int]]] = deque()
-        self.stages: Mapping[str, StageMonitor] = {
-            stage.name: StageMonitor([task.name for task in stage.tasks], key)
-            for stage in pipeline.stages
-        }
+        self._rates: deque[tuple[float, Mapping[str, int]]] = deque()
+        self._key = key
+        self._stages: dict[str, StageMonitor] = {}
         self._failures: dict[TaskFailure, Occurrences] = {}  # the latest last
         self._different = 0
         self.began: float = time.monotonic()
@@ -108,12 +106,17 @@ class Monitor:
     def _follow(self) -> None:
         """Look at stages that were added while it runs, too."""
         for stage in self._pipeline.stages:
-            if stage.name not in self.stages:
-                tasks = [task.name for task in stage.tasks]
-                self.stages = {**self.stages, stage.name: StageMonitor(tasks)}
             if self._sink not in stage.sinks:
                 with contextlib.suppress(RunTaskError):  # it ends
                     stage.sink(self._sink)
+
+    def of(self, stage: str) -> StageMonitor:
+        """What is known of a stage: also of one that was added just now.
+
+        :param stage: its name
+        """
+        with self._mutex:
+            return self._stages.setdefault(stage, StageMonitor(self._key))
 
     def note(self, stage: str, dataset: AnyDataSet) -> None:
         """Take what a window gave.
@@ -121,7 +124,7 @@ class Monitor:
         :param stage: the name of the stage
         :param dataset: its results
         """
-        of_stage = self.stages[stage]
+        of_stage = self.of(stage)
         errors = dataset.errors
         # By key, a task fails if it does for all of them.
         of_stage.failing = {name for name in errors if isinstance(name, str)} if errors else ()
@@ -144,7 +147,8 @@ class Monitor:
         with self._mutex:
             of_stage.note_next_at = now + max(_NOTED_EVERY, took * _SHARE)
             of_stage.values, of_stage.keys = values, keys
-            for name, history in of_stage.history.items():
+            for name in {**of_stage.history, **drawn}:
+                history = of_stage.history.setdefault(name, deque(maxlen=HISTORY))
                 history.append(drawn.get(name, math.nan))
 
     def _note(self, failure: TaskFailure) -> None:
@@ -170,10 +174,10 @@ class Monitor:
         self._follow()
         return self._pipeline.stats
 
-    def rates(self, rows: Sequence[int]) -> Sequence[float]:
-        """How many rows of each source come in a second.
+    def rates(self, rows: Mapping[str, int]) -> Mapping[str, float]:
+        """How many rows of each source come in a second: of one that was added since, none yet.
 
-        :param rows: how many have come up to now
+        :param rows: how many have come up to now, by the name of the source
         """
         now = time.monotonic()
         seen = self._rates
@@ -183,12 +187,12 @@ class Monitor:
         since, before = seen[0]
         passed = now - since
         if passed < 0.5:  # of the beginning, when all that was there came at once
-            return [0.0] * len(rows)
-        return [(new - old) / passed for new, old in zip(rows, before)]
+            return dict.fromkeys(rows, 0.0)
+        return {name: (new - before.get(name, new)) / passed for name, new in rows.items()}
 
     def recent(self, stage: str) -> tuple[Mapping[str, Any], Mapping[str, Sequence[float]]]:
         """The last values of a stage's tasks, and the numbers among those before."""
-        of_stage = self.stages[stage]
+        of_stage = self.of(stage)
         with self._mutex:
             history = {name: tuple(values) for name, values in of_stage.history.items()}
             return of_stage.values, history

@@ -17,7 +17,7 @@ from run_task.columnar._frame import AnyFrame, is_frame
 from run_task.data import Shared, TimeSeries, Writable
 from run_task.errors import ConfigError
 from run_task.executors._states import States
-from run_task.observe._format import brief
+from run_task.observe._format import brief, named
 from run_task.observe._log import Log
 from run_task.pipeline._branches import RoutedSource, branched
 from run_task.pipeline._fates import Fates, SourcePolicy
@@ -136,6 +136,12 @@ class Pipeline(Live):
         return tuple((source, route.into) for source, route, _ in self._sources)
 
     @property
+    def source_titles(self) -> Sequence[str]:
+        """What to call each of its sources where people read it: by the name that it was given, or
+        else in its own words. In the order of :attr:`sources`."""
+        return tuple(self._name_of(route) or named(source) for source, route, _ in self._sources)
+
+    @property
     def stats(self) -> PipelineStats:
         """How it has been doing live, and what has become of the rows of its sources: live, or, if
         it was not run yet, in the last replay or resume. At any time, from any thread."""
@@ -149,9 +155,12 @@ class Pipeline(Live):
         entered: list[int] = []
         declared, policies = self._sources, self._policies
         for _, route, _ in declared:
+            policy = policies.get(id(route))
+            if policy is None:
+                continue  # it is just being added or removed
             known_fates = fates.get(id(route))
             counts = SourceStats() if known_fates is None else known_fates.stats()
-            sources[policies[id(route)].name] = counts
+            sources[policy.name] = counts
             entered.append(counts.stored if id(route) in live else 0)
         for route, name in tuple(self._removed):
             if (known_fates := fates.get(id(route))) is not None:
@@ -293,7 +302,7 @@ class Pipeline(Live):
 
             zones = [zone, *(getattr(one, "zone", None) for one, _ in targets_of("", into, ingest))]
             source = FrameSource(source, zone=next((one for one in zones if one is not None), None))
-        where = f"source {brief(source)}"
+        where = f"source {brief(source) if name is None else repr(name)}"
         if isinstance(source, str | bytes | os.PathLike):
             raise ConfigError(
                 f"{where}: a path is no source: read the file, as by CsvFile, JsonLinesFile, "
@@ -312,7 +321,7 @@ class Pipeline(Live):
             source = fitting[0] if fitting else source
         with self._changing.lock:
             number = self._declared + 1
-            called = f"source-{number}" if name is None else name
+            called = _unnamed(number) if name is None else name
             routes: list[Route] = []
             for one, enter in targets:
                 route = Route.checked(where, one, enter, zone=zone, number=number)
@@ -386,6 +395,12 @@ class Pipeline(Live):
         gone = {id(route) for route in routes}
         self._policies = {key: one for key, one in self._policies.items() if key not in gone}
         del self._names[number]
+
+    def _name_of(self, route: Route) -> str | None:
+        """The name that was given to the source of a route; None: none was."""
+        policy = self._policies.get(id(route))
+        given = self._names.get(route.number, _unnamed(route.number)) != _unnamed(route.number)
+        return policy.name if policy is not None and given else None
 
     @overload
     def stage(
@@ -668,7 +683,7 @@ class Pipeline(Live):
         """
         from run_task.pipeline._drawing import picture
 
-        sources = [(source, route) for source, route, _ in self._sources]
+        sources = [(self._name_of(route), source, route) for source, route, _ in self._sources]
         return picture(self._name, sources, self._graph.stages)
 
     # History
@@ -864,6 +879,11 @@ class Pipeline(Live):
     def __repr__(self) -> str:
         names = ", ".join(stage.name for stage in self._graph.stages)
         return f"<Pipeline {self._name!r} of {len(self._sources)} sources and stages: {names}>"
+
+
+def _unnamed(number: int) -> str:
+    """What a source is called that nobody has given a name."""
+    return f"source-{number}"
 
 
 def _warn_of_late_rows(

@@ -181,10 +181,10 @@ def _kind(stage: str, task: Runnable[Any, Any]) -> np.dtype[Any]:
     except TypeError:
         dtype = None
     name = getattr(returned, "__name__", None) if isinstance(returned, type) else None
-    if dtype is None or dtype.kind not in "fiub" or (optional and dtype.kind != "f"):
+    if dtype is None or dtype.kind not in "fiubU" or (optional and dtype.kind != "f"):
         raise ConfigError(
             f"stage {stage!r}: task {task.name!r} returns {name or returned}, which makes no "
-            f"column: let it return a float, an int, a bool, or float | None, {cure}"
+            f"column: let it return a float, an int, a bool, a str, or float | None, {cure}"
         )
     return dtype
 

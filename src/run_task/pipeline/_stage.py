@@ -240,9 +240,9 @@ class BaseStage(Generic[I, O, R]):
         """A series of the results, for other stages to read.
 
         It has a column for each task, of the kind that the task says it returns (``-> float``,
-        ``int`` or ``bool``, or ``float | None``, where None becomes NaN), and timestamps in the
-        unit of the interval, closed on the right. Each DataSet enters it as with :meth:`into`.
-        Asked for again, it is the same series.
+        ``int``, ``bool`` or ``str``, or ``float | None``, where None becomes NaN), by key a column
+        of the key, and timestamps in the unit of the interval, closed on the right. Each DataSet
+        enters it as with :meth:`into`. Asked for again, it is the same series.
 
         :param retention: how many of the last rows stay, or for how long before the newest: a
             TaskInterval, a timedelta, or a text such as ``"1h"``; None: all

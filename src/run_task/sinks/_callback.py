@@ -46,4 +46,4 @@ class CallbackSink:
         """Nothing: there is nothing open."""
 
     def __repr__(self) -> str:
-        return f"CallbackSink({brief(self._fn)})"
+        return f"CallbackSink({getattr(self._fn, '__name__', None) or brief(self._fn)})"

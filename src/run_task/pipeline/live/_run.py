@@ -442,7 +442,7 @@ class LiveRun:
                 self._last_rows.append((source.route, source.last_ns, source.arrived_ns))
                 self._wiring.drop_source(source)
                 self._wiring.arrange(self._upstream_first())
-            _log.info("%s: %r, which was removed, has ended", self._name, source)
+            _log.info("%s: %s, which was removed, has ended", self._name, source.route.origin)
         for leaving in tuple(self._leaving):
             wait = leaving.look()
             if wait is not None:
