@@ -3,6 +3,7 @@ and each malformed one counted, and named by its line."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import datetime
@@ -11,7 +12,7 @@ import json
 import math
 import re
 import zoneinfo
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from run_task import TimeUnit
-from run_task.sources import CsvFile, JsonLinesFile, StdinJsonLines
+from run_task.sources import CsvFile, JsonLinesFile, StdinJsonLines, _parts
 
+pa = pytest.importorskip("pyarrow")
 SECONDS = TimeUnit.SECONDS
 COLUMNS: Any = {"f": float, "i": int, "b": bool, "s": str}
 
@@ -33,6 +35,17 @@ def lines_told(caplog: pytest.LogCaptureFixture) -> list[int]:
     found = [re.search(r", line ([0-9]+)", message) for message in caplog.messages]
     return [int(match[1]) for match in found if match is not None]
 
+
+@contextlib.contextmanager
+def parts_of(size: int) -> Generator[None]:
+    """A block in which Arrow's threads share what is read, so many bytes for each."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_parts, "PART_BYTES", size)
+        patched.setattr(pa, "cpu_count", lambda: 1000)
+        yield
+
+
+parts = st.sampled_from([_parts.PART_BYTES, 30])
 
 # CSV
 
@@ -110,7 +123,10 @@ def csv_text(rows: Sequence[Sequence[str]], end: str, quoting: Any) -> str:
 
 
 @given(
-    records, st.sampled_from(["\n", "\r\n"]), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    records,
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    parts,
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_a_csv_gives_what_python_reads(
@@ -119,14 +135,16 @@ def test_a_csv_gives_what_python_reads(
     rows: list[list[str]],
     end: str,
     quoting: int,
+    part: int,
 ) -> None:
     caplog.clear()
     text = csv_text(rows, end, quoting)
     path = tmp_path / "file.csv"
     path.write_bytes(text.encode())
     expected, bad = csv_rows(text)
-    source = CsvFile(path, unit=SECONDS, columns=COLUMNS, stored=SECONDS)
-    found = [(time, list(row.values())) for time, row in source]
+    with parts_of(part):
+        source = CsvFile(path, unit=SECONDS, columns=COLUMNS, stored=SECONDS)
+        found = [(time, list(row.values())) for time, row in source]
     assert repr(found) == repr(expected)
     assert lines_told(caplog) == bad
     assert source.malformed == len(bad)
@@ -376,10 +394,10 @@ def json_sources(path: Path) -> Iterator[Any]:
         yield StdinJsonLines(stream, unit=SECONDS, columns=COLUMNS, stored=SECONDS)
 
 
-@given(json_lines, st.sampled_from([b"\n", b"\r\n"]))
+@given(json_lines, st.sampled_from([b"\n", b"\r\n"]), parts)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_json_lines_give_what_python_reads(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: list[bytes], end: bytes
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: list[bytes], end: bytes, part: int
 ) -> None:
     path = tmp_path / "file.jsonl"
     lines = [b'{"timestamp":1,"i":1,"b":true,"s":"first"}', *lines]
@@ -387,7 +405,8 @@ def test_json_lines_give_what_python_reads(
     expected, bad = json_rows(lines)
     for source in json_sources(path):
         caplog.clear()
-        found = [(time, list(row.values())) for time, row in source]
+        with parts_of(part):
+            found = [(time, list(row.values())) for time, row in source]
         assert repr(found) == repr(expected)
         assert lines_told(caplog) == bad
         assert source.malformed == len(bad)

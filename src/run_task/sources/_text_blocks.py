@@ -95,6 +95,11 @@ class RecordBlock:
     next_line: int
     ends: Int64s | None
 
+    @property
+    def has_a_record_a_line(self) -> bool:
+        """Whether each record is one line, and no line is left out."""
+        return not len(self.lines) or self.next_line - int(self.lines[0]) == len(self.lines)
+
     def records(self, most: int | None = None) -> list[bytes]:
         """The records, one by one, without what ends them.
 

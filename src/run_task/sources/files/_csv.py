@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import tzinfo
 from typing import Any, cast
@@ -19,6 +19,7 @@ from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import quoted
 from run_task.sources._chunk import Chunk
 from run_task.sources._faults import MOST_MALFORMED, OnFault
+from run_task.sources._parts import part_bytes
 from run_task.sources._text_blocks import (
     LONGEST_LINE,
     BadLine,
@@ -215,8 +216,9 @@ class CsvFile(RecordedFile):
             return {}
         chosen = self._named()
         kinds = {name: self._wanted.get(name) for name in chosen}
-        names = list({self._timestamp: None, **kinds})
-        sample = self._sample(names, types_too=None in kinds.values())
+        types_too = None in kinds.values()
+        names = list({self._timestamp: None, **kinds}) if types_too else [self._timestamp]
+        sample = self._sample(names, types_too=types_too)
         texts = sample[self._timestamp]
         self._times.look_at(texts.to_pylist())
         self._timestamp_type = likely_type(texts, self._times)
@@ -402,8 +404,15 @@ class CsvFile(RecordedFile):
     ) -> tuple[dict[str, Any], Int64s, dict[int, SourceError]] | None:
         """The columns of a block, the positions of their rows, and what is wrong with others; None
         if Arrow cannot read it."""
-        pa = need("pyarrow", "arrow")
-        csv = need("pyarrow.csv", "arrow")
+        count = len(block.lines)
+        there = np.arange(count)
+        part = part_bytes(len(block.data)) if block.has_a_record_a_line else None
+        if part is not None:
+            # With threads, Arrow does not know the numbers of rows, nor takes a record that is
+            # longer than a part: what is not all right is read again by one.
+            table = self._table(block.data, types, part)
+            if table is not None and table.num_rows == count:
+                return {name: one_array(table.column(name)) for name in types}, there, {}
         skipped: list[int] = []
 
         def skip(row: Any) -> str:
@@ -411,15 +420,39 @@ class CsvFile(RecordedFile):
             return "skip"
 
         # What it skips, Arrow shows as a text.
-        valid = is_utf8(block.data)
+        table = self._table(block.data, types, None, skip if is_utf8(block.data) else None)
+        if table is None or table.num_rows + len(skipped) != count:
+            return None  # a carriage return has ended a row
+        arrays = {name: one_array(table.column(name)) for name in types}
+        if not skipped:
+            return arrays, there, {}
+        records = block.records()
+        ragged = (at for at in skipped if not self._quoting.is_blank(records[at]))
+        faults = dict(self._ragged(block, at, records[at]) for at in ragged)
+        return arrays, np.delete(there, skipped), faults
+
+    def _table(
+        self,
+        data: bytes,
+        types: Mapping[str, Any],
+        part: int | None,
+        on_ragged: Callable[[Any], str] | None = None,
+    ) -> Any:
+        """What Arrow reads of records; None if it cannot.
+
+        :param types: the columns wanted, with their types
+        :param part: how many bytes each of several threads reads at a time; None: one reads all
+        :param on_ragged: what a row is given to that is too short or too long; None: it is refused
+        """
+        pa = need("pyarrow", "arrow")
+        csv = need("pyarrow.csv", "arrow")
         spelling = self._words
         try:
-            table = csv.read_csv(
-                pa.BufferReader(block.data),
-                # With threads, Arrow does not know the numbers of rows.
+            return csv.read_csv(
+                pa.BufferReader(data),
                 csv.ReadOptions(
-                    use_threads=False,
-                    block_size=len(block.data) + 1,
+                    use_threads=part is not None,
+                    block_size=part or len(data) + 1,
                     column_names=[name or f"\0{at}" for at, name in enumerate(self._all)],
                 ),
                 csv.ParseOptions(
@@ -427,7 +460,7 @@ class CsvFile(RecordedFile):
                     quote_char=self._quote if self._quote is not None else False,
                     # An empty line is a row to Arrow, so that it counts.
                     ignore_empty_lines=False,
-                    invalid_row_handler=skip if valid else None,
+                    invalid_row_handler=on_ragged,
                 ),
                 csv.ConvertOptions(
                     column_types=types,
@@ -440,16 +473,6 @@ class CsvFile(RecordedFile):
             )
         except (pa.ArrowException, UnicodeDecodeError):
             return None
-        if table.num_rows + len(skipped) != len(block.lines):
-            return None  # a carriage return has ended a row
-        arrays = {name: one_array(table.column(name)) for name in types}
-        there = np.arange(len(block.lines))
-        if not skipped:
-            return arrays, there, {}
-        records = block.records()
-        ragged = (at for at in skipped if not self._quoting.is_blank(records[at]))
-        faults = dict(self._ragged(block, at, records[at]) for at in ragged)
-        return arrays, np.delete(there, skipped), faults
 
     def _one_by_one(
         self, block: RecordBlock, types: Mapping[str, Any]

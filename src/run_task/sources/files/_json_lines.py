@@ -18,6 +18,7 @@ from run_task.sources._batch import Batch
 from run_task.sources._chunk import Chunk
 from run_task.sources._faults import MOST_MALFORMED, OnFault
 from run_task.sources._json_rows import MalformedRow, read_object, read_row
+from run_task.sources._parts import part_bytes
 from run_task.sources._text_blocks import (
     LONGEST_LINE,
     BadLine,
@@ -281,15 +282,17 @@ def _columns_of(data: bytes, rows: int, schema: Any) -> dict[str, Any] | None:
         return None
     if not is_utf8(data):
         return None
-    read = json.ReadOptions(use_threads=False, block_size=len(data) + 1)
     parse = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    try:
-        table = json.read_json(pa.BufferReader(data), read, parse)
-    except (pa.ArrowException, UnicodeDecodeError):
-        return None
-    if table.num_rows != rows:
-        return None
-    return {name: one_array(table.column(name)) for name in schema.names}
+    # With threads, Arrow takes no line that is longer than a part.
+    for part in dict.fromkeys((part_bytes(len(data)), None)):
+        read = json.ReadOptions(use_threads=part is not None, block_size=part or len(data) + 1)
+        try:
+            table = json.read_json(pa.BufferReader(data), read, parse)
+        except (pa.ArrowException, UnicodeDecodeError):
+            continue
+        if table.num_rows == rows:
+            return {name: one_array(table.column(name)) for name in schema.names}
+    return None
 
 
 def _kind_of_times(values: list[Any]) -> cols.Kind:
