@@ -63,6 +63,7 @@ from run_task.time import (
 
 if TYPE_CHECKING:
     from run_task.pipeline import DeadLetter, KeyedStage, Pipeline, Replay, ReplaySummary, Stage
+    from run_task.sinks import Layout
     from run_task.sources import Arrived
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "KeyedDataSet",
     "KeyedDataSets",
     "KeyedStage",
+    "Layout",
     "LockTimeout",
     "MissedTick",
     "OnError",
@@ -143,6 +145,7 @@ _present(
         "Arrived": "sources",
         "DeadLetter": "pipeline",
         "KeyedStage": "pipeline",
+        "Layout": "sinks",
         "Pipeline": "pipeline",
         "Replay": "pipeline",
         "ReplaySummary": "pipeline",

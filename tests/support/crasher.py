@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from run_task import DataSet, TaskInterval, Window
-from run_task.sinks import CsvSink, JsonLinesSink, Result, Rotation
+from run_task.sinks import CsvSink, JsonLinesSink, Layout, Result, Rotation
 from run_task.sinks.files import _disk as disk
 
 CALLS = "write", "fsync", "link", "replace", "rename", "unlink", "truncate", "open"
@@ -29,8 +29,15 @@ Appended = CsvSink | JsonLinesSink
 
 
 def opened(kind: str, path: Path, keep: int | None) -> Appended:
-    make = CsvSink if kind == "csv" else JsonLinesSink
-    sink = make(path, rotation=Rotation(max_bytes=300 if kind == "csv" else 400, keep=keep))
+    sink: Appended
+    match kind:
+        case "csv":
+            sink = CsvSink(path, rotation=Rotation(max_bytes=300, keep=keep))
+        case "wide-csv":
+            rotation = Rotation(max_bytes=410, keep=keep)
+            sink = CsvSink(path, rotation=rotation, layout=Layout.WIDE)
+        case _:
+            sink = JsonLinesSink(path, rotation=Rotation(max_bytes=400, keep=keep))
     sink.begin("p")
     return sink
 
@@ -39,10 +46,10 @@ def window(end: int, mark: int) -> DataSet[Any]:
     return DataSet(Window(end - 1, end), {"a": mark, "b": end}, interval=TaskInterval.seconds(1))
 
 
-def write(sink: Appended, done: Callable[[int], object]) -> None:
+def write(kind: str, sink: Appended, done: Callable[[int], object]) -> None:
     for mark, end in enumerate(ENDS):
         sink.write(Result.of("p", "s", window(end, mark)))
-        if mark == 0:
+        if mark == 0 and kind != "wide-csv":  # which has one stage
             sink.write(Result.of("p", "seldom", window(1, mark)))
         sink.flush()
         done(mark)
@@ -95,7 +102,7 @@ def main() -> None:
         if pid == 0:
             sink = opened(kind, folder / "file.x", keep)
             die_at(step)
-            write(sink, lambda mark: os.writev(told, [b"%d\n" % mark]))  # noqa: B023 it is forked
+            write(kind, sink, lambda mark: os.writev(told, [b"%d\n" % mark]))  # noqa: B023 it is forked
             os._exit(0)
         os.close(told)
         with open(read) as lines:
@@ -108,7 +115,7 @@ def main() -> None:
         final = None
         if step % 3 == 0:
             sink = opened(kind, folder / "file.x", keep)
-            write(sink, lambda _: None)  # all again, as a program does that is started anew
+            write(kind, sink, lambda _: None)  # all again, as a program does that is started anew
             sink = opened(kind, folder / "file.x", keep)
             final = state(sink)
             sink.close()

@@ -14,11 +14,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from run_task import DataSet, TaskError, Window
+from run_task import DataSet, TaskError, TaskInterval, Window
 from run_task.sinks import (
     CsvSink,
     DurableSink,
     JsonLinesSink,
+    Layout,
     ParquetSink,
     Result,
     Rotation,
@@ -41,8 +42,15 @@ def opened(kind: str, where: str) -> DurableSink:
             sink = JsonLinesSink(Path(where, "file"), rotation=Rotation(max_bytes=3_000))
         case "rotated-csv":
             sink = CsvSink(Path(where, "file"), rotation=Rotation(max_bytes=3_000))
+        case "wide-csv":
+            sink = CsvSink(Path(where, "file"), layout=Layout.WIDE)
+        case "rotated-wide-csv":
+            rotation = Rotation(max_bytes=3_000)
+            sink = CsvSink(Path(where, "file"), rotation=rotation, layout=Layout.WIDE)
         case "parquet":
             sink = ParquetSink(Path(where, "folder"), rows_per_file=300)
+        case "wide-parquet":
+            sink = ParquetSink(Path(where, "folder"), rows_per_file=100, layout=Layout.WIDE)
         case "sqlite":
             sink = SqlSink(Path(where, "file"))
         case _:
@@ -55,7 +63,8 @@ def window(end: int) -> DataSet[Any]:
     error = TaskError("bad", Window(end - 1, end))
     error.__cause__ = ValueError('two\nlines, "quoted"')
     values = {"a": end / 7, "text": "é\n" * (end % 90)}
-    return DataSet(Window(end - 1, end), values, {"bad": error})
+    interval = TaskInterval.seconds(1)
+    return DataSet(Window(end - 1, end), values, {"bad": error}, interval=interval)
 
 
 def write(kind: str, where: str) -> None:

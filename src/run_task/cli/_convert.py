@@ -113,7 +113,7 @@ def _older(old: str, table: str) -> tuple[type[DurableSink], _Read]:
             return ParquetSink, _reading(lambda: parquet_windows([path]))
     if "://" not in old and not head.startswith(_SQLITE):
         raise _not_older(old)
-    from run_task.sinks._sql import older_table
+    from run_task.sinks._sql_long import older_table
 
     with older_table(old, table) as windows:
         if windows is None:

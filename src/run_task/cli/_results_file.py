@@ -12,7 +12,7 @@ from pathlib import Path
 from run_task._extras import need
 from run_task.errors import ConfigError
 from run_task.sinks import CsvSink, DurableSink, JsonLinesSink, ParquetSink, SqlSink
-from run_task.sinks.files._parquet import schema
+from run_task.sinks.files._parquet_long import schema
 
 
 @contextmanager

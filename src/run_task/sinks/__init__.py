@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from run_task._public import present as _present
 from run_task.sinks._callback import CallbackSink
+from run_task.sinks._layout import Layout
 from run_task.sinks._protocol import DurableSink, Result, Row, Sink
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "DurableSink",
     "EnumMember",
     "JsonLinesSink",
+    "Layout",
     "ParquetSink",
     "Record",
     "Result",

@@ -6,15 +6,14 @@ import contextlib
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Protocol
 
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks._protocol import Result, Row
-from run_task.sinks._record import WindowRecord, is_storable, record
-from run_task.sinks.encoding._json import Encoder, Fallback, value_of
+from run_task.sinks._record import WindowKey, is_storable
 from run_task.sinks.encoding._records import TypesGiven, named_types
-from run_task.sinks.encoding._tag import UndecodableError
+from run_task.sinks.encoding._tag import Types, UndecodableError
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.time._interval import TimeUnit
@@ -23,21 +22,63 @@ _MOST_WAITING: Final = 1_024
 """How many windows wait for a flush at most, so that memory stays bounded without one."""
 
 
+class Recorded(Protocol):
+    """A window's results, ready to be stored."""
+
+    @property
+    def key(self) -> WindowKey:
+        """What is replaced by a later window of the same."""
+        ...
+
+    @property
+    def unit(self) -> str | None:
+        """The unit of its times."""
+        ...
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be stored of it."""
+        ...
+
+
+class ResultForm(Protocol):
+    """How results become what a sink stores, and back: one for each layout."""
+
+    def begin(self, pipeline: str, /) -> str | None:
+        """Why results of a pipeline do not belong into the sink; None: they do."""
+        ...
+
+    def record(self, result: Result, /) -> Recorded | None:
+        """A result, ready to be stored; None: it leaves no trace.
+
+        :raises SinkError: if it cannot be stored
+        """
+        ...
+
+    def value(self, stored: Any, types: Types, /) -> Any:
+        """The value of a row that was read.
+
+        :param types: of the reader's, by the names under which they are stored
+        :raises UndecodableError: if it does not become what was stored
+        """
+        ...
+
+
 class Durable(ABC):
     """A sink that keeps windows until they are flushed.
 
     :param where: how messages name it
-    :param encode: makes of a value that has no form in JSON another that has one
+    :param form: how results become what it stores
     :param types: of which types what is read may be
     """
 
-    def __init__(self, where: str, encode: Fallback | None = None, types: TypesGiven = ()) -> None:
+    def __init__(self, where: str, form: ResultForm, types: TypesGiven = ()) -> None:
         self._where = where
-        self._encoder = Encoder(encode)
+        self._form = form
         self._types = named_types(types)
         self._pipeline: str | None = None
         self._mutex = threading.Lock()
-        self._waiting: list[WindowRecord] = []
+        self._waiting: list[Any] = []
         self._closed = False
 
     def begin(self, pipeline: str) -> None:
@@ -56,6 +97,8 @@ class Durable(ABC):
                     f"{self._where} belongs to pipeline {self._pipeline!r}: make another one for "
                     f"{pipeline!r}"
                 )
+            if problem := self._form.begin(pipeline):
+                raise ConfigError(f"{self._where}: {problem}")
             self._pipeline = pipeline
 
     def write(self, result: Result | str, dataset: AnyDataSet | None = None, /) -> None:
@@ -78,10 +121,9 @@ class Durable(ABC):
                     f"{self._where} belongs to pipeline {pipeline!r}: make another one for "
                     f"{result.pipeline!r}"
                 )
-            window = record(result, self._encoder)
-            if not window.tasks:
+            window = self._form.record(result)
+            if window is None:
                 return
-            self._check(window)
             self._waiting.append(window)
             if len(self._waiting) % _MOST_WAITING == 0:
                 with contextlib.suppress(SinkError):  # a raise would say that it is this result
@@ -126,7 +168,7 @@ class Durable(ABC):
     def _restored(self, rows: Iterator[Row]) -> Iterator[Row]:
         for row in rows:
             try:
-                value = value_of(row.value, self._types)
+                value = self._form.value(row.value, self._types)
             except UndecodableError as error:
                 raise SinkError(
                     f"{self._where}: stage {row.stage!r}, window {row.start} to {row.end}, task "
@@ -162,11 +204,16 @@ class Durable(ABC):
         """Make what waits last; if that fails, it waits on."""
         if self._waiting:
             self._attend()
-            newest = {window.key: window for window in self._waiting}
-            self._keep(list(newest.values()))
+            newest: dict[WindowKey, Recorded] = {window.key: window for window in self._waiting}
+            self._keep([w for w in newest.values() if not (w.is_empty and self._is_new(w.key))])
             self._waiting = []
 
-    def _let_go(self, windows: list[WindowRecord]) -> None:
+    def _is_new(self, key: WindowKey) -> bool:
+        """Whether there can be no earlier results of a window, which it would replace."""
+        last = self._last(key.pipeline, key.stage)
+        return last is None or key.end > last
+
+    def _let_go(self, windows: Iterable[Recorded]) -> None:
         """Some of those that are being stored last, whatever becomes of the others."""
         keys = {window.key for window in windows}
         self._waiting = [window for window in self._waiting if window.key not in keys]
@@ -182,11 +229,8 @@ class Durable(ABC):
         :raises SinkError: if it cannot be gone on with
         """
 
-    def _check(self, window: WindowRecord) -> None:  # noqa: B027 most sinks refuse nothing of their own
-        """Refuse what this sink in particular cannot store."""
-
     @abstractmethod
-    def _keep(self, windows: list[WindowRecord]) -> None:
+    def _keep(self, windows: list[Any]) -> None:
         """Make windows last, all of them or none, but for those that it lets go of.
 
         :raises SinkError: if that cannot be done
@@ -202,7 +246,7 @@ class Durable(ABC):
 
     @abstractmethod
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
-        """The rows there are, of all stages or of one; their values are what JSON has of them."""
+        """The rows there are, of all stages or of one; their values are as the form has them."""
 
     @abstractmethod
     def _release(self) -> None:

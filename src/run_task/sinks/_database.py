@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from run_task._extras import need
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, RunTaskError
 from run_task.observe._format import SURROGATE
 from run_task.observe._url import looks_like_url, redacted, url_shown, user_in
 
@@ -109,6 +109,18 @@ class Database:
         if self.is_sqlite:
             event.listen(engine, "connect", _set_up_sqlite)
         return engine
+
+    @contextmanager
+    def talking(self, kind: type[RunTaskError], what: str) -> Generator[None]:
+        """Whatever a driver raises is told in the library's terms, and without secrets."""
+        try:
+            yield
+            return
+        except RunTaskError:
+            raise
+        except Exception as error:
+            told = kind(f"{self.where}: {what}: {self.reason(error)}")
+        raise told from None  # whatever the cause is, it could show the URL
 
     def reason(self, error: BaseException) -> str:
         """What a database said, without SQLAlchemy's wrapping, and without secrets."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from run_task.errors import SinkError
 from run_task.observe._format import SURROGATE, shown
 from run_task.sinks._protocol import Result, Row
-from run_task.sinks.encoding._json import Encoder, dumps
-from run_task.sinks.encoding._tag import UnencodableError
+from run_task.sinks.encoding._json import Encoder, Fallback, dumps, value_of
+from run_task.sinks.encoding._tag import Types, UnencodableError
 from run_task.tasks._keyed import KeyedDataSet
 from run_task.time._interval import TimeUnit
 
@@ -79,6 +79,11 @@ class WindowRecord(NamedTuple):
     revision: int
     tasks: tuple[TaskRecord, ...]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no task, of which a row could tell."""
+        return not self.tasks
+
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """A row for each task, as a table of columns has it."""
         pipeline, stage, start, end, bucket = self.key
@@ -99,6 +104,43 @@ class WindowRecord(NamedTuple):
                 "json": task.beyond_number,
                 "error": task.error,
             }
+
+
+class LongForm:
+    """A row a task, window and key, of any pipelines and stages.
+
+    :param encode: makes of a value that has no form in JSON another that has one
+    :param check: refuses what a sink in particular cannot store
+    """
+
+    def __init__(
+        self, encode: Fallback | None, check: Callable[[WindowRecord], None] | None = None
+    ) -> None:
+        self._encoder = Encoder(encode)
+        self._check = check
+
+    def begin(self, _pipeline: str) -> str | None:
+        """It takes any."""
+        return None
+
+    def record(self, result: Result) -> WindowRecord | None:
+        """A result, ready to be stored; None: there is no task.
+
+        :raises SinkError: if a name, a number or a task's result cannot be
+        """
+        window = record(result, self._encoder)
+        if window.is_empty:
+            return None
+        if self._check is not None:
+            self._check(window)
+        return window
+
+    def value(self, stored: Any, types: Types) -> Any:
+        """The value that JSON tells.
+
+        :raises UndecodableError: if it does not become what was stored
+        """
+        return value_of(stored, types)
 
 
 def record(result: Result, encoder: Encoder) -> WindowRecord:
@@ -150,7 +192,7 @@ def window_record(
             raise SinkError(f"stage {stage!r}: {name}={number!r} is not an int from 0 to 2**31 - 1")
     tasks = [_task_record(stage, task, key, value, encoder) for task, key, value in values]
     tasks += [
-        TaskRecord(task, None, None, _text(error), _key_text(stage, task, key))
+        TaskRecord(task, None, None, error_text(error), _key_text(stage, task, key))
         for task, key, error in errors
     ]
     return WindowRecord(key, unit, revision, tuple(tasks))
@@ -231,7 +273,8 @@ def _as_float(number: int) -> float:
         return math.inf if number > 0 else -math.inf
 
 
-def _text(error: str) -> str:
+def error_text(error: str) -> str:
+    """An error's text as every file and database takes it."""
     # What no text in UTF-8 can hold, and no database takes, must not cost the window.
     text = error[:_LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
     return text.replace("\0", "\\x00")

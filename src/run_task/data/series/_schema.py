@@ -310,7 +310,7 @@ def _refusal(column: Column, where: str, invalid: InvalidValue) -> ConfigError:
     return ConfigError(f"column {column.name!r}, {where}: {invalid}; nothing was stored")
 
 
-class Layout:
+class BlockLayout:
     """Where a block of memory holds the timestamps and each column of so many rows.
 
     :param schema: the columns
@@ -346,6 +346,6 @@ def _layout(
     zone: tzinfo | None,
     key: str | None,
     capacity: int,
-) -> Layout:
+) -> BlockLayout:
     """A layout that was pickled: the same one as before, for a worker gets it at every tick."""
-    return Layout(Schema(dict(kinds), TimeUnit(unit), Closed(closed), zone, key), capacity)
+    return BlockLayout(Schema(dict(kinds), TimeUnit(unit), Closed(closed), zone, key), capacity)

@@ -11,7 +11,7 @@ import numpy as np
 
 from run_task.data._block import Block
 from run_task.data.series._column_types import Array
-from run_task.data.series._schema import Layout
+from run_task.data.series._schema import BlockLayout
 from run_task.data.series._texts import Texts
 
 _EXPORTING: Final = threading.Lock()
@@ -45,10 +45,10 @@ class Store:
         "turn",
     )
 
-    def __init__(self, block: Block, layout: Layout, texts: Mapping[int, Texts]) -> None:
+    def __init__(self, block: Block, layout: BlockLayout, texts: Mapping[int, Texts]) -> None:
         memory = block.memory
         self.block: Block = block
-        self.layout: Layout = layout
+        self.layout: BlockLayout = layout
         self.texts: Mapping[int, Texts] = texts
         self.arrays: list[Array] = [
             np.ndarray((layout.capacity,), dtype, memory, offset)

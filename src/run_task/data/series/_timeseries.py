@@ -18,7 +18,7 @@ from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
 from run_task.data.series._key_limit import KeyLimit, KnownInts
 from run_task.data.series._retention import Retention
-from run_task.data.series._schema import Layout, NewRows, Schema
+from run_task.data.series._schema import BlockLayout, NewRows, Schema
 from run_task.data.series._shift import Shift, Snapshot, merge
 from run_task.data.series._store import Lease, Store
 from run_task.data.series._texts import Texts
@@ -522,11 +522,11 @@ class TimeSeries:
     def _new_store(self, capacity: int, rows: int, texts: Mapping[int, Texts]) -> Store:
         """A store of that capacity; of a smaller one, if that cannot be had."""
         try:
-            layout = Layout(self._schema, capacity)
+            layout = BlockLayout(self._schema, capacity)
             block = self._allocate(layout.size)
         except (MemoryError, OSError):
             # Some systems promise no more than there is, though most of it would stay untouched.
-            layout = Layout(self._schema, rows + rows // 8 + 1)
+            layout = BlockLayout(self._schema, rows + rows // 8 + 1)
             block = self._allocate(layout.size)
         return Store(block, layout, texts)
 

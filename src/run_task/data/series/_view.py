@@ -14,7 +14,7 @@ from run_task.data._block import Block
 from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
 from run_task.data.series._gathered import MISSING, NO_TIME, GatheredStorage
-from run_task.data.series._schema import TIME, Layout, Schema
+from run_task.data.series._schema import TIME, BlockLayout, Schema
 from run_task.data.series._store import Lease, Store
 from run_task.data.series._texts import EncodedTexts, TextBlocks, Texts, texts_at
 from run_task.errors import ConfigError
@@ -429,7 +429,7 @@ def placed(view: TimeSeriesView) -> tuple[Schema, Storage, int, int, tuple[int, 
 
 def view_at(
     block: Block,
-    layout: Layout,
+    layout: BlockLayout,
     first: int,
     stop: int,
     window: tuple[int, int] | None = None,

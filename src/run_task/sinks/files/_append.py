@@ -9,17 +9,16 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 from weakref import WeakSet
 
 from run_task.errors import ConfigError, SinkError
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
-from run_task.sinks._base import Durable
+from run_task.sinks._base import Durable, Recorded, ResultForm
 from run_task.sinks._older import older
 from run_task.sinks._protocol import Row
-from run_task.sinks._record import WindowKey, WindowRecord, unit_of
-from run_task.sinks.encoding._json import Fallback
+from run_task.sinks._record import WindowKey, unit_of
 from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._disk import (
     APPEND,
@@ -39,6 +38,7 @@ from run_task.sinks.files._inventory import (
     Inventory,
     StoredWindow,
     all_of,
+    broken,
     bytes_at,
     newest_of,
     places_in,
@@ -55,6 +55,9 @@ from run_task.sinks.files._rotation import (
 from run_task.time._interval import TimeUnit
 
 _log = Log(__name__)
+
+_BEGIN: Final = 64
+"""By how many bytes at its beginning a window is told from what others write."""
 
 _FOREIGN: Final = "this is no window, nor a part of one"
 
@@ -75,22 +78,21 @@ class AppendedFile(Durable):
     in one of them is replaced there by what the file has, so that each window is in one file.
 
     :param path: the file; it is made if it is not there
+    :param form: how results become what it stores
     :param rotation: when it is put aside; None: never
-    :param encode: makes of a value that has no form in JSON another that has one
     :param types: of which types what is read may be
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
-        *,
+        form: ResultForm,
         rotation: Rotation | None = None,
-        encode: Fallback | None = None,
         types: TypesGiven = (),
     ) -> None:
         kind = type(self).__name__
         self._path = local_path(path, kind)
-        super().__init__(f"{kind}({os.fspath(path)!r})", encode, types)
+        super().__init__(f"{kind}({os.fspath(path)!r})", form, types)
         self._rotation = check_rotation(rotation, self._where)
         self._there: Inventory = Inventory()
         self._readers: WeakSet[Reader] = WeakSet()
@@ -128,17 +130,29 @@ class AppendedFile(Durable):
     def _header(self) -> bytes:
         """What is written first."""
 
-    @property
     @abstractmethod
-    def _signature(self) -> bytes:
-        """What each window begins with, so that a part of one is told from what others write."""
+    def _may_begin(self, text: bytes) -> bool:
+        """Whether a window, or a part of one, can begin so; by that it is told from what others
+        write."""
+
+    def _learn_header(self, stream: BinaryIO) -> bool:
+        """Learn from a file what files begin with, where that is not known yet.
+
+        :param stream: the file, at its beginning
+        :return: whether it is known
+        :raises ConfigError: if it is a file of something else
+        """
+        return True
+
+    def _fix_header(self) -> None:
+        """What files begin with is written now, and does not change any more."""
 
     @abstractmethod
     def _is_older(self, stream: BinaryIO) -> bool:
         """Whether a file, at its beginning, is one of an older format."""
 
     @abstractmethod
-    def _encode(self, window: WindowRecord) -> bytes:
+    def _encode(self, window: Any) -> bytes:
         """A window as it stands in the file."""
 
     @abstractmethod
@@ -183,26 +197,32 @@ class AppendedFile(Durable):
 
     def _take_stock(self, file: RotatedFile, there: Inventory) -> None:
         """Find what is in a file that was put aside."""
-        header, signature = self._header, self._signature
         with self._opened(file) as stream:
-            begin = stream.read(len(header) + len(signature))
-            if begin != header + signature:
+            known = self._learn_header(stream)
+            header = self._header
+            stream.seek(0)
+            begin = stream.read(len(header))
+            first = stream.read(_BEGIN)
+            if not known or begin != header or not first or not self._may_begin(first):
                 raise no_rotated_file(file.path, self._where)
+            stream.seek(len(header))
             size, end = file.size, len(header)
             stream.seek(end)
             for found in self._read(stream, end, size, file.path):
-                there.notice(found.key, file.number, found.rows[0].unit)
+                there.notice(found.key, file.number, found.unit)
                 end = found.end
             if end < size:
-                raise self._broken(file.path, None, end, "it ends before this window does")
+                raise broken(file.path, None, end, "it ends before this window does")
 
     def _recover_own(self, there: Inventory) -> None:
         """Find what is in the file itself, and cut off what was not written to its end."""
-        header = self._header
         size = os.fstat(self._descriptor).st_size
         with self._stream() as stream:
             if self._is_older(stream):
                 raise older(self._where)
+            stream.seek(0)
+            known = self._learn_header(stream)
+            header = self._header
             stream.seek(0)
             begin = stream.read(len(header))
             if begin != header[: len(begin)]:
@@ -215,18 +235,18 @@ class AppendedFile(Durable):
                 self._append(header[len(begin) :])
                 size = self._size
             stream.seek(self._size)
-            if not self._signature.startswith(stream.read(len(self._signature))):
-                raise self._broken(self._path, 1 + header.count(b"\n"), self._size, _FOREIGN)
+            if known and not self._may_begin(stream.read(_BEGIN)):
+                raise broken(self._path, 1 + header.count(b"\n"), self._size, _FOREIGN)
             stream.seek(self._size)
-            for found in self._read(stream, self._size, size, self._path):
-                there.notice(found.key, there.own, found.rows[0].unit)
-                self._notice_period(there, found.key.end, found.rows[0].unit)
+            for found in self._read(stream, self._size, size, self._path) if known else ():
+                there.notice(found.key, there.own, found.unit)
+                self._notice_period(there, found.key.end, found.unit)
                 self._size = found.end
             stream.seek(self._size)
-            tail = stream.read(len(self._signature))
+            tail = stream.read(_BEGIN)
         if self._size < size:
-            if not self._signature.startswith(tail) and not tail.startswith(b"\0"):
-                raise self._broken(self._path, None, self._size, _FOREIGN)
+            if known and not self._may_begin(tail) and not tail.startswith(b"\0"):
+                raise broken(self._path, None, self._size, _FOREIGN)
             os.truncate(self._descriptor, self._size)
             os.fsync(self._descriptor)
         self._torn = False
@@ -353,17 +373,22 @@ class AppendedFile(Durable):
             if stream.read(len(data)) == data[-size:]:
                 os.truncate(self._descriptor, max(0, size - len(data)))
 
-    def _check(self, window: WindowRecord) -> None:
+    def _check_unit(self, window: Recorded) -> None:
+        """Refuse a window of which nobody knows when a file is full."""
         if self._rotation is not None and self._rotation.every is not None and not window.unit:
             raise SinkError(
                 f"stage {window.key.stage!r}: with rotation by every=, a DataSet says by its "
                 f"interval which unit its times have: make it by DataSet(..., interval=...)"
             )
 
-    def _keep(self, windows: list[WindowRecord]) -> None:
+    def _keep(self, windows: list[Any]) -> None:
         rotation = self._rotation
         data = bytearray()
-        waiting: list[WindowRecord] = []
+        waiting: list[Recorded] = []
+        if not self._size and windows:
+            self._fix_header()
+            if self._header:  # in one step, so that no part of one is there after a crash
+                self._rewrite_own(iter(()))
         for window in windows:
             encoded = self._encode(window)
             if rotation is not None and self._is_full(rotation, len(data), len(encoded), window):
@@ -398,13 +423,13 @@ class AppendedFile(Durable):
             return False
         return True
 
-    def _put(self, windows: list[WindowRecord], data: bytearray) -> None:
+    def _put(self, windows: list[Recorded], data: bytearray) -> None:
         if windows:
             self._append(bytes(data))
         for window in windows:
             self._there.notice(window.key, self._there.own, unit_of(window.unit))
 
-    def _is_full(self, rotation: Rotation, held: int, more: int, window: WindowRecord) -> bool:
+    def _is_full(self, rotation: Rotation, held: int, more: int, window: Recorded) -> bool:
         """Whether a window belongs into the next file.
 
         :param held: how many bytes are still to be written before it
@@ -640,9 +665,3 @@ class AppendedFile(Durable):
             raise SinkError(f"{self._where}: cannot be rewritten: {error}") from error
         finally:
             os.close(self._descriptor)
-
-    def _broken(self, path: Path, line: int | None, begin: int, reason: str) -> SinkError:
-        where = f"line {line}" if line is not None else f"byte {begin}"
-        return SinkError(
-            f"{path}, {where}: {reason}; what follows it would be lost: repair or remove it"
-        )

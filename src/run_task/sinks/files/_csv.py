@@ -2,40 +2,58 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Protocol
 
-from run_task.errors import SinkError
-from run_task.sinks._older import CSV_HEADER
-from run_task.sinks._protocol import Row
-from run_task.sinks._record import FORMAT, WindowRecord, key_of, unit_of
+from run_task.sinks._base import ResultForm
+from run_task.sinks._layout import Layout, check_layout
+from run_task.sinks.encoding._json import Fallback
+from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._append import AppendedFile
+from run_task.sinks.files._csv_long import LongCsv
+from run_task.sinks.files._csv_wide import WideCsv
+from run_task.sinks.files._disk import local_path
 from run_task.sinks.files._inventory import StoredWindow
+from run_task.sinks.files._rotation import Rotation
 
-_COLUMNS: Final = (
-    "format",
-    "pipeline",
-    "stage",
-    "key",
-    "bucket",
-    "window_start",
-    "window_end",
-    "unit",
-    "revision",
-    "task",
-    "value",
-    "error",
-    "rows",
-)
-_LINE_END: Final = "\r\n"
-"""That of RFC 4180; also because Python's csv puts quotes only around the ones it writes."""
 
-_LONGEST: Final = 131_072
-"""How many characters Python's csv reads in a value."""
+class CsvForm(ResultForm, Protocol):
+    """What stands in a CSV file, in one of the layouts."""
+
+    @property
+    def header(self) -> bytes:
+        """What is written first; empty: it is not known yet."""
+        ...
+
+    def learn(self, stream: BinaryIO, /) -> bool:
+        """Learn the header from a file, at its beginning, unless it is known.
+
+        :return: whether it is known
+        :raises ConfigError: if it is a file of something else
+        """
+        ...
+
+    def fix(self) -> None:
+        """The header is written now, and does not change any more."""
+        ...
+
+    def may_begin(self, text: bytes, /) -> bool:
+        """Whether a window, or a part of one, can begin so."""
+        ...
+
+    def is_older(self, stream: BinaryIO, /) -> bool:
+        """Whether a file, at its beginning, is one of an older format."""
+        ...
+
+    def encode(self, window: Any, /) -> bytes:
+        """A window as it stands in the file."""
+        ...
+
+    def read(self, stream: BinaryIO, begin: int, end: int, path: Path, /) -> Iterator[StoredWindow]:
+        """The windows in a part of a file that are whole."""
+        ...
 
 
 class CsvSink(AppendedFile):
@@ -54,6 +72,11 @@ class CsvSink(AppendedFile):
     The file is read once when it is opened. Only one sink at a time can have it.
 
     :param path: the file; it is made if it is not there
+    :param layout: how results are laid out. With ``Layout.WIDE``, the columns are ``window_start``
+        and ``window_end`` (times in UTC), the key's if there is one, ``row`` if a task returns
+        tables, one a task or field, and ``error``; texts stand in quotation marks, and nothing is
+        None. The last one, of whatever is told by its name, says how many rows the window has. The
+        columns are those of the first flush: what would take another one later is refused
     :param rotation: when the file is put aside, and another one begun at its path; None: never
     :param encode: called with a value that has no form in JSON, wherever in a result it is; what it
         returns is stored in its place. Without it, such a result is refused
@@ -63,93 +86,44 @@ class CsvSink(AppendedFile):
     :raises SinkError: if a row in it, other than the last ones, is not of a window
     """
 
+    _form: CsvForm
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        layout: Layout = Layout.LONG,
+        rotation: Rotation | None = None,
+        encode: Fallback | None = None,
+        types: TypesGiven = (),
+    ) -> None:
+        local_path(path, "CsvSink")
+        where = f"CsvSink({os.fspath(path)!r})"
+        form: CsvForm
+        if check_layout(layout, where) is Layout.WIDE:
+            form = WideCsv(where, encode, self._check_unit)
+        else:
+            form = LongCsv(encode, self._check_unit)
+        super().__init__(path, form, rotation, types)
+
     @property
     def _header(self) -> bytes:
-        return f"{','.join(_COLUMNS)}{_LINE_END}".encode()
+        return self._form.header
 
-    @property
-    def _signature(self) -> bytes:
-        return f"{FORMAT},".encode()
+    def _learn_header(self, stream: BinaryIO) -> bool:
+        return self._form.learn(stream)
+
+    def _fix_header(self) -> None:
+        self._form.fix()
+
+    def _may_begin(self, text: bytes) -> bool:
+        return self._form.may_begin(text)
 
     def _is_older(self, stream: BinaryIO) -> bool:
-        return stream.readline(1_024) == CSV_HEADER
+        return self._form.is_older(stream)
 
-    def _check(self, window: WindowRecord) -> None:
-        super()._check(window)
-        for task, _, text, _, _ in window.tasks:
-            if text is not None and len(text) >= _LONGEST // 2:  # in a CSV, quotes are doubled
-                raise SinkError(
-                    f"stage {window.key.stage!r}, task {task!r}: a result of {len(text)} "
-                    f"characters is too long for a CSV: take a JsonLinesSink"
-                )
-
-    def _encode(self, window: WindowRecord) -> bytes:
-        text = io.StringIO()
-        pipeline, stage, start, end, bucket = window.key
-        times = start, end, window.unit, window.revision
-        count = len(window.tasks)
-        csv.writer(text, lineterminator=_LINE_END).writerows(
-            (FORMAT, pipeline, stage, key, bucket, *times, task, value, error, count)
-            for task, _, value, error, key in window.tasks
-        )
-        return text.getvalue().encode()
+    def _encode(self, window: Any) -> bytes:
+        return self._form.encode(window)
 
     def _read(self, stream: BinaryIO, begin: int, end: int, path: Path) -> Iterator[StoredWindow]:
-        position = start = begin
-        whole = True
-
-        def lines() -> Iterator[str]:
-            nonlocal position, whole
-            while position < end and (line := stream.readline(end - position)):
-                position += len(line)
-                whole = line.endswith(b"\n")
-                yield line.decode(errors="replace")
-
-        rows: list[Row] = []
-        bad: tuple[int, int] | None = None
-        reader = csv.reader(lines(), strict=True)  # which does not see the first line
-        while True:
-            place = reader.line_num + 2, position
-            torn = False
-            try:
-                fields = next(reader, None)
-            except csv.Error as error:
-                fields, torn = [], "end of data" in str(error)  # within quotation marks
-            if fields is None:
-                return
-            if bad is not None:
-                raise self._broken(path, *bad, "this is no row of a window")
-            torn = torn or not whole or any("\0" in field for field in fields)
-            parsed = None if torn else _parse(fields)
-            if parsed is None:
-                if not torn:
-                    raise self._broken(path, *place, "this is no row of a window")
-                bad = place
-                continue
-            row, count = parsed
-            if rows and key_of(row) != key_of(rows[0]):
-                raise self._broken(
-                    path, reader.line_num + 1, start, "here, a window ends too early"
-                )
-            rows.append(row)
-            if len(rows) == count:
-                yield StoredWindow(start, position, key_of(row), rows)
-                start = position
-                rows = []
-
-
-def _parse(fields: list[str]) -> tuple[Row, int] | None:
-    """A row, and how many its window has; None if it is none."""
-    if len(fields) != len(_COLUMNS):
-        return None
-    form, pipeline, stage, key, bucket, start, end, unit, revision = fields[:9]
-    task, value, error, count = fields[9:]
-    try:
-        if int(form) != FORMAT:
-            return None
-        result, told = (json.loads(value), None) if value else (None, error)
-        more = unit_of(unit), key, int(revision), int(bucket)
-        row = Row(pipeline, stage, int(start), int(end), task, result, told, *more)
-        return row, int(count)
-    except (ValueError, RecursionError):
-        return None
+        return self._form.read(stream, begin, end, path)

@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from run_task.errors import SinkError
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import StageKey, WindowKey
 from run_task.sinks.files._rotation import RotatedFile
@@ -20,7 +21,25 @@ class StoredWindow(NamedTuple):
     begin: int
     end: int
     key: WindowKey
-    rows: list[Row]
+    unit: TimeUnit | None
+    rows: Sequence[Row]
+
+
+def begins_alike(text: bytes, other: bytes) -> bool:
+    """Whether one of two texts is the beginning of the other."""
+    return text.startswith(other) or other.startswith(text)
+
+
+def broken(path: Path, line: int | None, begin: int, reason: str) -> SinkError:
+    """Why a file cannot be gone on with.
+
+    :param line: in which line, counted from 1; None: nobody knows
+    :param begin: at which byte
+    """
+    where = f"line {line}" if line is not None else f"byte {begin}"
+    return SinkError(
+        f"{path}, {where}: {reason}; what follows it would be lost: repair or remove it"
+    )
 
 
 class Inventory:

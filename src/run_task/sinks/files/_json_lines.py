@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -10,9 +11,20 @@ from typing import Any, BinaryIO, Final
 
 from run_task.sinks._older import is_older_line
 from run_task.sinks._protocol import Row
-from run_task.sinks._record import FORMAT, TaskRecord, WindowKey, WindowRecord, key_of, unit_of
+from run_task.sinks._record import (
+    FORMAT,
+    LongForm,
+    TaskRecord,
+    WindowKey,
+    WindowRecord,
+    key_of,
+    unit_of,
+)
+from run_task.sinks.encoding._json import Fallback
+from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._append import AppendedFile
-from run_task.sinks.files._inventory import StoredWindow
+from run_task.sinks.files._inventory import StoredWindow, begins_alike, broken
+from run_task.sinks.files._rotation import Rotation
 
 _OLDER_BEGIN: Final = len('{"pipeline":')
 _BEGIN: Final = f'{{"format":{FORMAT},"pipeline":'.encode()
@@ -49,13 +61,22 @@ class JsonLinesSink(AppendedFile):
         part of one
     """
 
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rotation: Rotation | None = None,
+        encode: Fallback | None = None,
+        types: TypesGiven = (),
+    ) -> None:
+        super().__init__(path, LongForm(encode, self._check_unit), rotation, types)
+
     @property
     def _header(self) -> bytes:
         return b""
 
-    @property
-    def _signature(self) -> bytes:
-        return _BEGIN
+    def _may_begin(self, text: bytes) -> bool:
+        return begins_alike(text, _BEGIN)
 
     def _is_older(self, stream: BinaryIO) -> bool:
         begin = stream.read(_OLDER_BEGIN)
@@ -73,21 +94,21 @@ class JsonLinesSink(AppendedFile):
         while place < end and (line := stream.readline(end - place)):
             number += 1
             if bad is not None:
-                raise self._broken(path, *bad, "this is no window")
+                raise broken(path, *bad, "this is no window")
             parsed = _parse(line) if line.endswith(b"\n") else None
             if parsed is None:
                 if not _may_be_torn(line):
-                    raise self._broken(path, number, place, "this is no window")
+                    raise broken(path, number, place, "this is no window")
                 bad = number, place
                 continue
             place += len(line)
             key, found, of = parsed
             if count and key != key_of(rows[0]):
-                raise self._broken(path, number, begin, "here, a window ends too early")
+                raise broken(path, number, begin, "here, a window ends too early")
             rows += found
             count += 1
             if count == of:
-                yield StoredWindow(begin, place, key, rows)
+                yield StoredWindow(begin, place, key, rows[0].unit, rows)
                 begin, rows, count = place, [], 0
 
 

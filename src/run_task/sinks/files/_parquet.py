@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 from weakref import WeakSet
 
 from run_task._extras import need
 from run_task.errors import ConfigError, SinkError
 from run_task.observe._log import Log
-from run_task.sinks._base import Durable
-from run_task.sinks._older import PARQUET_METADATA, is_older_parquet, older
+from run_task.sinks._base import Durable, ResultForm
+from run_task.sinks._layout import Layout, check_layout
+from run_task.sinks._older import PARQUET_METADATA
 from run_task.sinks._protocol import Row
-from run_task.sinks._record import FORMAT, WindowKey, WindowRecord, restored, unit_of
+from run_task.sinks._record import WindowKey
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._disk import (
@@ -31,45 +32,64 @@ from run_task.sinks.files._disk import (
     lock,
     sync_folder,
 )
+from run_task.sinks.files._parquet_long import LongParquet, ParquetStage
+from run_task.sinks.files._parquet_wide import WideParquet
 from run_task.time._interval import TimeUnit
 
 _log = Log(__name__)
 
 _NAME: Final = re.compile(r"([0-9]{10})-([0-9]{10})\.parquet")
-_KEY: Final = "pipeline", "stage", "window_start", "window_end", "bucket"
 _MERGED: Final = 8
 """How many files of a size become one."""
 
-Stage = tuple[str, str, int]
-"""A pipeline, a stage, and a bucket."""
 
+class ParquetForm(ResultForm, Protocol):
+    """What stands in Parquet files, in one of the layouts."""
 
-def schema(pa: Any) -> Any:
-    """The columns of such a file, and what says that it is one.
+    @property
+    def key_columns(self) -> Sequence[str]:
+        """Those that tell which window a row is of."""
+        ...
 
-    :param pa: pyarrow
-    """
-    text, count, small = pa.string(), pa.int64(), pa.int32()
-    columns = {
-        "pipeline": text,
-        "stage": text,
-        "key": text,
-        "bucket": small,
-        "window_start": count,
-        "window_end": count,
-        "unit": text,
-        "revision": small,
-        "task": text,
-        "value": pa.float64(),
-        "json": text,
-        "error": text,
-    }
-    return pa.schema(columns, metadata=_metadata({}))
+    def learn(self, metadata: Mapping[bytes, bytes] | None, told: Any, /) -> None:
+        """Learn what a file holds.
 
+        :raises ConfigError: if it is of another layout, or an older format
+        :raises ValueError: if it is of another format
+        """
+        ...
 
-def _metadata(ends: dict[Stage, tuple[int, int]]) -> dict[bytes, str]:
-    windows = [[*stage, *range_] for stage, range_ in ends.items()]
-    return {PARQUET_METADATA: json.dumps({"format": FORMAT, "windows": windows})}
+    def told(self) -> dict[str, Any]:
+        """What stands in the metadata of a file, besides which windows it has."""
+        ...
+
+    def table(self, windows: Any, /) -> Any:
+        """Windows as a table of Arrow."""
+        ...
+
+    def in_order(self, table: Any, /) -> Any:
+        """A table that was made of several, with its columns in order."""
+        ...
+
+    def keys(self, table: Any, /) -> Iterator[WindowKey]:
+        """Of which window each row is."""
+        ...
+
+    def unit(self, table: Any, pipeline: str, stage: str, /) -> TimeUnit | None:
+        """The unit of the last window of a stage in a table."""
+        ...
+
+    def rows(
+        self,
+        batches: Iterable[Any],
+        newer: set[WindowKey],
+        pipeline: str,
+        stage: str | None,
+        path: str,
+        /,
+    ) -> Iterator[Row]:
+        """The rows of a file, without those of windows that are in newer ones."""
+        ...
 
 
 class Part(NamedTuple):
@@ -79,7 +99,7 @@ class Part(NamedTuple):
     last: int
     path: Path
     row_count: int
-    ends: dict[Stage, tuple[int, int]]
+    ends: dict[ParquetStage, tuple[int, int]]
     """The first and the last end of a window, by stage."""
     identity: Identity
 
@@ -121,6 +141,10 @@ class ParquetSink(Durable):
     files himself takes the newest. Only one sink at a time can have the folder.
 
     :param folder: where the files are; it is made if it is not there, in a folder that is
+    :param layout: how results are laid out. With ``Layout.WIDE``, the columns are ``window_start``
+        and ``window_end`` (timestamps in UTC), the key's if there is one, ``row`` if a task returns
+        tables, a typed one a task or field, and ``error``. A column that comes later stands in
+        files from then on
     :param rows_per_file: how many rows a merged file has at most; so many must fit in memory
     :param encode: called with a value that has no form in JSON, wherever in a result it is; what it
         returns is stored in its place. Without it, such a result is refused
@@ -129,22 +153,31 @@ class ParquetSink(Durable):
     :raises ConfigError: if the folder cannot be used, or pyarrow is not installed
     """
 
+    _form: ParquetForm
+
     def __init__(
         self,
         folder: str | os.PathLike[str],
         *,
+        layout: Layout = Layout.LONG,
         rows_per_file: int = 1_000_000,
         encode: Fallback | None = None,
         types: TypesGiven = (),
     ) -> None:
         self._folder = local_path(folder, "ParquetSink")
-        super().__init__(f"ParquetSink({os.fspath(folder)!r})", encode, types)
+        where = f"ParquetSink({os.fspath(folder)!r})"
+        self._pa = need("pyarrow", "arrow")
+        self._pq = need("pyarrow.parquet", "arrow")
+        form: ParquetForm
+        if check_layout(layout, where) is Layout.WIDE:
+            form = WideParquet(where, self._pa, encode)
+        else:
+            form = LongParquet(where, self._pa, encode)
+        super().__init__(where, form, types)
         if type(rows_per_file) is not int or rows_per_file < 1:
             raise ConfigError(
                 f"{self._where}: rows_per_file={rows_per_file!r}: it is a positive int"
             )
-        self._pa = need("pyarrow", "arrow")
-        self._pq = need("pyarrow.parquet", "arrow")
         self._rows_per_file = rows_per_file
         self._readers: WeakSet[Reader] = WeakSet()
         self._stale: list[Part] = []
@@ -216,11 +249,8 @@ class ParquetSink(Durable):
             identity = identity_of(os.stat(path, follow_symlinks=False))
             with self._file(path) as file:
                 metadata = file.schema_arrow.metadata
-                if is_older_parquet(metadata):
-                    raise older(self._where)
                 found = json.loads(metadata[PARQUET_METADATA])
-                if found["format"] != FORMAT:
-                    raise ValueError(f"format {found['format']}")
+                self._form.learn(metadata, found)
                 count: int = file.metadata.num_rows
         except ConfigError:
             raise
@@ -232,24 +262,25 @@ class ParquetSink(Durable):
         }
         return Part(first, last, path, count, ends, identity)
 
-    def _keep(self, windows: list[WindowRecord]) -> None:
-        rows = [row for window in windows for row in window.rows()]
+    def _keep(self, windows: list[Any]) -> None:
+        if not windows:
+            return
         ends = _merged(
             ((key.pipeline, key.stage, key.bucket), (key.end, key.end))
             for key in (window.key for window in windows)
         )
         number = self._parts[-1].last + 1 if self._parts else 1
-        columns = schema(self._pa)
-        arrays = [
-            self._pa.array([row[field.name] for row in rows], field.type) for field in columns
-        ]
-        table = self._pa.Table.from_arrays(arrays, schema=columns)
+        table = self._form.table(windows)
         self._parts.append(self._write(number, number, table, ends))
         self._merge()
 
-    def _write(self, first: int, last: int, table: Any, ends: dict[Stage, tuple[int, int]]) -> Part:
+    def _write(
+        self, first: int, last: int, table: Any, ends: dict[ParquetStage, tuple[int, int]]
+    ) -> Part:
         path = self._folder / f"{first:010d}-{last:010d}.parquet"
-        table = table.replace_schema_metadata(_metadata(ends))
+        windows = [[*stage, *range_] for stage, range_ in ends.items()]
+        told = json.dumps({**self._form.told(), "windows": windows})
+        table = table.replace_schema_metadata({PARQUET_METADATA: told})
         try:
             draft = Draft(self._folder)
             try:
@@ -278,10 +309,10 @@ class ParquetSink(Durable):
                     table = file.read()
                 newer = self._superseding(part, parts[position + 1 :])
                 if newer:
-                    table = table.filter([key not in newer for key in _keys(table)])
+                    table = table.filter([key not in newer for key in self._form.keys(table)])
                 tables.append(table)
             ends = _merged(item for part in parts for item in part.ends.items())
-            merged = self._pa.concat_tables(tables)
+            merged = self._form.in_order(self._pa.concat_tables(tables, promote_options="default"))
             self._parts[-_MERGED:] = [self._write(parts[0].first, parts[-1].last, merged, ends)]
             self._stale += parts
             self._sweep()
@@ -302,7 +333,7 @@ class ParquetSink(Durable):
         for other in newer:
             if other.may_supersede(part):
                 with self._file(other.path) as file:
-                    keys.update(_keys(file.read(columns=list(_KEY))))
+                    keys.update(self._form.keys(file.read(columns=list(self._form.key_columns))))
         return keys
 
     def _last(self, pipeline: str, stage: str) -> int | None:
@@ -318,11 +349,7 @@ class ParquetSink(Durable):
         for part in reversed(self._parts):
             if any(of[:2] == (pipeline, stage) for of in part.ends):
                 with self._file(part.path) as file:
-                    table = file.read(columns=["pipeline", "stage", "unit"])
-                of, its_stage, units = (table.column(name).to_pylist() for name in range(3))
-                wanted = pipeline, stage
-                found = [unit for *one, unit in zip(of, its_stage, units) if (*one,) == wanted]
-                return unit_of(found[-1]) if found else None
+                    return self._form.unit(file.read(), pipeline, stage)
         return None
 
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
@@ -336,17 +363,8 @@ class ParquetSink(Durable):
         for position, part in enumerate(parts):
             newer = self._superseding(part, parts[position + 1 :])
             with self._file(part.path) as file:
-                for batch in file.iter_batches(8_192):
-                    for values in zip(*(column.to_pylist() for column in batch.columns)):
-                        of, its_stage, key, bucket, start, end, unit, revision = values[:8]
-                        if of != pipeline or stage not in (None, its_stage):
-                            continue
-                        task, number, beyond, error = values[8:]
-                        window = WindowKey(of, its_stage, start, end, bucket)
-                        if window not in newer:
-                            value = restored(number, beyond, str(part.path))
-                            more = unit_of(unit), key, revision, bucket
-                            yield Row(*window[:4], task, value, error, *more)
+                batches = file.iter_batches(8_192)
+                yield from self._form.rows(batches, newer, pipeline, stage, str(part.path))
 
     @contextmanager
     def _file(self, path: Path) -> Generator[Any]:
@@ -365,14 +383,12 @@ class ParquetSink(Durable):
         os.close(self._lock)
 
 
-def _merged(ranges: Iterable[tuple[Stage, tuple[int, int]]]) -> dict[Stage, tuple[int, int]]:
+def _merged(
+    ranges: Iterable[tuple[ParquetStage, tuple[int, int]]],
+) -> dict[ParquetStage, tuple[int, int]]:
     """The first and the last end of a window, by stage, of several such ranges."""
-    merged: dict[Stage, tuple[int, int]] = {}
+    merged: dict[ParquetStage, tuple[int, int]] = {}
     for stage, (first, last) in ranges:
         start, end = merged.get(stage, (first, last))
         merged[stage] = min(start, first), max(end, last)
     return merged
-
-
-def _keys(table: Any) -> Iterator[WindowKey]:
-    return map(WindowKey, *(table.column(name).to_pylist() for name in _KEY))

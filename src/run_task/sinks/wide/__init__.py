@@ -1,0 +1,1 @@
+"""Results as rows of typed columns, one a window and key, and back."""

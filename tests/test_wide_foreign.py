@@ -1,0 +1,159 @@
+"""What is of another layout, or of somebody else, is refused by a wide sink, and stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from run_task import ConfigError, DataSet, SinkError, TaskInterval, Window
+from run_task.sinks import CsvSink, Layout, ParquetSink, Result, Rotation
+
+pq = pytest.importorskip("pyarrow.parquet")
+pa = pytest.importorskip("pyarrow")
+
+WIDE = CsvSink | ParquetSink
+Make = Callable[[Path, Layout], WIDE]
+
+
+def csv(path: Path, layout: Layout) -> WIDE:
+    return CsvSink(path / "file.csv", layout=layout)
+
+
+def parquet(path: Path, layout: Layout) -> WIDE:
+    return ParquetSink(path, layout=layout)
+
+
+def result(end: int, stage: str = "s", **values: Any) -> Result:
+    dataset = DataSet(Window(end - 60, end), values, interval=TaskInterval.seconds(60))
+    return Result.of("p", stage, dataset)
+
+
+def write(sink: WIDE, *results: Result) -> None:
+    with closing(sink):
+        sink.begin("p")
+        for one in results:
+            sink.write(one)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("make", [csv, parquet])
+@pytest.mark.parametrize(
+    ("first", "then"), [(Layout.LONG, Layout.WIDE), (Layout.WIDE, Layout.LONG)]
+)
+def test_what_is_of_the_other_layout(
+    make: Make, first: Layout, then: Layout, tmp_path: Path
+) -> None:
+    write(make(tmp_path, first), result(60, a=1))
+    there = everything(tmp_path)
+    with pytest.raises(ConfigError, match=r"another layout|something else"):
+        make(tmp_path, then)
+    assert everything(tmp_path) == there
+
+
+@pytest.mark.parametrize("layout", ["wide", None, Layout])
+@pytest.mark.parametrize("make", [csv, parquet])
+def test_what_is_no_layout(make: Make, layout: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"layout=.*: it is Layout.LONG or Layout.WIDE"):
+        make(tmp_path, layout)
+    assert not everything(tmp_path)
+
+
+HEADER = b"window_start,window_end,a,error,rows\r\n"
+ROW = b"1970-01-01T00:00:00Z,1970-01-01T00:01:00Z,1,,1\r\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"text",
+        b"time,a\n1,2\n",
+        HEADER,
+        HEADER + ROW,
+        b'window_start,window_end,error,"run_task {}"\r\n',
+        b'window_start,window_end,error,"run_task [[["\r\n' + ROW,
+        b'window_start,window_end,"run_task {""format"":2,""layout"":""long""}"\r\n',
+        ROW,
+        b"\n",
+        b"\xff\xfe",
+    ],
+)
+def test_a_file_of_somebody_else(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match="this is a file of something else"):
+        csv(tmp_path, Layout.WIDE)
+    assert everything(tmp_path) == {"file.csv": content}
+
+
+@pytest.mark.parametrize("more", [b"hello\r\n", b"60,120,1,,1\r\n", ROW.replace(b"Z", b"")])
+def test_what_somebody_has_written_at_the_end(more: bytes, tmp_path: Path) -> None:
+    write(csv(tmp_path, Layout.WIDE), result(60, a=1))
+    whole = everything(tmp_path)["file.csv"] + more
+    (tmp_path / "file.csv").write_bytes(whole)
+    with pytest.raises(SinkError, match="repair or remove it"):
+        csv(tmp_path, Layout.WIDE)
+    assert everything(tmp_path) == {"file.csv": whole}
+
+
+def test_a_part_of_a_window_is_cut_off_and_a_part_of_a_header_is_not(tmp_path: Path) -> None:
+    write(csv(tmp_path, Layout.WIDE), result(60, a=1, b="x\r\ny"), result(120, a=2, b="z"))
+    path = tmp_path / "file.csv"
+    whole = path.read_bytes()
+    begins = whole.index(b'}"\r\n') + 4, whole.index(b"1970-01-01T00:01:00Z,1970-01-01T00:02")
+    for size in range(1, begins[0]):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ConfigError, match="this is a file of something else"):
+            csv(tmp_path, Layout.WIDE)
+        assert path.read_bytes() == whole[:size]
+    for size in (0, *range(begins[0], len(whole))):
+        path.write_bytes(whole[:size])
+        sink = CsvSink(path, layout=Layout.WIDE)
+        with closing(sink):
+            sink.begin("p")
+            there = [120] if size == len(whole) else [60] if size >= begins[1] else []
+            assert [row.end for row in sink.rows() if row.task == "a"] == there, size
+            sink.write(result(60, a=1, b="x\r\ny"))
+            sink.write(result(120, a=2, b="z"))
+        assert path.read_bytes() == whole, size
+
+
+def test_a_rotated_file_of_somebody_else(tmp_path: Path) -> None:
+    rotation = Rotation(max_bytes=400)
+    path = tmp_path / "a.csv"
+    sink = CsvSink(path, layout=Layout.WIDE, rotation=rotation)
+    write(sink, *(result(60 * end, a=end) for end in range(1, 9)))
+    assert len(everything(tmp_path)) > 2
+    other = CsvSink(tmp_path / "b.csv", layout=Layout.WIDE)
+    write(other, result(60, "t", a=1))
+    (tmp_path / "b.csv").rename(tmp_path / "a.00000001.csv")
+    there = everything(tmp_path)
+    with pytest.raises(ConfigError, match="has the name of a file that it has rotated, and is non"):
+        CsvSink(path, layout=Layout.WIDE)
+    assert everything(tmp_path) == there
+
+
+def test_files_of_two_stages_in_a_folder(tmp_path: Path) -> None:
+    write(parquet(tmp_path / "a", Layout.WIDE), result(60, a=1))
+    write(parquet(tmp_path / "b", Layout.WIDE), result(60, "t", a=1))
+    (path,) = (tmp_path / "b").glob("*.parquet")
+    path.rename(tmp_path / "a" / "0000000002-0000000002.parquet")
+    there = everything(tmp_path / "a")
+    with pytest.raises(ConfigError, match="holds files of stage 't' and of stage 's'"):
+        parquet(tmp_path / "a", Layout.WIDE)
+    assert everything(tmp_path / "a") == there
+
+
+def test_a_parquet_file_of_somebody_else(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "0000000001-0000000001.parquet")
+    there = everything(tmp_path)
+    with pytest.raises(SinkError, match="is not a file of this sink, or broken"):
+        parquet(tmp_path, Layout.WIDE)
+    assert {name: there[name] for name in there} == {
+        name: content for name, content in everything(tmp_path).items() if name != ".lock"
+    }
