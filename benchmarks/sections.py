@@ -9,6 +9,7 @@ The rest (options, tables, goals, JSON, the tests' short run) is common to all. 
 from __future__ import annotations
 
 from benchmarks import (
+    aggregates,
     dispatch,
     footprint,
     keys,
@@ -33,6 +34,7 @@ SECTIONS = {
         processes.SECTION,
         series.SECTION,
         keys.SECTION,
+        aggregates.SECTION,
         live.SECTION,
         replay.SECTION,
         sources.SECTION,

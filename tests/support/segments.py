@@ -60,7 +60,7 @@ class Rows:
     ) -> Segments:
         """Some of the rows as segments."""
         return Segments(
-            time=self.time,
+            times=lambda: self.time,
             column=self.columns.__getitem__,
             texts=lambda name: TEXTS,
             starts=np.array(starts, np.intp),

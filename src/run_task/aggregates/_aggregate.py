@@ -128,7 +128,7 @@ def _one(rows: TimeSeriesView, start: int, end: int) -> Segments:
         return rows.encoded(name).codes if rows.columns[name] == np.dtype(str) else rows[name]
 
     return Segments(
-        time=rows.time,
+        times=lambda: rows.time,
         column=column,
         texts=lambda name: rows.encoded(name).texts,  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]  an array can be indexed as well
         starts=np.zeros(1, np.intp),

@@ -180,7 +180,7 @@ class AggregatePlan:
         if before is not None:
             anew = np.delete(anew, same)
         of_panes = Segments(
-            time=segments.time,
+            times=lambda: segments.time,
             column=segments.column,
             texts=segments.texts,
             starts=panes.starts[anew],

@@ -82,7 +82,7 @@ def segments_of_windows(
         edges = np.append(panes.starts, panes.ends[-1:])
         firsts, stops = edges[panes.first], edges[panes.last]
     return Segments(
-        time=time,
+        times=lambda: time,
         column=_columns(schema, storage, first, stop),
         texts=_texts(schema, storage),
         starts=firsts,
@@ -106,9 +106,8 @@ def segments_by_key(keyed: KeyedView, pane: int | None) -> Segments:
     count = len(keyed.keys)
     starts, ends = np.array(firsts[:count], np.intp), np.array(stops[:count], np.intp)
     total = int(ends.max(initial=0))
-    time = storage.array(0, 0, total)
     return Segments(
-        time=time,
+        times=lambda: storage.array(0, 0, total),
         column=_columns(schema, storage, 0, total),
         texts=_texts(schema, storage),
         starts=starts,
@@ -118,7 +117,9 @@ def segments_by_key(keyed: KeyedView, pane: int | None) -> Segments:
         unit=schema.unit,
         panes=None
         if pane is None
-        else _panes_by_key(time, starts, ends, start, end, pane, schema.beyond),
+        else _panes_by_key(
+            storage.array(0, 0, total), starts, ends, start, end, pane, schema.beyond
+        ),
     )
 
 

@@ -64,7 +64,7 @@ class Segments:
     Segment ``i``, which is one window or one key of a window, has the rows from ``starts[i]`` to
     before ``ends[i]``. It may have none; segments overlap where windows slide.
 
-    :param time: the timestamps, ascending within a segment
+    :param times: gives the timestamps, ascending within a segment
     :param column: gives a column, one value for each timestamp; of texts of any length, their codes
     :param texts: gives what the codes of such a column stand for
     :param starts: where each segment begins
@@ -79,10 +79,11 @@ class Segments:
         "_column",
         "_columns",
         "_texts",
+        "_time",
+        "_times",
         "ends",
         "panes",
         "starts",
-        "time",
         "unit",
         "window_ends",
         "window_starts",
@@ -91,7 +92,7 @@ class Segments:
     def __init__(
         self,
         *,
-        time: NDArray[np.int64],
+        times: Callable[[], NDArray[np.int64]],
         column: Callable[[str], NDArray[Any]],
         texts: Callable[[str], Sequence[str]],
         starts: NDArray[np.intp],
@@ -101,16 +102,25 @@ class Segments:
         unit: TimeUnit,
         panes: Panes | None = None,
     ) -> None:
-        self.time: Final = time
         self.starts: Final = starts
         self.ends: Final = ends
         self.window_starts: Final = window_starts
         self.window_ends: Final = window_ends
         self.unit: Final = unit
         self.panes: Final = panes
+        self._times = times
+        self._time: NDArray[np.int64] | None = None
         self._column = column
         self._texts = texts
         self._columns: dict[str, NDArray[Any]] = {}
+
+    @property
+    def time(self) -> NDArray[np.int64]:
+        """The timestamps, ascending within a segment, in :attr:`unit`. They are asked for once."""
+        found = self._time
+        if found is None:
+            found = self._time = self._times()
+        return found
 
     def column(self, name: str) -> NDArray[Any]:
         """The values of a column in the order of ``time``; of texts of any length, their codes.
