@@ -45,8 +45,8 @@ CHOSEN = [
     *ALL,
     *(
         Aggregate(each.kernel, where=where, name=f"{each.name} {where}")
-        for each in ALL
-        for where in CONDITIONS
+        for i, where in enumerate(CONDITIONS)
+        for each in ALL[i::3]
     ),
 ]
 
@@ -81,7 +81,7 @@ def alone(
     return bits([each for (each,) in results])
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(
     st.lists(st.one_of(st.integers(0, 3), st.integers(0, 300)), max_size=12),
     st.integers(0, 1),
@@ -99,6 +99,7 @@ def test_a_window_alone_and_among_others(
         assert bits([each[i] for each in found]) == by_itself
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(0, 40), min_size=1, max_size=12),
     st.integers(0, 2**32),
@@ -120,7 +121,7 @@ def test_segments_in_any_order_and_overlapping(
         assert bits([each[i] for each in found]) == by_itself
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32), st.sampled_from(STYLES))
 def test_an_aggregate_alone_and_among_others(seed: int, style: str) -> None:
     rows, starts, ends, windows = rows_and_windows([30, 0, 7], 1, seed, style)

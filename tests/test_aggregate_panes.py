@@ -26,8 +26,8 @@ TASKS = [
     *ALL,
     *(
         Aggregate(each.kernel, where=where, name=f"{each.name} {where}")
-        for each in ALL
-        for where in ("n > 10", "n > 1000")
+        for i, where in enumerate(["n > 10", "n > 1000"])
+        for each in ALL[i::2]
     ),
 ]
 
@@ -123,7 +123,7 @@ def sliding(draw: st.DrawFn) -> tuple[list[int], int, list[tuple[int, int]]]:
     return lengths, number, [(min(pair), max(pair)) for pair in pairs]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(sliding(), st.integers(0, 2**32), st.sampled_from(STYLES))
 def test_a_window_alone_and_among_others(
     drawn: tuple[list[int], int, list[tuple[int, int]]], seed: int, style: str
@@ -135,7 +135,7 @@ def test_a_window_alone_and_among_others(
         assert bits([each[i] for each in found]) == single(TASKS, rows, lengths, number, window)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(sliding(), min_size=2, max_size=4), st.integers(0, 2**32), st.sampled_from(STYLES))
 def test_a_key_among_others(
     drawn: list[tuple[list[int], int, list[tuple[int, int]]]], seed: int, style: str
@@ -151,7 +151,7 @@ def test_a_key_among_others(
             at += 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     st.integers(0, 2**32),
     st.sampled_from(STYLES),
@@ -245,7 +245,7 @@ def test_as_good_as_of_the_rows(
                 assert one == pytest.approx(other, rel=1e-12, abs=1e-14 * size)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.integers(60, 400), st.integers(9, 40), st.integers(0, 2**32), st.sampled_from(STYLES))
 def test_ranks_of_windows_that_overlap_much(count: int, width: int, seed: int, style: str) -> None:
     tasks = [

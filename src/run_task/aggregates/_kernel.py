@@ -128,11 +128,11 @@ class MergedKernel(Kernel[O_co]):
         """The result of each of many windows, none of which is empty.
 
         :param counts: how many rows each has
-        :param partials: its statistics, in the order of :attr:`statistics`
+        :param partials: its statistics in their final form, in the order of :attr:`statistics`
         """
 
     def results(self, rows: SegmentedRows) -> Sequence[O_co]:
-        return self.finish(rows.counts, *(each.of(rows) for each in self.statistics))
+        return self.finish(rows.counts, *(each.final(each.of(rows)) for each in self.statistics))
 
 
 def checked_column(column: Any, told: str, what: str = "column") -> None:

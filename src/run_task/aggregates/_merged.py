@@ -25,7 +25,6 @@ from run_task.aggregates._statistics import (
     ProductSums,
     Statistic,
     Sums,
-    squares_of,
     sums_of,
 )
 from run_task.tasks._declared import ColumnTypes, Failed
@@ -176,12 +175,12 @@ class _Spread(_MergedColumn[float | None]):
         return [repr(self.column), *([f"ddof={self.ddof}"] if self.ddof != 1 else [])]
 
     def variances(self, counts: NDArray[np.intp], partial: Partial) -> Floats:
-        found: Floats = squares_of(partial) / (counts - self.ddof)
+        found: Floats = partial[3] / (counts - self.ddof)
         return found
 
     def listed(self, counts: NDArray[np.intp], values: Floats) -> list[float | None]:
         few = counts <= self.ddof
-        return with_none(listed(values), few) if few.any() else listed(values)
+        return with_none(listed(values), few) if np.count_nonzero(few) else listed(values)
 
 
 @dataclass(frozen=True)
@@ -282,5 +281,5 @@ class Corr(MergedKernel[float]):
     def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float]:
         (partial,) = partials
         # The roots first: the product of the two may be beyond what a float holds.
-        apart = np.sqrt(squares_of(partial[:4])) * np.sqrt(squares_of(partial[4:8]))
+        apart = np.sqrt(partial[3]) * np.sqrt(partial[7])
         return listed(np.clip(partial[8] / apart, -1.0, 1.0))

@@ -58,13 +58,12 @@ class Quantile(RankedKernel):
             place = np.floor(place + 0.5)
         below = np.floor(place)
         lower = below.astype(np.intp)
-        if self.interpolation in ("nearest", "lower"):
-            return listed(_float(rows.ranked(self.column, lower)))
         upper = np.ceil(place).astype(np.intp)
-        high = _float(rows.ranked(self.column, upper))
-        if self.interpolation == "higher":
-            return listed(high)
-        low = _float(rows.ranked(self.column, lower))
+        if self.interpolation in ("nearest", "lower"):
+            upper = lower
+        elif self.interpolation == "higher":
+            lower = upper
+        low, high = map(_float, rows.ranked(self.column, lower, upper))
         if self.interpolation == "midpoint":
             between = (low + high) * 0.5
         else:

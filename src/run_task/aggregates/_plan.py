@@ -13,7 +13,7 @@ from run_task.aggregates._ordered import RankedKernel
 from run_task.aggregates._panes import PaneCache, Partials, assembled, windows_of
 from run_task.aggregates._rows import Positions, SegmentedRows, chunks
 from run_task.aggregates._sliding_ranks import overlapping, sliding_chunks
-from run_task.aggregates._statistics import Statistic
+from run_task.aggregates._statistics import Partial, Statistic
 from run_task.tasks._declared import ColumnTypes, Failed, Panes, Segments
 
 
@@ -38,45 +38,6 @@ class _PlannedKernel(NamedTuple):
     """Where its results go."""
 
     kernel: Kernel[Any]
-
-
-class _Group:
-    """The tasks that are of the same rows.
-
-    :param test: which rows these are; None: all
-    :param members: the tasks
-    """
-
-    __slots__ = ("members", "merged", "others", "plain", "ranked", "statistics", "test")
-
-    def __init__(self, test: Test | None, members: Sequence[_PlannedKernel]) -> None:
-        self.test: Final = test
-        self.members: Final = members
-        self.statistics: Final[list[Statistic]] = []
-        """What is to be known of a pane, each once."""
-        self.merged: Final[list[tuple[int, MergedKernel[Any], Sequence[int]]]] = []
-        """What is computed of panes: where its results go, and which statistics it takes."""
-        self.ranked: Final[list[tuple[int, RankedKernel]]] = []
-        """What asks for ranks only, and where its results go."""
-        self.plain: Final[list[_PlannedKernel]] = []
-        """The others."""
-        for member in members:
-            kernel = member.kernel
-            if isinstance(kernel, MergedKernel):
-                for statistic in kernel.statistics:
-                    if statistic not in self.statistics:
-                        self.statistics.append(statistic)
-                places = [self.statistics.index(each) for each in kernel.statistics]
-                self.merged.append((member.place, kernel, places))
-            elif isinstance(kernel, RankedKernel):
-                self.ranked.append((member.place, kernel))
-            else:
-                self.plain.append(member)
-        self.others: Final[list[_PlannedKernel]] = [
-            *self.plain,
-            *(_PlannedKernel(place, kernel) for place, kernel in self.ranked),
-        ]
-        """All that is not computed of panes."""
 
 
 class _ResultLists:
@@ -115,6 +76,104 @@ class _ResultLists:
         ]
 
 
+class _Group:
+    """The tasks that are of the same rows.
+
+    :param test: which rows these are; None: all
+    :param members: the tasks
+    """
+
+    __slots__ = ("merged", "others", "plain", "ranked", "statistics", "test")
+
+    def __init__(self, test: Test | None, members: Sequence[_PlannedKernel]) -> None:
+        self.test: Final = test
+        self.statistics: Final[list[Statistic]] = []
+        """What is to be known of a pane, each once."""
+        self.merged: Final[list[tuple[int, MergedKernel[Any], Sequence[int]]]] = []
+        """What is computed of panes: where its results go, and which statistics it takes."""
+        self.ranked: Final[list[tuple[int, RankedKernel]]] = []
+        """What asks for ranks only, and where its results go."""
+        self.plain: Final[list[_PlannedKernel]] = []
+        """The others."""
+        for member in members:
+            kernel = member.kernel
+            if isinstance(kernel, MergedKernel):
+                for statistic in kernel.statistics:
+                    if statistic not in self.statistics:
+                        self.statistics.append(statistic)
+                places = [self.statistics.index(each) for each in kernel.statistics]
+                self.merged.append((member.place, kernel, places))
+            elif isinstance(kernel, RankedKernel):
+                self.ranked.append((member.place, kernel))
+            else:
+                self.plain.append(member)
+        self.others: Final[list[_PlannedKernel]] = [
+            *self.plain,
+            *(_PlannedKernel(place, kernel) for place, kernel in self.ranked),
+        ]
+        """All that is not computed of panes."""
+
+    def its(
+        self, rows: SegmentedRows, positions: Positions | None
+    ) -> tuple[SegmentedRows | None, Positions | None]:
+        """Those of some rows that these tasks are of, None: there are none; and the positions of
+        the segments that have such rows, None: all.
+
+        :param positions: those of the segments of the rows; None: all
+        """
+        if self.test is None:
+            return rows, positions
+        kept, present = rows.where(self.test(rows))
+        if present is None:
+            return kept, positions
+        return kept, present if positions is None else positions[present]
+
+    def compute(
+        self, rows: SegmentedRows, positions: Positions | None, results: _ResultLists
+    ) -> None:
+        """The results of all tasks for the segments that some rows are of."""
+        kept, where = self.its(rows, positions)
+        if kept is None:
+            return
+        if self.merged:
+            partials = [statistic.of(kept) for statistic in self.statistics]
+            self.finish(kept.counts, partials, where, results)
+        for place, kernel in self.others:
+            results.put(place, where, _results_of(kernel, kept))
+
+    def compute_others(
+        self,
+        members: Sequence[_PlannedKernel],
+        rows: SegmentedRows,
+        positions: Positions | None,
+        results: _ResultLists,
+    ) -> None:
+        """The results of some that are not computed of panes."""
+        if members:
+            kept, where = self.its(rows, positions)
+            if kept is not None:
+                for place, kernel in members:
+                    results.put(place, where, _results_of(kernel, kept))
+
+    def finish(
+        self,
+        counts: Positions,
+        partials: Sequence[Partial],
+        positions: Positions | None,
+        results: _ResultLists,
+    ) -> None:
+        """The results of those that are computed of statistics.
+
+        :param counts: how many rows each window has
+        :param partials: its statistics
+        :param positions: where its results go; None: all results are of these windows
+        """
+        final = [each.final(partial) for each, partial in zip(self.statistics, partials)]
+        for place, kernel, places in self.merged:
+            its = [final[each] for each in places]
+            results.put(place, positions, kernel.finish(counts, *its))
+
+
 class AggregatePlan:
     """How the aggregates of a stage are computed together.
 
@@ -150,7 +209,7 @@ class AggregatePlan:
             if panes is None:
                 for rows, positions in chunks(segments):
                     for group in self._groups:
-                        _compute(group.test, group.members, rows, positions, results)
+                        group.compute(rows, positions, results)
             elif len(panes.numbers):
                 if self._merged:
                     self._of_panes(segments, panes, results)
@@ -164,12 +223,10 @@ class AggregatePlan:
                 continue
             windows = windows_of(group.statistics, panes, known)
             positions = None
-            if not windows.counts.all():
+            if np.count_nonzero(windows.counts) < len(windows.counts):
                 positions = np.flatnonzero(windows.counts)
                 windows = windows[positions]
-            for place, kernel, places in group.merged:
-                its = [windows.partials[each] for each in places]
-                results.put(place, positions, kernel.finish(windows.counts, *its))
+            group.finish(windows.counts, windows.partials, positions, results)
 
     def _known(self, segments: Segments, panes: Panes) -> Sequence[Partials | None]:
         """What is known of all panes, for each group that is computed of them; None: they have no
@@ -193,14 +250,10 @@ class AggregatePlan:
         for rows, positions in chunks(of_panes):
             which = anew if positions is None else anew[positions]
             for group, its in zip(self._merged, parts):
-                kept: SegmentedRows | None = rows
-                present: Positions | None = None
-                if group.test is not None:
-                    kept, present = rows.where(group.test(rows))
+                kept, where = group.its(rows, which)
                 if kept is not None:
                     found = [statistic.of(kept) for statistic in group.statistics]
-                    where = which if present is None else which[present]
-                    its.append((where, Partials(kept.counts, found)))
+                    its.append((which if where is None else where, Partials(kept.counts, found)))
         known: list[Partials | None] = []
         for at, its in enumerate(parts):
             old = None if before is None else before[at]
@@ -216,39 +269,17 @@ class AggregatePlan:
         sliding = overlapping(segments, filled)
         by_rank = [group for group in self._groups if sliding and group.test is None]
         rest = [
-            (group.test, group.plain if group in by_rank else group.others)
-            for group in self._groups
+            (group, group.plain if group in by_rank else group.others) for group in self._groups
         ]
         if any(members for _, members in rest):
             for rows, positions in chunks(segments):
-                for test, members in rest:
-                    _compute(test, members, rows, positions, results)
+                for group, members in rest:
+                    group.compute_others(members, rows, positions, results)
         for group in by_rank:
             if group.ranked:
                 for ranks, positions in sliding_chunks(segments, filled):
                     for place, kernel in group.ranked:
                         results.put(place, positions, kernel.of_ranked(ranks))
-
-
-def _compute(
-    test: Test | None,
-    members: Sequence[_PlannedKernel],
-    rows: SegmentedRows,
-    positions: Positions | None,
-    results: _ResultLists,
-) -> None:
-    """The results of some tasks for the segments that some rows are of."""
-    if not members:
-        return
-    kept: SegmentedRows | None = rows
-    if test is not None:
-        kept, present = rows.where(test(rows))
-        if present is not None:
-            positions = present if positions is None else positions[present]
-    if kept is None:
-        return
-    for place, kernel in members:
-        results.put(place, positions, _results_of(kernel, kept))
 
 
 def _results_of(kernel: Kernel[Any], rows: SegmentedRows) -> Sequence[Any]:

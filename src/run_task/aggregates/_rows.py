@@ -22,6 +22,10 @@ _CHUNK: Final = 1 << 16
 way stay in the processor's cache. Results do not depend on it."""
 
 
+_LONG: Final = 2048
+"""If a segment is longer, it takes less time to find a rank than to sort it."""
+
+
 class SegmentedRows:
     """The rows of some segments, none of which is empty, one segment behind the other.
 
@@ -39,9 +43,14 @@ class SegmentedRows:
     """
 
     __slots__ = (
+        "_floats",
         "_known",
+        "_lasts",
+        "_lengths",
         "_segments",
+        "_sums",
         "_take",
+        "_values",
         "count",
         "counts",
         "starts",
@@ -67,6 +76,12 @@ class SegmentedRows:
         self.unit: Final[TimeUnit] = segments.unit
         self.window_starts: Final = window_starts
         self.window_ends: Final = window_ends
+        # What is asked for most often has a place of its own.
+        self._values: dict[str, Array] = {}
+        self._floats: dict[str, Floats] = {}
+        self._sums: dict[str, Floats] = {}
+        self._lasts: Positions | None = None
+        self._lengths: Floats | None = None
         self._known: dict[Hashable, Any] = {}
 
     # What is in them
@@ -78,17 +93,18 @@ class SegmentedRows:
 
     def values(self, column: str) -> Array:
         """The values of a column, of all rows; of texts of any length, their codes."""
-        return self.shared(("values", column), self._values, column)
-
-    def _values(self, column: str) -> Array:
-        return np.ascontiguousarray(self._segments.column(column)[self._take])
+        found = self._values.get(column)
+        if found is None:
+            found = np.ascontiguousarray(self._segments.column(column)[self._take])
+            self._values[column] = found
+        return found
 
     def floats(self, column: str) -> Floats:
         """The values of a column of numbers as floats, of all rows."""
-        return self.shared(("floats", column), self._floats, column)
-
-    def _floats(self, column: str) -> Floats:
-        return self.values(column).astype(np.float64, copy=False)
+        found = self._floats.get(column)
+        if found is None:
+            found = self._floats[column] = self.values(column).astype(np.float64, copy=False)
+        return found
 
     def texts(self, column: str) -> Sequence[str]:
         """What the codes of a column of texts stand for."""
@@ -128,22 +144,25 @@ class SegmentedRows:
     @property
     def lasts(self) -> Positions:
         """Where the last row of each segment is."""
-        return self.shared("lasts", self._lasts)
-
-    def _lasts(self) -> Positions:
-        return self.starts + (self.counts - 1)
+        found = self._lasts
+        if found is None:
+            found = self._lasts = self.starts + (self.counts - 1)
+        return found
 
     @property
     def lengths(self) -> Floats:
         """How many rows each segment has, as floats."""
-        return self.shared("lengths", self.counts.astype, np.float64)
+        found = self._lengths
+        if found is None:
+            found = self._lengths = self.counts.astype(np.float64)
+        return found
 
     def sums(self, column: str) -> Floats:
         """The sum of a column of numbers in each segment."""
-        return self.shared(("sums", column), self._sums, column)
-
-    def _sums(self, column: str) -> Floats:
-        return self.sum(self.floats(column))
+        found = self._sums.get(column)
+        if found is None:
+            found = self._sums[column] = self.sum(self.floats(column))
+        return found
 
     def means(self, column: str) -> Floats:
         """The mean of a column of numbers in each segment."""
@@ -187,14 +206,19 @@ class SegmentedRows:
     def _in_order(self, column: str) -> Array:
         return sorted_within(self.values(column), self.starts, self.counts)
 
-    def ranked(self, column: str, ranks: Positions) -> Array:
-        """The value of some rank of a column of numbers in each segment.
+    def ranked(self, column: str, ranks: Positions, others: Positions) -> tuple[Array, Array]:
+        """The values of two ranks of a column of numbers in each segment.
 
         :param column: the column's name
         :param ranks: which, for each segment: 0 is the least, NaN come last
+        :param others: the others
         """
-        found: Array = self.in_order(column)[self.starts + ranks]
-        return found
+        if self.count == 1 and int(self.counts[0]) > _LONG:
+            both = int(ranks[0]), int(others[0])
+            values: Array = np.partition(self.values(column), both)
+        else:
+            values = self.in_order(column)
+        return values[self.starts + ranks], values[self.starts + others]
 
     # Parts of it
 

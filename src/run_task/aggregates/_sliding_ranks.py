@@ -42,10 +42,12 @@ class SlidingRanks:
         self.counts: Final[Positions] = ends - starts
         self._known: dict[Hashable, _Blocks] = {}
 
-    def ranked(self, column: str, ranks: Positions) -> Array:
-        """The value of some rank of a column of numbers in each segment.
+    def ranked(self, column: str, ranks: Positions, others: Positions) -> tuple[Array, Array]:
+        """The values of two ranks of a column of numbers in each segment.
 
+        :param column: the column's name
         :param ranks: which, for each segment: 0 is the least, NaN come last
+        :param others: the others
         """
         first = int(self._starts.min())
         blocks = self._known.get(column)
@@ -54,7 +56,9 @@ class SlidingRanks:
             starts, ends = self._starts - first, self._ends - first
             blocks = self._known[column] = _Blocks(values, starts, ends)
         found: Array = values[blocks.rows_of(ranks)]
-        return found
+        if (ranks == others).all():
+            return found, found
+        return found, values[blocks.rows_of(others)]
 
 
 class _Blocks:

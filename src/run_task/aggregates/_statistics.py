@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from run_task.aggregates._rows import Floats, Positions, SegmentedRows
+from run_task.aggregates._rows import Positions, SegmentedRows
 from run_task.data.series._column_types import Array
 
 Partial: TypeAlias = tuple[Array, ...]
@@ -37,9 +37,20 @@ class Statistic(Protocol):
         """
         ...
 
+    def final(self, partial: Partial) -> Partial:
+        """What aggregates are computed of, once nothing more is merged with it."""
+        ...
+
+
+class _AsItIs:
+    """A statistic that aggregates take as it was merged."""
+
+    def final(self, partial: Partial) -> Partial:
+        return partial
+
 
 @dataclass(frozen=True)
-class Sums:
+class Sums(_AsItIs):
     """The sum of a column, as floats."""
 
     column: str
@@ -52,7 +63,7 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class ExactSums:
+class ExactSums(_AsItIs):
     """The sum of a column of ints, as two ints: the sum is ``high * 2**32 + low``, and
     ``0 <= low < 2**32``."""
 
@@ -78,7 +89,7 @@ def _carried(high: NDArray[np.int64], low: NDArray[np.int64]) -> Partial:
 
 
 @dataclass(frozen=True)
-class ProductSums:
+class ProductSums(_AsItIs):
     """The sum of the products of two columns."""
 
     one: str
@@ -126,6 +137,16 @@ class Moments:
         squares = (squares_left + squares_right) + apart * step * n_left
         return n, mean, rest, squares
 
+    def final(self, partial: Partial) -> Partial:
+        """As it is, but for a sum of squares of 0 where all values are equal.
+
+        Two floats near m that differ do so by 2**-53 of m at least, and then the sum of squares is
+        half the square of that at least: what is below is rounding.
+        """
+        n, mean, rest, squares = partial
+        least = mean * 2.0**-55
+        return n, mean, rest, np.where(squares < least * least, 0.0, squares)
+
 
 @dataclass(frozen=True)
 class CoMoments:
@@ -144,11 +165,12 @@ class CoMoments:
         one = self.one.merge(left[:4], right[:4])
         other = self.other.merge(left[4:8], right[4:8])
         share = left[0] * (right[0] / one[0])
-        return (
-            *one,
-            *other,
-            left[8] + right[8] + _apart(left, right) * _apart(left[4:], right[4:]) * share,
-        )
+        products = _apart(left, right) * _apart(left[4:], right[4:]) * share
+        return *one, *other, left[8] + right[8] + products
+
+    def final(self, partial: Partial) -> Partial:
+        """As both have it."""
+        return *self.one.final(partial[:4]), *self.other.final(partial[4:8]), partial[8]
 
 
 def _apart(left: Partial, right: Partial) -> Array:
@@ -158,7 +180,7 @@ def _apart(left: Partial, right: Partial) -> Array:
 
 
 @dataclass(frozen=True)
-class Least:
+class Least(_AsItIs):
     """The least value of a column."""
 
     column: str
@@ -171,7 +193,7 @@ class Least:
 
 
 @dataclass(frozen=True)
-class Greatest:
+class Greatest(_AsItIs):
     """The greatest value of a column."""
 
     column: str
@@ -184,7 +206,7 @@ class Greatest:
 
 
 @dataclass(frozen=True)
-class Firsts:
+class Firsts(_AsItIs):
     """The first value of a column.
 
     Texts are kept, and not their codes, which may be given out anew.
@@ -201,7 +223,7 @@ class Firsts:
 
 
 @dataclass(frozen=True)
-class Latest:
+class Latest(_AsItIs):
     """The last value of a column; texts as :class:`Firsts` has them."""
 
     column: str
@@ -221,20 +243,6 @@ def _at(rows: SegmentedRows, column: str, encoded: bool, positions: Positions) -
     texts = rows.texts(column)
     found = np.empty(len(values), np.object_)
     found[:] = [texts[code] for code in values.tolist()]
-    return found
-
-
-def squares_of(partial: Partial) -> Floats:
-    """The sums of squares, and exactly 0 where all values are equal.
-
-    Two floats near m that differ do so by 2**-53 of m at least, and then the sum of squares is half
-    the square of that at least: what is below is rounding.
-
-    :param partial: as :class:`Moments` has it
-    """
-    _, mean, _, squares = partial
-    least = mean * 2.0**-55
-    found: Floats = np.where(squares <= np.minimum(least * least, _GREATEST), 0.0, squares)
     return found
 
 
