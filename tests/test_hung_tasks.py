@@ -13,9 +13,13 @@ from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
     ShutdownTimeout,
+    StatefulTask,
     Task,
     TaskError,
     TaskTimeout,
+    TimeSeries,
+    TimeUnit,
+    aggregates,
 )
 from run_task.executors import _outcomes
 from run_task.executors.threads import _crew, _shared_tick
@@ -324,3 +328,62 @@ def test_an_exception_that_cannot_even_be_printed_stays_where_it_happened(execut
             dataset = bench.next()
             assert dataset.to_dict() == {"a": dataset.timestamp}
             assert "Mute, whose own text raises LookupError" in str(dataset.errors["mute"])
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_a_task_that_hangs_is_not_started_again_where_others_come_and_go(
+    gate: Gate, *, stateful: bool
+) -> None:
+    def count(data: object, start: int, end: int, state: int) -> tuple[int, int]:
+        return gate.hang(data, start, end), state + 1
+
+    hangs: Any = Task(gate.hang, "hangs")
+    if stateful:
+        hangs = StatefulTask(count, int, "hangs")
+    bench = RunnerBench([hangs, Task(quick, "a")], task_timeout=0.05)
+    with bench.runner as runner:
+        assert bench.next().errors.keys() == {"hangs"}
+        runner.remove("a")
+        runner.add(Task(quick, "b"))
+        dataset = bench.next()
+        assert dataset.to_dict() == {"b": 2}
+        error = dataset.errors["hangs"]
+        assert isinstance(error, TaskTimeout)
+        assert error.since == (0, 1)
+        runner.remove("hangs")
+        assert bench.next().to_dict() == {"b": 3}
+        runner.add(hangs)  # it comes back, and still hangs
+        dataset = bench.next()
+        assert dataset.to_dict() == {"b": 4}
+        assert dataset.errors.keys() == {"hangs"}
+        assert gate.entered == 1
+        gate.opened.set()
+        eventually(lambda: bench.next().to_dict().get("hangs"))
+
+
+def test_a_task_that_hangs_is_not_started_again_where_aggregates_come_and_go(gate: Gate) -> None:
+    hangs = Task(gate.hang, "hangs")
+    bench = RunnerBench([hangs], TimeSeries({"price": float}, TimeUnit.SECONDS), task_timeout=0.05)
+    with bench.runner as runner:
+        assert bench.next().errors.keys() == {"hangs"}
+        runner.add(aggregates.count())
+        assert bench.next().errors.keys() == {"hangs"}
+        runner.remove("hangs")
+        assert bench.next().to_dict() == {"count": 0}
+        runner.add(hangs)
+        assert bench.next().errors.keys() == {"hangs"}
+        runner.remove("count")
+        assert bench.next().errors.keys() == {"hangs"}
+        assert gate.entered == 1
+        gate.opened.set()
+
+
+def test_a_task_that_hangs_where_others_come_is_named_once_by_a_shutdown(gate: Gate) -> None:
+    bench = RunnerBench([Task(gate.hang, "hangs")], task_timeout=0.05, shutdown_timeout=0.2)
+    bench.runner.start()
+    assert bench.next().errors.keys() == {"hangs"}
+    bench.runner.add(Task(quick, "a"))
+    assert bench.next().to_dict() == {"a": 2}
+    bench.runner.shutdown()
+    with pytest.raises(ShutdownTimeout, match=r"still running: 'hangs'$"):
+        bench.runner.join()

@@ -24,6 +24,7 @@ from run_task import (
     InlineExecutor,
     KeyedDataSet,
     Pipeline,
+    Runner,
     RunnerConfig,
     RwLock,
     TaskError,
@@ -31,6 +32,7 @@ from run_task import (
     TimeSeries,
     TimeSeriesView,
     TimeUnit,
+    VirtualClock,
     Window,
     task,
 )
@@ -202,6 +204,30 @@ class Hanging:
         if view.key == self.key:
             assert self.gate.wait(PATIENCE)
         return f"{view.key}"
+
+
+def test_a_key_that_hangs_is_not_started_again_where_other_tasks_come() -> None:
+    hanging = Hanging("B")
+    series = trades()
+    series.extend([0, 1], symbol=["A", "B"], price=[1.0, 2.0])
+    builder = ContextBuilder(series).with_task(hanging).with_interval("10s")
+    builder = builder.with_config(RunnerConfig(task_timeout=0.1))
+    context, receiver, _ = builder.with_key("symbol").build()
+    clock = VirtualClock()
+    with Runner[Any, Any](context, clock=clock) as runner:
+        clock.advance("10s")
+        assert receiver.recv(PATIENCE).errors.keys() == {("hanging", "B")}
+        series.extend([10, 11], symbol=["A", "B"], price=[1.0, 2.0])
+        runner.add(total)
+        clock.advance("10s")
+        dataset: Any = receiver.recv(PATIENCE)
+        assert dict(dataset["hanging"]) == {"A": "A"}
+        assert dict(dataset["total"]) == {"A": 1.0, "B": 2.0}
+        error = dataset.errors["hanging", "B"]
+        assert isinstance(error, TaskTimeout)
+        assert error.since == (0, 10)
+        assert hanging.calls == ["A", "B", "A"]
+        hanging.gate.set()
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -137,6 +137,29 @@ class LeadingCrew(Crew, Protocol):
         ...
 
 
+Hanging: TypeAlias = tuple[Runnable[Any, Any], Any, Any]
+"""A task that still runs from a tick before, as the crew was given it, the key that it runs for, or
+None, and what its executor knows it by."""
+
+
+@runtime_checkable
+class SucceedingCrew(Crew, Protocol):
+    """A crew that knows what hangs in it, and in those of its executor that were before it."""
+
+    def hanging(self) -> Sequence[Hanging]:
+        """What still runs from ticks before."""
+        ...
+
+    def succeed(self, hanging: Sequence[Hanging], /) -> None:
+        """Take the place of another crew: do not begin what hangs there until it has returned.
+        Called before the first tick, when the other has no more.
+
+        :param hanging: what hangs in the crew before, of the same executor: its tasks and other
+            ones, which may come back in a crew after this one
+        """
+        ...
+
+
 def driver(crew: Crew) -> Callable[[Ticks], None]:
     """What drives a runner's loop with a crew: the crew itself where it can, else :func:`drive`.
 

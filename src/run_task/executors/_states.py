@@ -241,6 +241,11 @@ class States:
         return bool(self._of)
 
 
+def declared(task: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The task as its user has it, of one as a runner runs it."""
+    return task.task if isinstance(task, Stepper) else task
+
+
 def key_of(data: Any) -> Any:
     """The key whose rows a task is given; None: it is run without keys."""
     if isinstance(data, KeyView):

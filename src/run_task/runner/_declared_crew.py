@@ -18,7 +18,15 @@ from run_task._window import Window
 from run_task.data.series._keyed_view import KeyedView
 from run_task.data.series._view import TimeSeriesView
 from run_task.errors import TaskError
-from run_task.executors._protocol import Crew, Ticks, drive, driver, failed
+from run_task.executors._protocol import (
+    Crew,
+    Hanging,
+    SucceedingCrew,
+    Ticks,
+    drive,
+    driver,
+    failed,
+)
 from run_task.runner._declared_work import DeclaredWork
 from run_task.tasks._dataset import DataSet, Roster
 from run_task.tasks._declared import Failed
@@ -50,11 +58,22 @@ class DeclaredCrew:
         self._names: Sequence[str] = tuple(task.name for task in tasks)
         self._roster = Roster(work.names)
         self._drive = None if crew is None else driver(crew)
+        self._hanging: Sequence[Hanging] = ()  # in crews before, while there are no other tasks
 
     def open(self) -> None:
         """Start what runs the other tasks."""
         if self._crew is not None:
             self._crew.open()
+
+    def hanging(self) -> Sequence[Hanging]:
+        """What still runs of the other tasks from ticks before."""
+        return self._crew.hanging() if isinstance(self._crew, SucceedingCrew) else self._hanging
+
+    def succeed(self, hanging: Sequence[Hanging]) -> None:
+        """Have none of these begun until it has returned."""
+        if isinstance(self._crew, SucceedingCrew):
+            self._crew.succeed(hanging)
+        self._hanging = hanging
 
     def running(self) -> Sequence[str]:
         """The names of the other tasks that are running right now."""

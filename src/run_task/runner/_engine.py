@@ -24,7 +24,7 @@ from run_task.errors import (
     TaskError,
     described,
 )
-from run_task.executors._protocol import Ticks, driver
+from run_task.executors._protocol import SucceedingCrew, Ticks, driver
 from run_task.executors._states import States, bound
 from run_task.observe._log import Log
 from run_task.runner._config import OnError, RunnerConfig
@@ -468,6 +468,8 @@ class Engine:
                 return
             before, self._crew = self._crew, given.crew
             self._next = None
+        if isinstance(before, SucceedingCrew) and isinstance(given.crew, SucceedingCrew):
+            given.crew.succeed(before.hanging())
         self._tasks = given.tasks
         self.states.take(given.states)
         self._bound = bound_of(
@@ -487,7 +489,7 @@ class Engine:
             self._outlet.close()
             self._close_crew(self._remaining())
             self._retired.close(self._remaining())
-            hung = [*self._crew.running(), *self._retired.running()]
+            hung = self._hanging()
         except BaseException as error:  # of an executor, or another part, of the program's own
             self._log.error("%s: %s", self.name, described(error))
             failure = failure or error
@@ -533,6 +535,10 @@ class Engine:
         except Exception as error:  # of an executor of the program's own
             self._log.error("%s: %s", self.name, described(error))
 
+    def _hanging(self) -> Sequence[str]:
+        """What still runs. A crew knows of what hangs in the one before it, too."""
+        return list(dict.fromkeys([*self._crew.running(), *self._retired.running()]))
+
     def _close_crew(self, timeout: float) -> None:
         """Let go of what runs tasks, once."""
         with self._mutex:
@@ -549,7 +555,7 @@ class Engine:
         hung: Sequence[str] = ()
         try:
             self._outlet.close()
-            hung = [*self._crew.running(), *self._retired.running()]
+            hung = self._hanging()
             # If it is the data that hangs, no thread will come to do this.
             self._close_crew(0.0)
         except Exception as error:  # of an executor of the program's own

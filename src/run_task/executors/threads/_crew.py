@@ -12,12 +12,13 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from run_task.executors._outcomes import Failure, Run, clock
-from run_task.executors._protocol import Ticks
+from run_task.executors._protocol import Hanging, Ticks
+from run_task.executors._states import declared
 from run_task.executors.threads._helper_policy import SLOW, Help, HelperPolicy
 from run_task.executors.threads._keyed_tick import PARTS, KeyedTick
 from run_task.executors.threads._shared_tick import (
@@ -41,6 +42,9 @@ _dataset_of: Final = DataSet.of  # bound once, and not at every tick
 
 SOLO_LIMIT: Final = 0.005
 """How many seconds a tick may take with its leader alone before helpers are called in."""
+
+_At: TypeAlias = tuple[SharedWork, int]
+"""A tick, and the position of a job there."""
 
 _LONGEST_GLANCE: Final = 0.08
 """After how many seconds, at most, a leader is looked at that is busy with one brief tick after
@@ -77,6 +81,7 @@ class ThreadsCrew:
         keyed: bool = False,
     ) -> None:
         self._keyed = keyed
+        self._declared: Sequence[Runnable[Any, Any]] = tuple(map(declared, tasks))
         self._roster = Roster(task.name for task in tasks)
         self._runs: Sequence[tuple[int, Run]] = [(i, task.run) for i, task in enumerate(tasks)]
         self._name = name
@@ -104,7 +109,9 @@ class ThreadsCrew:
         # The tick in hand, if it is more than its leader's.
         self._shared: SharedWork | None = None
         # What timed out and has not come back, with the tick that it is of and its position there.
-        self._hung: dict[Hashable, tuple[SharedWork, int]] = {}
+        self._hung: dict[Any, _At] = {}
+        # The same of tasks that are not among these any more.
+        self._hung_elsewhere: list[Hanging] = []
         self._helpers: list[Worker] = []
         self._stand_in: StandIn | None = None
         self._threads: list[threading.Thread] = []
@@ -112,6 +119,22 @@ class ThreadsCrew:
         self._refused = False  # the system had no thread to give
         self._added = False  # to the watch
         self._mutex = threading.RLock()  # for the tick in hand, and starting threads
+
+    def hanging(self) -> Sequence[Hanging]:
+        found = self._hung_elsewhere.copy()
+        for job, at in tuple(self._hung.items()):
+            position: int
+            position, key = job if self._keyed else (job, None)
+            found.append((self._declared[position], key, at))
+        return [one for one in found if one[2][0].is_running(one[2][1])]
+
+    def succeed(self, hanging: Sequence[Hanging]) -> None:
+        for task, key, at in hanging:
+            position = next((i for i, own in enumerate(self._declared) if own is task), None)
+            if position is None:
+                self._hung_elsewhere.append((task, key, at))
+            else:
+                self._hung[(position, key) if self._keyed else position] = at
 
     def _new_leader(self, ticks: Ticks | None) -> Leader:
         return Leader(ticks, self._no_values.copy(), self._no_ends.copy())
