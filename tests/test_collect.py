@@ -421,7 +421,9 @@ def test_collect_takes_so_many_and_leaves_the_rest() -> None:
         assert [dataset.timestamp for dataset in datasets] == [1, 2, 3]
         assert receiver.recv(PATIENCE).timestamp == 4
         receiver.recv(PATIENCE)
-    assert datasets.to_polars().rows() == [(1, 1), (2, 1), (3, 1)]
+    frame = datasets.to_polars()
+    assert str(frame.dtypes[0]) == "Datetime(time_unit='ms', time_zone='UTC')"
+    assert frame.rows() == [(each.end_time, 1) for each in datasets]
 
 
 def sent(count: int) -> tuple[Sender[DataSet[Any]], Receiver[DataSet[Any]]]:

@@ -790,10 +790,9 @@ def test_becomes_a_table(unit: TimeUnit) -> None:
         hour=[0, 1],
         us=[0, 1],
     )
-    naive = moment.replace(tzinfo=None)
     first, second = datetime.datetime(1970, 1, 1), datetime.datetime(1970, 1, 1, 1)  # noqa: DTZ001  # as tables have them
     rows = {
-        "time": [naive, naive],
+        "time": [moment, moment],
         "i": [1, -2],
         "b": [True, False],
         "u": ["é", "sell"],
@@ -816,12 +815,12 @@ def test_becomes_a_table(unit: TimeUnit) -> None:
         assert floats[0] == 1.5
         assert np.isnan(floats[1])
     assert str(arrow.schema.field("time").type) == {
-        TimeUnit.NANOS: "timestamp[ns]",
-        TimeUnit.MICROS: "timestamp[us]",
-        TimeUnit.MILLIS: "timestamp[ms]",
-    }.get(unit, "timestamp[s]")
+        TimeUnit.NANOS: "timestamp[ns, tz=UTC]",
+        TimeUnit.MICROS: "timestamp[us, tz=UTC]",
+        TimeUnit.MILLIS: "timestamp[ms, tz=UTC]",
+    }.get(unit, "timestamp[s, tz=UTC]")
     kept: Any = {TimeUnit.NANOS: "ns", TimeUnit.MICROS: "us"}.get(unit, "ms")
-    assert polars.schema["time"] == pl.Datetime(kept)
+    assert polars.schema["time"] == pl.Datetime(kept, "UTC")
 
 
 def test_a_table_stays_as_it_was_when_late_rows_come() -> None:
@@ -919,4 +918,6 @@ def test_times_that_a_table_cannot_hold_are_refused_and_not_wrapped_around(
             with pytest.raises(ConfigError, match=r"column 'time'.* 64 bits of m?s do not hold"):
                 to_table()
         else:
-            assert np.asarray(to_table()["time"]).astype(np.int64).tolist() == [0, 2**62]
+            made = TimeSeries({"v": float}, unit)
+            made.extend(to_table())
+            assert view_of(made).time.tolist() == [0, 2**62]

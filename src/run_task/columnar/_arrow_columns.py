@@ -96,7 +96,7 @@ def one_array(column: Any) -> Any:
     pa = need("pyarrow", "arrow")
     if column.num_chunks == 1:
         return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
 
 
 def can_be(found: Any, kind: Kind) -> bool:

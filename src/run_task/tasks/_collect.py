@@ -13,6 +13,7 @@ from run_task.sync._waiting import Deadline, Wait, wait_task, wait_thread
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.tasks._table import TIMESTAMP, Tabular
+from run_task.time._calendar import Interval
 from run_task.time._shown import window_shown
 
 K = TypeVar("K")
@@ -29,7 +30,9 @@ class DataSets(Sequence[DataSet[O_co]], Tabular):
     """DataSets of one runner in a row, which become a table.
 
     The table has a row for each, and the columns ``timestamp``, the end of its window, and one for
-    each task, in the order of the tasks. Where a task gave no result, there is a null.
+    each task, in the order of the tasks. Where a task gave no result, there is a null. The end is
+    a time in the zone of the interval, or else in UTC; of DataSets that were made by hand and have
+    no interval, an int.
 
     :param datasets: the DataSets
     :raises ConfigError: if one of them is a KeyedDataSet
@@ -62,7 +65,8 @@ class DataSets(Sequence[DataSet[O_co]], Tabular):
         return _names(self._datasets)
 
     def columns(self) -> dict[str, list[Any]]:
-        """The table's columns, as Python's values: None where there is none.
+        """The table's columns, as Python's values: None where there is none. The timestamps are
+        ints, in the unit of the interval.
 
         Scalars and arrays of NumPy's become Python's numbers and lists, but for times, and ints
         become floats where both stand in one column, if floats can hold them.
@@ -76,6 +80,9 @@ class DataSets(Sequence[DataSet[O_co]], Tabular):
         for name in names:
             made[name] = self._plain(name, (each.get(name) for each in self._datasets))
         return made
+
+    def _interval(self) -> Interval | None:
+        return _common_interval(self._datasets)
 
     def _row_shown(self, row: int) -> str:
         return _window(self._datasets[row])
@@ -102,7 +109,9 @@ class KeyedDataSets(Sequence[KeyedDataSet[K, O_co]], Tabular, Generic[K, O_co]):
 
     The table has a row for each window and key, and the columns ``timestamp``, the end of the
     window, that of the keys, by its name, and one for each task, in the order of the tasks. Where a
-    task gave no result for a key, there is a null. The keys of a window stand in sorted order.
+    task gave no result for a key, there is a null. The keys of a window stand in sorted order. The
+    end is a time in the zone of the interval, or else in UTC; of KeyedDataSets that were made by
+    hand and have no interval, an int.
 
     :param datasets: the KeyedDataSets
     :raises ConfigError: if one of them is a DataSet, or by another column than the others
@@ -140,7 +149,8 @@ class KeyedDataSets(Sequence[KeyedDataSet[K, O_co]], Tabular, Generic[K, O_co]):
         return _names(self._datasets)
 
     def columns(self) -> dict[str, list[Any]]:
-        """The table's columns, as Python's values: None where there is none.
+        """The table's columns, as Python's values: None where there is none. The timestamps are
+        ints, in the unit of the interval.
 
         Scalars and arrays of NumPy's become Python's numbers and lists, but for times, and ints
         become floats where both stand in one column, if floats can hold them.
@@ -171,6 +181,9 @@ class KeyedDataSets(Sequence[KeyedDataSet[K, O_co]], Tabular, Generic[K, O_co]):
                 yield results.values()
             else:
                 yield [results.get(key) for key in keys]
+
+    def _interval(self) -> Interval | None:
+        return _common_interval(self._datasets)
 
     def _row_shown(self, row: int) -> str:
         dataset, key = next(islice(self._rows(), row, None))
@@ -230,6 +243,18 @@ def _check_alike(datasets: Sequence[AnyDataSet], *, keyed: bool) -> None:
                     f"KeyedDataSets of one runner make a table, and number {place}, {dataset}, is "
                     f"by {dataset.by!r}, where those before it are by {by!r}: collect them apart"
                 )
+
+
+def _common_interval(datasets: Sequence[AnyDataSet]) -> Interval | None:
+    """An interval that tells what the times of all of them mean; None: nobody knows, or they
+    differ in their unit."""
+    if not datasets or (first := datasets[0].interval) is None:
+        return None
+    for dataset in datasets:
+        interval = dataset.interval
+        if interval is not first and (interval is None or interval.unit is not first.unit):
+            return None
+    return first
 
 
 def _names(datasets: Sequence[AnyDataSet]) -> Sequence[str]:

@@ -12,17 +12,22 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from run_task._extras import need
+from run_task.columnar._aware_times import of_arrow, of_pandas, of_polars, zone_name
+from run_task.columnar._frame import is_of_library
 from run_task.errors import ConfigError
 from run_task.observe._format import shown
 from run_task.tasks._exact import holds, moments_of
+from run_task.time._calendar import Interval
+from run_task.time._shown import zone_of
 
 if TYPE_CHECKING:
     import polars as pl
 
 TIMESTAMP: Final = "timestamp"
-"""The column of the windows' ends, in the interval's unit since the Unix epoch."""
+"""The column of the windows' ends."""
 
 _SHOWN: Final = 10
 """How many items of a list tell of what it is."""
@@ -60,6 +65,10 @@ class Tabular(ABC):
     @abstractmethod
     def columns(self) -> dict[str, list[Any]]:
         """The table's columns, as Python's values: None where there is none."""
+
+    @abstractmethod
+    def _interval(self) -> Interval | None:
+        """Whose unit the timestamps count, and in whose zone they are shown; None: nobody knows."""
 
     @abstractmethod
     def _row_shown(self, row: int) -> str:
@@ -113,9 +122,7 @@ class Tabular(ABC):
             return made, [] if _is_plain(values) else made.to_pylist()
 
         columns = self.columns()
-        table: dict[str, Any] = {
-            TIMESTAMP: self._timestamps(columns, lambda ends: arrow.array(ends, arrow.int64()))
-        }
+        table: dict[str, Any] = {TIMESTAMP: self._timestamps(columns, arrow.array, of_arrow)}
         for name, values in columns.items():
             if name != TIMESTAMP:
                 table[name] = self._checked("Arrow", name, values, column)
@@ -144,11 +151,7 @@ class Tabular(ABC):
             return made, made.to_list()
 
         columns = self.columns()
-        made: dict[str, Any] = {
-            TIMESTAMP: self._timestamps(
-                columns, lambda ends: polars.Series(ends, dtype=polars.Int64)
-            )
-        }
+        made: dict[str, Any] = {TIMESTAMP: self._timestamps(columns, polars.Series, of_polars)}
         for name, values in columns.items():
             if name != TIMESTAMP:
                 made[name] = self._checked("polars", name, values, column)
@@ -181,19 +184,31 @@ class Tabular(ABC):
             return pandas.Series(objects, dtype="object")
 
         columns = self.columns()
-        made: dict[str, Any] = {
-            TIMESTAMP: self._timestamps(columns, lambda ends: pandas.Series(ends, dtype="int64"))
-        }
+        made: dict[str, Any] = {TIMESTAMP: self._timestamps(columns, pandas.Series, of_pandas)}
         made |= {name: column(values) for name, values in columns.items() if name != TIMESTAMP}
         return pandas.DataFrame(made)
 
-    def _timestamps(self, columns: dict[str, list[Any]], make: Callable[[list[int]], Any]) -> Any:
+    def _timestamps(
+        self,
+        columns: dict[str, list[Any]],
+        of_ints: Callable[[NDArray[np.int64]], Any],
+        of_times: Callable[[str, NDArray[Any], str], Any],
+    ) -> Any:
+        """The windows' ends as a column: times, where it is known what they count, else ints.
+
+        :raises ConfigError: if there is none that holds all of them
+        """
         try:
-            return make(columns[TIMESTAMP])
+            ends: NDArray[np.int64] = np.array(columns[TIMESTAMP], np.int64)
         except (OverflowError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{self!r}: a window ends beyond what 64 bits hold, which no table has a column for"
             ) from error
+        interval = self._interval()
+        if interval is None:
+            return of_ints(ends)
+        times: NDArray[Any] = ends.view(f"M8[{interval.unit.value}]")
+        return of_times(TIMESTAMP, times, zone_name(zone_of(interval)))
 
     def _checked(self, library: str, name: str, values: list[Any], make: _MakeColumn) -> Any:
         """A column that holds what the task returned.
@@ -204,7 +219,7 @@ class Tabular(ABC):
         try:
             made, read = make(values)
         except BaseException as error:
-            if not _is_of_library(error):
+            if not is_of_library(error):
                 raise
             # The first that does not fit: those before it make a column, those up to it do not.
             place = bisect_left(
@@ -283,16 +298,11 @@ def _kind_shown(value: Any) -> str:
     return f"{kind.__qualname__} of {within}" if within else str(kind.__qualname__)
 
 
-def _is_of_library(error: BaseException) -> bool:
-    """Whether an error says that a value does not fit: polars has panics that are no Exceptions."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
 def _fails(make: _MakeColumn, values: list[Any]) -> bool:
     try:
         make(values)
     except BaseException as error:
-        if not _is_of_library(error):
+        if not is_of_library(error):
             raise
         return True
     return False

@@ -6,7 +6,7 @@ from datetime import tzinfo
 from typing import Any
 
 from run_task.columnar import _frame_columns as of_frame
-from run_task.columnar._frame import Frame
+from run_task.columnar._frame import Frame, reading
 from run_task.data.series._column_types import Array
 from run_task.data.series._schema import NewRows, Schema
 from run_task.errors import ConfigError
@@ -43,13 +43,14 @@ def rows_of(
     frame.check_fit(names, {column.name: column.dtype for column in schema.columns})
     frame.check_time(time, zone_told=clock is not None)
     table = frame.table([time, *names])
-    times, faults = of_frame.times(table[time], schema.unit, clock)
-    _raise_first(frame, time, faults)
     arrays: list[Array] = []
-    for column in schema.columns:
-        array, faults = of_frame.values(table[column.name], column.dtype)
-        _raise_first(frame, column.name, faults)
-        arrays.append(array)
+    with reading(frame.shown):
+        times, faults = of_frame.times(table[time], schema.unit, clock)
+        _raise_first(frame, time, faults)
+        for column in schema.columns:
+            array, faults = of_frame.values(table[column.name], column.dtype)
+            _raise_first(frame, column.name, faults)
+            arrays.append(array)
     return NewRows(times, schema.fitted(times, arrays), 0)
 
 

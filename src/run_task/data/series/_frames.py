@@ -8,39 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from run_task._extras import need
+from run_task.columnar._aware_times import in_unit, of_arrow, of_pandas, of_polars, unit_of
 from run_task.data.series._column_types import Array
+from run_task.data.series._schema import TIME
 from run_task.data.series._texts import NO_CODE, EncodedTexts
 from run_task.errors import ConfigError
 from run_task.observe._format import SURROGATE, shown
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-def _unit(array: Array) -> str:
-    return np.datetime_data(array.dtype)[0] if array.dtype.kind == "M" else ""
-
-
-def _in_unit(name: str, array: Array, unit: str) -> Array:
-    """Times in a shorter unit, which hold all of them.
-
-    :raises ConfigError: if 64 bits do not hold one
-    """
-    times: Array = array
-    try:
-        times = array.astype(f"M8[{unit}]")
-        exact = bool(((times.astype(array.dtype) == array) | np.isnat(array)).all())
-    except OverflowError:  # of NumPy 2.5 and later; before, it wraps around
-        exact = False
-    if not exact:
-        raise ConfigError(
-            f"column {name!r}: this library has no {array.dtype}, and 64 bits of {unit} do not "
-            f"hold all of its times: take those of between() that they do"
-        )
-    return times
 
 
 def _texts(name: str, array: Array) -> list[str]:
@@ -73,8 +50,13 @@ def _categories(name: str, column: EncodedTexts) -> EncodedTexts:
     return column
 
 
-def to_arrow(columns: Mapping[str, Array | EncodedTexts]) -> Any:
-    """A table of Arrow; numbers are not copied."""
+def to_arrow(times: Array, zone: str, columns: Mapping[str, Array | EncodedTexts]) -> Any:
+    """A table of Arrow; numbers are not copied.
+
+    :param times: the times of its rows, in UTC
+    :param zone: the zone in which they are shown
+    :param columns: the other columns
+    """
     arrow = need("pyarrow", "arrow")
 
     def column(name: str, array: Array | EncodedTexts) -> Any:
@@ -86,13 +68,14 @@ def to_arrow(columns: Mapping[str, Array | EncodedTexts]) -> Any:
             )
         if array.dtype.kind == "U":
             return arrow.array(_texts(name, array), arrow.string())
-        return arrow.array(_in_unit(name, array, "s") if _unit(array) in ("h", "m") else array)
+        return arrow.array(in_unit(name, array, "s") if unit_of(array) in ("h", "m") else array)
 
-    return arrow.table({name: column(name, array) for name, array in columns.items()})
+    made = {TIME: of_arrow(TIME, times, zone)}
+    return arrow.table(made | {name: column(name, array) for name, array in columns.items()})
 
 
-def to_polars(columns: Mapping[str, Array | EncodedTexts]) -> pl.DataFrame:
-    """A DataFrame of polars."""
+def to_polars(times: Array, zone: str, columns: Mapping[str, Array | EncodedTexts]) -> pl.DataFrame:
+    """A DataFrame of polars: as :func:`to_arrow`."""
     polars = need("polars", "polars")
 
     def series(name: str, array: Array | EncodedTexts) -> pl.Series:
@@ -104,8 +87,8 @@ def to_polars(columns: Mapping[str, Array | EncodedTexts]) -> pl.DataFrame:
             places = polars.Series(codes).set(polars.Series(codes == NO_CODE), None)
             made = of_texts.cast(polars.Categorical).gather(places).alias(name)
             return made
-        if _unit(array) in ("h", "m", "s"):
-            array = _in_unit(name, array, "ms")
+        if unit_of(array) in ("h", "m", "s"):
+            array = in_unit(name, array, "ms")
         if array.dtype.kind == "U":
             made = polars.Series(name, _texts(name, array), polars.String)
         elif array.dtype.kind == "S":
@@ -114,12 +97,14 @@ def to_polars(columns: Mapping[str, Array | EncodedTexts]) -> pl.DataFrame:
             made = polars.Series(name, array)
         return made
 
-    frame: pl.DataFrame = polars.DataFrame([series(name, array) for name, array in columns.items()])
+    made = [of_polars(TIME, times, zone)]
+    made += [series(name, array) for name, array in columns.items()]
+    frame: pl.DataFrame = polars.DataFrame(made)
     return frame
 
 
-def to_pandas(columns: Mapping[str, Array | EncodedTexts]) -> Any:
-    """A DataFrame of pandas, which has copies."""
+def to_pandas(times: Array, zone: str, columns: Mapping[str, Array | EncodedTexts]) -> Any:
+    """A DataFrame of pandas, which has copies: as :func:`to_arrow`."""
     pandas = need("pandas", "pandas")
 
     def column(name: str, array: Array | EncodedTexts) -> Any:
@@ -128,6 +113,7 @@ def to_pandas(columns: Mapping[str, Array | EncodedTexts]) -> Any:
             return pandas.Categorical.from_codes(codes.copy(), texts.tolist())
         if array.dtype.kind == "U":
             _texts(name, array)  # pandas has them as Arrow has, if that is installed
-        return _in_unit(name, array, "s") if _unit(array) in ("D", "h", "m") else array.copy()
+        return in_unit(name, array, "s") if unit_of(array) in ("D", "h", "m") else array.copy()
 
-    return pandas.DataFrame({name: column(name, array) for name, array in columns.items()})
+    made = {TIME: of_pandas(TIME, times, zone)}
+    return pandas.DataFrame(made | {name: column(name, array) for name, array in columns.items()})

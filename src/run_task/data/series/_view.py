@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from run_task.columnar._aware_times import zone_name
 from run_task.data._block import Block
 from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
@@ -326,7 +327,8 @@ class TimeSeriesView:
         return TimeSeriesView(schema, storage, first, stop, (start, end))
 
     def to_arrow(self) -> Any:
-        """A :class:`pyarrow.Table`: ``time`` in UTC, without a time zone, and each column.
+        """A :class:`pyarrow.Table`: ``time``, in the zone of the series or else in UTC, and each
+        column. A series of these columns takes it back by :meth:`TimeSeries.extend`.
 
         Arrow has no minutes: they become seconds.
 
@@ -334,10 +336,11 @@ class TimeSeriesView:
         """
         from run_task.data.series._frames import to_arrow
 
-        return to_arrow(self._table())
+        return to_arrow(*self._table())
 
     def to_polars(self) -> pl.DataFrame:
-        """A :class:`polars.DataFrame`: ``time`` in UTC, without a time zone, and each column.
+        """A :class:`polars.DataFrame`: ``time``, in the zone of the series or else in UTC, and each
+        column. A series of these columns takes it back by :meth:`TimeSeries.extend`.
 
         polars has neither seconds nor minutes: they become milliseconds.
 
@@ -345,10 +348,11 @@ class TimeSeriesView:
         """
         from run_task.data.series._frames import to_polars
 
-        return to_polars(self._table())
+        return to_polars(*self._table())
 
     def to_pandas(self) -> Any:
-        """A :class:`pandas.DataFrame`: ``time`` in UTC, without a time zone, and each column.
+        """A :class:`pandas.DataFrame`: ``time``, in the zone of the series or else in UTC, and each
+        column. A series of these columns takes it back by :meth:`TimeSeries.extend`.
 
         pandas has no minutes: they become seconds.
 
@@ -356,12 +360,13 @@ class TimeSeriesView:
         """
         from run_task.data.series._frames import to_pandas
 
-        return to_pandas(self._table())
+        return to_pandas(*self._table())
 
-    def _table(self) -> dict[str, Array | EncodedTexts]:
-        """The timestamps as NumPy's, and each column."""
+    def _table(self) -> tuple[Array, str, dict[str, Array | EncodedTexts]]:
+        """The timestamps as NumPy's, in which zone they are shown, and each column."""
         times: Array = self.time.view(f"M8[{self.unit.value}]")
-        return {TIME: times, **{name: self._column(name) for name in self._schema.names}}
+        columns = {name: self._column(name) for name in self._schema.names}
+        return times, zone_name(self._schema.zone), columns
 
     def _column(self, name: str) -> Array | EncodedTexts:
         """A column, with its texts as codes."""
