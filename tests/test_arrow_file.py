@@ -119,6 +119,21 @@ def test_columns_are_refused_by_name_as_in_parquet(tmp_path: Path, how: str) -> 
         ArrowFile(written(tmp_path / "rows", twice, how))
 
 
+@pytest.mark.parametrize("scale", [39, 100_000, -39])
+def test_decimals_that_arrow_cannot_tell_are_refused_by_name(tmp_path: Path, scale: int) -> None:
+    five = pa.py_buffer((5).to_bytes(16, "little"))
+    decimals = pa.Array.from_buffers(pa.decimal128(38, scale), 1, [None, five])
+    table = pa.table({"timestamp": [1], "d": decimals})
+    path = written(tmp_path / "rows.arrow", table, "file")
+    for columns in (None, {"d": str}, {"d": float}):
+        with pytest.raises(ConfigError, match=r"column 'd' is decimal128\(38, -?\d+\), which"):
+            ArrowFile(path, columns=columns)
+    with pytest.raises(
+        ConfigError, match=r"column 'd' is decimal128\(38, -?\d+\), which is no time"
+    ):
+        ArrowFile(path, timestamp="d", columns=["timestamp"])
+
+
 def test_texts_that_point_outside_the_file_are_not_followed(tmp_path: Path) -> None:
     """Arrow reads them, and whatever is in memory there."""
     table = pa.table({"timestamp": [1, 2], "s": ["a", "b"]})

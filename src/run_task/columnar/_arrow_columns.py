@@ -19,7 +19,7 @@ from run_task.columnar._columns import (
     array_of,
     spelled_null,
 )
-from run_task.columnar._decimals import floats_of
+from run_task.columnar._decimals import floats_of, is_decimal
 from run_task.observe._format import quoted
 
 _ARROW: Final = {float: "float64", int: "int64", bool: "bool_", str: "string"}
@@ -78,7 +78,7 @@ def kind_of_type(arrow_type: Any) -> Kind | None:
         return bool
     if types.is_integer(arrow_type):
         return int
-    if types.is_floating(arrow_type) or types.is_decimal(arrow_type) or types.is_null(arrow_type):
+    if types.is_floating(arrow_type) or is_decimal(arrow_type) or types.is_null(arrow_type):
         return float
     if is_text(arrow_type):
         return str

@@ -21,6 +21,15 @@ _EXACT_SCALE: Final = 22
 _INT64: Final = np.iinfo(np.int64)
 
 
+def is_decimal(arrow_type: Any) -> bool:
+    """Whether it is a type of decimals that Arrow can tell: it cannot where the scale is larger
+    than what the type has room for, as a broken file may say."""
+    if not need("pyarrow", "arrow").types.is_decimal(arrow_type):
+        return False
+    digits = int((arrow_type.bit_width - 1) * math.log10(2))
+    return bool(abs(arrow_type.scale) <= digits)
+
+
 def unscaled(column: Any) -> Int64s | None:
     """The digits of decimals as ints, which are so many of 10 to the power of minus their scale.
 

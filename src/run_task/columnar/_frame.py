@@ -19,6 +19,7 @@ import numpy as np
 
 from run_task._extras import need
 from run_task.columnar._arrow_columns import is_bytes, is_text, plain_type
+from run_task.columnar._decimals import is_decimal
 from run_task.errors import ConfigError
 from run_task.observe._format import quoted
 
@@ -255,7 +256,7 @@ def fits(found: Any, dtype: np.dtype[Any]) -> bool:
     if dtype.kind == "M":
         return is_moment(found) or types.is_integer(found)
     number = types.is_integer(found) or types.is_floating(found) or types.is_boolean(found)
-    return bool(number or (types.is_decimal(found) and dtype.kind != "b"))
+    return bool(number or (is_decimal(found) and dtype.kind != "b"))
 
 
 def named(names: Collection[str]) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from run_task._extras import need
 from run_task.columnar._arrow_columns import decoded, is_text, plain_type, shown
-from run_task.columnar._decimals import times_of
+from run_task.columnar._decimals import is_decimal, times_of
 from run_task.columnar._time_format import TimeFormat, are_dates, extended, extended_date
 from run_task.errors import ConfigError
 from run_task.observe._format import quoted
@@ -273,7 +273,7 @@ def is_readable(arrow_type: Any) -> bool:
             types.is_date,
             types.is_integer,
             types.is_floating,
-            types.is_decimal,
+            is_decimal,
             is_text,
         )
     )
