@@ -67,6 +67,15 @@ def test_a_time_in_another_format_is_told_with_what_to_say(
     )
 
 
+def test_a_timestamp_of_any_number_of_digits_is_told_as_one_that_is_too_large(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_text(f"timestamp,v\n{'9' * 1_000_000},1\n2,2\n")
+    assert list(CsvFile(path, unit=SECONDS)) == [(2, {"v": 2.0})]
+    assert caplog.messages[0].endswith("999'... is beyond what 64 bits hold")
+    assert len(caplog.messages[0]) < 1_000
+
+
 def test_the_name_of_a_type_is_not_the_type(path: Path) -> None:
     path.write_text("timestamp,v\n1,2\n")
     columns: Any = {"v": "float"}

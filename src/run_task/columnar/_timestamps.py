@@ -35,6 +35,10 @@ _INT64: Final = np.iinfo(np.int64)
 _MICRO_NS: Final = 1_000
 _ARROW_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _FINER: Final = re.compile(r"[.,][0-9]{6}([0-9]+)", re.ASCII)
+_MOST_DIGITS: Final = 100
+"""How many digits of a timestamp are looked at: those of one that 64 bits hold are fewer, and some
+zeros may stand before them."""
+
 _INT: Final = "^[+-]?[0-9]+$"
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 
@@ -132,7 +136,12 @@ def parse(
         if form == "dates":
             text = extended_date(text)
         if _NUMBER.fullmatch(text):
-            number = int(text) if text.lstrip("+-").isdecimal() else float(text)
+            if not text.lstrip("+-").isdecimal():
+                number = float(text)
+            elif len(text) <= _MOST_DIGITS:
+                number = int(text)
+            else:  # Python would take long for these, and refuse more than 4300
+                raise ValueError(_beyond(value))
         else:
             return _checked(value, _nanos_of_iso(text, clock) // unit_ns)
     if isinstance(number, float):
@@ -175,8 +184,12 @@ def _nanos_of(moment: datetime, clock: WallClock | None, finer: int = 0) -> int:
 
 def _checked(value: object, timestamp: int) -> int:
     if not _INT64.min <= timestamp <= _INT64.max:
-        raise ValueError(f"{quoted(value)} is beyond what 64 bits hold")
+        raise ValueError(_beyond(value))
     return timestamp
+
+
+def _beyond(value: object) -> str:
+    return f"{quoted(value)} is beyond what 64 bits hold"
 
 
 def from_arrow(
