@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,15 @@ def test_a_late_change_of_type_costs_its_rows(tmp_path: Path) -> None:
     assert source.malformed == 1
     assert values[-2] == 0.5
     assert np.isnan(values[-1])
+
+
+def test_the_type_of_a_column_is_that_of_its_own_values_among_many(tmp_path: Path) -> None:
+    texts = {float: ["1", "2.5", ""], bool: ["true", "FALSE", "true"], str: ["a", "true", "b"]}
+    columns = random.Random(7).choices(list(texts), k=50)
+    rows = [[str(time), *(texts[kind][time] for kind in columns)] for time in range(3)]
+    names = [f"c{at}" for at in range(50)]
+    path = file(tmp_path, "\n".join(",".join(row) for row in [["timestamp", *names], *rows]))
+    assert dict(CsvFile(path).columns) == dict(zip(names, columns))
 
 
 def test_types_are_looked_for_in_more_than_the_first_block(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from run_task.columnar._columns import (
     Kind,
     Spelling,
     array_of,
-    spelled_null,
 )
 from run_task.columnar._decimals import floats_of, is_decimal
 from run_task.observe._format import quoted
@@ -139,6 +138,8 @@ def from_arrow(
     :param needed: of which types a value that is missing is a fault
     :return: the array, and what is wrong with the values that are not of the type, by position
     """
+    if kind is not str and not column.null_count and column.type == arrow_type(kind):
+        return column.to_numpy(zero_copy_only=False), {}
     pa = need("pyarrow", "arrow")
     pc = need("pyarrow.compute", "arrow")
     if kind is str and texts_repeat(column):
@@ -150,7 +151,7 @@ def from_arrow(
     spelled = spelling if spelling and pa.types.is_binary(column.type) and kind is not str else None
     if spelled is not None:
         column = pc.if_else(
-            pc.is_in(column, spelled_null(spelled)), pa.scalar(None, pa.binary()), column
+            pc.is_in(column, spelled.null_texts), pa.scalar(None, pa.binary()), column
         )
     missing = column.is_null() if column.null_count else None
     texts = column = decoded(column, faults)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -77,6 +78,12 @@ class Spelling:
             return ("", *self._nulls)
         return cast("list[str]", need("pyarrow.csv", "arrow").ConvertOptions().null_values)
 
+    @functools.cached_property
+    def null_texts(self) -> Any:
+        """The same, as an Arrow array of binary."""
+        pa = need("pyarrow", "arrow")
+        return pa.array([text.encode() for text in self.nulls], pa.binary())
+
     def plain_numbers(self, texts: Any, kind: Kind) -> Any:
         """Texts without spaces around them as Arrow reads numbers, where they are some."""
         pc = need("pyarrow.compute", "arrow")
@@ -137,28 +144,41 @@ def array_of(values: Sequence[Any], kind: Kind) -> NDArray[Any]:
     return np.array(values, dtype=_NUMPY[kind])
 
 
-def kind_of_texts(texts: Any, spelling: Spelling = SPELLING) -> Kind:
-    """The type that most of a column's texts are of: the others are malformed.
+def kinds_of_texts(columns: Mapping[str, Any], spelling: Spelling = SPELLING) -> dict[str, Kind]:
+    """The types that most texts of columns are of: the others are malformed.
 
     One bad value at the head of a file must not make a text of a number. A column of numbers is
     float, since there may be decimals or nothing at all further on, and so is one that has nothing
     to go by.
 
-    :param texts: an Arrow array of binary
+    :param columns: Arrow arrays of binary, all of one length
     """
+    if not columns:
+        return {}
     pc = need("pyarrow.compute", "arrow")
-    missing = pc.sum(pc.is_in(texts, spelled_null(spelling))).as_py() or 0
-    there = len(texts) - missing
-    if 2 * _matches(pc, texts, spelling.number_pattern) >= there:
-        return float
-    return bool if 2 * _matches(pc, texts, spelling.bool_pattern) >= there else str
+    texts = _joined(columns)
+    there = _count(~pc.is_in(texts, spelling.null_texts).to_numpy(zero_copy_only=False), columns)
+    are_floats = 2 * _matches(texts, spelling.number_pattern, columns) >= there
+    kinds: dict[str, Kind] = dict.fromkeys(columns, float)
+    rest = {name: column for at, (name, column) in enumerate(columns.items()) if not are_floats[at]}
+    if rest:
+        are_bools = 2 * _matches(_joined(rest), spelling.bool_pattern, rest) >= there[~are_floats]
+        kinds |= {name: bool if are_bools[at] else str for at, name in enumerate(rest)}
+    return kinds
 
 
-def _matches(pc: Any, texts: Any, pattern: str) -> int:
-    return pc.sum(pc.match_substring_regex(texts, pattern)).as_py() or 0
+def _joined(columns: Mapping[str, Any]) -> Any:
+    """Arrow arrays as one: with many columns, to ask of each takes longer than to look at it."""
+    return need("pyarrow", "arrow").concat_arrays(list(columns.values()))
 
 
-def spelled_null(spelling: Spelling) -> Any:
-    """How missing values are spelled, as an Arrow array of binary."""
-    pa = need("pyarrow", "arrow")
-    return pa.array([text.encode() for text in spelling.nulls], pa.binary())
+def _matches(texts: Any, pattern: str, columns: Mapping[str, Any]) -> NDArray[np.int64]:
+    pc = need("pyarrow.compute", "arrow")
+    found = pc.match_substring_regex(texts, pattern)
+    return _count(found.to_numpy(zero_copy_only=False), columns)
+
+
+def _count(which: NDArray[np.bool_], columns: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Of how many values of each column something is so."""
+    counts: NDArray[np.int64] = np.count_nonzero(which.reshape(len(columns), -1), axis=1)
+    return counts

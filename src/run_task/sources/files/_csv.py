@@ -222,10 +222,9 @@ class CsvFile(RecordedFile):
         texts = sample[self._timestamp]
         self._times.look_at(texts.to_pylist())
         self._timestamp_type = likely_type(texts, self._times)
-        return {
-            name: kind or cols.kind_of_texts(sample[name], self._words)
-            for name, kind in kinds.items()
-        }
+        unknown = {name: sample[name] for name, kind in kinds.items() if kind is None}
+        found = cols.kinds_of_texts(unknown, self._words)
+        return {name: kind or found[name] for name, kind in kinds.items()}
 
     def _named(self) -> dict[str, Any]:
         """Of the columns that have names, those that were asked for.
