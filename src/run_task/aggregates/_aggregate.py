@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from run_task.data.series import TimeSeriesView
 from run_task.data.series._view import placed
 from run_task.errors import ConfigError
 from run_task.tasks._declared import ColumnTypes, Declared, Failed, Plan, Planner, Segments
+from run_task.tasks._task import Runnable
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Aggregate(Generic[O_co]):
+class Aggregate(Runnable[TimeSeriesView, O_co]):
     """What is computed of the rows of a window, by columns: a task whose kind the library knows.
 
     The functions of this package make one, such as :func:`mean`. All aggregates of a stage are
@@ -38,7 +39,7 @@ class Aggregate(Generic[O_co]):
 
     kernel: Kernel[O_co]
     condition: Condition | None
-    name: str
+    _name: str
 
     def __init__(
         self, kernel: Kernel[O_co], *, where: str | None = None, name: str | None = None
@@ -52,7 +53,11 @@ class Aggregate(Generic[O_co]):
             raise ConfigError(f"{kernel}, name={name!r}: it is a text that is not empty")
         object.__setattr__(self, "kernel", kernel)
         object.__setattr__(self, "condition", None if where is None else Condition(where))
-        object.__setattr__(self, "name", kernel.name if name is None else name)
+        object.__setattr__(self, "_name", kernel.name if name is None else name)
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def named(self, name: str) -> Aggregate[O_co]:
         """The same under another name.
