@@ -73,6 +73,14 @@ class Aggregate(Runnable[TimeSeriesView, O_co]):
         """What plans it, together with all aggregates of its stage."""
         return planned
 
+    def result_type(self, columns: ColumnTypes, /) -> Any:
+        """What it returns, as an annotation would say it: a column of :meth:`Stage.series` is of
+        that type.
+
+        :param columns: what each column of the series holds
+        """
+        return self.kernel.result_type(columns)
+
     def run(self, data: TimeSeriesView, start: int, end: int, /) -> O_co:
         """The result for one window, the same as among others.
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,15 @@ class Kernel(ABC, Generic[O_co]):
             check_numbers(columns, column, task)
         return self
 
+    def result_type(self, columns: ColumnTypes) -> Any:
+        """What a result is, as an annotation would say it: by default what stands in the brackets
+        of ``Kernel[...]``, or None.
+
+        :param columns: what each column of the series holds
+        """
+        found = _parameter(type(self))
+        return found if self.empty is not None else found | None
+
     @abstractmethod
     def results(self, rows: SegmentedRows) -> Sequence[O_co]:
         """The result of each segment, none of which is empty.
@@ -94,6 +103,28 @@ class Kernel(ABC, Generic[O_co]):
         """What it was made with, as Python would write it."""
         its: Any = fields(self)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  each is a dataclass
         return [repr(getattr(self, each.name)) for each in its if each.repr]
+
+
+def _parameter(kind: Any) -> Any:
+    """What stands in the brackets of ``Kernel[...]`` of a class, or of one that it is made of."""
+    for base in getattr(kind, "__orig_bases__", ()):
+        origin, arguments = get_origin(base), get_args(base)
+        if origin is Kernel:
+            return arguments[0]
+        if isinstance(origin, type) and issubclass(origin, Kernel):
+            found = _parameter(origin)
+            return arguments[0] if isinstance(found, TypeVar) else found
+    return next((_parameter(base) for base in kind.__bases__ if issubclass(base, Kernel)), Any)
+
+
+def type_of(column: np.dtype[Any]) -> Any:
+    """What a value of a column is, as an annotation would say it. Of numbers of a window without
+    rows, which has none, only a float can tell that it is missing.
+
+    :param column: what the column holds
+    """
+    kinds = {"f": float | None, "i": int, "u": int, "b": bool, "U": str, "T": str}
+    return kinds.get(column.kind, Any)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.aggregates._columns import check_column, is_encoded
-from run_task.aggregates._kernel import ColumnKernel, Kernel, MergedKernel, O_co, listed, with_none
+from run_task.aggregates._kernel import (
+    ColumnKernel,
+    Kernel,
+    MergedKernel,
+    O_co,
+    listed,
+    type_of,
+    with_none,
+)
 from run_task.aggregates._rows import Floats
 from run_task.aggregates._statistics import (
     CoMoments,
@@ -60,6 +68,9 @@ class _MergedColumn(ColumnKernel[O_co], MergedKernel[O_co]):
 @dataclass(frozen=True)
 class _Picked(_MergedColumn[Any]):
     """One of the values of a column."""
+
+    def result_type(self, columns: ColumnTypes) -> Any:
+        return type_of(columns[self.column])
 
     def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[Any]:
         return listed(partials[0][0])
@@ -127,6 +138,9 @@ class Sum(_MergedColumn[float]):
     def planned(self, columns: ColumnTypes, task: str) -> Kernel[float]:
         super().planned(columns, task)
         return replace(self, exact=columns[self.column].kind != "f")
+
+    def result_type(self, columns: ColumnTypes) -> Any:
+        return float | None if columns[self.column].kind == "f" else int
 
     def made_of(self) -> tuple[Statistic, ...]:
         return (ExactSums(self.column) if self.exact else Sums(self.column),)

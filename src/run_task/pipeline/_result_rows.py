@@ -16,6 +16,7 @@ from run_task.errors import ConfigError
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._declared import ColumnTypes, Returning
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.tasks._stateful import with_state
 from run_task.tasks._task import Runnable
@@ -127,6 +128,7 @@ def result_series(
     unit: TimeUnit,
     retention: Any,
     key: tuple[str, Any] | None = None,
+    of: ColumnTypes | None = None,
 ) -> TimeSeries:
     """A series for the results of tasks: a column for each, by what it says that it returns.
 
@@ -135,6 +137,7 @@ def result_series(
     :param unit: the unit of their windows
     :param retention: of the series
     :param key: the column of the key, and its kind; None: the results have no keys
+    :param of: what each column of the series holds that the tasks read; None: they read no series
     :raises ConfigError: if the results of a task cannot be a column; the message names it
     """
     columns: dict[str, Any] = {} if key is None else {key[0]: key[1]}
@@ -144,14 +147,14 @@ def result_series(
                 f"stage {stage!r}: task {task.name!r} is called like the column of the key: "
                 f"rename it"
             )
-        columns[task.name] = _kind(stage, task)
+        columns[task.name] = _kind(stage, task, of)
     try:
         return TimeSeries(columns, unit, retention, Closed.RIGHT, key=key[0] if key else None)
     except ConfigError as error:
         raise ConfigError(f"stage {stage!r}: {error}") from None
 
 
-def _kind(stage: str, task: Runnable[Any, Any]) -> np.dtype[Any]:
+def _kind(stage: str, task: Runnable[Any, Any], columns: ColumnTypes | None) -> np.dtype[Any]:
     """The kind of column that holds what a task returns."""
     cure = (
         "or make a TimeSeries(..., closed=Closed.RIGHT) whose columns hold what they should, "
@@ -163,6 +166,8 @@ def _kind(stage: str, task: Runnable[Any, Any]) -> np.dtype[Any]:
         parts = typing.get_args(returned)
         if typing.get_origin(returned) is tuple and len(parts) == 2:
             returned = parts[0]  # the other is its state
+    elif isinstance(task, Returning) and columns is not None:
+        returned = task.result_type(columns)
     if returned is _NO_ANNOTATION:
         raise ConfigError(
             f"stage {stage!r}: series() makes columns of what tasks say they return, and task "

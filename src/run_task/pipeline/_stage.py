@@ -253,7 +253,8 @@ class BaseStage(Generic[I, O, R]):
         if self._series is None:
             key = None if self.keys is None else self._key_column(self.keys.by)
             unit = self.interval.unit
-            series = result_series(self.name, self.tasks, unit, retention, key)
+            of = self.data.view().columns if isinstance(self.data, TimeSeries) else None
+            series = result_series(self.name, self.tasks, unit, retention, key, of)
             self.into(series)
             self._series = series
         elif self._series.retention != as_kept(retention, self.interval.unit):

@@ -190,6 +190,18 @@ class Declared(Runnable[I_contra, O_co], Protocol[I_contra, O_co]):
         ...
 
 
+@runtime_checkable
+class Returning(Protocol):
+    """A task whose results are of a type that its data decides, and no annotation can tell."""
+
+    def result_type(self, columns: ColumnTypes, /) -> Any:
+        """What it returns, as an annotation would say it, such as ``float | None``.
+
+        :param columns: what each column of its series holds
+        """
+        ...
+
+
 Planner: TypeAlias = Callable[[Sequence[Declared[Any, Any]], ColumnTypes], Plan]
 """Makes the plan of tasks over rows with these columns, when the stage is declared.
 
