@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -567,6 +568,16 @@ def test_what_people_see() -> None:
     assert html.count("<tr>") == 102
     assert "and 200 more" in html
     assert "no" in html_of(made())
+
+
+def test_a_notebook_leaves_out_no_key_that_fails_for_the_sake_of_others() -> None:
+    values = {f"k{i:03}": float(i) for i in range(300) if i not in (207, 250)}
+    errors = {("a", key): TaskError("a", Window(0, 10), "hot", key) for key in ("k250", "k207")}
+    html = html_of(made(values={"a": values}, errors=errors))
+    assert "of 1 tasks for 300 keys, 2 errors" in html
+    shown = re.findall(r">(k\d+)<", html)
+    assert shown == ["k207", "k250", *(f"k{i:03}" for i in range(98))]
+    assert html.count("for &#x27;k2") == 2
 
 
 def html_of(dataset: Any) -> str:

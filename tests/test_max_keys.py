@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -138,9 +139,10 @@ def test_a_stage_or_runner_that_is_declared_limits_its_series(kind: Any) -> None
     with pytest.raises(ConfigError, match=r"stage 's': max_keys=2: .* 3 keys already: raise it"):
         Pipeline("p").stage("s", [count], series, "10s", by="id", max_keys=2)
     builder = ContextBuilder(series).with_task(count).with_interval("10s")
-    builder.with_key("id", max_keys=3).build()
+    kept = builder.with_key("id", max_keys=3).build()
     with pytest.raises(ConfigError, match="there are 3 already"):
         series.append(9, id=key_of(kind, 3), v=1.0)
+    del kept
 
 
 @by_kind
@@ -281,3 +283,69 @@ def test_of_ints_each_new_one_is_known_once_in_order(kind: str, data: st.DataObj
     known = KnownInts([near], 5, int)
     expected = [key for key in dict.fromkeys(values.tolist()) if key != near]
     assert limit.new(known, values) == expected
+
+
+# Limits that are lifted
+
+
+def store(series: TimeSeries, kind: Any, *numbers: int) -> None:
+    for number in numbers:
+        series.append(0, id=key_of(kind, number), v=1.0)
+    series.extend([0] * len(numbers), id=[key_of(kind, i) for i in numbers], v=[1.0] * len(numbers))
+
+
+@by_kind
+@pytest.mark.parametrize("before", [0, 5000])
+def test_the_least_limit_holds_for_as_long_as_it_is_set(kind: Any, before: int) -> None:
+    series = series_of(kind)
+    for _ in range(before):
+        series.append(0, id=key_of(kind, 0), v=1.0)
+    lift_4 = series.limit_keys(4)
+    lift_2 = series.limit_keys(2)
+    store(series, kind, 0, 1)
+    for lift, most in (lift_2, 2), (lift_4, 4):
+        store(series, kind, *range(most))
+        with pytest.raises(ConfigError, match=f"there are {most} already"):
+            series.append(0, id=key_of(kind, 9), v=1.0)
+        with pytest.raises(ConfigError, match=f"there are {most} already"):
+            series.extend([0], id=[key_of(kind, 9)], v=[1.0])
+        lift()
+        lift()  # of no effect
+    store(series, kind, *range(300))
+    assert len(set(keys_of(series))) == 300
+    with pytest.raises(ConfigError, match=r"max_keys=299: .* has rows of 300 keys already"):
+        series.limit_keys(299)
+    series.limit_keys(300)
+    with pytest.raises(ConfigError, match="there are 300 already"):
+        series.append(0, id=key_of(kind, 300), v=1.0)
+
+
+def test_a_stage_that_is_removed_or_refused_limits_no_keys() -> None:
+    series = series_of(str)
+    pipeline = Pipeline("p")
+    pipeline.stage("many", [count], series, "10s", by="id", max_keys=3)
+    pipeline.stage("few", [count], series, "10s", by="id", max_keys=1)
+    with pytest.raises(ConfigError, match="two stages are called 'many'"):
+        pipeline.stage("many", [count], series, "10s", by="id", max_keys=1)
+    store(series, str, 0)
+    with pytest.raises(ConfigError, match="there are 1 already"):
+        store(series, str, 1)
+    pipeline.remove("few")
+    store(series, str, 1, 2)
+    with pytest.raises(ConfigError, match="there are 3 already"):
+        store(series, str, 3)
+    with pytest.raises(ConfigError, match=r"stage 'less': max_keys=2: .* has rows of 3 keys"):
+        pipeline.stage("less", [count], series, "10s", by="id", max_keys=2)
+    assert [stage.name for stage in pipeline.stages] == ["many"]
+
+
+def test_a_context_that_nobody_has_any_more_limits_no_keys() -> None:
+    series = series_of(int)
+    context, _, _ = ContextBuilder(series).with_task(count).with_key("id", max_keys=1).build()
+    store(series, int, 0)
+    with pytest.raises(ConfigError, match="there are 1 already"):
+        store(series, int, 1)
+    del context
+    gc.collect()
+    store(series, int, 1)
+    assert len(set(keys_of(series))) == 2

@@ -333,10 +333,10 @@ def test_with_its_last_stage_removed_a_pipeline_waits_for_another() -> None:
         eventually(lambda: not threads_of("a"))
         inlet.put(1, 1)
         bench.advance()
-        bench.stage("a", data)
+        again = bench.stage("a", data)
         bench.advance()
         assert bench.sink.wait_for("a", 3)["values_of"] == [1]
-        bench.pipeline.remove("a")
+        bench.pipeline.remove(again)
         inlet.end()
         eventually(lambda: not threads_of("bench source"))
     assert bench.pipeline.stats.stages["a"].ticks == 2
@@ -411,6 +411,9 @@ def test_names_that_are_taken_or_unknown_and_pipelines_that_end_are_refused() ->
     bench.stage("a", lock(), tasks=[slow])
     with pytest.raises(ConfigError, match=r"remove\('x'\): there is no such .*, but 'a'"):
         bench.pipeline.remove("x")
+    other = PipelineBench([end_of]).stage("a", lock())
+    with pytest.raises(ConfigError, match=r"remove\(<Stage 'a'.*: it is no stage of this"):
+        bench.pipeline.remove(other)
     with bench.pipeline:
         with pytest.raises(ConfigError, match="two stages are called 'a'"):
             bench.stage("a", lock())

@@ -26,7 +26,7 @@ from run_task.pipeline._held_units import begin
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route, targets_of
 from run_task.pipeline._row_telemetry import RowTelemetry
-from run_task.pipeline._stage import AnyStage, KeyedStage, Stage
+from run_task.pipeline._stage import AnyStage, BaseStage, KeyedStage, Stage
 from run_task.pipeline.live._live import Live
 from run_task.pipeline.live._run import LiveRun
 from run_task.pipeline.replay._copies import Copies
@@ -597,7 +597,7 @@ class Pipeline(Live):
             self._changing.add(stage)
         return stage
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str | AnyStage) -> None:
         """Remove a stage or a source. From any thread, also while it runs. Returns at once.
 
         A source is closed, so that its ``finally`` runs, as in a shutdown; rows that it has given
@@ -611,11 +611,16 @@ class Pipeline(Live):
         with its name: that begins with the windows after, and counts go on. With its last stage
         removed, the pipeline goes on with its sources until another is added, or it is shut down.
 
-        :param name: its name
+        :param name: its name; or a stage itself
         :raises ConfigError: if there is no such stage or source, or one of each
         :raises RunTaskError: if the pipeline ends
         """
         with self._changing.lock:
+            if isinstance(name, BaseStage):
+                if self._graph.find(name.name) is not name:
+                    raise ConfigError(f"remove({brief(name)}): it is no stage of this pipeline")
+                self._changing.remove(name)
+                return
             stage = self._graph.find(name)
             number = next((number for number, one in self._names.items() if one == name), None)
             if stage is not None and number is not None:

@@ -17,7 +17,7 @@ from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._result_rows import KeyedRowIngest, RowIngest, checked_stamps, result_series
 from run_task.pipeline._route import Route
-from run_task.runner._checks import check_calls, warnings_of
+from run_task.runner._checks import check_calls, name_of, warnings_of
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import Context
 from run_task.runner._keys import Keys
@@ -36,6 +36,10 @@ I = TypeVar("I")
 O = TypeVar("O")
 D = TypeVar("D")
 R = TypeVar("R")
+
+
+def _nothing() -> None:
+    """No limit was set."""
 
 
 _calls_checked_later: ContextVar[bool] = ContextVar("calls_checked_later", default=False)
@@ -131,11 +135,6 @@ class BaseStage(Generic[I, O, R]):
                 f"stage {name!r}: channel_capacity={config.channel_capacity}: a stage has no "
                 f"channel that anybody receives from: leave it out"
             )
-        if keys is not None:
-            try:
-                keys.limit(context.data)
-            except ConfigError as error:
-                raise ConfigError(f"stage {name!r}: {error}") from None
         for warning in warnings_of(context.data, context.interval, config):
             _log.warning("stage %r: %s", name, warning)
         self.name = name
@@ -151,6 +150,23 @@ class BaseStage(Generic[I, O, R]):
         self.is_paused = False
         self._owner = owner
         self._series: TimeSeries | None = None
+        self._lift_key_limit: Callable[[], None] = _nothing
+
+    def limit_keys(self) -> None:
+        """Let its data refuse rows whose key would be one too many, for as long as the stage is
+        part of its pipeline.
+
+        :raises ConfigError: if there are more keys already
+        """
+        if self.keys is not None:
+            try:
+                self._lift_key_limit = self.keys.limit(self.data)
+            except ConfigError as error:
+                raise ConfigError(f"stage {self.name!r}: {error}") from None
+
+    def lift_key_limit(self) -> None:
+        """Let its data take any number of keys again, as far as others let it."""
+        self._lift_key_limit()
 
     @overload
     def into(self, shared: TimeSeries) -> Self: ...
@@ -311,16 +327,16 @@ class BaseStage(Generic[I, O, R]):
         """
         self._owner.add_task(self, task)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str | Runnable[I, Any]) -> None:
         """Run a task no more: while the pipeline runs live, from the next window on. If it hangs,
         nothing waits for it any more. Its state is let go of.
 
-        :param name: the task's name
+        :param name: the task, or its name
         :raises ConfigError: if there is no such task, it is the only one, or a series that the
             results enter has a column of it
         :raises RunTaskError: if the stage ends
         """
-        self._owner.remove_task(self, name)
+        self._owner.remove_task(self, name_of(name))
 
     def pause(self) -> None:
         """Run no window from the next one on, while the pipeline runs live.

@@ -80,6 +80,11 @@ def check_declared(
         DeclaredWork(together, data, pane_of(interval, config.window))
 
 
+def name_of(task: Any) -> Any:
+    """The name of a task, or of a stage, that was given itself or by its name."""
+    return task if isinstance(task, str) else getattr(task, "name", task)
+
+
 def without_task(tasks: Sequence[Any], name: str) -> tuple[Any, ...]:
     """Tasks without the one of a name.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Never, TypeAlias, TypeVar, cast, overload
@@ -224,7 +225,8 @@ class KeyedContext(Context[I, O]):
     ) -> None:
         super().__init__(tasks=tasks, data=data, interval=interval, sender=sender, config=config)
         keys.check(self.data, config.executor_instance)
-        keys.limit(self.data)
+        # With the last who may run it, it needs no limit any more.
+        weakref.finalize(self, keys.limit(self.data)).atexit = False
         object.__setattr__(self, "keys", keys)  # it is frozen
 
 

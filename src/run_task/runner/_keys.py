@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -98,13 +99,17 @@ class Keys:
             one for one in inputs_of(data) if isinstance(one, TimeSeries) and one.key == self.by
         ]
 
-    def limit(self, data: object) -> None:
+    def limit(self, data: object) -> Callable[[], None]:
         """Let the data refuse rows whose key would be one too many.
 
+        :return: lifts these limits
         :raises ConfigError: if there are more keys already
         """
-        for series in self.keyed(data):
-            series.limit_keys(self.most)
+        limits = ExitStack()
+        with limits:
+            for series in self.keyed(data):
+                limits.callback(series.limit_keys(self.most))
+            return limits.pop_all().close
 
 
 def crew_of(

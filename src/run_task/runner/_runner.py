@@ -11,7 +11,7 @@ from run_task.errors import ConfigError, RunTaskError, add_note
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.runner._changes import Changes
-from run_task.runner._checks import with_task, without_task
+from run_task.runner._checks import name_of, with_task, without_task
 from run_task.runner._context import Context, KeyedContext
 from run_task.runner._engine import Engine
 from run_task.runner._running import Running
@@ -124,16 +124,17 @@ class Runner(Running, Generic[I, O]):
         self._engine.change_tasks(lambda tasks: with_task(tasks, task, self._engine.config))
         self._changes.note(self._engine.clock, f"task {task.name!r} is added")
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str | Runnable[I, Any]) -> None:
         """Run a task no more, from the next window on: the window in hand is finished with it. If
         it hangs, nothing waits for it any more. Its state is let go of.
 
-        :param name: the task's name
+        :param name: the task, or its name
         :raises ConfigError: if there is no such task, or it is the only one
         :raises RunTaskError: if the runner ends
         """
-        self._engine.change_tasks(lambda tasks: without_task(tasks, name))
-        self._changes.note(self._engine.clock, f"task {name!r} is removed")
+        called = name_of(name)
+        self._engine.change_tasks(lambda tasks: without_task(tasks, called))
+        self._changes.note(self._engine.clock, f"task {called!r} is removed")
 
     def start(self) -> None:
         """Begin to run, and return. Who starts a runner shuts it down and joins it.

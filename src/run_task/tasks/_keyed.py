@@ -341,14 +341,17 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         return f"KeyedDataSet {window_shown(*self.window, self.interval)}"
 
     def _repr_html_(self) -> str:
-        names = list(self._mapping())
+        columns = self._mapping()
         errors = self.errors
+        failing = {name[1] for name in errors if isinstance(name, tuple)}
+        # Those that fail come first: none is left out for the sake of others.
+        keys = sorted(self._keys, key=lambda key: key not in failing)[:_SHOWN]
         cells: list[Sequence[Any]] = []
-        for key, results in self._first_rows(_SHOWN):
+        for key in keys:
             row: list[Any] = [str(key)]
-            for name in names:
-                if name in results:
-                    row.append(value_text(results[name]))
+            for name, of_task in columns.items():
+                if key in of_task:
+                    row.append(value_text(of_task[key]))
                 else:
                     row.append(marked(f"\N{BALLOT X} {errors.get((name, key), '')}", ERROR))
             cells.append(row)
@@ -356,7 +359,7 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
             cells.append([f"and {more:,} more"])
         plain = [e for name, e in errors.items() if isinstance(name, str)]
         cells += [[marked(f"\N{BALLOT X} {error}", ERROR)] for error in plain]
-        return table(self._title(), (self._by, *names), cells)
+        return table(str(self), (self._by, *columns), cells)
 
 
 def _name(name: Any) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import tzinfo
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Never, overload
 
 import numpy as np
@@ -98,6 +100,7 @@ class TimeSeries:
         # timestamp no thread's are.
         self._refused_from: dict[int, tuple[int, str]] = {}
         self._key_limit: KeyLimit | None = None
+        self._key_limits: dict[object, int] = {}  # of each who has set one: the least holds
         self._looked_before = self._unit_check.last + 1
         self._unchecked_before = self._looked_before
         texts = {i: Texts() for i, column in enumerate(self._schema.columns) if column.encoded}
@@ -144,28 +147,47 @@ class TimeSeries:
         """How many rows were left out because they had no value: None in every column."""
         return self._unstored[1]
 
-    def limit_keys(self, most: int) -> None:
+    def limit_keys(self, most: int) -> Callable[[], object]:
         """Refuse rows whose key would be one more than so many, from now on. Those who read it by
         key say how many these are; the least holds.
 
         :param most: how many keys there may be
+        :return: lifts this limit, and leaves those of others. It waits for nobody
         :raises ConfigError: if there are more already, or the series has no key
         """
         key = self._schema.key
         if key is None:
             raise ConfigError(f"{self!r} has no key: make it with key=")
+        claim = object()
         with self._lock:
-            if self._key_limit is not None and self._key_limit.most <= most:
-                return
-            store, first, length, _ = self._settled()
+            if self._key_limit is None or most < self._key_limit.most:
+                store, first, length, _ = self._settled()
+                column = store.arrays[self._schema.positions[key] + 1][first:length]
+                if (count := len(np.unique(column))) > most:
+                    raise ConfigError(
+                        f"max_keys={most}: {self!r} has rows of {count:,} keys already: raise it"
+                    )
+            self._key_limits[claim] = most
+            self._limit_in_force()
+        # It takes no lock, since it is also called by the garbage collector, in whatever thread.
+        return partial(self._key_limits.pop, claim, None)
+
+    def _limit_in_force(self) -> KeyLimit | None:
+        """The least limit, put into force if that is another than before. Under the lock."""
+        limit, key = self._key_limit, self._schema.key
+        least = min(tuple(self._key_limits.values()), default=None)
+        if key is not None and least != (None if limit is None else limit.most):
             place = self._schema.positions[key]
-            count = len(np.unique(store.arrays[place + 1][first:length]))
-            if count > most:
-                raise ConfigError(
-                    f"max_keys={most}: {self!r} has rows of {count:,} keys already: raise it"
-                )
-            self._key_limit = KeyLimit(key, place, most)
+            limit = None if least is None else KeyLimit(key, place, least)
+            self._key_limit = limit
+            store, first, length, _ = self._settled()
+            column, texts = self._schema.columns[place], store.texts.get(place)
+            if texts is not None:
+                texts.limit(sys.maxsize)
+            code = column.convert if texts is None else texts.code
+            store.cells[place] = (column.name, column.exact, code, store.cells[place][-1])
             self._watch_keys(store, first, length)
+        return limit
 
     def read(self, timeout: float | None = None) -> InstantAccess[TimeSeriesView]:
         """Give a view of all rows as they are when the block is entered.
@@ -453,8 +475,9 @@ class TimeSeries:
     def _merge(self, times: NDArray[np.int64], columns: Sequence[Array]) -> tuple[int, int, int]:
         """Add rows: one at least. Returns how many of them came too late to be kept, and the
         earliest and the latest of their timestamps."""
-        if self._key_limit is not None:
-            self._admit_keys(self._key_limit, times, columns)
+        limit = self._limit_in_force() if self._key_limits or self._key_limit else None
+        if limit is not None:
+            self._admit_keys(limit, times, columns)
         store, first, length, era = self._settled()
         there: NDArray[np.int64] = store.arrays[0][first:length]
         newest = int(there[-1]) if len(there) else _BEFORE_ALL

@@ -61,12 +61,13 @@ class Changing:
         :raises RunTaskError: if the pipeline ends
         """
         self._graph.add(stage)
-        if self.run is None or not self.is_running:
-            return
         try:
-            config = self._configs()[stage]
-            self.run.add_stage(stage, config)
+            stage.limit_keys()
+            if self.run is None or not self.is_running:
+                return
+            self.run.add_stage(stage, self._configs()[stage])
         except BaseException:
+            stage.lift_key_limit()
             self._graph.remove(stage)
             raise
         self.note(f"stage {stage.name!r} is added")
@@ -80,6 +81,7 @@ class Changing:
             self.run.remove_stage(stage)
             self.note(f"stage {stage.name!r} is removed")
         self._graph.remove(stage)
+        stage.lift_key_limit()
 
     def connect(self, stage: AnyStage, route: Route) -> None:
         """Let the results of a stage take one more route, from its next window on.
