@@ -20,6 +20,7 @@ PACKAGES = (
     "run_task.data",
     "run_task.errors",
     "run_task.executors",
+    "run_task.expressions",
     "run_task.pipeline",
     "run_task.runner",
     "run_task.sinks",
@@ -153,7 +154,9 @@ def test_the_root_brings_no_pipeline_source_or_sink_before_it_is_asked_to() -> N
         [sys.executable, "-c", script], capture_output=True, check=True, text=True
     )
     packages = {name.split(".")[1] for name in done.stdout.split()}
-    assert packages.isdisjoint({"aggregates", "pipeline", "sources", "sinks", "testing", "cli"})
+    assert packages.isdisjoint(
+        {"aggregates", "expressions", "pipeline", "sources", "sinks", "testing", "cli"}
+    )
 
 
 def test_a_class_is_of_the_root_whichever_way_it_is_imported() -> None:

@@ -26,6 +26,7 @@ LAYERS = (
     "data",
     "shared",
     "aggregates",
+    "expressions",
     "executors",
     "runner",
     "sources",

@@ -13,6 +13,7 @@ from run_task import (
     aggregates,
     data,
     executors,
+    expressions,
     pipeline,
     runner,
     sinks,
@@ -25,8 +26,8 @@ from run_task import (
 
 PAGES = [page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")]
 PACKAGES = (
-    run_task, aggregates, data, executors, pipeline, runner, sinks, sources, sync, tasks, testing,
-    time,
+    run_task, aggregates, data, executors, expressions, pipeline, runner, sinks, sources, sync,
+    tasks, testing, time,
 )  # fmt: skip
 SHOWN = {name for page in PAGES for name in re.findall(r"^::: (\S+)", page, re.MULTILINE)}
 

@@ -120,7 +120,7 @@ class BaseStage(Generic[I, O, R]):
                 tasks=tasks, data=data, interval=interval, sender=ends[0], config=config
             )
             if keys is not None:
-                keys.check(context.data, config.executor_instance)
+                keys.check(context.tasks, context.data, config.executor_instance)
             if not _calls_checked_later.get():
                 check_calls(context.tasks)
         except ConfigError as error:

@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from run_task.data._several import has_rows, inputs_of
+from run_task.data._several import has_rows, inputs_of, members_of
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.runner._config import Align, Empty, RunnerConfig
 from run_task.runner._declared_work import DeclaredWork, declared, pane_of
 from run_task.tasks._call import misfit
 from run_task.tasks._stateful import with_state
-from run_task.tasks._task import Runnable, called
+from run_task.tasks._task import ChecksInputs, Runnable, called
 from run_task.time._calendar import CalendarInterval, Interval
 from run_task.time._interval import TaskInterval
 from run_task.time._length import in_short
@@ -78,6 +78,17 @@ def check_declared(
     """
     if together := declared(tasks):
         DeclaredWork(together, data, pane_of(interval, config.window))
+
+
+def check_inputs(tasks: Iterable[Runnable[Any, Any]], data: object, by: str | None) -> None:
+    """See whether tasks that know over which data they can be run can be run over this.
+
+    :param by: the column of the key; None: there is none
+    :raises ConfigError: if one cannot; the message names it, and the cure
+    """
+    for task in tasks:
+        if isinstance(task, ChecksInputs):
+            task.check_inputs(members_of(data) or (data,), by)
 
 
 def name_of(task: Any) -> Any:

@@ -18,6 +18,7 @@ from run_task.runner._checks import (
     check_calls,
     check_declared,
     check_empty,
+    check_inputs,
     check_tasks,
     check_windows,
     listed,
@@ -174,6 +175,7 @@ class Context(Generic[I, O]):
         check_empty(data, config)
         config.executor_instance.check(listed_tasks)
         check_declared(listed_tasks, data, every, config)
+        check_inputs(listed_tasks, data, None)
         kept = {"tasks": listed_tasks, "data": data, "interval": every, "sender": sender}
         for name, value in {**kept, "config": config, "_lifecycle": Lifecycle()}.items():
             object.__setattr__(self, name, value)  # it is frozen
@@ -224,7 +226,7 @@ class KeyedContext(Context[I, O]):
         keys: Keys,
     ) -> None:
         super().__init__(tasks=tasks, data=data, interval=interval, sender=sender, config=config)
-        keys.check(self.data, config.executor_instance)
+        keys.check(self.tasks, self.data, config.executor_instance)
         # With the last who may run it, it needs no limit any more.
         weakref.finalize(self, keys.limit(self.data)).atexit = False
         object.__setattr__(self, "keys", keys)  # it is frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -17,6 +17,7 @@ from run_task.executors import Crew, Executor, KeyedExecutor
 from run_task.executors._protocol import checked_crew
 from run_task.executors._states import States
 from run_task.observe._format import brief
+from run_task.runner._checks import check_inputs
 from run_task.runner._config import Empty, RunnerConfig
 from run_task.runner._declared_crew import DeclaredCrew
 from run_task.runner._declared_work import DeclaredWork, declared, pane_of
@@ -55,7 +56,7 @@ class Keys:
             raise ConfigError(f"max_keys={max_keys!r}: it is a positive int")
         return cls(by, plain_length(key_idle, "key_idle={}").nanos, max_keys)
 
-    def check(self, data: object, executor: Executor) -> None:
+    def check(self, tasks: Iterable[Runnable[Any, Any]], data: object, executor: Executor) -> None:
         """See whether tasks can be run by these keys.
 
         :raises ConfigError: if they cannot; the message names the cure
@@ -80,6 +81,7 @@ class Keys:
                 f"by={self.by!r}: executor={brief(executor)} does not run tasks by key: take "
                 f"'threads', or give it a start_keyed()"
             )
+        check_inputs(tasks, data, self.by)
 
     def _check_series(self, data: object) -> None:
         if not isinstance(data, TimeSeries):
@@ -126,8 +128,9 @@ def crew_of(
     :param interval: how often
     :param config: the executor, and how it behaves
     :param keys: by which keys tasks are run; None: by none
-    :raises ConfigError: if a declared task cannot be computed over this data
+    :raises ConfigError: if a task cannot be run over this data
     """
+    check_inputs(tasks, data, None if keys is None else keys.by)
     together = declared(tasks)
     if not together:
         return _executor_at_work(tasks, data, config, keys)

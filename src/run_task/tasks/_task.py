@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from run_task.errors import ConfigError
 
@@ -32,6 +32,20 @@ class Runnable(Protocol[I_contra, O_co]):
         :param data: one consistent view of the runner's data
         :param start: the start of the window, in the interval's unit since the Unix epoch
         :param end: its end, which is not part of it
+        """
+        ...
+
+
+@runtime_checkable
+class ChecksInputs(Protocol):
+    """A task that knows over which data it can be run."""
+
+    def check_inputs(self, inputs: Sequence[object], by: str | None) -> None:
+        """See whether it can be run over these inputs. It is asked when it is declared.
+
+        :param inputs: the shared data
+        :param by: the column of the key, where tasks are run once for each; None: they are not
+        :raises ConfigError: if it cannot; the message names what is wrong, and the cure
         """
         ...
 

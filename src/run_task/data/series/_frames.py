@@ -74,27 +74,33 @@ def to_arrow(times: Array, zone: str, columns: Mapping[str, Array | EncodedTexts
     return arrow.table(made | {name: column(name, array) for name, array in columns.items()})
 
 
+def polars_series(name: str, array: Array) -> pl.Series:
+    """A column of polars, of whatever but texts of any length; numbers are not copied."""
+    polars = need("polars", "polars")
+    if unit_of(array) in ("h", "m", "s"):
+        array = in_unit(name, array, "ms")
+    made: pl.Series
+    if array.dtype.kind == "U":
+        made = polars.Series(name, _texts(name, array), polars.String)
+    elif array.dtype.kind == "S":
+        made = polars.Series(name, array.tolist(), polars.Binary)
+    else:
+        made = polars.Series(name, array)
+    return made
+
+
 def to_polars(times: Array, zone: str, columns: Mapping[str, Array | EncodedTexts]) -> pl.DataFrame:
     """A DataFrame of polars: as :func:`to_arrow`."""
     polars = need("polars", "polars")
 
     def series(name: str, array: Array | EncodedTexts) -> pl.Series:
-        made: pl.Series
-        if isinstance(array, EncodedTexts):
-            codes, texts = _categories(name, array)
-            of_texts = polars.Series(texts.tolist(), dtype=polars.String)
-            # Categories of all frames are the same to polars, so that these can be joined.
-            places = polars.Series(codes).set(polars.Series(codes == NO_CODE), None)
-            made = of_texts.cast(polars.Categorical).gather(places).alias(name)
-            return made
-        if unit_of(array) in ("h", "m", "s"):
-            array = in_unit(name, array, "ms")
-        if array.dtype.kind == "U":
-            made = polars.Series(name, _texts(name, array), polars.String)
-        elif array.dtype.kind == "S":
-            made = polars.Series(name, array.tolist(), polars.Binary)
-        else:
-            made = polars.Series(name, array)
+        if not isinstance(array, EncodedTexts):
+            return polars_series(name, array)
+        codes, texts = _categories(name, array)
+        of_texts = polars.Series(texts.tolist(), dtype=polars.String)
+        # Categories of all frames are the same to polars, so that these can be joined.
+        places = polars.Series(codes).set(polars.Series(codes == NO_CODE), None)
+        made: pl.Series = of_texts.cast(polars.Categorical).gather(places).alias(name)
         return made
 
     made = [of_polars(TIME, times, zone)]

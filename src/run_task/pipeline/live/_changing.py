@@ -15,7 +15,7 @@ from run_task.pipeline._route import Route
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._run import LiveRun
 from run_task.runner._changes import Change, Changes
-from run_task.runner._checks import with_task, without_task
+from run_task.runner._checks import check_declared, check_inputs, with_task, without_task
 from run_task.runner._config import RunnerConfig
 from run_task.sinks._protocol import Sink
 from run_task.sync._fork import forget_after_fork
@@ -164,6 +164,8 @@ class Changing:
             self._check_there(stage)
             try:
                 tasks = with_task(stage.tasks, task, stage.config)
+                check_declared([task], stage.data, stage.interval, stage.config)
+                check_inputs([task], stage.data, None if stage.keys is None else stage.keys.by)
             except ConfigError as error:
                 raise ConfigError(f"stage {stage.name!r}: {error}") from None
             self._change_tasks(stage, tasks, f"task {task.name!r} of stage {stage.name!r} is added")
