@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support import declared
 from tests.support.declared import Broken, Total
 
@@ -30,6 +33,7 @@ from run_task import (
     VirtualClock,
     task,
 )
+from run_task.sinks import JsonLinesSink
 from run_task.sources import Batch
 from run_task.testing import run_windows
 
@@ -267,3 +271,63 @@ async def test_in_an_event_loop() -> None:
     async with Runner(context):
         dataset = await asyncio.wait_for(receiver.arecv(), 10)
     assert dataset["a_total"] is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(-30, 2)), min_size=1, max_size=80),
+    st.sampled_from([1, 4, 16, 100]),
+    st.sampled_from([None, "2s", "15s"]),
+    st.sampled_from([None, "7s"]),
+    st.sampled_from(Closed),
+)
+@settings(max_examples=60, deadline=None)
+def test_windows_at_once_know_the_same_fates_of_rows(
+    steps: list[tuple[int, int]], size: int, window: str | None, grace: str | None, closed: Closed
+) -> None:
+    """Rows that come late, in batches of which some are in order."""
+    now, times = 100, list[int]()
+    for step, late in steps:
+        now += step
+        times.append(now + (late if late < -20 else 0))
+    columns: Any = {"a": np.arange(len(times)) * 0.5, "k": np.array(["x"] * len(times))}
+    found: list[Any] = []
+    both: Sequence[Any] = ([Total("a")], [Total("a"), count])
+    for tasks in both:
+        series = TimeSeries({"a": float, "k": str}, TimeUnit.SECONDS, closed=closed)
+        pipeline = Pipeline("fates")
+        pipeline.source(Batches(times, size, **columns), into=series)
+        config = RunnerConfig(window=window, grace=grace)
+        pipeline.stage("stage", tasks, series, "5s", config=config)
+        replay = pipeline.replay()
+        given_ = [(dataset.window, dataset["a_total"]) for _, dataset in replay]
+        found.append((given_, replay.summary.sources))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("left", [1, 7, 30, 59])
+def test_a_replay_of_windows_at_once_goes_on_where_it_was_left(left: int, tmp_path: Path) -> None:
+    times = list(range(0, 600, 2))
+    columns: Any = {"a": np.ones(300), "k": np.array(["x"] * 300)}
+
+    def pipeline_into(file: str) -> tuple[Pipeline, JsonLinesSink]:
+        series = TimeSeries({"a": float, "k": str}, TimeUnit.SECONDS)
+        pipeline, sink = Pipeline("resumed"), JsonLinesSink(tmp_path / file)
+        pipeline.source(Batches(times, 64, **columns), into=series)
+        pipeline.stage("stage", [Total("a")], series, "10s").sink(sink)
+        return pipeline, sink
+
+    whole, sink = pipeline_into("whole.jsonl")
+    windows = [dataset.window for _, dataset in whole.replay()]
+    sink.close()
+    part, sink = pipeline_into("part.jsonl")
+    with part.replay() as replay:
+        for _ in range(left):
+            next(replay)
+    sink.close()
+    rest, sink = pipeline_into("part.jsonl")
+    again = [dataset.window for _, dataset in rest.resume(sink)]
+    sink.close()
+    assert again == windows[-len(again) :]
+    assert len(again) <= len(windows) - left + 1
+    lines = [(tmp_path / name).read_text().splitlines() for name in ("whole.jsonl", "part.jsonl")]
+    assert sorted(lines[0]) == sorted(lines[1])
