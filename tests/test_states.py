@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,18 @@ from tests.support import stateful
 from tests.support.stateful import (
     Ema,
     Locked,
+    Own,
     Seen,
     careless,
     ema,
     forgetful,
     locked,
+    own,
     same,
     seen,
     slow_once,
+    waits,
+    windows,
 )
 from tests.support.threads import PATIENCE
 
@@ -39,6 +44,7 @@ from run_task import (
     task,
 )
 from run_task.sinks import JsonLinesSink
+from run_task.tasks._state_bytes import StateBytes, to_send
 from run_task.testing import run_windows
 
 by_executor = pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
@@ -301,6 +307,60 @@ def test_a_state_of_a_key_that_cannot_be_sent_is_an_error_of_that_key() -> None:
     assert set(dataset.errors) == {("locked", "A"), ("locked", "B")}
     assert "its state cannot be sent to a worker process" in str(dataset.errors["locked", "A"])
     assert "state of type Locked" in str(dataset.errors["locked", "B"])
+
+
+@by_executor
+@pytest.mark.parametrize("by", [False, True])
+def test_a_state_may_keep_itself_as_bytes_of_its_own_making(executor: Any, by: bool) -> None:
+    first = {"A": Own(5)} if by else Own(5)
+    states: dict[str, Any] = {"own": first}
+    datasets = run([own], prices(1.0, -1.0, 1.0), executor, by=by, states=states)
+    found: list[Any] = [dataset.get("own", None) for dataset in datasets]
+    if by:
+        assert [dict(results) for results in found] == [{"A": 6}, {}, {"A": 7}]
+        assert states["own"]["A"].count == 7
+    else:
+        assert found == [6, None, 7]
+        assert states["own"].count == 7
+
+
+def test_an_int_is_sent_as_an_int_though_it_has_these_methods() -> None:
+    class Level(enum.IntEnum):
+        LOW = 1
+
+    for state in (7, True, Level.LOW, 2**70, 1.5, "x", None, Ema()):
+        assert to_send(state) is state
+
+
+def test_what_makes_no_bytes_of_itself_is_told() -> None:
+    class Wrong:
+        def to_bytes(self) -> str:
+            return "text"
+
+        @classmethod
+        def from_bytes(cls, data: bytes) -> int:
+            return 1
+
+    with pytest.raises(TypeError, match=r"to_bytes\(\) of .*Wrong returned a str"):
+        to_send(Wrong())
+    make, arguments = StateBytes(Wrong, b"").__reduce__()
+    with pytest.raises(TypeError, match=r"from_bytes\(\) of .*Wrong returned a int"):
+        make(*arguments)
+
+
+def test_a_state_of_a_key_that_cannot_be_loaded_costs_that_key_only() -> None:
+    counts = {key: Own(13 if key in "AF" else 1) for key in "ABCDEF"}
+    states: dict[str, Any] = {"own": counts, "windows": dict.fromkeys("ABCDEF", 3)}
+    # A worker reports every 50 ms what it is done with: F comes in a later report than A.
+    rows = [[(key, 1.0) for key in "ABCDEF"]] * 2
+    datasets = run([own, waits, windows], rows, "processes", by=True, states=states)
+    for number, dataset in enumerate(datasets):
+        assert dict(dataset["own"]) == dict.fromkeys("BCDE", 2 + number)
+        assert dict(dataset["windows"]) == dict.fromkeys("ABCDEF", 4 + number)
+        assert set(dataset.errors) == {("own", "A"), ("own", "F")}
+        told = str(dataset.errors["own", "F"])
+        assert "its state cannot be loaded in a worker process (ValueError: 13 cannot" in told
+    assert states["own"]["F"].count == 13
 
 
 def test_a_state_that_is_none_is_one_as_any_other() -> None:

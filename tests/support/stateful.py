@@ -88,6 +88,44 @@ def locked(view: Any, start: int, end: int, state: Locked) -> tuple[int, Locked]
     return 1, Locked()
 
 
+class Own:
+    """A state that keeps itself as bytes of its own making, and cannot be pickled.
+
+    :param count: what it counts
+    """
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+        self.lock = threading.Lock()
+
+    def copy(self) -> Own:
+        return Own(self.count)
+
+    def to_bytes(self) -> bytes:
+        return str(self.count).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Own:
+        count = int(data)
+        if count == 13:
+            raise ValueError("13 cannot be loaded")
+        return cls(count)
+
+
+@task(state=Own, copy=Own.copy)
+def own(view: Any, start: int, end: int, state: Own) -> tuple[int, Own]:
+    state.count += 1
+    if view.in_window["price"].min(initial=0.0) < 0:
+        raise ValueError("a price below zero")
+    return state.count, state
+
+
+@task
+def waits(view: Any, start: int, end: int) -> int:
+    time.sleep(0.03)
+    return 1
+
+
 def first() -> str | None:
     return "first"
 

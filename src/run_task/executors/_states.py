@@ -17,6 +17,7 @@ from run_task.executors._known_keys import KnownKeys
 from run_task.observe._format import brief
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet
+from run_task.tasks._state_bytes import to_send
 from run_task.tasks._stateful import StatefulTask, with_state
 from run_task.tasks._task import Runnable
 from run_task.tasks._tick_results import NOTHING
@@ -60,7 +61,7 @@ class Stepped:
         """Whether the next state is the one of before, which then stands here as None."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _step, (self.result, self.state, self.is_unchanged)
+        return _step, (self.result, to_send(self.state), self.is_unchanged)
 
 
 class Stepper:

@@ -10,15 +10,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from run_task.executors._states import Stepped, Stepper
+from run_task.executors.processes._columns import is_plain
 from run_task.executors.processes._task_states import NO_STATES, SentStates
 from run_task.executors.processes._wire import pack, pickled
+from run_task.tasks._state_bytes import to_send
 from run_task.tasks._task import Runnable
 
 HeldStates: TypeAlias = dict[Any, Any]
 """Which states a worker has: by the task's position and the key."""
 
-KeyedStatesSent: TypeAlias = Mapping[int, tuple[Sequence[Any], Sequence[Any], Sequence[Any]]]
-"""By the task's position: keys, the state of each, and keys that begin with their first."""
+KeyedStatesSent: TypeAlias = tuple[
+    Mapping[int, tuple[Sequence[Any], Sequence[Any], Sequence[Any]]], Sequence[tuple[int, Any]]
+]
+"""By the task's position: keys, the state of each, and keys that begin with their first. And the
+tasks and keys whose states follow, each on its own: a state that runs code when it is loaded, so
+that it fails on its own."""
 
 _FEW: Final = 1000
 """So many states of keys that there are no more a worker may have, however few it has of others."""
@@ -57,33 +63,43 @@ class KeyedTaskStates:
         :param fail: called with the place of a key and a task whose state cannot be sent, and why
         """
         sent = self._outgrown(held)
+        alone: list[tuple[int, Any]] = []
+        pieces: list[memoryview] = []
+        counts: list[tuple[int, int]] = []
         for task, stepper in self._steppers.items():
             states = stepper.states
             of_keys, new, anew = sent.pop(task, (list[Any](), list[Any](), list[Any]()))
-            for key in keys:
+            for place, key in enumerate(keys):
                 state = states.get(key, _MISSING)
-                before = held.get((task, key), _MISSING)
-                if state is before:
+                if state is held.get((task, key), _MISSING):
                     continue
                 if state is _MISSING:
                     anew.append(key)
-                else:
+                elif is_plain(state):
                     of_keys.append(key)
                     new.append(state)
+                else:
+                    try:
+                        own = pickled(to_send(state))
+                    except Exception as error:
+                        fail(place, task, error)
+                        continue
+                    alone.append((task, key))
+                    counts.append((task, len(own)))
+                    pieces += own
             if of_keys or anew:
                 sent[task] = of_keys, new, anew
-        if not sent:
+        if not sent and not alone:
             return NO_STATES
-        try:
-            pieces = pickled(sent)
-        except Exception:
-            pieces = pickled(self._sendable(sent, keys, fail))
-        payload, memory = pack(pieces)
+        together = pickled((sent, alone))
+        payload, memory = pack([*together, *pieces])
         for task, (of_keys, new, anew) in sent.items():
             held.update(((task, key), state) for key, state in zip(of_keys, new))
             for key in anew:
                 held.pop((task, key), None)
-        return SentStates(((0, len(pieces)),), payload, memory)
+        for task, key in alone:
+            held[task, key] = self._steppers[task].states[key]
+        return SentStates(((0, len(together)), *counts), payload, memory)
 
     def _outgrown(self, held: HeldStates) -> dict[int, tuple[list[Any], list[Any], list[Any]]]:
         """The keys whose states a worker is to let go of since the runner has none, once there are
@@ -95,26 +111,6 @@ class KeyedTaskStates:
                 if key not in self._steppers[task].states:
                     found.setdefault(task, ([], [], []))[2].append(key)
         return found
-
-    def _sendable(
-        self,
-        sent: dict[int, tuple[list[Any], list[Any], list[Any]]],
-        keys: Sequence[Any],
-        fail: Callable[[int, int, BaseException], None],
-    ) -> KeyedStatesSent:
-        """The same without those that cannot be sent."""
-        places = {key: place for place, key in enumerate(keys)}
-        for task, (of_keys, new, anew) in sent.items():
-            good: list[int] = []
-            for i, state in enumerate(new):
-                try:
-                    pickled(state)
-                except Exception as error:
-                    fail(places[of_keys[i]], task, error)
-                else:
-                    good.append(i)
-            sent[task] = [of_keys[i] for i in good], [new[i] for i in good], anew
-        return sent
 
     def received(
         self, outcomes: Iterable[tuple[Any, Callable[[int], Any]]], held: HeldStates

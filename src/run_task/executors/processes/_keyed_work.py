@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from run_task.data.series._keyed_view import KeyedView, KeyView
@@ -49,24 +50,39 @@ class KeyedTasks:
             if callable(run)
         ]
         self._failures = {i: run for i, run in enumerate(runs) if isinstance(run, LoadFailure)}
-        self._unloaded: LoadFailure | None = None  # in the place of states that came
+        # By task and key, in the place of a state that came, until the job is reported.
+        self._unloaded: dict[tuple[int, Any], LoadFailure] = {}
         self._views: Sequence[KeyView] = ()  # of the shard in hand
         self._views_of: tuple[Any, int, int] | None = None
 
-    def take_states(self, pieces: Sequence[memoryview]) -> None:
-        """Take in the states that come with an assignment."""
-        try:
-            sent: KeyedStatesSent = loads(pieces)
-        except BaseException as error:  # any code of theirs may have run
-            self._unloaded = LoadFailure(error, "its states")
-            return
-        for task, (keys, states, anew) in sent.items():
+    def take_states(self, counts: Sequence[tuple[int, int]], pieces: Sequence[memoryview]) -> None:
+        """Take in the states that come with an assignment.
+
+        :param counts: how many pieces those have that come together, and then each of the others
+        :param pieces: the pieces
+        """
+        rest = iter(pieces)
+        (_, count), *counts_alone = counts
+        sent: KeyedStatesSent = loads(list(islice(rest, count)))
+        together, alone = sent
+        for task, (keys, states, anew) in together.items():
             if task not in self._steppers:
                 continue  # it could not be loaded
             own = self._steppers[task].states
             own.update(zip(keys, states))
             for key in anew:
                 own.pop(key, None)
+            for key in (*keys, *anew):
+                self._unloaded.pop((task, key), None)
+        for (task, key), (_, count) in zip(alone, counts_alone):
+            own_pieces = list(islice(rest, count))
+            if task not in self._steppers:
+                continue
+            self._unloaded.pop((task, key), None)
+            try:
+                self._steppers[task].states[key] = loads(own_pieces)
+            except BaseException as error:  # any code of theirs may have run
+                self._unloaded[task, key] = LoadFailure(error, "its state")
 
     def clear(self) -> None:
         """Let go of the data."""
@@ -91,16 +107,12 @@ class KeyedTasks:
             keyed: KeyedView = data.part(work.shard, work.shards)
             self._views, self._views_of = keyed.views(), of
         made.failed = self._failures
-        runs, unloaded = self._runs, self._unloaded
-        if unloaded is not None:
-            made.failed = {**made.failed, **dict.fromkeys(self._steppers, unloaded)}
-            runs = [(task, run) for task, run in runs if task not in self._steppers]
-            self._unloaded = None
         views, limit, skipped = self._views, self._timeout, frozenset(work.skipped)
         begin, clock, plain = self._progress.noting(), time.perf_counter, PLAIN
         start, end = window
         outcomes, seconds = made.outcomes, made.seconds
-        jobs = [(task, run, made.column(task).append) for task, run in runs]
+        jobs = [(task, run, made.column(task).append) for task, run in self._runs]
+        unloaded = self._unloaded
         place, stop = work.first, len(views) if work.stop is None else work.stop
         now = begun = clock()
         while place < stop and now - begun < REPORT_AFTER:
@@ -108,6 +120,10 @@ class KeyedTasks:
             for task, run, add in jobs:
                 position = place * count + task
                 if skipped and position in skipped:
+                    add(None)
+                    continue
+                if unloaded and (failure := unloaded.pop((task, key_of(view)), None)) is not None:
+                    outcomes.append((position, True, failure.pieces))
                     add(None)
                     continue
                 since = now

@@ -45,7 +45,8 @@ class Assignment(NamedTuple):
 
     state_counts: Sequence[tuple[int, int]] = ()
     """Which of the tasks begin with another state than the one that the worker has of them, and how
-    many pieces that has; 0: with their first."""
+    many pieces that has; 0: with their first. By key: how many pieces those have that come
+    together, and then each that comes on its own."""
 
     states: Payload | None = None
     """The pieces of these states. Its memory comes last."""

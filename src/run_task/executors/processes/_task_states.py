@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from run_task.executors._states import Stepped, Stepper
 from run_task.executors.processes._wire import Payload, pack, pickled
+from run_task.tasks._state_bytes import to_send
 from run_task.tasks._task import Runnable
 
 
@@ -19,7 +20,8 @@ class SentStates(NamedTuple):
     """States on their way to a worker."""
 
     counts: Sequence[tuple[int, int]]
-    """Of which tasks they are, and how many pieces each has."""
+    """Of which tasks they are, and how many pieces each has. By key: how many those have that are
+    sent together, and then those that are sent on their own."""
 
     payload: Payload | None
     """The pieces."""
@@ -100,7 +102,7 @@ class TaskStates:
             if position in held and held[position] is states[None]:
                 continue
             try:
-                own = pickled(states[None])
+                own = pickled(to_send(states[None]))
             except Exception as error:
                 fail(position, error)  # the worker runs it with another, and nobody takes that
                 continue

@@ -158,7 +158,8 @@ class _TaskServer:
     def _take_states(self, assignment: Assignment, states: Payload, descriptors: list[int]) -> None:
         """Take in the states that come with an assignment."""
         if self._keyed is not None:
-            self._keyed.take_states(unpack(states, descriptors, MapMode.COPY))
+            pieces_of_keys = unpack(states, descriptors, MapMode.COPY)
+            self._keyed.take_states(assignment.state_counts, pieces_of_keys)
             return
         pieces = iter(unpack(states, descriptors, MapMode.COPY))
         for position, count in assignment.state_counts:
