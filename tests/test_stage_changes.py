@@ -430,6 +430,29 @@ def test_names_that_are_taken_or_unknown_and_pipelines_that_end_are_refused() ->
     assert bench.pipeline.stages == ()
 
 
+def test_a_sink_of_all_stages_gets_those_that_are_added_too() -> None:
+    bench = PipelineBench([end_of])
+    first = bench.stage("a", lock())
+    sink = RecordingSink()
+    assert bench.pipeline.sink(sink) is bench.pipeline
+    assert first.sinks.count(sink) == 1
+    with bench.pipeline:
+        bench.stage("b", lock())
+        bench.advance()
+        for name in "ab":
+            assert sink.wait_for(name, 1)["end_of"] == 1
+    assert (len(sink.of("a")), sink.closed) == (1, 1)
+
+
+def test_what_is_no_sink_is_refused_before_there_is_a_stage() -> None:
+    wrong: Any = print
+    pipeline = Pipeline("p")
+    with pytest.raises(ConfigError, match=r"^pipeline 'p': sink=.* has no write\(\): Callback"):
+        pipeline.sink(wrong)
+    pipeline.stage("a", [end_of], lock(), SECOND)
+    assert [stage.sinks for stage in pipeline.stages] == [()]
+
+
 def test_a_watcher_follows_stages_that_are_added() -> None:
     bench = PipelineBench([end_of])
     bench.stage("a", lock())

@@ -73,8 +73,7 @@ def replay_target(
             opened.enter_context(no_progress())
         if out is not None:
             sink = opened.enter_context(results_file(out, pipeline.name))
-            for stage in pipeline.stages:
-                stage.sink(sink)
+            pipeline.sink(sink)
         # Closed here, since it flushes the file, which must not be closed before.
         results = opened.enter_context(closing(pipeline.replay(first, last)))
         check_ctrl_c = opened.enter_context(ctrl_c_raised_again())

@@ -96,9 +96,7 @@ def _in_lines(build: Callable[[], Pipeline], limit: TaskInterval | None, encode:
     with reserved_for_results() as stream:
         with building():
             pipeline = build()
-        results = Results(stream, encode, pipeline)
-        for stage in pipeline.stages:
-            stage.sink(results)
+        pipeline.sink(Results(stream, encode, pipeline))
         with _bounded(limit, pipeline.shutdown):
             pipeline.run_sync()
 

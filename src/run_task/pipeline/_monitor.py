@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import threading
@@ -12,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from run_task.errors import RunTaskError
 from run_task.observe._format import error_shown
 from run_task.pipeline._key_watch import KeysShown, KeyWatch
 from run_task.pipeline._numbers import as_number
@@ -84,7 +82,7 @@ class StageMonitor:
 
 
 class Monitor:
-    """Looks at what a pipeline gives, by a sink that it adds to each stage.
+    """Looks at what a pipeline gives, by a sink of all stages.
 
     :param pipeline: the pipeline, before it runs
     :param key: a part of the keys that are asked for; None: none in particular
@@ -100,15 +98,7 @@ class Monitor:
         self._different = 0
         self.began: float = time.monotonic()
         self._sink = CallbackSink(self.note)
-        for stage in pipeline.stages:
-            stage.sink(self._sink)
-
-    def _follow(self) -> None:
-        """Look at stages that were added while it runs, too."""
-        for stage in self._pipeline.stages:
-            if self._sink not in stage.sinks:
-                with contextlib.suppress(RunTaskError):  # it ends
-                    stage.sink(self._sink)
+        pipeline.sink(self._sink)
 
     def of(self, stage: str) -> StageMonitor:
         """What is known of a stage: also of one that was added just now.
@@ -171,7 +161,6 @@ class Monitor:
 
     def stats(self) -> PipelineStats:
         """How the pipeline does."""
-        self._follow()
         return self._pipeline.stats
 
     def rates(self, rows: Mapping[str, int]) -> Mapping[str, float]:

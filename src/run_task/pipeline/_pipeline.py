@@ -26,7 +26,7 @@ from run_task.pipeline._held_units import begin
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route, targets_of
 from run_task.pipeline._row_telemetry import RowTelemetry
-from run_task.pipeline._stage import AnyStage, BaseStage, KeyedStage, Stage
+from run_task.pipeline._stage import AnyStage, BaseStage, KeyedStage, Stage, check_sink
 from run_task.pipeline.live._live import Live
 from run_task.pipeline.live._run import LiveRun
 from run_task.pipeline.replay._copies import Copies
@@ -38,7 +38,7 @@ from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL, SixOrMore
 from run_task.runner._keys import DEFAULT_IDLE, DEFAULT_MOST, Keys
 from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats, both
-from run_task.sinks._protocol import DurableSink
+from run_task.sinks._protocol import DurableSink, Sink
 from run_task.sources._faults import OnFault
 from run_task.sources._protocol import AnyUnit, Fitting, Rows, about, warn_of_attributes
 from run_task.tasks._task import Runnable
@@ -122,6 +122,7 @@ class Pipeline(Live):
         self._replayed: Mapping[int, Fates] = {}
         self._received: Mapping[int, Fates] = {}
         self._refusals = Refusals()
+        self._sinks_of_all: list[Sink] = []
         self._taken: set[int] = set()  # the ids of sources that were read, and are once
         self._resumed: set[int] = set()  # the ids of routes whose rows are in the data
 
@@ -595,7 +596,30 @@ class Pipeline(Live):
                     f"of the key of its results"
                 )
             self._changing.add(stage)
+            try:
+                for sink in self._sinks_of_all:
+                    stage.sink(sink)
+            except BaseException:
+                self._changing.remove(stage)
+                raise
         return stage
+
+    def sink(self, sink: Sink) -> Pipeline:
+        """Let each DataSet of all stages be written to a sink, also of those that are added later:
+        while it runs, from any thread, from the next window on.
+
+        :param sink: where to
+        :return: the pipeline
+        :raises ConfigError: if it is no sink
+        :raises RunTaskError: if the pipeline ends
+        """
+        check_sink(f"pipeline {self._name!r}", sink)
+        with self._changing.lock:
+            for stage in self._graph.stages:
+                if sink not in stage.sinks:
+                    stage.sink(sink)
+            self._sinks_of_all.append(sink)
+        return self
 
     def remove(self, name: str | AnyStage) -> None:
         """Remove a stage or a source. From any thread, also while it runs. Returns at once.

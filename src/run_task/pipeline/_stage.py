@@ -89,6 +89,28 @@ class Owner(Protocol):
         ...
 
 
+def check_sink(where: str, sink: Any) -> None:
+    """See whether results can be written to it.
+
+    :param where: who wants to, for messages
+    :raises ConfigError: if it is no sink
+    """
+    if isinstance(sink, type):
+        raise ConfigError(
+            f"{where}: sink={sink.__name__}: this is a class: make a sink of it, "
+            f"{sink.__name__}(...)"
+        )
+    for method in ("write", "flush", "close"):
+        if not callable(getattr(sink, method, None)):
+            cure = ": CallbackSink makes a sink of a function" if callable(sink) else ""
+            raise ConfigError(f"{where}: sink={brief(sink)} has no {method}(){cure}")
+    if not _takes_one(sink.write):
+        raise ConfigError(
+            f"{where}: sink={brief(sink)}: its write() is called with one Result: make it "
+            f"write(self, result), with result.stage and result.dataset"
+        )
+
+
 class BaseStage(Generic[I, O, R]):
     """What a :class:`Stage` and a :class:`KeyedStage` have in common.
 
@@ -294,23 +316,7 @@ class BaseStage(Generic[I, O, R]):
         :raises ConfigError: if it is no sink
         :raises RunTaskError: if the pipeline ends, or the stage was removed
         """
-        given: object = sink
-        if isinstance(given, type):
-            raise ConfigError(
-                f"stage {self.name!r}: sink={given.__name__}: this is a class: make a sink of it, "
-                f"{given.__name__}(...)"
-            )
-        for method in ("write", "flush", "close"):
-            if not callable(getattr(sink, method, None)):
-                cure = ": CallbackSink makes a sink of a function" if callable(sink) else ""
-                raise ConfigError(
-                    f"stage {self.name!r}: sink={brief(sink)} has no {method}(){cure}"
-                )
-        if not _takes_one(sink.write):
-            raise ConfigError(
-                f"stage {self.name!r}: sink={brief(sink)}: its write() is called with one Result: "
-                f"make it write(self, result), with result.stage and result.dataset"
-            )
+        check_sink(f"stage {self.name!r}", sink)
         self._owner.write_to(self, sink)
         return self
 
