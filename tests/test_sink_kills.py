@@ -50,12 +50,19 @@ def held(kind: str, where: str) -> tuple[int, list[tuple[int, str, object]]]:
         "sqlite",
         "postgres",
         "mariadb",
+        "wide-sqlite",
+        "wide-postgres",
+        "wide-mariadb",
+        "wide-duckdb",
     ],
 )
 def test_whole_windows_up_to_the_last_flush_survive_and_can_be_resumed_from(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    where = request.getfixturevalue(f"{kind}_url") if kind in SERVERS else str(tmp_path)
+    server = kind.removeprefix("wide-")
+    where = request.getfixturevalue(f"{server}_url") if server in SERVERS else str(tmp_path)
+    if server == "duckdb":
+        pytest.importorskip("duckdb_engine")
     seed = random.randrange(10**9)
     chance = random.Random(seed)
     kills = 0

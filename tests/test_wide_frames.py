@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from run_task import DataSet, KeyedDataSet, SinkError, TaskError, TaskInterval, Window
-from run_task.sinks import CsvSink, Layout, ParquetSink, Result
+from run_task.sinks import CsvSink, Layout, ParquetSink, Result, SqlSink
 
 pa = pytest.importorskip("pyarrow")
 pd = pytest.importorskip("pandas")
@@ -18,18 +18,22 @@ pl = pytest.importorskip("polars")
 
 MINUTE = TaskInterval.seconds(60)
 NANOS = pa.array([1_767_323_045_000_000_001], pa.timestamp("ns"))
-WIDE = CsvSink | ParquetSink
+WIDE = CsvSink | ParquetSink | SqlSink
 
 
-@pytest.fixture(params=["csv", "parquet"])
-def sink(request: pytest.FixtureRequest, tmp_path: Path) -> WIDE:
+@pytest.fixture(params=["csv", "parquet", "sqlite"])
+def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WIDE]:
     made: WIDE
-    if request.param == "csv":
-        made = CsvSink(tmp_path / "a.csv", layout=Layout.WIDE)
-    else:
-        made = ParquetSink(tmp_path / "a", layout=Layout.WIDE)
+    match request.param:
+        case "csv":
+            made = CsvSink(tmp_path / "a.csv", layout=Layout.WIDE)
+        case "parquet":
+            made = ParquetSink(tmp_path / "a", layout=Layout.WIDE)
+        case _:
+            made = SqlSink(tmp_path / "a.db", layout=Layout.WIDE)
     made.begin("p")
-    return made
+    yield made
+    made.close()
 
 
 def plain(end: int, **values: Any) -> Result:

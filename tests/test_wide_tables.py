@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -23,7 +24,7 @@ from run_task import (
     TimeUnit,
     Window,
 )
-from run_task.sinks import CsvSink, DurableSink, Layout, ParquetSink, Result, Row
+from run_task.sinks import CsvSink, DurableSink, Layout, ParquetSink, Result, Row, SqlSink
 
 pytest.importorskip("pyarrow.parquet")
 
@@ -32,7 +33,7 @@ Open = Callable[[], DurableSink]
 
 MINUTE = TaskInterval.seconds(60)
 FILES = ["csv", "parquet"]
-KINDS = FILES
+KINDS = [*FILES, "sqlite", "postgres", "mariadb", "duckdb"]
 
 
 @pytest.fixture(params=KINDS)
@@ -41,7 +42,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def opened(kind: str, tmp_path: Path) -> Iterator[Open]:
+def opened(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
+    table = f"bars_{random.randrange(10**9)}"
     sinks: list[DurableSink] = []
 
     def open_it() -> DurableSink:
@@ -51,8 +53,15 @@ def opened(kind: str, tmp_path: Path) -> Iterator[Open]:
                 sink = CsvSink(tmp_path / "file.csv", layout=Layout.WIDE)
             case "parquet":
                 sink = ParquetSink(tmp_path / "folder", layout=Layout.WIDE)
+            case "sqlite":
+                sink = SqlSink(tmp_path / "file.db", table=table, layout=Layout.WIDE)
+            case "duckdb":
+                pytest.importorskip("duckdb_engine")
+                url = f"duckdb:///{tmp_path / 'file.duckdb'}"
+                sink = SqlSink(url, table=table, layout=Layout.WIDE)
             case _:
-                raise AssertionError(kind)
+                url = request.getfixturevalue(f"{kind}_url")
+                sink = SqlSink(url, table=table, layout=Layout.WIDE)
         sinks.append(sink)
         return sink
 

@@ -53,6 +53,12 @@ def opened(kind: str, where: str) -> DurableSink:
             sink = ParquetSink(Path(where, "folder"), rows_per_file=100, layout=Layout.WIDE)
         case "sqlite":
             sink = SqlSink(Path(where, "file"))
+        case "wide-sqlite":
+            sink = SqlSink(Path(where, "file"), layout=Layout.WIDE)
+        case "wide-duckdb":
+            sink = SqlSink(f"duckdb:///{Path(where, 'file')}", layout=Layout.WIDE)
+        case "wide-postgres" | "wide-mariadb":
+            sink = SqlSink(where, table="wide", layout=Layout.WIDE)
         case _:
             sink = SqlSink(where)
     sink.begin("p")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks._base import Durable, ResultForm
 from run_task.sinks._database import Database, keep_a_write_ahead_log
+from run_task.sinks._layout import Layout, check_layout
 from run_task.sinks._protocol import Row
 from run_task.sinks._sql_limits import limits_of
 from run_task.sinks._sql_long import LongSql
+from run_task.sinks._sql_wide import WideSql
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
 from run_task.time._interval import TimeUnit
@@ -19,12 +22,19 @@ from run_task.time._interval import TimeUnit
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 6
 """How often a transaction is tried that another one was in the way of."""
+
+_FIRST_WAIT_S: Final = 0.01
+"""How many seconds to wait before the third attempt; twice as many before each further one."""
 
 
 class SqlForm(ResultForm, Protocol):
     """What stands in a table of a database, in one of the layouts."""
+
+    def prepare(self) -> None:
+        """See to it that there is a table for what was recorded."""
+        ...
 
     def keep(self, windows: Any, connection: Connection, /) -> None:
         """Put windows into the place of those that are there."""
@@ -44,8 +54,8 @@ class SqlForm(ResultForm, Protocol):
 
 
 class SqlSink(Durable):
-    """Writes to a table of an SQL database: SQLite, PostgreSQL, MariaDB, MySQL, or another one that
-    SQLAlchemy knows.
+    """Writes to a table of an SQL database: SQLite, PostgreSQL, MariaDB, MySQL, DuckDB, or another
+    one that SQLAlchemy knows.
 
     ::
 
@@ -68,6 +78,11 @@ class SqlSink(Durable):
     :param database: a path, for SQLite, or a URL of SQLAlchemy's. No message shows what it has
         before the host and after the database's name
     :param table: the table's name; it is made if it is not there
+    :param layout: how results are laid out. With ``Layout.WIDE``, the columns are ``window_start``
+        and ``window_end`` (timestamps with a zone, in UTC), the key's if there is one, ``row`` if a
+        task returns tables, a typed one a task or field, and ``error``; there is an index by
+        window, and one by key and ``window_end``. What each such table is of stands in another one,
+        ``run_task_tables``. A column that comes later is added
     :param encode: called with a value that has no form in JSON, wherever in a result it is; what it
         returns is stored in its place. Without it, such a result is refused
     :param types: dataclasses, NamedTuples and Enums, as which :meth:`rows` gives those that were
@@ -83,17 +98,20 @@ class SqlSink(Durable):
         database: str | os.PathLike[str],
         *,
         table: str = "results",
+        layout: Layout = Layout.LONG,
         encode: Fallback | None = None,
         types: TypesGiven = (),
     ) -> None:
         self._database = Database(database, "SqlSink")
+        wide = check_layout(layout, self._database.where) is Layout.WIDE
         self._engine: Engine = self._database.engine()
         try:
             with self._database.talking(ConfigError, "cannot be opened"):
                 self._check_name(table)
                 with self._engine.connect() as connection:
                     limits = limits_of(connection, self._database.where)
-                form: SqlForm = LongSql(self._database, self._engine, limits, table, encode)
+                make = WideSql if wide else LongSql
+                form: SqlForm = make(self._database, self._engine, limits, table, encode)
                 # Last, since a file of something else is to stay as it is.
                 if self._database.is_sqlite:
                     keep_a_write_ahead_log(self._engine)
@@ -115,17 +133,22 @@ class SqlSink(Durable):
             raise ConfigError(f"{where}: table={name!r}: it is longer than {longest} bytes")
 
     def _keep(self, windows: list[Any]) -> None:
-        from sqlalchemy.exc import OperationalError
+        if not windows:
+            return
+        from sqlalchemy.exc import DBAPIError
 
         with self._database.talking(SinkError, "cannot be written"):
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
+                    self._form.prepare()
                     with self._engine.begin() as connection:
                         self._form.keep(windows, connection)
                     break
-                except OperationalError as error:  # as a deadlock, of which one must give way
+                except DBAPIError as error:  # as a deadlock, of which one must give way
                     if error.connection_invalidated or attempt == _ATTEMPTS:
                         raise
+                    if attempt > 1:
+                        time.sleep(_FIRST_WAIT_S * 2 ** (attempt - 2))
 
     def _last(self, pipeline: str, stage: str) -> int | None:
         return self._form.last(pipeline, stage)

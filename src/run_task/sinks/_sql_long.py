@@ -122,6 +122,9 @@ class LongSql(LongForm):
             return f"{column} {name!r} has no form in this database's encoding: rename it"
         return None
 
+    def prepare(self) -> None:
+        """The table is there since it was opened."""
+
     def keep(self, windows: list[WindowRecord], connection: Connection) -> None:
         """Put windows into the place of those that are there."""
         from sqlalchemy import bindparam, delete, insert

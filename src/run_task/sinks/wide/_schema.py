@@ -146,6 +146,7 @@ class NameRules(NamedTuple):
     :param taken: columns that somebody else has added
     :param reserved: what else the store has a column for
     :param text: why a text cannot stand there; None: it can
+    :param key: why a text cannot be a key there; None: it can
     """
 
     folded: Callable[[str], str] = _same
@@ -154,6 +155,7 @@ class NameRules(NamedTuple):
     taken: frozenset[str] = frozenset()
     reserved: tuple[str, ...] = ()
     text: Callable[[str], str | None] = _no_problem
+    key: Callable[[str], str | None] = _no_problem
 
     def unfit(self, schema: WideSchema, columns: Sequence[WideColumn]) -> str | None:
         """Why columns cannot be added to those there are; None: they can."""

@@ -80,12 +80,14 @@ def results(schema: WideSchema, rows: Iterable[StoredRow]) -> Iterator[Row]:
         for key, group in groups:
             if key is None and schema.by is not None:
                 continue
-            told = read_error(group[0].error)
+            cells_told = [read_error(row.error) for row in group]
+            told = cells_told[0]
             more = schema.unit, "" if key is None else str(key)
             found = [(row.number, list(row.values)) for row in group]
-            for name, number in told.numbers.items():
-                for _, values in found if name in places else ():
-                    values[places[name]] = number
+            for (_, values), of_row in zip(found, cells_told):
+                for name, number in of_row.numbers.items():
+                    if name in places:
+                        values[places[name]] = number
             for task, columns in of_tasks.items():
                 if task in told.tasks or task in failed:
                     continue

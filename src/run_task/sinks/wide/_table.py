@@ -255,6 +255,9 @@ class WideTable:
                 raise UnfitError(f"key {error}") from None
             if kind is WideKind.TEXT and "" in keys:
                 raise UnfitError("key '' is an empty text: give it a name")
+            for key in keys if kind is WideKind.TEXT else ():
+                if problem := self.rules.key(key):
+                    raise UnfitError(f"key {key[:20]!r} {problem}")
         except UnfitError as error:
             raise SinkError(f"{self._where}: stage {schema.stage!r}: {error}") from error.__cause__
         return keys

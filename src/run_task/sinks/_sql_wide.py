@@ -1,0 +1,400 @@
+"""Results in a table of a database, a row a window and key."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from run_task.errors import ConfigError, SinkError
+from run_task.sinks._database import Database
+from run_task.sinks._protocol import Result, Row
+from run_task.sinks._record import FORMAT
+from run_task.sinks._results_table import LENGTHS
+from run_task.sinks._sql_limits import SqlLimits
+from run_task.sinks._wide_table import (
+    REGISTRY,
+    AddColumn,
+    crowded,
+    folded,
+    registry_table,
+    wide_table,
+)
+from run_task.sinks.encoding._json import Encoder, Fallback
+from run_task.sinks.encoding._tag import Types
+from run_task.sinks.wide._errors import with_numbers
+from run_task.sinks.wide._kinds import WideKind
+from run_task.sinks.wide._schema import END, ROW, START, NameRules, WideSchema
+from run_task.sinks.wide._stored import StoredRow, results
+from run_task.sinks.wide._table import WideRecord, WideTable
+from run_task.time._epoch import EPOCH, nanos_since_epoch
+from run_task.time._interval import TimeUnit
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, Table
+
+_FINEST_NS: Final = 1_000
+_MYSQL: Final = ("mysql", "mariadb")
+_LONGEST_NAMES: Final = {"mysql": 64, "mariadb": 64}
+"""How long names of columns are where SQLAlchemy has the length of others."""
+
+_LOCKING: Final = ("postgresql", *_MYSQL, "oracle")
+"""Databases with locks of rows; the others let one write at a time, or tell that two did."""
+
+_WITHOUT_NAN: Final = ("sqlite",)
+_WITHOUT_NONFINITE: Final = (*_MYSQL, "mssql")
+
+
+class WideSql:
+    """A row a window and key.
+
+    What the table is of, and what its columns hold, stands in another table, ``run_task_tables``,
+    in a row for each: so a table of somebody else is known by being none of those.
+
+    :param database: the database
+    :param engine: its connections
+    :param limits: what it can hold
+    :param name: the table's name
+    :param encode: makes of a value that has no form in JSON another that has one
+    :raises ConfigError: if the table is one of something else, or of another layout
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        engine: Engine,
+        limits: SqlLimits,
+        name: str,
+        encode: Fallback | None,
+    ) -> None:
+        self._where = f"{database.where}, table {name!r}"
+        self._database = database
+        self._engine = engine
+        self._limits = limits
+        self._name = name
+        self._dialect = engine.dialect.name
+        self._longest_name = _LONGEST_NAMES.get(self._dialect, engine.dialect.max_identifier_length)
+        self._registry = registry_table(limits)
+        self._fitted: WideSchema | None = None
+        """What the table in the database is like; None: it is not known to be there."""
+        schema, taken = self._found()
+        rules = NameRules(
+            folded=self._folded,
+            problem=self._name_problem,
+            crowded=self._crowded,
+            taken=taken,
+            text=self._text_problem,
+            key=self._key_problem,
+        )
+        self._table = WideTable(self._where, Encoder(encode), rules, _FINEST_NS)
+        self._table.schema = schema
+        self._open_registry()
+
+    def _found(self) -> tuple[WideSchema | None, frozenset[str]]:
+        """What is known of the table, and which columns somebody has added to it.
+
+        :raises ConfigError: if it is one of something else
+        """
+        from sqlalchemy import inspect
+
+        if self._name == REGISTRY:
+            raise ConfigError(f"{self._where}: this tells of other tables: give another table=")
+        is_there = inspect(self._engine).has_table(self._name)
+        with self._engine.connect() as connection:
+            has_registry = inspect(self._engine).has_table(REGISTRY)
+            if has_registry and not {"table_name", "description"}.issubset(
+                self._columns_of(connection, self._registry)
+            ):
+                raise ConfigError(
+                    f"{self._where}: table {REGISTRY!r}, which tells of tables like this, is one "
+                    f"of something else: rename that, or take another database"
+                )
+            schema = self._registered(connection) if has_registry else None
+            if not is_there:
+                return None, frozenset()  # also if it was, and was dropped
+            columns = self._columns_of(connection, self._bare())
+            if schema is None or not {START, END}.issubset(columns):
+                also = (
+                    "of layout LONG"
+                    if {"format", "json"}.issubset(columns)
+                    else "of something else"
+                )
+                raise ConfigError(f"{self._where}: this table is one {also}: give another table=")
+        self._fitted = schema if set(schema.names).issubset(columns) else None
+        return schema, frozenset(columns) - set(schema.names)
+
+    def _bare(self) -> Table:
+        from sqlalchemy import MetaData, Table
+        from sqlalchemy.sql.elements import quoted_name
+
+        return Table(quoted_name(self._name, quote=self._dialect != "oracle"), MetaData())
+
+    def _columns_of(self, connection: Connection, table: Table) -> list[str]:
+        from sqlalchemy import Integer, Select, false, literal_column, select
+
+        query: Select[Any] = select(literal_column("*", Integer)).select_from(table)
+        return list(connection.execute(query.where(false())).keys())
+
+    def _registered(self, connection: Connection) -> WideSchema | None:
+        """What the registry tells of the table; None: nothing.
+
+        :raises ConfigError: if it was written by another version
+        """
+        from sqlalchemy import select
+
+        of = self._registry.c
+        query = select(of.description).where(of.table_name == self._name)
+        told: str | None = connection.execute(query).scalar()
+        if told is None:
+            return None
+        try:
+            return WideSchema.of_json(json.loads(told))
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{self._where}: what {REGISTRY!r} tells of it is of another version of run-task "
+                f"than this, which knows format {FORMAT}: {error}"
+            ) from None
+
+    def _open_registry(self) -> None:
+        from sqlalchemy import delete, false, inspect
+        from sqlalchemy.exc import DBAPIError
+
+        if not inspect(self._engine).has_table(REGISTRY):
+            try:
+                self._registry.create(self._engine, checkfirst=False)
+            except DBAPIError:  # another program has made it meanwhile, or it cannot be made
+                if not inspect(self._engine).has_table(REGISTRY):
+                    raise
+        with self._engine.begin() as connection:
+            # Shows now whether one may write.
+            connection.execute(delete(self._registry).where(false()))
+
+    def _folded(self, name: str) -> str:
+        return folded(name, self._dialect)
+
+    def _crowded(self, kinds: Sequence[WideKind]) -> str | None:
+        return crowded(kinds, self._dialect)
+
+    def _name_problem(self, name: str) -> str | None:
+        length = len(name) if self._dialect in _MYSQL else len(name.encode())
+        if length > self._longest_name:
+            return f"is longer than the {self._longest_name} that this database takes: rename it"
+        if not self._limits.holds(name) or (self._dialect in _MYSQL and max(name) > "\uffff"):
+            return "has no form in this database's encoding: rename it"
+        if self._dialect == "oracle" and '"' in name:
+            return "has quotation marks, which Oracle does not take: rename it"
+        return None
+
+    def _text_problem(self, text: str) -> str | None:
+        if len(text) <= self._limits.longest and self._limits.holds(text):
+            return None
+        return f"a text of {len(text)} characters is one that this database cannot hold"
+
+    def _key_problem(self, key: str) -> str | None:
+        if len(key) > LENGTHS["key"]:
+            return f"has {len(key)} characters, and a table holds {LENGTHS['key']}"
+        return self._text_problem(key)
+
+    def begin(self, pipeline: str) -> str | None:
+        """Why results of a pipeline do not belong into the table; None: they do."""
+        return self._table.begin(pipeline)
+
+    def record(self, result: Result) -> WideRecord:
+        """A result as rows.
+
+        :raises SinkError: if it cannot be stored
+        """
+        return self._table.record(result)
+
+    def value(self, stored: Any, types: Types) -> Any:
+        """The value that the columns of a task tell."""
+        return self._table.value(stored, types)
+
+    def prepare(self) -> None:
+        """See to it that the table is there, with all of its columns.
+
+        :raises SinkError: if another program has made other columns meanwhile
+        """
+        schema = self._table.schema
+        if schema is None or schema is self._fitted:
+            return
+        with self._engine.begin() as connection:
+            schema = self._with_others(connection, schema)
+        # What is made is told first, so that what a crash leaves of it is known for the sink's own.
+        with self._engine.begin() as connection:
+            self._make(connection, schema)
+        self._table.schema = self._fitted = schema
+
+    def _with_others(self, connection: Connection, schema: WideSchema) -> WideSchema:
+        """Tell the registry of the table, with what other programs have told of it."""
+        from sqlalchemy import delete, insert, inspect
+
+        try:
+            there = self._registered(connection)
+        except ConfigError as error:
+            raise SinkError(str(error)) from None
+        if there is not None and inspect(connection).has_table(self._name):
+            if problem := self._table.misfit(there.pipeline, there.stage, there.unit, there.by):
+                raise SinkError(f"{self._where}: another program has made it: {problem}")
+            for name, column in there.columns.items():
+                if schema.columns.get(name, column) != column:
+                    raise SinkError(
+                        f"{self._where}: another program has made column {name!r}, which holds "
+                        f"{column.kind.value}, and here it is {schema.columns[name].kind.value}"
+                    )
+            if schema.key_kind not in (None, there.key_kind):
+                raise SinkError(f"{self._where}: another program has made it with other keys")
+            schema = there.with_(schema.shapes, schema.columns.values())
+        told = json.dumps(schema.to_json())
+        of = self._registry.c
+        connection.execute(delete(self._registry).where(of.table_name == self._name))
+        connection.execute(insert(self._registry).values(table_name=self._name, description=told))
+        return schema
+
+    def _make(self, connection: Connection, schema: WideSchema) -> None:
+        from sqlalchemy import inspect
+
+        table = self._table_of(schema)
+        if not inspect(connection).has_table(self._name):
+            table.create(connection, checkfirst=False)
+            return
+        there = set(self._columns_of(connection, self._bare()))
+        if not {START, END}.issubset(there):
+            raise SinkError(f"{self._where}: another program has made a table of that name")
+        missing = [column for name, column in zip(schema.names, table.columns) if name not in there]
+        renewed = [index for index in table.indexes if index.unique] if ROW not in there else []
+        if schema.table_task is None:
+            renewed = []
+        for index in renewed:
+            index.drop(connection, checkfirst=False)
+        for column in missing:
+            connection.execute(AddColumn(column))
+        for index in renewed:
+            index.create(connection, checkfirst=False)
+
+    def _table_of(self, schema: WideSchema) -> Table:
+        return wide_table(self._name, schema, self._limits, self._dialect, self._longest_name)
+
+    def keep(self, windows: Sequence[WideRecord], connection: Connection) -> None:
+        """Put windows into the place of those that are there."""
+        from sqlalchemy import bindparam, delete, insert
+
+        schema = self._fitted
+        assert schema is not None
+        self._lock(connection)
+        table = self._table_of(schema)
+        unit = schema.unit
+        place = {name: f"c{number}" for number, name in enumerate(schema.names)}
+        times = [(_moment(w.key.start, unit), _moment(w.key.end, unit)) for w in windows]
+        replaced = delete(table).where(
+            table.c[place[END]] == bindparam("to"), table.c[place[START]] == bindparam("from")
+        )
+        connection.execute(replaced, [{"from": start, "to": end} for start, end in times])
+        rows: list[dict[str, Any]] = []
+        for window, (start, end) in zip(windows, times):
+            rows += self._rows_of(schema, window, start, end)
+        if rows:
+            names = place.values()
+            connection.execute(insert(table), [dict(zip(names, row)) for row in rows])
+
+    def _lock(self, connection: Connection) -> None:
+        """Let others wait who write to the table: two that put a window into its place at one time
+        would both find none there."""
+        from sqlalchemy import select
+
+        if self._dialect in _LOCKING:
+            of = self._registry.c
+            query = select(of.table_name).where(of.table_name == self._name)
+            connection.execute(query.with_for_update())
+
+    def _rows_of(
+        self, schema: WideSchema, window: WideRecord, start: datetime, end: datetime
+    ) -> Iterator[Any]:
+        height = window.height
+        empty = [None] * height
+        errors = window.errors or empty
+        columns: list[Sequence[Any]] = [[start] * height, [end] * height]
+        if schema.by is not None:
+            columns.append(window.keys or empty)
+        if schema.table_task is not None:
+            columns.append(window.numbers or empty)
+        told: dict[int, list[tuple[str, float]]] = {}
+        for name, column in schema.columns.items():
+            values: Sequence[Any] = window.columns.get(name, empty)
+            if column.kind is WideKind.FLOAT and not all(map(self._is_number, values)):
+                for place, value in enumerate(values):
+                    if not self._is_number(value):
+                        told.setdefault(place, []).append((name, value))
+                values = [value if self._is_number(value) else None for value in values]
+            columns.append(values)
+        if told:
+            errors = [
+                with_numbers(cell, told[place]) if place in told else cell
+                for place, cell in enumerate(errors)
+            ]
+        columns.append(list(map(self._limits.fitting, errors)))
+        return zip(*columns)
+
+    def _is_number(self, value: float | None) -> bool:
+        """Whether the database has a number, or it is none."""
+        if value is None:
+            return True
+        if self._dialect in _WITHOUT_NAN:
+            return value == value
+        return self._dialect not in _WITHOUT_NONFINITE or math.isfinite(value)
+
+    def last(self, pipeline: str, stage: str) -> int | None:
+        """The end of the last window there is."""
+        from sqlalchemy import func, select
+
+        schema = self._fitted
+        if schema is None or (pipeline, stage) != (schema.pipeline, schema.stage):
+            return None
+        table = self._table_of(schema)
+        query = select(func.max(table.c[f"c{schema.names.index(END)}"]))
+        with (
+            self._database.talking(SinkError, "cannot be read"),
+            self._engine.connect() as connection,
+        ):
+            end: datetime | None = connection.execute(query).scalar()
+        return None if end is None else nanos_since_epoch(end) // schema.unit.nanos
+
+    def unit(self, pipeline: str, stage: str) -> TimeUnit | None:
+        """The unit of the windows; None: there are none."""
+        schema = self._fitted
+        if schema is None or self.last(pipeline, stage) is None:
+            return None
+        return schema.unit
+
+    def rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
+        """The rows there are."""
+        schema = self._fitted
+        if schema is not None and pipeline == schema.pipeline and stage in (None, schema.stage):
+            yield from results(schema, self._stored(schema))
+
+    def _stored(self, schema: WideSchema) -> Iterator[StoredRow]:
+        from sqlalchemy import select
+
+        table = self._table_of(schema)
+        place = {name: f"c{number}" for number, name in enumerate(schema.names)}
+        order = [END, START]
+        order += [name for name in (schema.by, ROW) if name is not None and name in place]
+        query = select(table).order_by(*(table.c[place[name]] for name in order))
+        nanos = schema.unit.nanos
+        first = 2 + (schema.by is not None) + (schema.table_task is not None)
+        with (
+            self._database.talking(SinkError, "cannot be read"),
+            self._engine.connect() as connection,
+        ):
+            for row in connection.execution_options(yield_per=1_024).execute(query):
+                cells: Sequence[Any] = row
+                start, end = (nanos_since_epoch(cell) // nanos for cell in cells[:2])
+                key = None if schema.by is None else cells[2]
+                number = None if schema.table_task is None else cells[first - 1]
+                yield StoredRow(start, end, key, number, cells[first:-1], cells[-1])
+
+
+def _moment(time: int, unit: TimeUnit) -> datetime:
+    return EPOCH + timedelta(microseconds=time * unit.nanos // 1_000)
