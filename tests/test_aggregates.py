@@ -362,3 +362,45 @@ def test_texts_of_a_column() -> None:
     codes = rows.columns["s"].tolist()
     assert (first, last) == (TEXTS[codes[0]], TEXTS[codes[-1]])
     assert unique == len(set(codes))
+
+
+# NaN and windows without rows, as the page on aggregates has it
+
+
+@pytest.mark.parametrize(
+    ("task", "among", "only"),
+    [
+        (agg.count(), 3, 2),
+        (agg.first("v"), 1.0, NAN),
+        (agg.last("v"), 3.0, NAN),
+        (agg.min("v"), 1.0, NAN),
+        (agg.max("v"), 3.0, NAN),
+        (agg.argmin("v"), 0, 0),
+        (agg.argmax("v"), 2000, 0),
+        (agg.sum("v"), NAN, NAN),
+        (agg.mean("v"), NAN, NAN),
+        (agg.var("v"), NAN, NAN),
+        (agg.std("v"), NAN, NAN),
+        (agg.corr("v", "w"), NAN, NAN),
+        (agg.vwap("v", "w"), NAN, NAN),
+        (agg.ewm("v", "1s"), NAN, NAN),
+        (agg.time_weighted_mean("v"), NAN, NAN),
+        (agg.increase("v"), NAN, NAN),
+        (agg.rate("v"), NAN, NAN),
+        (agg.median("v"), 3.0, NAN),
+        (agg.quantile("v", 1.0), NAN, NAN),
+        (agg.quantile("v", 0.0), 1.0, NAN),
+        (agg.n_unique("v"), 3, 1),
+    ],
+    ids=str,
+)
+def test_nan(task: Aggregate[Any], among: Any, only: Any) -> None:
+    assert same(of(task, [1.0, NAN, 3.0], w=[1.0, 2.0, 4.0]), among)
+    assert same(of(task, [NAN, NAN], w=[1.0, 2.0]), only)
+    assert of(task, [], w=[]) == (0 if task.name in ("count", "v_n_unique") else None)
+
+
+def test_nan_in_a_trend() -> None:
+    trend = of(agg.linear_trend("v"), [1.0, NAN, 3.0])
+    assert math.isnan(trend.slope)
+    assert math.isnan(trend.intercept)

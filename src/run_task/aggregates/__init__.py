@@ -27,13 +27,14 @@ from run_task.aggregates._functions import (
     var,
     vwap,
 )
-from run_task.aggregates._kernel import Kernel
+from run_task.aggregates._kernel import ColumnKernel, Kernel
 from run_task.aggregates._merged import Ohlc
 from run_task.aggregates._rows import SegmentedRows
 from run_task.aggregates._timed import LinearTrend
 
 __all__ = [
     "Aggregate",
+    "ColumnKernel",
     "Kernel",
     "LinearTrend",
     "Ohlc",

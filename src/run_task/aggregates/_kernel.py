@@ -24,34 +24,17 @@ O_co = TypeVar("O_co", covariant=True)
 class Kernel(ABC, Generic[O_co]):
     """What an aggregate computes of the rows of each of many windows.
 
-    One of one's own is a frozen dataclass whose fields are columns and options::
-
-        @dataclass(frozen=True)
-        class Range(Kernel[float]):
-            column: str
-
-            @property
-            def name(self) -> str:
-                return f"{self.column}_range"
-
-            @property
-            def columns(self) -> Sequence[str]:
-                return (self.column,)
-
-            def results(self, rows: SegmentedRows) -> Sequence[float]:
-                return (rows.greatest(self.column) - rows.least(self.column)).tolist()
-
-        price_range = Aggregate(Range("price"))
-
-    It has to be equal to another if it computes the same, and the result of a window has to be the
-    same whatever other windows there are: see :class:`SegmentedRows`.
+    One of one's own is a frozen dataclass whose fields are columns and options; one that is of a
+    single column is a :class:`ColumnKernel`. It has to be equal to another only if that computes
+    the same, and the result of a window has to be the same whatever other windows there are: see
+    :class:`SegmentedRows`.
     """
 
     empty: ClassVar[Any] = None
     """The result of a window without rows."""
 
     function: ClassVar[str] = ""
-    """What makes it, in messages; empty: its class."""
+    """What it is called in messages and after the name of its column; empty: as its class."""
 
     @property
     @abstractmethod
@@ -129,13 +112,27 @@ def type_of(column: np.dtype[Any]) -> Any:
 
 @dataclass(frozen=True)
 class ColumnKernel(Kernel[O_co]):
-    """An aggregate of one column, which is called after both."""
+    """What an aggregate computes of one column of numbers or bools.
+
+    ::
+
+        @dataclass(frozen=True)
+        class Spread(ColumnKernel[float]):
+            function = "spread"
+
+            def results(self, rows: SegmentedRows) -> Sequence[float]:
+                return (rows.greatest(self.column) - rows.least(self.column)).tolist()
+
+        price_spread = Aggregate(Spread("price"))  # its name is "price_spread"
+
+    :param column: the column
+    """
 
     column: str
 
     @property
     def name(self) -> str:
-        return f"{self.column}_{self.function}"
+        return f"{self.column}_{self.function or type(self).__name__}"
 
     @property
     def columns(self) -> Sequence[str]:
