@@ -136,6 +136,11 @@ def test_equal_values_have_no_spread(value: float, count: int) -> None:
     assert math.isnan(of(agg.corr("v", "w"), [value] * count, w=list(range(count))))
 
 
+def test_a_spread_whose_square_is_nothing_is_none() -> None:
+    assert of(agg.std("v"), [0.0, 1e-308]) == 0.0
+    assert math.isnan(of(agg.corr("v", "w"), [0.0, 1e-308], w=[1.0, 2.0]))
+
+
 @given(st.integers(2, 100), st.integers(0, 2**32), st.sampled_from(FINITE))
 def test_correlation_and_trend_against_exact_arithmetic(count: int, seed: int, style: str) -> None:
     rows = one_window(count, seed, style)

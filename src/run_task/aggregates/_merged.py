@@ -296,4 +296,6 @@ class Corr(MergedKernel[float]):
         (partial,) = partials
         # The roots first: the product of the two may be beyond what a float holds.
         apart = np.sqrt(partial[3]) * np.sqrt(partial[7])
-        return listed(np.clip(partial[8] / apart, -1.0, 1.0))
+        found = np.clip(partial[8] / apart, -1.0, 1.0)
+        # Also where values are so near each other that their squares are nothing.
+        return listed(np.where(apart == 0.0, np.nan, found))
