@@ -6,10 +6,13 @@ import contextlib
 import gzip
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support.threads import PATIENCE, beside, eventually
 
 from run_task import ConfigError, SystemClock, VirtualClock
@@ -199,6 +202,40 @@ def test_no_line_is_lost_or_comes_twice_while_files_rotate(path: Path, clock: Vi
         write()
         reading.place.stop()
     assert b"".join(lines(reading.got)) == b"".join(written)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from(["write", "rename", "make anew", "reopen"]), max_size=12))
+def test_no_line_is_lost_whenever_a_program_is_told_that_its_file_was_renamed(
+    steps: list[str],
+) -> None:
+    clock, written = VirtualClock(), b""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "rows"
+        reading = Reading(path, clock)
+
+        def seen() -> bool:
+            clock.advance("250ms")
+            return b"".join(lines(reading.got)) == written
+
+        with ExitStack() as stack:
+            stack.enter_context(beside(lambda: read_all(reading.place, reading.got)))
+            stack.callback(reading.place.stop)
+            program = path.open("ab", buffering=0)
+            stack.callback(lambda: program.close())  # noqa: PLW0108 of the last one
+            for number, step in enumerate(steps):
+                if step == "write":
+                    line = b"%d\n" % number
+                    program.write(line)
+                    written += line
+                elif step == "rename" and path.exists() and path.stat().st_size:
+                    path.rename(path.with_suffix(f".{number}"))
+                elif step == "make anew":
+                    path.touch()
+                elif step == "reopen":
+                    program.close()
+                    program = path.open("ab", buffering=0)
+                eventually(seen)
 
 
 def test_it_is_looked_at_no_more_often_than_said(path: Path) -> None:
