@@ -390,6 +390,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.parquet").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"mine\.parquet is not of this sink: take a folder of"):
         ParquetSink(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.parquet"]
     (tmp_path / "mine.parquet").rename(tmp_path / "0000000001-0000000001.parquet")
     with pytest.raises(SinkError, match=r"0000000001\.parquet is not a file of this sink, or brok"):
         ParquetSink(tmp_path)

@@ -190,6 +190,7 @@ class ParquetSink(Durable):
             self._folder.mkdir(exist_ok=True)
             if not os.access(self._folder, os.W_OK | os.X_OK):
                 raise OSError("one may not write to this folder")
+            self._names()  # before anything of this sink is there
             descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         except FileExistsError as error:
             raise ConfigError(f"{self._where}: this is a file, and it takes a folder") from error
@@ -203,16 +204,24 @@ class ParquetSink(Durable):
             raise
         return descriptor
 
-    def _recover(self) -> None:
-        """Find the files there are, and remove those of this sink that a crash has left."""
-        parts: list[Part] = []
+    def _names(self) -> list[tuple[int, int, Path]]:
+        """The files of this sink, by their names, in order.
+
+        :raises ConfigError: if the name of another Parquet file is none of this sink's
+        """
+        found: list[tuple[int, int, Path]] = []
         for path in sorted(self._folder.glob("*.parquet")):
             name = _NAME.fullmatch(path.name)
             if name is None:
                 raise ConfigError(
                     f"{self._where}: {path.name} is not of this sink: take a folder of its own"
                 )
-            parts.append(self._part(int(name[1]), int(name[2]), path))
+            found.append((int(name[1]), int(name[2]), path))
+        return found
+
+    def _recover(self) -> None:
+        """Find the files there are, and remove those of this sink that a crash has left."""
+        parts = [self._part(*one) for one in self._names()]
         # Files that were merged, but not yet removed.
         self._parts = [
             part
