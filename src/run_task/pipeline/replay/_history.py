@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from run_task._window import Due
 from run_task.data import Closed, TimeSeries
@@ -50,8 +50,37 @@ _MOST_NS: Final = 2**62
 """Later than any window."""
 
 
-Given: TypeAlias = tuple[AnyStage, Iterable[AnyDataSet]]
-"""What a stage has given: windows in their order, one or many."""
+class Batch(Protocol):
+    """DataSets of one stage, one or many, in the order of their windows: each may be made when it
+    is asked for, and so they can be asked for once."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[AnyDataSet]: ...
+
+
+class _Made:
+    """Many DataSets that are made when they are asked for.
+
+    :param count: how many there are
+    :param datasets: gives them
+    """
+
+    __slots__ = ("_count", "_datasets")
+
+    def __init__(self, count: int, datasets: Iterator[AnyDataSet]) -> None:
+        self._count = count
+        self._datasets = datasets
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[AnyDataSet]:
+        return self._datasets
+
+
+Given: TypeAlias = tuple[AnyStage, Batch]
+"""What a stage has given."""
 
 
 class _StageReplay:
@@ -206,7 +235,7 @@ class _StageReplay:
             self._tell(dataset)
         return dataset
 
-    def run_many(self, until_ns: float) -> Iterator[AnyDataSet] | None:
+    def run_many(self, until_ns: float) -> Batch | None:
         """Run windows at once whose rows have all entered: those that are due, where that can be
         done; else None.
 
@@ -225,10 +254,14 @@ class _StageReplay:
         last = int(ends[-1])
         self._go_to(self._windows.after(last))
         self._note_given((int(starts[0]), last, 0))
+        count = len(ends)
         if self._known_ns >= int(ends[0]) * self._unit_ns:
             known = self._known_ns // self._unit_ns
-            given = (dataset for dataset in given if dataset.timestamp > known)
-        return given if self._tell is None else _telling(given, self._tell)
+            new = [dataset for dataset in given if dataset.timestamp > known]
+            count, given = len(new), iter(new)
+        if self._tell is not None:
+            given = _telling(given, self._tell)
+        return _Made(count, given)
 
     def jump(self, change_ns: float) -> None:
         """After a window that is empty, go on to the first that may hold a row.
@@ -541,7 +574,7 @@ def _telling(
         yield dataset
 
 
-def _until_error(replay: _StageReplay, datasets: Iterable[AnyDataSet]) -> Generator[Given]:
+def _until_error(replay: _StageReplay, datasets: Batch) -> Generator[Given]:
     """What a stage gives, up to the first error where that ends a replay.
 
     :raises TaskError: then

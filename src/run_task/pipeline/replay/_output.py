@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Generator, Sequence
 
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._sink_thread import FLUSH_EVERY
+from run_task.pipeline.replay._history import Batch
 from run_task.pipeline.replay._progress_bar import ProgressBar, ReplayPosition
 from run_task.sinks._protocol import Result, Sink
-from run_task.tasks._keyed import AnyDataSet
 
 
 def write_results(
     name: str,
-    results: Generator[tuple[AnyStage, Iterable[AnyDataSet]]],
+    results: Generator[tuple[AnyStage, Batch]],
     sinks: Sequence[Sink],
     position: ReplayPosition,
     refusals: Refusals,
     tell: Callable[[], None],
-) -> Generator[tuple[str, AnyDataSet]]:
+) -> Generator[tuple[str, Batch]]:
     """Write results to the sinks of their stages, and hand them on.
 
     :param name: the pipeline's name
@@ -42,7 +41,7 @@ def write_results(
         progress = opened.enter_context(ProgressBar(name, position))
         for stage, datasets in results:
             if not sinks and not progress.shown:
-                yield from zip(repeat(stage.name), datasets)
+                yield stage.name, datasets
                 continue
             for dataset in datasets:
                 if stage.sinks:
@@ -51,7 +50,7 @@ def write_results(
                         refusals.write(sink, result)
                 if progress.shown:
                     progress.note(dataset.timestamp * stage.interval.unit.nanos)
-                yield stage.name, dataset
+                yield stage.name, (dataset,)
                 if sinks and time.monotonic() >= flush_at:
                     for sink in sinks:
                         sink.flush()

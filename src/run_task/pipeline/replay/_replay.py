@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import length_hint
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.pipeline._fates import Fates
 from run_task.pipeline._stage import AnyStage, BaseStage
+from run_task.pipeline.replay._history import Batch
 from run_task.runner._stats import SourceStats
 
 R = TypeVar("R")
@@ -52,16 +54,15 @@ class Replay(Iterator[tuple[str, Any]]):
 
     def __init__(
         self,
-        results: Generator[tuple[str, Any]],
+        results: Generator[tuple[str, Batch]],
         stages: Sequence[AnyStage],
         fates: Sequence[Fates],
     ) -> None:
         self._results = results
         self._fates = fates
         self._stages = stages
-        self._windows = Counter(dict.fromkeys((stage.name for stage in stages), 0))
-        self._begun: float | None = None  # by the monotonic clock
-        self._took: float | None = None
+        self._tally = _Tally(stage.name for stage in stages)
+        self._given = self._tally.given(results)
 
     def of(self, stage: BaseStage[Any, Any, R], /) -> Iterator[R]:
         """The DataSets of one stage, as they are computed.
@@ -81,26 +82,21 @@ class Replay(Iterator[tuple[str, Any]]):
             raise ConfigError(f"of({brief(stage)}): it is no stage of this replay, but {names}")
         return (dataset for name, dataset in self if name == stage.name)
 
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return self._given
+
     def __next__(self) -> tuple[str, Any]:
-        if self._begun is None:
-            self._begun = time.monotonic()
-        try:
-            result = next(self._results)
-        except BaseException:
-            self._end()
-            raise
-        self._windows[result[0]] += 1
-        return result
+        return next(self._given)
 
     @property
     def summary(self) -> ReplaySummary:
         """What it has done up to now. At any time, from any thread."""
-        stages = dict(self._windows)
+        stages = self._tally.windows()
         return ReplaySummary(
             sources={fates.policy.name: fates.stats() for fates in self._fates},
             windows=sum(stages.values()),
             stages=stages,
-            seconds=self._seconds(),
+            seconds=self._tally.seconds(),
             warnings=[warning for fates in self._fates for warning in fates.warnings()],
         )
 
@@ -109,16 +105,9 @@ class Replay(Iterator[tuple[str, Any]]):
 
         :raises Exception: what a source or a sink raises then
         """
-        self._end()
-        self._results.close()
-
-    def _end(self) -> None:
-        self._took = self._seconds()
-
-    def _seconds(self) -> float:
-        if self._took is not None:
-            return self._took
-        return 0.0 if self._begun is None else time.monotonic() - self._begun
+        self._tally.end()
+        self._given.close()
+        self._results.close()  # which the other has not begun, if nobody asked for a result
 
     def __enter__(self) -> Replay:
         return self
@@ -133,4 +122,56 @@ class Replay(Iterator[tuple[str, Any]]):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Replay: {sum(self._windows.values()):,} windows given>"
+        return f"<Replay: {sum(self._tally.windows().values()):,} windows given>"
+
+
+class _Tally:
+    """How many windows a replay has given, and how long it has taken.
+
+    It is none of the Replay's own: a generator that referred to that, and it to the generator,
+    would be closed late when the Replay is dropped.
+
+    :param stages: the names of the stages
+    """
+
+    __slots__ = ("_begun", "_took", "_under_way", "_windows")
+
+    def __init__(self, stages: Iterable[str]) -> None:
+        self._windows = dict.fromkeys(stages, 0)
+        self._under_way: tuple[str, int, repeat[str]] | None = None
+        self._begun: float | None = None  # by the monotonic clock
+        self._took: float | None = None
+
+    def given(self, results: Iterable[tuple[str, Batch]]) -> Generator[tuple[str, Any]]:
+        """Give results one after another, with no code between one and the next of a batch."""
+        self._begun = time.monotonic()
+        try:
+            for name, datasets in results:
+                # It counts down as DataSets are given; it ends first, so that none is lost.
+                names = repeat(name, len(datasets))
+                after = self._windows[name] + len(datasets)
+                self._under_way = name, after, names
+                yield from zip(names, datasets)
+                self._windows[name] = after
+        finally:
+            self._windows, self._under_way = self.windows(), None
+            self.end()
+
+    def windows(self) -> dict[str, int]:
+        """How many windows of each stage were given."""
+        under_way = self._under_way
+        windows = dict(self._windows)
+        if under_way is not None:
+            name, after, names = under_way
+            windows[name] = max(windows[name], after - length_hint(names))
+        return windows
+
+    def end(self) -> None:
+        """It takes no longer."""
+        self._took = self.seconds()
+
+    def seconds(self) -> float:
+        """How long it has taken."""
+        if self._took is not None:
+            return self._took
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
