@@ -28,7 +28,8 @@ from run_task import (
     Window,
     task,
 )
-from run_task.data.series._key_limit import KeyLimit, KnownInts
+from run_task.data.series._column_types import Column
+from run_task.data.series._key_limit import KeyLimit
 from run_task.sources import Batch, OnFault, paced
 from run_task.testing import run_windows
 
@@ -243,6 +244,100 @@ def test_keys_that_do_not_come_again_are_told_once(
     assert told(lambda window: range(100 * window, 100 * window + 100)) == []  # they are few
 
 
+@by_kind
+def test_keys_whose_rows_pass_out_with_a_new_row_make_room_for_its_key(kind: Any) -> None:
+    series = series_of(kind, 2, retention="10s")
+    for time in (0, 1):
+        series.append(time, id=key_of(kind, time), v=1.0)
+    with pytest.raises(ConfigError, match=r"row of timestamp 10: .* there are 2 already"):
+        series.append(10, id=key_of(kind, 2), v=1.0)
+    series.append(11, id=key_of(kind, 2), v=1.0)
+    assert keys_of(series) == [key_of(kind, 1), key_of(kind, 2)]
+    with pytest.raises(ConfigError, match="there are 2 already"):
+        series.append(11, id=key_of(kind, 0), v=1.0)  # its rows have passed out
+
+
+@by_kind
+def test_a_row_that_comes_too_late_to_be_kept_needs_no_room(kind: Any) -> None:
+    series = series_of(kind, 1, retention=1)
+    series.append(5, id=key_of(kind, 0), v=1.0)
+    series.append(4, id=key_of(kind, 1), v=1.0)
+    assert (keys_of(series), series.dropped) == ([key_of(kind, 0)], 1)
+    with pytest.raises(ConfigError, match="there are 1 already"):
+        series.extend([5, 5], id=[key_of(kind, 0), key_of(kind, 1)], v=[1.0, 2.0])
+
+
+def test_keys_that_differ_by_a_nul_are_two() -> None:
+    series = series_of(str, 2)
+    for key in ("a", "a\0"):
+        series.append(0, id=key, v=1.0)
+    for key in ("", "\0", "a\0\0"):
+        with pytest.raises(ConfigError, match="is a new key, and there are 2 already"):
+            series.append(0, id=key, v=1.0)
+
+
+@by_kind
+def test_the_key_of_a_row_that_is_refused_for_something_else_takes_no_room(kind: Any) -> None:
+    series = series_of(kind, 100)
+    series.extend(range(90), id=[key_of(kind, 0)] * 90, v=[1.0] * 90)
+    for number in range(1, 400):
+        with pytest.raises(ConfigError, match="column 'v'"):
+            series.append(90, id=key_of(kind, number), v="no number")
+    for number in range(1, 100):
+        series.append(90, id=key_of(kind, 1000 + number), v=1.0)
+    with pytest.raises(ConfigError, match="there are 100 already"):
+        series.append(90, id=key_of(kind, 2000), v=1.0)
+
+
+def kept(
+    rows: list[tuple[int, int, int]], retention: int | str | None
+) -> list[tuple[int, int, int]]:
+    """The rows that stay of some in order: timestamps, numbers and keys."""
+    if isinstance(retention, str):
+        return [row for row in rows if row[0] >= rows[-1][0] - int(retention[:-1])]
+    return rows if retention is None else rows[-retention:]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    most=st.integers(1, 4) | st.integers(62, 66),
+    retention=st.none() | st.integers(1, 8) | st.integers(1, 20).map("{}s".format),
+    first=st.integers(0, 70),
+    steps=st.lists(
+        st.tuples(st.integers(-5, 6), st.integers(0, 9) | st.integers(0, 99), st.booleans()),
+        max_size=80,
+    ),
+)
+def test_a_row_is_refused_if_there_are_too_many_keys_with_it_and_only_then(
+    kind: Any,
+    most: int,
+    retention: int | str | None,
+    first: int,
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    # Whoever holds views, and whatever becomes of the memory: so a replay refuses the same rows.
+    series, views = series_of(kind, most, retention=retention), list[TimeSeriesView]()
+    rows: list[tuple[int, int, int]] = []
+    steps = [(0, number % most, False) for number in range(first)] + steps
+    now = 0
+    for number, (step, key, holds) in enumerate(steps):
+        time = now + step
+        now = max(now, time)
+        if holds:
+            views.append(series.view())
+        row = (time, number, key)
+        after = kept(sorted([*rows, row]), retention)
+        has_room = row not in after or len({one[2] for one in after}) <= most
+        if has_room:
+            series.append(time, id=key_of(kind, key), v=1.0)
+            rows = after
+        else:
+            with pytest.raises(ConfigError, match=f"there are {most} already"):
+                series.append(time, id=key_of(kind, key), v=1.0)
+        assert keys_of(series) == [key_of(kind, one[2]) for one in rows]
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
@@ -280,9 +375,9 @@ def test_of_ints_each_new_one_is_known_once_in_order(kind: str, data: st.DataObj
     each = st.one_of(few, ints) if data.draw(st.booleans()) else few
     values: Any = np.array(data.draw(st.lists(each)), kind)
     limit = KeyLimit("k", 0, 5)
-    known = KnownInts([near], 5, int)
+    limit.watch(Column("k", kind), None, np.array([near], kind))
     expected = [key for key in dict.fromkeys(values.tolist()) if key != near]
-    assert limit.new(known, values) == expected
+    assert limit.new(values) == expected
 
 
 # Limits that are lifted

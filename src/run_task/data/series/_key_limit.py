@@ -1,27 +1,32 @@
 """How many keys the rows of a series may have.
 
-An append must cost no more for it. A text that is new has to be given a code anyway, and that is
-refused beyond a limit, so that the row goes the slow way, where its key is looked at. Ints have no
-codes: as long as a store has room for no more rows than there may be keys, there is nothing to look
-at, and beyond that each int is looked up, as a text is.
+An append must cost no more for it. A text that is new has to be given a code anyway, and an int is
+looked up as a text is, once a store has room for more rows than there may be keys. What is looked
+up are the keys that are *admitted*: all that rows have, and some that rows had, never more than
+there may be. So what is there needs no other look. Only a key that is not admitted, when there is
+no room for it, goes the slow way: it is found out which of the admitted have no row any more.
+
+That is exact, whatever has become of the memory that rows lie in: a replay refuses the rows that
+the live run refused. Of each key the position of its last row is known, counted from the first row
+that there ever was, in order of these positions. So it costs as much as rows have come since it was
+asked last, and as there are keys that have gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from run_task.data.series._column_types import Array, InvalidValue
+from run_task.data.series._column_types import Array, Column, InvalidValue
 from run_task.data.series._grouped import from_zero
 from run_task.data.series._texts import Texts
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
 
-_WORTH: Final = 8
-"""Keys are looked through anew once one in so many rows has passed out."""
-
+_FEW: Final = 8
+"""So many rows are looked at one by one."""
 
 _SPARSE: Final = 8
 """How many ints there may be in the range of some, for each of these, for a table of all to pay."""
@@ -31,28 +36,38 @@ class KeyLimitReached(ConfigError):
     """A row has a key that is one more than there may be."""
 
 
-class KnownInts(dict[int, int]):
-    """The ints that a key column has, up to a limit; a new one is noted when it is looked up.
+class AdmittedKeys(dict[Any, int]):
+    """Keys that rows may have without another look, each with what is stored of it: an int itself,
+    or the code of a text. A new one is noted when it is looked up, while there is room.
 
-    :param keys: those to begin with
     :param most: how many there may be
-    :param convert: makes an int of another value, or raises InvalidValue
+    :param column: makes an int of another value, or raises InvalidValue
+    :param texts: gives codes to texts; None: the keys are ints
     """
 
-    __slots__ = ("_convert", "_most")
+    __slots__ = ("_column", "_most", "texts")
 
-    def __init__(self, keys: Iterable[int], most: int, convert: Callable[[Any], Any]) -> None:
-        super().__init__((key, key) for key in keys)
+    def __init__(self, most: int, column: Column, texts: Texts | None) -> None:
+        super().__init__()
         self._most = most
-        self._convert = convert
+        self._column = column
+        self.texts: Texts | None = texts
 
-    def __missing__(self, value: object) -> int:
-        key: int = self._convert(value)
+    def __missing__(self, value: Any) -> int:
+        key: Any = self._column.convert(value)
         if key not in self:
             if len(self) >= self._most:
                 raise InvalidValue("there is no room for another key")
-            self[key] = key
-        return key
+            self.add(key)
+        return self[key]
+
+    def add(self, key: Any) -> None:
+        """Admit a key."""
+        self[key] = key if self.texts is None else self.texts.code(key)
+
+    def key_of(self, stored: int) -> Any:
+        """The key of what is stored."""
+        return stored if self.texts is None else self.texts.text(stored)
 
 
 class KeyLimit:
@@ -63,42 +78,100 @@ class KeyLimit:
     :param most: how many keys there may be
     """
 
-    __slots__ = ("_looked_at", "_name", "ints", "most", "place")
+    __slots__ = ("_begin", "_lasts", "_name", "_seen", "admitted", "most", "place")
 
     def __init__(self, name: str, place: int, most: int) -> None:
         self._name = name
         self.place: int = place
         self.most: int = most
-        self.ints: KnownInts | None = None
-        """The ints that there are, if they have to be known."""
-        self._looked_at: tuple[object, int] | None = None
+        self.admitted: AdmittedKeys | None = None
+        """The keys that are admitted, if they have to be known."""
+        self._begin = 0  # the position of the first row of the store
+        self._seen = 0  # up to which position rows have been looked at
+        self._lasts: dict[int, int] = {}  # of what is stored of a key, its last row; in their order
 
-    def new(self, known: Texts | KnownInts, values: Array) -> list[Any]:
-        """The keys of rows that nobody knows yet, each once, in order of the rows."""
-        return [key for key in _distinct(values) if key not in known]
+    def watch(self, column: Column, texts: Texts | None, stored: Array) -> AdmittedKeys:
+        """Know which keys there are, from now on.
 
-    def pays_to_look(self, era: object, first: int, length: int) -> bool:
-        """Whether enough rows have passed out since keys were looked through for some to be free.
-        Else each row that is refused would cost as much as all rows that there are.
-
-        :param era: another object once rows have moved
-        :param first: the first row, by its place
-        :param length: the row after the last
+        :param texts: what codes stand for
+        :param stored: what is stored of the keys of all rows
         """
-        looked_at = self._looked_at
-        if looked_at is not None and looked_at[0] is era:
-            passed = first - looked_at[1]
-            if not passed or passed <= (length - first) // _WORTH:
-                return False
-        return True
+        admitted = self.admitted
+        if admitted is None or admitted.texts is not texts:
+            # Codes have been given out anew, and mean something else.
+            self._lasts, self._seen = {}, 0
+            self.admitted = admitted = AdmittedKeys(self.most, column, texts)
+            kept: list[int] = np.unique(stored).tolist()
+            admitted.update((admitted.key_of(one), one) for one in kept)
+        return admitted
 
-    def looked(self, era: object, first: int) -> None:
-        """Note that keys were looked through.
+    def moved(self, rows: int) -> None:
+        """The rows of the store begin so many later."""
+        self._begin += rows
 
-        :param era: another object once rows have moved
-        :param first: the first row, by its place
+    def changed(self, row: int) -> None:
+        """The rows of the store have changed from this one on."""
+        self._seen = min(self._seen, self._begin + row)
+
+    def new(self, values: Array) -> list[Any]:
+        """The keys of rows that are not admitted, each once, in order of the rows."""
+        assert self.admitted is not None
+        return [key for key in _distinct(values) if key not in self.admitted]
+
+    def admit(self, values: Array, new: Sequence[Any], stored: Array, staying: int) -> int:
+        """Admit the keys of new rows, if there is room for all of them.
+
+        :param values: the keys of the new rows
+        :param new: those that are not admitted
+        :param stored: what is stored of the keys of all rows of the store, from its first on
+        :param staying: from which of these rows on they stay once the new ones are there
+        :return: for how many of the new keys there is no room; then nothing has changed
         """
-        self._looked_at = era, first
+        admitted = self.admitted
+        assert admitted is not None
+        if len(admitted) + len(new) > self.most:
+            self._look(stored)
+            lasts, stays = self._lasts, self._begin + staying
+            gone: set[int] = set()
+            for one, last in lasts.items():
+                if last >= stays:
+                    break
+                gone.add(one)
+            known = (admitted[key] for key in _distinct(values) if key in admitted)
+            again = {one for one in known if one not in lasts or one in gone}
+            count = len(lasts) - len(gone) + len(again)
+            if (excess := count + len(new) - self.most) > 0:
+                return excess
+            for one in gone:
+                del lasts[one]
+                if one not in again:
+                    admitted.pop(admitted.key_of(one), None)
+            if len(admitted) > count:  # keys of rows that were refused for something else
+                keys = {admitted.key_of(one): one for one in (*lasts, *again)}
+                admitted.clear()
+                admitted.update(keys)
+        for key in new:
+            admitted.add(key)
+        return 0
+
+    def _look(self, stored: Array) -> None:
+        """Find the last row of each key."""
+        lasts, begin = self._lasts, self._begin
+        seen = max(self._seen, begin)
+        while lasts and next(reversed(lasts.values())) >= seen:
+            lasts.popitem()
+        values = stored[seen - begin :]
+        if len(values) <= _FEW:
+            found = list(zip(values.tolist(), range(seen, seen + len(values))))
+        else:
+            each, from_end = np.unique(values[::-1], return_index=True)
+            rows = seen + len(values) - 1 - from_end
+            order = np.argsort(rows)
+            found = list(zip(each[order].tolist(), rows[order].tolist()))
+        for one, row in found:
+            lasts.pop(one, None)
+            lasts[one] = row
+        self._seen = seen + len(values)
 
     def reached(self, times: Array, values: Array, key: object) -> KeyLimitReached:
         """What is said of a key that is one too many.
@@ -107,7 +180,7 @@ class KeyLimit:
         :param values: their keys
         :param key: the first for which there is no room
         """
-        row = int(np.flatnonzero(values == key)[0])
+        row = values.tolist().index(key)  # NumPy takes texts for like that end in a NUL
         return KeyLimitReached(
             f"column {self._name!r}, row of timestamp {times[row]}: {brief(key)} is a new key, and "
             f"there are {self.most:,} already, which is max_keys of a stage or runner by "

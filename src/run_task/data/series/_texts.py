@@ -7,7 +7,6 @@ and readers, who know only codes of rows that are there, need no lock.
 
 from __future__ import annotations
 
-import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from run_task.data._block import Allocate, Block
 from run_task.data._buckets import bucket_of
-from run_task.data.series._column_types import Array, InvalidValue, exact_text
+from run_task.data.series._column_types import Array, exact_text
 
 CODES: Final = np.dtype(np.int32)
 """What codes are stored as."""
@@ -67,21 +66,17 @@ class EncodedTexts(NamedTuple):
 class _Codes(dict[str, int]):
     """The code of each text; a new text gets one when it is looked up."""
 
-    __slots__ = ("_texts", "most")
+    __slots__ = ("_texts",)
 
     def __init__(self, texts: Texts) -> None:
         super().__init__()
         self._texts = weakref.proxy(texts)
-        self.most: int = sys.maxsize
-        """How many there may be."""
 
     def __missing__(self, value: object) -> int:
         text = exact_text(value)
         code = self.get(text)
         if code is None:
             code = len(self)
-            if code >= self.most:
-                raise InvalidValue("there is no room for another text")
             # In this order: whoever finds the code finds the text.
             self._texts.put(code, text)
             self[text] = code
@@ -124,17 +119,15 @@ class Texts:
     def __len__(self) -> int:
         return len(self._codes)
 
-    def __contains__(self, text: object) -> bool:
-        return text in self._codes
-
-    def limit(self, most: int) -> None:
-        """Give out no code to a text that is one more than so many."""
-        self._codes.most = most
+    def text(self, code: int) -> str:
+        """The text of a code that was given out."""
+        text: str = self._texts[code]
+        return text
 
     def code(self, value: Any) -> int:
         """The code of a text.
 
-        :raises InvalidValue: if it is no text, or there is no room for it
+        :raises InvalidValue: if it is no text
         """
         try:
             return self._codes[value]

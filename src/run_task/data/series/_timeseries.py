@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import tzinfo
@@ -18,7 +17,7 @@ from run_task.data._access import InstantAccess
 from run_task.data._block import Allocate, PrivateBlock
 from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
-from run_task.data.series._key_limit import KeyLimit, KnownInts
+from run_task.data.series._key_limit import KeyLimit
 from run_task.data.series._retention import Retention
 from run_task.data.series._schema import BlockLayout, NewRows, Schema
 from run_task.data.series._shift import Shift, Snapshot, merge
@@ -182,8 +181,6 @@ class TimeSeries:
             self._key_limit = limit
             store, first, length, _ = self._settled()
             column, texts = self._schema.columns[place], store.texts.get(place)
-            if texts is not None:
-                texts.limit(sys.maxsize)
             code = column.convert if texts is None else texts.code
             store.cells[place] = (column.name, column.exact, code, store.cells[place][-1])
             self._watch_keys(store, first, length)
@@ -424,53 +421,46 @@ class TimeSeries:
         if limit is None:
             return
         texts = store.texts.get(limit.place)
-        if texts is not None:
-            texts.limit(limit.most)
-            return
-        if store.layout.capacity <= limit.most:
-            limit.ints = None  # there is no room for more
+        if texts is None and store.layout.capacity <= limit.most:
+            limit.admitted = None  # there is no room for more
             return
         column = self._schema.columns[limit.place]
-        if limit.ints is None:
-            keys = np.unique(store.arrays[limit.place + 1][first:length]).tolist()
-            limit.ints = KnownInts(keys, limit.most, column.convert)
+        stored = store.arrays[limit.place + 1][first:length]
+        admitted = limit.watch(column, texts, stored)
         *_, cells = store.cells[limit.place]
-        store.cells[limit.place] = (column.name, None, limit.ints.__getitem__, cells)
+        store.cells[limit.place] = (column.name, None, admitted.__getitem__, cells)
 
     def _admit_keys(
         self, limit: KeyLimit, times: NDArray[np.int64], columns: Sequence[Array]
     ) -> None:
-        """See whether there is room for the keys of new rows.
+        """See whether there is room for the keys of new rows: of one, with those of the rows that
+        stay once it is there, and of many, with those of all rows.
 
         :raises KeyLimitReached: if there is not
         """
         values = columns[limit.place]
-        store, first, length, era = self._settled()
-        known = store.texts.get(limit.place, limit.ints)
-        if known is None:
+        store, first, length, _ = self._settled()
+        if limit.admitted is None:
             if length - first + len(values) <= limit.most:
                 return  # not as many rows as there may be keys
-            own = np.unique(store.arrays[limit.place + 1][first:length]).tolist()
-            known = KnownInts(own, limit.most, self._schema.columns[limit.place].convert)
-        elif isinstance(known, Texts) and len(known) + len(values) <= limit.most:
+            column, stored = self._schema.columns[limit.place], store.arrays[limit.place + 1]
+            admitted = limit.watch(column, None, stored[first:length])
+            *_, cells = store.cells[limit.place]
+            store.cells[limit.place] = (column.name, None, admitted.__getitem__, cells)
+        new = limit.new(values)
+        if not new:
             return
-        new = limit.new(known, values)
-        if len(known) + len(new) > limit.most and limit.pays_to_look(era, first, length):
-            if isinstance(known, Texts):
-                with contextlib.suppress(MemoryError, OSError):
-                    self._move(first, length, store.rows(length, length), compact=limit.place)
-                known = self._snapshot[0].texts[limit.place]
-            else:
-                keys = np.unique(store.arrays[limit.place + 1][first:length]).tolist()
-                known.clear()
-                known.update(zip(keys, keys))
-            _, first, _, era, _ = self._snapshot
-            limit.looked(era, first)
-            new = limit.new(known, values)
-        if len(known) + len(new) > limit.most:
-            raise limit.reached(times, values, new[limit.most - len(known)])
-        if isinstance(known, KnownInts):
-            known.update(zip(new, new))
+        passing = 0
+        if len(times) == 1 and length > first:
+            there = store.arrays[0][first:length]
+            newest = np.maximum(times, there[-1:])
+            oldest = self._retention.oldest(there, int(newest[0]))
+            if oldest is not None and times[0] < oldest:
+                return  # it comes too late to be kept
+            passing = self._retention.passing(there, newest)
+        stored = store.arrays[limit.place + 1][:length]
+        if excess := limit.admit(values, new, stored, min(first + passing, length)):
+            raise limit.reached(times, values, new[max(len(new) - excess, 0)])
 
     def _merge(self, times: NDArray[np.int64], columns: Sequence[Array]) -> tuple[int, int, int]:
         """Add rows: one at least. Returns how many of them came too late to be kept, and the
@@ -508,6 +498,8 @@ class TimeSeries:
                 if not len(late):
                     return dropped, earliest, latest
             start = first + int(there.searchsorted(int(rows[0][0]), "right"))
+            if limit is not None:
+                limit.changed(start)
             rows, positions = merge(store.rows(start, length), rows)
             passing = self._retention.passing(there[: start - first], rows[0])
             dropped += int(np.count_nonzero(late & (positions + (start - first) < passing)))
@@ -553,20 +545,15 @@ class TimeSeries:
             block = self._allocate(layout.size)
         return Store(block, layout, texts)
 
-    def _move(
-        self, first: int, stop: int, rows: Sequence[Array], *, compact: int | None = None
-    ) -> None:
-        """Let the series be some rows of its store, and then others, in a new store.
-
-        :param compact: the place of a column whose texts are let go of that no row has
-        """
+    def _move(self, first: int, stop: int, rows: Sequence[Array]) -> None:
+        """Let the series be some rows of its store, and then others, in a new store."""
         store, passed = self._snapshot[:2]
         length = stop - first + len(rows[0])
         capacity = self._retention.capacity(length, self._schema.row_bytes, growing=not passed)
         parts = store.rows(first, stop), list(rows)
         texts = dict(store.texts)
         for i, column in texts.items():
-            if i == compact or column.is_stale():
+            if column.is_stale():
                 codes = np.concatenate([part[i + 1] for part in parts])
                 texts[i], codes = column.compacted(codes)
                 parts[0][i + 1], parts[1][i + 1] = codes[: stop - first], codes[stop - first :]
@@ -574,7 +561,9 @@ class TimeSeries:
         new.write(0, parts[0])
         new.write(stop - first, parts[1])
         new.turn = length
-        self._watch_keys(new, 0, length)
+        if self._key_limit is not None:
+            self._key_limit.moved(first)
+            self._watch_keys(new, 0, length)
         self._snapshot = (new, 0, length, object(), None)
 
     def _tidy(self) -> None:
@@ -598,4 +587,6 @@ class TimeSeries:
         store.turn = kept
         # Some may have come after all, and look at the rows where they were.
         store.limit = first
+        if self._key_limit is not None:
+            self._key_limit.moved(first)
         self._snapshot = (store, 0, kept, object(), None)
