@@ -55,6 +55,13 @@ def test_what_is_no_path_is_refused(opened: Opened, path: str, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("given", [None, 3, b"rows"])
+def test_what_is_no_text_is_no_path(opened: Opened, given: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no path|is no database"):
+        opened(given)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("path", [".", "..", "loop", "loop/file", "file/file", " ", "~", "-"])
 def test_what_is_odd_is_a_path_or_refused(opened: Opened, path: str, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")

@@ -215,6 +215,10 @@ def test_a_type_that_has_changed_is_told() -> None:
         decode(text, types=[Level])
     with pytest.raises(ConfigError, match=r"types= has builtins\.int: it takes dataclasses"):
         decode("1", types=[int])
+    for alone in (3, Level):
+        given: Any = alone
+        with pytest.raises(ConfigError, match=r"types=.*: it is a list of dataclasses"):
+            decode("1", types=given)
 
 
 REFUSED: list[tuple[Any, str]] = [

@@ -50,7 +50,13 @@ class Database:
 
     def __init__(self, given: str | os.PathLike[str], owner: str) -> None:
         need("sqlalchemy", "sql")
-        text = os.fspath(given)
+        text: Any = given
+        with suppress(TypeError):
+            text = os.fspath(given)
+        if not isinstance(text, str):
+            raise ConfigError(
+                f"{owner}: a {type(text).__name__} is no database: give a path or a URL, as a text"
+            )
         if SURROGATE.search(text):
             raise ConfigError(f"{owner}: its database has no name that is a text in UTF-8")
         kind = text.partition(":")[0].partition("+")[0].lower()

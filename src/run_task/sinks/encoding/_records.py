@@ -93,6 +93,8 @@ def named_types(types: TypesGiven) -> Types:
     :raises ConfigError: if one is no dataclass, NamedTuple or Enum
     """
     given: Any = types
+    if isinstance(given, type) or not hasattr(given, "__iter__"):  # an Enum has one, too
+        raise ConfigError(f"types={given!r}: it is a list of dataclasses, NamedTuples and Enums")
     found: dict[str, Any] = (
         dict(given) if isinstance(types, Mapping) else {type_name(kind): kind for kind in types}
     )
