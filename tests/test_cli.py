@@ -462,6 +462,25 @@ pipeline.stage("first", [average, wrong, short], series, "1s")
     assert "'short': it cannot be called with (data, start, end, state)" in mistakes[1]
 
 
+def test_check_tells_what_aggregates_give_of_the_columns_that_they_read(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("""
+from run_task import Pipeline, TimeSeries
+from run_task.aggregates import count, last, max, ohlc
+
+trades = TimeSeries({"symbol": str, "price": float, "size": int})
+pipeline = Pipeline("trades")
+pipeline.source([], into=trades)
+tasks = [count(), last("symbol"), max("size"), max("price"), ohlc("price")]
+pipeline.stage("bars", tasks, trades, "1s")
+""")
+    done = run_here("check", "app.py", cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
+    for told in ("count", "symbol_last", "size_max", "price_max", "price_ohlc"):
+        assert f"task {told}: TimeSeriesView -> " in done.stdout
+    gives = [line.rpartition(" -> ")[2] for line in done.stdout.splitlines() if " -> " in line]
+    assert gives == ["int", "str", "int", "float | None", "Ohlc | None"]
+
+
 def test_every_mistake_in_how_things_are_wired_is_told(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         f"""{HISTORY}

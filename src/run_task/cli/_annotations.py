@@ -14,6 +14,7 @@ from run_task.data import TimeSeries
 from run_task.data._several import inputs_of
 from run_task.errors import ConfigError
 from run_task.pipeline._stage import AnyStage
+from run_task.tasks._declared import Returning
 from run_task.tasks._stateful import with_state
 from run_task.tasks._task import Runnable
 
@@ -36,8 +37,12 @@ class Signature:
         return f"{_named(self.takes)} -> {_named(self.gives)}"
 
 
-def signature(task: Runnable[Any, Any]) -> Signature:
-    """What a task's annotations say."""
+def signature(task: Runnable[Any, Any], data: Any = None) -> Signature:
+    """What a task's annotations say, or what its data decides.
+
+    :param task: the task
+    :param data: what it reads; None: it is not known
+    """
     stateful = with_state(task)
     run = task.run if stateful is None else stateful.step
     try:
@@ -52,6 +57,8 @@ def signature(task: Runnable[Any, Any]) -> Signature:
     gives = hints.get("return")
     if stateful is not None and typing.get_origin(gives) is tuple:
         gives = typing.get_args(gives)[0]  # the other is its state
+    if isinstance(task, Returning) and isinstance(data, TimeSeries):
+        gives = task.result_type(data.columns)
     return Signature(takes, type(None) if gives is None and "return" in hints else gives)
 
 

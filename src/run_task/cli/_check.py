@@ -116,7 +116,7 @@ def _draw_stage(tree: Tree, pipeline: Pipeline, stage: AnyStage) -> None:
     branch = tree.add(_line("stage ", stage.name, f", {', '.join(about)}"))
     branch.add(Text(shown(f"reads {data_named(stage)}")))
     for task in stage.tasks:
-        branch.add(_line("task ", task.name, f": {signature(task)}"))
+        branch.add(_line("task ", task.name, f": {signature(task, stage.data)}"))
     if any(feeds_itself(stage, data) for data in stage.inputs):
         branch.add("reads what it gave before")
     for other in pipeline.stages:
