@@ -496,6 +496,13 @@ def test_limits_that_cannot_be_are_refused(options: Any, message: str) -> None:
         Pipeline("p").stage("s", [total], trades(), "10s", by="symbol", **options)
 
 
+@pytest.mark.parametrize("option", [{"max_keys": 5}, {"key_idle": "2h"}], ids=str)
+def test_limits_of_keys_are_refused_where_there_are_none(option: Any) -> None:
+    (name,) = option
+    with pytest.raises(ConfigError, match=f"stage 's': {name}=.*: it is for a stage by key"):
+        Pipeline("p").stage("s", [total], trades(), "10s", **option)
+
+
 def test_an_executor_that_does_not_know_keys_is_refused() -> None:
     class Own:
         def __init__(self) -> None:

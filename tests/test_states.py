@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -279,7 +280,9 @@ def test_results_of_a_task_with_a_state_become_a_series() -> None:
 @by_executor
 def test_a_state_that_can_be_changed_in_place_is_refused_by_name(executor: Any) -> None:
     (dataset,) = run([careless], prices(1.0), executor)
-    assert "its state, Seen(prices=[]), can be changed in place" in str(dataset.errors["careless"])
+    assert "its state is Seen(prices=[]), and states like it can be changed in place" in str(
+        dataset.errors["careless"]
+    )
     assert "copy=copy.deepcopy" in str(dataset.errors["careless"])
 
 
@@ -381,6 +384,9 @@ def test_a_state_that_is_none_is_one_as_any_other() -> None:
         ({"state": int, "version": 1.5}, r"task\(version=1.5\): it is an int or a text"),
         ({"copy": list}, "these are for a task with a state"),
         ({"version": 1}, "these are for a task with a state"),
+        ({"state": dict}, r"task\(state=dict\): .* changed in place.* copy=copy.deepcopy"),
+        ({"state": np.ndarray}, r"task\(state=ndarray\): .* changed in place"),
+        ({"state": Seen}, r"task\(state=Seen\): .* changed in place"),
     ],
     ids=str,
 )

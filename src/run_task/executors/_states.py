@@ -18,7 +18,7 @@ from run_task.observe._format import brief
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet
 from run_task.tasks._state_bytes import to_send
-from run_task.tasks._stateful import StatefulTask, with_state
+from run_task.tasks._stateful import CHANGED_IN_PLACE, StatefulTask, has_value_hash, with_state
 from run_task.tasks._task import Runnable
 from run_task.tasks._tick_results import NOTHING
 
@@ -126,17 +126,11 @@ class Stepper:
             return
         try:
             hash(state)
-            hashed: object = kind.__hash__
-            is_value = hashed is not object.__hash__
+            is_value = has_value_hash(kind)
         except TypeError:
             is_value = False
         if not is_value:
-            raise ConfigError(
-                f"its state, {brief(state)}, can be changed in place, so that a task that fails "
-                f"would leave it half changed: let it be a value, such as a number, a tuple, a "
-                f"NamedTuple or a frozen dataclass of such, or declare how it is copied, "
-                f"@task(state=..., copy=copy.deepcopy)"
-            )
+            raise ConfigError(f"its state is {brief(state)}, and states like it {CHANGED_IN_PLACE}")
         self._checked.add(kind)
 
     def __reduce__(self) -> tuple[Any, ...]:

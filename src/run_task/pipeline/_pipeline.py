@@ -582,6 +582,15 @@ class Pipeline(Live):
         declared = name, tasks, data, interval, config, self._changing
         stage: Stage[Any, Any] | KeyedStage[Any, Any]
         if by is None:
+            for option, value, default in (
+                ("key_idle", key_idle, DEFAULT_IDLE),
+                ("max_keys", max_keys, DEFAULT_MOST),
+            ):
+                if value != default:
+                    raise ConfigError(
+                        f"stage {name!r}: {option}={value!r}: it is for a stage by key: say by= of "
+                        f"which column"
+                    )
             stage = Stage(*declared)
         else:
             try:

@@ -18,6 +18,20 @@ O_co = TypeVar("O_co", covariant=True)
 S_co = TypeVar("S_co", covariant=True)
 
 
+CHANGED_IN_PLACE: Final = (
+    "can be changed in place, so that a task that fails would leave them half changed: let a state "
+    "be a value, such as a number, a tuple, a NamedTuple or a frozen dataclass of such, or declare "
+    "how it is copied, @task(state=..., copy=copy.deepcopy)"
+)
+
+
+def has_value_hash(kind: type[Any]) -> bool:
+    """Whether what is of a type has a hash of its value, and not of where it lies: what nobody can
+    change in place has."""
+    hashed: object = kind.__hash__
+    return hashed is not None and hashed is not object.__hash__
+
+
 class StatefulTask(Runnable[I_contra, O_co], Generic[I_contra, O_co, S_co]):
     """A task that is given the state of the window before, and gives the next one.
 
@@ -33,7 +47,8 @@ class StatefulTask(Runnable[I_contra, O_co], Generic[I_contra, O_co, S_co]):
         copy each time. Without it, states are values that nobody can change
     :param version: what has to be another where states of before mean something else; None: it has
         none
-    :raises ConfigError: if it is made of nothing that can be called
+    :raises ConfigError: if it is made of nothing that can be called, or if ``state`` is a type
+        whose instances can be changed in place, and nothing copies them
     """
 
     def __init__(
@@ -55,6 +70,10 @@ class StatefulTask(Runnable[I_contra, O_co], Generic[I_contra, O_co, S_co]):
             )
         if copy is not None and not callable(copy):
             raise ConfigError(f"task(copy={brief(copy)}): it is a function that copies a state")
+        if copy is None and isinstance(state, type) and not has_value_hash(state):
+            raise ConfigError(
+                f"task(state={state.__name__}): states of this type {CHANGED_IN_PLACE}"
+            )
         if version is not None and type(version) not in (int, str):
             raise ConfigError(f"task(version={brief(version)}): it is an int or a text")
         functools.update_wrapper(self, function)
