@@ -6,8 +6,26 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from tests.support.threads import PATIENCE
 
-from run_task import DataSet, DataSets, Percentiles, RunnerStats, TaskError, Window
+from run_task import (
+    ContextBuilder,
+    DataSet,
+    DataSets,
+    Percentiles,
+    PipelineStats,
+    Runner,
+    RunnerConfig,
+    RunnerStats,
+    SourceStats,
+    TaskError,
+    TimeSeries,
+    TimeUnit,
+    VirtualClock,
+    Window,
+    collect,
+    task,
+)
 from run_task.observe._format import seconds
 from run_task.observe._html import ERROR, value_text
 
@@ -133,3 +151,60 @@ def test_a_value_is_on_one_line_and_value_text() -> None:
     assert len(value_text(Verbose())) <= 123
     assert "\n" not in value_text(Verbose())
     assert value_text(Broken()).startswith("<Broken instance at")
+
+
+def test_a_series_shows_its_first_and_last_rows() -> None:
+    series = TimeSeries({NASTY: int}, TimeUnit.SECONDS)
+    series.extend(range(10), **{NASTY: range(10)})
+    for thing in (series, series.view()):
+        cells = shown(thing)
+        assert cells.rows[0] == ["time (s)", NASTY]
+        assert cells.rows[1] == ["1970-01-01T00:00:00Z", "0"]
+        assert cells.rows[4] == ["...", "..."]
+        assert cells.rows[-1][1] == "9"
+        assert len(cells.rows) == 8
+    assert "of 10 rows" in shown(series).text
+
+
+def test_a_runner_shows_how_far_it_has_come_and_its_stats() -> None:
+    @task
+    def nothing(data: object, start: int, end: int) -> None:
+        """Its windows are counted."""
+
+    context, receiver, _ = (
+        ContextBuilder(list[int])
+        .with_task(nothing)
+        .with_interval("10ms")
+        .with_config(RunnerConfig(name=NASTY))
+        .build()
+    )
+    clock = VirtualClock()
+    runner = Runner(context, clock=clock)
+    assert "every 10ms: new" in shown(runner).text
+    with runner:
+        clock.advance("20ms")
+        collect(receiver, 2, timeout=PATIENCE)
+        cells = shown(runner)
+        assert f"Runner {NASTY!r}, every 10ms: running" in cells.text
+        assert "2 ticks, 0 missed" in cells.text
+        assert cells.rows[1][0] == "lateness"
+    assert "every 10ms: ended" in shown(runner).text
+
+
+def test_the_stats_of_a_pipeline_show_stages_and_what_became_of_rows() -> None:
+    stats = PipelineStats(
+        {NASTY: RunnerStats(1_200, 3, lateness=Percentiles(0.001, 0.002, 0.003, 0.004))},
+        (9,),
+        waiting=2,
+        lost=1,
+        sources={"feed": SourceStats(received=10, stored=9, malformed=1)},
+    )
+    cells = shown(stats)
+    assert cells.rows[1][:6] == [NASTY, "1,200", "3", "0", "1 ms", "3 ms"]
+    assert cells.rows[2][:4] == ["source", "received", "stored", "malformed"]
+    assert cells.rows[3][:5] == ["feed", "10", "9", "1", "0"]
+    assert "2 results wait, 0 refused, 1 lost" in cells.text
+    assert markup(stats).count(ERROR) == 3, "of what was lost, missed and malformed"
+    assert shown(PipelineStats({}, (), waiting=0)).rows == [
+        ["stage", "ticks", "missed", "empty", "lateness p50", "p99", "duration p50", "p99"]
+    ]

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from run_task.errors import ConfigError, RunTaskError, add_note
 from run_task.observe._format import brief
+from run_task.observe._html import BOLD, marked
 from run_task.observe._log import Log
 from run_task.runner._changes import Changes
 from run_task.runner._checks import name_of, with_task, without_task
@@ -163,6 +164,12 @@ class Runner(Running, Generic[I, O]):
         handler: it takes no lock.
         """
         self._engine.shutdown()
+
+    def _repr_html_(self) -> str:
+        """How far it has come, and its stats."""
+        phase = self._engine.lifecycle.phase.name.lower()
+        told = marked(f"Runner {self.name!r}, every {self._context.interval}: {phase}", BOLD)
+        return f"<div>{told}{self.stats._repr_html_()}</div>"  # pyright: ignore[reportPrivateUsage]  as a notebook calls it
 
     def _begin(self) -> None:
         with contextlib.ExitStack() as opened:

@@ -10,11 +10,16 @@ from typing import Final
 import numpy as np
 
 from run_task.observe._format import seconds
-from run_task.observe._html import BOLD, ERROR, table
+from run_task.observe._html import BOLD, ERROR, marked, table
 from run_task.runner._changes import Change
 
 RECENT: Final = 4096
 """Over how many of the latest ticks percentiles are taken."""
+
+_SPREADS: Final = ("lateness p50", "p99", "duration p50", "p99")
+
+_FATES: Final = ("malformed", "rejected", "ahead", "expired", "late", "unseen")
+"""The counts of rows that did not go the way of most."""
 
 
 @dataclass(frozen=True)
@@ -163,3 +168,42 @@ class PipelineStats:
     lost: int = 0
     sources: Mapping[str, SourceStats] = field(default_factory=dict[str, SourceStats])
     changes: Sequence[Change] = ()
+
+    def _repr_html_(self) -> str:
+        """What each stage did, and what became of the rows of each source."""
+        lost = self.refused or self.lost
+        title = f"{self.waiting:,} results wait, {self.refused:,} refused, {self.lost:,} lost"
+        stages = (
+            [
+                name,
+                f"{stats.ticks:,}",
+                _bad(stats.missed),
+                f"{stats.empty:,}",
+                seconds(stats.lateness.p50, 3),
+                seconds(stats.lateness.p99, 3),
+                seconds(stats.duration.p50, 3),
+                seconds(stats.duration.p99, 3),
+            ]
+            for name, stats in self.stages.items()
+        )
+        header = ("stage", "ticks", "missed", "empty", *_SPREADS)
+        made = table(title, header, stages, ERROR if lost else BOLD)
+        if not self.sources:
+            return made
+        counts = [of.name for of in fields(SourceStats)]
+        rows = (
+            [
+                name,
+                *(
+                    _bad(getattr(stats, count)) if count in _FATES else f"{getattr(stats, count):,}"
+                    for count in counts
+                ),
+            ]
+            for name, stats in self.sources.items()
+        )
+        return made + table("Rows", ("source", *counts), rows)
+
+
+def _bad(count: int) -> str:
+    """A count of what should not have been."""
+    return marked(f"{count:,}", ERROR) if count else "0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from run_task.errors import ChannelClosed, ConfigError
 from run_task.sync._alarm import AnyAlarm
@@ -13,8 +13,14 @@ from run_task.sync._waiting import Deadline, Wait, wait_task, wait_thread
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.tasks._table import TIMESTAMP, Tabular
+from run_task.tasks._task import Runnable
 from run_task.time._calendar import Interval
 from run_task.time._shown import window_shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from run_task.observe._plot import Plot
 
 K = TypeVar("K")
 O = TypeVar("O")
@@ -80,6 +86,35 @@ class DataSets(Sequence[DataSet[O_co]], Tabular):
         for name in names:
             made[name] = self._plain(name, (each.get(name) for each in self._datasets))
         return made
+
+    def plot(self, *tasks: str | Runnable[Any, Any], ax: Axes | None = None) -> Axes:
+        """Draw the results of tasks over time, by matplotlib: at the end of each window.
+
+        ::
+
+            axes = collect(receiver, 100).plot("mean", "high")
+            axes.figure.savefig("prices.png")
+
+        A line is broken where a task has failed or gave no number; how often it failed stands
+        beside its name. The numbers of a mapping, a NamedTuple or a dataclass have a line each,
+        ``task_field``. As many lines are drawn as can be told apart, ten, and what is not drawn
+        is told.
+
+        :param tasks: which tasks, or columns of these; none: all that give numbers
+        :param ax: the axes of a figure to draw on; None: some of their own, which a notebook shows
+        :return: the axes
+        :raises ConfigError: if matplotlib is not installed, there is no such task, or it gave no
+            numbers
+        """
+        return self._plot().draw(tasks, axes=ax)
+
+    def _plot(self) -> Plot:
+        from run_task.tasks._results_plot import plot_of
+
+        def errors(name: str) -> int:
+            return sum(name in dataset.errors for dataset in self._datasets)
+
+        return plot_of(repr(self), self.columns(), self._interval(), errors)
 
     def _interval(self) -> Interval | None:
         return _common_interval(self._datasets)
@@ -181,6 +216,33 @@ class KeyedDataSets(Sequence[KeyedDataSet[K, O_co]], Tabular, Generic[K, O_co]):
                 yield results.values()
             else:
                 yield [results.get(key) for key in keys]
+
+    def plot(
+        self,
+        *tasks: str | Runnable[Any, Any],
+        keys: Iterable[K] | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw the results of tasks over time, by matplotlib: as :meth:`DataSets.plot`, with a line
+        for each task and key.
+
+        :param tasks: which tasks, or columns of these; none: all that give numbers
+        :param keys: which keys; None: those that have the most results, as many as can be told
+            apart
+        :param ax: the axes of a figure to draw on; None: some of their own, which a notebook shows
+        :return: the axes
+        :raises ConfigError: if matplotlib is not installed, there is no such task or key, or it
+            gave no numbers
+        """
+        return self._plot().draw(tasks, keys, ax)
+
+    def _plot(self) -> Plot:
+        from run_task.tasks._results_plot import plot_of
+
+        def errors(name: str) -> int:
+            return sum(error.task == name for each in self._datasets for error in each.error_list())
+
+        return plot_of(repr(self), self.columns(), self._interval(), errors, self.by)
 
     def _interval(self) -> Interval | None:
         return _common_interval(self._datasets)

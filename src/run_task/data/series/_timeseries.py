@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import tzinfo
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Never, overload
@@ -33,6 +33,8 @@ from run_task.time._moment import TimeLike
 from run_task.time._unit_check import UnitCheck
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from run_task.columnar._frame import AnyFrame
 
 _log = Log(__name__)
@@ -211,6 +213,19 @@ class TimeSeries:
                         first, length = first_after, length_after
                     return TimeSeriesView(self._schema, lease, first, length)
 
+    def plot(
+        self, *columns: str, keys: Iterable[Any] | None = None, ax: Axes | None = None
+    ) -> Axes:
+        """Draw all rows: as :meth:`TimeSeriesView.plot`.
+
+        :param columns: which columns; none: all of numbers
+        :param keys: which keys; None: those that have the most rows
+        :param ax: the axes of a figure to draw on; None: some of their own, which a notebook shows
+        :return: the axes
+        :raises ConfigError: as there
+        """
+        return self.view().plot(*columns, keys=keys, ax=ax)
+
     @property
     def generation(self) -> object:
         """Another object once rows have come or passed out; the same one until then."""
@@ -370,6 +385,9 @@ class TimeSeries:
         _, first, length, _, _ = self._snapshot
         retention = f", the last {self._retention}" if self._retention.limited else ""
         return f"<TimeSeries of {length - first:,} rows{retention}: {self._schema}>"
+
+    def _repr_html_(self) -> str:
+        return self.view().as_html(repr(self)[1:-1])
 
     def _insert(self, rows: NewRows) -> None:
         times, columns, omitted = rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -25,6 +25,7 @@ from run_task.time._shown import stamp_shown
 
 if TYPE_CHECKING:
     import polars as pl
+    from matplotlib.axes import Axes
 
 NO_TEXTS: Final[Mapping[int, Any]] = {}
 
@@ -362,6 +363,32 @@ class TimeSeriesView:
 
         return to_pandas(*self._table())
 
+    def plot(
+        self, *columns: str, keys: Iterable[Any] | None = None, ax: Axes | None = None
+    ) -> Axes:
+        """Draw columns of numbers over time, by matplotlib.
+
+        ::
+
+            axes = view.plot("price")
+            axes.figure.savefig("price.png")
+
+        A line is broken where there is NaN. Of a series with a key, each key has a line of its own.
+        As many lines are drawn as can be told apart, ten, and what is not drawn is told. Of a line
+        of more than 20 000 rows, the least and the greatest of each 2 000th part are drawn.
+
+        :param columns: which columns; none: all of numbers
+        :param keys: which keys; None: those that have the most rows
+        :param ax: the axes of a figure to draw on; None: some of their own, which a notebook shows
+        :return: the axes
+        :raises ConfigError: if matplotlib is not installed, there is no such column or key, or a
+            column holds no numbers
+        """
+        from run_task.data.series._view_plot import plot_of
+
+        self._check_order("plot()")
+        return plot_of(self, self._schema).draw(columns, keys, ax)
+
     def _table(self) -> tuple[Array, str, dict[str, Array | EncodedTexts]]:
         """The timestamps as NumPy's, in which zone they are shown, and each column."""
         times: Array = self.time.view(f"M8[{self.unit.value}]")
@@ -405,6 +432,29 @@ class TimeSeriesView:
             return np.full(len(self), "?")
 
     def __repr__(self) -> str:
+        cells = self._cells()
+        widths = [max(map(len, column)) for column in zip(*cells)]
+        lines = [
+            "  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths))
+            for line in cells
+        ]
+        return "\n".join([f"TimeSeriesView of {len(self):,} rows", *lines])
+
+    def _repr_html_(self) -> str:
+        return self.as_html(f"TimeSeriesView of {len(self):,} rows")
+
+    def as_html(self, title: str) -> str:
+        """The first and the last rows as a table of HTML, as notebooks show them.
+
+        :param title: what stands above it
+        """
+        from run_task.observe._html import table
+
+        header, *rows = self._cells()
+        return table(title, header, rows)
+
+    def _cells(self) -> list[list[str]]:
+        """The names of the columns, and the first and the last rows."""
         count = len(self)
         if count <= 2 * _SHOWN:
             shown: list[int | None] = list(range(count))
@@ -418,12 +468,7 @@ class TimeSeriesView:
             else:
                 time = self._time_shown(int(self.time[row]))
                 cells.append([time, *(str(array[row]) for array in arrays)])
-        widths = [max(map(len, column)) for column in zip(*cells)]
-        lines = [
-            "  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths))
-            for line in cells
-        ]
-        return "\n".join([f"TimeSeriesView of {count:,} rows", *lines])
+        return cells
 
 
 def placed(view: TimeSeriesView) -> tuple[Schema, Storage, int, int, tuple[int, int] | None]:
