@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from run_task import (
     ContextBuilder,
     DataSet,
     Empty,
+    Layout,
     Pipeline,
     RunnerConfig,
     RunTaskError,
@@ -28,6 +30,7 @@ from run_task import (
     task,
 )
 from run_task.expressions import Expression, expr
+from run_task.sinks import ParquetSink
 from run_task.testing import run_windows
 
 price, size, symbol = pl.col("price"), pl.col("size"), pl.col("symbol")
@@ -236,6 +239,47 @@ def test_texts_are_those_of_the_rows_however_many_others_there_are() -> None:
     context = ContextBuilder(series).with_tasks(tasks).with_interval("2s").build()[0]
     (dataset,) = run_windows(context, 1, start=1000)
     assert dict(dataset) == {"t": "text 5", "n": 1}
+
+
+def test_results_make_a_series_by_their_types() -> None:
+    pipeline = Pipeline("series")
+    trades_in, mean = series_of(), expr(price.mean(), name="mean")
+    pipeline.source(trades(50, 4, scale=1), into=trades_in, zone="UTC")
+    tasks = [mean, expr(pl.len()), expr(symbol.last()), expr((price > 0).any(), name="up")]
+    stage = pipeline.stage("first", tasks, trades_in, "5s")
+    series = stage.series()
+    assert series.columns == {"mean": np.float64, "len": np.int64, "symbol": str, "up": np.bool_}
+    last = pipeline.stage("second", [expr(pl.col("mean").last())], series, "5s")
+    for first, second in zip(pipeline.replay().of(stage), pipeline.replay().of(last)):
+        assert first[mean] == second["mean"]
+    ranges = expr(pl.struct(price.min().alias("a"), price.max().alias("b")), name="range")
+    with pytest.raises(ConfigError, match="task 'range' returns dict, which makes no column"):
+        pipeline.stage("third", [ranges], trades_in, "5s").series()
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_sinks_store_them(layout: Layout, tmp_path: Path) -> None:
+    pipeline = Pipeline("stored")
+    series = series_of()
+    pipeline.source(trades(50, 4, scale=1), into=series, zone="UTC")
+    tasks = [
+        expr(price.mean()),
+        expr(pl.struct(price.min().alias("low"), price.max().alias("high")), name="range"),
+        expr(pl.col("time").max()),
+        expr(symbol.implode(), name="symbols"),
+    ]
+    stage = pipeline.stage("stored", tasks, series, "5s")
+    stage.sink(ParquetSink(tmp_path, layout=layout))
+    datasets = [dataset for _, dataset in pipeline.replay()]
+    assert not any(dataset.errors for dataset in datasets)
+    assert pipeline.stats.refused == 0
+    stored = pl.read_parquet(tmp_path / "*.parquet")
+    if layout is Layout.WIDE:
+        assert stored["price"].to_list() == [dataset["price"] for dataset in datasets]
+        assert stored["range_low"].to_list() == [dataset["range"]["low"] for dataset in datasets]
+        assert stored["time"].to_list() == [dataset["time"] for dataset in datasets]
+    else:
+        assert len(stored) == 4 * len(datasets)
 
 
 # Windows of which one cannot be computed

@@ -20,6 +20,7 @@ from run_task import (
     ConfigError,
     ContextBuilder,
     DataSet,
+    Layout,
     Pipeline,
     Runner,
     RunnerConfig,
@@ -30,6 +31,7 @@ from run_task import (
     VirtualClock,
 )
 from run_task.expressions import expr, sql
+from run_task.sinks import ParquetSink
 from run_task.testing import run_windows
 
 pytest.importorskip("duckdb")
@@ -270,6 +272,36 @@ def test_a_forked_child_has_a_database_of_its_own() -> None:
         os._exit(0 if fresh else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert database._root is parents  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_query_has_as_many_connections_as_run_at_once() -> None:
+    query = sql("select sum(x) from window")
+    series = numbers(*range(200))
+    for _ in range(2):
+        given([query], series, 20)
+    view = series.view()
+    with ThreadPoolExecutor(4) as threads:
+        views = [view.for_window(0, 10)] * 200
+        list(threads.map(query.run, views, range(200), range(200)))
+    assert 1 <= len(query._idle) <= 4  # pyright: ignore[reportPrivateUsage]  nothing else tells it
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_sinks_store_tables_and_rows(layout: Layout, tmp_path: Path) -> None:
+    pipeline = Pipeline("stored")
+    series = series_of()
+    pipeline.source(trades(50, 4, scale=1), into=series, zone="UTC")
+    stage = pipeline.stage("stored", [QUERIES[0], QUERIES[3]], series, "5s")
+    stage.sink(ParquetSink(tmp_path, layout=layout))
+    datasets = [dataset for _, dataset in pipeline.replay()]
+    assert not any(dataset.errors for dataset in datasets)
+    assert pipeline.stats.refused == 0
+    stored = pl.read_parquet(tmp_path / "*.parquet")
+    if layout is Layout.WIDE:
+        means = [mean for dataset in datasets for mean in dataset["table"]["mean"]]
+        assert stored["table_mean"].to_list() == means
+    else:
+        assert len(stored) == 2 * len(datasets)
 
 
 # What they cannot reach

@@ -13,9 +13,9 @@ from run_task.aggregates._condition import Condition
 from run_task.aggregates._kernel import Kernel, O_co
 from run_task.aggregates._plan import AggregatePlan
 from run_task.data.series import TimeSeriesView
-from run_task.data.series._view import placed
+from run_task.data.series._segment import segment_of_window
 from run_task.errors import ConfigError
-from run_task.tasks._declared import ColumnTypes, Declared, Failed, Plan, Planner, Segments
+from run_task.tasks._declared import ColumnTypes, Declared, Failed, Plan, Planner
 from run_task.tasks._task import Runnable
 
 
@@ -95,10 +95,9 @@ class Aggregate(Runnable[TimeSeriesView, O_co]):
                 f"{self} is computed of a TimeSeries, and not of {type(data).__name__}: give it "
                 f"the rows in one"
             )
-        rows = data.in_window
-        window: Any = placed(data)[4]
+        segment = segment_of_window(data)
         plan = _plan_of(self, tuple(data.columns.items()))
-        ((result,),) = plan.compute(_one(rows, *window))
+        ((result,),) = plan.compute(segment)
         if isinstance(result, Failed):
             raise result.error
         found: O_co = result
@@ -132,21 +131,3 @@ def _plan_of(
 ) -> AggregatePlan:
     # Without panes a plan keeps nothing from one window to the next: threads may share it.
     return AggregatePlan([aggregate], dict(columns))
-
-
-def _one(rows: TimeSeriesView, start: int, end: int) -> Segments:
-    """The rows of one window."""
-
-    def column(name: str) -> Any:
-        return rows.encoded(name).codes if rows.columns[name] == np.dtype(str) else rows[name]
-
-    return Segments(
-        times=lambda: rows.time,
-        column=column,
-        texts=lambda name: rows.encoded(name).texts,  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]  an array can be indexed as well
-        starts=np.zeros(1, np.intp),
-        ends=np.array([len(rows)], np.intp),
-        window_starts=np.array([start], np.int64),
-        window_ends=np.array([end], np.int64),
-        unit=rows.unit,
-    )

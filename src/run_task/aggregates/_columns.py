@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import numpy as np
 
 from run_task.errors import ConfigError
+from run_task.tasks._column_kinds import holds, unknown
 from run_task.tasks._declared import ColumnTypes
-
-_ANY_TEXT = np.dtype(str)
-
-
-def is_encoded(dtype: np.dtype[Any]) -> bool:
-    """Whether a column holds texts of any length, of which a row has a code."""
-    return dtype == _ANY_TEXT
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:
     """Whether a column holds numbers or bools."""
     return dtype.kind in "biuf"
-
-
-def holds(dtype: np.dtype[Any]) -> str:
-    """What a column holds, for messages."""
-    if dtype.kind == "U":
-        return "texts"
-    return {"b": "bools", "S": "bytes", "M": "times"}.get(dtype.kind, f"{dtype.name}s")
 
 
 def check_column(columns: ColumnTypes, name: str, told: str) -> None:
@@ -40,13 +26,7 @@ def check_column(columns: ColumnTypes, name: str, told: str) -> None:
     """
     if name in columns:
         return
-    near = difflib.get_close_matches(name, columns, 1)
-    lower = [each for each in columns if each.lower() == name.lower()]
-    meant = f"did you mean {(lower or near)[0]!r}? " if lower or near else ""
-    raise ConfigError(
-        f"{told}: there is no column {name!r}: {meant}The columns are "
-        f"{', '.join(map(repr, columns))}"
-    )
+    raise ConfigError(f"{told}: {unknown(name, columns)}")
 
 
 def check_numbers(columns: ColumnTypes, name: str, told: str) -> None:

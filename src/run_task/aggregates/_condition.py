@@ -13,10 +13,11 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from run_task.aggregates._columns import check_column, holds, is_encoded, is_numeric
+from run_task.aggregates._columns import check_column, is_numeric
 from run_task.aggregates._rows import SegmentedRows
 from run_task.data.series._column_types import Array
 from run_task.errors import ConfigError
+from run_task.tasks._column_kinds import holds, is_encoded
 from run_task.tasks._declared import ColumnTypes
 
 Mask: TypeAlias = NDArray[np.bool_]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from run_task.aggregates._columns import check_column, is_encoded
+from run_task.aggregates._columns import check_column
 from run_task.aggregates._kernel import (
     ColumnKernel,
     Kernel,
@@ -35,6 +35,7 @@ from run_task.aggregates._statistics import (
     Sums,
     sums_of,
 )
+from run_task.tasks._column_kinds import is_encoded
 from run_task.tasks._declared import ColumnTypes, Failed
 
 

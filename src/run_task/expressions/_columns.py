@@ -1,10 +1,9 @@
-"""Columns of a series as those of polars, and what messages say of them."""
+"""Columns of a series as those of polars."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +13,12 @@ from run_task.columnar._aware_times import of_polars
 from run_task.data.series._frames import polars_series
 from run_task.data.series._schema import TIME
 from run_task.data.series._view import TimeSeriesView
+from run_task.tasks._column_kinds import is_encoded
 from run_task.tasks._declared import ColumnTypes
 from run_task.time._interval import TimeUnit
 
 if TYPE_CHECKING:
     import polars as pl
-
-ANY_TEXT: Final = np.dtype(str)
-"""The dtype of a column of texts of any length, of which a row has a code."""
-
-_KINDS: Final[Mapping[str, str]] = {"U": "texts", "S": "bytes", "b": "bools", "M": "times"}
 
 
 def times(stamps: NDArray[np.int64], unit: TimeUnit) -> pl.Series:
@@ -67,7 +62,7 @@ def frame_of(view: TimeSeriesView) -> pl.DataFrame:
     polars = need("polars", "polars")
     columns = [times(view.time, view.unit)]
     for name, dtype in view.columns.items():
-        if dtype == ANY_TEXT:
+        if is_encoded(dtype):
             codes, texts = view.encoded(name)
             columns.append(texts_of(name, codes, texts))
         else:
@@ -81,35 +76,18 @@ def sample(columns: ColumnTypes, names: Iterable[str], rows: int) -> pl.DataFram
 
     :param columns: what each column holds
     :param names: those that are wanted, with :data:`TIME` for the timestamps
-    :param rows: how many rows; up to 9
+    :param rows: how many rows; up to 101, so that no number comes twice
     """
     polars = need("polars", "polars")
-    digits = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5][:rows])
+    numbers = np.arange(rows) * 37 % 101  # in no order, and held by a column of any kind
     made: list[pl.Series] = []
     for name in names:
         if name == TIME:
             made.append(times(np.arange(rows, dtype=np.int64) * 1_000_000, TimeUnit.MICROS))
-        elif columns[name] == ANY_TEXT:
-            letters = [chr(ord("a") + digit) for digit in digits.tolist()]
-            made.append(polars.Series(name, letters, dtype=polars.String))
+        elif is_encoded(columns[name]):
+            texts = [f"text {number}" for number in numbers.tolist()]
+            made.append(polars.Series(name, texts, dtype=polars.String))
         else:
-            made.append(polars_series(name, digits.astype(columns[name])))
+            made.append(polars_series(name, numbers.astype(columns[name])))
     frame: pl.DataFrame = polars.DataFrame(made)
     return frame
-
-
-def holds(dtype: np.dtype[Any]) -> str:
-    """What a column holds, for messages."""
-    return _KINDS.get(dtype.kind, f"{dtype.name}s")
-
-
-def meant(name: str, known: Sequence[str]) -> str:
-    """Which of the columns that there are is probably meant, and all of them, for messages.
-
-    :param name: one that there is not
-    :param known: those that there are
-    """
-    in_small_letters = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), in_small_letters, 1)
-    told = f"did you mean {in_small_letters[near[0]]!r}? " if near else ""
-    return f"{told}The columns are {', '.join(map(repr, known))}"

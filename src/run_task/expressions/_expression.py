@@ -2,71 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final
 
 from run_task._extras import need
+from run_task.data.series._segment import segment_of_window
 from run_task.data.series._view import TimeSeriesView
 from run_task.errors import ConfigError
-from run_task.expressions._columns import ANY_TEXT
 from run_task.expressions._faults import in_short
-from run_task.expressions._plan import ExpressionPlan, plan
+from run_task.expressions._plan import ExpressionPlan, plan, result_type
 from run_task.observe._format import brief
-from run_task.tasks._declared import Failed, Planner, Segments
+from run_task.tasks._declared import ColumnTypes, Failed, Planner
+from run_task.tasks._task import Runnable
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-class Expression:
+class Expression(Runnable[TimeSeriesView, Any]):
     """A task whose result is that of an expression of polars over the rows of its window:
     :func:`expr` makes one.
 
-    :ivar name: the key of its result
     :ivar expression: what is computed
     """
 
     def __init__(self, expression: pl.Expr, name: str) -> None:
-        self.name: Final = name
+        self._name: Final = name
         self.expression: Final = expression
         self._planned: tuple[object, ExpressionPlan] | None = None  # for what it was run over
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     @property
     def planner(self) -> Planner:
         """What computes it together with all expressions of its stage."""
         return plan
 
-    def run(self, view: TimeSeriesView, start: int, end: int) -> Any:
+    def result_type(self, columns: ColumnTypes, /) -> Any:
+        """What it returns, as an annotation would say it: a column of :meth:`Stage.series` is of
+        that type.
+
+        :param columns: what each column of the series holds
+        """
+        returned = result_type(self.expression, columns)
+        return float | None if returned is float else returned
+
+    def run(self, view: TimeSeriesView, start: int, end: int, /) -> Any:
         """The result of one window, as a stage has it.
 
         :param view: what a task of the window is given
-        :param start: the start of the window, in the unit of the series
-        :param end: its end
+        :param start: not looked at: the view has its window
+        :param end: nor this
         :return: a plain Python value; None: the window has no rows
         :raises ConfigError: if it cannot be computed over these columns
         :raises RunTaskError: if it cannot be computed of these rows
         """
-        window = view.in_window
-        columns = window.columns
+        segment = segment_of_window(view)
+        columns = view.columns
         planned = self._planned
         if planned is None or planned[0] != columns:
             planned = self._planned = columns, plan([self], columns)
-        ((result,),) = planned[1].compute(
-            Segments(
-                times=lambda: window.time,
-                column=lambda name: (
-                    window.encoded(name).codes if columns[name] == ANY_TEXT else window[name]
-                ),
-                texts=lambda name: cast("Sequence[str]", window.encoded(name).texts),
-                starts=np.zeros(1, np.intp),
-                ends=np.array([len(window)], np.intp),
-                window_starts=np.array([start], np.int64),
-                window_ends=np.array([end], np.int64),
-                unit=window.unit,
-            )
-        )
+        ((result,),) = planned[1].compute(segment)
         if type(result) is Failed:
             raise result.error
         return result

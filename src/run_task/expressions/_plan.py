@@ -10,6 +10,7 @@ copied, one segment behind the other.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -21,8 +22,9 @@ from run_task._extras import need
 from run_task.data.series._frames import polars_series
 from run_task.data.series._schema import TIME
 from run_task.errors import ConfigError, RunTaskError
-from run_task.expressions._columns import ANY_TEXT, holds, meant, sample, texts_of, times
+from run_task.expressions._columns import sample, texts_of, times
 from run_task.expressions._faults import in_short, polars_faults
+from run_task.tasks._column_kinds import holds, is_encoded, unknown
 from run_task.tasks._declared import ColumnTypes, Declared, Failed, Segments
 
 if TYPE_CHECKING:
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 _CHUNK: Final = 1 << 18
 """So many rows are computed at once, unless one segment has more. Results do not depend on it."""
 
-_SAMPLE: Final = (3, 1, 3)
-"""How many rows the segments have over which a new expression is tried."""
+_SAMPLE: Final = (20, 1, 30)
+"""How many rows the segments have over which a new expression is tried: so many that one row of
+each that is drawn by chance is not likely to be the same one again."""
 
 
 class ExpressionPlan:
@@ -109,9 +112,8 @@ class ExpressionPlan:
         take = _rows(starts, counts)
         # Of those columns only: one that cannot be read costs the expressions that read it.
         frame = self._frame(segments, take, [self._columns[place] for place in places])
-        expressions = [self._expressions[place] for place in places]
-        found = grouped(frame, counts, expressions)
-        return [plain(found[str(place)]) for place in places]
+        found = grouped(frame, counts, [self._expressions[place] for place in places])
+        return [plain(column) for column in found]
 
     def _frame(
         self,
@@ -135,18 +137,29 @@ class ExpressionPlan:
 
 def grouped(
     frame: pl.DataFrame, counts: NDArray[np.intp], expressions: Sequence[pl.Expr]
-) -> pl.DataFrame:
-    """Expressions over segments of rows, one segment behind the other: a row a segment.
+) -> list[pl.Series]:
+    """Expressions over segments of rows, one segment behind the other.
 
     :param counts: how many rows each segment has, at least 1
+    :return: the results of each expression, one for each segment
     """
     polars = need("polars", "polars")
     numbers = polars.Series("", np.repeat(np.arange(len(counts), dtype=np.uint32), counts))
     # The key is no column of the frame, where expressions would find it.
     key = polars.lit(numbers.set_sorted())
     groups = frame.lazy().group_by(key, maintain_order=True)
-    found: pl.DataFrame = groups.agg(expressions).collect(engine="in-memory")
-    return found
+    found = groups.agg(expressions).collect(engine="in-memory", optimizations=_optimizations())
+    return found.get_columns()[1:]
+
+
+@functools.cache
+def _optimizations() -> pl.QueryOptFlags:
+    """What pays here: the others have polars look for half of the time of a small window."""
+    polars = need("polars", "polars")
+    flags: pl.QueryOptFlags = polars.QueryOptFlags.none(
+        comm_subexpr_elim=True, simplify_expression=True
+    )
+    return flags
 
 
 def plain(column: pl.Series) -> list[Any]:
@@ -210,7 +223,7 @@ def plan(tasks: Sequence[Declared[Any, Any]], columns: ColumnTypes) -> Expressio
         _checked(f"expression {name!r}", expression, columns)
         for name, expression in zip(names, expressions)
     ]
-    has_codes = {name for name, dtype in columns.items() if dtype == ANY_TEXT}
+    has_codes = {name for name, dtype in columns.items() if is_encoded(dtype)}
     return ExpressionPlan(names, expressions, used, has_codes)
 
 
@@ -227,7 +240,7 @@ def _checked(told: str, expression: pl.Expr, columns: ColumnTypes) -> Sequence[s
         names = list(dict.fromkeys(expression.meta.root_names()))
         for name in names:
             if name not in known:
-                raise ConfigError(f"{told}: there is no column {name!r}: {meant(name, known)}")
+                raise ConfigError(f"{told}: {unknown(name, known)}")
     empty = sample(columns, names or [TIME], 0)
     faults = polars_faults()
     try:
@@ -239,7 +252,7 @@ def _checked(told: str, expression: pl.Expr, columns: ColumnTypes) -> Sequence[s
                 f"declare an expression for each, or put them together by pl.struct(...)"
             )
         (dtype,) = selected.dtypes()
-        (of_group,) = grouped(empty, np.zeros(0, np.intp), [expression.alias("0")]).dtypes[1:]
+        (of_group,) = grouped(empty, np.zeros(0, np.intp), [expression.alias("0")])
     except ConfigError:
         raise
     except faults as error:
@@ -247,7 +260,7 @@ def _checked(told: str, expression: pl.Expr, columns: ColumnTypes) -> Sequence[s
             f"{name!r} ({'times' if name == TIME else holds(columns[name])})" for name in names
         )
         raise ConfigError(f"{told}: {in_short(error)}; it reads {reads or 'no column'}") from None
-    if of_group != dtype:
+    if of_group.dtype != dtype:
         raise ConfigError(
             f"{told}: it gives many values for the rows of a window, and a task one result: "
             f"end it with what makes one of them, such as .mean(), .last() or .n_unique(), or with "
@@ -263,16 +276,26 @@ def _checked(told: str, expression: pl.Expr, columns: ColumnTypes) -> Sequence[s
     return names
 
 
+def result_type(expression: pl.Expr, columns: ColumnTypes) -> Any:
+    """The type of Python's that the results of an expression have.
+
+    :param columns: what each column holds
+    """
+    every = sample(columns, [TIME, *columns], 0)
+    (column,) = grouped(every, np.zeros(0, np.intp), [expression.alias("0")])
+    return column.dtype.to_python()
+
+
 def _depends_on_others(expression: pl.Expr, rows: pl.DataFrame) -> bool:
     """Whether the results for segments, computed together, are others than those for each alone."""
     expressions = [expression.alias("0")]
     counts = np.array(_SAMPLE, np.intp)
     try:
-        together = [grouped(rows, counts, expressions)["0"].to_list() for _ in range(2)]
+        together = [grouped(rows, counts, expressions)[0].to_list() for _ in range(2)]
         alone: list[Any] = []
         for start, count in zip(np.cumsum(counts) - counts, counts):
             of_segment = rows.slice(int(start), int(count))
-            alone += grouped(of_segment, np.array([count]), expressions)["0"].to_list()
+            alone += grouped(of_segment, np.array([count]), expressions)[0].to_list()
     except polars_faults():
         return False  # these rows mean nothing to it
     return len({repr(results) for results in (*together, alone)}) > 1

@@ -6,19 +6,21 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from run_task._extras import need
 from run_task.data import TimeSeries
 from run_task.data.series._schema import TIME
 from run_task.data.series._view import TimeSeriesView
 from run_task.errors import ConfigError, RunTaskError
-from run_task.expressions._columns import frame_of, holds, meant
+from run_task.expressions._columns import frame_of
 from run_task.expressions._duckdb import PreparedQuery
 from run_task.expressions._faults import in_short, polars_faults
 from run_task.expressions._plan import plain
 from run_task.expressions._query_text import one_select
 from run_task.observe._format import brief
+from run_task.tasks._column_kinds import holds, unknown
+from run_task.tasks._task import Runnable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,22 +73,25 @@ class _Ready:
         return values if len(values) > 1 else next(iter(values.values()))
 
 
-class Query(Generic[I_contra]):
+class Query(Runnable[I_contra, Any]):
     """A task whose result is that of a query over the rows of its window: :func:`sql` makes one.
 
-    :ivar name: the key of its result
     :ivar text: the query
     :ivar inputs: the names of its inputs
     """
 
     def __init__(self, text: str, name: str, inputs: Sequence[str]) -> None:
-        self.name: Final = name
+        self._name: Final = name
         self.text: Final = text
         self.inputs: Final = tuple(inputs)
         self._told: Final = f"query {name!r}"
         self._select: Final = one_select(text, self._told)
         # Each is used by one thread at a time: as many as have run at once.
         self._idle: deque[_Ready] = deque()
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def check_inputs(self, inputs: Sequence[object], by: str | None) -> None:
         """See whether it can be run over these inputs.
@@ -205,15 +210,14 @@ class Query(Generic[I_contra]):
         self, error: str, views: Sequence[TimeSeriesView], tables: Sequence[str]
     ) -> str | None:
         """Which column or table is meant that there is not; None: the error is another one."""
-        if unknown := _UNKNOWN_COLUMN.search(error):
-            name = unknown[1] or unknown[2]
+        if found := _UNKNOWN_COLUMN.search(error):
             columns = list(
                 dict.fromkeys([TIME, *(each for view in views for each in view.columns)])
             )
-            return f"there is no column {name!r}: {meant(name, columns)}"
-        if unknown := _UNKNOWN_TABLE.search(error):
+            return unknown(found[1] or found[2], columns)
+        if found := _UNKNOWN_TABLE.search(error):
             return (
-                f"there is no table {unknown[1]!r}: there are {', '.join(map(repr, tables))}; "
+                f"there is no table {found[1]!r}: there are {', '.join(map(repr, tables))}; "
                 f"further inputs are named by sql(..., inputs=)"
             )
         if "No function matches" in error or "Could not convert" in error:
@@ -232,9 +236,7 @@ class Query(Generic[I_contra]):
 @overload
 def sql(text: str, *, name: str = ...) -> Query[TimeSeriesView]: ...
 @overload
-def sql(
-    text: str, *, name: str = ..., inputs: Sequence[str]
-) -> Query[tuple[TimeSeriesView, ...]]: ...
+def sql(text: str, *, name: str = ..., inputs: Sequence[str]) -> Query[Any]: ...
 def sql(text: str, *, name: str = "sql", inputs: Sequence[str] = ()) -> Query[Any]:
     """Make a task of a query in SQL, which DuckDB runs.
 
