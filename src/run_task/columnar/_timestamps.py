@@ -305,6 +305,7 @@ def _without_nulls(
     """From an Arrow array of timestamps in which some are null that have to be parsed from their
     texts."""
     timestamps, faults = from_arrow(column, stored_ns, unit_ns, clock)
+    timestamps = timestamps.copy()  # what is Arrow's is not to be written to
     for position in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist():
         text = texts[position].as_py()
         if text is not None:
@@ -385,7 +386,7 @@ def _one_by_one(
 def rescale(values: Int64s, stored_ns: int, unit_ns: int) -> tuple[Int64s, NDArray[np.bool_]]:
     """From one unit to another, and which of them fit in 64 bits."""
     if stored_ns == unit_ns:
-        return values.copy(), np.ones(len(values), np.bool_)
+        return values, np.ones(len(values), np.bool_)
     if stored_ns < unit_ns:
         return values // (unit_ns // stored_ns), np.ones(len(values), np.bool_)
     factor = stored_ns // unit_ns

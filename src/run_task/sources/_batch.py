@@ -18,7 +18,7 @@ class Batch:
 
     :param timestamps: the time of each row, int64, in the source's unit since the Unix epoch
     :param columns: an array of the same length for each column: float64, int64, bool, or
-        objects that are ``str``
+        objects that are ``str``. These arrays, and the timestamps, may be read-only
     :raises ConfigError: if a column has another length than the timestamps
     """
 

@@ -23,7 +23,7 @@ class Chunk:
     """
 
     batch: Batch
-    lines: NDArray[np.int64]
+    lines: NDArray[np.int64] | range
     faults: dict[int, SourceError] = field(default_factory=dict[int, SourceError])
 
 
@@ -32,12 +32,15 @@ def without_faults(chunk: Chunk, faults: Faults) -> Iterator[Batch]:
     if not chunk.faults:
         yield chunk.batch
         return
+    lines = chunk.lines
+    if isinstance(lines, range):
+        lines = np.arange(lines.start, lines.stop)
     ordered = [chunk.faults[line] for line in sorted(chunk.faults)]
-    faults.judge(len(np.union1d(chunk.lines, list(chunk.faults))), ordered)
+    faults.judge(len(np.union1d(lines, list(chunk.faults))), ordered)
     if faults.are_fatal:
         first = min(chunk.faults)
-        yield chunk.batch[: int(np.searchsorted(chunk.lines, first))]
+        yield chunk.batch[: int(np.searchsorted(lines, first))]
         faults.note(chunk.faults[first])
     for fault in ordered:
         faults.note(fault)
-    yield chunk.batch.where(~np.isin(chunk.lines, list(chunk.faults)))
+    yield chunk.batch.where(~np.isin(lines, list(chunk.faults)))

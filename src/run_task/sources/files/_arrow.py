@@ -105,6 +105,9 @@ class ArrowFile(ColumnarFile):
         return None if faults else int(found[0])
 
     def _record_batches(self, names: Sequence[str]) -> Generator[Any]:
+        return self._ahead(self._one_by_one(names))
+
+    def _one_by_one(self, names: Sequence[str]) -> Generator[Any]:
         with self._opened(names) as (raw, reader, anywhere):
             if anywhere:
                 batches = map(reader.get_batch, range(reader.num_record_batches))

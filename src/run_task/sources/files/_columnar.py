@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from run_task._extras import need
 from run_task.columnar import _arrow_columns as arrow
 from run_task.columnar import _columns as cols
@@ -121,6 +119,6 @@ class ColumnarFile(RecordedFile):
                         name: array[start : start + self._batch_rows]
                         for name, array in arrays.items()
                     }
-                    lines = row + start + np.arange(len(some[self._timestamp]), dtype=np.int64)
-                    yield self._chunk(some, lines)
+                    first = row + start
+                    yield self._chunk(some, range(first, first + len(some[self._timestamp])))
                 row += batch.num_rows

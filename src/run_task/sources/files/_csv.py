@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import tzinfo
 from typing import Any, cast
@@ -339,7 +339,7 @@ class CsvFile(RecordedFile):
                 yield block
             self._check(stream, line)
 
-    def _rows(self) -> Iterator[RecordBlock | BadLine]:
+    def _rows(self) -> Generator[RecordBlock | BadLine]:
         """The records of rows."""
         named = self._names is not None
         for block in self._records():
@@ -358,14 +358,15 @@ class CsvFile(RecordedFile):
 
     def _chunks(self) -> Iterator[Chunk]:
         types = self._arrow_types()
-        for block in self._rows():
-            if isinstance(block, BadLine):
-                yield self._bad_line(block)
-                continue
-            arrays, lines, faults = self._arrays(block, types)
-            chunk = self._chunk(arrays, lines)
-            chunk.faults.update(faults)
-            yield chunk
+        with closing(self._ahead(self._rows())) as found:
+            for block in found:
+                if isinstance(block, BadLine):
+                    yield self._bad_line(block)
+                    continue
+                arrays, lines, faults = self._arrays(block, types)
+                chunk = self._chunk(arrays, lines)
+                chunk.faults.update(faults)
+                yield chunk
 
     def _arrays(
         self, block: RecordBlock, types: Mapping[str, Any]
@@ -387,7 +388,8 @@ class CsvFile(RecordedFile):
             if blank is not None:
                 arrays = {name: array.filter(pa.array(~blank)) for name, array in arrays.items()}
                 there = there[~blank]
-        return arrays, block.lines[there], faults
+        whole = len(there) == len(block.lines)
+        return arrays, block.lines if whole else block.lines[there], faults
 
     def _needs_texts(self, arrays: Mapping[str, Any]) -> bool:
         """Whether what stands in the file is to be looked at: a timestamp that is none, to be told,

@@ -7,10 +7,10 @@ import copy
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import tzinfo
 from itertools import islice
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from run_task.sources._chunk import Chunk, without_faults
 from run_task.sources._faults import MOST_MALFORMED, Faults, OnFault, faults_told_to
 from run_task.sources._protocol import SourceInfo
 from run_task.sources._text_blocks import BadLine, RecordBlock
+from run_task.sources.files._ahead import ahead
 from run_task.sources.files._compression import other_format
 from run_task.sources.files._lines import WholeLines
 from run_task.sources.files._listing import FileOrder, Paths, check_order, listed
@@ -36,6 +37,8 @@ from run_task.sources.files._place import FilePlace
 from run_task.sources.files._remote import check_options
 from run_task.sources.files._sorting import SORT_ROWS, in_order
 from run_task.time._interval import TimeUnit
+
+T = TypeVar("T")
 
 _TAIL_BYTES: Final = 1 << 16
 _SAMPLE_BLOCKS: Final = 8
@@ -362,7 +365,7 @@ class RecordedFile(ABC):
         """
         return ": say by timestamp= which has the timestamps" if name == self._timestamp else ""
 
-    def _chunk(self, arrays: Mapping[str, Any], lines: NDArray[np.int64]) -> Chunk:
+    def _chunk(self, arrays: Mapping[str, Any], lines: NDArray[np.int64] | range) -> Chunk:
         """A chunk of Arrow arrays."""
         faults: dict[int, SourceError] = {}
 
@@ -383,6 +386,13 @@ class RecordedFile(ABC):
             )
             blame(name, found)
         return Chunk(Batch(timestamps, values), lines, faults)
+
+    def _ahead(self, items: Generator[T]) -> Generator[T]:
+        """What is read of the file, ahead of who uses it where that gains time: on several cores,
+        and not of what is still being written or comes from another machine, since to wait for
+        that may take long."""
+        alone = need("pyarrow", "arrow").cpu_count() == 1
+        return items if alone or self._place.live or self._place.far else ahead(items)
 
     def _bad_line(self, bad: BadLine) -> Chunk:
         """A chunk of no rows, but one that is malformed."""

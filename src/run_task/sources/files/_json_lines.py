@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import tzinfo
 from typing import Any, Final
@@ -199,7 +199,7 @@ class JsonLinesFile(RecordedFile):
     def _last(self) -> int | None:
         return read_row(self._last_line(), self._timestamp, self._times, {})[0]
 
-    def _blocks(self) -> Iterator[RecordBlock | BadLine]:
+    def _blocks(self) -> Generator[RecordBlock | BadLine]:
         line = 1
         with closing(self._place.open()) as stream:
             for block in blocks(stream, self._longest):
@@ -211,22 +211,23 @@ class JsonLinesFile(RecordedFile):
         pa = need("pyarrow", "arrow")
         kinds = {**self._kinds, self._timestamp: self._timestamp_kind}
         schema = pa.schema({name: arrow_type(kind) for name, kind in kinds.items()})
-        for block in self._blocks():
-            if isinstance(block, BadLine):
-                yield self._bad_line(block)
-            elif (arrays := self._by_arrow(block.data, len(block.lines), schema)) is not None:
-                yield self._chunk(arrays, block.lines)
-            else:
-                stripped = [record.strip() for record in block.records()]
-                there = [at for at, text in enumerate(stripped) if text]
-                lines, rows = block.lines[there], [stripped[at] for at in there]
-                data = b"".join(row + b"\n" for row in rows)
-                if len(there) < len(stripped) and (
-                    (arrays := self._by_arrow(data, len(rows), schema)) is not None
-                ):
-                    yield self._chunk(arrays, lines)
-                elif there:
-                    yield self._line_by_line(rows, lines.tolist())
+        with closing(self._ahead(self._blocks())) as found:
+            for block in found:
+                if isinstance(block, BadLine):
+                    yield self._bad_line(block)
+                elif (arrays := self._by_arrow(block.data, len(block.lines), schema)) is not None:
+                    yield self._chunk(arrays, block.lines)
+                else:
+                    stripped = [record.strip() for record in block.records()]
+                    there = [at for at, text in enumerate(stripped) if text]
+                    lines, rows = block.lines[there], [stripped[at] for at in there]
+                    data = b"".join(row + b"\n" for row in rows)
+                    if len(there) < len(stripped) and (
+                        (arrays := self._by_arrow(data, len(rows), schema)) is not None
+                    ):
+                        yield self._chunk(arrays, lines)
+                    elif there:
+                        yield self._line_by_line(rows, lines.tolist())
 
     def _by_arrow(self, data: bytes, rows: int, schema: Any) -> dict[str, Any] | None:
         """Columns of lines that are an object each; None if they are to be read one by one: some
