@@ -87,11 +87,17 @@ def test_what_is_no_json_is_told_with_its_place_in_the_line(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.write_bytes(b'{"timestamp":1,"v":1}\n{"timestamp":2,"v":\n{"timestamp":3,"v":"\xff"}\n')
+    with path.open("a") as file:
+        file.write(f'{{"timestamp":4,"v":{"1" * 5_000}}}\n{{"timestamp":5,"v":{"[" * 100_000}\n')
     assert list(JsonLinesFile(path, unit=SECONDS)) == [(1, {"v": 1.0})]
-    assert [message.partition(" is not ")[2] for message in caplog.messages] == [
-        "JSON: Expecting value at its character 20",
-        "text in UTF-8",
+    told = [
+        " is not JSON: Expecting value at its character 20",
+        " is not text in UTF-8",
+        "1... has a number of too many digits",
+        "[... is nested too deep to be read",
     ]
+    assert len(caplog.messages) == len(told)
+    assert all(message.endswith(end) for message, end in zip(caplog.messages, told))
 
 
 @pytest.mark.parametrize("text", ['[{"timestamp":1,"v":2}]\n', "timestamp,v\n1,2\n"])

@@ -41,8 +41,10 @@ def read_object(line: str | bytes) -> dict[str, Any]:
         raise MalformedRow(
             None, f"{_shortened(line)} is not JSON: {error.msg} at its character {error.pos + 1}"
         ) from None
-    except (ValueError, RecursionError) as error:
-        raise MalformedRow(None, f"{_shortened(line)} is not JSON: {error}") from None
+    except ValueError:  # of an int, of which Python reads up to 4300 digits
+        raise MalformedRow(None, f"{_shortened(line)} has a number of too many digits") from None
+    except RecursionError:
+        raise MalformedRow(None, f"{_shortened(line)} is nested too deep to be read") from None
     if not isinstance(found, dict):
         raise MalformedRow(None, f"{_shortened(line)} is not a JSON object")
     return cast("dict[str, Any]", found)
