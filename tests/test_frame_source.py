@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,11 @@ def test_rows_that_are_none_are_malformed_and_the_others_are_stored() -> None:
     )
     letters: list[tuple[Any, ...]] = []
     made = series()
-    pipeline = entered(frame, made, dead_letters=lambda *letter: letters.append(letter))
+
+    def keep(*letter: Any) -> None:
+        letters.append(letter)
+
+    pipeline = entered(frame, made, dead_letters=keep)
     assert fates(pipeline) == (6, 4, 2)
     assert made.view()["size"].tolist() == [1, 4, 5, 6]
     details = [str(letter[2]) for letter in letters]
@@ -124,6 +129,23 @@ def test_a_value_that_the_series_has_no_room_for_costs_its_row() -> None:
     frame = pl.DataFrame({"time": [1, 2, 3], "x": [1, 300, 3], "s": ["a", "b", "long"]})
     made = TimeSeries({"x": "i1", "s": "U2"})
     assert fates(entered(frame, made)) == (3, 1, 2)
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_times_as_values_are_the_same_however_many_rows_enter_at_once(count: int) -> None:
+    moment = datetime(2024, 7, 1, microsecond=1, tzinfo=UTC)
+    frame = pl.DataFrame(
+        {"time": range(count), "at": [moment, None, None] * (count // 3)},
+        {"time": pl.Int64, "at": pl.Datetime("us", "UTC")},
+    )
+    for unit in ("us", "ns"):
+        made = TimeSeries({"at": f"M8[{unit}]"})
+        assert fates(entered(frame, made)) == (count, count, 0)
+        found = made.view()["at"]
+        assert found[0] == np.datetime64("2024-07-01T00:00:00.000001")
+        assert np.isnat(found[1])
+    coarse = TimeSeries({"at": "M8[ms]"})
+    assert fates(entered(frame, coarse)) == (count, count // 3 * 2, count // 3)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +198,11 @@ def test_columns_may_be_left_out_which_no_series_could_have() -> None:
 def test_without_a_series_its_columns_are_of_their_own_types() -> None:
     kept = RwLock[list[Any]]([])
     frame = FRAME[:1].with_columns(day=pl.lit("2024-07-01").str.to_date(), raw=pl.lit(b"\xff"))
-    entered(frame, kept, ingest=list.append, unit=TimeUnit.MILLIS)
+
+    def keep(rows: list[Any], row: Any) -> None:
+        rows.append(row)
+
+    entered(frame, kept, ingest=keep, unit=TimeUnit.MILLIS)
     with kept.read() as rows:
         (row,) = rows
     assert row == {
@@ -234,9 +260,10 @@ def test_a_frame_can_be_played() -> None:
 
 
 def test_what_is_no_frame_is_refused() -> None:
-    for thing in ([], FRAME["price"], object()):
+    things: list[Any] = [[], FRAME["price"], object()]
+    for thing in things:
         with pytest.raises(ConfigError, match="it is no table of polars"):
-            FrameSource(thing)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  as it says
+            FrameSource(thing)
     several: Any = ({"batch_rows": 0}, {"max_malformed": 2}, {"unit": "ms"}, {"zone": "nowhere"})
     for wrong in several:
         with pytest.raises(ConfigError):

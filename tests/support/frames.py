@@ -12,6 +12,7 @@ import polars as pl
 
 from run_task import TimeSeries, TimeUnit
 
+duckdb: Any = importlib.import_module("duckdb")
 pa: Any = importlib.import_module("pyarrow")
 pads: Any = importlib.import_module("pyarrow.dataset")
 pd: Any = importlib.import_module("pandas")
@@ -72,6 +73,7 @@ CHANGES: dict[str, Change] = {
     "a reader": lambda frame: in_arrow(frame).to_reader(max_chunksize=1),
     "a dataset": lambda frame: pads.dataset(in_arrow(frame)),
     "a scanner": lambda frame: pads.dataset(in_arrow(frame)).scanner(),
+    "a relation of DuckDB": lambda frame: duckdb.from_arrow(in_arrow(frame)),
     "pandas": in_pandas,
     "an index": lambda frame: in_pandas(frame).set_index("time"),
     "an index without a name": lambda frame: in_pandas(frame).set_index("time").rename_axis(None),

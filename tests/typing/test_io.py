@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from run_task import TaskInterval, TimeUnit
+import polars as pl
+
+from run_task import Pipeline, RwLock, TaskInterval, TimeSeries, TimeUnit
 from run_task.sinks import (
     CallbackSink,
     CsvSink,
@@ -18,6 +20,7 @@ from run_task.sources import (
     ArrowFile,
     Batched,
     CsvFile,
+    FrameSource,
     JsonLinesFile,
     Paced,
     PacedBatches,
@@ -68,6 +71,30 @@ def check_what_files_are(
         assert batched
     assert_type(paced(csv), PacedBatches[dict[str, Any]])
     assert_type(paced(stdin), Paced[dict[str, Any]])
+
+
+def check_what_frames_are(
+    frame: pl.DataFrame, query: pl.LazyFrame, series: TimeSeries, latest: RwLock[list[str]]
+) -> None:
+    """Never called: the checkers read it."""
+
+    def keep(data: list[str], row: dict[str, str]) -> None:
+        data.append(row["symbol"])
+
+    pipeline = Pipeline("frames")
+    for table in (frame, query):
+        series.extend(table)
+        series.extend(table, timestamp="at", zone="UTC")
+        assert_type(pipeline.source(table, into=series), Pipeline)
+        assert_type(pipeline.source(table, into=latest, ingest=keep), Pipeline)
+        assert_type(paced(table), PacedBatches[dict[str, Any]])
+    series.extend(frame["at"], price=frame["price"])
+    source = FrameSource(query)
+    rows: Rows[dict[str, Any]] = source
+    assert rows
+    batched: Batched = source
+    assert batched
+    FrameSource([1])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def check_what_sinks_are(

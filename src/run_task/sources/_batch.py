@@ -14,11 +14,12 @@ from run_task.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Rows by column, as they are read from a file.
+    """Rows by column, as they are read from a file or a frame.
 
     :param timestamps: the time of each row, int64, in the source's unit since the Unix epoch
-    :param columns: an array of the same length for each column: float64, int64, bool, or
-        objects that are ``str``. These arrays, and the timestamps, may be read-only
+    :param columns: an array of the same length for each column: of a file float64, int64, bool, or
+        objects that are ``str``; of a frame also of what else a series may hold. These arrays, and
+        the timestamps, may be read-only
     :raises ConfigError: if a column has another length than the timestamps
     """
 
@@ -51,12 +52,15 @@ class Batch:
         return Batch(self.timestamps[which], columns)
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The same, row by row, as plain Python values."""
+        """The same, row by row, as plain Python values; times are NumPy's, which know NaT and
+        nanoseconds."""
         timestamps = self.timestamps.tolist()
         if not self.columns:
             return ((timestamp, {}) for timestamp in timestamps)
         names = tuple(self.columns)
-        values = zip(*(column.tolist() for column in self.columns.values()))
+        values = zip(
+            *(each if each.dtype.kind == "M" else each.tolist() for each in self.columns.values())
+        )
         return zip(timestamps, (dict(zip(names, row)) for row in values))
 
 
