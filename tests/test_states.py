@@ -20,6 +20,7 @@ from tests.support.stateful import (
     careless,
     ema,
     forgetful,
+    gathering,
     locked,
     own,
     same,
@@ -284,6 +285,13 @@ def test_a_state_that_can_be_changed_in_place_is_refused_by_name(executor: Any) 
         dataset.errors["careless"]
     )
     assert "copy=copy.deepcopy" in str(dataset.errors["careless"])
+
+
+@by_executor
+def test_what_a_state_holds_is_looked_at_each_time(executor: Any) -> None:
+    for dataset in run([gathering], prices(1.0, 2.0), executor):
+        assert "its state is ([" in str(dataset.errors["gathering"])
+        assert "changed in place" in str(dataset.errors["gathering"])
 
 
 @by_executor

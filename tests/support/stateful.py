@@ -61,6 +61,14 @@ def careless(view: TimeSeriesView, start: int, end: int, state: Seen) -> tuple[i
     return 1, state
 
 
+@task(state=tuple[Any, ...])
+def gathering(
+    view: TimeSeriesView, start: int, end: int, state: tuple[Any, ...]
+) -> tuple[int, tuple[Any, ...]]:
+    """Its first state is a value, and the next one holds what is none."""
+    return start, (view.in_window["price"].tolist(),)
+
+
 @task(state=int)
 def forgetful(view: Any, start: int, end: int, state: int) -> Any:
     return state

@@ -64,6 +64,10 @@ class Stepped:
         return _step, (self.result, to_send(self.state), self.is_unchanged)
 
 
+_PLAIN: Final[frozenset[type]] = frozenset({bool, bytes, complex, float, int, str, type(None)})
+"""Types whose values hold nothing else, so that nobody can change them in place."""
+
+
 class Stepper:
     """A task with a state as a runner runs it: a :class:`Runnable` that gives a :class:`Stepped`.
 
@@ -77,7 +81,7 @@ class Stepper:
         self.task = task
         self.name: str = task.name
         self.states = states
-        self._checked: set[type] = {type(None)}  # which is hashed by where it lies
+        self._checked: set[type] = set(_PLAIN)
 
     def run(self, data: Any, start: int, end: int, /) -> Stepped:
         """Run the task with its state.
@@ -102,7 +106,7 @@ class Stepper:
         task = self.task
         if task.copy is not None:
             state = task.copy(state)
-        else:
+        elif type(state) not in self._checked:
             self._check(state)
         given: Any = task.step(data, start, end, state)
         if not _is_pair(given):
@@ -111,22 +115,19 @@ class Stepper:
                 f"state, return result, state"
             )
         result, state = given
-        if task.copy is None:
-            self._check(state)
+        if task.copy is None and type(state) not in _PLAIN:
+            self._check(state)  # of the same type as before, it may hold something else
         return Stepped(result, state)
 
     def _check(self, state: Any) -> None:
         """See whether nobody can change a state in place.
 
-        Such values have a hash, of themselves and not of where they lie. It is asked once of each
-        type, since to compute it may take long.
+        Such values have a hash, of themselves and not of where they lie.
         """
         kind: type = type(state)  # pyright: ignore[reportUnknownVariableType]  of anything
-        if kind in self._checked:
-            return
         try:
             hash(state)
-            is_value = has_value_hash(kind)
+            is_value = kind in self._checked or has_value_hash(kind)
         except TypeError:
             is_value = False
         if not is_value:
