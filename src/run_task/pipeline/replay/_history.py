@@ -50,7 +50,7 @@ _MOST_NS: Final = 2**62
 """Later than any window."""
 
 
-class Batch(Protocol):
+class DataSetBatch(Protocol):
     """DataSets of one stage, one or many, in the order of their windows: each may be made when it
     is asked for, and so they can be asked for once."""
 
@@ -59,7 +59,7 @@ class Batch(Protocol):
     def __iter__(self) -> Iterator[AnyDataSet]: ...
 
 
-class _Made:
+class _LazyBatch:
     """Many DataSets that are made when they are asked for.
 
     :param count: how many there are
@@ -79,7 +79,7 @@ class _Made:
         return self._datasets
 
 
-Given: TypeAlias = tuple[AnyStage, Batch]
+Given: TypeAlias = tuple[AnyStage, DataSetBatch]
 """What a stage has given."""
 
 
@@ -235,7 +235,7 @@ class _StageReplay:
             self._tell(dataset)
         return dataset
 
-    def run_many(self, until_ns: float) -> Batch | None:
+    def run_many(self, until_ns: float) -> DataSetBatch | None:
         """Run windows at once whose rows have all entered: those that are due, where that can be
         done; else None.
 
@@ -261,7 +261,7 @@ class _StageReplay:
             count, given = len(new), iter(new)
         if self._tell is not None:
             given = _telling(given, self._tell)
-        return _Made(count, given)
+        return _LazyBatch(count, given)
 
     def jump(self, change_ns: float) -> None:
         """After a window that is empty, go on to the first that may hold a row.
@@ -574,7 +574,7 @@ def _telling(
         yield dataset
 
 
-def _until_error(replay: _StageReplay, datasets: Batch) -> Generator[Given]:
+def _until_error(replay: _StageReplay, datasets: DataSetBatch) -> Generator[Given]:
     """What a stage gives, up to the first error where that ends a replay.
 
     :raises TaskError: then

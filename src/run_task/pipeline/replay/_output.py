@@ -9,19 +9,19 @@ from collections.abc import Callable, Generator, Sequence
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._sink_thread import FLUSH_EVERY
-from run_task.pipeline.replay._history import Batch
+from run_task.pipeline.replay._history import DataSetBatch
 from run_task.pipeline.replay._progress_bar import ProgressBar, ReplayPosition
 from run_task.sinks._protocol import Result, Sink
 
 
 def write_results(
     name: str,
-    results: Generator[tuple[AnyStage, Batch]],
+    results: Generator[tuple[AnyStage, DataSetBatch]],
     sinks: Sequence[Sink],
     position: ReplayPosition,
     refusals: Refusals,
     tell: Callable[[], None],
-) -> Generator[tuple[str, Batch]]:
+) -> Generator[tuple[str, DataSetBatch]]:
     """Write results to the sinks of their stages, and hand them on.
 
     :param name: the pipeline's name

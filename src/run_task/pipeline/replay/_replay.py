@@ -14,7 +14,7 @@ from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.pipeline._fates import Fates
 from run_task.pipeline._stage import AnyStage, BaseStage
-from run_task.pipeline.replay._history import Batch
+from run_task.pipeline.replay._history import DataSetBatch
 from run_task.runner._stats import SourceStats
 
 R = TypeVar("R")
@@ -54,14 +54,14 @@ class Replay(Iterator[tuple[str, Any]]):
 
     def __init__(
         self,
-        results: Generator[tuple[str, Batch]],
+        results: Generator[tuple[str, DataSetBatch]],
         stages: Sequence[AnyStage],
         fates: Sequence[Fates],
     ) -> None:
         self._results = results
         self._fates = fates
         self._stages = stages
-        self._tally = _Tally(stage.name for stage in stages)
+        self._tally = _ReplayProgress(stage.name for stage in stages)
         self._given = self._tally.given(results)
 
     def of(self, stage: BaseStage[Any, Any, R], /) -> Iterator[R]:
@@ -125,7 +125,7 @@ class Replay(Iterator[tuple[str, Any]]):
         return f"<Replay: {sum(self._tally.windows().values()):,} windows given>"
 
 
-class _Tally:
+class _ReplayProgress:
     """How many windows a replay has given, and how long it has taken.
 
     It is none of the Replay's own: a generator that referred to that, and it to the generator,
@@ -142,7 +142,7 @@ class _Tally:
         self._begun: float | None = None  # by the monotonic clock
         self._took: float | None = None
 
-    def given(self, results: Iterable[tuple[str, Batch]]) -> Generator[tuple[str, Any]]:
+    def given(self, results: Iterable[tuple[str, DataSetBatch]]) -> Generator[tuple[str, Any]]:
         """Give results one after another, with no code between one and the next of a batch."""
         self._begun = time.monotonic()
         try:
