@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -243,6 +244,22 @@ def test_as_good_as_of_the_rows(
                 assert one == pytest.approx(other, abs=1e-11)
             else:
                 assert one == pytest.approx(other, rel=1e-12, abs=1e-14 * size)
+
+
+def test_moments_of_many_panes_are_as_good_as_exact_ones() -> None:
+    lengths = np.random.default_rng(3).integers(0, 60, 60).tolist()
+    rows = rows_of(lengths, 7, 3, "large")
+    tasks = [agg.var("a", ddof=0), agg.corr("a", "b")]
+    ((var,), (corr,)) = plan_of(tasks).compute(grid([rows], [lengths], [7], [[(0, 60)]]))
+    a, b = ([Fraction(value) for value in rows.columns[name].tolist()] for name in "ab")
+    mean_a, mean_b = sum(a, Fraction()) / len(a), sum(b, Fraction()) / len(b)
+    squares_a = sum(((x - mean_a) ** 2 for x in a), Fraction())
+    squares_b = sum(((x - mean_b) ** 2 for x in b), Fraction())
+    products = sum(((x - mean_a) * (y - mean_b) for x, y in zip(a, b)), Fraction())
+    # Their means are near 1e9 and differ by 1e-4: one float each would leave four digits.
+    assert var == pytest.approx(float(squares_a / len(a)), rel=1e-14)
+    exact = float(products) / math.sqrt(float(squares_a)) / math.sqrt(float(squares_b))
+    assert corr == pytest.approx(exact, rel=1e-12)
 
 
 @settings(max_examples=20)
