@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from itertools import pairwise
 from typing import Any
@@ -210,3 +211,25 @@ def test_what_is_no_key_has_no_bucket() -> None:
         bad: Any = key
         with pytest.raises(ConfigError, match="is no key: a key is a text, or an int of 64 bits"):
             bucket_of(bad)
+
+
+def test_a_view_is_there_for_as_long_as_somebody_has_it() -> None:
+    # Not tracked by thousands, they do not have the garbage collector look through all there is.
+    series = series_of(int, [(0, key) for key in range(1000)])
+
+    def there() -> int:
+        return sum(isinstance(one, KeyView) for one in gc.get_objects())
+
+    before = there()
+    keyed = KeyedView(series.view().for_window(0, 10), "key")
+    views = keyed.views()
+    for place, view in enumerate(views):
+        assert view.key == place
+        assert len(view.in_window) == 1
+        if place % 400 == 0:
+            assert there() - before <= 1
+    assert len(views) == 1000
+    assert [views[0].key, views[-1].key] == [0, 999]
+    assert [view.key for view in views[3:5]] == [3, 4]
+    with pytest.raises(IndexError):
+        views[1000]

@@ -91,14 +91,13 @@ class SeveralKeyedView(KeyedView):
                 found[key] = min(own, found.get(key, own))
         return found
 
-    def views(self) -> list[Any]:
-        """What tasks see of each key, in the order of the keys: a tuple, of each keyed input the
-        view of the key, and of the others the whole."""
-        count = len(self.keys)  # which lets each of them have all of the keys
-        columns: list[Sequence[Any]] = [[view] * count for view in self._inputs]
+    def view_at(self, place: int) -> tuple[Any, ...]:
+        """What tasks see of the key at a place: a tuple, of each keyed input the view of the key,
+        and of the others the whole."""
+        views = list(self._inputs)
         for position, view in zip(self._positions, self._of_inputs):
-            columns[position] = view.views()
-        return list(zip(*columns))
+            views[position] = view.view_at(place)
+        return tuple(views)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _with_keys, (

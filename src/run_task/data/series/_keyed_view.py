@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -192,14 +192,18 @@ class KeyedView:
                     found[key] = int(times[row])
         return found
 
-    def views(self) -> list[Any]:
-        """What tasks see of each key, in the order of the keys: a :class:`KeyView`."""
-        made: list[KeyView] = []
-        for place in range(len(self.keys)):
-            view = _new(KeyView)
-            view._keyed, view._place, view._own_window = self, place, None  # pyright: ignore[reportPrivateUsage]  ten thousand times a window
-            made.append(view)
-        return made
+    def views(self) -> Sequence[Any]:
+        """What tasks see of each key, in the order of the keys: a :class:`KeyView`. Each is made
+        when it is asked for, and is there for as long as somebody has it: ten thousand that were
+        there at one time would have the garbage collector look through all of a program's memory,
+        now and then."""
+        return _Views(self)
+
+    def view_at(self, place: int) -> Any:
+        """What tasks see of the key at a place."""
+        view = _new(KeyView)
+        view._keyed, view._place, view._own_window = self, place, None  # pyright: ignore[reportPrivateUsage]  ten thousand times a window
+        return view
 
     def find_spots(self) -> Spots:
         """Where the rows of each key in the window lie."""
@@ -224,6 +228,29 @@ class KeyedView:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _with_keys, (self._view, self.by, self._quiet, self._part)
+
+
+class _Views(Sequence[Any]):
+    """What tasks see of each key, made anew each time that it is asked for.
+
+    :param keyed: the rows of all keys
+    """
+
+    __slots__ = ("_at", "_places")
+
+    def __init__(self, keyed: KeyedView) -> None:
+        self._at = keyed.view_at
+        self._places = range(len(keyed.keys))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: Any) -> Any:
+        found: Any = self._places[place]
+        return self._at(found) if isinstance(found, int) else list(map(self._at, found))
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._at, self._places)
 
 
 def _places(keys: Sequence[Any]) -> Mapping[Any, int]:

@@ -101,14 +101,17 @@ class KeyedTick(SharedWork):
         worker.shared = self
         # Before it takes anything: who waits for the tick waits for all that are at work.
         self._at_work.append(worker)
+        at, view = -1, None
         for position in self._claims:
             place, task = divmod(position, count)
+            if place != at:
+                at, view = place, views[place]
             worker.position = position
             if hung and (job := (task, keys[place])) in hung:
                 self._problems[position] = hung[job]
                 continue
             try:
-                value = runs[task](views[place], begin, until)
+                value = runs[task](view, begin, until)
             except BaseException as raised:
                 value = None
                 self._problems[position] = raised
