@@ -277,3 +277,15 @@ def test_asof_of_a_column_of_texts_has_none_where_there_is_no_row() -> None:
     assert asked.to_polars()["name"].to_list() == [None, "b"]
     assert asked.to_pandas()["name"].isna().tolist() == [True, False]
     assert pickle.loads(pickle.dumps(asked))["name"].tolist() == [None, "b"]
+
+
+def test_rows_that_are_refused_for_another_value_leave_no_text() -> None:
+    series = TimeSeries({"name": str, "value": float}, TimeUnit.SECONDS)
+    series.append(0, name="a", value=1.0)
+    for i in range(1000):
+        with pytest.raises(ConfigError, match="column 'value'"):
+            series.append(1, name=f"refused {i}", value="no number")
+    series.append(1, value=2.0, name="b")
+    _, texts = series.view().encoded("name")
+    assert texts.tolist() == ["a", "b"]
+    assert series.view()["name"].tolist() == ["a", "b"]

@@ -246,8 +246,10 @@ class _Views(Sequence[Any]):
         return len(self._places)
 
     def __getitem__(self, place: Any) -> Any:
-        found: Any = self._places[place]
-        return self._at(found) if isinstance(found, int) else list(map(self._at, found))
+        if type(place) is slice:
+            some: Sequence[int] = self._places[place]
+            return [self._at(one) for one in some]
+        return self._at(self._places[place])
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._at, self._places)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +32,7 @@ class Store:
     """
 
     __slots__ = (
+        "_places",
         "address",
         "arrays",
         "block",
@@ -57,17 +58,20 @@ class Store:
         """The timestamps, and each column: all rows there is room for."""
         self.times: memoryview = self._cells(0)
         """The timestamps, one by one: storing an item is cheaper so than in an array."""
+        columns = layout.schema.columns
+        self._places: Sequence[int] = sorted(range(len(columns)), key=texts.__contains__)
         self.cells: list[Any] = [
             (
-                column.name,
-                column.exact,
-                texts[i].code if i in texts else column.convert,
+                columns[i].name,
+                columns[i].exact,
+                texts[i].code if i in texts else columns[i].convert,
                 self._cells(i + 1),
             )
-            for i, column in enumerate(layout.schema.columns)
+            for i in self._places
         ]
         """For each column: its name, the type whose values are stored as they are, what makes
-        such a value of others, and where to store it."""
+        such a value of others, and where to store it. Those of texts come last, so that a row
+        that is refused for the value of another leaves no text."""
         self.address: int = self.arrays[0].__array_interface__["data"][0]
         self.leases: dict[int, int] = {}
         """Up to which row each lease protects the rows, by the id of the lease."""
@@ -77,6 +81,17 @@ class Store:
         """Once the first row of the series is this one, it is time to write over those before."""
         self.exported: int = 0
         """Up to which row other processes may read, without end."""
+
+    def convert_by(self, place: int, convert: Callable[[Any], Any], exact: type | None) -> None:
+        """Have the values of a column converted in another way.
+
+        :param place: its place among the columns
+        :param convert: makes what is stored of a value
+        :param exact: the type whose values are stored as they are; None: of none
+        """
+        at = self._places.index(place)
+        name, _, _, cells = self.cells[at]
+        self.cells[at] = (name, exact, convert, cells)
 
     def _cells(self, position: int) -> Any:
         array = self.arrays[position]

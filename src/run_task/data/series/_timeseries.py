@@ -184,7 +184,7 @@ class TimeSeries:
             store, first, length, _ = self._settled()
             column, texts = self._schema.columns[place], store.texts.get(place)
             code = column.convert if texts is None else texts.code
-            store.cells[place] = (column.name, column.exact, code, store.cells[place][-1])
+            store.convert_by(place, code, column.exact)
             self._watch_keys(store, first, length)
         return limit
 
@@ -445,8 +445,7 @@ class TimeSeries:
         column = self._schema.columns[limit.place]
         stored = store.arrays[limit.place + 1][first:length]
         admitted = limit.watch(column, texts, stored)
-        *_, cells = store.cells[limit.place]
-        store.cells[limit.place] = (column.name, None, admitted.__getitem__, cells)
+        store.convert_by(limit.place, admitted.__getitem__, None)
 
     def _admit_keys(
         self, limit: KeyLimit, times: NDArray[np.int64], columns: Sequence[Array]
@@ -463,8 +462,7 @@ class TimeSeries:
                 return  # not as many rows as there may be keys
             column, stored = self._schema.columns[limit.place], store.arrays[limit.place + 1]
             admitted = limit.watch(column, None, stored[first:length])
-            *_, cells = store.cells[limit.place]
-            store.cells[limit.place] = (column.name, None, admitted.__getitem__, cells)
+            store.convert_by(limit.place, admitted.__getitem__, None)
         new = limit.new(values)
         if not new:
             return
