@@ -83,7 +83,8 @@ class CsvSink(AppendedFile):
     :param types: dataclasses, NamedTuples and Enums, as which :meth:`rows` gives those that were
         stored; others it gives as a ``Record`` and an ``EnumMember``
     :raises ConfigError: if it cannot be opened, has other columns, or another sink has it
-    :raises SinkError: if a row in it, other than the last ones, is not of a window
+    :raises SinkError: if a row in it, other than the last ones, is not of a window, or it cannot be
+        written, as on a disk that is full
     """
 
     _form: CsvForm

@@ -58,7 +58,7 @@ class JsonLinesSink(AppendedFile):
         stored; others it gives as a ``Record`` and an ``EnumMember``
     :raises ConfigError: if it cannot be opened, or another sink has it
     :raises SinkError: if a line in it is not a window's, other than the last if that looks like a
-        part of one
+        part of one, or it cannot be written, as on a disk that is full
     """
 
     def __init__(
