@@ -157,3 +157,38 @@ def test_a_parquet_file_of_somebody_else(tmp_path: Path) -> None:
     assert {name: there[name] for name in there} == {
         name: content for name, content in everything(tmp_path).items() if name != ".lock"
     }
+
+
+def test_who_reads_parquet_files_himself_finds_each_window_once(tmp_path: Path) -> None:
+    def ends() -> list[int]:
+        table = pq.read_table(tmp_path)
+        return sorted(moment.timestamp() for moment in table["window_end"].to_pylist())
+
+    sink = parquet(tmp_path, Layout.WIDE)
+    sink.begin("p")
+    for end in range(60, 301, 60):
+        sink.write(result(end, a=end))
+    sink.flush()
+    sink.write(result(300, a=1))
+    sink.write(result(360, a=2))
+    sink.flush()
+    assert ends() == [60, 120, 180, 240, 300, 360]
+    reading = sink.rows()
+    first = next(reading)
+    for again in (360, 60, 180):
+        sink.write(result(again, a=3))
+        sink.flush()  # what is read now stays as it is
+    assert len([first, *reading]) == 6
+    del reading
+    sink.close()
+    sink = parquet(tmp_path, Layout.WIDE)
+    sink.begin("p")
+    assert ends() == [60, 120, 180, 240, 300, 360]
+    assert [(row.end, row.value) for row in sorted(sink.rows())] == [
+        *[(60, 3), (120, 120), (180, 3), (240, 240), (300, 1), (360, 3)]
+    ]
+    for end in range(60, 361, 60):
+        sink.write(result(end, a=0))
+    sink.close()
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+    assert ends() == [60, 120, 180, 240, 300, 360]

@@ -221,6 +221,22 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         """The keys of :meth:`rows`, in their order: those for which tasks were run."""
         return self._keys
 
+    def by_task(self) -> Iterator[tuple[str, Sequence[O_co | None]]]:
+        """What each task gave for the keys of :attr:`keys_of_rows`, in their order; None where it
+        failed. Tasks that failed for all keys are left out. For what takes results by column."""
+        keys = self._keys
+        if self._values is None and not self._errors:
+            names, flat = self._roster.names, self._flat
+            for place, name in enumerate(names):
+                yield name, flat[place :: len(names)]
+            return
+        for name, of_task in self._mapping().items():
+            if len(of_task) == len(keys):
+                yield name, list(of_task.values())
+            else:
+                there = dict(of_task)
+                yield name, [there.get(key) for key in keys]
+
     def rows(self) -> Iterator[tuple[K, Mapping[str, O_co]]]:
         """The results of each key: the key, and a mapping of task name to result without the tasks
         that failed for it. In sorted order of the keys."""

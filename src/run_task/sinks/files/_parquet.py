@@ -47,6 +47,11 @@ class ParquetForm(ResultForm, Protocol):
     """What stands in Parquet files, in one of the layouts."""
 
     @property
+    def is_for_others(self) -> bool:
+        """Whether people read the files, and are to find each window once."""
+        ...
+
+    @property
     def key_columns(self) -> Sequence[str]:
         """Those that tell which window a row is of."""
         ...
@@ -138,7 +143,8 @@ class ParquetSink(Durable):
     what was flushed survives a kill -9 and a loss of power, and at any moment each ``.parquet``
     file in the folder is complete. What was not flushed is lost. A window that is written again
     supersedes the older one: ``rows()`` leaves that out, and merging removes it; who reads the
-    files himself takes the newest. Only one sink at a time can have the folder.
+    files himself takes the newest, or has them in ``Layout.WIDE``, in which it is taken out of the
+    older file at once. Only one sink at a time can have the folder.
 
     :param folder: where the files are; it is made if it is not there, in a folder that is
     :param layout: how results are laid out. With ``Layout.WIDE``, the columns are ``window_start``
@@ -233,6 +239,7 @@ class ParquetSink(Durable):
         ]
         self._stale = [part for part in parts if part not in self._parts]
         self._sweep()
+        self._take_out()
 
     def _attend(self) -> None:
         before = self._parts, self._stale
@@ -274,29 +281,24 @@ class ParquetSink(Durable):
     def _keep(self, windows: list[Any]) -> None:
         if not windows:
             return
-        ends = _merged(
-            ((key.pipeline, key.stage, key.bucket), (key.end, key.end))
-            for key in (window.key for window in windows)
-        )
+        of_stages: dict[ParquetStage, list[int]] = {}
+        for window in windows:
+            of_stages.setdefault(window.key.stage_key, []).append(window.key.end)
+        ends = {stage: (min(of_stage), max(of_stage)) for stage, of_stage in of_stages.items()}
         number = self._parts[-1].last + 1 if self._parts else 1
         table = self._form.table(windows)
         self._parts.append(self._write(number, number, table, ends))
+        self._take_out()
         self._merge()
 
     def _write(
         self, first: int, last: int, table: Any, ends: dict[ParquetStage, tuple[int, int]]
     ) -> Part:
         path = self._folder / f"{first:010d}-{last:010d}.parquet"
-        windows = [[*stage, *range_] for stage, range_ in ends.items()]
-        told = json.dumps({**self._form.told(), "windows": windows})
-        table = table.replace_schema_metadata({PARQUET_METADATA: told})
         try:
             draft = Draft(self._folder)
             try:
-                with os.fdopen(draft.descriptor, "ab", closefd=False) as file:
-                    self._pq.write_table(table, file)
-                    file.flush()
-                    os.fsync(draft.descriptor)
+                self._fill(draft, table, ends)
                 draft.put(path)
                 identity = identity_of(os.fstat(draft.descriptor))
             finally:
@@ -304,6 +306,54 @@ class ParquetSink(Durable):
         except OSError as error:
             raise SinkError(f"{self._where}: cannot be written: {error}") from error
         return Part(first, last, path, table.num_rows, ends, identity)
+
+    def _fill(self, draft: Draft, table: Any, ends: dict[ParquetStage, tuple[int, int]]) -> None:
+        """Write a whole file."""
+        windows = [[*stage, *range_] for stage, range_ in ends.items()]
+        told = json.dumps({**self._form.told(), "windows": windows})
+        table = table.replace_schema_metadata({PARQUET_METADATA: told})
+        with os.fdopen(draft.descriptor, "ab", closefd=False) as file:
+            self._pq.write_table(table, file, use_dictionary=self._texts(table))
+            file.flush()
+            os.fsync(draft.descriptor)
+
+    def _take_out(self) -> None:
+        """Rewrite files without windows that are in newer ones, for those who read the files
+        themselves; unless somebody reads by this sink, or it cannot be done: the newest counts."""
+        if not self._form.is_for_others or self._readers:
+            return
+        with suppress(OSError, SinkError):
+            for position, part in enumerate(list(self._parts)):
+                newer = self._superseding(part, self._parts[position + 1 :])
+                if newer and part.is_there:
+                    with self._file(part.path) as file:
+                        table = file.read()
+                    self._parts[position] = self._rewritten(part, table, newer)
+            gone = [part for part in self._parts if not part.row_count]
+            self._parts = [part for part in self._parts if part.row_count]
+            self._stale += gone
+            self._sweep()
+
+    def _rewritten(self, part: Part, table: Any, newer: set[WindowKey]) -> Part:
+        """A file without windows that are in newer ones."""
+        keys = list(self._form.keys(table))
+        kept = table.filter([key not in newer for key in keys])
+        ends = _merged((key.stage_key, (key.end, key.end)) for key in keys if key not in newer)
+        if not len(kept):
+            return part._replace(row_count=0, ends=ends)
+        draft = Draft(self._folder, os.stat(part.path, follow_symlinks=False))
+        try:
+            self._fill(draft, kept, ends)
+            draft.replace(part.path)
+            identity = identity_of(os.fstat(draft.descriptor))
+        finally:
+            draft.discard()
+        return part._replace(row_count=len(kept), ends=ends, identity=identity)
+
+    def _texts(self, table: Any) -> list[str]:
+        """The columns of a table in which values come again, as of numbers they rarely do."""
+        is_text = self._pa.types.is_string
+        return [field.name for field in table.schema if is_text(field.type)]
 
     def _merge(self) -> None:
         """Make one file of eight that hold equally many flushes, as often as there are eight."""
@@ -389,6 +439,7 @@ class ParquetSink(Durable):
 
     def _release(self) -> None:
         self._sweep()
+        self._take_out()
         os.close(self._lock)
 
 

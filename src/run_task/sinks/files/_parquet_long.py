@@ -34,6 +34,9 @@ class LongParquet(LongForm):
     :param encode: makes of a value that has no form in JSON another that has one
     """
 
+    is_for_others = False
+    """Whether people read the files, and are to find each window once."""
+
     key_columns: Sequence[str] = _KEY
     """Those that tell which window a row is of."""
 

@@ -31,6 +31,9 @@ class WideParquet:
     :param encode: makes of a value that has no form in JSON another that has one
     """
 
+    is_for_others = True
+    """Whether people read the files, and are to find each window once."""
+
     key_columns: Sequence[str] = (START, END)
     """Those that tell which window a row is of."""
 

@@ -162,7 +162,7 @@ def _kind(value: Any) -> WideKind:
     return _KINDS.get(value.__class__, WideKind.JSON)
 
 
-def stored(kind: WideKind, values: list[Any], encoder: Encoder) -> list[Any]:
+def stored(kind: WideKind, values: Sequence[Any], encoder: Encoder) -> Sequence[Any]:
     """What a column has of values: of FLOAT, INT, BOOL, TEXT and DATE those of Python's types, of
     TIMESTAMP datetimes in UTC, of LOCAL naive ones, of DECIMAL and JSON texts; None for None.
 
@@ -186,12 +186,12 @@ def stored(kind: WideKind, values: list[Any], encoder: Encoder) -> list[Any]:
     return found
 
 
-def _is_whole(exact: type, values: list[Any]) -> bool:
+def _is_whole(exact: type, values: Sequence[Any]) -> bool:
     """Whether ints, or texts, are such that a column holds each."""
     there = [value for value in values if value is not None]
     if exact is int:
         return not there or (min(there) >= -(2**63) and max(there) < 2**63)
-    return all(map(is_storable, there))
+    return is_storable("".join(there))
 
 
 def _fit(kind: WideKind, value: Any, encoder: Encoder) -> Any:

@@ -19,7 +19,8 @@ from run_task.sinks.wide._kinds import UnfitError, WideKind, kind_of, plain, sto
 from run_task.sinks.wide._schema import NameRules, WideColumn, WideSchema, column_name
 from run_task.sinks.wide._shapes import NOUNS, Shape, fields, shape_of, tables
 from run_task.sinks.wide._stored import Cells
-from run_task.tasks._keyed import KeyedDataSet
+from run_task.tasks._dataset import DataSet
+from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.time._epoch import nanos_since_epoch
 from run_task.time._interval import TimeUnit
 
@@ -46,7 +47,7 @@ class WideRecord(NamedTuple):
     height: int
     keys: list[Any] | None
     numbers: list[int | None] | None
-    columns: dict[str, list[Any]]
+    columns: Mapping[str, Sequence[Any]]
     errors: list[str | None] | None
 
     @property
@@ -62,6 +63,67 @@ class _Additions:
         self.shapes: dict[str, Shape] = {}
         self.columns: dict[str, WideColumn] = {}
         self.unknown: dict[tuple[str, str | None], None] = {}
+
+
+class _Usual(NamedTuple):
+    """What most windows of a stage without keys are like, which are then not looked at value by
+    value: tasks that all have a number or bool, and each the type of its column.
+
+    :param of: the pipeline, the stage and the bucket
+    :param unit: the unit of the windows
+    :param first: the earliest time that a window may have
+    :param last: the latest one
+    :param tasks: the tasks, each called as its column
+    :param types: of their results
+    """
+
+    of: tuple[str, str, int]
+    unit: TimeUnit
+    first: int
+    last: int
+    tasks: list[str]
+    types: list[type]
+
+    @classmethod
+    def of_window(cls, schema: WideSchema, dataset: AnyDataSet, finest_ns: int) -> _Usual | None:
+        """What windows like one are like; None: those are none that are usual."""
+        if schema.by is not None or schema.table_task is not None or not dataset:
+            return None
+        tasks, columns = list(dataset), schema.columns
+        kinds = [columns[task].kind if task in columns else None for task in tasks]
+        if schema.unit.nanos % finest_ns or not all(kind in _USUAL for kind in kinds):
+            return None
+        nanos = schema.unit.nanos
+        return cls(
+            (schema.pipeline, schema.stage, 0),
+            schema.unit,
+            -(-_FIRST_NS // nanos),
+            _LAST_NS // nanos,
+            tasks,
+            [_USUAL[kind] for kind in kinds if kind is not None],
+        )
+
+    def record(self, result: Result) -> WideRecord | None:
+        """A result as a row; None: it is not as most are."""
+        dataset: Any = result.dataset
+        values: dict[str, Any] = dataset.to_dict() if dataset.__class__ is DataSet else {}
+        start, end = result.window
+        if (
+            list(values) != self.tasks
+            or list(map(type, values.values())) != self.types
+            or (result.pipeline, result.stage, result.bucket) != self.of
+            or result.unit is not self.unit
+            or not (self.first <= start <= self.last and self.first <= end <= self.last)
+            or dataset.errors
+        ):
+            return None
+        key = WindowKey(*self.of[:2], start, end, 0)
+        return WideRecord(
+            key, self.unit.value, 1, None, None, dict(zip(values, zip(values.values()))), None
+        )
+
+
+_USUAL: Final[Mapping[WideKind | None, type]] = {WideKind.FLOAT: float, WideKind.BOOL: bool}
 
 
 class WideTable:
@@ -83,6 +145,9 @@ class WideTable:
         """Tasks and fields that had nothing but None, so that nobody knows what they hold."""
         self._fixed = ""
         self._of_scalars: dict[str, WideColumn] = {}
+        self._seen_keys: list[Any] = []
+        """Keys that are known to be fine: those of most windows are the same."""
+        self._usual: _Usual | None = None
 
     @property
     def schema(self) -> WideSchema | None:
@@ -94,6 +159,8 @@ class WideTable:
         self._schema = schema
         columns = () if schema is None else schema.columns.values()
         self._of_scalars = {c.task: c for c in columns if c.field is None}
+        self._seen_keys = []
+        self._usual = None
 
     def fix(self, reason: str) -> None:
         """Take no further column from now on. Each of those of which nobody knows what they hold is
@@ -121,8 +188,11 @@ class WideTable:
         :raises SinkError: if it is of another stage, or a column cannot hold a value of it; then
             nothing of it is kept
         """
-        schema = self._of(result)
         dataset = result.dataset
+        usual = self._usual
+        if usual is not None and (found := usual.record(result)) is not None:
+            return found
+        schema = self._of(result)
         draft = _Additions()
         if isinstance(dataset, KeyedDataSet):
             keys = self._keys(schema, dataset)
@@ -135,8 +205,12 @@ class WideTable:
                 schema = replace(schema, key_kind=WideKind.TEXT)
         else:
             keys = None
-            values = [(task, [value]) for task, value in dataset.items()]
-            errors = [error_cell((t, str(e)) for t, e in dataset.errors.items())]
+            values: Iterable[tuple[str, Sequence[Any]]] = [
+                (task, [value]) for task, value in dataset.items()
+            ]
+            errors: list[str | None] | None = None
+            if dataset.errors:
+                errors = [error_cell((t, str(e)) for t, e in dataset.errors.items())]
             found = self._rows(schema, draft, values, 1, None, errors)
             if not dataset and not dataset.errors:
                 found = found._replace(height=0)
@@ -154,6 +228,8 @@ class WideTable:
         if not self._fixed:
             self._unknown.update(draft.unknown)
             self._unknown.update(((_task(name), None), None) for name in dataset.errors)
+        if usual is None and self._schema is not None:
+            self._usual = _Usual.of_window(self._schema, dataset, self._finest_ns)
         key = WindowKey(schema.pipeline, schema.stage, *result.window, 0)
         return found._replace(key=key, unit=schema.unit.value)
 
@@ -238,7 +314,7 @@ class WideTable:
 
     def _keys(self, schema: WideSchema, dataset: KeyedDataSet[Any, Any]) -> list[Any]:
         keys = list(dataset.keys_of_rows)
-        if not keys:
+        if not keys or (schema.key_kind is not None and keys == self._seen_keys):
             return keys
         kinds = set(map(type, keys))
         kind = schema.key_kind or (WideKind.TEXT if kinds == {str} else WideKind.INT)
@@ -260,6 +336,7 @@ class WideTable:
                     raise UnfitError(f"key {key[:20]!r} {problem}")
         except UnfitError as error:
             raise SinkError(f"{self._where}: stage {schema.stage!r}: {error}") from error.__cause__
+        self._seen_keys = keys
         return keys
 
     def _keyed(
@@ -270,13 +347,7 @@ class WideTable:
         keys: list[Any],
     ) -> WideRecord:
         count = len(keys)
-        values: list[tuple[str, list[Any]]] = []
-        for task, of_task in dataset.items():
-            if len(of_task) == count:
-                values.append((task, list(of_task.values())))
-            else:  # it failed for some
-                there = dict(of_task)
-                values.append((task, [there.get(key) for key in keys]))
+        values = list(dataset.by_task())
         errors: list[str | None] | None = None
         of_all: list[tuple[str, str]] = []
         if dataset.errors:
@@ -302,7 +373,7 @@ class WideTable:
         self,
         schema: WideSchema,
         draft: _Additions,
-        values: Sequence[tuple[str, list[Any]]],
+        values: Iterable[tuple[str, Sequence[Any]]],
         count: int,
         keys: list[Any] | None,
         errors: list[str | None] | None,
@@ -312,8 +383,8 @@ class WideTable:
         :param values: of each task, its results, one a key
         :param count: how many keys there are
         """
-        columns: dict[str, list[Any]] = {}
-        table: dict[str, list[Any]] | None = None
+        columns: dict[str, Sequence[Any]] = {}
+        table: dict[str, Sequence[Any]] | None = None
         counts: list[int] = []
         for task, of_task in values:
             column = self._of_scalars.get(task)
@@ -347,7 +418,7 @@ class WideTable:
         return record
 
     def _shape(
-        self, schema: WideSchema, draft: _Additions, task: str, values: list[Any]
+        self, schema: WideSchema, draft: _Additions, task: str, values: Sequence[Any]
     ) -> Shape | None:
         known = schema.shapes.get(task)
         shape = shape_of(values)
@@ -373,10 +444,10 @@ class WideTable:
         self,
         schema: WideSchema,
         draft: _Additions,
-        columns: dict[str, list[Any]],
+        columns: dict[str, Sequence[Any]],
         task: str,
         of_field: str | None,
-        values: list[Any],
+        values: Sequence[Any],
     ) -> None:
         """Add the values of a column."""
         name = column_name(task, of_field)
@@ -400,7 +471,7 @@ class WideTable:
         except UnfitError as error:
             raise UnfitError(f"{in_field}{error}", error.row) from error.__cause__
 
-    def _stored(self, column: WideColumn, values: list[Any]) -> list[Any]:
+    def _stored(self, column: WideColumn, values: Sequence[Any]) -> Sequence[Any]:
         found = stored(column.kind, values, self._encoder)
         if column.kind in _TEXTS:
             for row, text in enumerate(found):
@@ -428,7 +499,7 @@ _NO_KEY: Final = WindowKey("", "", 0, 0, 0)
 
 
 def _expanded(
-    record: WideRecord, table: Mapping[str, list[Any]], counts: Sequence[int]
+    record: WideRecord, table: Mapping[str, Sequence[Any]], counts: Sequence[int]
 ) -> WideRecord:
     """The rows of a window with those of a table for each key: what is no column of the table
     stands in each of them. A table without rows has one, without a number."""
@@ -437,9 +508,9 @@ def _expanded(
     def several(values: Iterable[Any]) -> list[Any]:
         return list(chain.from_iterable(map(repeat, values, times)))
 
-    def padded(values: list[Any]) -> list[Any]:
+    def padded(values: Sequence[Any]) -> list[Any]:
         if 0 not in counts:
-            return values
+            return list(values)
         rest = iter(values)
         return [
             next(rest) if row < count else None for count in counts for row in range(max(1, count))
