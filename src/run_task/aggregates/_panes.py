@@ -9,14 +9,15 @@ Geometry", 3rd edition, section 10.3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from run_task.aggregates._rows import Positions
 from run_task.aggregates._statistics import Partial, Statistic
+from run_task.data.series._column_types import Array
 from run_task.tasks._declared import Panes
 
 
@@ -122,6 +123,8 @@ def windows_of(statistics: Sequence[Statistic], panes: Panes, known: Partials) -
     :param panes: the panes, and of which each window is made
     :param known: what is known of each pane
     """
+    if len(panes.first) == 1:
+        return _only_window(statistics, panes, known)
     numbers = panes.numbers
     breaks = np.flatnonzero(numbers[1:] != numbers[:-1] + 1) + 1
     bases: Positions = np.concatenate([np.zeros(1, np.intp), breaks])
@@ -152,6 +155,65 @@ def windows_of(statistics: Sequence[Statistic], panes: Panes, known: Partials) -
         if len(open_):
             level = level.above(statistics)
     return merged(statistics, found, later)
+
+
+def _only_window(statistics: Sequence[Statistic], panes: Panes, known: Partials) -> Partials:
+    """The same of one window: a few numbers take a quarter of the time without arrays."""
+    of_window = slice(int(panes.first[0]), int(panes.last[0]))
+    counts = known.counts[of_window]
+    filled = np.flatnonzero(counts)
+    if not len(filled):
+        return known.empty(1)
+    number, listed_counts = int(panes.numbers[of_window.start]), counts.tolist()
+    found: list[Partial] = []
+    for statistic, partial in zip(statistics, known.partials):
+        its = tuple(array[of_window] for array in partial)
+        together = statistic.together(tuple(array[filled] for array in its))
+        if together is None:
+            values = _merged_in_order(statistic, _scalars(its), listed_counts, number)
+            together = tuple(_alone(value, array.dtype) for value, array in zip(values, its))
+        found.append(together)
+    return Partials(counts.sum(keepdims=True), found)
+
+
+def _merged_in_order(
+    statistic: Statistic, values: Iterable[Any], counts: Sequence[int], number: int
+) -> Any:
+    """What is known of all panes of a window, one of which has rows at least.
+
+    :param values: what is known of each pane
+    :param counts: how many rows each has
+    :param number: the number of the first
+    """
+    merge = statistic.merge
+
+    def together(one: Any, other: Any) -> Any:
+        if one is None:
+            return other
+        return one if other is None else merge(one, other)
+
+    nodes = [value if count else None for value, count in zip(values, counts)]
+    earlier = later = None
+    begin, end = number, number + len(nodes)
+    while begin < end:
+        if begin & 1:
+            earlier = together(earlier, nodes.pop(0))
+        if end & 1:
+            later = together(nodes.pop(), later)
+        nodes = [together(one, other) for one, other in zip(nodes[::2], nodes[1::2])]
+        begin, end = (begin + 1) >> 1, end >> 1
+    return together(earlier, later)
+
+
+def _scalars(partial: Partial) -> Iterable[Any]:
+    """What is known of each pane, as scalars: floats as Python's, which take less time."""
+    return zip(*(array.tolist() if array.dtype == np.float64 else list(array) for array in partial))
+
+
+def _alone(value: Any, dtype: np.dtype[Any]) -> Array:
+    found: Array = np.empty(1, dtype)
+    found[0] = value
+    return found
 
 
 class PaneCache:

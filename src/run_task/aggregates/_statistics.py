@@ -37,12 +37,27 @@ class Statistic(Protocol):
         """
         ...
 
+    def together(self, partial: Partial) -> Partial | None:
+        """Of all rows of some panes at once, if the order in which they are merged makes no
+        difference to any bit; None: it does.
+
+        :param partial: of panes that have rows, of one at least
+        """
+        ...
+
     def final(self, partial: Partial) -> Partial:
         """What aggregates are computed of, once nothing more is merged with it."""
         ...
 
 
-class _AsItIs:
+class _InOrder:
+    """A statistic whose bits depend on the order in which it is merged."""
+
+    def together(self, partial: Partial) -> Partial | None:
+        return None
+
+
+class _AsItIs(_InOrder):
     """A statistic that aggregates take as it was merged."""
 
     def final(self, partial: Partial) -> Partial:
@@ -103,7 +118,7 @@ class ProductSums(_AsItIs):
 
 
 @dataclass(frozen=True)
-class Moments:
+class Moments(_InOrder):
     """How many values a column has, their mean, and the sum of the squares of their distances from
     it.
 
@@ -149,7 +164,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class CoMoments:
+class CoMoments(_InOrder):
     """The moments of two columns, one behind the other, and the sum of the products of how far
     their values are from their means; as :class:`Moments` has them."""
 
@@ -191,6 +206,9 @@ class Least(_AsItIs):
     def merge(self, left: Partial, right: Partial) -> Partial:
         return (np.fmin(left[0], right[0]),)
 
+    def together(self, partial: Partial) -> Partial | None:
+        return (np.fmin.reduce(partial[0], keepdims=True),)
+
 
 @dataclass(frozen=True)
 class Greatest(_AsItIs):
@@ -203,6 +221,9 @@ class Greatest(_AsItIs):
 
     def merge(self, left: Partial, right: Partial) -> Partial:
         return (np.fmax(left[0], right[0]),)
+
+    def together(self, partial: Partial) -> Partial | None:
+        return (np.fmax.reduce(partial[0], keepdims=True),)
 
 
 @dataclass(frozen=True)
