@@ -189,7 +189,7 @@ class _Builder:
         name, dtype = one.id, self._dtype(one.id)
         if dtype is None or dtype.kind not in "fM":
             # A series has no None in any other column.
-            return lambda rows: np.full(len(rows.time), not wanted)
+            return lambda rows: np.full(int(rows.counts.sum()), not wanted)
         missing: Any = np.isnan if dtype.kind == "f" else np.isnat
         if wanted:
             return lambda rows: missing(rows.values(name))
