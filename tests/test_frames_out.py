@@ -132,6 +132,13 @@ def _kind(frame: Any) -> str:
     return library.removeprefix("py")
 
 
+def test_bytes_with_a_zero_in_them_are_whole() -> None:
+    series = TimeSeries({"raw": "S3"})
+    series.append(1, raw=b"\0\1")
+    for frame in out(series.view()).values():
+        assert twin_of(series, frame).view()["raw"].tolist() == [b"\0\1"]
+
+
 @given(
     st.lists(
         st.tuples(

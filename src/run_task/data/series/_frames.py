@@ -68,6 +68,8 @@ def to_arrow(times: Array, zone: str, columns: Mapping[str, Array | EncodedTexts
             )
         if array.dtype.kind == "U":
             return arrow.array(_texts(name, array), arrow.string())
+        if array.dtype.kind == "S":  # as of texts, Arrow would take what is before the first zero
+            return arrow.array(array.tolist(), arrow.binary())
         return arrow.array(in_unit(name, array, "s") if unit_of(array) in ("h", "m") else array)
 
     made = {TIME: of_arrow(TIME, times, zone)}
