@@ -152,7 +152,7 @@ def test_a_key_among_others(
             at += 1
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     st.integers(0, 2**32),
     st.sampled_from(STYLES),
@@ -164,7 +164,8 @@ def test_panes_that_are_known_from_before(
     seed: int, style: str, width: int, n_keys: int, keyed: bool
 ) -> None:
     rng = np.random.default_rng(seed)
-    plan = plan_of(TASKS)
+    tasks = TASKS[seed % 3 :: 3]
+    plan = plan_of(tasks)
     n_keys = n_keys if keyed else 1
     lengths = [rng.integers(0, 9, 40).tolist() for _ in range(n_keys)]
     rows = [rows_of(its, 0, seed + i, style) for i, its in enumerate(lengths)]
@@ -185,7 +186,7 @@ def test_panes_that_are_known_from_before(
         pieces = [its[begin:stop] for its in lengths]
         segments = grid(parts, pieces, [begin] * n_keys, windows, fresh, keyed)
         anew = grid(parts, pieces, [begin] * n_keys, windows, None, keyed)
-        for found, wanted in zip(plan.compute(segments), plan_of(TASKS).compute(anew)):
+        for found, wanted in zip(plan.compute(segments), plan_of(tasks).compute(anew)):
             assert bits(found) == bits(wanted)
         for its in known:
             its |= set(range(begin, stop))
