@@ -246,10 +246,9 @@ class _Views(Sequence[Any]):
         return len(self._places)
 
     def __getitem__(self, place: Any) -> Any:
-        if type(place) is slice:
-            some: Sequence[int] = self._places[place]
-            return [self._at(one) for one in some]
-        return self._at(self._places[place])
+        if isinstance(place, int):
+            return self._at(self._places[place])
+        return [self._at(one) for one in range(*place.indices(len(self)))]
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._at, self._places)
