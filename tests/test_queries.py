@@ -30,7 +30,7 @@ from run_task import (
     TimeUnit,
     VirtualClock,
 )
-from run_task.expressions import expr, sql
+from run_task.expressions import _duckdb, expr, sql
 from run_task.sinks import ParquetSink
 from run_task.testing import run_windows
 
@@ -261,8 +261,7 @@ def test_run_by_many_threads_at_once() -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*fork.*:RuntimeWarning")
 def test_a_forked_child_has_a_database_of_its_own() -> None:
-    from run_task.expressions._duckdb import database
-
+    database = _duckdb.database
     query = sql("select 1")
     parents = database._root  # pyright: ignore[reportPrivateUsage]  what must not be used
     assert parents is not None
@@ -284,6 +283,15 @@ def test_a_query_has_as_many_connections_as_run_at_once() -> None:
         views = [view.for_window(0, 10)] * 200
         list(threads.map(query.run, views, range(200), range(200)))
     assert 1 <= len(query._idle) <= 4  # pyright: ignore[reportPrivateUsage]  nothing else tells it
+
+
+def test_it_goes_on_with_a_new_database_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = trades(200, 1)
+    expected = bits(given(QUERIES, series_of(frame), 6))
+    monkeypatch.setattr(_duckdb, "_WORN", 2)
+    before = _duckdb.database.connect()[1]
+    assert bits(given(QUERIES, series_of(frame), 6)) == expected
+    assert _duckdb.database.connect()[1] is not before
 
 
 @pytest.mark.parametrize("layout", Layout)

@@ -26,7 +26,7 @@ def one_select(text: Any, told: str) -> str:
         raise ConfigError(f"{told}: a query is a text, such as 'select avg(price) from window'")
     query = _quoted(text)
     try:
-        statements: Sequence[Any] = database.connect().extract_statements(query)
+        statements: Sequence[Any] = database.connect()[0].extract_statements(query)
     except duckdb.Error as error:
         raise ConfigError(f"{told}: {in_short(error)}") from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
