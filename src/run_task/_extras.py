@@ -28,6 +28,12 @@ def need(module: str, extra: str) -> Any:
         ) from error
 
 
+def is_of_library(error: BaseException) -> bool:
+    """Whether an error says that a library cannot do something: polars has panics that are no
+    Exceptions."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def install_command(extra: str) -> str:
     """The command that installs an extra from where this package was installed from, since it may
     be on no index.

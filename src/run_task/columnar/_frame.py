@@ -8,16 +8,16 @@ no column, queries that are yet to be run, and datasets of files.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
-from run_task._extras import need
+from run_task._extras import is_of_library, need
+from run_task.columnar._any_frame import is_dataset, is_lazy, is_pandas
 from run_task.columnar._arrow_columns import is_bytes, is_text, plain_type
 from run_task.columnar._decimals import is_decimal
 from run_task.errors import ConfigError
@@ -31,40 +31,6 @@ _NAMED: Final = 30
 
 _NOT_IN_ARROW: Final = ("Object", "Int128", "UInt128")
 """Types of polars that Arrow has not."""
-
-_NO_FRAMES: Final[tuple[Any, ...]] = (np.ndarray, list, tuple, dict, str, bytes)
-
-
-class StreamExportable(Protocol):
-    """A table that can be had as a stream of Arrow's, by its PyCapsule interface."""
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
-
-
-class LazyTable(Protocol):
-    """A query that gives a table once it is run, such as a LazyFrame of polars."""
-
-    def collect_schema(self) -> Any: ...
-
-
-AnyFrame: TypeAlias = StreamExportable | LazyTable
-"""A table of another library: a DataFrame or LazyFrame of polars, a DataFrame of pandas, a Table,
-RecordBatch, RecordBatchReader, Dataset or Scanner of pyarrow, a relation of DuckDB, or anything
-else with columns that has ``__arrow_c_stream__``. What has no types, as those of pandas and
-pyarrow, is Any."""
-
-
-def is_frame(thing: Any) -> bool:
-    """Whether something is such a table."""
-    if isinstance(thing, _NO_FRAMES):
-        return False
-    if _is_pandas(thing):
-        return True
-    kind: Any = thing.__class__
-    if hasattr(kind, "__arrow_c_stream__") or hasattr(kind, "__arrow_c_array__"):
-        # So have columns and arrays, which have no schema.
-        return hasattr(thing, "schema") or hasattr(thing, "columns")
-    return _is_lazy(kind) or _is_dataset(kind) or _is_scanner(kind)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,12 +237,6 @@ def is_moment(arrow_type: Any) -> bool:
     return bool(types.is_timestamp(arrow_type) or types.is_date(arrow_type))
 
 
-def is_of_library(error: BaseException) -> bool:
-    """Whether an error says that a library cannot do something: polars has panics that are no
-    Exceptions."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
 @contextlib.contextmanager
 def reading(shown: str) -> Generator[None]:
     """A block in which whatever another library raises is a ConfigError.
@@ -310,27 +270,10 @@ def _check_names(names: Iterable[Any], shown: str) -> None:
             )
 
 
-def _is_pandas(thing: Any) -> bool:
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(thing, pandas.DataFrame)
-
-
-def _is_lazy(kind: Any) -> bool:
-    return hasattr(kind, "collect_schema") and hasattr(kind, "collect")
-
-
-def _is_dataset(kind: Any) -> bool:
-    return hasattr(kind, "scanner") and hasattr(kind, "schema")
-
-
-def _is_scanner(kind: Any) -> bool:
-    return hasattr(kind, "to_reader") and hasattr(kind, "projected_schema")
-
-
 def _frame(thing: Any, shown: str, wanted: Collection[str] | None) -> Frame:
     pa = need("pyarrow", "arrow")
     kind: Any = thing.__class__
-    if _is_pandas(thing):
+    if is_pandas(thing):
         return _of_pandas(thing, shown, wanted)
     if isinstance(thing, pa.RecordBatchReader):
         return Frame(shown, thing.schema, lambda names, _: _selected(thing, names), once=True)
@@ -345,9 +288,9 @@ def _frame(thing: Any, shown: str, wanted: Collection[str] | None) -> Frame:
 
         with contextlib.closing(pa.RecordBatchReader.from_stream(thing)) as reader:
             return Frame(shown, reader.schema, streamed)
-    if _is_lazy(kind):
+    if is_lazy(kind):
         return _of_query(_readable(thing, shown, wanted), shown)
-    if _is_dataset(kind):
+    if is_dataset(kind):
 
         def scanned(names: Sequence[str], rows: int) -> Any:
             # With threads, each of them would keep memory.

@@ -1,7 +1,7 @@
 """Data that changes while tasks read it."""
 
 from run_task._public import present as _present
-from run_task.columnar._frame import AnyFrame
+from run_task.columnar._any_frame import AnyFrame
 from run_task.data._atom import Atom
 from run_task.data._block import Allocate, Block
 from run_task.data._buckets import bucket_of

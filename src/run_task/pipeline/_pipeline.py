@@ -13,7 +13,7 @@ from collections.abc import (
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from run_task.columnar._frame import AnyFrame, is_frame
+from run_task.columnar._any_frame import AnyFrame, is_frame
 from run_task.data import Shared, TimeSeries, Writable
 from run_task.errors import ConfigError
 from run_task.executors._states import States

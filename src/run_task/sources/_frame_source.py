@@ -11,10 +11,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from run_task._extras import is_of_library
 from run_task.columnar import _columns as cols
 from run_task.columnar import _frame_columns as of_frame
+from run_task.columnar._any_frame import AnyFrame, is_frame
 from run_task.columnar._arrow_columns import is_bytes, kind_of_type, plain_type
-from run_task.columnar._frame import AnyFrame, Frame, is_frame, is_of_library
+from run_task.columnar._frame import Frame
 from run_task.data import TimeSeries
 from run_task.errors import ConfigError, SourceError
 from run_task.sources._arguments import check, check_share

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
-from run_task.columnar._frame import AnyFrame, is_frame
+from run_task.columnar._any_frame import AnyFrame, is_frame
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
 from run_task.sources._arrived import Held, Stamped, arrival_ns, is_arrived

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from run_task._extras import need
+from run_task._extras import is_of_library, need
 from run_task.columnar._aware_times import of_arrow, of_pandas, of_polars, zone_name
-from run_task.columnar._frame import is_of_library
 from run_task.errors import ConfigError
 from run_task.observe._format import shown
 from run_task.tasks._exact import holds, moments_of

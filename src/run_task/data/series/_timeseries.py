@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Never, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from run_task.columnar._frame import is_frame
+from run_task.columnar._any_frame import is_frame
 from run_task.data._access import InstantAccess
 from run_task.data._block import Allocate, PrivateBlock
 from run_task.data.series._closed import Closed
@@ -35,7 +35,7 @@ from run_task.time._unit_check import UnitCheck
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from run_task.columnar._frame import AnyFrame
+    from run_task.columnar._any_frame import AnyFrame
 
 _log = Log(__name__)
 
