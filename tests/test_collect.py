@@ -126,6 +126,7 @@ def test_pandas_has_the_same_in_its_own_way() -> None:
         ([..., np.arange(3)], [None, [0, 1, 2]]),
         ([np.eye(2)], [[[1.0, 0.0], [0.0, 1.0]]]),
         ([{"low": 1, "high": 2}, ...], [{"low": 1, "high": 2}, None]),
+        ([Band(1, 2.5), ...], [{"low": 1, "high": 2.5}, None]),
         ([..., ...], [None, None]),
         ([b"raw"], [b"raw"]),
         ([datetime(2026, 1, 2)], [datetime(2026, 1, 2)]),  # noqa: DTZ001 it is what comes back
@@ -218,8 +219,8 @@ REFUSED: list[list[Any]] = [
     [["half \ud800"]],
     [Color.RED],
     [Level.LOW, 1],
-    [Band(1, 2)],
-    [Point(1, 2)],
+    [Band(1, 2), Point(1, 2)],
+    [[Point(1, 2)]],
     [{1: 2}],
     [np.longdouble(1)],
     [Decimal("NaN")],
@@ -302,8 +303,8 @@ def test_what_is_masked_is_refused_as_all_tables(masked: Any) -> None:
 
 
 def stands_for(found: Any, value: Any) -> bool:
-    """Whether what is read from a table is a value: lists for tuples and arrays, and floats for
-    ints that are equal to them."""
+    """Whether what is read from a table is a value: lists for tuples and arrays, structs for
+    NamedTuples and dataclasses, and floats for ints that are equal to them."""
     if found is value:
         return True
     if is_time_of_numpy(value) and found.__class__ is not list:
@@ -320,6 +321,9 @@ def stands_for(found: Any, value: Any) -> bool:
     if kind in (list, tuple):
         as_list = found.__class__ in (list, kind) and len(found) == len(value)
         return as_list and all(map(stands_for, found, value))
+    if kind in (Band, Point) and found.__class__ is dict:
+        fields = value._asdict() if kind is Band else vars(value)
+        return stands_for(found, fields) and list(found) == list(fields)
     if kind is dict:
         return found.keys() == value.keys() and all(
             stands_for(found[key], item) for key, item in value.items()
@@ -633,13 +637,18 @@ DOCUMENTED: dict[str, list[list[Any]]] = {
     "lists of ints and floats": [[[1, 2.5]]],
     "lists of other mixed kinds": [[[1, "a"]]],
     "dicts of the same keys, which are texts": [[{"a": 1}, {"a": 2}]],
+    "NamedTuples, dataclasses of one type, whose fields are of these kinds": [
+        [Point(1.0, 2.0)],
+        [None, Band(1.0, 2.0)],
+    ],
     "dicts of different keys": [[{"a": 1}, {"b": 1}]],
     "masked or structured arrays": [[np.ma.masked_array([1, 2], mask=[False, True])]],
     "sets, complex numbers": [[{1}], [1j]],
-    "dataclasses, NamedTuples, Enums, Fractions": [
-        [Point(1.0, 2.0)],
+    "Enums, Fractions, NamedTuples and dataclasses within others": [
         [next(iter(Color))],
         [Fraction(1, 3)],
+        [[Band(1.0, 2.0)]],
+        [Point(Band(1.0, 2.0), 1.0)],
     ],
     "values of several of these kinds": [[1, "a"], [True, 2], [DAY.date(), DAY]],
 }

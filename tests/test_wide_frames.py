@@ -160,3 +160,19 @@ def test_one_key_of_many_is_named(sink: WIDE) -> None:
     sink.write(keyed(60, top={"x": pl.DataFrame({"n": [1]})}))
     with pytest.raises(SinkError, match=r"task 'top', key 'y': .* field 'n': 1.5, a float, is"):
         sink.write(keyed(120, top=tops))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_polars_reads_any_float_of_a_csv(tmp_path: Path, number: float) -> None:
+    sink = CsvSink(tmp_path / "a.csv", layout=Layout.WIDE)
+    sink.begin("p")
+    sink.write(plain(60, mean=1.5))
+    sink.write(plain(120, mean=number))
+    sink.close()
+    mean = pl.read_csv(tmp_path / "a.csv")["mean"]
+    assert mean.dtype == pl.Float64
+    assert repr(mean.to_list()) == repr([1.5, number])
+    sink = CsvSink(tmp_path / "a.csv", layout=Layout.WIDE)
+    sink.begin("p")
+    assert repr([row.value for row in sink.rows()]) == repr([1.5, number])
+    sink.close()

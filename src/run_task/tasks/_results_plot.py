@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from decimal import Decimal
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.observe._plot import Numbers, Plot, TimeAxis
+from run_task.tasks._result_fields import fields_of
 from run_task.tasks._table import TIMESTAMP
 from run_task.time._calendar import Interval
 from run_task.time._shown import time_shown, zone_of
@@ -67,7 +67,7 @@ def _numbers(values: Sequence[Any], told: str) -> Numbers | str:
 
 def _parts(name: str, values: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
     """Results that have fields, such as open and close, as a column of each field."""
-    found = [None if value is None else _fields(value) for value in values]
+    found = [None if value is None else fields_of(value) for value in values]
     if any(value is not None and fields is None for value, fields in zip(values, found)):
         return {name: values}
     names = list(dict.fromkeys(field for fields in found for field in fields or ()))
@@ -77,19 +77,6 @@ def _parts(name: str, values: Sequence[Any]) -> Mapping[str, Sequence[Any]]:
         f"{name}_{field}": [None if fields is None else fields.get(field) for fields in found]
         for field in names
     }
-
-
-def _fields(value: Any) -> Mapping[str, Any] | None:
-    """The fields of a result; None: it has none."""
-    kind: Any = value.__class__
-    if issubclass(kind, Mapping):
-        return {str(name): value[name] for name in value}
-    named: Any = getattr(kind, "_fields", None)  # of a NamedTuple
-    if isinstance(named, tuple):
-        return dict(zip(map(str, named), value))  # pyright: ignore[reportUnknownArgumentType]  of whatever a task returns
-    if dataclasses.is_dataclass(kind):
-        return {each.name: getattr(value, each.name) for each in dataclasses.fields(kind)}
-    return None
 
 
 def _places(keys: Sequence[Any]) -> tuple[NDArray[np.intp], Sequence[Any]]:

@@ -19,6 +19,7 @@ from run_task.columnar._aware_times import of_arrow, of_pandas, of_polars, zone_
 from run_task.errors import ConfigError
 from run_task.observe._format import shown
 from run_task.tasks._exact import holds, moments_of
+from run_task.tasks._result_fields import as_structs
 from run_task.time._calendar import Interval
 from run_task.time._shown import zone_of
 
@@ -103,8 +104,8 @@ class Tabular(ABC):
     def to_arrow(self) -> Any:
         """A :class:`pyarrow.Table`.
 
-        What it holds is equal to what the tasks returned, a list for a tuple or an array, or it is
-        refused.
+        What it holds is equal to what the tasks returned, a list for a tuple or an array and a
+        struct for a NamedTuple or a dataclass, or it is refused.
 
         :raises ConfigError: if pyarrow is not installed, or has no type for a task's results
         """
@@ -130,8 +131,8 @@ class Tabular(ABC):
     def to_polars(self) -> pl.DataFrame:
         """A :class:`polars.DataFrame`.
 
-        What it holds is equal to what the tasks returned, a list for a tuple or an array, or it is
-        refused.
+        What it holds is equal to what the tasks returned, a list for a tuple or an array and a
+        struct for a NamedTuple or a dataclass, or it is refused.
 
         :raises ConfigError: if polars is not installed, or has no type for a task's results
         """
@@ -215,19 +216,20 @@ class Tabular(ABC):
         :param make: makes it of values, and tells what is read from it; nothing, if that is known
         :raises ConfigError: if there is none; it names the first window that does not fit
         """
+        shaped = list(as_structs(values))
         try:
-            made, read = make(values)
+            made, read = make(shaped)
         except BaseException as error:
             if not is_of_library(error):
                 raise
             # The first that does not fit: those before it make a column, those up to it do not.
             place = bisect_left(
-                range(1, len(values)), True, key=lambda count: _fails(make, values[:count])
+                range(1, len(values)), True, key=lambda count: _fails(make, shaped[:count])
             )
             raise self._unfit(library, name, values, place, error) from error
         for place, got in enumerate(read):
-            if not holds(got, values[place]):
-                keys = [each.keys() for each in (got, values[place]) if _is_dict(each)]
+            if not holds(got, shaped[place]):
+                keys = [each.keys() for each in (got, shaped[place]) if _is_dict(each)]
                 differ = len(keys) == 2 and keys[0] != keys[1]
                 told = "their keys differ" if differ else f"it would be {shown(repr(got))}"
                 raise self._unfit(library, name, values, place, told)

@@ -270,7 +270,7 @@ def _time(field: str, unit: TimeUnit) -> int:
 
 
 def _float_text(value: float) -> str:
-    return repr(value)
+    return "NaN" if value != value else repr(value)  # polars takes "nan" for a text
 
 
 def _timestamp_text(value: datetime) -> str:
