@@ -303,6 +303,10 @@ def test_increase_and_rate_see_that_a_counter_began_anew() -> None:
     assert of(agg.increase("v"), [2**62, 2**62 + 3], kind=int) == 3.0
     assert of(agg.increase("v"), [-100, 100], kind="int8") == 200.0
     assert of(agg.increase("v"), [250, 3], kind="uint8") == 3.0
+    # Further apart than 64 bits with a sign hold.
+    assert of(agg.increase("v"), [-(2**63), 2**63 - 1], kind=int) == 2.0**64
+    assert of(agg.rate("v"), [-(2**63), 0], time=[0, 2_000], kind=int) == 2.0**62
+    assert of(agg.increase("v"), [0, 2**64 - 1], kind="uint64") == 2.0**64
 
 
 def test_time_weighted_mean_holds_each_value_until_the_next() -> None:

@@ -118,12 +118,18 @@ def _increases(rows: SegmentedRows, column: str) -> Floats:
     values = rows.values(column)
     if values.dtype.kind == "f":
         values = rows.floats(column)
-    elif values.dtype != np.uint64:
-        values = values.astype(np.int64)
+        rises: Array = values[1:] - values[:-1]
+    else:
+        # As ints, of which floats do not tell all apart. From one to a greater one, it may be
+        # further than 64 bits with a sign hold: without one, they hold it.
+        if values.dtype != np.uint64:
+            values = values.astype(np.int64)
+        unsigned = values.view(np.uint64)
+        rises = unsigned[1:] - unsigned[:-1]
     rose = np.zeros(len(values))
-    # Ints are subtracted as such; what is less than the value before began anew at 0.
+    # What is less than the value before began anew at 0.
     fell = values[1:] < values[:-1]
-    rose[1:] = np.where(fell, values[1:], values[1:] - values[:-1])
+    rose[1:] = np.where(fell, values[1:].astype(np.float64), rises.astype(np.float64))
     rose[rows.starts] = 0.0
     found: Floats = rows.sum(rose)
     return found
