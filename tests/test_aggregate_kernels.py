@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,26 @@ def test_a_window_at_fault_fails_alone() -> None:
         assert isinstance(picky[i].error, ValueError)
         assert str(picky[i].error) == "more than 5"
     assert count == [3, 9, 0, 2, 8]
+
+
+@dataclass(frozen=True)
+class Leaving(Picky):
+    """Ends the program, as it would, where there are too many rows."""
+
+    def results(self, rows: SegmentedRows) -> Sequence[int]:
+        try:
+            return super().results(rows)
+        except ValueError:
+            sys.exit(3)
+
+
+def test_what_leaves_costs_its_own_window() -> None:
+    rows, starts, ends, windows = rows_and_windows([3, 9, 2], 0, 1, "plain")
+    tasks = [Aggregate(Leaving(5)), agg.count()]
+    leaving, count = plan_of(tasks).compute(rows.segments(starts, ends, windows))
+    assert leaving[::2] == [3, 2]
+    assert isinstance(leaving[1].error, SystemExit)
+    assert count == [3, 9, 2]
 
 
 def test_as_many_results_as_segments_or_it_is_told() -> None:

@@ -151,18 +151,30 @@ def test_alone_by_key_also_the_keys_that_have_no_row() -> None:
     assert second.to_dict() == {"a_total": {"x": 3.0, "y": None, "z": None}}
 
 
-@pytest.mark.parametrize("tasks", [[Broken()], [Broken(), count]], ids=["alone", "beside"])
+@pytest.mark.parametrize("beside", [[], [count]], ids=["alone", "beside"])
 @pytest.mark.parametrize("by", [None, "k"])
-def test_a_plan_that_raises_costs_its_own_tasks(tasks: Any, by: str | None) -> None:
-    every: Any = ContextBuilder(series_of([1, 2])).with_tasks([*tasks, Total("a")])
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, GeneratorExit])
+def test_a_plan_that_raises_costs_its_own_tasks(
+    beside: Any, by: str | None, error: type[BaseException]
+) -> None:
+    every: Any = ContextBuilder(series_of([1, 2])).with_tasks([Broken(error), *beside, Total("a")])
     every = every.with_interval("10s")
     context: Any = (every if by is None else every.with_key(by)).build()[0]
     run: Any = run_windows  # of which this is no overload: with keys or without
     dataset: Any = run(context, 1)[0]
     assert [error.task for error in dataset.error_list()] == ["broken"] * (1 if by is None else 2)
-    assert all(isinstance(e.__cause__, ZeroDivisionError) for e in dataset.error_list())
+    assert all(isinstance(e.__cause__, error) for e in dataset.error_list())
     assert "a_total" in dataset
-    assert ("count" in dataset) == (len(tasks) == 2)
+    assert ("count" in dataset) == bool(beside)
+
+
+def test_ctrl_c_is_no_fault_of_what_happens_to_be_computed() -> None:
+    series = series_of([])
+    pipeline = Pipeline("p").source([(i, {"k": "x", "a": 1.0}) for i in range(90)], series)
+    tasks: Any = [Broken(KeyboardInterrupt), Total("a")]
+    pipeline.stage("s", tasks, series, "10s")
+    with pytest.raises(KeyboardInterrupt):
+        list(pipeline.replay())
 
 
 def test_what_they_cannot_be_computed_of_is_refused_when_it_is_declared() -> None:

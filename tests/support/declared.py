@@ -64,16 +64,25 @@ class Totals:
 
 
 class Broken:
-    """A declared task whose plan raises when it is computed."""
+    """A declared task whose plan raises when it is computed.
+
+    :param error: what it raises
+    """
 
     name = "broken"
+
+    def __init__(self, error: type[BaseException] = ZeroDivisionError) -> None:
+        self._error = error
 
     def run(self, data: TimeSeriesView, start: int, end: int) -> float:
         raise AssertionError("it is computed together with others")
 
     @property
     def planner(self) -> Any:
-        return lambda tasks, columns: self
+        return self._planned
+
+    def _planned(self, tasks: Sequence[Any], columns: ColumnTypes) -> Plan:
+        return self
 
     def compute(self, segments: Segments) -> Sequence[Sequence[Any]]:
-        raise ZeroDivisionError("of its own")
+        raise self._error("of its own")

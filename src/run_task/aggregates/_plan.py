@@ -293,7 +293,9 @@ def _results_of(kernel: Kernel[Any], rows: SegmentedRows) -> Sequence[Any]:
                 f"{kernel} gave {len(found)} results for {rows.count} segments: results(rows) "
                 f"gives one for each"
             )
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise  # not meant for what happened to be computed
+    except BaseException as error:  # also SystemExit
         if rows.count == 1:
             return [Failed(error)]
         return [_results_of(kernel, rows.only(segment))[0] for segment in range(rows.count)]

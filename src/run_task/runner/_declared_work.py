@@ -80,7 +80,9 @@ class DeclaredWork:
         for plan, places in self._plans:
             try:
                 columns = plan.compute(segments)
-            except Exception as error:  # of a task of the program's own
+            except KeyboardInterrupt:
+                raise  # not meant for what happened to be computed
+            except BaseException as error:  # of a task of the program's own, also SystemExit
                 columns = [[Failed(error)] * len(segments)] * len(places)
                 self._seen.forget()
             for place, column in zip(places, columns):

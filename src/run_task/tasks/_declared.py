@@ -154,7 +154,7 @@ class Failed:
 
     __slots__ = ("error",)
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error: Final = error
 
     def __repr__(self) -> str:
