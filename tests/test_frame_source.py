@@ -21,7 +21,17 @@ from tests.support.frames import (
     series,
 )
 
-from run_task import ConfigError, Pipeline, RwLock, SourceError, TimeSeries, TimeUnit, task
+from run_task import (
+    ConfigError,
+    Pipeline,
+    RwLock,
+    SourceError,
+    TimeSeries,
+    TimeSeriesView,
+    TimeUnit,
+    task,
+)
+from run_task.aggregates import mean
 from run_task.sources import FrameSource, OnFault, PacedBatches, about, paced
 
 pa: Any = importlib.import_module("pyarrow")  # it comes without types
@@ -268,3 +278,28 @@ def test_what_is_no_frame_is_refused() -> None:
     for wrong in several:
         with pytest.raises(ConfigError):
             FrameSource(FRAME, **wrong)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_rows_that_enter_ahead_of_their_time_count_by_the_windows_given(at_once: bool) -> None:
+    """A frame in order enters its series at once, which the counts do not show."""
+
+    @task
+    def own(rows: TimeSeriesView, start: int, end: int) -> int:
+        return len(rows.in_window)
+
+    series = TimeSeries({"x": float}, TimeUnit.SECONDS)
+    frame = pl.DataFrame({"time": range(500), "x": np.arange(500.0)})
+    pipeline = Pipeline("p").source(frame, series)
+    stage = pipeline.stage("s", [mean("x")] if at_once else [own], series, "10s")
+    with pipeline.replay() as replay:
+        for number, _ in enumerate(replay.of(stage), 1):
+            counts = replay.summary.sources["source-1"]
+            assert counts.received == 500 == counts.stored + counts.waiting
+            # Declared ones are run many at a time, of which each counts once all have been run.
+            assert counts.stored >= 10 * number if at_once else counts.stored == 10 * number
+            if number == 30:
+                break
+    assert pipeline.stats.sources["source-1"] == counts
+    assert len(list(pipeline.replay())) == 50
+    assert pipeline.stats.sources["source-1"].stored == 500

@@ -152,8 +152,16 @@ class Fates:
         self.beside: Sequence[Fates] = ()
         """Those of the same source on its way into other data."""
         self._unseen: list[Callable[[], int]] = []
+        self._uncounted: list[Callable[[], int]] = []
         self._refused = {fate: Recurrence() for fate in Fate}
         self._untold: dict[Fate, tuple[object, str]] = {}  # the last row that was not logged
+
+    def count_stored(self, uncounted: Callable[[], int]) -> None:
+        """Count rows as stored that no tally has yet.
+
+        :param uncounted: how many these are by now
+        """
+        self._uncounted.append(uncounted)
 
     def count_unseen(self, counted: Callable[[], int]) -> None:
         """Have a function say how many rows have passed out before any window saw them."""
@@ -322,6 +330,7 @@ class Fates:
         unseen = sum(counted() for counted in self._unseen)
         counts = {fate.value: refused.count for fate, refused in self._refused.items()}
         stored = sum(tally.stored for tally in self._tallies)
+        stored += sum(uncounted() for uncounted in self._uncounted)
         received = sum(tally.received for tally in self._tallies) + self._unread
         waiting = received - stored - sum(counts.values())
         return SourceStats(

@@ -57,6 +57,10 @@ class Cursor(Protocol):
         """Let all rows enter that arrive before this time. Returns how many these are."""
         ...
 
+    def uncounted_before(self, limit_ns: float) -> int:
+        """How many rows arrive before this time that are in the data, and not counted yet."""
+        ...
+
 
 class RowCursor:
     """Rows, one by one.
@@ -83,6 +87,9 @@ class RowCursor:
     @property
     def idle_until_ns(self) -> float:
         return self.next_ns
+
+    def uncounted_before(self, limit_ns: float) -> int:
+        return 0
 
     def ingest_before(self, limit_ns: float) -> int:
         start = self._at
@@ -139,6 +146,10 @@ class BatchCursor:
         self._at = cut
         self._next_ns = self._arrivals[cut] if cut < len(self._arrivals) else NEVER
         return cut - start
+
+    def uncounted_before(self, limit_ns: float) -> int:
+        at = self._at  # once, since others ask while rows enter
+        return bisect_left(self._arrivals, limit_ns, at) - at if self._in_data else 0
 
     def _enter_whole(self) -> bool:
         """Let all rows enter, ahead of their time. Returns whether they have: not if one is bad,
@@ -318,6 +329,12 @@ class SourceReader:
         except Exception as error:
             self._note(error)
             raise
+
+    def uncounted_before(self, limit_ns: float) -> int:
+        """How many rows arrive before this time that are in the data, and not counted yet: since
+        there was nothing else to do for them."""
+        cursor = self._cursor
+        return 0 if cursor is None else cursor.uncounted_before(limit_ns)
 
     def close(self) -> None:
         """Stop reading, and let an iterator that can be closed clean up, as a generator does.

@@ -378,6 +378,7 @@ class History:
                 before_write=partial(self._before_write, id(route.into)),
             )
             self._groups.setdefault(id(route.into), []).append(reader)
+            counts.count_stored(partial(self._uncounted, reader))
         # Without sources, rows that are in the series already are all that there is.
         self._filled: dict[int, tuple[int, int]] = {}
         if not sources:
@@ -393,11 +394,11 @@ class History:
     def rows(self) -> int:
         """How many rows have entered the data: those that are in it ahead of their time do not
         count before that."""
-        for reader in self._sources:
-            limit_ns = self._now_ns + reader.holds_end
-            if reader.next_ns < limit_ns:
-                reader.ingest_before(limit_ns)
-        return sum(reader.entered for reader in self._sources)
+        return sum(reader.entered + self._uncounted(reader) for reader in self._sources)
+
+    def _uncounted(self, reader: SourceReader) -> int:
+        """How many rows of a source have come by now that it has not counted."""
+        return reader.uncounted_before(self._now_ns + reader.holds_end)
 
     def bounds(self) -> tuple[float, float]:
         """From when to about when it goes, in nanoseconds since the Unix epoch.
@@ -485,6 +486,7 @@ class History:
             if bounded:
                 replays = [replay for replay in replays if not replay.is_over]
             if alone and replays and (many := replays[0].run_many(idle_until_ns)) is not None:
+                self._now_ns = replays[0].due_ns  # up to which all have been run
                 yield from _until_error(replays[0], many)
                 continue
             for replay in replays:
