@@ -23,7 +23,6 @@ EXPRESSIONS: Sequence[Expression] = [
     expr(pl.corr("price", "size"), name="corr"),
     expr(_price.skew(), name="skew"),
     expr(_price.kurtosis(), name="kurtosis"),
-    expr(_price.filter(_size > 0).mean(), name="filtered"),
     expr(_price.sort_by("size").sum(), name="sorted"),
     expr(_price.ewm_mean(alpha=0.1).last(), name="ewm"),
     expr(_price.diff().std(), name="diff"),
