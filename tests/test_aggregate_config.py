@@ -125,7 +125,11 @@ def test_refused_when_made(make: Any, message: str) -> None:
     [
         (3, "it is a text: a condition compares"),
         ("", "it cannot be read"),
-        ("price >", "it cannot be read"),
+        ("price >", r"it cannot be read \(invalid syntax\): a condition compares"),
+        ("price = 3", r"it cannot be read \([^<]*\): it is written as in Python, with =="),
+        ("price > 1 AND size > 2", "it is written as in Python"),
+        ("price IS NOT NULL", "'is None' in small letters"),
+        ("price <> 3", "it is written as in Python, with ==, !="),
         ("price > 0; 1", "it cannot be read"),
         ("price", None),
         ("1 < 2", "there is no column in it"),

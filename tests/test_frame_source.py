@@ -300,6 +300,7 @@ def test_rows_that_enter_ahead_of_their_time_count_by_the_windows_given(at_once:
             assert counts.stored >= 10 * number if at_once else counts.stored == 10 * number
             if number == 30:
                 break
+        counts = replay.summary.sources["source-1"]
     assert pipeline.stats.sources["source-1"] == counts
     assert len(list(pipeline.replay())) == 50
     assert pipeline.stats.sources["source-1"].stored == 500

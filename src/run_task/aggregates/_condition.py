@@ -48,6 +48,14 @@ _CURE: Final = (
     "'0 < price <= 100 and side == \"buy\"', \"symbol in ('A', 'B')\" or 'price is not None'"
 )
 
+_OF_SQL: Final = re.compile(r"(?<![=<>!])=(?!=)|<>|\b(AND|OR|NOT|IN|IS|NULL|null)\b")
+"""What a condition has in SQL, and not here."""
+
+_SPELLING: Final = (
+    "it is written as in Python, with ==, !=, and 'and', 'or', 'not', 'in', 'is None' in small "
+    "letters; "
+)
+
 _WORDS: Final = {"numbers": (bool, int, float), "texts": (str,), "bytes": (bytes,)}
 
 
@@ -98,7 +106,9 @@ def _parsed(text: Any) -> ast.expr:
     try:
         tree = ast.parse(_QUOTED.sub(named, text).strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ConfigError(f"where={text!r}: it cannot be read ({error}): {_CURE}") from None
+        told = error.msg if isinstance(error, SyntaxError) else str(error)
+        hint = _SPELLING if _OF_SQL.search(text) else ""
+        raise ConfigError(f"where={text!r}: it cannot be read ({told}): {hint}{_CURE}") from None
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             node.id = odd.get(node.id, node.id)
