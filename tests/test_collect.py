@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, assert_type
+from typing import Any, assert_type, cast
 
 import numpy as np
 import pytest
@@ -322,7 +322,7 @@ def stands_for(found: Any, value: Any) -> bool:
         as_list = found.__class__ in (list, kind) and len(found) == len(value)
         return as_list and all(map(stands_for, found, value))
     if kind in (Band, Point) and found.__class__ is dict:
-        fields = value._asdict() if kind is Band else vars(value)
+        fields = cast("dict[str, Any]", value._asdict() if kind is Band else vars(value))
         return stands_for(found, fields) and list(found) == list(fields)
     if kind is dict:
         return found.keys() == value.keys() and all(

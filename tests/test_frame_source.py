@@ -26,6 +26,7 @@ from run_task import (
     Pipeline,
     RwLock,
     SourceError,
+    SourceStats,
     TimeSeries,
     TimeSeriesView,
     TimeUnit,
@@ -292,6 +293,7 @@ def test_rows_that_enter_ahead_of_their_time_count_by_the_windows_given(at_once:
     frame = pl.DataFrame({"time": range(500), "x": np.arange(500.0)})
     pipeline = Pipeline("p").source(frame, series)
     stage = pipeline.stage("s", [mean("x")] if at_once else [own], series, "10s")
+    counts: SourceStats | None = None
     with pipeline.replay() as replay:
         for number, _ in enumerate(replay.of(stage), 1):
             counts = replay.summary.sources["source-1"]
