@@ -413,3 +413,24 @@ def test_nan_in_a_trend() -> None:
     trend = of(agg.linear_trend("v"), [1.0, NAN, 3.0])
     assert math.isnan(trend.slope)
     assert math.isnan(trend.intercept)
+
+
+@pytest.mark.parametrize(
+    ("condition", "wanted"),
+    [
+        (f"v < {2**63}", 3),
+        (f"v == {2**64}", 0),
+        (f"v in ({2**63}, 1)", 2),
+        (f"-{10**30} < v <= 0", 1),
+        ("v == 1.5", 0),
+    ],
+)
+def test_bools_are_compared_with_numbers_of_any_size(condition: str, wanted: int) -> None:
+    assert of(agg.count(where=condition), [True, False, True], kind=bool) == wanted
+
+
+@pytest.mark.parametrize("name", ["_odd0", "_odd_0", "_odd_0_"])
+def test_a_name_in_backticks_is_never_that_of_another_column(name: str) -> None:
+    values = {name: [1.0, 2.0, 3.0], "a b": [2.0, 2.0, 2.0]}
+    assert of(agg.count(where=f"`a b` < {name}"), [0.0] * 3, **values) == 1
+    assert of(agg.count(where=f"{name} <= `a b`"), [0.0] * 3, **values) == 2

@@ -95,11 +95,14 @@ def _parsed(text: Any) -> ast.expr:
     if not isinstance(text, str):
         raise ConfigError(f"where={text!r}: it is a text: {_CURE}")
     odd: dict[str, str] = {}
+    begin = "_odd"
+    while begin in text:  # no column is taken for another
+        begin += "_"
 
     def named(match: re.Match[str]) -> str:
         if match[1] is None:
             return match[0]
-        name = f"_odd_{len(odd)}_"
+        name = f"{begin}{len(odd)}"
         odd[name] = match[1]
         return name
 
@@ -280,6 +283,9 @@ def _against(
             number = math.copysign(math.inf, constant)
         # Also a column of float32, which NumPy would compare with the nearest float32.
         return lambda rows: compare(rows.floats(name), number)
+    if dtype is not None and dtype.kind == "b":
+        # Which NumPy compares with ints of 64 bits only.
+        return lambda rows: compare(rows.values(name).view(np.int8), constant)
     return lambda rows: compare(rows.values(name), constant)
 
 
