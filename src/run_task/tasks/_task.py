@@ -91,7 +91,7 @@ class Task(Runnable[I_contra, O_co]):
         functools.update_wrapper(self, function)
         self._name = name if name is not None else getattr(function, "__name__", repr(function))
         # The function itself, so that a tick calls it with nothing in between.
-        self.run: Final[Callable[[I_contra, int, int], O_co]] = function
+        self.run: Final[Callable[[I_contra, int, int], O_co]] = function  # pyright: ignore[reportIncompatibleMethodOverride]  of an instance: it is called without self
 
     @property
     def name(self) -> str:
