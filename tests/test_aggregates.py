@@ -215,7 +215,9 @@ VALUES = st.lists(
 )
 
 
-@pytest.mark.parametrize(("task", "expression", "tolerance"), FRAME, ids=lambda x: str(x)[:50])
+@pytest.mark.parametrize(
+    ("task", "expression", "tolerance"), FRAME, ids=[str(row[0]) for row in FRAME]
+)
 @settings(max_examples=25)
 @given(VALUES, st.integers(0, 2**16))
 def test_as_polars_has_it(
