@@ -14,7 +14,6 @@ from run_task.sinks._layout import Layout, check_layout
 from run_task.sinks._protocol import Row
 from run_task.sinks._sql_limits import limits_of
 from run_task.sinks._sql_long import LongSql
-from run_task.sinks._sql_wide import WideSql
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
 from run_task.time._interval import TimeUnit
@@ -110,8 +109,15 @@ class SqlSink(Durable):
                 self._check_name(table)
                 with self._engine.connect() as connection:
                     limits = limits_of(connection, self._database.where)
-                make = WideSql if wide else LongSql
-                form: SqlForm = make(self._database, self._engine, limits, table, encode)
+                about = self._database, self._engine, limits, table, encode
+                form: SqlForm
+                if wide:
+                    # It cannot be imported without SQLAlchemy, of which the engine has told.
+                    from run_task.sinks._sql_wide import WideSql
+
+                    form = WideSql(*about)
+                else:
+                    form = LongSql(*about)
                 # Last, since a file of something else is to stay as it is.
                 if self._database.is_sqlite:
                     keep_a_write_ahead_log(self._engine)
