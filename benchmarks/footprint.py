@@ -12,7 +12,6 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from functools import partial
-from typing import Final
 
 from benchmarks.dispatch import drain
 from benchmarks.measure import Figure, side_by_side
@@ -25,14 +24,16 @@ NO_GROWTH = Goal(Bound.AT_MOST, 1)
 """Bytes a tick: less than the smallest object, of which a leak would leave one a tick or more."""
 
 
-_COMPILED: Final = tempfile.TemporaryDirectory()
-"""Where modules are compiled to, whatever the environment says of that: who imports a package for
-the second time finds it compiled."""
+def _printed(script: str, compiled: str | None = None) -> str:
+    """What a script prints.
 
-
-def _printed(script: str) -> str:
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": _COMPILED.name}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    :param compiled: a folder for compiled modules, whatever the environment says of these; None: as
+        that says
+    """
+    environment = dict(os.environ)
+    if compiled is not None:
+        environment["PYTHONPYCACHEPREFIX"] = compiled
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -46,9 +47,10 @@ def _printed(script: str) -> str:
 def import_ms(module: str) -> float:
     """Milliseconds to import a module in a fresh process, interpreter start not counted, nor what
     compiles it the first time."""
-    _printed(f"import {module}")
     script = f"import time; t = time.perf_counter(); import {module}; t -= time.perf_counter()"
-    return -float(_printed(f"{script}; print(t)")) * 1e3
+    with tempfile.TemporaryDirectory() as compiled:
+        _printed(f"import {module}", compiled)
+        return -float(_printed(f"{script}; print(t)", compiled)) * 1e3
 
 
 def imported() -> list[str]:
