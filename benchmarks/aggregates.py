@@ -43,6 +43,7 @@ PANDAS = "pandas, groupby"
 DUCKDB = "DuckDB"
 LOOP = "a NumPy loop"
 OURS = "run-task"
+OURS_RETAINING = "run-task, with a retention of 2 h"
 
 NO_SLOWER = Goal(Bound.AT_MOST, 1)
 A_TICK = Goal(Bound.AT_MOST, 60)
@@ -106,23 +107,38 @@ class Batches(Recorded):
             yield self.batch[first : first + 65_536]
 
 
-def replay(source: Recorded, tasks: Sequence[Any], window: int | None = None) -> Replay:
+def replay(
+    source: Recorded,
+    tasks: Sequence[Any],
+    window: int | None = None,
+    retention: str | None = None,
+) -> Replay:
     """A DataSet for each window of a minute, or of so many seconds each minute."""
-    data = TimeSeries({"key": int, "value": float}, TimeUnit.SECONDS)
+    data = TimeSeries({"key": int, "value": float}, TimeUnit.SECONDS, retention)
     pipeline = Pipeline("aggregates").source(source, into=data)
     config = RunnerConfig() if window is None else RunnerConfig(window=f"{window}s")
     pipeline.stage("statistics", tasks, data, "1m", config)
     return pipeline.replay()
 
 
-def replayed(source: Recorded, tasks: Sequence[Any], window: int | None = None) -> Rows:
-    given = replay(source, tasks, window)
+def replayed(
+    source: Recorded,
+    tasks: Sequence[Any],
+    window: int | None = None,
+    retention: str | None = None,
+) -> Rows:
+    given = replay(source, tasks, window, retention)
     return {dataset.timestamp: tuple(dataset.values()) for _, dataset in given}
 
 
-def windows(source: Recorded, tasks: Sequence[Any], window: int | None = None) -> int:
+def windows(
+    source: Recorded,
+    tasks: Sequence[Any],
+    window: int | None = None,
+    retention: str | None = None,
+) -> int:
     """How many windows were given and looked at."""
-    return sum(not dataset.errors for _, dataset in replay(source, tasks, window))
+    return sum(not dataset.errors for _, dataset in replay(source, tasks, window, retention))
 
 
 def replayed_by_key(source: Recorded) -> list[Any]:
@@ -182,7 +198,9 @@ def tumbling(rows: int, repeats: int) -> Rounds:
         for row in by_polars().with_columns(polars.col("time").dt.replace_time_zone("UTC")).rows()
     }
     assert same(ours, theirs), "they compute the same"
+    assert ours == replayed(source, FIVE, retention="2h")
     measured = {POLARS: by_polars, OURS: lambda: windows(source, FIVE), LOOP: by_loop}
+    measured[OURS_RETAINING] = lambda: windows(source, FIVE, retention="2h")
     measured[PANDAS] = by_pandas
     return _rounds(measured, repeats)
 
@@ -342,7 +360,7 @@ def tick(rows: int, repeats: int) -> Figure:
     data = TimeSeries({"value": float}, TimeUnit.SECONDS)
     data.extend(np.arange(rows), value=np.random.default_rng(1).normal(100, 5, rows))
     every, config = TaskInterval.seconds(rows), RunnerConfig()
-    crew = crew_of(TEN, data, every, config, None)
+    crew = crew_of(TEN, data, every, config, None, States())
     bound = bound_of(data, TimeUnit.SECONDS, config, None, States())
     assert bound is not None
 
@@ -365,7 +383,7 @@ def keyed_tick(keys: int, rows: int, repeats: int) -> Figure:
     data.extend(np.zeros(rows, int), key=names[np.arange(rows) % keys], value=random.random(rows))
     by = Keys.checked("key", "1h", 10 * keys)
     config = RunnerConfig()
-    crew = crew_of(FIVE, data, TaskInterval.seconds(1), config, by)
+    crew = crew_of(FIVE, data, TaskInterval.seconds(1), config, by, States())
     bound = bound_of(data, TimeUnit.SECONDS, config, by, States())
     assert bound is not None
 

@@ -72,7 +72,7 @@ def bytes_of_a_dataset(count: int) -> float:
     runner, receiver = _runner(count)
     tracemalloc.start()
     with runner:
-        while len(receiver) < 200:
+        while len(receiver) < 50:
             time.sleep(0.001)
         held, before = len(receiver), tracemalloc.get_traced_memory()[0]
         receiver.close()  # what waits is let go, and the runner ends

@@ -17,6 +17,7 @@ from run_task import RunnerConfig, TaskInterval, TimeSeries, TimeSeriesView, Tim
 from run_task.data.series._grouped import Groups
 from run_task.data.series._keyed_view import KeyedView
 from run_task.data.series._view import placed
+from run_task.executors._states import States
 from run_task.runner._keys import Keys, crew_of
 from run_task.tasks._tick import Tick
 
@@ -63,7 +64,7 @@ class Market:
         self._series = series
         by = Keys.checked("symbol", "1h", 10 * keys)
         every = TaskInterval.seconds(1)
-        self.crew = crew_of(tasks, series, every, RunnerConfig(workers=1), by)
+        self.crew = crew_of(tasks, series, every, RunnerConfig(workers=1), by, States())
 
     def view(self) -> TimeSeriesView:
         """A new one each time: what was found out of one is not there in the next."""
@@ -203,7 +204,7 @@ def held(columns, key):
     series = TimeSeries(columns, TimeUnit.SECONDS, retention=keys, key=key)
     config = RunnerConfig(workers=1, executor="inline" if key is None else "threads")
     by = None if key is None else Keys.checked(key, "1h", 2 * keys)
-    crew = crew_of([count], series, TaskInterval.seconds(1), config, by)
+    crew = crew_of([count], series, TaskInterval.seconds(1), config, by, States())
     if by is not None:
         by.limit(series)
         bound = bound_of(series, TimeUnit.SECONDS, config, by, States())

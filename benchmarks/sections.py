@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from benchmarks import (
     aggregates,
+    brokers,
+    checkpoint,
+    cluster,
     dispatch,
     footprint,
+    journal,
     keys,
     live,
     many,
@@ -20,6 +24,7 @@ from benchmarks import (
     processes,
     replay,
     series,
+    serving,
     sources,
 )
 
@@ -32,11 +37,16 @@ SECTIONS = {
         parallel.SECTION,
         dispatch.SECTION,
         processes.SECTION,
+        cluster.SECTION,
         series.SECTION,
         keys.SECTION,
         aggregates.SECTION,
         live.SECTION,
+        checkpoint.SECTION,
+        journal.SECTION,
         replay.SECTION,
         sources.SECTION,
+        serving.SECTION,
+        brokers.SECTION,
     )
 }

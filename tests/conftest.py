@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,21 +13,25 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from tests.support.databases import mariadb, postgres
+from tests.support.limits import EndsInTime
+from tests.support.proof import examples
 
 from run_task.sync._watch import watch
 
 ROOT = Path(__file__).parent.parent
 
 # The first example of a test imports what it needs, and on a busy machine any may take long.
-settings.register_profile("without a deadline", deadline=None)
-settings.load_profile("without a deadline")
+settings.register_profile("ours", deadline=None, max_examples=examples(100))
+settings.load_profile("ours")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let Ctrl-C do what it does by default, here and in the processes that tests start.
 
     A shell has the background jobs of a script ignore it, and what is ignored stays so in children.
     """
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(EndsInTime())
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -75,6 +80,25 @@ def switching() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_program_is_left() -> Iterator[None]:
+    """A file of tests ends without programs of Python's that it has started.
+
+    Servers of databases are shared by all files, and multiprocessing keeps a tracker for good.
+    """
+    psutil = pytest.importorskip("psutil")
+    program = psutil.Process()
+    before = program.children(recursive=True)
+    yield
+    left: list[str] = []
+    for child in set(program.children(recursive=True)) - set(before):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            line = " ".join(child.cmdline())
+            if child.status() != psutil.STATUS_ZOMBIE and "python" in line:
+                left.append(line)
+    assert [line for line in left if "multiprocessing.resource_tracker" not in line] == []
 
 
 @pytest.fixture(autouse=True)

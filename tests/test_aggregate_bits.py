@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.support.proof import examples
 from tests.support.segments import STYLES, Rows, bits, made, plan_of
 
 from run_task import aggregates as agg
@@ -81,7 +82,7 @@ def alone(
     return bits([each for (each,) in results])
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     st.lists(st.one_of(st.integers(0, 3), st.integers(0, 300)), max_size=12),
     st.integers(0, 1),
@@ -99,7 +100,7 @@ def test_a_window_alone_and_among_others(
         assert bits([each[i] for each in found]) == by_itself
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.lists(st.integers(0, 40), min_size=1, max_size=12),
     st.integers(0, 2**32),

@@ -155,6 +155,14 @@ def test_conditions_that_are_none(where: Any, message: str | None) -> None:
         agg.count(where=where)
 
 
+@pytest.mark.parametrize("depth", [150, 985, 995, 5000])
+@pytest.mark.parametrize("part", ["not ", "(flag and ", "0 < "])
+def test_conditions_that_are_nested_too_deep(part: str, depth: int) -> None:
+    inner = "flag" + ")" * depth if part.startswith("(") else "flag"
+    with pytest.raises(ConfigError, match=r"nested more than 100 deep|cannot be read|is no cond"):
+        agg.count(where=part * depth + (inner if part != "0 < " else "not " * depth + "flag"))
+
+
 # What is refused when it is planned
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 from tests.support.segments import STYLES, bits, plan_of
 from tests.test_aggregate_bits import alone, rows_and_windows
 
@@ -73,7 +74,7 @@ def test_its_columns_are_looked_for() -> None:
         plan_of([Aggregate(Skew("s"))])
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(st.integers(0, 90), max_size=9), st.integers(0, 2**32), st.sampled_from(STYLES))
 def test_the_same_bits_alone_and_among_others(lengths: list[int], seed: int, style: str) -> None:
     tasks = [Aggregate(Skew("a")), Aggregate(Skew("a"), where="n > 10").named("some")]

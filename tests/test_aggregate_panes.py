@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.support.proof import examples
 from tests.support.segments import STYLES, Rows, bits, made, plan_of
 from tests.test_aggregate_bits import ALL
 
@@ -124,7 +125,7 @@ def sliding(draw: st.DrawFn) -> tuple[list[int], int, list[tuple[int, int]]]:
     return lengths, number, [(min(pair), max(pair)) for pair in pairs]
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(sliding(), st.integers(0, 2**32), st.sampled_from(STYLES))
 def test_a_window_alone_and_among_others(
     drawn: tuple[list[int], int, list[tuple[int, int]]], seed: int, style: str
@@ -136,7 +137,7 @@ def test_a_window_alone_and_among_others(
         assert bits([each[i] for each in found]) == single(TASKS, rows, lengths, number, window)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.lists(sliding(), min_size=2, max_size=4), st.integers(0, 2**32), st.sampled_from(STYLES))
 def test_a_key_among_others(
     drawn: list[tuple[list[int], int, list[tuple[int, int]]]], seed: int, style: str
@@ -152,7 +153,7 @@ def test_a_key_among_others(
             at += 1
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(
     st.integers(0, 2**32),
     st.sampled_from(STYLES),
@@ -217,7 +218,7 @@ def test_a_key_that_was_not_there_before_is_computed() -> None:
     assert found == pytest.approx([ones.columns["a"].mean(), others.columns["a"].mean()])
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(sliding(), st.integers(0, 2**32), st.sampled_from(["plain", "large", "few", "wild"]))
 def test_as_good_as_of_the_rows(
     drawn: tuple[list[int], int, list[tuple[int, int]]], seed: int, style: str
@@ -263,7 +264,7 @@ def test_moments_of_many_panes_are_as_good_as_exact_ones() -> None:
     assert corr == pytest.approx(exact, rel=1e-12)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(60, 400), st.integers(9, 40), st.integers(0, 2**32), st.sampled_from(STYLES))
 def test_ranks_of_windows_that_overlap_much(count: int, width: int, seed: int, style: str) -> None:
     tasks = [

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.support.proof import examples
 from tests.support.segments import STYLES, TEXTS, made
 
 from run_task import (
@@ -190,7 +191,7 @@ FEEDS = st.builds(
 )
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(FEEDS, SHAPES)
 def test_live_replayed_and_one_window_at_a_time(feed: Feed, shape: Shape) -> None:
     ran = live(feed, shape, "inline")

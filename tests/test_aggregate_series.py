@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from run_task import ConfigError, Pipeline, TimeSeries, TimeSeriesView, TimeUnit, task
+from run_task import Pipeline, TimeSeries, TimeSeriesView, TimeUnit, task
 from run_task import aggregates as agg
 
 ROWS: Any = [
@@ -42,8 +42,9 @@ def test_each_has_the_type_that_its_column_gives_it(by: str | None) -> None:
     keys: Any = {} if by is None else {"by": by}
     results = stage("results", tasks, series, "10s", **keys).series()
     kinds = {name: dtype.kind for name, dtype in results.columns.items()}
-    own = {"p_mean": "f", "n_sum": "i", "up_last": "b", "count": "i", "k_n_unique": "i"}
-    own |= {"n_max": "i", "k_first": "U", "rows": "i"}
+    # Of ints, of which a window without rows has none, it is one of floats.
+    own = {"p_mean": "f", "n_sum": "f", "up_last": "b", "count": "i", "k_n_unique": "i"}
+    own |= {"n_max": "f", "k_first": "U", "rows": "i"}
     assert kinds == (own if by is None else {"k": "U", **own})
     total = stage("total", [agg.sum("n_sum").named("total"), agg.sum("p_mean")], results, "40s")
     (dataset,) = list(pipeline.replay().of(total))
@@ -53,12 +54,48 @@ def test_each_has_the_type_that_its_column_gives_it(by: str | None) -> None:
         assert dataset["p_mean_sum"] == pytest.approx(math.fsum(map(statistics.fmean, means)))
 
 
-def test_those_that_make_no_column_are_refused_by_name() -> None:
+def test_fields_are_columns_and_an_int_that_is_missing_costs_no_row() -> None:
     series = TimeSeries(COLUMNS, TimeUnit.SECONDS, key="k")
     pipeline = Pipeline("types")
-    bars = pipeline.stage("bars", [agg.ohlc("p")], series, "10s")
-    with pytest.raises(ConfigError, match=r"'p_ohlc' returns .*Ohlc.*makes no column"):
-        bars.series()
-    lowest = pipeline.stage("lowest", [agg.argmin("p")], series, "10s")
-    with pytest.raises(ConfigError, match=r"'p_argmin' returns int \| None, which makes no column"):
-        lowest.series()
+    rows_with_a_gap = [row for row in ROWS if not 10 <= row[0] < 20]
+    pipeline.source(rows_with_a_gap, into=series)
+    tasks = [agg.ohlc("p").named("bar"), agg.sum("n"), agg.argmin("p"), agg.count()]
+    results = pipeline.stage("bars", tasks, series, "10s").series()
+    assert {name: dtype.kind for name, dtype in results.columns.items()} == {
+        **dict.fromkeys(["bar_open", "bar_high", "bar_low", "bar_close"], "f"),
+        "n_sum": "f",
+        "p_argmin": "f",
+        "count": "i",
+    }
+    seen: list[Any] = []
+
+    @task
+    def look(view: TimeSeriesView, start: int, end: int) -> int:
+        rows = view.in_window
+        seen.extend(map(list, zip(*(rows[name].astype(float).tolist() for name in rows.columns))))
+        return 0
+
+    pipeline.stage("look", [look], results, "40s")
+    for _ in pipeline.replay():
+        pass
+    nan = math.nan
+    assert repr(seen) == repr(
+        [
+            [0.0, 2.25, 0.0, 2.25, 45.0, 0.0, 10.0],
+            [nan, nan, nan, nan, nan, nan, 0.0],
+            [5.0, 7.25, 5.0, 7.25, 245.0, 20.0, 10.0],
+            [7.5, 9.75, 7.5, 9.75, 345.0, 30.0, 10.0],
+        ]
+    )
+
+
+def test_an_int_that_no_float_tells_is_refused_where_it_may_be_missing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    series = TimeSeries({"n": int}, TimeUnit.SECONDS)
+    pipeline = Pipeline("types").source([(1, {"n": 2**53 + 1}), (11, {"n": 1})], into=series)
+    results = pipeline.stage("sums", [agg.sum("n")], series, "10s").series()
+    after = pipeline.stage("after", [agg.count(), agg.sum("n_sum")], results, "20s")
+    (dataset,) = list(pipeline.replay().of(after))
+    assert (dataset["count"], dataset["n_sum_sum"]) == (1, 1.0)
+    assert "does not get what stage 'sums' gave for [0, 10), which cannot enter" in caplog.text

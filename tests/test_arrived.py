@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.bench import RecordingSink
+from tests.support.proof import examples
 from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
@@ -189,7 +190,7 @@ SHAPES = st.builds(
 
 
 @given(feeds(), SHAPES, SHAPES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_replay_gives_what_the_live_run_gave(
     came: list[Feed], first: Shape, second: Shape
 ) -> None:
@@ -200,8 +201,19 @@ def test_a_replay_gives_what_the_live_run_gave(
     assert pipeline.stats.sources == run.stats.sources
 
 
+def test_a_window_sees_rows_of_all_sources_that_waited_for_their_time(switching: None) -> None:
+    came = [
+        [row(100_001, 100_001), row(100_159, 100_003), row(END, END + 1)],
+        [row(100_005, 100_005), row(101_100, 100_005)],
+    ]
+    first = Shape(1, None, None, 40, Closed.LEFT)
+    for _ in range(10):  # it was so in one run of three
+        _, sink = live(came, first, first)
+        assert found(sink.results)[0][3] == {"held": [100_001, 100_005, 100_159], "n": 3}
+
+
 @given(feeds(), SHAPES, SHAPES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_so_does_a_recording_that_is_played(came: list[Feed], first: Shape, second: Shape) -> None:
     replayed, _ = of(came, first, second)
     results = list(replayed.replay())
@@ -210,6 +222,52 @@ def test_so_does_a_recording_that_is_played(came: list[Feed], first: Shape, seco
     pipeline.run_sync()
     assert found(sink.results) == found(results)
     assert pipeline.stats.sources == replayed.stats.sources
+
+
+def several(sources: Iterable[Any], first: Shape, second: Shape) -> tuple[Pipeline, RecordingSink]:
+    """Sources each of which enters a series, another one that keeps less, and a list."""
+    pipeline, sink = Pipeline("p"), RecordingSink()
+    retention = None if first.retention is None else TaskInterval.seconds(first.retention)
+    one = TimeSeries({"v": float}, closed=first.closed)
+    other = TimeSeries({"v": float}, retention=retention, closed=second.closed)
+    lock = RwLock[list[int]]([])
+    for source in sources:
+        pipeline.source(
+            source,
+            into=(one, other, lock),
+            ingest=(None, None, lambda values, row: values.append(int(row["v"]))),
+            max_ahead="5s",
+        )
+    every = TaskInterval.seconds(first.interval).with_unit(TimeUnit.MILLIS)
+    pipeline.stage("a", [held, n], one, every, first.config()).sink(sink)
+    every = TaskInterval.seconds(second.interval).with_unit(TimeUnit.MILLIS)
+    pipeline.stage("b", [held, n], other, every, second.config()).sink(sink)
+    pipeline.stage("c", [entered], lock, every, second.config()).sink(sink)
+    return pipeline, sink
+
+
+@given(feeds(), SHAPES, SHAPES)
+@settings(max_examples=examples(40), deadline=None)
+def test_so_does_one_whose_rows_enter_several_data(
+    came: list[Feed], first: Shape, second: Shape
+) -> None:
+    replayed, _ = several(came, first, second)
+    results = list(replayed.replay())
+    played = [paced(feed, 1e9, unit=TimeUnit.MILLIS) for feed in came]
+    pipeline, sink = several(played, first, second)
+    pipeline.run_sync()
+    assert found(sink.results) == found(results)
+    assert pipeline.stats.sources == replayed.stats.sources
+
+
+def test_a_row_that_is_held_enters_all_data_at_its_time_and_is_counted_once_for_each() -> None:
+    came = [row(100_001, 100_001), row(103_500, 101_001), row(102_001, 102_001), row(END, END)]
+    shape = Shape(1, None, None, None, Closed.LEFT)
+    pipeline, sink = several([paced(came, 1e9, unit=TimeUnit.MILLIS)], shape, shape)
+    pipeline.run_sync()
+    assert [len(dataset["entered"]) for dataset in sink.of("c")][:4] == [1, 1, 2, 3]
+    for counts in pipeline.stats.sources.values():
+        assert (counts.received, counts.stored, counts.ahead, counts.late) == (4, 4, 0, 0)
 
 
 SHAPE = Shape(5, None, 2, None, Closed.LEFT)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.bench import PipelineBench, RecordingSink
+from tests.support.proof import examples
 from tests.support.threads import PATIENCE, eventually, together
 
 from run_task import (
@@ -132,7 +133,7 @@ def test_a_live_source_is_read_once(give: Callable[[], Any]) -> None:
     assert [counts.stored for counts in pipeline.stats.sources.values()] == [6, 6, 6]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     times=st.lists(st.integers(0, 20), min_size=1, max_size=10),
     closed=st.sampled_from(Closed),

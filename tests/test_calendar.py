@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.support.proof import examples
 
 from run_task import ConfigError, TaskInterval, TimeUnit
 from run_task.time._calendar import CalendarInterval
@@ -271,7 +272,7 @@ def test_a_window_is_never_empty() -> None:
     time=st.datetimes(*DATES, timezones=st.just(UTC)),
     anchored=st.booleans(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_edges_tile_time(
     make: Callable[..., CalendarInterval],
     zone: str,

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 from tests.support.threads import PATIENCE
 
 from run_task import (
@@ -165,7 +166,7 @@ def test_a_replay_of_trading_days_holds_what_polars_holds(closed: Closed, zone: 
     stamps=st.lists(st.integers(1_300_000_000, 1_340_000_000), min_size=1, max_size=20),
     right=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_windows_of_a_replay_tile_time_and_hold_each_row_once(
     make: Callable[..., CalendarInterval],
     zone: str,
@@ -519,7 +520,7 @@ def test_times_are_told_in_the_zone_of_the_interval() -> None:
     since=st.sampled_from(["2011-12-20", "2024-03-20", "2024-10-20"]),
     rows_after=st.lists(st.integers(0, 40 * 24 * HOUR), min_size=1, max_size=40),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_a_live_run_has_the_windows_of_its_replay_in_any_zone(
     zone: str,
     make: Callable[..., CalendarInterval],

@@ -386,3 +386,18 @@ def test_a_channel_of_no_runner_says_nothing_of_waiting(
         eventually(lambda: sender.blocked > 0.05)
         receiver.recv()
     assert not caplog.records
+
+
+async def test_a_task_that_sends_waits_for_room_as_a_thread_does() -> None:
+    sender, receiver = ints(1)
+    await sender.asend(0)
+    with pytest.raises(TimeoutError, match=r"full for 0\.01 s"):
+        await sender.asend(1, timeout=0.01)
+    sending = asyncio.create_task(sender.asend(2))
+    await asyncio.to_thread(eventually, lambda: waits(sender))
+    assert receiver.recv() == 0
+    await asyncio.wait_for(sending, PATIENCE)
+    assert receiver.recv() == 2
+    receiver.close()
+    with pytest.raises(ChannelClosed, match="nobody would get"):
+        await sender.asend(3)

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +21,14 @@ from typer.testing import CliRunner
 
 import run_task as library
 from run_task import TaskError, Window
+from run_task.cli import main
 from run_task.cli._app import app
 from run_task.cli._exits import EPILOG, Exit
 from run_task.cli._sparkline import sparkline
 from run_task.observe._format import elapsed, error_shown, named, seconds, shown
 
 runner = CliRunner()
-COMMANDS = ("run", "replay", "check", "demo", "new")
+COMMANDS = ("run", "replay", "recompute", "check", "demo", "new")
 
 
 def words(text: str) -> str:
@@ -121,7 +124,10 @@ def test_completion(shell: str, tmp_path: Path) -> None:
 def test_help_is_there_at_once(tmp_path: Path) -> None:
     took: list[float] = []
     floor: list[float] = []
-    for _ in range(5):
+    # 300 ms are promised of an idle machine, and this one may be as busy as can be: then NumPy,
+    # which is a third of it, takes its time, too.
+    while not took or min(took) >= max(1.5, 6 * min(floor)):
+        assert len(took) < 5
         began = time.perf_counter()
         done = run_task("--help", cwd=tmp_path)
         took.append(time.perf_counter() - began)
@@ -129,9 +135,6 @@ def test_help_is_there_at_once(tmp_path: Path) -> None:
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import numpy"], check=True)
         floor.append(time.perf_counter() - began)
-    # 300 ms are promised of an idle machine, and this one may be as busy as can be: then NumPy,
-    # which is a third of it, takes its time, too.
-    assert min(took) < max(1.5, 6 * min(floor))
 
 
 def test_help_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
@@ -150,6 +153,7 @@ def test_help_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
         "run_task.cli._app",
         "run_task.cli._completion",
         "run_task.cli._exits",
+        "run_task.cli._rows_from",
     }
 
 
@@ -478,7 +482,55 @@ pipeline.stage("bars", tasks, trades, "1s")
     for told in ("count", "symbol_last", "size_max", "price_max", "price_ohlc"):
         assert f"task {told}: TimeSeriesView -> " in done.stdout
     gives = [line.rpartition(" -> ")[2] for line in done.stdout.splitlines() if " -> " in line]
-    assert gives == ["int", "str", "int", "float | None", "Ohlc | None"]
+    assert gives == ["int", "str", "int | None", "float | None", "Ohlc | None"]
+
+
+def test_check_tells_what_alerts_give_and_what_is_kept_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.setenv("COLUMNS", "1000")
+    (tmp_path / "app.py").write_text("""
+from run_task import Pipeline, Retry, TimeSeries, alert
+from run_task.sinks import JsonLinesSink
+
+trades = TimeSeries({"id": int, "price": float})
+pipeline = Pipeline("trades", checkpoint="state/", checkpoint_every="5s")
+retry = Retry(attempts=9)
+
+def feed():
+    yield 1, {"id": 1, "price": 1.0}
+
+pipeline.source(
+    feed, into=trades, name="feed", journal="raw/", dedupe="id", retry=retry,
+    dead_letters=JsonLinesSink("bad.jsonl"),
+)
+stage = pipeline.stage("hot", [alert(lambda v, s, e: True, name="dear")], trades, "1s")
+stage.sink(JsonLinesSink("out.jsonl"), retry=retry, spool="spool/")
+""")
+    done = run_here("check", "app.py", cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "pipeline trades, checkpoint every 5 s in " in told
+    assert "source feed, " in told
+    assert "raw'), tried up to 9 times" in told
+    assert ", without rows that come again by id for 10m, waited for" in told
+    assert ", has dead letters" in told
+    assert "task dear: Any -> Alert" in told
+    assert "), tried up to 9 times, spool 'spool/'" in told
+
+
+def test_a_ctrl_c_before_the_commands_are_there_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "run_task.cli._app", Interrupted("run_task.cli._app"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == Exit.INTERRUPTED
 
 
 def test_every_mistake_in_how_things_are_wired_is_told(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
-from tests.support.commands import run_task
+from tests.support.commands import run_here, run_task
 
 from run_task import (
     KeyedDataSet,
@@ -253,16 +253,16 @@ def test_a_line_tells_what_many_keys_have_in_common() -> None:
 
 def test_replay_check_and_lines_know_keys(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
-    replayed = run_task("replay", "app.py", "--out", "all.jsonl", cwd=tmp_path)
-    assert replayed.returncode == 0, replayed.stderr
+    replayed = run_here("replay", "app.py", "--out", "all.jsonl", cwd=tmp_path)
+    assert replayed.exit_code == 0, replayed.stderr
     lines = replayed.stdout.splitlines()
     assert lines[0].split() == ["stage", "windows", "keys", "results", "failed"]
     assert lines[1].split() == ["heat", "2", "500", "996", "4"]
     assert lines[2].split() == ["all", "2", "2", "0"]
     written = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     assert sum(line["stage"] == "heat" for line in written) == 1000
-    checked = run_task("check", "app.py", cwd=tmp_path)
-    assert checked.returncode == 0, checked.stderr
+    checked = run_here("check", "app.py", cwd=tmp_path)
+    assert checked.exit_code == 0, checked.stderr
     assert "stage heat, every 500s, by device, threads" in checked.stdout
     assert (
         "reads TimeSeriesView of device str, temp float64; time in s; by device" in checked.stdout
@@ -279,8 +279,8 @@ def test_replay_check_and_lines_know_keys(tmp_path: Path) -> None:
     assert "500 device keys, 1 with V-123; dev-123: mean=123; mean failed" in asked.stdout
     every = run_task("run", "app.py", "--json", cwd=tmp_path)
     assert sum('"stage":"heat"' in line for line in every.stdout.splitlines()) == 1000
-    refused = run_task("run", "app.py", "--json", "--key", "x", cwd=tmp_path)
-    assert refused.returncode != 0
+    refused = run_here("run", "app.py", "--json", "--key", "x", cwd=tmp_path)
+    assert refused.exit_code != 0
     assert "--key is for the live view and for lines" in refused.stderr
 
 

@@ -235,7 +235,11 @@ def test_who_stops_reading_ends_it_well(folder: Path) -> None:
             ["    raise OSError('disk full')\nOSError: disk full"],
         ),
         (
-            "def keep(data, dataset):\n    data.append('now')\nfirst.into(means, keep)\n",
+            (
+                "from run_task.sources import OnFault\n"
+                "def keep(data, dataset):\n    data.append('now')\n"
+                "first.into(means, keep, on_bad_result=OnFault.RAISE)\n"
+            ),
             ["    data.append('now')\n", "in the ingest of stage 'first'"],
         ),
         (

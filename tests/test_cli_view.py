@@ -28,6 +28,7 @@ from tests.support.threads import PATIENCE
 from run_task import (
     DataSet,
     Pipeline,
+    Retry,
     RwLock,
     Task,
     TaskError,
@@ -42,6 +43,7 @@ from run_task.cli._exits import Exit
 from run_task.cli._screen import Screen, State, view
 from run_task.pipeline._monitor import HISTORY, Monitor
 from run_task.pipeline._numbers import as_number
+from run_task.sinks import CallbackSink
 
 WIDTHS = (60, 80, 200)
 
@@ -272,6 +274,33 @@ def test_rows_that_are_not_as_they_should_be_are_counted_where_there_are_some() 
     assert "malformed" in shown(bad, 60)
 
 
+def test_a_sink_is_seen_once_it_has_failed() -> None:
+    @task
+    def size(view: TimeSeriesView, start: int, end: int) -> int:
+        return len(view)
+
+    def shown(sink: Any, width: int) -> str:
+        made = Pipeline("sunk")
+        series = TimeSeries({"value": float}, TimeUnit.SECONDS)
+        made.source([(1, {"value": 1.0})], series)
+        made.stage("one", [size], series, TaskInterval.seconds(1)).sink(
+            sink, retry=Retry(None, "1ms")
+        )
+        made.run_sync()
+        _, lines = drawn(Screen(made), width)
+        return "\n".join(lines)
+
+    failures = iter([ConnectionError("gone")] * 3)
+
+    def send(stage: str, dataset: Any) -> None:
+        for failure in failures:
+            raise failure
+
+    assert "sink" not in shown(CallbackSink(lambda stage, dataset: None), 100)
+    assert re.search(r"sink +written +waiting +failures", told := shown(CallbackSink(send), 100))
+    assert re.search(r"CallbackSink\(send\) +1 +0 +3", told)
+
+
 def test_a_screen_that_is_far_too_narrow_is_not_left() -> None:
     _, lines = drawn(fed(pipeline()), 20)
     assert max(map(cell_len, lines)) <= 20
@@ -391,19 +420,19 @@ def test_the_same_error_again_and_again_hides_no_other() -> None:
     for number in range(300):
         one = TaskError("task 1", window, "it is another one" if number == 5 else "it is the same")
         screen.monitor.note(stage.name, DataSet(window, {"task 0": 1.0}, {"task 1": one}))
-    latest = screen.monitor.latest_failures(4)
-    assert [(failure.what, seen.times) for failure, seen in latest] == [
+    latest = screen.monitor.failures.latest(4)
+    assert [(failure.what, failure.times) for failure in latest] == [
         ("it is the same", 299),
         ("it is another one", 1),
     ]
     for number in range(1000):
         one = TaskError("task 1", window, f"it is number {number}")
         screen.monitor.note(stage.name, DataSet(window, {"task 0": 1.0}, {"task 1": one}))
-    assert [failure.what for failure, _ in screen.monitor.latest_failures(2)] == [
+    assert [failure.what for failure in screen.monitor.failures.latest(2)] == [
         "it is number 999",
         "it is number 998",
     ]
-    assert len(screen.monitor.latest_failures(10_000)) == 100
+    assert len(screen.monitor.failures.latest(10_000)) == 100
     _, lines = drawn(screen, 200)
     assert lines[-1].endswith("task 1 it is number 996")
 

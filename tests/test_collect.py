@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import ROOT
+from tests.support.proof import examples
 from tests.support.threads import PATIENCE
 from tests.support.values import Band, Color, Level, Point, moments, same, scalars, values
 
@@ -349,7 +350,7 @@ def is_time_of_numpy(value: Any) -> bool:
     | st.lists(st.lists(st.integers() | st.floats() | st.booleans()), min_size=1)
     | st.lists(scalars.filter(lambda value: not is_time_of_numpy(value)), min_size=1, max_size=1)
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_results_are_the_same_in_each_table_or_refused(results: list[Any]) -> None:
     datasets = rows(*results)
     for convert, read in (

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 
 from run_task import TimeUnit
 from run_task.sources import ArrowFile, ParquetFile
@@ -283,7 +284,7 @@ def value_of(rules: dict[Any, Rule], kind: Any, value: Any) -> Any:
     st.sampled_from(list(TimeUnit)),
     st.sampled_from(list(TimeUnit)),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(100))
 def test_a_file_gives_what_pyarrow_reads(
     form: str,
     tmp_path: Path,

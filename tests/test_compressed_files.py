@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 
 from run_task import ConfigError, SourceError, TimeUnit
 from run_task.sources import CsvFile, JsonLinesFile, ParquetFile
@@ -137,7 +138,7 @@ def test_the_rows_before_the_end_of_a_truncated_archive_come_and_then_an_error(
 
 
 @pytest.mark.parametrize("codec", ["gzip", "bz2", "xz"])
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(data=st.data())
 def test_whole_lines_of_what_is_left_of_an_archive(codec: str, data: st.DataObject) -> None:
     text = rows(0, data.draw(st.integers(0, 300), label="rows"))

@@ -17,6 +17,7 @@ from run_task.pipeline._order import NEVER, Mark, Order, Place, RowLimits, Sourc
 from run_task.pipeline.live import _coordinator
 from run_task.pipeline.live._coordinator import Coordinator, Turn
 from run_task.pipeline.live._early_views import EarlyViews
+from run_task.pipeline.live._lags import Lags
 from run_task.pipeline.live._row_gate import RowGate
 from run_task.pipeline.live._stage_views import StageInput, StageViews
 from run_task.runner._window_grid import windows_of
@@ -48,6 +49,7 @@ class Parts:
         self.given.begin(windows, 0)
         self.early_views = EarlyViews(
             *(self.down, place, self.data, windows, self.given, self.coordinator, self.clock),
+            Lags(self.coordinator, self.clock),
             all_recordings=False,
         )
         for stage in (self.up, self.down) if started else ():

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import declared
 from tests.support.declared import Broken, Total
+from tests.support.proof import examples
 
 from run_task import (
     Closed,
@@ -74,6 +75,10 @@ class Batches:
         for first in range(0, len(self._times), self._size):
             some = slice(first, first + self._size)
             yield Batch(self._times[some], {n: c[some] for n, c in self._columns.items()})
+
+    def rows(self) -> list[Any]:
+        """The same rows, one by one."""
+        return [row for batch in self.batches() for row in batch.rows()]
 
     def __iter__(self) -> Any:
         return iter(())
@@ -286,34 +291,85 @@ async def test_in_an_event_loop() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 12), st.integers(-30, 2)), min_size=1, max_size=80),
+    st.lists(st.tuples(st.integers(0, 12), st.integers(-30, 200)), min_size=1, max_size=80),
     st.sampled_from([1, 4, 16, 100]),
     st.sampled_from([None, "2s", "15s"]),
     st.sampled_from([None, "7s"]),
     st.sampled_from(Closed),
+    st.sampled_from([None, 1, 3, 12, 40, "1s", "4s", "9s", "60s"]),
+    st.sampled_from(Empty),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_windows_at_once_know_the_same_fates_of_rows(
-    steps: list[tuple[int, int]], size: int, window: str | None, grace: str | None, closed: Closed
+    steps: list[tuple[int, int]],
+    size: int,
+    window: str | None,
+    grace: str | None,
+    closed: Closed,
+    retention: int | str | None,
+    empty: Empty,
 ) -> None:
-    """Rows that come late, in batches of which some are in order."""
+    """Rows that come late, in batches of which some are in order, to a series from which rows may
+    pass out before a window sees them."""
     now, times = 100, list[int]()
     for step, late in steps:
         now += step
         times.append(now + (late if late < -20 else 0))
     columns: Any = {"a": np.arange(len(times)) * 0.5, "k": np.array(["x"] * len(times))}
     found: list[Any] = []
-    both: Sequence[Any] = ([Total("a")], [Total("a"), count])
-    for tasks in both:
-        series = TimeSeries({"a": float, "k": str}, TimeUnit.SECONDS, closed=closed)
+    batches = Batches(times, size, **columns)
+    ways: Sequence[Any] = (
+        (batches, [Total("a")]),  # windows at once, if none is skipped
+        (batches, [Total("a"), count]),  # one by one
+        (batches.rows(), [Total("a"), count]),  # and rows, too
+    )
+    for source, tasks in ways:
+        series = TimeSeries({"a": float, "k": str}, TimeUnit.SECONDS, retention, closed=closed)
         pipeline = Pipeline("fates")
-        pipeline.source(Batches(times, size, **columns), into=series)
-        config = RunnerConfig(window=window, grace=grace)
+        pipeline.source(source, into=series, name="source")
+        config = RunnerConfig(window=window, grace=grace, empty=empty)
         pipeline.stage("stage", tasks, series, "5s", config=config)
         replay = pipeline.replay()
         given_ = [(dataset.window, dataset["a_total"]) for _, dataset in replay]
         found.append((given_, replay.summary.sources))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("retention", [400, 40, 5, "60s", "7s"])
+@pytest.mark.parametrize("window", [None, "30s"])
+def test_windows_at_once_also_where_rows_pass_out(
+    retention: int | str, window: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[int] = []
+    move = TimeSeries._move  # pyright: ignore[reportPrivateUsage]  memory stays bounded
+
+    def noted(series: TimeSeries, first: int, stop: int, rows: Any) -> None:
+        move(series, first, stop, rows)
+        moved.append(series._snapshot[0].layout.capacity)  # pyright: ignore[reportPrivateUsage]  as just said
+
+    monkeypatch.setattr(TimeSeries, "_move", noted)
+    times = np.cumsum(np.random.default_rng(5).integers(0, 3, 20_000)).tolist()
+    columns: Any = {"a": np.arange(20_000) * 0.1, "k": np.array(["x"] * 20_000)}
+    batches = Batches(times, 1000, **columns)
+    found: list[Any] = []
+    ways: Sequence[Any] = (
+        (batches, [Total("a")]),
+        (batches.rows(), [Total("a"), count]),
+    )
+    for source, tasks in ways:
+        declared.BATCHES.clear()
+        series = TimeSeries({"a": float, "k": str}, TimeUnit.SECONDS, retention)
+        pipeline = Pipeline("passing").source(source, into=series, name="source")
+        pipeline.stage("stage", tasks, series, "10s", RunnerConfig(window=window))
+        replay = pipeline.replay()
+        given_ = [(dataset.window, dataset["a_total"]) for _, dataset in replay]
+        found.append((given_, replay.summary.sources))
+        largest = max(declared.BATCHES)
+        # Windows that slide are run at once if none of their rows has passed out.
+        at_once = len(tasks) == 1 and (window is None or retention in (400, 40, "60s"))
+        assert (largest > 4) is at_once
     assert found[0] == found[1]
+    assert max(moved) <= 16 * 1500
 
 
 @pytest.mark.parametrize("left", [1, 7, 30, 59])

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 
 from run_task import (
     Atom,
@@ -121,7 +122,7 @@ def points(path: str) -> Iterator[tuple[float, float]]:
             x, y = x3, y3
 
 
-@settings(max_examples=30)  # it looks at each line at many points
+@settings(max_examples=examples(30))  # it looks at each line at many points
 @given(graphs())
 def test_no_line_goes_through_a_box(graph: tuple[int, list[tuple[int, int]]]) -> None:
     count, edges = graph

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.bench import PipelineBench, RunnerBench
+from tests.support.proof import examples
 
 from run_task import (
     Closed,
@@ -40,7 +41,7 @@ def n(view: TimeSeriesView, start: int, end: int) -> int:
     st.sampled_from(Closed),
     st.lists(st.integers(0, 200), max_size=3),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_replay_gives_those_of_others_that_hold_a_row(
     steps: list[int], window: int | None, grace: int | None, closed: Closed, there: list[int]
 ) -> None:

@@ -15,7 +15,8 @@ import statistics
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ import polars as pl
 import pytest
 from examples import machine
 from tests.conftest import ROOT
+from tests.support.receiver import receiver
+from tests.support.servers import mqtt_publish, own_mosquitto
 from tests.support.threads import PATIENCE
 
 from run_task import RwLock
@@ -106,7 +109,49 @@ def test_the_pipeline_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
 
 def test_every_python_block_of_the_readme_is_run() -> None:
     text = (ROOT / "README.md").read_text()
-    assert text.count("```python") == len(re.findall("<!-- example: ", text)) == 3
+    assert text.count("```python") == len(re.findall("<!-- example: ", text)) == 4
+
+
+def test_the_live_feed_of_the_readme_outlives_a_kill_and_tells_of_an_alert(tmp_path: Path) -> None:
+    with own_mosquitto(tmp_path) as broker, receiver() as told:
+        (tmp_path / "notify.txt").write_text(f"json://127.0.0.1:{told.port}\n")
+        text = readme_block("live").replace("//localhost", f"//127.0.0.1:{broker.port}")
+        (tmp_path / "plant.py").write_text(text.replace('hold="5s"', 'hold="1s"'))
+
+        def publish_until(happened: Callable[[], bool]) -> None:
+            deadline = time.monotonic() + PATIENCE * 3
+            while not happened():
+                assert time.monotonic() < deadline
+                body = json.dumps({"timestamp": time.time_ns() // 1_000_000, "celsius": 90.0})
+                mqtt_publish("boilers/north", body.encode(), port=broker.port)
+
+        def windows() -> list[int]:
+            with contextlib.closing(sqlite3.connect(tmp_path / "plant.db")) as connection:
+                tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+                if "means" not in tables:
+                    return []
+                rows = connection.execute("SELECT window_end FROM means ORDER BY window_end")
+                return [round(datetime.fromisoformat(end).timestamp()) for (end,) in rows]
+
+        def started() -> subprocess.Popen[bytes]:
+            return subprocess.Popen([sys.executable, "plant.py"], cwd=tmp_path)
+
+        program = started()
+        try:
+            publish_until(lambda: len(windows()) >= 2)
+            program.kill()
+            program.wait(PATIENCE)
+            before = windows()
+            program = started()
+            publish_until(lambda: len(windows()) >= len(before) + 2 and bool(told.posted))
+            program.terminate()
+            assert program.wait(PATIENCE) == 0
+        finally:
+            program.kill()
+            program.wait(PATIENCE)
+    ends = windows()
+    assert ends == list(range(ends[0], ends[-1] + 1)), "each second once, also that of the kill"
+    assert "boilers/north" in told.posted[0].json["message"]
 
 
 # Machine temperature: the figures against polars, which shares no code with the pipeline
@@ -229,11 +274,11 @@ def check_alarms(run: Run) -> dict[int, dict[str, float]]:
 
 def in_episodes(times: Iterable[int]) -> list[list[int]]:
     found: list[list[int]] = []
-    for time in times:
-        if found and time - found[-1][-1] <= 24 * HOUR:
-            found[-1].append(time)
+    for stamp in times:
+        if found and stamp - found[-1][-1] <= 24 * HOUR:
+            found[-1].append(stamp)
         else:
-            found.append([time])
+            found.append([stamp])
     return found
 
 

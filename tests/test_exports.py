@@ -23,6 +23,7 @@ PACKAGES = (
     "run_task.expressions",
     "run_task.pipeline",
     "run_task.runner",
+    "run_task.serve",
     "run_task.sinks",
     "run_task.sources",
     "run_task.sync",

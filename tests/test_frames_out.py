@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.frames import in_arrow
+from tests.support.proof import examples
 
 from run_task import (
     CalendarInterval,
@@ -116,7 +117,7 @@ def plain(table: Any) -> pl.DataFrame:
 
 
 @given(filled())
-@settings(max_examples=50)  # each makes tables of three libraries, and series of these
+@settings(max_examples=examples(50))  # each makes tables of three libraries, and series of these
 def test_a_series_is_the_same_after_it_was_a_table_and_so_is_the_table(series: TimeSeries) -> None:
     view = series.view()
     for frame in out(view).values():

@@ -29,9 +29,11 @@ LAYERS = (
     "expressions",
     "executors",
     "runner",
+    "cluster",
     "sources",
     "sinks",
     "pipeline",
+    "serve",
     "testing",
     "cli",
 )

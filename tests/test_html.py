@@ -17,6 +17,7 @@ from run_task import (
     Runner,
     RunnerConfig,
     RunnerStats,
+    SinkStats,
     SourceStats,
     TaskError,
     TimeSeries,
@@ -205,6 +206,12 @@ def test_the_stats_of_a_pipeline_show_stages_and_what_became_of_rows() -> None:
     assert cells.rows[3][:5] == ["feed", "10", "9", "1", "0"]
     assert "2 results wait, 0 refused, 1 lost" in cells.text
     assert markup(stats).count(ERROR) == 3, "of what was lost, missed and malformed"
+    sinks = {NASTY: SinkStats(results=9, written=5, dropped=4, failures=3)}
+    of_sinks = PipelineStats({}, (), waiting=0, dropped=4, sinks=sinks)
+    cells = shown(of_sinks)
+    assert cells.rows[1][:5] == ["sink", "results", "written", "refused", "dropped"]
+    assert cells.rows[2] == [NASTY, "9", "5", "0", "4", "0", "0", "3", "0"]
+    assert cells.text.startswith("0 results wait, 0 refused, 0 lost, 4 dropped")
     assert shown(PipelineStats({}, (), waiting=0)).rows == [
         ["stage", "ticks", "missed", "empty", "lateness p50", "p99", "duration p50", "p99"]
     ]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.bench import RecordingSink
+from tests.support.proof import examples
 from tests.support.threads import PATIENCE
 
 from run_task import (
@@ -223,7 +224,7 @@ def model(
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(rows_of, rows_of, st.integers(1, 8))
 def test_a_pipeline_gives_what_a_plain_loop_does_live_and_replayed(
     first: list[tuple[int, str, int]], second: list[tuple[int, str, int]], every: int

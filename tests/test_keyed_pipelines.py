@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.bench import RecordingSink
+from tests.support.proof import examples
 from tests.support.stateful import Ema, ema, seen
 
 from run_task import KeyedDataSet, Pipeline, RunnerConfig, TimeSeries, TimeUnit
@@ -107,7 +108,7 @@ def computed(rows: list[Row], executor: ExecutorName, *, live: bool = False) -> 
 
 
 @pytest.mark.parametrize("executor", ["inline", "threads"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows=arriving)
 def test_a_replay_is_as_a_loop_over_dicts(executor: ExecutorName, rows: list[Row]) -> None:
     assert computed(rows, executor) == by_hand(rows)
@@ -119,7 +120,7 @@ def test_by_processes_it_is_as_a_loop_over_dicts(rows: list[Row]) -> None:
     assert computed(rows, "processes") == by_hand(rows)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(rows=arriving)
 def test_a_recording_that_is_played_live_is_as_a_loop_over_dicts(rows: list[Row]) -> None:
     assert computed(rows, "threads", live=True) == by_hand(rows)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tests.support.deeds import Looker
 from tests.support.keyed import TASKS, count, ever, picky, total, trades
+from tests.support.proof import examples
 from tests.support.threads import PATIENCE
 
 from run_task import (
@@ -37,6 +37,7 @@ from run_task import (
     Window,
     task,
 )
+from run_task.aggregates import count as count_rows
 from run_task.sinks import CallbackSink, CsvSink, JsonLinesSink, ParquetSink, SqlSink
 from run_task.sources import paced
 from run_task.testing import run_windows
@@ -142,7 +143,7 @@ EMPTY = st.sampled_from([None, Empty.RUN, Empty.SKIP])
 
 
 @pytest.mark.parametrize("executor", ["inline", "threads"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(rows=WINDOWS, empty=EMPTY)
 def test_it_is_as_a_loop_over_dicts(executor: Any, rows: Rows, empty: Empty | None) -> None:
     check_against_dicts(executor, rows, empty)
@@ -520,8 +521,8 @@ def test_rows_by_key_cannot_enter_a_series_without_the_key() -> None:
     into = TimeSeries({"total": float}, TimeUnit.SECONDS, closed=Closed.RIGHT)
     with pytest.raises(ConfigError, match=r"results are by key, and .* has no column 'symbol'"):
         stage.into(into)
-    named = pipeline.stage("t", [Looker("symbol", len)], trades(), "10s", by="symbol")
-    with pytest.raises(ConfigError, match="'symbol' is called like the column of the key"):
+    named = pipeline.stage("t", [count_rows().named("symbol")], trades(), "10s", by="symbol")
+    with pytest.raises(ConfigError, match="column 'symbol' is called like that of the key"):
         named.series()
 
 
@@ -600,7 +601,7 @@ def quotes_of() -> TimeSeries:
 
 
 @by_executor
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     traded=st.lists(st.tuples(st.integers(0, 39), st.sampled_from("ABC")), max_size=12),
     quoted=st.lists(st.tuples(st.integers(0, 39_999), st.sampled_from("BCD")), max_size=12),

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 from tests.support.threads import PATIENCE, beside, eventually
 
 from run_task import ConfigError, SystemClock, VirtualClock
@@ -204,7 +205,7 @@ def test_no_line_is_lost_or_comes_twice_while_files_rotate(path: Path, clock: Vi
     assert b"".join(lines(reading.got)) == b"".join(written)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.lists(st.sampled_from(["write", "rename", "make anew", "reopen"]), max_size=12))
 def test_no_line_is_lost_whenever_a_program_is_told_that_its_file_was_renamed(
     steps: list[str],

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 
 from run_task import (
     ConfigError,
@@ -298,7 +299,7 @@ def kept(
     return rows if retention is None else rows[-retention:]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
     most=st.integers(1, 4) | st.integers(62, 66),
@@ -338,7 +339,7 @@ def test_a_row_is_refused_if_there_are_too_many_keys_with_it_and_only_then(
         assert keys_of(series) == [key_of(kind, one[2]) for one in rows]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
     most=st.integers(1, 6),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 
 from run_task import Align, TaskInterval
 from run_task.pipeline._order import NEVER, Order, Place, RowLimits, SourceMark, StageMark
@@ -53,6 +54,8 @@ class SourcePlan:
     enters: int
     stamps: Sequence[int]
     recording: bool
+    kept: bool = False
+    """Whether it is behind until it has given all rows, and so waited for."""
 
     @property
     def arrivals(self) -> Sequence[int]:
@@ -197,6 +200,8 @@ class Run:
             )
             for i, source in enumerate(plan.sources)
         ]
+        for one in self.sources:
+            one.mark.behind = one.plan.kept
         self.order = Order([s.mark for s in self.stages], [s.mark for s in self.sources])
         self.by_mark = {stage.mark: stage for stage in self.stages}
         self.found: Seen = {}
@@ -229,6 +234,10 @@ class Run:
             due = end + stage.plan.grace
             shows = [self.number_of[place] for place in mark.shows]
             if writers or not all(self.has_views(reader, shows) for reader in readers):
+                return None
+            if any(
+                self.waits(reader, place, due - 1) for reader in readers for place in mark.shows
+            ):
                 return None
             return lambda: self.enter(stage, due, readers, shows)
         if end > mark.last_ns:
@@ -287,6 +296,8 @@ class Run:
     # Sources
 
     def step_of_source(self, source: _Source) -> Callable[[], None] | None:
+        """What a source may do next. Views are taken ahead where it may go on: not for windows that
+        wait for another one."""
         if source.at == len(source.plan.stamps):
             return lambda: self.end_source(source)
         arrival = source.plan.arrivals[source.at]
@@ -300,10 +311,24 @@ class Run:
         enters = [source.plan.enters]
         if writers or not all(self.has_views(reader, enters) for reader in readers):
             return None
+        if self.owed(source, arrival, readers):
+            return None
         return lambda: self.enter_row(source, arrival, readers)
+
+    def owed(self, source: _Source, arrival: int, readers: Sequence[StageMark]) -> bool:
+        """Whether windows of which views would be taken wait for a source that is behind."""
+        due = arrival - self.plan.places[source.plan.enters].right
+        return any(self.waits(reader, source.mark.enters, due) for reader in readers)
+
+    def waits(self, reader: StageMark, place: Place, due: float) -> bool:
+        """Whether a stage has a window that is due by a time, and waits for a source."""
+        if place not in reader.reads or reader.unseen_ns(place) > due:
+            return False
+        return bool(self.order.owed(reader, due, place))
 
     def tell(self, source: _Source, arrival: int) -> None:
         source.told = True
+        source.mark.given_ns = arrival
         if source.plan.recording:
             self.order.advance_source(source.mark, next_ns=arrival, known_ns=arrival)
             self.moved()
@@ -320,6 +345,8 @@ class Run:
         self.contents[source.plan.enters].enter(source.plan.stamps[source.at], row)
         source.at += 1
         source.told = False
+        if source.at == len(source.plan.stamps):
+            source.mark.behind = False
 
     def end_source(self, source: _Source) -> None:
         if source.plan.recording:
@@ -365,7 +392,7 @@ def plans(draw: st.DrawFn, *, live: bool) -> Plan:
     return Plan(places, stages, sources)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(plans(live=False), st.integers(0, 2**32))
 def test_whatever_comes_first_each_window_sees_what_a_replay_shows_it(
     plan: Plan, seed: int
@@ -373,7 +400,7 @@ def test_whatever_comes_first_each_window_sees_what_a_replay_shows_it(
     assert Run(plan, random.Random(seed)).run() == replayed(plan)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(plans(live=True), st.integers(0, 2**32))
 def test_of_sources_that_are_no_recordings_a_window_may_lack_rows_and_sees_none_too_early(
     plan: Plan, seed: int
@@ -391,6 +418,34 @@ def test_of_sources_that_are_no_recordings_a_window_may_lack_rows_and_sees_none_
                 )
                 assert shown <= there
                 assert all(what.startswith(live) for what in then - shown)
+
+
+@settings(max_examples=examples(400))
+@given(plans(live=False), st.integers(0, 2**32), st.data())
+def test_windows_wait_for_sources_that_are_behind_as_for_recordings(
+    plan: Plan, seed: int, data: st.DataObject
+) -> None:
+    sources = [
+        replace(source, recording=False, kept=True) if data.draw(st.booleans()) else source
+        for source in plan.sources
+    ]
+    made = replace(plan, sources=sources)
+    found, least = Run(made, random.Random(seed)).run(), replayed(made)
+    assert found.keys() >= least.keys()  # more may be due before the last row is known
+    most = replayed(made, max(end for _, end in found))
+    entered = {place for stage in plan.stages for place in stage.enters}
+    for window, then in least.items():
+        for read in plan.stages[window[0]].reads:
+            if plan.places[read].retention is not None and read in entered:
+                continue  # results of windows that the replay does not have may stay instead
+            shown, there, needed = (
+                {what for where, what in each if where == read}
+                for each in (found[window], most[window], then)
+            )
+            assert needed <= shown <= there
+            assert {what for what in shown if what.startswith("row")} == {
+                what for what in needed if what.startswith("row")
+            }
 
 
 def every(nanos: int) -> WindowGrid:

@@ -30,8 +30,10 @@ from run_task import (
     task,
 )
 from run_task.pipeline.live import _run
+from run_task.pipeline.live._stage import LiveStage
 from run_task.sinks import Result
 from run_task.sources import OnFault, paced
+from run_task.sync._watch import watch
 
 MILLIS = TaskInterval.millis(5)
 
@@ -421,7 +423,7 @@ def test_a_channel_that_an_ingest_of_results_finds_closed_is_no_end_without_a_wo
     receiver.close()
     bench = PipelineBench()
     bench.stage("a", lock(), tasks=[count]).into(
-        lock(), lambda _, results: sender.send(results["count"])
+        lock(), lambda _, results: sender.send(results["count"]), on_bad_result=OnFault.RAISE
     )
     with pytest.raises(ExceptionGroup) as caught, bench.pipeline:
         bench.clock.advance(SECOND)
@@ -569,3 +571,21 @@ def test_a_clock_that_fails_ends_the_pipeline_with_its_error() -> None:
         eventually(lambda: sink.closed)
     assert all(isinstance(error, OSError) for error in caught.value.exceptions)
     eventually(nothing_runs)
+
+
+def test_a_shutdown_while_it_begins_leaves_no_stage_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = PipelineBench([count])
+    bench.stage("a", lock())
+    start = LiveStage.start
+
+    def late(stage: LiveStage) -> None:
+        bench.pipeline.shutdown()  # as by a signal, or another thread
+        time.sleep(0.05)  # in which it would come to its end
+        start(stage)
+
+    monkeypatch.setattr(LiveStage, "start", late)
+    bench.pipeline.run_sync()
+    assert not bench.pipeline.is_running
+    assert not watch().watched

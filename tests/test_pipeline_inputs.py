@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.bench import PipelineBench, RecordingSink
+from tests.support.proof import examples
 from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
@@ -333,6 +334,9 @@ def test_rows_wait_for_a_window_that_reads_a_lock_beside_a_series() -> None:
     def both(data: Any, start: int, end: int) -> Any:
         return data[0].time.tolist(), [*data[1]]
 
+    def stored() -> list[int]:
+        return [source.stored for source in bench.pipeline.stats.sources.values()]
+
     bench.stage("both", (trades, limit), tasks=[Task(both)], upstream_timeout=6 * PATIENCE)
     with bench.pipeline:
         for time in range(4):
@@ -340,7 +344,7 @@ def test_rows_wait_for_a_window_that_reads_a_lock_beside_a_series() -> None:
                 bench.advance()
             feeds[0].rows.put((time, {"v": 0.0}))
             feeds[1].rows.put((time, time))
-            eventually(lambda: len(trades.view()) == time + 1)  # noqa: B023  called at once
+            eventually(lambda: stored() == [time + 1] * 2)  # noqa: B023  called at once
             if time:
                 bench.sink.wait_for("both", time)
     assert [ds["both"] for ds in bench.sink.of("both")][:3] == [
@@ -447,7 +451,7 @@ shapes = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(shapes)
 def test_a_live_run_gives_what_a_replay_gives(shape: Shape) -> None:
     assert shape.results(live=True) == shape.results(live=False)

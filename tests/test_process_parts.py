@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.crews import descriptors
+from tests.support.proof import examples
 
 from run_task.data._memory import MapMode
 from run_task.executors.processes._columns import ResultColumns, packed_columns, unpacked_columns
@@ -120,7 +121,7 @@ def test_messages_and_descriptors_go_down_a_link() -> None:
 
 
 @given(st.binary(max_size=50_000), st.sampled_from([0, 1, 2, 249, 250, 251, 600]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_messages_of_any_size_and_any_number_of_descriptors_arrive(body: bytes, count: int) -> None:
     ours, theirs = (Connection(end) for end in socket.socketpair())
     reading, writing = os.pipe()

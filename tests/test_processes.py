@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from run_task import (
     ContextBuilder,
     Runner,
     RunnerConfig,
+    RwLock,
     ShutdownTimeout,
     Task,
     TaskInterval,
@@ -30,6 +32,7 @@ from run_task import (
     TaskTimeout,
     task,
 )
+from run_task.executors.processes import ProcessesExecutor
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -150,6 +153,9 @@ def test_many_workers_killed_at_once_are_replaced_and_nothing_is_lost() -> None:
             bench.tick()
             # Six interpreters start at once, and each imports NumPy.
             assert not bench.receiver.recv(6 * PATIENCE).errors
+            # Those that load a task when they die have died of it, as far as anybody knows.
+            for worker in crew_of(bench)._workers:
+                assert worker.ready or select.select([worker.connection], [], [], PATIENCE)[0]
             for pid in pids_of(bench):
                 os.kill(pid, signal.SIGKILL)
 
@@ -641,3 +647,19 @@ def test_results_are_those_of_the_other_executors() -> None:
                     values.append(step / 7)
         outcomes.append(got)
     assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+def test_an_interrupt_while_processes_start_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew: Any = ProcessesExecutor().start(
+        [Doer("a")], data=RwLock[Any](None), name="r", task_timeout=None, workers=1
+    )
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(crew._selector, "register", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            crew.open()
+    assert len(crew._workers) == 1
+    crew.close(PATIENCE)

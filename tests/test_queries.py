@@ -30,7 +30,7 @@ from run_task import (
     TimeUnit,
     VirtualClock,
 )
-from run_task.expressions import _duckdb, expr, sql
+from run_task.expressions import _columns, _duckdb, _query, expr, sql
 from run_task.sinks import ParquetSink
 from run_task.testing import run_windows
 
@@ -463,3 +463,35 @@ def test_a_view_keeps_nothing_once_its_query_has_run() -> None:
     del view
     gc.collect()
     assert column() is None
+
+
+def test_only_the_columns_that_a_query_reads_are_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    frame_of = _columns.frame_of
+
+    def noted(view: Any, names: Any = None) -> pl.DataFrame:
+        frame = frame_of(view, names)
+        if len(view):
+            made.append("+".join(frame.columns))
+        return frame
+
+    monkeypatch.setattr(_query, "frame_of", noted)
+    series = series_of(trades(100, 1))
+    texts = {
+        "select avg(price) from window where size > 0": "price+size",
+        "select count(*) from window": "time",
+        "select symbol, max(price) as most from window group by 1": "price+symbol",
+        "select * from window": "time+price+size+symbol",
+        "select count(*) from (select distinct * from window)": "time+price+size+symbol",
+        "select hash(w) from window w": "time+price+size+symbol",
+        "select time from window order by size limit 1": "time+size",
+        "from window": "time+price+size+symbol",
+        "select columns('p.*') from window": "price",
+        "select avg(w.price) from window w natural join data": "time+price+size+symbol",
+        "select (select max(size) from data) from window limit 1": "time+size",
+    }
+    for text, columns in texts.items():
+        task, made[:] = sql(text, name="q"), []
+        assert not given([task], series)[0].errors
+        # A table of which nothing is read has its times.
+        assert set(made) <= {columns, "time"} if "from data" in text else set(made) == {columns}

@@ -16,6 +16,7 @@ from run_task import (
     expressions,
     pipeline,
     runner,
+    serve,
     sinks,
     sources,
     sync,
@@ -26,8 +27,8 @@ from run_task import (
 
 PAGES = [page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")]
 PACKAGES = (
-    run_task, aggregates, data, executors, expressions, pipeline, runner, sinks, sources, sync,
-    tasks, testing, time,
+    run_task, aggregates, data, executors, expressions, pipeline, runner, serve, sinks, sources,
+    sync, tasks, testing, time,
 )  # fmt: skip
 SHOWN = {name for page in PAGES for name in re.findall(r"^::: (\S+)", page, re.MULTILINE)}
 

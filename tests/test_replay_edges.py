@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.support.bench import RecordingSink
+from tests.support.proof import examples
 
 from run_task import (
     Align,
@@ -140,7 +141,7 @@ STAGES = st.builds(
 @example([23, 18, 40], Windows(10, grace=15))
 @example([1, 8, 16], Windows(5, 10))
 @example([23, -40, 3], Windows(10, grace=15))  # the very late row is in no window
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_windows_from_the_first_that_holds_a_row_to_the_last(
     times: list[int], windows: Windows
 ) -> None:
@@ -150,7 +151,7 @@ def test_windows_from_the_first_that_holds_a_row_to_the_last(
 
 @given(TIMES, STAGES, st.none() | st.integers(-20, 90), st.none() | st.integers(-20, 90))
 @example([6, 0], Windows(3, grace=7), 3, None)  # the window between has no row before it
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_start_and_an_end_leave_windows_out_and_change_none(
     times: list[int], windows: Windows, start: int | None, end: int | None
 ) -> None:
@@ -178,7 +179,7 @@ def test_a_start_and_an_end_leave_windows_out_and_change_none(
     st.sampled_from([None, 7, 40]),
     st.none() | st.integers(-20, 90),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_grid_that_begins_with_the_first_row_has_no_window_before(
     times: list[int], window: int | None, grace: int | None, start: int | None
 ) -> None:
@@ -207,7 +208,7 @@ def test_a_grid_that_begins_with_the_first_row_has_no_window_before(
         st.just(Closed.RIGHT),
     ),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_to_a_stage_that_is_fed_the_results_of_the_other_are_rows(
     times: list[int], others: list[int], up: Windows, down: Windows
 ) -> None:
@@ -255,7 +256,7 @@ def test_to_a_stage_that_is_fed_the_results_of_the_other_are_rows(
         Windows, st.sampled_from([5, 10]), st.sampled_from([None, 20]), st.sampled_from([None, 15])
     ),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_data_without_a_past_has_the_same_windows(times: list[int], windows: Windows) -> None:
     @task
     def entered(values: list[int], start: int, end: int) -> list[int]:
@@ -275,7 +276,7 @@ def test_data_without_a_past_has_the_same_windows(times: list[int], windows: Win
 
 @given(TIMES, STAGES, STAGES, st.sampled_from([None, None, 1, 3, "1s", "8s"]))
 @example([8, 3], Windows(5, grace=5), Windows(5), "1s")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_live_gives_the_same_windows(
     times: list[int], windows: Windows, other: Windows, retention: int | str | None
 ) -> None:
@@ -307,7 +308,7 @@ def test_live_gives_the_same_windows(
 
 
 @given(TIMES, STAGES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_series_that_has_been_filled_needs_no_source(times: list[int], windows: Windows) -> None:
     series = TimeSeries({"v": float}, TimeUnit.SECONDS, closed=windows.closed)
     series.extend(times, v=[1.0] * len(times))

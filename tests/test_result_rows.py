@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NewType, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, NewType, Optional
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 from tests.support.threads import PATIENCE, together
 
 from run_task import (
@@ -33,7 +36,7 @@ from run_task import (
     task,
 )
 from run_task.sinks import CallbackSink
-from run_task.sources import CsvFile, paced
+from run_task.sources import CsvFile, OnFault, paced
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -42,6 +45,22 @@ SECOND = TaskInterval.seconds(1)
 TWO = TaskInterval.seconds(2)
 
 Celsius = NewType("Celsius", float)
+
+
+class Level(NamedTuple):
+    low: float
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    name: str
+    is_up: bool
+
+
+class Spread(NamedTuple):
+    low: float
+    extra: list[float]
 
 
 @task
@@ -205,7 +224,9 @@ def test_kinds_of_numpy_are_columns_too(kind: Any) -> None:
     ("annotation", "told"),
     [
         (str | None, r"returns str \| None, which makes no column"),
-        (int | None, r"returns int \| None, which"),
+        (bool | None, r"returns bool \| None, which"),
+        (Spread, r"in field 'extra' list\[float\], which makes no column"),
+        (Named | None, r"in field 'name' str \| None, which makes no column"),
         (float | int, "which makes no column"),
         (list[float], r"returns list\[float\]"),
         (dict, "returns dict"),
@@ -222,6 +243,79 @@ def test_results_that_make_no_column_are_refused(annotation: Any, told: str) -> 
     with pytest.raises(ConfigError, match=f"^stage 'first': .*task 'result' .*{told}"):
         first.series()
     assert first.routes == ()
+
+
+@task
+def level(view: TimeSeriesView, start: int, end: int) -> Level:
+    return Level(end / 2, end)
+
+
+@task
+def at_times(view: TimeSeriesView, start: int, end: int) -> Level | None:
+    return None if end == 4 else Level(end / 2, end)
+
+
+@task
+def named(view: TimeSeriesView, start: int, end: int) -> Named:
+    return Named(f"to {end}", end > 2)
+
+
+@pytest.mark.parametrize("by", [None, "key"])
+def test_a_series_has_a_column_for_each_field(by: str | None) -> None:
+    series = TimeSeries({"key": str, "value": float}, TimeUnit.SECONDS, key="key")
+    pipeline = Pipeline("p")
+    pipeline.source([(t, {"key": "a", "value": 0.0}) for t in range(6)], into=series)
+    made: Any = pipeline.stage
+    options: dict[str, Any] = {} if by is None else {"by": by}
+    first = made("first", [level, at_times, named], series, TWO, **options)
+    results = first.series()
+    kinds = {name: dtype.kind for name, dtype in results.columns.items() if name != by}
+    assert kinds == {
+        "level_low": "f",
+        "level_size": "i",
+        "at_times_low": "f",
+        "at_times_size": "f",
+        "named_name": "U",
+        "named_is_up": "b",
+    }
+    own = TimeSeries({"level_size": int}, TimeUnit.SECONDS, closed=Closed.RIGHT)
+    if by is None:
+        first.into(own)
+    rows: list[Any] = []
+
+    @task
+    def look(view: TimeSeriesView, start: int, end: int) -> int:
+        rows.extend([view[name].tolist() for name in kinds])
+        return 0
+
+    made("second", [look], results, TaskInterval.seconds(6))
+    if by is None:
+        made("third", [look.__class__(lambda view, start, end: 0, "nothing")], own, TWO)
+    for _ in pipeline.replay():
+        pass
+    assert repr(rows) == repr(
+        [
+            *([1.0, 2.0, 3.0], [2, 4, 6], [1.0, math.nan, 3.0], [2.0, math.nan, 6.0]),
+            *(["to 2", "to 4", "to 6"], [False, True, True]),
+        ]
+    )
+
+
+def test_a_task_whose_fields_a_series_has_stays() -> None:
+    _, first = first_stage([level, rows], [])
+    first.series()
+    with pytest.raises(ConfigError, match=r"remove\('level'\): .* has a column of this task"):
+        first.remove("level")
+
+
+def test_columns_of_two_tasks_that_are_called_alike_are_refused() -> None:
+    @task(name="level_low")
+    def low(view: TimeSeriesView, start: int, end: int) -> float:
+        return 0.0
+
+    _, first = first_stage([level, low], [])
+    with pytest.raises(ConfigError, match="'level_low': its column 'level_low' is called like tha"):
+        first.series()
 
 
 def test_a_task_that_does_not_say_what_it_returns_is_refused() -> None:
@@ -287,10 +381,43 @@ def test_a_result_that_is_no_value_of_its_column_costs_its_own_row(
     pipeline.stage("second", [stamps], results, TWO)
     assert of("second", pipeline)[-1]["stamps"] == [2, 4, 12, 14, 16, 18, 20]
     told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1  # and not each of three
-    assert told[0].startswith("stage 'first': the results of [1970-01-01T00:00:04Z, ")
-    assert "1970-01-01T00:00:06Z) make no row" in told[0]
+    assert len(told) == 2  # the first, and the rest together
+    assert "does not get what stage 'first' gave for [4, 6), which cannot enter: " in told[0]
     assert "column 'value', row of timestamp 6: " in told[0]
+    assert "2 more results rejected" in told[1]
+
+
+def test_results_that_make_no_row_are_counted_and_go_to_dead_letters_or_end_the_run() -> None:
+    @task
+    def value(view: TimeSeriesView, start: int, end: int) -> Any:
+        return "text" if view.in_window["k"][0] == "b" else 1.0
+
+    def made(**options: Any) -> Pipeline:
+        series = TimeSeries({"k": str, "v": float}, TimeUnit.SECONDS, key="k")
+        given = [(1, {"k": key, "v": 1.0}) for key in "abc"]
+        pipeline = Pipeline("p").source(given, into=series)
+        results = TimeSeries({"k": str, "value": float}, TimeUnit.SECONDS, closed=Closed.RIGHT)
+        pipeline.stage("s", [value], series, "2s", by="k").into(results, **options)
+        pipeline.stage("after", [keys], results, "2s")
+        return pipeline
+
+    @task
+    def keys(view: TimeSeriesView, start: int, end: int) -> list[str]:
+        return [str(key) for key in view["k"]]
+
+    letters: list[Any] = []
+
+    def take(*letter: Any) -> None:
+        letters.append(letter)
+
+    pipeline = made(dead_letters=take)
+    assert of("after", pipeline)[0]["keys"] == ["a", "c"]
+    assert pipeline.stats.rejected == 1
+    ((result, reason, detail),) = letters
+    assert (result.stage, reason) == ("s", "rejected")
+    assert "the results of 'b': column 'value'" in detail
+    with pytest.raises(ConfigError, match="the results of 'b': column 'value'"):
+        list(made(on_bad_result=OnFault.RAISE).replay())
 
 
 def test_a_failed_task_costs_its_own_row() -> None:
@@ -310,7 +437,11 @@ def test_a_failed_task_costs_its_own_row() -> None:
 def test_an_ingest_that_stamps_an_end_into_a_series_closed_on_the_left_raises(later: int) -> None:
     pipeline, first = first_stage([rows], numbers((0, 1.0)))
     left = TimeSeries({"rows": int}, TimeUnit.SECONDS)
-    first.into(left, lambda series, ds: series.append(ds.timestamp + later, rows=ds["rows"]))
+    first.into(
+        left,
+        lambda series, ds: series.append(ds.timestamp + later, rows=ds["rows"]),
+        on_bad_result=OnFault.RAISE,
+    )
     pipeline.stage("second", [stamps], left, TWO)
     message = (
         rf"^row of timestamp {2 + later}: stage 'first': .* a window that ends at 1970-.*:02Z, .*"
@@ -327,7 +458,11 @@ def test_extending_is_checked_too_and_live_as_well() -> None:
     left = TimeSeries({"rows": int}, TimeUnit.SECONDS)
     pipeline = Pipeline("p", clock=clock)
     first = pipeline.stage("first", [rows], TimeSeries({"value": float}, TimeUnit.SECONDS), SECOND)
-    first.into(left, lambda series, ds: series.extend([0, ds.timestamp], rows=[1, 2]))
+    first.into(
+        left,
+        lambda series, ds: series.extend([0, ds.timestamp], rows=[1, 2]),
+        on_bad_result=OnFault.RAISE,
+    )
     with pytest.raises(ExceptionGroup) as raised, pipeline:
         clock.advance(SECOND)
     assert raised.group_contains(ConfigError, match=r"^row of timestamp 1: .*closed=Closed\.RIGHT")
@@ -450,7 +585,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 24), st.floats(-100, 100)), min_size=1,
     st.sampled_from(Closed),
     st.sampled_from([None, 3, TaskInterval.seconds(5)]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_a_series_of_results_is_the_same_live_and_replayed(
     recorded: list[tuple[int, float]],
     every: int,

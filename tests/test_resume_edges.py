@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 
 from run_task import (
     Align,
@@ -128,7 +129,7 @@ STEPS = st.lists(st.sampled_from([0, 1, 1, 2, 3, 8, 30, -2, -9]), min_size=1, ma
 
 @given(PLANS, STEPS, st.lists(st.tuples(st.integers(1, 31), st.floats(0, 1)), max_size=4))
 @example(Plan(10, None, 15, None, Align.EPOCH, False), [23, -5, 22], [(1, 1.0)])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_ends_up_as_if_nothing_had_happened(
     plan: Plan, steps: list[int], runs: list[tuple[int, float]]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.proof import in_proof
 from tests.support.web import web
 
 from run_task import DataSet, Pipeline, RunTaskError, TaskInterval, TimeSeries, TimeUnit, Window
@@ -70,12 +72,14 @@ SCHEMES = ["s3", "gs", "http", "https", "ftp", "memory", "nonesuch", "simplecach
 
 
 def spelled(schemes: Iterable[str]) -> list[str]:
-    return [
+    """In all ways with all schemes; of them, in each run other ones but in a proof."""
+    urls = [
         shape.format(scheme=scheme, secret=secret, host="127.0.0.1:1", path="a.csv")
         for shape in WRITTEN
         for scheme in schemes
         for secret in (SECRET, ENCODED)
     ]
+    return random.sample(urls, in_proof(len(urls), short=len(urls) // 3))
 
 
 class Told:
@@ -135,7 +139,7 @@ def test_sinks_of_databases(told: Told) -> None:
             told.of(url, sink.rows)
             told.of(url, sink.last, "s")
             told.of(url, sink.close)
-    assert told.count > 1000
+    assert told.count > 300
 
 
 def test_sinks_of_files_that_are_given_a_url(told: Told) -> None:
@@ -146,7 +150,7 @@ def test_sinks_of_files_that_are_given_a_url(told: Told) -> None:
                 if sink is not None:
                     told.of(url, sink.close)
         told.of(url, CsvSink, url, rotation=Rotation(max_bytes=1))
-    assert told.count > 1000
+    assert told.count > 300
 
 
 @pytest.mark.parametrize("make", [CsvFile, JsonLinesFile, ParquetFile, ArrowFile])
@@ -164,7 +168,7 @@ def test_sources_that_cannot_be_read(
         if make in (CsvFile, JsonLinesFile):
             told.of(url, make, url, follow=True)
         told.of(url, make, "s3://a/b", storage_options={"key": SECRET, "more": {"x": [SECRET]}})
-    assert told.count > 1000
+    assert told.count > 300
 
 
 def test_sources_that_can_be_read(told: Told) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from tests.support import writer
 from tests.support.forking import Forking
+from tests.support.proof import in_proof
 
-KILLS = 10
+KILLS = in_proof(10, short=4)
 SERVERS = "postgres", "mariadb"
 OVER = {"ended\n", "failed\n"}
 """What a writer says last, if it is not killed."""
@@ -36,26 +37,14 @@ def held(kind: str, where: str) -> tuple[int, list[tuple[int, str, object]]]:
     return last, sorted(rows, key=lambda row: row[0])
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "jsonl",
-        "csv",
-        "rotated-jsonl",
-        "rotated-csv",
-        "wide-csv",
-        "rotated-wide-csv",
-        "parquet",
-        "wide-parquet",
-        "sqlite",
-        "postgres",
-        "mariadb",
-        "wide-sqlite",
-        "wide-postgres",
-        "wide-mariadb",
-        "wide-duckdb",
-    ],
-)
+FEW = ["jsonl", "rotated-csv", "wide-csv", "wide-parquet", "sqlite", "postgres", "wide-mariadb"]
+REST = [
+    *("csv", "rotated-jsonl", "rotated-wide-csv", "parquet"),
+    *("mariadb", "wide-sqlite", "wide-postgres", "wide-duckdb"),
+]
+
+
+@pytest.mark.parametrize("kind", in_proof([*FEW, *REST], short=FEW))
 def test_whole_windows_up_to_the_last_flush_survive_and_can_be_resumed_from(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -102,7 +91,8 @@ def wide_header(path: Path) -> bytes:
 
 def change(where: Path, chance: random.Random) -> None:
     """Do to the files of a sink what programs do that rotate logs, or people."""
-    files = [path for path in where.rglob("*") if path.is_file() and path.name != ".lock"]
+    beside = {".lock", "file.columns"}  # which nobody rotates
+    files = [path for path in where.rglob("*") if path.is_file() and path.name not in beside]
     if not files:
         return
     path = chance.choice(files)
@@ -133,15 +123,18 @@ def test_what_others_rotate_holds_whole_windows_and_can_be_opened_at_any_moment(
     ):
         for run in range(KILLS):
             program.start()
-            line = ""
+            line = "flushed 0 0"
             for _ in range(chance.randrange(1, 12)):
                 if (line := program.line()) in OVER:
                     break
                 time.sleep(chance.random() * 0.003)
                 change(where, chance)
+            changed = time.monotonic_ns()
             if run < KILLS - 1:
-                if line not in OVER:  # what was changed is noticed at the next flush
-                    program.line()
+                # A flush notices what was changed before it, or meanwhile. Were it killed before it
+                # does, the file could be one that begins with half a header, and is refused.
+                while line not in OVER and int(line.split()[2]) < changed:
+                    line = program.line()
                 program.kill()
             program.reap()
             last, rows = held(kind, str(where))

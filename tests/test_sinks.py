@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 from tests.support.threads import together
 
 from run_task import (
@@ -158,7 +159,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(names, values, min_size=1, max_size=4), names.filter(bool))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(50))
 def test_any_value_under_any_name(opened: Open, window: dict[str, Any], stage: str) -> None:
     sink = begun(opened)
     with contextlib.closing(sink):
@@ -265,8 +266,8 @@ def test_a_window_of_many_keys(opened: Open) -> None:
             TaskRecord(task, 1.5, "1.5", None, key) for key in "abc"[:count] for task in ("x", "y")
         ]
         window = WindowRecord(WindowKey("p", "s", end - 60, end, 0), "s", 0, tuple(tasks))
-        waiting: list[WindowRecord] = getattr(sink, "_waiting")  # noqa: B009 it is private
-        waiting.append(window)  # as write() does
+        waiting: dict[WindowKey, WindowRecord] = getattr(sink, "_waiting")  # noqa: B009 it is private
+        waiting[window.key] = window  # as write() does
         sink.flush()
     expected = {(end, key, task) for end in (60, 120) for key in "ab" for task in "xy"}
     for _ in range(2):

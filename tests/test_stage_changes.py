@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.bench import SECOND, PipelineBench, RecordingSink
 from tests.support.gated import Gated
+from tests.support.proof import examples
 from tests.support.threads import PATIENCE, eventually, together
 from tests.test_pauses import Inlet
 
@@ -468,7 +469,7 @@ def test_a_watcher_follows_stages_that_are_added() -> None:
 
 
 @settings(
-    max_examples=15,
+    max_examples=examples(15),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import stateful
+from tests.support.proof import examples
 from tests.support.stateful import (
     Ema,
     Locked,
@@ -179,7 +180,7 @@ Rows = list[list[tuple[str, float]]]
 
 
 @by_executor
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from("ABC"), st.integers(-1, 9).map(float)), max_size=5),
@@ -390,8 +391,8 @@ def test_a_state_that_is_none_is_one_as_any_other() -> None:
         ({"state": 0.0}, r"task\(state=0.0\): .* such as lambda: 0.0"),
         ({"state": int, "copy": 1}, r"task\(copy=1\): it is a function that copies"),
         ({"state": int, "version": 1.5}, r"task\(version=1.5\): it is an int or a text"),
-        ({"copy": list}, "these are for a task with a state"),
-        ({"version": 1}, "these are for a task with a state"),
+        ({"copy": list}, "this is for a task with a state"),
+        ({"version": 1.5}, r"task\(version=1.5\): it is an int or a text"),
         ({"state": dict}, r"task\(state=dict\): .* changed in place.* copy=copy.deepcopy"),
         ({"state": np.ndarray}, r"task\(state=ndarray\): .* changed in place"),
         ({"state": Seen}, r"task\(state=Seen\): .* changed in place"),

@@ -30,11 +30,13 @@ from run_task import (
     Runner,
     RunnerConfig,
     RwLock,
+    SinkError,
     TaskInterval,
     VirtualClock,
     task,
 )
 from run_task.runner._telemetry import Losses, Telemetry
+from run_task.sinks import CallbackSink
 
 SECOND = TaskInterval.seconds(1)
 GUIDE = Path(__file__).parent.parent / "docs" / "how-to" / "metrics.md"
@@ -220,6 +222,25 @@ def test_what_becomes_of_rows_is_counted_by_source(told: Told, live: bool) -> No
     assert (counts.received, counts.malformed) == (5, 1)
     for name, value in vars(counts).items():
         assert told.count(f"run_task.rows.{name}", **about) == value
+
+
+def test_what_becomes_of_results_is_counted_by_sink(told: Told) -> None:
+    reasons = iter(["not this one"])
+
+    def picky(stage: str, dataset: DataSet[Any]) -> None:
+        for reason in reasons:
+            raise SinkError(reason)
+
+    pipeline = Pipeline("history")
+    data = RwLock[list[float]]([])
+    pipeline.source([(t, 1.0) for t in range(100, 105)], data, lambda data, row: data.append(row))
+    pipeline.stage("seconds", [quick], data, SECOND).sink(CallbackSink(picky))
+    pipeline.run_sync()
+    ((name, counts),) = pipeline.stats.sinks.items()
+    assert (name, counts.refused) == ("CallbackSink(picky)", 1)
+    for field, value in vars(counts).items():
+        if field not in ("waiting", "spooled"):
+            assert told.count(f"run_task.sink.{field}", pipeline="history", sink=name) == value
 
 
 def test_windows_that_are_missed_are_counted(told: Told) -> None:

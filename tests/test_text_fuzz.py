@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 
 from run_task import TimeUnit
 from run_task.sources import CsvFile, JsonLinesFile, StdinJsonLines, _parts
@@ -128,7 +129,7 @@ def csv_text(rows: Sequence[Sequence[str]], end: str, quoting: Any) -> str:
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     parts,
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 def test_a_csv_gives_what_python_reads(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -151,7 +152,7 @@ def test_a_csv_gives_what_python_reads(
 
 
 @given(st.lists(st.text(st.sampled_from('1",\nx'), max_size=12), max_size=5).map("\n".join))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(100))
 def test_a_csv_with_quotes_anywhere_gives_what_python_reads(tmp_path: Path, text: str) -> None:
     """Also where nobody would write them. A quote that is never closed is another matter."""
     path = tmp_path / "file.csv"
@@ -271,7 +272,7 @@ def spelled_files(draw: st.DrawFn) -> tuple[Written, list[list[str]], str, int, 
 
 
 @given(spelled_files())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(100))
 def test_a_csv_in_a_spelling_of_its_own_gives_what_it_means(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -395,7 +396,7 @@ def json_sources(path: Path) -> Iterator[Any]:
 
 
 @given(json_lines, st.sampled_from([b"\n", b"\r\n"]), parts)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 def test_json_lines_give_what_python_reads(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, lines: list[bytes], end: bytes, part: int
 ) -> None:
@@ -415,7 +416,7 @@ def test_json_lines_give_what_python_reads(
 @given(
     st.lists(clocks | no_times | st.integers(0, 10**6) | st.none(), max_size=9), st.integers(0, 1)
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 def test_json_lines_tell_times_in_a_format_as_clocks_show_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, times: list[Any], fold: int
 ) -> None:

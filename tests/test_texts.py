@@ -279,6 +279,43 @@ def test_asof_of_a_column_of_texts_has_none_where_there_is_no_row() -> None:
     assert pickle.loads(pickle.dumps(asked))["name"].tolist() == [None, "b"]
 
 
+@pytest.mark.parametrize("bad", [None, 5, b"bytes", ["no hash"], 1.5], ids=repr)
+@pytest.mark.parametrize("key", [None, "first", "second", "third"])
+@pytest.mark.parametrize("limited", [False, True], ids=["any keys", "max_keys"])
+def test_a_row_that_is_refused_for_one_text_leaves_none_of_the_others(
+    bad: Any, key: str | None, limited: bool
+) -> None:
+    names = ["first", "second", "third"]
+    series = TimeSeries({"first": str, "n": int, "second": str, "third": str}, key=key)
+    series.append(1, n=1, **dict.fromkeys(names, "there"))
+    if limited and key is not None:
+        series.limit_keys(3)
+    for number, name in enumerate(names):
+        for others in ({}, dict.fromkeys(names, "there")):
+            row = {**{one: f"refused {number} {one}" for one in names}, **others, name: bad}
+            with pytest.raises(ConfigError, match=f"column '{name}', row of timestamp 2"):
+                series.append(2, n=2, **row)
+    for name in names:
+        assert series.view().encoded(name).texts.tolist() == ["there"]
+    series.append(2, n=2, first="a", second="b", third="c")
+    view = series.view()
+    assert [view[name].tolist()[1] for name in names] == ["a", "b", "c"]
+
+
+def test_a_row_whose_key_is_one_too_many_leaves_no_text() -> None:
+    series = TimeSeries({"other": str, "symbol": str}, key="symbol")
+    series.append(1, other="there", symbol="A")
+    series.append(1, other="there", symbol="B")
+    series.limit_keys(2)
+    for time in (2, 0):
+        with pytest.raises(ConfigError, match="'C' is a new key"):
+            series.append(time, other="refused", symbol="C")
+    with pytest.raises(ConfigError, match="'C' is a new key"):
+        series.extend([3, 4], other=["refused"] * 2, symbol=["A", "C"])
+    assert series.view().encoded("other").texts.tolist() == ["there"]
+    assert series.view().encoded("symbol").texts.tolist() == ["A", "B"]
+
+
 def test_rows_that_are_refused_for_another_value_leave_no_text() -> None:
     series = TimeSeries({"name": str, "value": float}, TimeUnit.SECONDS)
     series.append(0, name="a", value=1.0)

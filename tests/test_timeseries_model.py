@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 from numpy.typing import NDArray
 from tests.support.blocks import SharedBlock
+from tests.support.proof import examples
 
 from run_task import Closed, ConfigError, TaskInterval, TimeSeries, TimeSeriesView
 
@@ -212,4 +213,6 @@ def check_array(array: NDArray[Any], values: list[Any]) -> None:
 
 
 TestAgainstAModel = Model.TestCase
-TestAgainstAModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestAgainstAModel.settings = settings(
+    max_examples=examples(100), stateful_step_count=40, deadline=None
+)

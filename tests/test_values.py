@@ -20,6 +20,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.proof import examples
 from tests.support.values import SAMPLES, TYPES, Band, Color, Level, Point, Rights, same, values
 
 from run_task import ConfigError, DataSet, RunTaskError, SinkError, Window
@@ -75,7 +76,7 @@ def test_a_value_at_its_limits_is_the_same_after_its_text(value: Any) -> None:
 
 @pytest.mark.parametrize("kind", SINKS)
 @given(value=values)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(40))
 def test_any_value_is_the_same_after_each_sink(
     kind: str, value: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

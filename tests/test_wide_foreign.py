@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_what_is_no_layout(make: Make, layout: Any, tmp_path: Path) -> None:
     assert not everything(tmp_path)
 
 
-HEADER = b"window_start,window_end,a,error,rows\r\n"
+HEADER = b"window_start,window_end,a,error,window_rows\r\n"
 ROW = b"1970-01-01T00:00:00Z,1970-01-01T00:01:00Z,1,,1\r\n"
 
 
@@ -98,14 +99,17 @@ def test_what_somebody_has_written_at_the_end(more: bytes, tmp_path: Path) -> No
     (tmp_path / "file.csv").write_bytes(whole)
     with pytest.raises(SinkError, match="repair or remove it"):
         csv(tmp_path, Layout.WIDE)
-    assert everything(tmp_path) == {"file.csv": whole}
+    assert everything(tmp_path)["file.csv"] == whole
 
 
 def test_a_part_of_a_window_is_cut_off_and_a_part_of_a_header_is_not(tmp_path: Path) -> None:
     write(csv(tmp_path, Layout.WIDE), result(60, a=1, b="x\r\ny"), result(120, a=2, b="z"))
     path = tmp_path / "file.csv"
     whole = path.read_bytes()
-    begins = whole.index(b'}"\r\n') + 4, whole.index(b"1970-01-01T00:01:00Z,1970-01-01T00:02")
+    begins = (
+        whole.index(b"window_rows\r\n") + 13,
+        whole.index(b"1970-01-01T00:01:00Z,1970-01-01T00:02"),
+    )
     for size in range(1, begins[0]):
         path.write_bytes(whole[:size])
         with pytest.raises(ConfigError, match="this is a file of something else"):
@@ -123,17 +127,19 @@ def test_a_part_of_a_window_is_cut_off_and_a_part_of_a_header_is_not(tmp_path: P
         assert path.read_bytes() == whole, size
 
 
-def test_a_rotated_file_of_somebody_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_rotated_file_of_somebody_else(alike: bool, tmp_path: Path) -> None:
     rotation = Rotation(max_bytes=400)
     path = tmp_path / "a.csv"
     sink = CsvSink(path, layout=Layout.WIDE, rotation=rotation)
     write(sink, *(result(60 * end, a=end) for end in range(1, 9)))
     assert len(everything(tmp_path)) > 2
-    other = CsvSink(tmp_path / "b.csv", layout=Layout.WIDE)
+    rotated = rotation if alike else None
+    other = CsvSink(tmp_path / "b.csv", layout=Layout.WIDE, rotation=rotated)
     write(other, result(60, "t", a=1))
     (tmp_path / "b.csv").rename(tmp_path / "a.00000001.csv")
     there = everything(tmp_path)
-    with pytest.raises(ConfigError, match="has the name of a file that it has rotated, and is non"):
+    with pytest.raises(ConfigError, match="this is a file of something else"):
         CsvSink(path, layout=Layout.WIDE)
     assert everything(tmp_path) == there
 
@@ -192,3 +198,77 @@ def test_who_reads_parquet_files_himself_finds_each_window_once(tmp_path: Path) 
     sink.close()
     assert len(list(tmp_path.glob("*.parquet"))) == 1
     assert ends() == [60, 120, 180, 240, 300, 360]
+
+
+def test_a_header_has_names_only_and_what_they_hold_stands_beside_it(tmp_path: Path) -> None:
+    write(csv(tmp_path, Layout.WIDE), result(60, a=1.5, b="x"))
+    text = everything(tmp_path)["file.csv"]
+    assert text.splitlines()[0] == b"window_start,window_end,a,b,error,window_rows"
+    beside = tmp_path / "file.csv.columns"
+    told = beside.read_bytes()
+    for broken in (None, b"", b"{}", b'{"run_task_columns":{}}', told.replace(b'"b"', b'"c"')):
+        beside.unlink()
+        if broken is not None:
+            beside.write_bytes(broken)
+        there = everything(tmp_path)
+        with pytest.raises(ConfigError, match="this is a file of something else"):
+            csv(tmp_path, Layout.WIDE)
+        assert everything(tmp_path) == there
+        beside.write_bytes(told)
+    write(csv(tmp_path, Layout.WIDE), result(120, a=2.5, b="y"))
+    assert beside.read_bytes() == told
+
+
+def test_a_file_of_somebody_else_in_the_place_of_the_one_beside_it(tmp_path: Path) -> None:
+    beside = tmp_path / "file.csv.columns"
+    beside.write_text("mine")
+    with pytest.raises(
+        ConfigError, match=r"file.csv.columns' is to tell what its columns hold, an"
+    ):
+        csv(tmp_path, Layout.WIDE)
+    beside.unlink()
+    sink = csv(tmp_path, Layout.WIDE)
+    sink.begin("p")
+    sink.write(result(60, a=1))
+    beside.write_text("mine")
+    with pytest.raises(SinkError, match=r"file.csv.columns' is to tell what its columns hold, an"):
+        sink.flush()
+    assert (beside.read_text(), (tmp_path / "file.csv").read_bytes()) == ("mine", b"")
+    beside.unlink()
+    sink.close()
+    assert len((tmp_path / "file.csv").read_bytes().splitlines()) == 2
+
+
+def test_a_file_that_is_moved_away_leaves_one_that_can_be_read(tmp_path: Path) -> None:
+    sink = csv(tmp_path, Layout.WIDE)
+    sink.begin("p")
+    sink.write(result(60, a=1))
+    sink.flush()
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for name in ("file.csv", "file.csv.columns"):
+        (tmp_path / name).rename(archive / name)
+    sink.write(result(120, a=2))
+    sink.close()
+    for folder, end in ((archive, 60), (tmp_path, 120)):
+        with closing(csv(folder, Layout.WIDE)) as again:
+            again.begin("p")
+            assert [row.end for row in again.rows()] == [end]
+
+
+def test_a_file_of_before_is_read_and_goes_on(tmp_path: Path) -> None:
+    write(csv(tmp_path, Layout.WIDE), result(60, a=1, b="x"))
+    beside = tmp_path / "file.csv.columns"
+    told = json.dumps(json.loads(beside.read_bytes())["run_task_columns"])
+    beside.unlink()
+    path = tmp_path / "file.csv"
+    quoted = '"run_task ' + told.replace('"', '""') + '"'
+    path.write_bytes(path.read_bytes().replace(b"window_rows", quoted.encode()))
+    begin = path.read_bytes()
+    write(csv(tmp_path, Layout.WIDE), result(120, a=2, b="y"))
+    assert path.read_bytes().startswith(begin)
+    assert not beside.exists()
+    with closing(csv(tmp_path, Layout.WIDE)) as sink:
+        sink.begin("p")
+        found = [(row.end, row.task, row.value) for row in sink.rows()]
+    assert found == [(60, "a", 1), (60, "b", "x"), (120, "a", 2), (120, "b", "y")]

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.support import values as of_values
+from tests.support.proof import examples
 
 from run_task import DataSet, KeyedDataSet, SinkError, TaskError, TaskInterval, Window
 from run_task.sinks import CsvSink, Layout, ParquetSink, Result, SqlSink
@@ -98,7 +99,7 @@ KINDS = ["csv", "parquet", "sqlite", "duckdb"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(st.lists(st.tuples(results, failures), min_size=1, max_size=4), st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_windows_without_keys(
     kind: str, windows: list[tuple[dict[str, Any], dict[str, str]]], flush: bool
 ) -> None:
@@ -142,7 +143,8 @@ def test_windows_without_keys(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(st.lists(st.tuples(st.integers(1, 3), keyed_results), min_size=1, max_size=4), st.booleans())
-@settings(max_examples=20, deadline=None)
+@example(windows=[(1, {"": {"0": None}}), (1, {})], flush=True)  # no row is left
+@settings(max_examples=examples(20), deadline=None)
 def test_windows_by_key(
     kind: str, windows: list[tuple[int, dict[str, dict[str, Any]]]], flush: bool
 ) -> None:

@@ -16,6 +16,9 @@ pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("sqlalchemy")
 
 
+KILLS = 4
+
+
 def held(kind: str, folder: Path) -> list[Any]:
     sink = opened(kind, str(folder))
     rows = sorted((row.start, row.end, row.task, str(row.value)) for row in sink.rows())
@@ -40,9 +43,9 @@ def test_a_run_that_is_killed_and_resumed_ends_up_as_an_undisturbed_one(
     chance = random.Random(seed)
     ended = False
     with Forking("resumer", kind, str(killed)) as program:
-        for run in range(6):
+        for run in range(KILLS + 1):
             program.start()
-            if run < 5:
+            if run < KILLS:
                 for _ in range(chance.randrange(4)):
                     if program.line() == "ended\n":
                         ended = True

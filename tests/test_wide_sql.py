@@ -12,8 +12,20 @@ from typing import Any, NamedTuple
 import pytest
 from tests.support.threads import together
 
-from run_task import ConfigError, DataSet, KeyedDataSet, SinkError, TaskInterval, Window
-from run_task.sinks import Layout, Result, SqlSink
+from run_task import (
+    ConfigError,
+    DataSet,
+    KeyedDataSet,
+    Pipeline,
+    SinkError,
+    TaskInterval,
+    TimeSeries,
+    TimeSeriesView,
+    TimeUnit,
+    Window,
+    task,
+)
+from run_task.sinks import Layout, Result, SqlSink, StageOutput
 
 sa = pytest.importorskip("sqlalchemy")
 pl = pytest.importorskip("polars")
@@ -103,6 +115,77 @@ def test_a_person_can_query_it(place: Place) -> None:
             names[0]: ["symbol", "window_end"],
             names[1]: ["window_end", "window_start", "symbol"],
         }
+
+
+def test_a_table_is_made_before_the_first_result(place: Place) -> None:
+    sink = place.sink()
+    types: dict[str, Any] = {"a": float, "b": int | None}
+    sink.declare(StageOutput("p", "s", TimeUnit.SECONDS, "symbol", str, types))
+    assert (
+        place.run(f"SELECT window_start, window_end, symbol, a, b, error FROM {place.table}") == []
+    )
+    assert (sink.last("s"), list(sink.rows())) == (None, [])
+
+
+def test_a_second_sink_of_the_same_table_is_refused_before_anything_is_run(place: Place) -> None:
+    if place.kind == "duckdb":
+        pytest.skip("one program has it at a time")
+
+    @task
+    def level(view: TimeSeriesView, start: int, end: int) -> float:
+        raise AssertionError("it is not to be run")
+
+    series = TimeSeries({"value": float}, TimeUnit.SECONDS)
+    pipeline = Pipeline("p").source([(1, {"value": 1.0})], into=series)
+    for stage in "st":
+        pipeline.stage(stage, [level], series, "10s").sink(place.sink())
+    message = (
+        "another sink has made it: it is a wide table of stage '[st]' of pipeline 'p', and holds "
+        "no results of stage '[st]' of 'p': give that another one"
+    )
+    with pytest.raises(ConfigError, match=message):
+        pipeline.replay()
+    with pytest.raises(ConfigError, match=message):
+        pipeline.run_sync()
+
+
+@pytest.mark.parametrize("of", ["index", "table"])
+def test_an_index_whose_name_somebody_else_has_is_told_by_name(place: Place, of: str) -> None:
+    name = f"ix_{place.table}_window"
+    if place.kind == "duckdb":
+        pytest.skip("its driver tells of no indexes")
+    made = {
+        "index": [
+            f"CREATE TABLE other_{place.table} (a int)",
+            f"CREATE INDEX {name} ON other_{place.table} (a)",
+        ],
+        "table": [f"CREATE TABLE {name} (a int)"],
+    }
+    place.run(*made[of])
+    sink = place.sink()
+    types: dict[str, Any] = {"a": float}
+    output = StageOutput("p", "s", TimeUnit.SECONDS, None, None, types)
+    if place.kind == "mariadb":  # where indexes have names by table
+        sink.declare(output)
+        return
+    told = f"of one of table 'other_{place.table}'" if of == "index" else "of a table"
+    with pytest.raises(
+        ConfigError,
+        match=f"table '{place.table}': its index '{name}' has the name {told}: rename that, "
+        f"or give another table=",
+    ):
+        sink.declare(output)
+    sink.write(plain(60, a=1.0))
+    with pytest.raises(SinkError, match=f"its index '{name}' has the name of"):
+        sink.flush()
+    dropped = f"DROP INDEX {name}" if of == "index" else f"DROP TABLE {name}"
+    place.run(dropped)
+    sink.flush()
+    assert [row.value for row in sink.rows()] == [1.0]
+    engine = sa.create_engine(place.url)
+    indexes = sa.inspect(engine).get_indexes(place.table)
+    engine.dispose()
+    assert [index["name"] for index in indexes] == [name]
 
 
 def test_times_are_real_ones(place: Place) -> None:

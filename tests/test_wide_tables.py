@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from tests.support.wide import FILES, KINDS, Open, store
 
 from run_task import (
     ConfigError,
@@ -24,16 +24,11 @@ from run_task import (
     TimeUnit,
     Window,
 )
-from run_task.sinks import CsvSink, DurableSink, Layout, ParquetSink, Result, Row, SqlSink
+from run_task.sinks import CsvSink, DurableSink, Layout, Result, Row
 
 pytest.importorskip("pyarrow.parquet")
 
-Open = Callable[[], DurableSink]
-"""Opens the same store, again and again."""
-
 MINUTE = TaskInterval.seconds(60)
-FILES = ["csv", "parquet"]
-KINDS = [*FILES, "sqlite", "postgres", "mariadb", "duckdb"]
 
 
 @pytest.fixture(params=KINDS)
@@ -43,31 +38,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def opened(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
-    table = f"bars_{random.randrange(10**9)}"
-    sinks: list[DurableSink] = []
-
-    def open_it() -> DurableSink:
-        sink: DurableSink
-        match kind:
-            case "csv":
-                sink = CsvSink(tmp_path / "file.csv", layout=Layout.WIDE)
-            case "parquet":
-                sink = ParquetSink(tmp_path / "folder", layout=Layout.WIDE)
-            case "sqlite":
-                sink = SqlSink(tmp_path / "file.db", table=table, layout=Layout.WIDE)
-            case "duckdb":
-                pytest.importorskip("duckdb_engine")
-                url = f"duckdb:///{tmp_path / 'file.duckdb'}"
-                sink = SqlSink(url, table=table, layout=Layout.WIDE)
-            case _:
-                url = request.getfixturevalue(f"{kind}_url")
-                sink = SqlSink(url, table=table, layout=Layout.WIDE)
-        sinks.append(sink)
-        return sink
-
-    yield open_it
-    for sink in sinks:
-        sink.close()
+    with store(kind, tmp_path, request) as open_it:
+        yield open_it
 
 
 def begun(open_it: Open, pipeline: str = "p") -> DurableSink:
@@ -199,7 +171,7 @@ def test_a_number_is_taken_where_nothing_of_it_is_lost(opened: Open) -> None:
         ({"a": "x"}, "'x', a str, is none that a column of floats holds"),
         (
             {"b": 2.5},
-            "task 'b': its result cannot be stored: 2.5, a float, is none that a column o",
+            "2.5, a float, is none that a column of ints of 64 bits holds: let the task say ",
         ),
         (
             {"b": 2**63},

@@ -22,6 +22,7 @@ from run_task.executors import Executor, InlineExecutor, ProcessesExecutor, Thre
 from run_task.runner import (
     Align,
     Change,
+    CheckpointStats,
     Context,
     ContextBuilder,
     Empty,
@@ -33,10 +34,12 @@ from run_task.runner import (
     Runner,
     RunnerConfig,
     RunnerStats,
+    SinkStats,
     SourceStats,
 )
 from run_task.sync import Overflow, Receiver, Sender, channel
 from run_task.tasks import (
+    Alert,
     DataSet,
     DataSets,
     Keyed,
@@ -46,6 +49,7 @@ from run_task.tasks import (
     StatefulTask,
     Task,
     acollect,
+    alert,
     collect,
     task,
 )
@@ -53,27 +57,45 @@ from run_task.time import (
     CalendarInterval,
     Clock,
     MissedTick,
+    Retry,
     Schedule,
     SystemClock,
     TaskInterval,
+    Then,
     TimeUnit,
     VirtualClock,
     Window,
 )
 
 if TYPE_CHECKING:
-    from run_task.pipeline import DeadLetter, KeyedStage, Pipeline, Replay, ReplaySummary, Stage
+    from run_task.pipeline import (
+        CheckpointStore,
+        DeadLetter,
+        FolderStore,
+        HtmlReport,
+        KeyedStage,
+        Pipeline,
+        RecomputeSummary,
+        Replay,
+        ReplaySummary,
+        SqlStore,
+        Stage,
+        report,
+    )
     from run_task.sinks import Layout
     from run_task.sources import Arrived
 
 __all__ = [
     "Access",
+    "Alert",
     "Align",
     "Arrived",
     "Atom",
     "CalendarInterval",
     "Change",
     "ChannelClosed",
+    "CheckpointStats",
+    "CheckpointStore",
     "Clock",
     "Closed",
     "ConfigError",
@@ -84,6 +106,8 @@ __all__ = [
     "DeadLetter",
     "Empty",
     "Executor",
+    "FolderStore",
+    "HtmlReport",
     "InlineExecutor",
     "Keyed",
     "KeyedContext",
@@ -101,8 +125,10 @@ __all__ = [
     "PipelineStats",
     "ProcessesExecutor",
     "Receiver",
+    "RecomputeSummary",
     "Replay",
     "ReplaySummary",
+    "Retry",
     "RunTaskError",
     "Runnable",
     "Runner",
@@ -114,8 +140,10 @@ __all__ = [
     "Shared",
     "ShutdownTimeout",
     "SinkError",
+    "SinkStats",
     "SourceError",
     "SourceStats",
+    "SqlStore",
     "Stage",
     "StatefulTask",
     "SystemClock",
@@ -124,6 +152,7 @@ __all__ = [
     "TaskInterval",
     "TaskLost",
     "TaskTimeout",
+    "Then",
     "ThreadsExecutor",
     "TimeSeries",
     "TimeSeriesView",
@@ -131,8 +160,10 @@ __all__ = [
     "VirtualClock",
     "Window",
     "acollect",
+    "alert",
     "channel",
     "collect",
+    "report",
     "task",
 ]
 
@@ -143,12 +174,18 @@ _present(
     globals(),
     on_demand={
         "Arrived": "sources",
+        "CheckpointStore": "pipeline",
         "DeadLetter": "pipeline",
+        "FolderStore": "pipeline",
         "KeyedStage": "pipeline",
         "Layout": "sinks",
         "Pipeline": "pipeline",
+        "RecomputeSummary": "pipeline",
         "Replay": "pipeline",
         "ReplaySummary": "pipeline",
+        "HtmlReport": "pipeline",
+        "SqlStore": "pipeline",
         "Stage": "pipeline",
+        "report": "pipeline",
     },
 )

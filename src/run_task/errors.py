@@ -131,6 +131,11 @@ class TaskError(RunTaskError):
         key = "" if self.key is None else f"{self.key!r} in "
         return f"task {self.task!r} gave no result for {key}{self.shown_window}: {self._reason()}"
 
+    @property
+    def told(self) -> str:
+        """Why there is no result, in words."""
+        return self._reason()
+
     def _reason(self) -> str:
         if self.reason is not None:
             return self.reason
@@ -181,9 +186,12 @@ class SourceError(RunTaskError):
         blame
     :ivar column: in which column; None: the row as a whole is wrong
     :ivar reason: what stands there, and what is wrong with it
+    :ivar given: what stands there, where it is a message: its text, its bytes if it is none, or
+        what of its rows is wrong; else None
     """
 
     def __init__(self, source: str, line: int | None, column: str | None, reason: str) -> None:
+        self.given: object = None
         self.source = source
         self.line = line
         self.column = column

@@ -38,6 +38,9 @@ class RunnerBench:
     :param settings: of its RunnerConfig
     """
 
+    patience = PATIENCE
+    """How many seconds the next DataSet is waited for."""
+
     def __init__(
         self,
         tasks: Iterable[Runnable[Any, Any]],
@@ -65,7 +68,7 @@ class RunnerBench:
     def next(self) -> DataSet[Any]:
         """The next DataSet, a second later."""
         self.clock.advance(SECOND)
-        return self.receiver.recv(PATIENCE)
+        return self.receiver.recv(self.patience)
 
 
 class FailingClock:

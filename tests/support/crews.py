@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.bench import SECOND, RunnerBench
+from tests.support.threads import PATIENCE
 
 from run_task import (
     DataSet,
@@ -24,6 +25,8 @@ class WorkersBench(RunnerBench):
     :param data: what they read; by default a dict that tells them what to do
     :param settings: of its RunnerConfig
     """
+
+    patience = 3 * PATIENCE  # processes are started, and import what they need
 
     def __init__(
         self, tasks: Iterable[Any], data: Shared[Any] | None = None, **settings: Any

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from tests.support.writer import say
+
 ROOT = Path(__file__).parent.parent.parent
+
+
+def fork_when_told(
+    run: Callable[..., object], before: Callable[..., object] = lambda *_: None
+) -> None:
+    """What the ``main()`` does of a module that :class:`Forking` runs: a fork says ``ended`` or
+    ``failed`` when it is done.
+
+    :param run: what a fork does with what :meth:`Forking.start` was given
+    :param before: what is done before, in the program itself
+    """
+    for line in sys.stdin:
+        _, *arguments = line.split()
+        before(*arguments)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                run(*arguments)
+                say("ended")
+            except BaseException:
+                traceback.print_exc()
+                say("failed")
+            finally:
+                os._exit(0)
+        say(f"started {pid}")
+        sys.stdin.readline()  # not reaped before it is killed: its id could be another's by then
+        os.waitpid(pid, 0)
+        say("gone")
 
 
 class Forking:
@@ -41,12 +74,22 @@ class Forking:
     def line(self) -> str:
         """The next line that it says, or its fork."""
         assert self._process.stdout is not None
-        return self._process.stdout.readline()
+        line = self._process.stdout.readline()
+        assert line, f"the program has ended: {self._process.wait(10)}"
+        return line
 
-    def start(self) -> None:
-        """Have it fork."""
-        self._tell("start")
+    def start(self, *words: object) -> None:
+        """Have it fork.
+
+        :param words: what the fork is told, each without spaces
+        """
+        self._tell(" ".join(map(str, ("start", *words))))
         self._pid = int(self.line().split()[1])
+
+    @property
+    def pid(self) -> int:
+        """The number of the fork."""
+        return self._pid
 
     def kill(self) -> None:
         """Kill the fork."""
@@ -58,7 +101,15 @@ class Forking:
         lines = [self.line()]
         while lines[-1] != "gone\n":
             lines.append(self.line())
+        self._pid = 0
         return lines
+
+    def end(self) -> None:
+        """Kill the fork, if there is one that was not reaped, and the program."""
+        self._process.kill()
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                self.kill()
 
     def finish(self) -> None:
         """Let it end, well."""

@@ -6,13 +6,13 @@ interpreter. Each run resumes from what its sink holds, slowly enough to be kill
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from tests.support.preload import preload
 from tests.support.writer import opened, say
 
 from run_task import Pipeline, RwLock, TaskInterval, TimeSeries, TimeSeriesView, TimeUnit, task
@@ -82,8 +82,7 @@ def run(kind: str, where: str) -> None:
 
 
 def main() -> None:
-    for module in {"parquet": ["pyarrow.parquet"], "sqlite": ["sqlalchemy"]}.get(sys.argv[1], []):
-        importlib.import_module(module)  # once, and not in each run
+    preload(sys.argv[1])
     for _ in sys.stdin:
         pid = os.fork()
         if pid == 0:

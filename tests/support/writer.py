@@ -6,13 +6,15 @@ interpreter. A writer goes on from the last window that its sink holds.
 
 from __future__ import annotations
 
-import importlib
 import os
 import random
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
+
+from tests.support.preload import preload
 
 from run_task import DataSet, TaskError, TaskInterval, Window
 from run_task.sinks import (
@@ -80,10 +82,12 @@ def write(kind: str, where: str) -> None:
     for end in range(max(1, last - random.randrange(3)), WINDOWS + 1):
         sink.write(Result.of("p", STAGE, window(end)))
         if random.random() < 0.3:
+            began = time.monotonic_ns()
             sink.flush()
-            say(f"flushed {end}")
+            say(f"flushed {end} {began}")
+    began = time.monotonic_ns()
     sink.close()
-    say(f"flushed {WINDOWS}")
+    say(f"flushed {WINDOWS} {began}")
     say("ended")
 
 
@@ -92,10 +96,7 @@ def say(line: str) -> None:
 
 
 def main() -> None:
-    module = {"parquet": "pyarrow.parquet", "jsonl": "json", "csv": "csv"}.get(
-        sys.argv[1].rpartition("-")[2], "sqlalchemy"
-    )
-    importlib.import_module(module)  # once, and not in each writer
+    preload(sys.argv[1])
     for _ in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -17,6 +17,7 @@ from run_task.aggregates._columns import check_column, is_numeric
 from run_task.aggregates._rows import SegmentedRows
 from run_task.data.series._column_types import Array
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 from run_task.tasks._column_kinds import holds, is_encoded
 from run_task.tasks._declared import ColumnTypes
 
@@ -55,6 +56,9 @@ _SPELLING: Final = (
     "it is written as in Python, with ==, !=, and 'and', 'or', 'not', 'in', 'is None' in small "
     "letters; "
 )
+
+_DEEPEST: Final = 100
+"""How deep a condition may be nested: Python calls that far, and more, also from within others."""
 
 _WORDS: Final = {"numbers": (bool, int, float), "texts": (str,), "bytes": (bytes,)}
 
@@ -112,10 +116,15 @@ def _parsed(text: Any) -> ast.expr:
         told = error.msg if isinstance(error, SyntaxError) else str(error)
         hint = _SPELLING if _OF_SQL.search(text) else ""
         raise ConfigError(f"where={text!r}: it cannot be read ({told}): {hint}{_CURE}") from None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            node.id = odd.get(node.id, node.id)
-    return tree
+    level: list[ast.AST] = [tree]
+    for _ in range(_DEEPEST):
+        for node in level:
+            if isinstance(node, ast.Name):
+                node.id = odd.get(node.id, node.id)
+        level = [inner for node in level for inner in ast.iter_child_nodes(node)]
+        if not level:
+            return tree
+    raise ConfigError(f"where={brief(text)}: it is nested more than {_DEEPEST} deep: {_CURE}")
 
 
 class _Side(NamedTuple):

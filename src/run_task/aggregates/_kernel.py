@@ -101,12 +101,12 @@ def _parameter(kind: Any) -> Any:
 
 
 def type_of(column: np.dtype[Any]) -> Any:
-    """What a value of a column is, as an annotation would say it. Of numbers of a window without
-    rows, which has none, only a float can tell that it is missing.
+    """What a value of a column is, as an annotation would say it. That a window without rows has
+    none is said of numbers, since a column of floats tells by NaN that one is missing.
 
     :param column: what the column holds
     """
-    kinds = {"f": float | None, "i": int, "u": int, "b": bool, "U": str, "T": str}
+    kinds = {"f": float | None, "i": int | None, "u": int | None, "b": bool, "U": str, "T": str}
     return kinds.get(column.kind, Any)
 
 
@@ -152,12 +152,29 @@ class MergedKernel(Kernel[O_co]):
         """The statistics that it is computed of."""
 
     @abstractmethod
-    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[O_co]:
-        """The result of each of many windows, none of which is empty.
+    def value(self, counts: Any, *partials: Any) -> Any:
+        """What the results of windows are made of, none of which is empty.
+
+        It takes arrays, or of one window the values themselves, with which NumPy takes a tenth of
+        the time; so it consists of what NumPy does value by value, to the same bits.
 
         :param counts: how many rows each has
         :param partials: its statistics in their final form, in the order of :attr:`statistics`
         """
+
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[O_co]:
+        """The results of many windows."""
+        return listed(self.value(counts, *partials))
+
+    def finish_one(self, count: np.intp, *partials: Partial) -> O_co:
+        """The result of one window.
+
+        :param partials: as arrays of one value have them
+        """
+        value: Any = self.value(count, *partials)
+        found: Any = float(value) if type(value) is np.float64 else plain(value)
+        its: O_co = found
+        return its
 
     def results(self, rows: SegmentedRows) -> Sequence[O_co]:
         return self.finish(rows.counts, *(each.final(each.of(rows)) for each in self.statistics))
@@ -181,6 +198,14 @@ def with_none(results: list[Any], missing: NDArray[np.bool_]) -> list[Any]:
     for at in np.flatnonzero(missing).tolist():
         results[at] = None
     return results
+
+
+def plain(value: Any) -> Any:
+    """A value of an array as Python's own, as :func:`listed` has them."""
+    if type(value) is np.float64:
+        return float(value)  # in a twentieth of the time that item() takes
+    dtype = getattr(value, "dtype", None)
+    return value if dtype is None or dtype.kind == "M" else value.item()
 
 
 def listed(values: Array) -> list[Any]:

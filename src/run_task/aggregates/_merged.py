@@ -17,10 +17,10 @@ from run_task.aggregates._kernel import (
     MergedKernel,
     O_co,
     listed,
+    plain,
     type_of,
     with_none,
 )
-from run_task.aggregates._rows import Floats
 from run_task.aggregates._statistics import (
     CoMoments,
     ExactSums,
@@ -33,7 +33,6 @@ from run_task.aggregates._statistics import (
     ProductSums,
     Statistic,
     Sums,
-    sums_of,
 )
 from run_task.tasks._column_kinds import is_encoded
 from run_task.tasks._declared import ColumnTypes, Failed
@@ -57,9 +56,8 @@ class RowCount(MergedKernel[int]):
     def made_of(self) -> tuple[Statistic, ...]:
         return ()
 
-    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[int]:
-        found: list[int] = counts.tolist()
-        return found
+    def value(self, counts: Any, *partials: Any) -> Any:
+        return counts
 
 
 class _MergedColumn(ColumnKernel[O_co], MergedKernel[O_co]):
@@ -73,8 +71,8 @@ class _Picked(_MergedColumn[Any]):
     def result_type(self, columns: ColumnTypes) -> Any:
         return type_of(columns[self.column])
 
-    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[Any]:
-        return listed(partials[0][0])
+    def value(self, counts: Any, *partials: Any) -> Any:
+        return partials[0][0]
 
 
 @dataclass(frozen=True)
@@ -133,34 +131,44 @@ class Sum(_MergedColumn[float]):
     """The sum: of ints and bools exactly."""
 
     exact: bool = field(default=False, repr=False)
+    signed: bool = field(default=True, repr=False)
 
     function = "sum"
 
     def planned(self, columns: ColumnTypes, task: str) -> Kernel[float]:
         super().planned(columns, task)
-        return replace(self, exact=columns[self.column].kind != "f")
+        kind = columns[self.column].kind
+        return replace(self, exact=kind != "f", signed=kind != "u")
 
     def result_type(self, columns: ColumnTypes) -> Any:
-        return float | None if columns[self.column].kind == "f" else int
+        return float | None if columns[self.column].kind == "f" else int | None
 
     def made_of(self) -> tuple[Statistic, ...]:
         return (ExactSums(self.column) if self.exact else Sums(self.column),)
 
+    def value(self, counts: Any, *partials: Any) -> Any:
+        return partials[0][0]
+
     def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[Any]:
-        (partial,) = partials
         if not self.exact:
-            return listed(partial[0])
-        sums, beyond = sums_of(partial)
-        found = listed(sums)
-        for at in np.flatnonzero(beyond).tolist():
-            high, low = (int(part[at]) for part in partial)
-            found[at] = Failed(
-                OverflowError(
-                    f"{self}: the sum of the {counts[at]} rows is {(high << 32) + low}, which 64 "
-                    f"bits do not hold: declare the column float, or sum what is smaller"
-                )
+            return super().finish(counts, *partials)
+        return list(map(self._exact, counts.tolist(), *(each.tolist() for each in partials[0])))
+
+    def finish_one(self, count: np.intp, *partials: Partial) -> Any:
+        if not self.exact:
+            return super().finish_one(count, *partials)
+        return self._exact(int(count), *map(int, partials[0]))
+
+    def _exact(self, count: int, high: int, low: int) -> Any:
+        total = (high << 32) + low
+        if -(2**63) <= total < 2 ** (63 if self.signed else 64):
+            return total
+        return Failed(
+            OverflowError(
+                f"{self}: the sum of the {count} rows is {total}, which 64 bits do not hold: "
+                f"declare the column float, or sum what is smaller"
             )
-        return found
+        )
 
 
 @dataclass(frozen=True)
@@ -172,9 +180,8 @@ class Mean(_MergedColumn[float]):
     def made_of(self) -> tuple[Statistic, ...]:
         return (Sums(self.column),)
 
-    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float]:
-        means: Floats = partials[0][0] / counts
-        return listed(means)
+    def value(self, counts: Any, *partials: Any) -> Any:
+        return partials[0][0] / counts
 
 
 @dataclass(frozen=True)
@@ -189,13 +196,16 @@ class _Spread(_MergedColumn[float | None]):
     def arguments(self) -> list[str]:
         return [repr(self.column), *([f"ddof={self.ddof}"] if self.ddof != 1 else [])]
 
-    def variances(self, counts: NDArray[np.intp], partial: Partial) -> Floats:
-        found: Floats = partial[3] / (counts - self.ddof)
-        return found
+    def variance(self, counts: Any, partial: Any) -> Any:
+        """The variance, where there are more rows than ``ddof``."""
+        return partial[3] / (counts - self.ddof)
 
-    def listed(self, counts: NDArray[np.intp], values: Floats) -> list[float | None]:
-        few = counts <= self.ddof
-        return with_none(listed(values), few) if np.count_nonzero(few) else listed(values)
+    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float | None]:
+        found, few = listed(self.value(counts, *partials)), counts <= self.ddof
+        return with_none(found, few) if np.count_nonzero(few) else found
+
+    def finish_one(self, count: np.intp, *partials: Partial) -> float | None:
+        return None if count <= self.ddof else super().finish_one(count, *partials)
 
 
 @dataclass(frozen=True)
@@ -204,8 +214,8 @@ class Var(_Spread):
 
     function = "var"
 
-    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float | None]:
-        return self.listed(counts, self.variances(counts, partials[0]))
+    def value(self, counts: Any, *partials: Any) -> Any:
+        return self.variance(counts, partials[0])
 
 
 @dataclass(frozen=True)
@@ -214,8 +224,8 @@ class Std(_Spread):
 
     function = "std"
 
-    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float | None]:
-        return self.listed(counts, np.sqrt(self.variances(counts, partials[0])))
+    def value(self, counts: Any, *partials: Any) -> Any:
+        return np.sqrt(self.variance(counts, partials[0]))
 
 
 class Ohlc(NamedTuple):
@@ -244,8 +254,14 @@ class OpenHighLowClose(_MergedColumn[Ohlc]):
         column = self.column
         return Firsts(column, False), Greatest(column), Least(column), Latest(column, False)
 
+    def value(self, counts: Any, *partials: Any) -> Any:
+        return [partial[0] for partial in partials]
+
     def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[Ohlc]:
-        return list(map(Ohlc, *(listed(partial[0]) for partial in partials)))
+        return list(map(Ohlc, *map(listed, self.value(counts, *partials))))
+
+    def finish_one(self, count: np.intp, *partials: Partial) -> Ohlc:
+        return Ohlc(*map(plain, self.value(count, *partials)))
 
 
 @dataclass(frozen=True)
@@ -268,9 +284,8 @@ class Vwap(MergedKernel[float]):
     def made_of(self) -> tuple[Statistic, ...]:
         return ProductSums(self.price, self.volume), Sums(self.volume)
 
-    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float]:
-        means: Floats = partials[0][0] / partials[1][0]
-        return listed(means)
+    def value(self, counts: Any, *partials: Any) -> Any:
+        return partials[0][0] / partials[1][0]
 
 
 @dataclass(frozen=True)
@@ -293,10 +308,10 @@ class Corr(MergedKernel[float]):
     def made_of(self) -> tuple[Statistic, ...]:
         return (CoMoments(Moments(self.one), Moments(self.other)),)
 
-    def finish(self, counts: NDArray[np.intp], *partials: Partial) -> Sequence[float]:
+    def value(self, counts: Any, *partials: Any) -> Any:
         (partial,) = partials
         # The roots first: the product of the two may be beyond what a float holds.
         apart = np.sqrt(partial[3]) * np.sqrt(partial[7])
         found = np.clip(partial[8] / apart, -1.0, 1.0)
         # Also where values are so near each other that their squares are nothing.
-        return listed(np.where(apart == 0.0, np.nan, found))
+        return np.where(apart == 0.0, np.nan, found)[()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from run_task.aggregates._columns import check_column
 from run_task.aggregates._kernel import ColumnKernel, Kernel, listed
 from run_task.aggregates._rows import Floats, Positions, SegmentedRows, sorted_within
 from run_task.aggregates._sliding_ranks import SlidingRanks
-from run_task.data.series._column_types import Array
 from run_task.errors import ConfigError
 from run_task.tasks._declared import ColumnTypes
 
@@ -23,19 +22,7 @@ INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 
 
 @dataclass(frozen=True)
-class RankedKernel(ColumnKernel[float]):
-    """An aggregate that asks for nothing but values of some ranks."""
-
-    def results(self, rows: SegmentedRows) -> Sequence[float]:
-        return self.of_ranked(rows)
-
-    def of_ranked(self, rows: SegmentedRows | SlidingRanks) -> Sequence[float]:
-        """The results of segments, by their ``counts`` and ``ranked``."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Quantile(RankedKernel):
+class Quantile(ColumnKernel[float]):
     """A quantile."""
 
     q: float
@@ -52,24 +39,8 @@ class Quantile(RankedKernel):
         how = "" if self.interpolation == "linear" else self.interpolation
         return [repr(self.column), repr(self.q), *([f"interpolation={how!r}"] if how else [])]
 
-    def of_ranked(self, rows: SegmentedRows | SlidingRanks) -> Sequence[float]:
-        place: Array = (rows.counts - 1) * self.q
-        if self.interpolation == "nearest":
-            place = np.floor(place + 0.5)
-        below = np.floor(place)
-        lower = below.astype(np.intp)
-        upper = np.ceil(place).astype(np.intp)
-        if self.interpolation in ("nearest", "lower"):
-            upper = lower
-        elif self.interpolation == "higher":
-            lower = upper
-        low, high = map(_float, rows.ranked(self.column, lower, upper))
-        if self.interpolation == "midpoint":
-            between = (low + high) * 0.5
-        else:
-            between = low + (high - low) * (place - below)
-        # Of two infinities that are the same, the distance is not a number.
-        return listed(np.where(low == high, low, between))
+    def results(self, rows: SegmentedRows) -> Sequence[float]:
+        return Quantiles([self]).results(rows)[0]
 
 
 @dataclass(frozen=True)
@@ -88,10 +59,67 @@ class Median(Quantile):
         return [repr(self.column)]
 
 
-def _float(values: Array) -> Floats:
-    # 0.0 where it is -0.0: sorted values tell no order of the two.
-    floats: Floats = values.astype(np.float64) + 0.0
-    return floats
+class Quantiles:
+    """Quantiles of one column by one interpolation, computed together.
+
+    :param kernels: which; one at least
+    """
+
+    __slots__ = ("_column", "_how", "_listed", "_qs")
+
+    def __init__(self, kernels: Sequence[Quantile]) -> None:
+        self._column = kernels[0].column
+        self._how = kernels[0].interpolation
+        self._listed = [float(kernel.q) for kernel in kernels]
+        self._qs: Floats = np.array(self._listed)[:, None]
+
+    def results(self, rows: SegmentedRows | SlidingRanks) -> list[list[float]]:
+        """The results of each: one for each segment."""
+        if isinstance(rows, SegmentedRows) and rows.count == 1:
+            return [[value] for value in self.of_one(rows)]
+        below, part = self._split((rows.counts - 1) * self._qs)
+        ranks: Positions = np.empty((2, *below.shape), np.intp)
+        ranks[0] = below
+        np.add(ranks[0], part > 0, out=ranks[1])
+        values: Floats = rows.ranked(self._column, ranks).astype(np.float64, copy=False) + 0.0
+        low, high = values
+        # Of two infinities that are the same, the distance is not a number.
+        between: Floats = self._between(low, high, part)
+        same = low == high
+        between[same] = low[same]
+        listed: list[list[float]] = between.tolist()
+        return listed
+
+    def of_one(self, rows: SegmentedRows) -> list[float]:
+        """The result of each, of one segment: a few numbers take a tenth of the time without
+        arrays."""
+        last = int(rows.counts[0]) - 1
+        splits = [self._split(last * q) for q in self._listed]
+        ranks = [(int(below), int(below) + (part > 0)) for below, part in splits]
+        values = rows.placed(self._column, [rank for both in ranks for rank in both])
+        found: list[float] = []
+        for (lower, upper), (_, part) in zip(ranks, splits):
+            low, high = float(values.item(lower)) + 0.0, float(values.item(upper)) + 0.0
+            found.append(low if low == high else self._between(low, high, part))
+        return found
+
+    # Of arrays and of numbers alike, to the same bits.
+
+    def _split(self, place: Any) -> Any:
+        """Between which two ranks a place is: the one below, and how far it is from that."""
+        if self._how == "nearest":
+            place = (place + 0.5) // 1
+        elif self._how == "lower":
+            place = place // 1
+        elif self._how == "higher":
+            place = -(-place // 1)
+        below = place // 1
+        return below, place - below
+
+    def _between(self, low: Any, high: Any, part: Any) -> Any:
+        """What there is between the values of two ranks; 0.0 where both are -0.0 or 0.0, since
+        sorted values tell no order of the two."""
+        return (low + high) * 0.5 if self._how == "midpoint" else low + (high - low) * part
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,16 @@ import numpy as np
 
 from run_task.aggregates._condition import Condition, Test
 from run_task.aggregates._kernel import Kernel, MergedKernel
-from run_task.aggregates._ordered import RankedKernel
+from run_task.aggregates._ordered import Quantile, Quantiles
 from run_task.aggregates._panes import PaneCache, Partials, assembled, windows_of
-from run_task.aggregates._rows import Positions, SegmentedRows, chunks
-from run_task.aggregates._sliding_ranks import overlapping, sliding_chunks
+from run_task.aggregates._rows import Positions, SegmentedRows, chunks, rows_of_one
+from run_task.aggregates._single import SingleSegment
+from run_task.aggregates._sliding_ranks import SlidingRanks, overlapping, sliding_chunks
 from run_task.aggregates._statistics import Partial, Statistic
 from run_task.tasks._declared import ColumnTypes, Failed, Panes, Segments
+
+_KEPT: Final = 1 << 22
+"""Of so many bytes twice, the columns of a chunk that are made on the way are not new each time."""
 
 
 class AggregateTask(Protocol):
@@ -65,6 +69,10 @@ class _ResultLists:
         found: Any = self.lists[place]
         if found is None:
             found = self.lists[place] = [self._empty[place]] * self._count
+        if len(positions) and (positions[1:] - positions[:-1] == 1).all():  # one after another
+            first = int(positions[0])
+            found[first : first + len(positions)] = values
+            return
         for position, value in zip(positions.tolist(), values):
             found[position] = value
 
@@ -91,10 +99,11 @@ class _Group:
         """What is to be known of a pane, each once."""
         self.merged: Final[list[tuple[int, MergedKernel[Any], Sequence[int]]]] = []
         """What is computed of panes: where its results go, and which statistics it takes."""
-        self.ranked: Final[list[tuple[int, RankedKernel]]] = []
+        self.ranked: Final[list[tuple[Quantiles, Sequence[int]]]] = []
         """What asks for ranks only, and where its results go."""
         self.plain: Final[list[_PlannedKernel]] = []
         """The others."""
+        quantiles: dict[Any, list[tuple[int, Quantile]]] = {}
         for member in members:
             kernel = member.kernel
             if isinstance(kernel, MergedKernel):
@@ -103,15 +112,15 @@ class _Group:
                         self.statistics.append(statistic)
                 places = [self.statistics.index(each) for each in kernel.statistics]
                 self.merged.append((member.place, kernel, places))
-            elif isinstance(kernel, RankedKernel):
-                self.ranked.append((member.place, kernel))
+            elif isinstance(kernel, Quantile):
+                alike = kernel.column, kernel.interpolation
+                quantiles.setdefault(alike, []).append((member.place, kernel))
             else:
                 self.plain.append(member)
-        self.others: Final[list[_PlannedKernel]] = [
-            *self.plain,
-            *(_PlannedKernel(place, kernel) for place, kernel in self.ranked),
-        ]
-        """All that is not computed of panes."""
+        for some in quantiles.values():
+            self.ranked.append(
+                (Quantiles([each for _, each in some]), [place for place, _ in some])
+            )
 
     def its(
         self, rows: SegmentedRows, positions: Positions | None
@@ -138,22 +147,36 @@ class _Group:
         if self.merged:
             partials = [statistic.of(kept) for statistic in self.statistics]
             self.finish(kept.counts, partials, where, results)
-        for place, kernel in self.others:
+        for place, kernel in self.plain:
             results.put(place, where, _results_of(kernel, kept))
+        self.rank(kept, where, results)
 
-    def compute_others(
-        self,
-        members: Sequence[_PlannedKernel],
-        rows: SegmentedRows,
-        positions: Positions | None,
-        results: _ResultLists,
+    def compute_one(self, rows: SegmentedRows, found: list[Any]) -> None:
+        """The same of a segment that is alone.
+
+        :param rows: its rows
+        :param found: the result of each task, of which these tasks set theirs
+        """
+        kept, _ = self.its(rows, None)
+        if kept is None:
+            return
+        if self.merged:
+            single = SingleSegment(kept)
+            partials = [statistic.of(single) for statistic in self.statistics]
+            self._finish_one(single.counts, partials, found)
+        for place, kernel in self.plain:
+            (found[place],) = _results_of(kernel, kept)
+        for quantiles, places in self.ranked:
+            for place, value in zip(places, quantiles.of_one(kept)):
+                found[place] = value
+
+    def rank(
+        self, rows: SegmentedRows | SlidingRanks, positions: Positions | None, results: _ResultLists
     ) -> None:
-        """The results of some that are not computed of panes."""
-        if members:
-            kept, where = self.its(rows, positions)
-            if kept is not None:
-                for place, kernel in members:
-                    results.put(place, where, _results_of(kernel, kept))
+        """The results of what asks for ranks only."""
+        for quantiles, places in self.ranked:
+            for place, values in zip(places, quantiles.results(rows)):
+                results.put(place, positions, values)
 
     def finish(
         self,
@@ -168,10 +191,26 @@ class _Group:
         :param partials: its statistics
         :param positions: where its results go; None: all results are of these windows
         """
+        if len(counts) == 1:
+            partials = [tuple([array[0] for array in partial]) for partial in partials]
+            found: dict[int, Any] = {}
+            self._finish_one(counts[0], partials, found)
+            for place, value in found.items():
+                results.put(place, positions, [value])
+            return
         final = [each.final(partial) for each, partial in zip(self.statistics, partials)]
         for place, kernel, places in self.merged:
             its = [final[each] for each in places]
             results.put(place, positions, kernel.finish(counts, *its))
+
+    def _finish_one(
+        self, count: np.intp, partials: Sequence[Partial], found: dict[int, Any] | list[Any]
+    ) -> None:
+        """The same of a window that is alone, whose statistics are numbers."""
+        final = [each.final(partial) for each, partial in zip(self.statistics, partials)]
+        its = final.__getitem__
+        for place, kernel, places in self.merged:
+            found[place] = kernel.finish_one(count, *map(its, places))
 
 
 class AggregatePlan:
@@ -185,6 +224,10 @@ class AggregatePlan:
     __slots__ = ("_cache", "_empty", "_groups", "_merged", "_others")
 
     def __init__(self, tasks: Sequence[AggregateTask], columns: ColumnTypes) -> None:
+        # glibc keeps twice as much of what is freed as the largest block was that it had from the
+        # system by itself and that was freed, and 128 KiB before there was any. What it has given
+        # back is new when it is had again, and to be given takes longer than to be computed with.
+        np.empty(_KEPT, np.uint8)
         by_condition: dict[Condition | None, list[_PlannedKernel]] = {}
         self._empty: list[Any] = []
         for place, task in enumerate(tasks):
@@ -198,13 +241,15 @@ class AggregatePlan:
                 test = condition.planned(columns, str(members[0].kernel))
             self._groups.append(_Group(test, members))
         self._merged: list[_Group] = [group for group in self._groups if group.merged]
-        self._others: bool = any(group.others for group in self._groups)
+        self._others: bool = any(group.plain or group.ranked for group in self._groups)
         self._cache = PaneCache()
 
     def compute(self, segments: Segments) -> Sequence[Sequence[Any]]:
         """The results of each task, one for each segment."""
-        results = _ResultLists(self._empty, len(segments.starts))
         panes = segments.panes
+        if panes is None and len(segments.starts) == 1:
+            return self._compute_one(segments)
+        results = _ResultLists(self._empty, len(segments.starts))
         with np.errstate(all="ignore"):
             if panes is None:
                 for rows, positions in chunks(segments):
@@ -216,6 +261,15 @@ class AggregatePlan:
                 if self._others:
                     self._without_panes(segments, results)
         return results.all()
+
+    def _compute_one(self, segments: Segments) -> Sequence[Sequence[Any]]:
+        rows = rows_of_one(segments)
+        found = list(self._empty)
+        if rows is not None:
+            with np.errstate(all="ignore"):
+                for group in self._groups:
+                    group.compute_one(rows, found)
+        return [[value] for value in found]
 
     def _of_panes(self, segments: Segments, panes: Panes, results: _ResultLists) -> None:
         for group, known in zip(self._merged, self._known(segments, panes)):
@@ -266,20 +320,28 @@ class AggregatePlan:
     def _without_panes(self, segments: Segments, results: _ResultLists) -> None:
         """What is not computed of panes."""
         filled = np.flatnonzero(segments.ends > segments.starts)
-        sliding = overlapping(segments, filled)
-        by_rank = [group for group in self._groups if sliding and group.test is None]
+        by_rank: list[_Group] = []
+        if overlapping(segments, filled):
+            by_rank = [group for group in self._groups if group.ranked and group.test is None]
         rest = [
-            (group, group.plain if group in by_rank else group.others) for group in self._groups
+            group
+            for group in self._groups
+            if group.plain or (group.ranked and group not in by_rank)
         ]
-        if any(members for _, members in rest):
+        if rest:
             for rows, positions in chunks(segments):
-                for group, members in rest:
-                    group.compute_others(members, rows, positions, results)
-        for group in by_rank:
-            if group.ranked:
-                for ranks, positions in sliding_chunks(segments, filled):
-                    for place, kernel in group.ranked:
-                        results.put(place, positions, kernel.of_ranked(ranks))
+                for group in rest:
+                    kept, where = group.its(rows, positions)
+                    if kept is None:
+                        continue
+                    for place, kernel in group.plain:
+                        results.put(place, where, _results_of(kernel, kept))
+                    if group not in by_rank:
+                        group.rank(kept, where, results)
+        if by_rank:
+            for ranks, positions in sliding_chunks(segments, filled):
+                for group in by_rank:
+                    group.rank(ranks, positions, results)
 
 
 def _results_of(kernel: Kernel[Any], rows: SegmentedRows) -> Sequence[Any]:

@@ -26,6 +26,10 @@ _LONG: Final = 2048
 """If a segment is longer, it takes less time to find a rank than to sort it."""
 
 
+_AT_FIRST: Final = np.zeros(1, np.intp)
+_AT_FIRST.flags.writeable = False
+
+
 class SegmentedRows:
     """The rows of some segments, none of which is empty, one segment behind the other.
 
@@ -177,8 +181,11 @@ class SegmentedRows:
         return self.shared(("centred", column), self._centred, column)
 
     def _centred(self, column: str) -> Floats:
-        centred: Floats = self.floats(column) - self.spread(self.means(column))
-        return centred
+        means = self.means(column)
+        if self.count == 1:
+            return self.floats(column) - means
+        spread = self.spread(means)  # memory that is new takes longer than what is done with it
+        return np.subtract(self.floats(column), spread, out=spread)
 
     def least(self, column: str) -> Array:
         """The least value of a column of numbers in each segment; NaN only if it has no other.
@@ -206,19 +213,30 @@ class SegmentedRows:
     def _in_order(self, column: str) -> Array:
         return sorted_within(self.values(column), self.starts, self.counts)
 
-    def ranked(self, column: str, ranks: Positions, others: Positions) -> tuple[Array, Array]:
-        """The values of two ranks of a column of numbers in each segment.
+    def ranked(self, column: str, ranks: Positions) -> Array:
+        """The values of some ranks of a column of numbers in each segment.
 
         :param column: the column's name
-        :param ranks: which, for each segment: 0 is the least, NaN come last
-        :param others: the others
+        :param ranks: any number of rows of ranks, in each one for each segment: 0 is the least, NaN
+            come last
+        :return: in the shape of the ranks
         """
-        if self.count == 1 and int(self.counts[0]) > _LONG:
-            both = int(ranks[0]), int(others[0])
-            values: Array = np.partition(self.values(column), both)
-        else:
-            values = self.in_order(column)
-        return values[self.starts + ranks], values[self.starts + others]
+        if self.count == 1:
+            return self.placed(column, ranks.ravel().tolist())[ranks]
+        found: Array = self.in_order(column)[self.starts + ranks]
+        return found
+
+    def placed(self, column: str, ranks: Sequence[int]) -> Array:
+        """The values of a column of numbers in an order in which those of some ranks stand in their
+        places, where there is one segment.
+
+        :param column: the column's name
+        :param ranks: which: 0 is the least, NaN come last
+        """
+        if int(self.counts[0]) <= _LONG:
+            return self.in_order(column)
+        found: Array = np.partition(self.values(column), ranks)
+        return found
 
     # Parts of it
 
@@ -269,6 +287,16 @@ class SegmentedRows:
         )
 
 
+def rows_of_one(segments: Segments) -> SegmentedRows | None:
+    """The rows of a segment that is alone; None: it has none."""
+    first, stop = int(segments.starts[0]), int(segments.ends[0])
+    if first == stop:
+        return None
+    counts = np.array([stop - first], np.intp)
+    bounds = segments.window_starts, segments.window_ends
+    return SegmentedRows(segments, slice(first, stop), _AT_FIRST, counts, *bounds)
+
+
 def chunks(segments: Segments) -> Iterator[tuple[SegmentedRows, Positions | None]]:
     """Rows of segments in chunks of whole segments, without those that are empty.
 
@@ -279,10 +307,8 @@ def chunks(segments: Segments) -> Iterator[tuple[SegmentedRows, Positions | None
     window_starts, window_ends = segments.window_starts, segments.window_ends
     counts: Positions = ends - starts
     if len(counts) == 1:
-        if counts[0]:
-            alone = slice(int(starts[0]), int(ends[0]))
-            zero = np.zeros(1, np.intp)
-            yield SegmentedRows(segments, alone, zero, counts, window_starts, window_ends), None
+        if (rows := rows_of_one(segments)) is not None:
+            yield rows, None
         return
     filled = np.flatnonzero(counts)
     if len(filled) < len(counts):

@@ -42,12 +42,13 @@ class SlidingRanks:
         self.counts: Final[Positions] = ends - starts
         self._known: dict[Hashable, _Blocks] = {}
 
-    def ranked(self, column: str, ranks: Positions, others: Positions) -> tuple[Array, Array]:
-        """The values of two ranks of a column of numbers in each segment.
+    def ranked(self, column: str, ranks: Positions) -> Array:
+        """The values of some ranks of a column of numbers in each segment.
 
         :param column: the column's name
-        :param ranks: which, for each segment: 0 is the least, NaN come last
-        :param others: the others
+        :param ranks: any number of rows of ranks, in each one for each segment: 0 is the least, NaN
+            come last
+        :return: in the shape of the ranks
         """
         first = int(self._starts.min())
         blocks = self._known.get(column)
@@ -55,10 +56,11 @@ class SlidingRanks:
         if blocks is None:
             starts, ends = self._starts - first, self._ends - first
             blocks = self._known[column] = _Blocks(values, starts, ends)
-        found: Array = values[blocks.rows_of(ranks)]
-        if (ranks == others).all():
-            return found, found
-        return found, values[blocks.rows_of(others)]
+        # Of an odd number of rows, the two in the middle are one: what is asked for is found once.
+        asked, which = np.unique(ranks.reshape(-1, len(self.counts)), axis=0, return_inverse=True)
+        rows: Positions = np.array([blocks.rows_of(each) for each in asked])
+        found: Array = values[rows[which.ravel()].reshape(ranks.shape)]
+        return found
 
 
 class _Blocks:

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from run_task.aggregates._rows import Positions, SegmentedRows
+from run_task.aggregates._single import StatisticRows
 from run_task.data.series._column_types import Array
 
 Partial: TypeAlias = tuple[Array, ...]
-"""Arrays with one value for each pane."""
+"""Arrays with one value for each pane; or of one pane that is alone, its values."""
 
 _LOW: Final = 32
 """An int is added up as its lower bits, so many, and what is above them: neither overflows."""
@@ -25,7 +24,7 @@ _MASK: Final = (1 << _LOW) - 1
 class Statistic(Protocol):
     """A statistic of some rows that can be merged."""
 
-    def of(self, rows: SegmentedRows) -> Partial:
+    def of(self, rows: StatisticRows) -> Partial:
         """Of each segment."""
         ...
 
@@ -70,7 +69,7 @@ class Sums(_AsItIs):
 
     column: str
 
-    def of(self, rows: SegmentedRows) -> Partial:
+    def of(self, rows: StatisticRows) -> Partial:
         return (rows.sums(self.column),)
 
     def merge(self, left: Partial, right: Partial) -> Partial:
@@ -84,13 +83,14 @@ class ExactSums(_AsItIs):
 
     column: str
 
-    def of(self, rows: SegmentedRows) -> Partial:
+    def of(self, rows: StatisticRows) -> Partial:
         values = rows.values(self.column)
         if values.dtype.kind == "b":
             values = values.astype(np.int64)
         largest = max(int(values.max()), -int(values.min()))
         if largest * int(rows.counts.max()) < 2**63:
-            return _carried(np.zeros(rows.count, np.int64), rows.sum(values.astype(np.int64)))
+            total = rows.sum(values.astype(np.int64))
+            return _carried(total ^ total, total)
         wide = values.astype(np.uint64 if values.dtype.kind == "u" else np.int64, copy=False)
         high, low = (wide >> _LOW).astype(np.int64), (wide & _MASK).astype(np.int64)
         return _carried(rows.sum(high), rows.sum(low))
@@ -99,7 +99,7 @@ class ExactSums(_AsItIs):
         return _carried(left[0] + right[0], left[1] + right[1])
 
 
-def _carried(high: NDArray[np.int64], low: NDArray[np.int64]) -> Partial:
+def _carried(high: Any, low: Any) -> Partial:
     return high + (low >> _LOW), low & _MASK
 
 
@@ -110,7 +110,7 @@ class ProductSums(_AsItIs):
     one: str
     other: str
 
-    def of(self, rows: SegmentedRows) -> Partial:
+    def of(self, rows: StatisticRows) -> Partial:
         return (rows.sum(rows.floats(self.one) * rows.floats(self.other)),)
 
     def merge(self, left: Partial, right: Partial) -> Partial:
@@ -131,10 +131,10 @@ class Moments(_InOrder):
 
     column: str
 
-    def of(self, rows: SegmentedRows) -> Partial:
+    def of(self, rows: StatisticRows) -> Partial:
         return rows.shared(("moments", self.column), self._of, rows)
 
-    def _of(self, rows: SegmentedRows) -> Partial:
+    def _of(self, rows: StatisticRows) -> Partial:
         n, mean, off = rows.lengths, rows.means(self.column), rows.centred(self.column)
         rest = rows.sum(off) / n
         # Which is not above the sum, but for what is beyond a float.
@@ -160,7 +160,7 @@ class Moments(_InOrder):
         """
         n, mean, rest, squares = partial
         least = mean * 2.0**-55
-        return n, mean, rest, np.where(squares < least * least, 0.0, squares)
+        return n, mean, rest, squares * (squares >= least * least) + 0.0  # -0.0 is 0.0
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class CoMoments(_InOrder):
     one: Moments
     other: Moments
 
-    def of(self, rows: SegmentedRows) -> Partial:
+    def of(self, rows: StatisticRows) -> Partial:
         one, other = self.one.of(rows), self.other.of(rows)
         products = rows.centred(self.one.column) * rows.centred(self.other.column)
         return *one, *other, rows.sum(products) - one[2] * other[2] * one[0]
@@ -200,7 +200,7 @@ class Least(_AsItIs):
 
     column: str
 
-    def of(self, rows: SegmentedRows) -> Partial:
+    def of(self, rows: StatisticRows) -> Partial:
         return (rows.least(self.column),)
 
     def merge(self, left: Partial, right: Partial) -> Partial:
@@ -216,7 +216,7 @@ class Greatest(_AsItIs):
 
     column: str
 
-    def of(self, rows: SegmentedRows) -> Partial:
+    def of(self, rows: StatisticRows) -> Partial:
         return (rows.greatest(self.column),)
 
     def merge(self, left: Partial, right: Partial) -> Partial:
@@ -236,7 +236,7 @@ class Firsts(_AsItIs):
     column: str
     encoded: bool
 
-    def of(self, rows: SegmentedRows) -> Partial:
+    def of(self, rows: StatisticRows) -> Partial:
         return (_at(rows, self.column, self.encoded, rows.starts),)
 
     def merge(self, left: Partial, right: Partial) -> Partial:
@@ -250,27 +250,21 @@ class Latest(_AsItIs):
     column: str
     encoded: bool
 
-    def of(self, rows: SegmentedRows) -> Partial:
+    def of(self, rows: StatisticRows) -> Partial:
         return (_at(rows, self.column, self.encoded, rows.lasts),)
 
     def merge(self, left: Partial, right: Partial) -> Partial:
         return right
 
 
-def _at(rows: SegmentedRows, column: str, encoded: bool, positions: Positions) -> Array:
-    values: Array = rows.values(column)[positions]
+def _at(rows: StatisticRows, column: str, encoded: bool, positions: Any) -> Any:
+    """The values of a column in some places: an array of them, or the value of one place."""
+    values: Any = rows.values(column)[positions]
     if not encoded:
         return values
     texts = rows.texts(column)
-    found = np.empty(len(values), np.object_)
+    if not isinstance(values, np.ndarray):
+        return texts[int(values)]
+    found = np.empty(positions.shape, np.object_)
     found[:] = [texts[code] for code in values.tolist()]
     return found
-
-
-def sums_of(partial: Partial) -> Any:
-    """What exact sums are, as far as 64 bits hold them, and whether they do not.
-
-    :param partial: as :class:`ExactSums` has it
-    """
-    high, low = partial
-    return (high << _LOW) | low, (high >= 2**31) | (high < -(2**31))

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import re
 import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from run_task.data import TimeSeries
 from run_task.data._several import inputs_of
 from run_task.errors import ConfigError
 from run_task.pipeline._stage import AnyStage
 from run_task.tasks._declared import Returning
+from run_task.tasks._result_type import annotation_shown
 from run_task.tasks._stateful import with_state
 from run_task.tasks._task import Runnable
 
 _NUMBERS: dict[Any, tuple[type, ...]] = {float: (float, int), complex: (complex, float, int)}
-_UNTOLD = "?"
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Signature:
     gives: Any
 
     def __str__(self) -> str:
-        return f"{_named(self.takes)} -> {_named(self.gives)}"
+        return f"{annotation_shown(self.takes)} -> {annotation_shown(self.gives)}"
 
 
 def signature(task: Runnable[Any, Any], data: Any = None) -> Signature:
@@ -44,11 +43,13 @@ def signature(task: Runnable[Any, Any], data: Any = None) -> Signature:
     :param data: what it reads; None: it is not known
     """
     stateful = with_state(task)
-    run = task.run if stateful is None else stateful.step
+    run: Any = task.run if stateful is None else stateful.step
     try:
         parameters = list(inspect.signature(run).parameters)
     except (TypeError, ValueError):  # of C
         return Signature(None, None)
+    if not inspect.isroutine(run):  # an object that can be called
+        run = cast("Any", type(run)).__call__  # which is annotated
     try:
         hints = typing.get_type_hints(run)
     except Exception:  # of a name that is there for type checkers only
@@ -86,7 +87,7 @@ def misfits(stage: AnyStage) -> Iterator[ConfigError]:
         takes = signature(task).takes
         if not _fits(view, takes):
             yield ConfigError(
-                f"{where}: it takes {_named(takes)}, and the data of its stage gives "
+                f"{where}: it takes {annotation_shown(takes)}, and the data of its stage gives "
                 f"{type(view).__name__}: let it take that, or give the stage other data"
             )
 
@@ -120,15 +121,3 @@ def _fits(value: object, wanted: Any) -> bool:
         return isinstance(value, _NUMBERS.get(kind, kind))
     except TypeError:  # a protocol, or a TypedDict
         return True
-
-
-def _named(annotation: Any) -> str:
-    if annotation is None:
-        return _UNTOLD
-    if annotation is type(None):
-        return "None"
-    if isinstance(annotation, str):
-        return annotation
-    if isinstance(annotation, type) and not typing.get_args(annotation):
-        return annotation.__name__
-    return re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", str(annotation))

@@ -15,8 +15,9 @@ from run_task.cli._exits import Exit, building
 from run_task.cli._file_sample import warning_of
 from run_task.cli._grid import BAD, HEAD
 from run_task.cli._lenient_import import load
+from run_task.cli._project import GivenOptions
 from run_task.cli._target import Target
-from run_task.cli._user_error import UserError, error_text
+from run_task.cli._user_error import error_text
 from run_task.observe._format import named, shown
 from run_task.observe._log import Log
 from run_task.pipeline import Pipeline
@@ -38,7 +39,15 @@ class _WarningRecorder(logging.Handler):
         self.messages.append(record.getMessage())
 
 
-def check_target(target: str) -> Exit:
+def check_targets(targets: Sequence[str], said: GivenOptions) -> Exit:
+    """Check the pipelines that targets name, or all of the project, and what the project says."""
+    with building():
+        project = said.project()
+        found = project.targets(targets)
+    return max(_check(target) for target in found)
+
+
+def _check(target: Target) -> Exit:
     """Check the pipeline that a target names."""
     recorder = _WarningRecorder()
     library = logging.getLogger("run_task")
@@ -56,15 +65,14 @@ def check_target(target: str) -> Exit:
     return Exit.MISTAKE
 
 
-def _mistakes(target: str) -> Sequence[BaseException]:
+def _mistakes(parsed: Target) -> Sequence[BaseException]:
     """Draw the pipeline that a target names, and find what is wrong with it."""
     with building():
-        parsed = Target.parse(target)
         module, mistakes = load(parsed)
     pipeline: Pipeline | None = None
     try:
         pipeline = parsed.pipeline_of(module)
-    except UserError as error:
+    except (Exception, SystemExit) as error:  # of its factory, too
         if not mistakes:  # or else it may be missing for that reason
             mistakes.append(error)
     if pipeline is not None:
@@ -83,13 +91,14 @@ def _mistakes(target: str) -> Sequence[BaseException]:
 
 def drawn(pipeline: Pipeline) -> Tree:
     """A pipeline as a tree."""
-    tree = Tree(_line("pipeline ", pipeline.name))
-    for key, (title, source) in {
-        id(source): (title, source)
-        for title, (source, _) in zip(pipeline.source_titles, pipeline.sources, strict=True)
+    tree = Tree(_line("pipeline ", pipeline.name, _listed(pipeline.settings)))
+    sources = zip(pipeline.source_titles, pipeline.sources, pipeline.source_settings, strict=True)
+    for key, (title, source, settings) in {
+        id(source): (title, source, settings) for title, (source, _), settings in sources
     }.items():
         about = named(source)
-        branch = tree.add(_line("source ", title, "" if title == about else f", {shown(about)}"))
+        told = [] if title == about else [about]
+        branch = tree.add(_line("source ", title, _listed([*told, *settings])))
         entered = [into for other, into in pipeline.sources if id(other) == key]
         for stage in pipeline.stages:
             if any(data is into for data in stage.inputs for into in entered):
@@ -125,7 +134,11 @@ def _draw_stage(tree: Tree, pipeline: Pipeline, stage: AnyStage) -> None:
         ):
             branch.add(_line("feeds ", other.name))
     for sink in stage.sinks:
-        branch.add(_line("sink ", named(sink)))
+        branch.add(_line("sink ", named(sink), _listed(pipeline.sink_settings(sink))))
+
+
+def _listed(settings: Sequence[str]) -> str:
+    return "".join(f", {shown(one)}" for one in settings)
 
 
 def _line(kind: str, name: str, about: str = "") -> Text:

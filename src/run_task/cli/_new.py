@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -11,11 +12,17 @@ import typer
 
 from run_task._extras import install_command
 from run_task.cli._exits import Exit, building
+from run_task.cli._new_broker import texts
+from run_task.cli._rows_from import RowsFrom
 from run_task.cli._user_error import UserError
 
 
-def make(name: str) -> Exit:
-    """Make a project in a folder of that name."""
+def make(name: str, kind: RowsFrom | None = None) -> Exit:
+    """Make a project in a folder of that name.
+
+    :param name: the folder
+    :param kind: where its rows come from; None: it makes them up
+    """
     with building():
         folder = Path(name)
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", folder.name, re.ASCII):
@@ -26,18 +33,25 @@ def make(name: str) -> Exit:
             raise UserError(f"{str(folder)!r} is there already, and not empty: take another name")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            made = [_write(folder, template, folder.name) for template in _templates()]
+            given = {"name": folder.name, "install": install_command("cli")}
+            if kind is not None:
+                about = texts(kind, folder.name)
+                given |= {**about, "install": install_command(f"cli,serve,{about['extra']}")}
+            made = [_write(folder, template, given) for template in _templates(kind)]
         except OSError as error:
             raise UserError(f"{str(folder)!r} cannot be made: {error}") from error
     for path in made:
         typer.echo(f"made {path}")
-    typer.echo(f"\nNow: cd {folder} && run-task run pipeline.py")
+    then = "run-task run pipeline.py" if kind is None else "less README.md"
+    typer.echo(f"\nNow: cd {folder} && {then}")
     return Exit.DONE
 
 
-def _templates() -> list[tuple[str, str]]:
+def _templates(kind: RowsFrom | None) -> list[tuple[str, str]]:
     """The files of a project, with their contents."""
     found = resources.files("run_task.cli") / "template"
+    if kind is not None:
+        found /= "broker"
     return sorted(
         (entry.name.removesuffix(".txt"), entry.read_text(encoding="utf-8"))
         for entry in found.iterdir()
@@ -45,8 +59,8 @@ def _templates() -> list[tuple[str, str]]:
     )
 
 
-def _write(folder: Path, template: tuple[str, str], name: str) -> Path:
-    path = folder / template[0]
-    text = Template(template[1]).substitute(name=name, install=install_command("cli"))
+def _write(folder: Path, template: tuple[str, str], given: Mapping[str, str]) -> Path:
+    path = folder / template[0].replace("service.", f"{given['name']}.")
+    text = Template(template[1]).substitute(given)
     path.write_text(text, encoding="utf-8")
     return path

@@ -13,11 +13,13 @@ import typer
 
 from run_task.cli._exits import Exit, building, running
 from run_task.cli._interrupt import ctrl_c_raised_again
-from run_task.cli._logs import show_log
+from run_task.cli._project import GivenOptions
 from run_task.cli._results_file import results_file
-from run_task.cli._target import Target
+from run_task.cli._shards import ALONE, ShardChoice
+from run_task.cli._target import files_closed
 from run_task.errors import ConfigError, escaped
 from run_task.observe._format import brief
+from run_task.pipeline._report import ReportDraft
 from run_task.pipeline.replay._progress_bar import no_progress
 from run_task.runner import SourceStats
 from run_task.tasks import KeyedDataSet
@@ -57,34 +59,43 @@ def replay_target(
     start: str | None,
     end: str | None,
     out: str | None,
+    report: str | None,
     quiet: bool,
-    log_level: str | None,
+    said: GivenOptions,
     zone: str = "UTC",
+    shards: ShardChoice = ALONE,
 ) -> Exit:
     """Replay the pipeline that a target names."""
-    clock = _clock(zone)
-    first, last = _instant(start, "--start", clock), _instant(end, "--end", clock)
-    show_log(log_level or "error")
+    clock = clock_of(zone)
+    first, last = instant_of(start, "--start", clock), instant_of(end, "--end", clock)
     with building():
-        pipeline = Target.parse(target).load()
+        pipeline = said.project("error").target(target).load()
     done = {stage.name: _Done() for stage in pipeline.stages}
+    draft = None if report is None else ReportDraft()
     with running(), ExitStack() as opened:
         if quiet:
             opened.enter_context(no_progress())
         if out is not None:
             sink = opened.enter_context(results_file(out, pipeline.name))
             pipeline.sink(sink)
+        opened.enter_context(files_closed(pipeline))
         # Closed here, since it flushes the file, which must not be closed before.
-        results = opened.enter_context(closing(pipeline.replay(first, last)))
+        results = opened.enter_context(closing(shards.replay(pipeline, first, last)))
         check_ctrl_c = opened.enter_context(ctrl_c_raised_again())
         began = time.monotonic()
         try:
             for name, dataset in results:
                 done[name].note(dataset)
+                if draft is not None:
+                    draft.note(name, dataset)
                 check_ctrl_c()
         finally:
             if not quiet:
                 _summarize(done, results.summary, time.monotonic() - began)
+        if draft is not None and report is not None:
+            draft.made(pipeline.name, results.summary).save(report)
+            if not quiet:
+                typer.echo(f"report written to {report}")
     if out is not None and not quiet:
         typer.echo(f"written to {out}")
     return Exit.DONE
@@ -140,14 +151,15 @@ def _of_sources(sources: Mapping[str, SourceStats]) -> Table | None:
     return table
 
 
-def _clock(zone: str) -> WallClock:
+def clock_of(zone: str) -> WallClock:
+    """What shows times that name no zone."""
     try:
         return WallClock(zone)
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="--zone") from None
 
 
-def _instant(text: str | None, option: str, clock: WallClock) -> int | datetime | None:
+def instant_of(text: str | None, option: str, clock: WallClock) -> int | datetime | None:
     """A point in time, as the user wrote it.
 
     :param clock: what shows a time that names no zone

@@ -13,9 +13,9 @@ import typer
 
 from run_task.cli._exits import Exit, building, running
 from run_task.cli._interrupt import ctrl_c
-from run_task.cli._logs import show_log
+from run_task.cli._project import GivenOptions, Project
+from run_task.cli._shards import ALONE, ShardChoice
 from run_task.cli._standard_output import Encode, Results, as_json, as_text, reserved_for_results
-from run_task.cli._target import Target
 from run_task.errors import ConfigError
 from run_task.time._interval import TaskInterval
 
@@ -47,61 +47,76 @@ class Show(enum.Enum):
 
 
 def run_target(
-    target: str, for_: str | None, show: Show, log_level: str | None, key: str | None = None
+    target: str,
+    for_: str | None,
+    show: Show,
+    said: GivenOptions,
+    key: str | None = None,
+    shards: ShardChoice = ALONE,
 ) -> Exit:
     """Run the pipeline that a target names."""
     if key is not None and show in (Show.JSON, Show.NOTHING):
         raise typer.BadParameter(
             "--key is for the live view and for lines: --json has all keys, and --quiet shows none"
         )
-    return _run(lambda: Target.parse(target).load(), for_, show, log_level, key)
+    return _run(lambda project: project.target(target).load(), for_, show, said, key, shards)
 
 
-def run_demo(for_: str | None, show: Show, log_level: str | None) -> Exit:
+def run_demo(for_: str | None, show: Show, said: GivenOptions) -> Exit:
     """Run the pipeline over this machine's metrics."""
 
-    def build() -> Pipeline:
+    def build(_: Project) -> Pipeline:
         from run_task.cli._demo import pipeline
 
         return pipeline()
 
-    return _run(build, for_, show, log_level)
+    return _run(build, for_, show, said)
 
 
 def _run(
-    build: Callable[[], Pipeline],
+    build_of: Callable[[Project], Pipeline],
     for_: str | None,
     show: Show,
-    log_level: str | None,
+    said: GivenOptions,
     key: str | None = None,
+    shards: ShardChoice = ALONE,
 ) -> Exit:
     limit = _interval(for_)
-    show_log(log_level or ("error" if show is Show.VIEW else "warning"))
+    with building():
+        project = said.project("error" if show is Show.VIEW else "warning")
+
+    def build() -> Pipeline:
+        return build_of(project)
+
     match show:
         case Show.VIEW:
-            _in_view(build, limit, key)
+            _in_view(build, limit, key, shards)
         case Show.LINES:
-            _in_lines(build, limit, partial(as_text, key=key))
+            _in_lines(build, limit, partial(as_text, key=key), shards)
         case Show.JSON:
-            _in_lines(build, limit, as_json)
+            _in_lines(build, limit, as_json, shards)
         case Show.NOTHING:
             with building():
                 pipeline = build()
             with _bounded(limit, pipeline.shutdown):
-                pipeline.run_sync()
+                shards.run(pipeline)
     return Exit.DONE
 
 
-def _in_lines(build: Callable[[], Pipeline], limit: TaskInterval | None, encode: Encode) -> None:
+def _in_lines(
+    build: Callable[[], Pipeline], limit: TaskInterval | None, encode: Encode, shards: ShardChoice
+) -> None:
     with reserved_for_results() as stream:
         with building():
             pipeline = build()
         pipeline.sink(Results(stream, encode, pipeline))
         with _bounded(limit, pipeline.shutdown):
-            pipeline.run_sync()
+            shards.run(pipeline)
 
 
-def _in_view(build: Callable[[], Pipeline], limit: TaskInterval | None, key: str | None) -> None:
+def _in_view(
+    build: Callable[[], Pipeline], limit: TaskInterval | None, key: str | None, shards: ShardChoice
+) -> None:
     from run_task.cli._screen import Screen, State, on_screen
     from run_task.cli._terminal import Terminal
 
@@ -114,7 +129,7 @@ def _in_view(build: Callable[[], Pipeline], limit: TaskInterval | None, key: str
         pipeline.shutdown()
 
     with Terminal() as terminal, _bounded(limit, shutdown, terminal.leave), on_screen(screen):
-        pipeline.run_sync()
+        shards.run(pipeline)
 
 
 @contextmanager

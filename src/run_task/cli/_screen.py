@@ -28,13 +28,13 @@ from run_task.cli._keys_table import keys_table, over_keys
 from run_task.cli._sparkline import sparkline
 from run_task.observe._format import elapsed, seconds, shown
 from run_task.pipeline._monitor import HISTORY, Monitor
-from run_task.runner._stats import RunnerStats
+from run_task.runner._stats import RunnerStats, shards_shown
 from run_task.time._length import in_short
 
 if TYPE_CHECKING:
     from run_task.pipeline import Pipeline
     from run_task.pipeline._stage import AnyStage
-    from run_task.runner._stats import Percentiles, PipelineStats
+    from run_task.runner._stats import Percentiles, PipelineStats, SinkStats
 
 _REFRESHED: Final = 4
 """How many times a second."""
@@ -46,8 +46,21 @@ _NARROW: Final = 76
 _NARROWER: Final = 56
 """Below how many columns there is no room for all that is known of a stage."""
 
-_WRONG: Final = ("late", "malformed", "rejected", "ahead", "expired", "duplicate", "unseen")
+_WRONG: Final = (
+    "late",
+    "malformed",
+    "rejected",
+    "ahead",
+    "expired",
+    "duplicate",
+    "unseen",
+    "dropped",
+    "restarts",
+)
 """What rows should not be: a column each, where some are."""
+
+_UNWRITTEN: Final = ("failures", "refused", "dropped", "lost")
+"""The same of a sink, which is seen once some are."""
 
 _NOT_YET: Final = RunnerStats()
 """Of a stage that was added just now."""
@@ -146,6 +159,11 @@ class Screen:
         if stats.rows and limits.sources:
             above += [self._sources(stats, rates, limits.sources, width), *gap]
         above += [self._stages(stats, limits.stages, width), *gap]
+        troubled = {
+            name: of for name, of in stats.sinks.items() if any(getattr(of, k) for k in _UNWRITTEN)
+        }
+        if troubled and limits.sources:
+            above += [_sinks(troubled, limits.sources, width), *gap]
         failures = self._failures(limits.failures, width)
         return above, [*gap, *failures] if failures else []
 
@@ -157,6 +175,8 @@ class Screen:
         ]
         if width < _NARROW:
             del about[1]
+        elif stats.shards:
+            about.insert(1, f"  {shards_shown(stats.shards)}")
         name = Text(shown(self._pipeline.name), HEAD)
         name.truncate(max(width - sum(map(len, about)), width // 5), overflow="ellipsis")
         title = Text(no_wrap=True, overflow="ellipsis")
@@ -258,17 +278,17 @@ class Screen:
         return table
 
     def _failures(self, most: int, width: int) -> Sequence[Text]:
-        latest = self.monitor.latest_failures(most)
+        latest = self.monitor.failures.latest(most)
         if not latest:
             return []
         # By when each was first seen: those that come each tick would change places each time.
-        latest = sorted(latest, key=lambda failure: failure[1].number, reverse=True)
+        latest = sorted(latest, key=lambda failure: failure.number, reverse=True)
         lines = [Text("latest errors", HEAD)]
-        for failure, seen in latest:
+        for failure in latest:
             line = Text(no_wrap=True, overflow="ellipsis")
-            line.append(time.strftime("%X ", time.localtime(seen.at)))
+            line.append(time.strftime("%X ", time.localtime(failure.at)))
             line.append(f"{_both(failure.stage, failure.task, width * 2 // 5)} ", HEAD)
-            line.append(f"{seen.times:,} times " if seen.times > 1 else "")
+            line.append(f"{failure.times:,} times " if failure.times > 1 else "")
             line.append(failure.what, "red")
             lines.append(line)
         return lines
@@ -335,3 +355,16 @@ def _tell_more(table: Table, there: int, most: int) -> None:
 def _spread(measured: Percentiles) -> str:
     """The median and the 99th percentile."""
     return f"{seconds(measured.p50)} / {seconds(measured.p99)}"
+
+
+def _sinks(troubled: Mapping[str, SinkStats], most: int, width: int) -> Table:
+    """The sinks that have not taken all there was."""
+    wrong = [kind for kind in _UNWRITTEN if any(getattr(of, kind) for of in troubled.values())]
+    if width < _NARROW:
+        del wrong[2:]
+    table = grid(("sink", 1), ("written", 0), ("waiting", 0), *((kind, 0) for kind in wrong))
+    for name, of in list(troubled.items())[:most]:
+        told = (count(getattr(of, kind)) for kind in wrong)
+        table.add_row(cell(shown(name)), f"{of.written:,}", f"{of.waiting:,}", *told)
+    _tell_more(table, len(troubled), most)
+    return table

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from run_task.cli._params import built
 from run_task.cli._user_error import UserError
 
 if TYPE_CHECKING:
@@ -25,18 +29,24 @@ class Target:
     :param text: as the user gave it
     :param folder: where Python looks for the module
     :param module: the module's full name
-    :param attribute: what the pipeline is called in it; None: it is the only one
+    :param attribute: what the pipeline is called in it, or a factory that makes one; None: it is
+        the only pipeline
+    :param params: what a factory is given
+    :param called: what it is called in a project; None: it is none of a project
     """
 
     text: str
     folder: Path
     module: str
     attribute: str | None
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    called: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Target:
+    def parse(cls, text: str, folder: Path | None = None) -> Target:
         """Read what the user gave.
 
+        :param folder: from where on a file or a module is looked for; None: from here on
         :raises UserError: if it names no file or module
         """
         place, colon, attribute = text.rpartition(":")
@@ -48,14 +58,14 @@ class Target:
                 f"package.module:pipeline"
             )
         if place.endswith(".py") or "/" in place or "\\" in place:
-            return cls._of_file(text, Path(place), attribute or None)
+            return cls._of_file(text, (folder or Path()) / place, attribute or None)
         if Path(place).is_file():
             raise UserError(f"{place!r} is no Python file, whose name would end with .py")
         if not all(part.isidentifier() for part in place.split(".")):
             raise UserError(
                 f"{text!r} names no pipeline: give app.py:pipeline, or package.module:pipeline"
             )
-        return cls(text, Path.cwd(), place, attribute or None)
+        return cls(text, (folder or Path()).resolve(), place, attribute or None)
 
     @classmethod
     def _of_file(cls, text: str, path: Path, attribute: str | None) -> Target:
@@ -142,7 +152,20 @@ class Target:
             return next(iter(there.values()))
         found = getattr(module, self.attribute, None)
         if isinstance(found, Pipeline):
+            if self.params:
+                names = ", ".join(map(repr, self.params))
+                raise UserError(
+                    f"{self._where}: it is a pipeline, which takes no parameters, and was given "
+                    f"{names}: name a function that makes it: def build(params: Params)"
+                )
             return found
+        if inspect.isfunction(found):
+            made = built(found, self.params, self._where)
+            if isinstance(made, Pipeline):
+                return made
+            raise UserError(
+                f"{self._where}: {self.attribute}() gave no Pipeline but a {type(made).__name__}"
+            )
         if not hasattr(module, self.attribute):
             raise UserError(
                 f"{self.text!r}: there is no {self.attribute!r} in it; its pipelines: {named}"
@@ -153,8 +176,26 @@ class Target:
         )
 
     @property
+    def _where(self) -> str:
+        return repr(self.text) if self.called is None else f"pipeline {self.called!r}"
+
+    @property
     def _place(self) -> str:
         return self.text.rpartition(":")[0] if self.attribute else self.text
+
+
+@contextmanager
+def files_closed(pipeline: Pipeline) -> Generator[None]:
+    """A block after which sinks are closed that hold results: the program ends, and a file is then
+    rewritten without the windows of it that were written again."""
+    from run_task.sinks import DurableSink
+
+    sinks = {id(sink): sink for stage in pipeline.stages for sink in stage.sinks}
+    with ExitStack() as opened:
+        for sink in sinks.values():
+            if isinstance(sink, DurableSink):
+                opened.callback(sink.close)
+        yield
 
 
 def _seen_from(path: Path) -> str:

@@ -44,8 +44,9 @@ def is_frame(thing: Any) -> bool:
 
 def is_pandas(thing: Any) -> bool:
     """Whether it is a DataFrame of pandas, without an import of it."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(thing, pandas.DataFrame)
+    # While another thread imports it, the module is there, and nobody has a DataFrame yet.
+    kind = getattr(sys.modules.get("pandas"), "DataFrame", None)
+    return kind is not None and isinstance(thing, kind)
 
 
 def is_lazy(kind: Any) -> bool:

@@ -34,6 +34,10 @@ class SeveralKeyedView(KeyedView):
         self._positions = positions
         self._of_inputs = [KeyedView(views[position], by, part) for position in positions]
 
+    @property
+    def inputs(self) -> Sequence[Any]:
+        return self._inputs
+
     def include(self, keys: Iterable[Any]) -> None:
         """Let keys be among them, though they may have no row in the window.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from run_task.data.series._keyed_view import KeyedView
@@ -12,13 +12,19 @@ class KnownKeys:
     """The keys that have had rows of late, and when each had its last.
 
     :param idle: how long after its last row a key is forgotten, in the unit of the rows
+    :param last: those to begin with, each with the time of its last row
     """
 
     __slots__ = ("_idle", "_last")
 
-    def __init__(self, idle: int) -> None:
+    def __init__(self, idle: int, last: Mapping[Any, int] = {}) -> None:  # it is copied
         self._idle = idle
-        self._last: dict[Any, int] = {}
+        self._last: dict[Any, int] = dict(last)
+
+    @property
+    def last(self) -> Mapping[Any, int]:
+        """The keys as they are now, each with the time of its last row."""
+        return dict(self._last)
 
     @property
     def keys(self) -> Collection[Any]:

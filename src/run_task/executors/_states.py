@@ -149,6 +149,21 @@ class States:
     def __init__(self) -> None:
         self._of: StatesOf = {}
         self._known: KnownKeys | None = None
+        self._known_before: Mapping[Any, int] = {}
+
+    def begin(self, of: Mapping[str, Mapping[Any, Any]], known: Mapping[Any, int]) -> None:
+        """Go on from those of an earlier run, before tasks are run.
+
+        :param of: the states, by task and key; by None, of one that is run without keys
+        :param known: the keys that had rows of late, each with the time of its last
+        """
+        self._known = None
+        self._known_before = known
+        self._of = {name: dict(states) for name, states in of.items()}
+
+    def known(self) -> Mapping[Any, int]:
+        """The keys that have had rows of late, each with the time of its last."""
+        return self._known_before if self._known is None else self._known.last
 
     def known_keys(self, idle: int) -> KnownKeys:
         """The keys that have had rows of late, which goes on from run to run as the states do.
@@ -156,12 +171,12 @@ class States:
         :param idle: how long after its last row a key is forgotten, in the unit of the rows
         """
         if self._known is None:
-            self._known = KnownKeys(idle)
+            self._known = KnownKeys(idle, self._known_before)
         return self._known
 
     def clear(self) -> None:
         """Begin anew."""
-        self._known = None
+        self._known, self._known_before = None, {}
         for states in self._of.values():
             states.clear()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,14 +54,18 @@ def texts_of(
     return made
 
 
-def frame_of(view: TimeSeriesView) -> pl.DataFrame:
-    """All columns of a view; numbers are not copied.
+def frame_of(view: TimeSeriesView, names: Container[str] | None = None) -> pl.DataFrame:
+    """Columns of a view; numbers are not copied.
 
+    :param names: which columns, of which it need not have any; None: all
     :raises ConfigError: if polars cannot hold a time or text of it
     """
     polars = need("polars", "polars")
-    columns = [times(view.time, view.unit)]
-    for name, dtype in view.columns.items():
+    held = {name: dtype for name, dtype in view.columns.items() if names is None or name in names}
+    columns: list[pl.Series] = []
+    if names is None or TIME in names or not held:  # there are rows also without a column
+        columns.append(times(view.time, view.unit))
+    for name, dtype in held.items():
         if is_encoded(dtype):
             codes, texts = view.encoded(name)
             columns.append(texts_of(name, codes, texts))

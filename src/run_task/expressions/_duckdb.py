@@ -7,6 +7,7 @@ do not depend on how the rows are shared between threads.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -116,6 +117,18 @@ class PreparedQuery:
         """What the columns of its result are called."""
         self.types: Sequence[str] = tuple(map(str, self._relation.types))
         """The types that DuckDB has of them."""
+
+    def scanned(self) -> frozenset[str]:
+        """The columns that are read, of whatever table."""
+        found = self._connection.execute(f"EXPLAIN (FORMAT json) {self._text}").fetchall()
+        names: set[str] = set()
+        operators: list[Any] = json.loads(found[0][1])
+        while operators:
+            operator = operators.pop()
+            projected = operator.get("extra_info", {}).get("Projections", ())
+            names.update((projected,) if isinstance(projected, str) else projected)
+            operators += operator.get("children", ())
+        return frozenset(names)
 
     def run(self, tables: Mapping[str, Callable[[], pl.DataFrame]] | None = None) -> pl.DataFrame:
         """Its result.

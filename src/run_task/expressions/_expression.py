@@ -46,7 +46,7 @@ class Expression(Runnable[TimeSeriesView, Any]):
         :param columns: what each column of the series holds
         """
         returned = result_type(self.expression, columns)
-        return float | None if returned is float else returned
+        return returned | None if returned in (float, int) else returned
 
     def run(self, view: TimeSeriesView, start: int, end: int, /) -> Any:
         """The result of one window, as a stage has it.

@@ -5,7 +5,7 @@ adds in another order in ``select`` than in ``group_by``, and there in another o
 scattered than where each is a stretch of rows. So all of it is done by ``group_by`` with stretches:
 by the number of each row's segment, which is known to be sorted, for one segment as for thousands,
 by the engine in memory whatever engine the program prefers. Segments that overlap have their rows
-copied, one segment behind the other.
+copied, one segment behind the other. What may differ even so is computed for one segment at a time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from run_task.data.series._schema import TIME
 from run_task.errors import ConfigError, RunTaskError
 from run_task.expressions._columns import sample, texts_of, times
 from run_task.expressions._faults import in_short, polars_faults
+from run_task.expressions._together import is_same_among_others
 from run_task.tasks._column_kinds import holds, is_encoded, unknown
 from run_task.tasks._declared import ColumnTypes, Declared, Failed, Segments
 
@@ -58,6 +59,11 @@ class ExpressionPlan:
         self._expressions = [
             expression.alias(str(place)) for place, expression in enumerate(expressions)
         ]
+        self._together: list[int] = []
+        self._apart: list[int] = []
+        for place, expression in enumerate(expressions):
+            known = is_same_among_others(expression)
+            (self._together if known else self._apart).append(place)
         self._columns = columns
         self._has_codes = has_codes
         self._faults = polars_faults()
@@ -67,7 +73,11 @@ class ExpressionPlan:
         rows, or a :class:`Failed`."""
         results: list[list[Any]] = [[None] * len(segments) for _ in self._names]
         for some in _chunks(segments):
-            self._put(results, segments, some, range(len(self._names)))
+            if self._together:
+                self._put(results, segments, some, self._together)
+            if self._apart:
+                for one in np.split(some, len(some)):
+                    self._put(results, segments, one, self._apart)
         return results
 
     def _put(

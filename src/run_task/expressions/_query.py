@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
@@ -53,6 +53,9 @@ class _Ready:
     query: PreparedQuery
     wide: Sequence[str]
     """Its columns of ints of 128 bits."""
+
+    columns: Container[str]
+    """The columns that it reads, of whatever table."""
 
     is_one_row: bool
     """Whether it gives one row also where there are none, as an aggregate of all rows does."""
@@ -132,7 +135,7 @@ class Query(Runnable[I_contra, Any]):
         if ready is None:
             ready = self._prepared(views, kind)
         try:
-            result = ready.run(self._tables(views))
+            result = ready.run(self._tables(views, ready.columns))
         except polars_faults() as error:
             raise RunTaskError(f"{self._told}: {in_short(error)}") from None
         self._idle.append(ready)
@@ -153,15 +156,19 @@ class Query(Runnable[I_contra, Any]):
         return [(view.unit, list(view.columns.items())) for view in views]
 
     def _tables(
-        self, views: Sequence[TimeSeriesView], *, empty: bool = False
+        self,
+        views: Sequence[TimeSeriesView],
+        columns: Container[str] | None = None,
+        *,
+        empty: bool = False,
     ) -> dict[str, Callable[[], pl.DataFrame]]:
-        """What gives the rows of each table."""
+        """What gives the rows of each table, with these columns; None: with all."""
 
         def whole(view: TimeSeriesView) -> Callable[[], pl.DataFrame]:
-            return lambda: frame_of(view.between(0, 0) if empty else view)
+            return lambda: frame_of(view.between(0, 0) if empty else view, columns)
 
         def of_window(view: TimeSeriesView) -> Callable[[], pl.DataFrame]:
-            return lambda: frame_of(view.between(0, 0) if empty else view.in_window)
+            return lambda: frame_of(view.between(0, 0) if empty else view.in_window, columns)
 
         tables = {_WINDOW: of_window(views[0]), _DATA: whole(views[0])}
         for name, view in zip(self.inputs, views):
@@ -197,7 +204,10 @@ class Query(Runnable[I_contra, Any]):
                         f"not: cast it, such as an INTERVAL by epoch()"
                     )
             wide = [name for name, told in zip(query.names, query.types) if told in _WIDE_INTS]
-            return _Ready(kind, query, wide, len(query.run()) == 1)
+            # Any other column would be made anew for each window, though nobody reads it.
+            columns = query.scanned()
+            query = PreparedQuery(self._select, self._tables(views, columns, empty=True))
+            return _Ready(kind, query, wide, columns, len(query.run()) == 1)
         except duckdb.Error as error:
             mistake = self._mistake(str(error), views, list(tables)) or in_short(error)
             raise ConfigError(f"{self._told}: {mistake}") from None

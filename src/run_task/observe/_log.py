@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Callable, Generator, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from run_task.errors import escaped
@@ -85,6 +85,36 @@ class _Escaped:
 
 
 _PLAIN: Final = (int, float, type(None), _Escaped)
+
+
+def silence(library: str) -> None:
+    """Let a library that we use log what is critical, and no more, unless the program has said what
+    it is to log: what concerns its users we say ourselves.
+
+    :param library: the name of its logger
+    """
+    if (log := logging.getLogger(library)).level == logging.NOTSET:
+        log.setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def filtered(library: str, takes: Callable[[logging.LogRecord], bool]) -> Generator[None]:
+    """Ask of each record of a library that we use whether it is logged, until the block is left.
+
+    :param library: the name of its logger
+    :param takes: whether one is
+    """
+    log = logging.getLogger(library)
+    log.addFilter(takes)
+    try:
+        yield
+    finally:
+        log.removeFilter(takes)
+
+
+def quiet() -> None:
+    """Have the library log nothing in this process, of which another one tells."""
+    logging.getLogger("run_task").setLevel(logging.CRITICAL)
 
 
 def _escape(record: logging.LogRecord) -> bool:

@@ -7,16 +7,18 @@ wants a row that nobody has read yet reads it, for all.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from run_task.pipeline._route import Route
 from run_task.sources._batch import Batch, Batched
-from run_task.sources._protocol import Playback, SourceInfo, about
+from run_task.sources._positioned import UNKNOWN, Position, Positioned, positioned
+from run_task.sources._protocol import Arriving, Playback, SourceInfo, TellsRowTimes, about
 from run_task.time._clock import Clock
 
 RoutedSource: TypeAlias = tuple[Any, int, Route]
@@ -27,12 +29,23 @@ MOST: Final = 10_000
 
 
 class _Next:
-    """When the next row of a recording comes: told between two rows."""
+    """When the next row of a recording comes, and its own time: told between two rows."""
 
-    __slots__ = ("time_ns",)
+    __slots__ = ("row_ns", "time_ns")
 
-    def __init__(self, time_ns: float) -> None:
+    def __init__(self, time_ns: float, row_ns: float) -> None:
         self.time_ns = time_ns
+        self.row_ns = row_ns
+
+
+class Taken(NamedTuple):
+    """What was read of a source."""
+
+    item: Any
+    number: int
+    """The how many-th item it is."""
+    position: Position
+    """Where the source was then, if it has positions."""
 
 
 _END: Final = object()
@@ -51,17 +64,27 @@ class Split:
         self._ahead = ahead
         self._queues: Sequence[deque[Any]] = [deque() for _ in range(count)]
         self._told: list[Callable[[float], object] | None] = [None] * count
+        self._next_rows_ns: list[float] = [-math.inf] * count
         self._changed = threading.Condition()
         self._reader: int | None = None  # which of them waits for the source
         self._items: Iterator[Any] | None = None
         self._over = False  # nothing more is read
+        self.positioned: Positioned | None = positioned(source)
+        """The source, if it says how far it has been read."""
+        self._count = self._rows = 0  # how many items have been read for all, and rows in these
+        self._position: Position = UNKNOWN  # behind these, of a source with positions
         self._left: set[int] = set()
         playback = about(source).playback
         self.playback: Playback | None = playback
         if playback is not None:
             playback.observe(self._note_next)
-        way = _BatchedWay if isinstance(source, Batched) else _Way
-        self.ways: Sequence[_Way] = [way(self, number) for number in range(count)]
+        self._begun = False
+        way = Way
+        if isinstance(source, Batched):
+            way = _BatchedWay
+        elif isinstance(source, Arriving):
+            way = _ArrivingWay
+        self.ways: Sequence[Way] = [way(self, number) for number in range(count)]
         """For each way, the source as that has it."""
 
     def take(self, number: int) -> Any:
@@ -79,6 +102,8 @@ class Split:
                     if self._ahead is not None and len(queue) == self._ahead:
                         changed.notify_all()  # somebody may wait for that
                     item = queue.popleft()
+                    if type(item) is Taken:
+                        self.ways[number].position = item
                 elif self._over:
                     return _END
                 else:
@@ -86,9 +111,9 @@ class Split:
             if item is None:
                 self._read()
             elif type(item) is _Next:
-                self._tell(number, item.time_ns)
+                self._tell(number, item)
             else:
-                return item[0]
+                return item.item
 
     def _is_ahead(self) -> bool:
         return self._ahead is not None and any(
@@ -117,35 +142,67 @@ class Split:
                 self._changed.notify_all()
 
     def _put(self, item: Any) -> None:
+        self._count += 1
+        self._rows += len(item) if isinstance(item, Batch) else 1
+        if self.positioned is not None:
+            self._position = self.source.position
+        taken = Taken(item, self._count, self._position)
         for number, queue in enumerate(self._queues):
             if number not in self._left:
-                queue.append((item,))
+                queue.append(taken)
+
+    def begin_at(self, position: Position) -> None:
+        """It goes on from a position of an earlier run."""
+        self._position = position
+
+    def waiting(self) -> tuple[int, Position, Sequence[Sequence[Taken]]]:
+        """How many rows have been read, the position behind them, and for each way the item that it
+        took last, and those that it has not taken yet."""
+        with self._changed:
+            queues: list[list[Taken]] = []
+            for way, queue in zip(self.ways, self._queues):
+                last = [] if way.position is None else [way.position]
+                queues.append(last + [item for item in queue if type(item) is Taken])
+            return self._rows, self._position, queues
 
     def _note_next(self, time_ns: float) -> None:
         """By the thread that waits for the source: its own way has no item left before this."""
-        reader = self._reader
+        reader, playback = self._reader, self.playback
+        row_ns = playback.next_row_ns if isinstance(playback, TellsRowTimes) else time_ns
+        told = _Next(time_ns, row_ns)
         with self._changed:
             for number, queue in enumerate(self._queues):
                 if number != reader and number not in self._left:
-                    queue.append(_Next(time_ns))
+                    queue.append(told)
             self._changed.notify_all()
         if reader is not None:
-            self._tell(reader, time_ns)
+            self._tell(reader, told)
 
-    def _tell(self, number: int, time_ns: float) -> None:
+    def _tell(self, number: int, told: _Next) -> None:
+        self._next_rows_ns[number] = told.row_ns
         tell = self._told[number]
         if tell is not None:
-            tell(time_ns)
+            tell(told.time_ns)
+
+    def next_row_ns(self, number: int) -> float:
+        """The time of the row that comes next one way, as that was told of it."""
+        return self._next_rows_ns[number]
 
     def observe(self, number: int, tell: Callable[[float], object]) -> None:
         """Have a function called for one way with when its next row comes."""
         self._told[number] = tell
 
+    def begin(self, number: int, now: Callable[[], int], tell: Callable[[float], object]) -> None:
+        """As of :class:`Arriving`, for one way."""
+        self._told[number] = tell
+        if not self._begun:
+            self._begun = True
+            self.source.begin(now, self._note_next)
+
     def leave(self, number: int) -> None:
         """One way takes no more: then the source is at its end for all."""
         with self._changed:
             self._left.add(number)
-            self._queues[number].clear()
             self._over = True
             last = len(self._left) == len(self._queues)
             items, self._items = self._items if last else None, None if last else self._items
@@ -195,39 +252,55 @@ class _Items(Generator[Any, None, None]):
             self._split.leave(self._number)
 
 
-class _Way:
+class Way:
     """A source as one way has it."""
 
     def __init__(self, split: Split, number: int) -> None:
-        self._split = split
-        self._number = number
+        self.split: Split = split
+        """The source, for all ways."""
+        self.number: int = number
+        """Which of them it is."""
+        self.positioned: Positioned | None = split.positioned
+        """The source, if it says how far it has been read."""
+        self.position: Taken | None = None
+        """What was taken last."""
 
     def about(self) -> SourceInfo:
         """What the source says of itself."""
-        split = self._split
+        split = self.split
         known = about(split.source)
         if split.playback is None:
             return known
-        return replace(known, playback=_WayPlayback(split, self._number, split.playback))
+        return replace(known, playback=_WayPlayback(split, self.number, split.playback))
 
     def __iter__(self) -> Iterator[Any]:
-        return _Items(self._split, self._number)
+        return _Items(self.split, self.number)
 
     def close(self) -> None:
         """Read no more, whichever way."""
-        self._split.stop()
+        self.split.stop()
 
     def __repr__(self) -> str:
-        return repr(self._split.source)
+        return repr(self.split.source)
 
 
-class _BatchedWay(_Way):
+class _BatchedWay(Way):
     def batches(self) -> Iterator[Batch]:
         """The rows, by column."""
-        return _Items(self._split, self._number)
+        return _Items(self.split, self.number)
 
     def __iter__(self) -> Iterator[Any]:
         return (row for batch in self.batches() for row in batch.rows())
+
+
+class _ArrivingWay(Way):
+    def begin(self, now: Callable[[], int], tell: Callable[[float], object], /) -> None:
+        """As of :class:`Arriving`."""
+        self.split.begin(self.number, now, tell)
+
+    def settle(self, until_ns: int, /) -> None:
+        """As of :class:`Arriving`."""
+        self.split.source.settle(until_ns)
 
 
 class _WayPlayback:
@@ -249,6 +322,10 @@ class _WayPlayback:
     @property
     def next_ns(self) -> float:
         return self._playback.next_ns
+
+    @property
+    def next_row_ns(self) -> float:
+        return self._split.next_row_ns(self._number)
 
     def start(self, clock: Clock | None = None) -> Clock | None:
         return self._playback.start(clock)

@@ -73,13 +73,16 @@ class Edges:
             with self._noting:
                 self.given_from_ns = min(self.given_from_ns, end_ns)
 
-    def limit(self, last_ns: float, own_ns: float, arrived_ns: float) -> None:
+    def limit(
+        self, last_ns: float, own_ns: float, arrived_ns: float, until_ns: float = -NEVER
+    ) -> None:
         """There are no more rows.
 
         :param last_ns: the time of the last row of all; infinitely long ago: there is none
         :param own_ns: that of the last row, or the end of the last results, that entered what the
             stage reads; infinitely long ago: there are none
         :param arrived_ns: when the last row of all arrived
+        :param until_ns: windows that end by then are run in any case
         """
         windows = self._windows
         lasts: list[float] = [-NEVER]
@@ -89,6 +92,8 @@ class Edges:
             lasts.append(windows.last_holding_ns(own_ns))
         if arrived_ns != -NEVER:
             lasts.append(windows.floor_ns(arrived_ns - self._grace_ns))
+        if until_ns != -NEVER:
+            lasts.append(windows.floor_ns(until_ns))
         self.last_ns = min(self.last_ns, max(lasts))
 
     def stop_before(self, end_ns: float) -> None:

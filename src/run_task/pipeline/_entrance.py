@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data import TimeSeries
+from run_task.data.series._ahead import AheadRows
 from run_task.data.series._key_limit import KeyLimitReached
 from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
 from run_task.observe._log import Log
+from run_task.pipeline._dedupe import SeenRows
 from run_task.pipeline._fates import Fate, Fates, Tally
 from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._route import Route
@@ -38,6 +40,8 @@ class Entrance:
     :param fates: counts what becomes of them
     :param given: the windows that have been given to those who read the data
     :param years: whether a calendar is to tell their times
+    :param seen: the rows that have entered by another thread of the same source and route; None:
+        there is none
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Entrance:
         given: GivenWindows,
         *,
         years: bool = False,
+        seen: SeenRows | None = None,
     ) -> None:
         self.route: Route = route
         self.unit_ns: int = unit_ns
@@ -65,7 +70,13 @@ class Entrance:
             self._unseen = unseen
             fates.count_unseen(lambda: unseen.count)
         self._unit_check = UnitCheck(unit, _log)  # a series has its own
-        self.enter_row: EnterRow = self._any_row if series is None else self._series_row(series)
+        dedupe = fates.policy.dedupe
+        if seen is None and dedupe is not None:
+            seen = SeenRows(dedupe, route.origin)
+        self.seen: SeenRows | None = seen
+        """The rows that have entered, where those that come again are left out; None: all enter."""
+        enter = self._any_row if series is None else self._series_row(series)
+        self.enter_row: EnterRow = enter if self.seen is None else self._once(enter, self.seen)
         """Lets one row enter: called with its timestamp and the row."""
 
     def enter_rows(self, rows: Iterable[tuple[int, Any]]) -> None:
@@ -74,7 +85,7 @@ class Entrance:
         :param rows: the rows
         :raises Exception: what a row that is bad is refused by, if the source was declared so
         """
-        if self._series is not None:
+        if self._series is not None or self.seen is not None:
             enter = self.enter_row
             for timestamp, row in rows:
                 enter(timestamp, row)
@@ -98,6 +109,18 @@ class Entrance:
             with self.given.lock:
                 self.given.settle()
 
+    def come(self, ahead: AheadRows, times: NDArray[np.int64]) -> None:
+        """Let rows be there to be seen that a series has in its memory already.
+
+        :param ahead: all that are yet to come
+        :param times: the timestamps of those that come now, which are the first of them
+        """
+        with self.given.lock:
+            ahead.come(len(times))
+            if self._unseen is not None:
+                self._unseen.extend(times, in_order=True)
+        self.tally.stored += len(times)
+
     def enter_batch(self, batch: Batch, *, in_order: bool) -> None:
         """Let rows enter a series many at a time; one by one, if one of them cannot be stored.
 
@@ -105,33 +128,44 @@ class Entrance:
         :param in_order: whether they are known to be in the order of time
         :raises Exception: what a row that is bad is refused by, if the source was declared so
         """
-        series, given, times = self._series, self.given, batch.timestamps
+        series, times = self._series, batch.timestamps
         each = series is None or _may_expire(series, times, in_order)
         if self.fates.wants_rows:
             each = each or any(column.dtype == object for column in batch.columns.values())
-        if series is None or each:
+        if each or not self._enter_columns(batch, in_order):
             self.enter_rows(batch.rows())
-            return
+
+    def _enter_columns(self, batch: Batch, in_order: bool) -> bool:
+        """Let all rows of a batch enter a series, unless some came before, or one cannot be
+        stored. Returns whether they have."""
+        if (seen := self.seen) is None:
+            return self._extend(batch, in_order)
+        with seen.lock:
+            ids = seen.ids_of_new(batch)
+            if ids is None or not self._extend(batch, in_order):
+                return False
+            seen.note_all(ids, batch.timestamps, self.unit_ns)
+        return True
+
+    def _extend(self, batch: Batch, in_order: bool) -> bool:
+        series, given, times = self._series, self.given, batch.timestamps
+        assert series is not None
         with given.lock:
             before = _unstored(series)
             try:
                 series.extend(times, **batch.columns)
             except Exception:
-                after, late, valued, expired, empty = None, None, times, 0, 0
-            else:
-                after = _unstored(series)
-                expired, empty = after[0] - before[0], after[1] - before[1]
-                valued = _with_a_value(batch) if empty else times
-                stored = _stored(valued, expired)
-                late = None
-                if not in_order or int(times[0]) * self.unit_ns < given.look_ns:
-                    late = given.late(valued, self.unit_ns)
-                    given.enter_all(stored, self.unit_ns)
-                if self._unseen is not None:
-                    self._unseen.extend(stored, in_order=in_order)
-        if after is None:
-            self.enter_rows(batch.rows())
-            return
+                return False
+            after = _unstored(series)
+            expired, empty = after[0] - before[0], after[1] - before[1]
+            valued = _with_a_value(batch) if empty else times
+            stored = _stored(valued, expired)
+            late = None
+            if not in_order or int(times[0]) * self.unit_ns < given.look_ns:
+                late = given.late(valued, self.unit_ns)
+                given.enter_all(stored, self.unit_ns)
+            if self._unseen is not None:
+                self._unseen.extend(stored, in_order=in_order)
         tally = self.tally
         if after is before:
             tally.stored += len(times)
@@ -147,6 +181,7 @@ class Entrance:
             stamps = valued[late]
             backward = int(np.count_nonzero(stamps[1:] < stamps[:-1]))
             self.fates.note_late(int(stamps[0]), int(stamps[-1]), len(stamps), backward)
+        return True
 
     def _series_row(self, series: TimeSeries) -> EnterRow:
         append, tally, given, unit_ns = series.append, self.tally, self.given, self.unit_ns
@@ -179,6 +214,32 @@ class Entrance:
                 self.fates.note_late(timestamp, timestamp)
 
         return enter
+
+    def _once(self, enter: EnterRow, seen: SeenRows) -> EnterRow:
+        """Lets rows enter that have not entered yet."""
+        tally, unit_ns, fates = self.tally, self.unit_ns, self.fates
+
+        def once(timestamp: int, row: Any) -> None:
+            time_ns = timestamp * unit_ns
+            try:
+                identity = seen.id_of(row)
+            except ConfigError as error:
+                fates.refuse(Fate.MALFORMED, (timestamp, row), error)
+                return
+            if identity is None:
+                enter(timestamp, row)
+                return
+            with seen.lock:
+                came_before = seen.has(identity, time_ns)
+                if not came_before:
+                    stored = tally.stored
+                    enter(timestamp, row)
+                    if tally.stored > stored:
+                        seen.note(identity, time_ns)
+            if came_before:
+                fates.count(Fate.DUPLICATE, (timestamp, row), seen.told(identity))
+
+        return once
 
     def _any_row(self, timestamp: int, row: Any) -> None:
         with self.route.into.write() as data:

@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from run_task.errors import ConfigError, SourceError, described
-from run_task.observe._format import brief, seconds
+from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
 from run_task.pipeline._dead_letters import DeadLetter, DeadLetters
+from run_task.pipeline._dedupe import Dedupe
 from run_task.pipeline._likely_cause import MALFORMED, UNSEEN, of_order, of_times
 from run_task.runner._stats import SourceStats
-from run_task.sources._faults import OnFault, faults_told_to
+from run_task.sources._faults import OnFault, StampedAhead, faults_told_to, told_ahead
+from run_task.sources._protocol import Source
 from run_task.time._interval import TaskInterval, unit_of_nanos
-from run_task.time._length import length
+from run_task.time._length import length, plain_length
 from run_task.time._shown import time_shown
 
 _log = Log(__name__)
@@ -37,7 +39,7 @@ class Fate(enum.Enum):
     """It is stamped too long after the present."""
 
     DUPLICATE = "duplicate"
-    """It had come before. No source can tell that as yet: two rows of one timestamp are two."""
+    """It had entered before, as ``dedupe=`` tells rows apart."""
 
     EXPIRED = "expired"
     """It was older than what is retained when it came."""
@@ -56,12 +58,16 @@ class SourcePolicy:
     :param on_bad_row: what to do with a row that is malformed or rejected
     :param max_ahead_ns: how long after the present a row may be stamped, in nanoseconds
     :param dead_letters: where rows go that are not stored
+    :param idle_ns: for how long windows wait for it while it is behind and does not change
+    :param dedupe: by which values rows are told apart; None: two that are alike are two
     """
 
     name: str
     on_bad_row: OnFault = OnFault.SKIP
     max_ahead_ns: float = _ALWAYS
     dead_letters: DeadLetters | None = None
+    idle_ns: int = 0
+    dedupe: Dedupe | None = None
 
     @classmethod
     def checked(
@@ -73,12 +79,15 @@ class SourcePolicy:
         max_ahead: object,
         dead_letters: object,
         pipeline: str,
+        idle: object = "10s",
+        dedupe: Dedupe | None = None,
     ) -> SourcePolicy:
         """A policy, if it can be one.
 
         :param where: the source, for messages
         :param taken: the names of other sources
         :param pipeline: the name of the pipeline
+        :param dedupe: by which values rows are told apart
         :raises ConfigError: if something about it cannot work
         """
         if type(name) is not str or not name:
@@ -99,7 +108,8 @@ class SourcePolicy:
         if max_ahead is not None:
             ahead_ns = length(max_ahead, f"{where}: max_ahead={{}}").nanos
         letters = DeadLetters.checked(where, pipeline, name, dead_letters)
-        return cls(name, on_bad_row, ahead_ns, letters)
+        idle_ns = plain_length(idle, f"{where}: idle={{}}").nanos
+        return cls(name, on_bad_row, ahead_ns, letters, idle_ns, dedupe)
 
     def named(self, where: str, name: str, taken: Collection[str]) -> SourcePolicy:
         """The same for one of several targets, under a name of its own.
@@ -208,7 +218,8 @@ class Fates:
     def _leave_out(self, error: SourceError) -> None:
         for fates in (self, *self.beside):
             fates._unread += 1
-            fates.count(Fate.MALFORMED, None, str(error))
+            fate = Fate.AHEAD if isinstance(error, StampedAhead) else Fate.MALFORMED
+            fates.count(fate, None, str(error), given=error.given)
 
     def note_late(self, first: int, last: int, times: int = 1, backward: int = 0) -> None:
         """A row has come after a window was given that would have held it, or several have.
@@ -223,16 +234,19 @@ class Fates:
         if since := self._late.happen(times):
             self._tell_late(since)
 
-    def count(self, fate: Fate, row: object, detail: str, times: int = 1) -> None:
+    def count(
+        self, fate: Fate, row: object, detail: str, times: int = 1, *, given: object = None
+    ) -> None:
         """A row is not stored, or several are not.
 
         :param fate: why
         :param row: the row; of several, the last
         :param detail: more about the reason
         :param times: how many rows
+        :param given: what a source was given that could make no row of it, for dead letters alone
         """
         if self._letters is not None:
-            self._letters.take(DeadLetter(row, fate.value, detail))
+            self._letters.take(DeadLetter(given if row is None else row, fate.value, detail))
         since = self._refused[fate].happen(times)
         if since:
             self._tell(fate, since, row, detail)
@@ -246,11 +260,7 @@ class Fates:
         :param ahead_ns: by how much it is ahead
         :param times: how many rows
         """
-        allowed = seconds(self.policy.max_ahead_ns / 1e9)
-        detail = (
-            f"it is stamped {seconds(ahead_ns / 1e9)} after the present, and max_ahead={allowed}"
-        )
-        self.count(Fate.AHEAD, row, detail, times)
+        self.count(Fate.AHEAD, row, told_ahead(ahead_ns, self.policy.max_ahead_ns), times)
         if Fate.AHEAD.value not in self._cause:
             stamp_ns = row[0] * self._unit_ns
             self._cause[Fate.AHEAD.value] = of_times(
@@ -333,6 +343,14 @@ class Fates:
         stored += sum(uncounted() for uncounted in self._uncounted)
         received = sum(tally.received for tally in self._tallies) + self._unread
         waiting = received - stored - sum(counts.values())
+        source = self._source
         return SourceStats(
-            received=received, stored=stored, waiting=waiting, late=late, unseen=unseen, **counts
+            received=received,
+            stored=stored,
+            waiting=waiting,
+            late=late,
+            unseen=unseen,
+            dropped=source.about().dropped if isinstance(source, Source) else 0,
+            restarts=source.about().restarts if isinstance(source, Source) else 0,
+            **counts,
         )

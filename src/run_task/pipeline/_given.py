@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -199,6 +200,21 @@ class GivenWindows:
             reader.open(time_ns - reader.holds_end)
         self._look()
 
+    def restore(
+        self,
+        reader: ReaderWindows,
+        first_ns: float,
+        floor_ns: float,
+        last_ns: float,
+        gaps: Iterable[tuple[float, float]],
+    ) -> None:
+        """The windows of a reader were given by an earlier run, as its attributes said then."""
+        with self.lock:
+            reader.first_ns, reader.floor_ns, reader.last_ns = first_ns, floor_ns, last_ns
+            reader.gaps.extend(gaps)
+            self.horizon_ns = max(self.horizon_ns, reader.bound_ns)
+            self._look()
+
     def take_back(self, reader: ReaderWindows, start_ns: float, end_ns: float) -> None:
         """A window was noted, and is not given after all: no row is late for it."""
         with self.lock:
@@ -217,6 +233,15 @@ class GivenWindows:
         unseen = Unseen(self.settle)
         self._unseen.append((unseen, unit_ns))
         return unseen
+
+    def saw(self, reader: ReaderWindows, end_ns: int) -> None:
+        """Windows are given, and nothing that entered by then, or enters before the next one is
+        noted, passed out before one of them saw it. Under the lock.
+
+        :param end_ns: the end of the last of them
+        """
+        for unseen, unit_ns in self._unseen:
+            unseen.saw(_first_from(end_ns + reader.holds_end, unit_ns))
 
     def settle(self) -> None:
         """Count the rows that have passed out and that no window has seen. Under the lock."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import time
@@ -12,13 +13,16 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from run_task.data.series._ahead import AheadRows
 from run_task.errors import ConfigError, SourceError, add_note
 from run_task.observe._format import brief
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fate, Fates
 from run_task.pipeline._order import NEVER
 from run_task.sources._arrived import is_arrived
+from run_task.sources._arrived_batch import ArrivedBatch
 from run_task.sources._batch import Batch, Batched
+from run_task.sources._positioned import Position
 from run_task.sources._protocol import about
 from run_task.time._interval import TimeUnit, unit_of_nanos
 from run_task.time._unit_check import last_likely, likely_unit
@@ -51,6 +55,12 @@ class Cursor(Protocol):
     def idle_until_ns(self) -> float:
         """Up to when nothing is to be done for rows to enter: before the next one, or, where all
         are in the data already, ahead of their time, before the last one."""
+        ...
+
+    @property
+    def at_hand_until_ns(self) -> float:
+        """Up to when all rows are in memory that enter: before the last one, or, where they are
+        added only when they enter, the next one."""
         ...
 
     def ingest_before(self, limit_ns: float) -> int:
@@ -88,6 +98,10 @@ class RowCursor:
     def idle_until_ns(self) -> float:
         return self.next_ns
 
+    @property
+    def at_hand_until_ns(self) -> float:
+        return self.next_ns
+
     def uncounted_before(self, limit_ns: float) -> int:
         return 0
 
@@ -105,18 +119,39 @@ class RowCursor:
 
 
 class BatchCursor:
-    """Rows by column, for a time series."""
+    """Rows by column, for a time series.
+
+    :param batch: the rows
+    :param latest: the timestamp of the latest row before them
+    :param unit_ns: how many nanoseconds the unit of timestamps has
+    :param entrance: their way into the data
+    :param whole: as for :class:`SourceReader`
+    :param came: when each came, in nanoseconds since the Unix epoch, in ascending order; None: they
+        do not say that
+    """
 
     def __init__(
-        self, batch: Batch, latest: int, unit_ns: int, entrance: Entrance, *, whole: bool = False
+        self,
+        batch: Batch,
+        latest: int,
+        unit_ns: int,
+        entrance: Entrance,
+        *,
+        whole: bool = False,
+        came: NDArray[np.int64] | None = None,
     ) -> None:
         self._batch = batch
         times = batch.timestamps
         self._in_data = False
+        self._ahead: AheadRows | None = None
         self._in_order = bool(times[0] >= latest and (times[1:] >= times[:-1]).all())
-        self._whole = whole and self._in_order
-        arrivals = times if self._in_order else np.maximum(np.maximum.accumulate(times), latest)
-        self._arrivals = _in_nanos(arrivals, unit_ns)
+        self._whole = whole and self._in_order and entrance.seen is None
+        if came is None:
+            come = times if self._in_order else np.maximum(np.maximum.accumulate(times), latest)
+            self._arrivals = _in_nanos(come, unit_ns)
+        else:
+            nanos: Any = came
+            self._arrivals = memoryview(nanos)
         self._unit_ns = unit_ns
         self._entrance = entrance
         self._at = 0
@@ -132,13 +167,20 @@ class BatchCursor:
     def idle_until_ns(self) -> float:
         return self._arrivals[-1] if self._in_data and self._next_ns != NEVER else self._next_ns
 
+    @property
+    def at_hand_until_ns(self) -> float:
+        at_hand = self._in_data or self._ahead is not None
+        return self._arrivals[-1] if at_hand and self._next_ns != NEVER else self._next_ns
+
     def ingest_before(self, limit_ns: float) -> int:
         start = self._at
         cut = bisect_left(self._arrivals, limit_ns, start)
         if self._whole and start == 0:
-            self._in_data = self._enter_whole()
+            self._enter_whole()
         if self._in_data:
             self._entrance.tally.stored += cut - start
+        elif self._ahead is not None:
+            self._entrance.come(self._ahead, self._batch.timestamps[start:cut])
         elif cut - start <= _FEW:
             self._entrance.enter_rows(self._few(start, cut))
         else:
@@ -147,24 +189,29 @@ class BatchCursor:
         self._next_ns = self._arrivals[cut] if cut < len(self._arrivals) else NEVER
         return cut - start
 
+    def rest(self) -> Batch:
+        """The rows that have not entered yet."""
+        return self._batch[self._at :]
+
     def uncounted_before(self, limit_ns: float) -> int:
         at = self._at  # once, since others ask while rows enter
         return bisect_left(self._arrivals, limit_ns, at) - at if self._in_data else 0
 
-    def _enter_whole(self) -> bool:
-        """Let all rows enter, ahead of their time. Returns whether they have: not if one is bad,
-        late, or may be of only None, since that is to be told when its time comes."""
-        columns = self._batch.columns.values()
-        if all(column.dtype == object and None in column for column in columns):
-            return False
-        if self._entrance.given.late(self._batch.timestamps, self._unit_ns) is not None:
-            return False  # even of those in order one may come before the first window
-        try:
-            with self._entrance.route.into.write() as series:
-                series.extend(self._batch.timestamps, **self._batch.columns)
-        except Exception:
-            return False
-        return True
+    def _enter_whole(self) -> None:
+        """Bring all rows into memory, ahead of their time: where all rows stay, into the data, and
+        else beside it until they come. Not if one is bad, late, or may be of only None, since that
+        is to be told when its time comes."""
+        times, columns = self._batch.timestamps, self._batch.columns
+        if all(column.dtype == object and None in column for column in columns.values()):
+            return
+        if self._entrance.given.late(times, self._unit_ns) is not None:
+            return  # even of those in order one may come before the first window
+        with contextlib.suppress(Exception), self._entrance.route.into.write() as series:
+            if series.retention is None:
+                series.extend(times, **columns)
+                self._in_data = True
+            else:
+                self._ahead = series.extend_ahead(times, **columns)
 
     def _few(self, start: int, cut: int) -> Iterator[tuple[int, Any]]:
         for position in range(start, cut):
@@ -182,6 +229,43 @@ def _in_nanos(times: NDArray[np.int64], unit_ns: int) -> Sequence[int]:
         nanos: Any = times * unit_ns
         return memoryview(nanos)  # few of them are looked at, and an int each takes long to make
     return [time * unit_ns for time in times.tolist()]
+
+
+class ArrivedCursor(BatchCursor):
+    """Rows by column that say when they came, and where each stands.
+
+    :param batch: the rows
+    :param came: when each is taken to have come: not before the rows before them
+    :param latest: as for :class:`BatchCursor`
+    :param unit_ns: as there
+    :param entrance: as there
+    """
+
+    def __init__(
+        self,
+        batch: ArrivedBatch,
+        came: NDArray[np.int64],
+        latest: int,
+        unit_ns: int,
+        entrance: Entrance,
+    ) -> None:
+        super().__init__(batch, latest, unit_ns, entrance, came=came)
+        self._behind = batch.behind
+
+    @property
+    def position(self) -> Position:
+        """The position of the source behind those that have entered."""
+        return self._behind(self._at)
+
+    @property
+    def entered(self) -> int:
+        """How many have entered."""
+        return self._at
+
+    @property
+    def last_came_ns(self) -> int:
+        """When the last of these came."""
+        return self._arrivals[self._at - 1]
 
 
 class SourceReader:
@@ -284,6 +368,12 @@ class SourceReader:
         """Up to when :meth:`ingest_before` has nothing to do but to count."""
         cursor = self._cursor
         return NEVER if cursor is None else cursor.idle_until_ns
+
+    @property
+    def at_hand_until_ns(self) -> float:
+        """Up to when all rows are in memory that enter."""
+        cursor = self._cursor
+        return NEVER if cursor is None else cursor.at_hand_until_ns
 
     def fetch(self) -> float:
         """Read on if all that was read has entered. Returns when the next row arrives.

@@ -51,7 +51,14 @@ def of_times(stamp_ns: int, present_ns: int, unit_ns: int) -> str | None:
             f"that they are a recording: they are of {-off / _DAY:,.0f} days before the run; "
             f"replay it, or play it by paced()"
         )
-    return f"the clock that stamps them: it is {seconds(abs(off))} {side} that of the run"
+    if off < 0:
+        return (
+            f"that they waited on their way, as what a broker kept (start='earliest'), or the "
+            f"clock that stamps them: they are {seconds(-off)} behind the run. A live run has "
+            f"windows from now on, or from where a checkpoint or resume() goes on; for those "
+            f"before, collect the rows and replay() them"
+        )
+    return f"the clock that stamps them: it is {seconds(off)} ahead of that of the run"
 
 
 def of_order(backward: int, late: int) -> str:

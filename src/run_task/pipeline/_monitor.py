@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from run_task.observe._format import error_shown
+from run_task.observe._log import Log
+from run_task.pipeline._archive import Archive
+from run_task.pipeline._failures import Failures
 from run_task.pipeline._key_watch import KeysShown, KeyWatch
 from run_task.pipeline._numbers import as_number
-from run_task.sinks import CallbackSink
+from run_task.sinks import CallbackSink, Result, Sink
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 
 if TYPE_CHECKING:
-    from run_task.pipeline import Pipeline
     from run_task.runner._stats import PipelineStats
+
+_log = Log(__name__)
+
+WATCHER: Final = "watcher"
+"""What the sink of a watcher is called among others."""
 
 HISTORY: Final = 60
 """How many values of a task are kept to be drawn."""
-
-_MOST_FAILURES: Final = 100
-"""How many different ones are kept: a message with a number in it is another one each time."""
 
 _NOTED_EVERY: Final = 0.05
 """How many seconds lie between values that are noted: more often, nobody sees them, and the
@@ -39,26 +40,18 @@ _RATE_OVER: Final = 5.0
 """Over how many seconds rates are taken."""
 
 
-class TaskFailure(NamedTuple):
-    """What a task failed by."""
+class WatcherSink(CallbackSink):
+    """Shows results to a watcher, who is no reason for a pipeline to end, whatever goes wrong."""
 
-    stage: str
-    task: str
-    what: str
+    def write(self, result: Result, /) -> None:
+        """Show a result."""
+        try:
+            super().write(result)
+        except Exception as error:
+            _log.error("%s is not shown: %r", result.stage, error, exc_info=error)
 
-
-@dataclass(frozen=True)
-class Occurrences:
-    """How often something was seen.
-
-    :param at: when it was last, in seconds since the Unix epoch
-    :param times: how many times
-    :param number: the how many-th of all different things it was
-    """
-
-    at: float
-    times: int
-    number: int
+    def __repr__(self) -> str:
+        return WATCHER
 
 
 class StageMonitor:
@@ -79,6 +72,33 @@ class StageMonitor:
         """What there is to see of its keys; None: it has none, or none yet."""
         self.key_watch: KeyWatch = KeyWatch(key)
         self.note_next_at: float = -math.inf
+        self.newest: AnyDataSet | None = None
+        """What its last window gave."""
+        self.newest_at: float | None = None
+        """When that came, by the monotonic clock."""
+
+
+class MonitoredPipeline(Protocol):
+    """A pipeline, as far as a watcher asks it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs live."""
+        ...
+
+    @property
+    def stats(self) -> PipelineStats:
+        """How it does."""
+        ...
+
+    def sink(self, sink: Sink, /) -> object:
+        """Let each DataSet be written to a sink."""
+        ...
 
 
 class Monitor:
@@ -86,19 +106,30 @@ class Monitor:
 
     :param pipeline: the pipeline, before it runs
     :param key: a part of the keys that are asked for; None: none in particular
+    :param archive: keeps the numbers of the last hour; None: nobody draws them
     """
 
-    def __init__(self, pipeline: Pipeline, key: str | None = None) -> None:
+    def __init__(
+        self, pipeline: MonitoredPipeline, key: str | None = None, archive: Archive | None = None
+    ) -> None:
+        self._archive = archive
         self._pipeline = pipeline
         self._mutex = threading.Lock()
         self._rates: deque[tuple[float, Mapping[str, int]]] = deque()
         self._key = key
         self._stages: dict[str, StageMonitor] = {}
-        self._failures: dict[TaskFailure, Occurrences] = {}  # the latest last
-        self._different = 0
+        self.failures: Failures = Failures()
+        """What tasks failed by."""
         self.began: float = time.monotonic()
-        self._sink = CallbackSink(self.note)
-        pipeline.sink(self._sink)
+        self._passed_on: Sequence[Callable[[str, AnyDataSet], object]] = ()
+        pipeline.sink(WatcherSink(self.note))
+
+    def pass_on(self, to: Callable[[str, AnyDataSet], object]) -> None:
+        """Call a function with the name of a stage and what each window of it gave, from now on.
+
+        :param to: it returns at once
+        """
+        self._passed_on = (*self._passed_on, to)
 
     def of(self, stage: str) -> StageMonitor:
         """What is known of a stage: also of one that was added just now.
@@ -114,15 +145,19 @@ class Monitor:
         :param stage: the name of the stage
         :param dataset: its results
         """
-        of_stage = self.of(stage)
+        for to in self._passed_on:
+            to(stage, dataset)
+        of_stage = self._stages.get(stage) or self.of(stage)
         errors = dataset.errors
         # By key, a task fails if it does for all of them.
         of_stage.failing = {name for name in errors if isinstance(name, str)} if errors else ()
         if errors:
             of_stage.failed += len(errors)
-            for error in itertools.islice(errors.values(), _MOST_FAILURES):
-                self._note(TaskFailure(stage, error.task, error_shown(error)))
+            self.failures.note(stage, errors.values())
         now = time.monotonic()
+        of_stage.newest, of_stage.newest_at = dataset, now
+        if self._archive is not None:
+            self._archive.note(stage, dataset, now)
         if now < of_stage.note_next_at:
             return
         keys: KeysShown | None = None
@@ -140,24 +175,6 @@ class Monitor:
             for name in {**of_stage.history, **drawn}:
                 history = of_stage.history.setdefault(name, deque(maxlen=HISTORY))
                 history.append(drawn.get(name, math.nan))
-
-    def _note(self, failure: TaskFailure) -> None:
-        with self._mutex:
-            before = self._failures.pop(failure, None)
-            if before is None:
-                self._different += 1
-            times, number = (before.times, before.number) if before else (0, self._different)
-            self._failures[failure] = Occurrences(time.time(), times + 1, number)
-            if len(self._failures) > _MOST_FAILURES:
-                del self._failures[next(iter(self._failures))]
-
-    def latest_failures(self, most: int) -> Sequence[tuple[TaskFailure, Occurrences]]:
-        """What tasks failed by, the latest first; the same again and again is told once.
-
-        :param most: how many at most
-        """
-        with self._mutex:
-            return list(itertools.islice(reversed(self._failures.items()), most))
 
     def stats(self) -> PipelineStats:
         """How the pipeline does."""

@@ -25,7 +25,7 @@ forward, and with them what may be done. All times are in nanoseconds since the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
@@ -79,6 +79,7 @@ class StageMark:
         "paused",
         "reads",
         "seen",
+        "sending",
         "shows",
         "windows",
     )
@@ -103,7 +104,10 @@ class StageMark:
         self.done_ns: float = -NEVER  # the end of the first window whose results have not entered
         self.last_ns: float = NEVER  # there is no window that ends later
         self.ended: bool = False
-        self.paused: bool = False  # no mark: whether windows that begin now are passed over
+        # No marks: whether windows that begin now are passed over, and whether sinks are being
+        # given the results of one that has entered.
+        self.paused: bool = False
+        self.sending: bool = False
 
     def enter(self, enters: Sequence[tuple[Place, bool]]) -> None:
         """Say what its results enter, as the parameter does."""
@@ -130,6 +134,15 @@ class StageMark:
         return self._due(max(self.first_ns, self.done_ns, self.seen[place]))
 
     @property
+    def in_hand(self) -> bool:
+        """Whether a window has a view, and not all that its results are for has these; or it is not
+        known yet which is the first."""
+        if self.ended:
+            return False
+        next_ns = max(self.first_ns, self.done_ns)
+        return self.sending or next_ns == -NEVER or max(self.seen.values()) > next_ns
+
+    @property
     def bounded(self) -> bool:
         """Whether views of all that it reads end with their windows."""
         return all(place.bounded for place in self.reads)
@@ -148,33 +161,61 @@ class SourceMark:
 
     :param name: what it is called in messages
     :param enters: the data that its rows enter
-    :param recording: whether it says when its next row arrives; none waits for one that does not
+    :param recording: whether it is one that is played: it says when its next row arrives
+    :param settle: has a live source give the rows that have come by now, and tells that none comes
+        before a time, as :class:`~run_task.sources._protocol.Arriving` has it; None: it cannot.
+        None waits for a source that does not say when its rows arrive
     """
 
     __slots__ = (
+        "behind",
         "comes_ns",
         "early_ns",
         "ended",
         "enters",
+        "given_ns",
         "index",
         "known_ns",
         "name",
         "next_ns",
         "recording",
+        "settle",
+        "timed",
     )
 
-    def __init__(self, name: str, enters: Place, *, recording: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        enters: Place,
+        *,
+        recording: bool,
+        settle: Callable[[int], object] | None = None,
+    ) -> None:
         self.name: str = name
         self.index: int = 0  # among the sources
         self.enters: Place = enters
         self.recording: bool = recording
-        self.next_ns: float = -NEVER if recording else NEVER  # all rows before have entered
+        self.settle: Callable[[int], object] | None = settle
+        self.timed: bool = recording or settle is not None  # it says when its next row arrives
+        self.next_ns: float = -NEVER if self.timed else NEVER  # all rows before have entered
         self.known_ns: float = -NEVER  # the time of the latest row that is known of
         self.comes_ns: float = -NEVER  # when that arrives which arrives last of these
         # When the first row enters that has come before its time. This is no mark: it goes back
         # when an earlier one comes, but never to a time that has passed.
         self.early_ns: float = NEVER
+        self.given_ns: float = -NEVER  # when the latest row arrived that it has given
+        # No mark: whether there are rows that it has not given yet, which windows wait for.
+        self.behind: bool = False
         self.ended: bool = False
+
+    def owes(self, before_ns: float) -> bool:
+        """Whether it is behind, and rows that arrive before a time may yet come."""
+        return self.behind and not self.ended and self.given_ns < before_ns
+
+    @property
+    def enters_ns(self) -> float:
+        """All rows that were to enter before have: those that wait for their time, too."""
+        return min(self.next_ns, self.early_ns)
 
     def __repr__(self) -> str:
         return f"source {self.name}"
@@ -215,7 +256,7 @@ class _Writers:
     feeds itself as it was after its window before."""
 
     stages: Sequence[StageMark]
-    recordings: Sequence[SourceMark]
+    recordings: Sequence[SourceMark]  # and others that say when their rows arrive
     others: Sequence[SourceMark]  # sources whose rows may come before their time
 
 
@@ -223,14 +264,14 @@ class _Writers:
 class _AroundStage:
     read: Mapping[Place, _Writers]
     rivals: Sequence[StageMark]  # whose results enter what its own do
-    rows_beside: Sequence[SourceMark]  # recordings whose rows do
+    rows_beside: Sequence[SourceMark]  # sources whose rows do
     readers: Sequence[tuple[StageMark, Place]]  # who might see its results too early, and where
 
 
 @dataclass(slots=True)
 class _AroundSource:
     rivals: Sequence[StageMark]  # whose results enter what its rows do
-    beside: Sequence[SourceMark]  # other recordings whose rows do
+    beside: Sequence[SourceMark]  # other sources whose rows do
     readers: Sequence[StageMark]
 
 
@@ -256,13 +297,14 @@ class Order:
             stage.index = index
         for number, source in enumerate(sources):
             source.index = number
-        recordings = [source for source in sources if source.recording]
-        # By the last of these rows the run ends, if all sources say when their rows come.
-        self._ending: Sequence[SourceMark] = recordings if len(recordings) == len(sources) else ()
+        recordings = [source for source in sources if source.timed]
+        # By the last of these rows the run ends, if all sources are played.
+        played = [source for source in sources if source.recording]
+        self._ending: Sequence[SourceMark] = played if len(played) == len(sources) else ()
         readers = _by_place((place, stage) for stage in stages for place in stage.reads)
         writers = _by_place((place, stage) for stage in stages for place, _ in stage.enters)
         rows = _by_place((source.enters, source) for source in recordings)
-        early = _by_place((source.enters, source) for source in sources if not source.recording)
+        early = _by_place((source.enters, source) for source in sources)
         self._stages: Mapping[StageMark, _AroundStage] = {
             stage: _AroundStage(
                 read={
@@ -274,7 +316,7 @@ class Order:
                     for place in stage.reads
                 },
                 rivals=_others(stage, *(writers[place] for place, _ in stage.enters)),
-                rows_beside=_others(None, *(rows.get(place, ()) for place, _ in stage.enters)),
+                rows_beside=_others(None, *(early.get(place, ()) for place, _ in stage.enters)),
                 readers=[
                     (other, place)
                     for place in stage.shows
@@ -287,11 +329,16 @@ class Order:
         self._sources: Mapping[SourceMark, _AroundSource] = {
             source: _AroundSource(
                 rivals=writers.get(source.enters, ()),
-                beside=_others(source, rows.get(source.enters, ())),
+                beside=_others(source, early.get(source.enters, ())),
                 readers=readers.get(source.enters, ()),
             )
             for source in sources
         }
+
+    @property
+    def in_hand(self) -> Sequence[StageMark]:
+        """The stages that have a window in hand."""
+        return [stage for stage in self._stages if stage.in_hand]
 
     def around_results(self, stage: StageMark) -> Sequence[StageMark]:
         """Other stages that the results of a stage may have to wait for."""
@@ -418,8 +465,33 @@ class Order:
                 for source in writers.recordings
                 if source.next_ns < before_ns and not source.ended and source not in left
             )
-            left += (source for source in writers.others if source.early_ns < before_ns)
+            left += (
+                source
+                for source in writers.others
+                if (source.early_ns < before_ns or source.owes(before_ns)) and source not in left
+            )
         return left
+
+    def owed(
+        self, stage: StageMark, due_ns: float, place: Place | None = None
+    ) -> Sequence[SourceMark]:
+        """The sources that are behind, and may yet give rows that come before a window which has no
+        view, or before one upstream whose results it is to see.
+
+        :param stage: whose window it is
+        :param due_ns: when it is due
+        :param place: which of the data that it is to see; None: all of which it has no view
+        """
+        end_ns = due_ns - stage.grace_ns
+        found: dict[SourceMark, None] = {}
+        for where, writers in self._stages[stage].read.items():
+            if where is place or (place is None and stage.seen[where] <= end_ns):
+                limit_ns = due_ns + where.holds_end
+                found |= {source: None for source in writers.others if source.owes(limit_ns)}
+                for other in writers.stages:
+                    if not other.ended:
+                        found |= dict.fromkeys(self.owed(other, end_ns + other.grace_ns))
+        return [*found]
 
     def _before_last_row(self, start_ns: float, due_ns: float) -> Sequence[Mark]:
         """Who might yet give a row as late as that, or one that comes when a window is due, where
@@ -447,7 +519,7 @@ class Order:
         writers += (
             source
             for source in around.rows_beside
-            if not source.ended and source.next_ns < due_ns + source.enters.holds_end
+            if not source.ended and source.enters_ns < due_ns + source.enters.holds_end
         )
         readers = [
             other
@@ -471,7 +543,7 @@ class Order:
         writers += (
             other
             for other in around.beside
-            if not other.ended and other.next_ns + (other.index > source.index) <= arrival_ns
+            if not other.ended and other.enters_ns + (other.index > source.index) <= arrival_ns
         )
         readers: Sequence[StageMark] = ()
         if late or not source.enters.keeps_past:
@@ -495,7 +567,7 @@ class Order:
         ]
         limits = [other.due_ns + end for other in around.rivals if not other.ended]
         limits += (
-            other.next_ns + (other.index > source.index)
+            other.enters_ns + (other.index > source.index)
             for other in around.beside
             if not other.ended
         )

@@ -10,45 +10,78 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import closing
+from dataclasses import replace
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, overload
 
+from run_task.cluster._cluster import Cluster
 from run_task.columnar._any_frame import AnyFrame, is_frame
 from run_task.data import Shared, TimeSeries, Writable
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, RunTaskError
 from run_task.executors._states import States
 from run_task.observe._format import brief, named
 from run_task.observe._log import Log
 from run_task.pipeline._branches import RoutedSource, branched
+from run_task.pipeline._dedupe import DEDUPE_FOR, Dedupe
+from run_task.pipeline._delivery import Delivery
 from run_task.pipeline._fates import Fates, SourcePolicy
 from run_task.pipeline._graph import configs, group_unit_of, unit_of
-from run_task.pipeline._held_units import begin
-from run_task.pipeline._refusals import Refusals
+from run_task.pipeline._order import NEVER
+from run_task.pipeline._refusals import Omission
 from run_task.pipeline._route import Route, targets_of
 from run_task.pipeline._row_telemetry import RowTelemetry
+from run_task.pipeline._settings_told import of_checkpoint, of_sink, of_source
+from run_task.pipeline._sharding import cluster_for, over_shards, started, within
+from run_task.pipeline._sink_policy import SinkOptions
+from run_task.pipeline._sink_start import begin, begin_again
+from run_task.pipeline._source_options import FunctionOptions, SourceOptions
 from run_task.pipeline._stage import AnyStage, BaseStage, KeyedStage, Stage, check_sink
+from run_task.pipeline.checkpoint._checks import check_source, check_stage, store_of
+from run_task.pipeline.checkpoint._keeper import Keeper
+from run_task.pipeline.checkpoint._restoring import Restoring, roles_of
+from run_task.pipeline.checkpoint._store import CheckpointStore
+from run_task.pipeline.live._checkpoints import Checkpointing
 from run_task.pipeline.live._live import Live
 from run_task.pipeline.live._run import LiveRun
+from run_task.pipeline.replay._before import Before
 from run_task.pipeline.replay._copies import Copies
-from run_task.pipeline.replay._history import History
+from run_task.pipeline.replay._history import History, WantedWindows
 from run_task.pipeline.replay._instant import span
+from run_task.pipeline.replay._origins import Origins, origins_of
 from run_task.pipeline.replay._output import write_results
+from run_task.pipeline.replay._replacing import RecomputeSummary, Replacing
 from run_task.pipeline.replay._replay import Replay
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL, SixOrMore
 from run_task.runner._keys import DEFAULT_IDLE, DEFAULT_MOST, Keys
-from run_task.runner._stats import PipelineStats, RunnerStats, SourceStats, both
-from run_task.sinks._protocol import DurableSink, Sink
+from run_task.runner._stats import PipelineStats, RunnerStats, SinkStats, SourceStats, both
+from run_task.sinks._protocol import DurableSink, Sink, TypedSink
+from run_task.sinks._spool import Spool
+from run_task.sources._backfill import Backfill
 from run_task.sources._faults import OnFault
-from run_task.sources._protocol import AnyUnit, Fitting, Rows, about, warn_of_attributes
+from run_task.sources._protocol import (
+    AnyUnit,
+    Arriving,
+    Fitting,
+    Rows,
+    TellsSenders,
+    about,
+    warn_of_attributes,
+)
+from run_task.sources._restarted import restarted
+from run_task.sources.journal._journal import Journal
+from run_task.sources.journal._journaled import journaled
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, check_clock
 from run_task.time._interval import TimeUnit
-from run_task.time._length import EveryLike, IntervalLike
+from run_task.time._length import EveryLike, IntervalLike, length, plain_length
 from run_task.time._moment import TimeLike
+from run_task.time._retry import Retry
 
 if TYPE_CHECKING:
     from run_task.observe._drawing import Drawing
+    from run_task.pipeline._show import LiveCharts
 
 _log = Log(__name__)
 
@@ -96,16 +129,32 @@ class Pipeline(Live):
     **Faults.** A stage that fails, or takes longer than the ``upstream_timeout`` of those it feeds,
     does not hold them up: they go on without its results, and their DataSets say so in
     :attr:`DataSet.behind`. A result that a sink cannot store is left out there, counted and
-    logged; a sink that fails as a whole ends the pipeline. All that went wrong is raised at the
-    end, in one exception group.
+    logged; a sink that fails as a whole is tried again, and ends the pipeline if that does not
+    help, or as :meth:`Stage.sink` was told. All that went wrong is raised at the end, in one
+    exception group.
 
     :param name: what it is called: part of the key of every result, and of thread names
     :param clock: where live stages read the time, unless a source is a recording that is played
         and brings its own; None: the machine's
-    :raises ConfigError: if the name is no text, or empty, or the clock is none
+    :param checkpoint: where its checkpoints are kept: a folder, or a
+        :class:`~run_task.pipeline.CheckpointStore`. Every so often, after the sinks have flushed,
+        there is one, of the positions of the sources, the retained rows of each ``TimeSeries``,
+        the states of tasks, and which windows are done. Run live, the pipeline goes on from the
+        last one as if nothing had happened, after any end, also a kill; a replay does not touch
+        it. None: there are none
+    :param checkpoint_every: how long after one the next is made
+    :raises ConfigError: if the name is no text, or empty, or the clock is none, or checkpoints
+        cannot be kept there
     """
 
-    def __init__(self, name: str = "pipeline", *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        name: str = "pipeline",
+        *,
+        clock: Clock | None = None,
+        checkpoint: str | os.PathLike[str] | CheckpointStore | None = None,
+        checkpoint_every: IntervalLike = "1s",
+    ) -> None:
         given: object = name  # a caller without a type checker may pass anything
         if type(given) is not str or not given:
             raise ConfigError(f"Pipeline({name!r}): its name is a text that is not empty")
@@ -113,6 +162,12 @@ class Pipeline(Live):
         if clock is not None:
             check_clock(clock)
         self._clock = clock
+        self._checkpoint: CheckpointStore | None = None
+        self._checkpoint_every = 1.0
+        if checkpoint is not None:
+            self._checkpoint = store_of(checkpoint)
+            every = plain_length(checkpoint_every, "Pipeline(checkpoint_every={})")
+            self._checkpoint_every = every.nanos / 1e9
         self._sources: list[tuple[Any, Route, TimeUnit | None]] = []  # each with one of its targets
         self._declared = 0  # how many sources were
         self._names: dict[int, str] = {}  # of sources, by the number of their routes
@@ -121,10 +176,11 @@ class Pipeline(Live):
         # What became of the rows, by the id of the route: in the last replay, and in the live run.
         self._replayed: Mapping[int, Fates] = {}
         self._received: Mapping[int, Fates] = {}
-        self._refusals = Refusals()
         self._sinks_of_all: list[Sink] = []
         self._taken: set[int] = set()  # the ids of sources that were read, and are once
         self._resumed: set[int] = set()  # the ids of routes whose rows are in the data
+        self._cluster: Cluster | None = None  # of the last run over shards
+        self._before: Before | None = None  # what data was like before it was run or resumed
 
     @property
     def stages(self) -> Sequence[AnyStage]:
@@ -143,14 +199,33 @@ class Pipeline(Live):
         return tuple(self._name_of(route) or named(source) for source, route, _ in self._sources)
 
     @property
+    def settings(self) -> Sequence[str]:
+        """What it does to go on after an end, in words."""
+        if self._checkpoint is None:
+            return ()
+        return (of_checkpoint(self._checkpoint, self._checkpoint_every),)
+
+    @property
+    def source_settings(self) -> Sequence[Sequence[str]]:
+        """What was said of each of its sources, in words. In the order of :attr:`sources`."""
+        return tuple(
+            of_source(source, self._policies[id(route)]) for source, route, _ in self._sources
+        )
+
+    def sink_settings(self, sink: Sink) -> Sequence[str]:
+        """What was said of a sink of its stages, in words."""
+        return of_sink(self._changing.policy_of(sink))
+
+    @property
     def stats(self) -> PipelineStats:
         """How it has been doing live, and what has become of the rows of its sources: live, or, if
         it was not run yet, in the last replay or resume. At any time, from any thread."""
         stages = {stage.name: RunnerStats() for stage in self.stages}
         waiting = lost = 0
+        sinks: Mapping[str, SinkStats] = {}
         live, fates = self._received, {**self._replayed, **self._received}
         if self._run is not None:
-            known, waiting, lost = self._run.stats()
+            known, waiting, lost, sinks = self._run.stats()
             stages |= known
         sources: dict[str, SourceStats] = {}
         entered: list[int] = []
@@ -167,9 +242,16 @@ class Pipeline(Live):
             if (known_fates := fates.get(id(route))) is not None:
                 more, there = known_fates.stats(), sources.get(name)
                 sources[name] = more if there is None else both(more, there)
-        refused = self._refusals.count
+        refused = self._changing.refusals.count(Omission.REFUSED)
         changes = self._changing.latest
-        return PipelineStats(stages, tuple(entered), waiting, refused, lost, sources, changes)
+        return PipelineStats(
+            *(stages, tuple(entered), waiting, refused, lost, sources, changes),
+            dropped=self._changing.refusals.count(Omission.DROPPED),
+            rejected=self._changing.refusals.count(Omission.REJECTED),
+            sinks=sinks,
+            checkpoints=None if self._run is None else self._run.checkpoints,
+            shards={} if self._cluster is None else self._cluster.stats,
+        )
 
     # Declaration
 
@@ -179,13 +261,7 @@ class Pipeline(Live):
         source: Rows[Mapping[str, Any]] | AnyFrame,
         into: TimeSeries,
         ingest: None = None,
-        *,
-        unit: TimeUnit | None = None,
-        name: str | None = None,
-        max_ahead: IntervalLike | None = "1m",
-        on_bad_row: OnFault = OnFault.SKIP,
-        dead_letters: Any = None,
-        zone: str | tzinfo | None = None,
+        **options: Unpack[SourceOptions],
     ) -> Pipeline: ...
     @overload
     def source(
@@ -193,13 +269,7 @@ class Pipeline(Live):
         source: Rows[R] | AnyFrame,
         into: Writable[D],
         ingest: Callable[[D, R], object],
-        *,
-        unit: TimeUnit | None = None,
-        name: str | None = None,
-        max_ahead: IntervalLike | None = "1m",
-        on_bad_row: OnFault = OnFault.SKIP,
-        dead_letters: Any = None,
-        zone: str | tzinfo | None = None,
+        **options: Unpack[SourceOptions],
     ) -> Pipeline: ...
     @overload
     def source(
@@ -207,13 +277,7 @@ class Pipeline(Live):
         source: Rows[Mapping[str, Any]] | AnyFrame,
         into: tuple[TimeSeries, ...],
         ingest: None = None,
-        *,
-        unit: TimeUnit | None = None,
-        name: str | None = None,
-        max_ahead: IntervalLike | None = "1m",
-        on_bad_row: OnFault = OnFault.SKIP,
-        dead_letters: Any = None,
-        zone: str | tzinfo | None = None,
+        **options: Unpack[SourceOptions],
     ) -> Pipeline: ...
     @overload
     def source(
@@ -221,13 +285,7 @@ class Pipeline(Live):
         source: Rows[R] | AnyFrame,
         into: tuple[Writable[D1], Writable[D2]],
         ingest: tuple[Callable[[D1, R], object] | None, Callable[[D2, R], object] | None],
-        *,
-        unit: TimeUnit | None = None,
-        name: str | None = None,
-        max_ahead: IntervalLike | None = "1m",
-        on_bad_row: OnFault = OnFault.SKIP,
-        dead_letters: Any = None,
-        zone: str | tzinfo | None = None,
+        **options: Unpack[SourceOptions],
     ) -> Pipeline: ...
     @overload
     def source(
@@ -239,13 +297,27 @@ class Pipeline(Live):
             Callable[[D2, R], object] | None,
             Callable[[D3, R], object] | None,
         ],
+        **options: Unpack[SourceOptions],
+    ) -> Pipeline: ...
+    @overload
+    def source(
+        self,
+        source: Callable[[], Rows[Mapping[str, Any]]],
+        into: TimeSeries,
+        ingest: None = None,
         *,
-        unit: TimeUnit | None = None,
-        name: str | None = None,
-        max_ahead: IntervalLike | None = "1m",
-        on_bad_row: OnFault = OnFault.SKIP,
-        dead_letters: Any = None,
-        zone: str | tzinfo | None = None,
+        retry: Retry,
+        **options: Unpack[FunctionOptions],
+    ) -> Pipeline: ...
+    @overload
+    def source(
+        self,
+        source: Callable[[], Rows[R]],
+        into: Writable[D],
+        ingest: Callable[[D, R], object],
+        *,
+        retry: Retry,
+        **options: Unpack[FunctionOptions],
     ) -> Pipeline: ...
     def source(
         self,
@@ -259,6 +331,11 @@ class Pipeline(Live):
         on_bad_row: OnFault = OnFault.SKIP,
         dead_letters: Any = None,
         zone: str | tzinfo | None = None,
+        idle: IntervalLike = "10s",
+        journal: str | os.PathLike[str] | Journal | None = None,
+        retry: Retry | None = None,
+        dedupe: str | tuple[str, ...] | None = None,
+        dedupe_for: IntervalLike = DEDUPE_FOR,
     ) -> Pipeline:
         """Let a source's rows enter shared data: while the pipeline runs, from any thread, from now
         on.
@@ -267,7 +344,8 @@ class Pipeline(Live):
             such as those of :mod:`run_task.sources`; a timestamp is an int, an aware datetime, or a
             ``numpy.datetime64``, of which what is finer than the unit is rounded down. Or a frame:
             of polars, also a lazy one, of pandas or pyarrow, or anything with columns and
-            ``__arrow_c_stream__``, as :class:`~run_task.sources.FrameSource` has it
+            ``__arrow_c_stream__``, as :class:`~run_task.sources.FrameSource` has it. With
+            ``retry=`` also a function without arguments that returns such an iterable
         :param into: the data; several as a tuple: each row enters all of them
         :param ingest: how a row enters it: called with the value of an ``RwLock``, which nobody
             else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the row. None: for
@@ -293,6 +371,26 @@ class Pipeline(Live):
             that a source itself finds malformed while it reads are None, and the detail says more
         :param zone: what timestamps mean that name no time zone, such as ``"Europe/Berlin"``; None:
             what the series says, or else such a row is malformed
+        :param idle: for how long windows wait for a source that says how far it has been read
+            (:class:`~run_task.sources.Positioned`) while there are rows that it has not given, or
+            it does not know, as while it is disconnected: until it has given a row as late as the
+            window is due, or has caught up, or has not changed for this long. So an outage that is
+            shorter changes nothing in any result
+        :param journal: the folder in which its rows are kept, with when they came, before they
+            enter; or a :class:`~run_task.sources.Journal`, which can be told more. Then a replay
+            reads what is kept there, each row as late as it was. None: they are kept nowhere
+        :param retry: how often it is started again when it raises, but for a SourceError or a
+            ConfigError, or when it ends although it has no end: behind the last row that it gave,
+            if it has positions; one that has an end begins anew, and the rows that it gave before
+            are left out; any other gives what comes then. ``attempts`` counts failures without a
+            row between. With ``Then.RAISE``, it then ends with what it raised, and with
+            ``Then.DROP`` with a warning; the pipeline goes on without it. An iterator cannot begin
+            again: give the function that makes it. None: it ends with the first failure
+        :param dedupe: the name of the value, or a tuple of names, that tells a row from all others,
+            such as an id: a row with the same as one that has entered before is left out, and
+            counted as ``duplicate``. One that lacks a value enters. None: all do
+        :param dedupe_for: how long a row is remembered, in the time of the rows. At most a million
+            are remembered
         :return: the pipeline
         :raises ConfigError: if something about it cannot work; while it runs, also if no stage
             reads the data, or it is a recording that is played, by paced()
@@ -309,17 +407,21 @@ class Pipeline(Live):
                 f"{where}: a path is no source: read the file, as by CsvFile, JsonLinesFile, "
                 f"ParquetFile or ArrowFile of run_task.sources"
             )
-        if not hasattr(source, "__iter__") and not hasattr(source, "__aiter__"):
+        if retry is None and not (hasattr(source, "__iter__") or hasattr(source, "__aiter__")):
             raise ConfigError(
                 f"{where}: it is no iterable of (timestamp, row): for a function, polling() makes "
                 f"one"
             )
         warn_of_attributes(source)
         targets = targets_of(where, into, ingest)
+        if isinstance(source, TellsSenders) and max_ahead is not None:
+            source.refuse_ahead(length(max_ahead, f"{where}: max_ahead={{}}").nanos)
         if isinstance(source, Fitting):
             series = [one for one, enter in targets if isinstance(one, TimeSeries) and not enter]
             fitting = [source.fitting(one) for one in series]
             source = fitting[0] if fitting else source
+        if retry is not None:
+            source = restarted(where, source, retry)
         with self._changing.lock:
             number = self._declared + 1
             called = _unnamed(number) if name is None else name
@@ -330,9 +432,20 @@ class Pipeline(Live):
                     raise ConfigError(f"{where}: say by ingest= how a row enters {brief(one)}")
                 unit_of(source, one, unit, ())
                 routes.append(route)
+            if journal is not None and isinstance(source, Backfill):
+                raise ConfigError(
+                    f"{where}: journal={brief(journal)}: a backfill begins with its history each "
+                    f"time, which the journal would keep again: give the live source a journal in "
+                    f"a source() of its own, and go on from that by resume()"
+                )
+            if journal is not None:
+                source = journaled(where, source, journal, routes[0].clock)
             group_unit_of(source, [one for one, _ in targets], unit)
+            as_is = [one for one, enter in targets if isinstance(one, TimeSeries) and not enter]
+            told_apart = Dedupe.checked(where, dedupe, dedupe_for, as_is)
             self._add_source(
-                *(where, source, unit, routes, called, on_bad_row, max_ahead, dead_letters)
+                *(where, source, unit, routes, called, on_bad_row, max_ahead, dead_letters, idle),
+                told_apart,
             )
         return self
 
@@ -346,11 +459,14 @@ class Pipeline(Live):
         on_bad_row: Any,
         max_ahead: Any,
         dead_letters: Any,
+        idle: Any,
+        dedupe: Dedupe | None,
     ) -> None:
         """Add a source, under the lock: if the pipeline runs, it is read from now on."""
         taken = {policy.name for policy in self._policies.values()}
         checked = SourcePolicy.checked(
-            where, called, taken, on_bad_row, max_ahead, dead_letters, self._name
+            *(where, called, taken, on_bad_row, max_ahead, dead_letters, self._name, idle),
+            dedupe,
         )
         names = [called] if len(routes) == 1 else [f"{called}[{i}]" for i in range(len(routes))]
         policies = [checked.named(where, each, taken) for each in names]
@@ -358,6 +474,8 @@ class Pipeline(Live):
         self._sources = [*before, *((source, route, unit) for route in routes)]
         new = {id(route): policy for route, policy in zip(routes, policies, strict=True)}
         self._policies = {**self._policies, **new}
+        if self._before is not None:
+            self._before.note(route.into for route in routes)
         try:
             self._read_live(source, routes)
         except BaseException:
@@ -376,6 +494,8 @@ class Pipeline(Live):
                 f"{routes[0].origin}: time in a pipeline that plays recordings is theirs from the "
                 f"beginning on, and it runs: declare it before, or give its rows without paced()"
             )
+        if self._checkpoint is not None:
+            check_source(self._policies[id(routes[0])].name, source, routes)
         _, declared = self._plan(of=routes)
         self._take(source)
         fates = self._new_fates(declared, live=True)
@@ -604,6 +724,10 @@ class Pipeline(Live):
                     f"two stages are called {name!r}: rename one of them, since the name is part "
                     f"of the key of its results"
                 )
+            if self._checkpoint is not None and self._changing.is_running:
+                check_stage(stage)
+            if self._before is not None:
+                self._before.note(stage.inputs)
             self._changing.add(stage)
             try:
                 for sink in self._sinks_of_all:
@@ -613,17 +737,37 @@ class Pipeline(Live):
                 raise
         return stage
 
-    def sink(self, sink: Sink) -> Pipeline:
+    def sink(
+        self,
+        sink: Sink,
+        *,
+        retry: Retry | None = None,
+        spool: str | os.PathLike[str] | Spool | None = None,
+        dead_letters: Any = None,
+    ) -> Pipeline:
         """Let each DataSet of all stages be written to a sink, also of those that are added later:
         while it runs, from any thread, from the next window on.
 
         :param sink: where to
+        :param retry: as for :meth:`Stage.sink`
+        :param spool: as for :meth:`Stage.sink`
+        :param dead_letters: as for :meth:`Stage.sink`
         :return: the pipeline
-        :raises ConfigError: if it is no sink
+        :raises ConfigError: if it is no sink, or a table of the results of one stage, and there are
+            several, or something else was said of it before
         :raises RunTaskError: if the pipeline ends
         """
-        check_sink(f"pipeline {self._name!r}", sink)
+        where = f"pipeline {self._name!r}"
+        check_sink(where, sink)
         with self._changing.lock:
+            if isinstance(sink, TypedSink) and sink.is_of_one_stage and len(self._graph.stages) > 1:
+                raise ConfigError(
+                    f"pipeline {self._name!r}: {brief(sink)} is a table of the results of one "
+                    f"stage, and this has {len(self._graph.stages)}: give it to one by "
+                    f"stage.sink(), or take layout=Layout.LONG"
+                )
+            options: SinkOptions = {"retry": retry, "spool": spool, "dead_letters": dead_letters}
+            self._changing.say_of_sink(where, sink, options)
             for stage in self._graph.stages:
                 if sink not in stage.sinks:
                     stage.sink(sink)
@@ -724,7 +868,83 @@ class Pipeline(Live):
         sources = [(self._name_of(route), source, route) for source, route, _ in self._sources]
         return picture(self._name, sources, self._graph.stages)
 
+    def show(self) -> LiveCharts:
+        """Charts of its numbers, in a notebook, which move while it runs::
+
+            charts = pipeline.show()  # as the last line of a cell; before it runs, or while it does
+            running = asyncio.create_task(pipeline.run())  # in the next
+
+        Each number that a task gives has a chart of the latest 300 windows; of a stage by key, it
+        shows the lowest, the median and the highest of all keys. They can be zoomed and paused, and
+        stand still once the pipeline has ended. This needs the extra ``notebook``.
+
+        :return: the charts, which a notebook shows
+        :raises ConfigError: if the extra is not installed
+        :raises RunTaskError: if the pipeline ends
+        """
+        from run_task.pipeline._show import LiveCharts
+
+        return LiveCharts(self)
+
     # History
+
+    def run_sharded(self, shards: int, address: str | None = None) -> None:
+        """Run live until it is shut down, or at its end, as :meth:`run_sync` does, over shards.
+
+        Stages by key are run in shards, each with some of the keys: their rows and their states.
+        Stages without keys are run in this process, which also reads the sources, writes to the
+        sinks and makes the checkpoints: they see what all shards gave for a window, together. So
+        results are those of one process, to the bit, with any number of shards, which may be
+        another one in each run.
+
+        A shard that is gone is started again, elsewhere if need be, with the rows that are retained
+        and the states as of the last window. Windows wait for it, up to the ``upstream_timeout`` of
+        their stage; one that has waited for so long is given without the keys of that shard, and
+        names it in :attr:`DataSet.behind`.
+
+        What tasks give and hold, and what comes of it, is pickled between this process and the
+        shards: a cluster is trusted as one's own machines are.
+
+        :param shards: how many shards there are
+        :param address: of a cluster of Ray: ``"auto"`` for the one of this machine, ``"ray://..."``
+            or ``"host:port"`` for another, ``"local"`` for one that is started for this run. None:
+            shards are processes of this machine, without Ray
+        :raises ConfigError: before it runs, if it cannot be run so: there are more shards than
+            there can be keys, a task cannot be sent to a shard, there is no such cluster, it has
+            other versions than this process, or what a task by key sees depends on the rows of
+            other keys. The message names the culprit and the cure
+        :raises RunTaskError: if it has run before
+        :raises Exception: what made it end, if it was no shutdown
+        """
+        with self._changing.lock:
+            self._plan()
+            cluster = cluster_for(self._name, self.stages, shards, address, Pipeline)
+        with started(cluster):
+            self._cluster = self._changing.cluster = cluster
+            self.run_sync()
+
+    def replay_sharded(
+        self,
+        shards: int,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        *,
+        address: str | None = None,
+    ) -> Replay:
+        """As :meth:`replay`, over shards: they are there from the first result that is asked for
+        until the last, or until it is closed.
+
+        :param shards: as of :meth:`run_sharded`
+        :param start: as of :meth:`replay`
+        :param end: as of :meth:`replay`
+        :param address: as of :meth:`run_sharded`
+        :return: as of :meth:`replay`, with the same results
+        :raises ConfigError: as of both; what only shows once they are started, when the first
+            result is asked for
+        """
+        return self._go_through(
+            start, end, None, cluster_for(self._name, self.stages, shards, address, Pipeline)
+        )
 
     def replay(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Replay:
         """Run over the history that the sources have, as fast as the machine goes.
@@ -735,9 +955,10 @@ class Pipeline(Live):
         if a row comes, within its ``grace``, that it holds. Results are given, and written to the
         stage's sinks, which are flushed in the end and stay open. The replay has copies of the
         shared data, as it is when it begins, and leaves the data itself alone; so a pipeline can be
-        replayed any number of times, also while it runs live. With the same rows, and tasks that
-        keep nothing to themselves from one window to the next, results are the same to the bit,
-        with any executor and any number of workers.
+        replayed any number of times, also while it runs live. What a run or resume has entered is
+        not in them: data that rows and results enter begins as it was before that. With the same
+        rows, and tasks that keep nothing to themselves from one window to the next, results are the
+        same to the bit, with any executor and any number of workers.
 
         Without a source, it goes through the rows that a ``TimeSeries`` has been filled with.
 
@@ -753,7 +974,9 @@ class Pipeline(Live):
             ``close()``, which flushes the sinks. Its ``summary`` has the counts of rows and
             windows, and the time
         :raises ConfigError: if a source has no history, as an async one, a time is not clear, or
-            the start is after the end
+            the start is after the end; or if a sink holds results of a stage in another unit, or of
+            another version of a task; or if the pipeline was run or resumed, and it is not known
+            any more what data was like before, since there was something in it
         :raises TaskError: with ``OnError.RAISE``, when a task gave no result
         """
         return self._go_through(start, end, None)
@@ -778,9 +1001,14 @@ class Pipeline(Live):
         :param start: as for :meth:`replay`
         :param end: as for :meth:`replay`
         :return: as of :meth:`replay`
-        :raises ConfigError: if the sink does not know that, or is no stage's, or as for
-            :meth:`replay`
+        :raises ConfigError: if the sink does not know that, or is no stage's, or rows of an earlier
+            run or resume are in the data, or as for :meth:`replay`
         """
+        if self._checkpoint is not None:
+            raise ConfigError(
+                f"resume({brief(sink)}): pipeline {self._name!r} has checkpoints, and goes on from "
+                f"the last one when it is run: leave this call out, or checkpoint="
+            )
         if not callable(getattr(sink, "last", None)):
             raise ConfigError(f"resume({brief(sink)}): this sink does not tell what it holds")
         if not any(sink in stage.sinks for stage in self._graph.stages):
@@ -789,11 +1017,150 @@ class Pipeline(Live):
             )
         return self._go_through(start, end, sink)
 
+    def recompute(
+        self,
+        stage: str | AnyStage,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+    ) -> RecomputeSummary:
+        """Compute windows of a stage again, and put their results in the place of those that its
+        sinks hold: after a task was corrected, or rows were. From any thread, also while it runs.
+
+        ::
+
+            pipeline.recompute("bars", start=datetime(2026, 3, 29, tzinfo=UTC),
+                               end=datetime(2026, 3, 30, tzinfo=UTC))
+
+        The windows are those of a :meth:`replay` of all, to the bit: it is one, over data of its
+        own, from the first row on, so that states are as they were, of this stage and those that
+        feed it. Only results of this stage are written, and only to sinks that are
+        :class:`~run_task.sinks.DurableSink`: what else they hold stays, and what they hold of keys
+        and windows that there are no more is taken out. Others, such as callbacks and webhooks, are
+        told nothing. Nor do results enter other data: stages that are fed by this one are
+        recomputed by themselves, in their order. Windows behind the last row that sinks hold are
+        computed, too, as windows without rows, if an end is given, or the pipeline runs.
+
+        It reads sources that can be read again, and journals; of a source that cannot, the rows
+        that a ``TimeSeries`` still has. While it runs live, windows that the stage has not given
+        yet are left to it, and the others are written by the sinks' own threads, so that none of
+        the two comes in between. The run is not changed by it: its states, data and checkpoints go
+        on as they were.
+
+        It returns once all is written and lasts. If it is broken off, by a kill, say, call it
+        again. With another ``version=`` of a task than the sinks have results of, what lies outside
+        of the range counts as of this version in the end, and until then no run goes on from it.
+
+        :param stage: the stage, or its name
+        :param start: windows that end by then are left out; as for :meth:`replay`, an int being in
+            the unit of this stage
+        :param end: windows that start from then on are left out; of windows that overlap, those
+            whose last interval does
+        :return: how many windows were computed, and how many rows were replaced
+        :raises ConfigError: before anything is written: if there is no such stage, none of its
+            sinks can replace what it holds, or the windows cannot be computed, since a source
+            cannot be read again, or rows are no longer there; the message names it, and the cure
+        :raises RunTaskError: if the pipeline comes to its end meanwhile
+        :raises TaskError: with ``OnError.RAISE``, when a task gave no result
+        """
+        with self._changing.lock:
+            found = self._stage_of(stage, "recompute")
+            durable = [sink for sink in found.sinks if isinstance(sink, DurableSink)]
+            if not durable:
+                told = ", ".join(map(brief, found.sinks)) or "none"
+                raise ConfigError(
+                    f"recompute({found.name!r}): it has no sink that holds results which could be "
+                    f"replaced, but {told}: give it one, such as an SqlSink, or use replay()"
+                )
+            start_ns, end_ns = span(start, end, [found])
+            is_running = self._changing.is_running
+            if self._run is not None and not is_running:
+                raise RunTaskError(
+                    f"recompute({found.name!r}): pipeline {self._name!r} has run and closed its "
+                    f"sinks: make a new one"
+                )
+            planned, declared = self._plan()
+            origins = origins_of(found, planned, declared, self._before, is_running=is_running)
+            origins.stage.sinks = durable
+            run = self._run if is_running else None
+            given = NEVER if run is None else run.given_until_ns(found)
+            part = WantedWindows(origins.stage, start_ns, end_ns, given)
+            origins.check(part)
+            copies = origins.copies()
+            fates = self._fates_again(origins)
+        ways = branched(origins.sources, _itself)
+        history = History(
+            *(origins.stages, ways, fates, copies.of, _new_states),
+            apart=copies.is_apart,
+            filled=origins.filled,
+        )
+        for counts in fates:
+            counts.begin()
+        renewals = begin_again(durable, self._name, origins.stage)
+        replacing = Replacing(history, part, durable, renewals)
+        refusals = self._changing.refusals
+        before = refusals.count(Omission.REFUSED)
+        if run is None:
+            ways_out = [Delivery(s, self._changing.policy_of(s), refusals) for s in durable]
+            written = write_results(
+                *(self._name, replacing.given(), ways_out, history, refusals, _nothing)
+            )
+            with closing(written):
+                for _, datasets in written:
+                    for dataset in datasets:
+                        replacing.note(dataset)
+        else:
+            with closing(replacing.given()) as results:
+                run.write_again(found, durable, results, replacing.note)
+        return replacing.end(fates, refusals.count(Omission.REFUSED) - before)
+
+    def _stage_of(self, stage: str | AnyStage, method: str) -> AnyStage:
+        """A stage of this pipeline.
+
+        :raises ConfigError: if there is no such stage
+        """
+        name = stage.name if isinstance(stage, BaseStage) else stage
+        found = self._graph.find(name)
+        if found is None or (isinstance(stage, BaseStage) and found is not stage):
+            names = ", ".join(repr(one.name) for one in self._graph.stages) or "none"
+            raise ConfigError(f"{method}({brief(stage)}): there is no such stage, but {names}")
+        return found
+
+    def _fates_again(self, origins: Origins) -> Sequence[Fates]:
+        """Counts of their own for rows that are read again: what became of them was told before."""
+        made = [
+            Fates(
+                replace(self._policies[id(route)], dead_letters=None), source, unit_ns, live=False
+            )
+            for (source, unit_ns, _), route in zip(origins.sources, origins.declared, strict=True)
+        ]
+        for fates, route in zip(made, origins.declared, strict=True):
+            fates.beside = [
+                one
+                for one, its in zip(made, origins.declared, strict=True)
+                if its.number == route.number and one is not fates
+            ]
+        return made
+
+    def _note_before(self) -> None:
+        """Note what data is like before the pipeline changes it."""
+        if self._before is None:
+            stages = self._graph.stages
+            data: list[Any] = [read for stage in stages for read in stage.inputs]
+            data += [route.into for stage in stages for route in stage.routes]
+            self._before = Before([*data, *(route.into for _, route, _ in self._sources)])
+
     def _go_through(
-        self, start: TimeLike | None, end: TimeLike | None, resumed: DurableSink | None
+        self,
+        start: TimeLike | None,
+        end: TimeLike | None,
+        resumed: DurableSink | None,
+        cluster: Cluster | None = None,
     ) -> Replay:
         with self._changing.lock:
             planned, declared = self._plan()
+            if cluster is not None:
+                self._cluster = cluster
+                planned = over_shards(cluster, planned)
             # As they are now, whatever is changed while the replay is iterated over.
             stages = {copy.copy(stage): config for stage, config in planned.items()}
         sources: list[tuple[Any, int, Route]] = []
@@ -809,17 +1176,31 @@ class Pipeline(Live):
                 )
         start_ns, end_ns = span(start, end, stages)
         sinks = list({id(sink): sink for stage in stages for sink in stage.sinks}.values())
-        for sink in sinks:
-            if isinstance(sink, DurableSink):
-                begin(sink, self._name, stages)
+        begin(sinks, self._name, list(stages))
 
         def held(stage: AnyStage) -> int | None:
             last = resumed.last(stage.name) if resumed in stage.sinks and resumed else None
             return None if last is None else last * stage.interval.unit.nanos
 
         data: list[Any] = [read for stage in stages for read in stage.inputs]
-        data += [route.into for stage in stages for route in stage.routes]
-        copies = Copies(data) if resumed is None else None
+        entered = [route.into for _, _, route in sources]
+        entered += [route.into for stage in stages for route in stage.routes]
+        data += entered
+        copies: Copies | None = None
+        if resumed is None:
+            begun: Mapping[int, Any] = {}
+            try:
+                if self._before is not None:
+                    begun = self._before.begun(entered)
+            except ConfigError as error:
+                raise ConfigError(f"replay(): {error}") from None
+            copies = Copies(data, begun)
+        elif not (self._before is None or self._before.is_unchanged(entered)):
+            raise ConfigError(
+                f"resume({brief(resumed)}): pipeline {self._name!r} was run or resumed before, so "
+                f"that its data has rows of its sources, which would enter a second time: make a "
+                f"new one"
+            )
         if not declared and not any(map(_holds_rows, data)):
             raise ConfigError(
                 f"pipeline {self._name!r} has no sources, and a replay goes through their rows, or "
@@ -833,30 +1214,44 @@ class Pipeline(Live):
                 f"recorded as a source, too, or run the pipeline live at once"
             )
         self._take_all(sources)
-        for _, _, route in sources:
-            if resumed is not None:
-                self._resumed.add(id(route))
+        if resumed is not None:
+            self._note_before()
+            self._resumed.update(id(route) for _, _, route in sources)
+            for source, _, _ in declared:
+                if isinstance(source, Backfill):
+                    source.resumed()
         fates = self._new_fates(sources, live=False)
         ways = branched(sources, _itself)
+        # Without sources, rows that are in a series already are all that there is.
+        filled = () if declared else {id(read) for stage in stages for read in stage.inputs}
         if copies is None:
             for stage in stages:
                 stage.states.clear()  # they are made anew from the first row on
-            history = History(stages, ways, fates, _itself, _states_of, apart=_never)
+            history = History(
+                *(stages, ways, fates, _itself, _states_of), apart=_never, filled=filled
+            )
         else:
             history = History(
-                stages, ways, fates, copies.of, lambda _: States(), apart=copies.is_apart
+                *(stages, ways, fates, copies.of, _new_states),
+                apart=copies.is_apart,
+                filled=filled,
             )
         for counts in fates:
             counts.begin()
         self._replayed = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
         results = history.run(start_ns, end_ns, held)
-        telemetry = RowTelemetry.if_set_up(self._name, fates, live=False)
+        if cluster is not None:
+            results = within(cluster, results)
+        telemetry = RowTelemetry.if_set_up(self._name, fates)
         written = write_results(
             self._name,
             results,
-            sinks,
+            [
+                Delivery(sink, self._changing.policy_of(sink), self._changing.refusals)
+                for sink in sinks
+            ],
             history,
-            self._refusals,
+            self._changing.refusals,
             _nothing if telemetry is None else telemetry.tell,
         )
         return Replay(written, list(planned), fates)
@@ -884,19 +1279,80 @@ class Pipeline(Live):
     # Live
 
     def _make_run(self) -> LiveRun:
-        stages, declared = self._plan()
-        sources = [source for source in declared if id(source[2]) not in self._resumed]
+        planned, declared = self._plan()
+        stages = self._changing.spread(planned)
+        sources: Sequence[RoutedSource]
+        sources = [
+            one
+            for one in declared
+            # What is in a journal is in the data then, and what comes is not.
+            if id(one[2]) not in self._resumed or isinstance(one[0], Arriving | Backfill)
+        ]
         self._take_all(sources)
+        self._note_before()
         _warn_of_late_rows(stages, sources)
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
+        checkpointing: Checkpointing | None = None
+        if self._checkpoint is not None:
+            checkpointing, sources = self._go_on(self._checkpoint, stages, sources)
         fates = self._new_fates(sources, live=True)
-        run = LiveRun(
-            *(self._name, stages, sources, fates, self._clock, self._refusals),
-            lambda: tuple(self._graph.upstreams()),
-        )
+        try:
+            run = LiveRun(
+                *(self._name, stages, sources, fates, self._clock, self._changing.refusals),
+                self._changing.policy_of,
+                lambda: tuple(self._graph.upstreams()),
+                checkpointing,
+            )
+        except BaseException:
+            if checkpointing is not None:
+                checkpointing.keeper.close()
+            raise
         self._received = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
         return run
+
+    def _go_on(
+        self,
+        store: CheckpointStore,
+        stages: Mapping[AnyStage, RunnerConfig],
+        sources: Sequence[RoutedSource],
+    ) -> tuple[Checkpointing, Sequence[RoutedSource]]:
+        """Go on from the last checkpoint, if there is one. Returns how the next are made, and what
+        sources are to be read.
+
+        :raises ConfigError: if something cannot be part of checkpoints
+        """
+        for stage in stages:
+            check_stage(stage)
+        numbers = list(dict.fromkeys(route.number for _, _, route in sources))
+        ways = {n: [one for one in sources if one[2].number == n] for n in numbers}
+        for number, several in ways.items():
+            check_source(self._called(number), several[0][0], [route for _, _, route in several])
+        keeper = Keeper(store, self._name)
+        restoring = Restoring(keeper.begin(), keeper)
+        try:
+            roles = roles_of(
+                [
+                    (self._called(number), way, route.into)
+                    for number, several in ways.items()
+                    for way, (_, _, route) in enumerate(several)
+                ],
+                stages,
+            )
+            restoring.data(roles)
+            read = {
+                number: restoring.source(self._called(number), of_source[0][0], len(of_source))
+                for number, of_source in ways.items()
+            }
+        except BaseException:
+            keeper.close()
+            raise
+        going_on = [(read[route.number], unit_ns, route) for _, unit_ns, route in sources]
+        return Checkpointing(keeper, restoring, self._checkpoint_every, self._called), going_on
+
+    def _called(self, number: int) -> str:
+        """What a source is called, by the number of its routes."""
+        return self._names.get(number, _unnamed(number))
 
     def _new_fates(
         self, sources: Sequence[tuple[Any, int, Route]], *, live: bool
@@ -953,6 +1409,10 @@ def _nothing() -> None:
 
 def _states_of(stage: AnyStage) -> States:
     return stage.states
+
+
+def _new_states(_stage: AnyStage) -> States:
+    return States()
 
 
 def _itself(shared: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from run_task.data import Closed, Writable
 from run_task.errors import ConfigError, add_note
 from run_task.observe._format import brief
+from run_task.pipeline._result_faults import ResultFaults
 from run_task.tasks._tick_results import TickResults
 from run_task.time._wall_time import WallClock
 
@@ -29,6 +30,7 @@ class Route:
     :param in_order: whether what enters is a row that is stamped with the end of its window
     :param number: of the source, among those that were declared: one may go several ways
     :param clock: what shows timestamps that name no time zone; None: they are refused
+    :param faults: what becomes of results that cannot enter; None: whoever lets them enter is told
     """
 
     origin: str
@@ -37,6 +39,7 @@ class Route:
     in_order: bool = False
     clock: WallClock | None = None
     number: int = -1
+    faults: ResultFaults | None = None
 
     @classmethod
     def checked(
@@ -70,22 +73,23 @@ class Route:
         return cls(origin, into, ingest, in_order, clock, number)
 
     def enter(self, target: Any, what: Any) -> None:
-        """Let something enter.
+        """Let results enter. Those that cannot cost themselves, unless it was said otherwise.
 
         :param target: what may be changed of the data
         :param what: what enters
-        :raises Exception: whatever ``ingest`` raises
+        :raises BaseException: what ``ingest`` raises, if it was said so
         """
         assert self.ingest is not None
         try:
             self.ingest(target, what)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             add_note(error, f"in the ingest of {self.origin}")
             # Asked by what both have in common, which leaves nothing unknown to the checkers.
             errors = what.error_list() if isinstance(what, TickResults) else ()
             for failed in itertools.islice(errors, _MOST_NOTES):
                 add_note(error, f"of a DataSet without this result: {failed}")
-            raise
+            if self.faults is None or not self.faults.takes(what, error):
+                raise
 
     @property
     def holds_end(self) -> bool:

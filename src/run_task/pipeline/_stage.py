@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,20 +16,31 @@ from run_task.errors import ConfigError
 from run_task.executors._states import States
 from run_task.observe._format import brief
 from run_task.observe._log import Log
-from run_task.pipeline._result_rows import KeyedRowIngest, RowIngest, checked_stamps, result_series
+from run_task.pipeline._result_rows import (
+    KeyedRowIngest,
+    RowIngest,
+    checked_stamps,
+    result_columns,
+    result_series,
+)
 from run_task.pipeline._route import Route
+from run_task.pipeline._sink_policy import SinkOptions
 from run_task.runner._checks import check_calls, name_of, warnings_of
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import Context
 from run_task.runner._keys import Keys
 from run_task.sinks._protocol import Sink
+from run_task.sinks._spool import Spool
+from run_task.sources._faults import OnFault
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
+from run_task.tasks._declared import ColumnTypes
 from run_task.tasks._keyed import KeyedDataSet
 from run_task.tasks._task import Runnable
 from run_task.time._calendar import Interval
 from run_task.time._length import EveryLike, IntervalLike, in_short
+from run_task.time._retry import Retry
 
 _log = Log(__name__)
 
@@ -59,15 +71,18 @@ def calls_checked_later() -> Generator[None]:
 class Owner(Protocol):
     """What a stage asks its pipeline when something about it is to change."""
 
-    def connect(self, stage: Any, route: Route) -> None:
+    def connect(self, stage: Any, route: Route, on_bad_result: Any, dead_letters: Any) -> None:
         """Let its results take one more route, from its next window on.
 
-        :raises ConfigError: if they would come back to it
+        :raises ConfigError: if they would come back to it, or the options cannot work
         """
         ...
 
-    def write_to(self, stage: Any, sink: Sink) -> None:
-        """Let its results go to one more sink, from its next window on."""
+    def write_to(self, stage: Any, sink: Sink, options: SinkOptions) -> None:
+        """Let its results go to one more sink, from its next window on.
+
+        :raises ConfigError: if the options cannot work
+        """
         ...
 
     def pause(self, stage: Any, *, paused: bool) -> None:
@@ -191,21 +206,39 @@ class BaseStage(Generic[I, O, R]):
         self._lift_key_limit()
 
     @overload
-    def into(self, shared: TimeSeries) -> Self: ...
+    def into(
+        self, shared: TimeSeries, *, on_bad_result: OnFault = ..., dead_letters: Any = None
+    ) -> Self: ...
     @overload
-    def into(self, shared: Writable[D], ingest: Callable[[D, R], object]) -> Self: ...
-    def into(self, shared: Writable[Any], ingest: Callable[[Any, R], object] | None = None) -> Self:
+    def into(
+        self,
+        shared: Writable[D],
+        ingest: Callable[[D, R], object],
+        *,
+        on_bad_result: OnFault = ...,
+        dead_letters: Any = None,
+    ) -> Self: ...
+    def into(
+        self,
+        shared: Writable[Any],
+        ingest: Callable[[Any, R], object] | None = None,
+        *,
+        on_bad_result: OnFault = OnFault.SKIP,
+        dead_letters: Any = None,
+    ) -> Self:
         """Let each DataSet enter other data, which other stages read: while the pipeline runs, from
         the next window on.
 
         Without an ``ingest``, it becomes a row of a :class:`~run_task.TimeSeries`: its timestamp,
-        and for each column the result of the task of that name. That timestamp is the end of its
+        and for each column the result of the task of that name, or, for one that is called
+        ``task_field``, the field of it. That timestamp is the end of its
         window, so the series is one with ``closed=Closed.RIGHT``. A window in which one of these
         tasks failed gives no row, nor does one in which all of them returned None; a result that
         its column cannot hold costs its own row, and is logged.
 
         An ``ingest`` of your own has to expect that a failed task has no result in the DataSet.
-        What it raises ends a replay, and live this stage; it is raised when the pipeline ends.
+        One that raises costs the DataSet, which is counted as ``rejected`` in
+        :class:`PipelineStats` and logged; the stage goes on, live and in a replay.
         A row that it adds to a series with ``closed=Closed.LEFT`` is stamped with a time before the
         end of the window, or refused.
 
@@ -215,6 +248,10 @@ class BaseStage(Generic[I, O, R]):
         :param shared: the data
         :param ingest: how a DataSet enters it: called with the value of an ``RwLock``, which
             nobody else has meanwhile, or with an ``Atom`` or ``TimeSeries`` itself, and the DataSet
+        :param on_bad_result: what to do when it raises: with ``OnFault.RAISE``, that ends a replay,
+            and live this stage, and is raised when the pipeline ends
+        :param dead_letters: where DataSets go whose ``ingest`` raised, with the reason
+            ``"rejected"``: as of :meth:`sink`
         :return: the stage
         :raises ConfigError: if stages would wait for each other: the message draws how; or if a
             column is called like no task, or the series is not closed on the right; or if stages
@@ -227,7 +264,7 @@ class BaseStage(Generic[I, O, R]):
         elif isinstance(shared, TimeSeries) and shared.closed is Closed.LEFT and callable(ingest):
             ingest = checked_stamps(self.name, self.interval.unit, ingest)
         route = Route.checked(f"stage {self.name!r}", shared, ingest, in_order=in_order)
-        self._owner.connect(self, route)
+        self._owner.connect(self, route, on_bad_result, dead_letters)
         return self
 
     def _as_rows(self, shared: object) -> Callable[[TimeSeries, Any], None]:
@@ -237,11 +274,12 @@ class BaseStage(Generic[I, O, R]):
                 f"stage {self.name!r}: say by ingest= how a DataSet enters {brief(shared)}"
             )
         columns = tuple(shared.columns)
-        names = [task.name for task in self.tasks]
+        of_tasks = result_columns(self.tasks, self._columns_read)
+        names = list(of_tasks)
         if self.keys is not None:
             columns = self._columns_by_key(shared, self.keys.by)
         for column in columns:
-            if column not in names:
+            if column not in of_tasks:
                 raise ConfigError(
                     f"stage {self.name!r}: no task is called like the column {column!r}, but "
                     f"{', '.join(map(repr, names))}: name columns after tasks, or say by ingest= "
@@ -261,9 +299,16 @@ class BaseStage(Generic[I, O, R]):
                 f"the timestamps of {brief(shared)} in {shared.unit.name.lower()}: give it "
                 f"unit=TimeUnit.{self.interval.unit.name}, or say by ingest= how a DataSet enters"
             )
+        taken = [of_tasks[name] for name in columns]
+        exact = shared is self._series  # whose floats may be ints that nobody wanted as floats
         if self.keys is not None:
-            return KeyedRowIngest(self.name, self.keys.by, columns)
-        return RowIngest(self.name, columns)
+            return KeyedRowIngest(self.keys.by, taken, exact=exact)
+        return RowIngest(taken, exact=exact)
+
+    @property
+    def _columns_read(self) -> ColumnTypes | None:
+        """What each column of the series holds that the tasks read; None: they read no series."""
+        return self.data.view().columns if isinstance(self.data, TimeSeries) else None
 
     def _columns_by_key(self, shared: TimeSeries, by: str) -> tuple[str, ...]:
         """The columns of a series that results of tasks enter, besides that of the key."""
@@ -278,9 +323,12 @@ class BaseStage(Generic[I, O, R]):
         """A series of the results, for other stages to read.
 
         It has a column for each task, of the kind that the task says it returns (``-> float``,
-        ``int``, ``bool`` or ``str``, or ``float | None``, where None becomes NaN), by key a column
-        of the key, and timestamps in the unit of the interval, closed on the right. Each DataSet
-        enters it as with :meth:`into`. Asked for again, it is the same series.
+        ``int``, ``bool`` or ``str``), or, of a NamedTuple or dataclass, one for each field, called
+        as in a wide table, ``task_field``. What may be missing (``float | None``, ``int | None``)
+        is a column of floats, where None becomes NaN: no column of ints tells that one is missing.
+        An int that no float tells exactly is refused there, and logged. By key, there is a column
+        of the key. The timestamps are in the unit of the interval, closed on the right. Each
+        DataSet enters it as with :meth:`into`. Asked for again, it is the same series.
 
         :param retention: how many of the last rows stay, or for how long before the newest: a
             TaskInterval, a timedelta, or a text such as ``"1h"``; None: all
@@ -291,10 +339,13 @@ class BaseStage(Generic[I, O, R]):
         if self._series is None:
             key = None if self.keys is None else self._key_column(self.keys.by)
             unit = self.interval.unit
-            of = self.data.view().columns if isinstance(self.data, TimeSeries) else None
-            series = result_series(self.name, self.tasks, unit, retention, key, of)
-            self.into(series)
+            series = result_series(self.name, self.tasks, unit, retention, key, self._columns_read)
             self._series = series
+            try:
+                self.into(series)
+            except BaseException:
+                self._series = None
+                raise
         elif self._series.retention != as_kept(retention, self.interval.unit):
             raise ConfigError(
                 f"stage {self.name!r}: series(retention={retention!r}): its series has been made "
@@ -307,17 +358,49 @@ class BaseStage(Generic[I, O, R]):
         assert self.keys is not None
         return by, self.keys.keyed(self.data)[0].columns[by]
 
-    def sink(self, sink: Sink) -> Self:
+    def sink(
+        self,
+        sink: Sink,
+        *,
+        retry: Retry | None = None,
+        spool: str | os.PathLike[str] | Spool | None = None,
+        dead_letters: Any = None,
+    ) -> Self:
         """Let each DataSet be written to a sink: while the pipeline runs, from the next window on.
-        Stages may share one.
+        Stages may share one, and what one of them says of it holds for all.
+
+        While a sink is away, results wait for it, and are written in order once it is back, so that
+        windows go on. What it has not flushed is kept until then, and written again. Up to 1,024
+        results wait; when there are more, ``retry`` says by its ``then`` whether that ends the
+        pipeline, or whether further ones are left out, counted as ``dropped`` in
+        :attr:`PipelineStats.sinks`. A sink that only takes long is waited for.
 
         :param sink: where to
+        :param retry: how often it is tried again when it raises: in ``write`` anything but a
+            ``SinkError``, which costs that result alone, and in ``flush`` anything, except a
+            ConfigError, which ends the pipeline at once. After the last attempt, ``Then.RAISE``
+            ends the pipeline; with ``Then.DROP`` the result that it did not take is left out, or
+            all that it could not flush. None: an OSError, of which a ConnectionError and a
+            TimeoutError are, and a SinkError in ``flush``, are tried again for some five seconds,
+            and then, as everything else, end the pipeline
+        :param spool: the folder in which results wait on disk while it is away, in order, or a
+            :class:`~run_task.sinks.Spool`, which says how many bytes: they survive the program, and
+            the next run delivers them first. None: 1,024 wait, in memory. Replays deliver what
+            waits there first, and do not add to it
+        :param dead_letters: what is given each result that the sink does not get, refused, dropped
+            or lost, with the reason, as a :class:`DeadLetter`: a function, called with ``(result,
+            reason, detail)``; shared data with an ingest, ``(data, ingest)``; or another sink,
+            which is given a result of the name of this one and the microsecond of the letter
         :return: the stage
-        :raises ConfigError: if it is no sink
+        :raises ConfigError: if it is no sink, or a table of the results of one stage that has
+            another one's, or something else was said of it before; while the pipeline runs, also if
+            it holds results of another version of a task
         :raises RunTaskError: if the pipeline ends, or the stage was removed
         """
         check_sink(f"stage {self.name!r}", sink)
-        self._owner.write_to(self, sink)
+        self._owner.write_to(
+            self, sink, {"retry": retry, "spool": spool, "dead_letters": dead_letters}
+        )
         return self
 
     def add(self, task: Runnable[I, O]) -> None:
@@ -328,7 +411,8 @@ class BaseStage(Generic[I, O, R]):
         a series has the columns that it was made with. Replays that have begun do not change.
 
         :param task: the task; it comes after the others
-        :raises ConfigError: if it cannot be run beside them; the message says why
+        :raises ConfigError: if it cannot be run beside them, or a sink holds results of another
+            version of it; the message says why
         :raises RunTaskError: if the stage ends
         """
         self._owner.add_task(self, task)

@@ -23,7 +23,10 @@ class Unseen:
     :param settle: called when there are so many that most of them must have passed out
     """
 
-    __slots__ = ("_array", "_first", "_limit", "_ordered", "_settle", "_single", "_stop", "count")
+    __slots__ = (
+        *("_array", "_first", "_limit", "_ordered", "_seen_before", "_settle", "_single", "_stop"),
+        "count",
+    )
 
     def __init__(self, settle: Callable[[], None]) -> None:
         self._settle = settle
@@ -32,6 +35,7 @@ class Unseen:
         self._first = self._ordered = self._stop = 0
         self._single: list[int] = []  # the timestamps of those that came one by one since
         self._limit = _MOST
+        self._seen_before: int | None = None
         self.count: int = 0
         """How many have passed out, and were not seen."""
 
@@ -47,6 +51,8 @@ class Unseen:
         :param times: their timestamps
         :param in_order: whether they are known to be in the order of time
         """
+        if self._seen_before is not None:
+            times = times[times >= self._seen_before]
         in_order = in_order and len(times) > 0 and self._ordered == self._stop
         self._put(times)
         if in_order and (
@@ -62,11 +68,8 @@ class Unseen:
         :param kept: the timestamps of the rows of the series, in order
         :param bound: the window sees rows before this timestamp; None: there is no window
         """
-        if self._single:
-            self._put(np.array(self._single, np.int64))
-            self._single = []
-        if self._ordered < self._stop:
-            self._order()
+        self._gather()
+        self._seen_before = None
         times, first, stop = self._array.data, self._first, self._stop
         passed = stop
         if len(kept):
@@ -79,6 +82,24 @@ class Unseen:
         self.count += passed - first
         self._first = passed if bound is None else bisect_left(times, bound, passed, stop)
         self._limit = max(_MOST, 2 * len(kept))
+
+    def saw(self, bound: int) -> None:
+        """Windows have seen rows before any of them passed out, also those that enter from now on
+        until :meth:`settle`.
+
+        :param bound: they saw rows before this timestamp
+        """
+        self._gather()
+        self._first = bisect_left(self._array.data, bound, self._first, self._stop)
+        self._seen_before = bound
+
+    def _gather(self) -> None:
+        """Bring all into the array, in order."""
+        if self._single:
+            self._put(np.array(self._single, np.int64))
+            self._single = []
+        if self._ordered < self._stop:
+            self._order()
 
     def _put(self, times: NDArray[np.int64]) -> None:
         first, stop = self._first, self._stop

@@ -5,11 +5,19 @@ from run_task.runner._changes import Change
 from run_task.runner._config import Align, Empty, OnError, RunnerConfig
 from run_task.runner._context import Context, ContextBuilder, KeyedContext, KeyedContextBuilder
 from run_task.runner._runner import Runner
-from run_task.runner._stats import Percentiles, PipelineStats, RunnerStats, SourceStats
+from run_task.runner._stats import (
+    CheckpointStats,
+    Percentiles,
+    PipelineStats,
+    RunnerStats,
+    SinkStats,
+    SourceStats,
+)
 
 __all__ = [
     "Align",
     "Change",
+    "CheckpointStats",
     "Context",
     "ContextBuilder",
     "Empty",
@@ -21,6 +29,7 @@ __all__ = [
     "Runner",
     "RunnerConfig",
     "RunnerStats",
+    "SinkStats",
     "SourceStats",
 ]
 

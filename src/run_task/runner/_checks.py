@@ -11,6 +11,7 @@ from run_task.errors import ConfigError
 from run_task.observe._format import brief
 from run_task.runner._config import Align, Empty, RunnerConfig
 from run_task.runner._declared_work import DeclaredWork, declared, pane_of
+from run_task.tasks._alert import CountsTime
 from run_task.tasks._call import misfit
 from run_task.tasks._stateful import with_state
 from run_task.tasks._task import ChecksInputs, Runnable, called
@@ -72,10 +73,14 @@ def with_task(tasks: Sequence[Any], task: Any, config: RunnerConfig) -> tuple[An
 def check_declared(
     tasks: Iterable[Runnable[Any, Any]], data: object, interval: Interval, config: RunnerConfig
 ) -> None:
-    """See whether declared tasks can be computed over the data.
+    """See whether declared tasks can be computed over the data, and others over windows in the unit
+    of the interval.
 
     :raises ConfigError: if one cannot; the message names it, and the cure
     """
+    for task in tasks:
+        if isinstance(task, CountsTime):
+            task.count_in(interval.unit)
     if together := declared(tasks):
         DeclaredWork(together, data, pane_of(interval, config.window))
 

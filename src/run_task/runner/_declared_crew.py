@@ -33,6 +33,7 @@ from run_task.tasks._declared import Failed
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 from run_task.tasks._task import Runnable
 from run_task.tasks._tick import Tick, TickParts
+from run_task.tasks._window_results import WindowColumns, WindowResults
 from run_task.time._calendar import Interval
 
 _clock: Final[Callable[[], float]] = time.perf_counter
@@ -104,40 +105,48 @@ class DeclaredCrew:
         """Whether all tasks are declared, so that any number of windows can be run at once."""
         return self._crew is None
 
+    @property
+    def slides(self) -> bool:
+        """Whether windows are computed of panes, which they share."""
+        return self._work.slides
+
     def run_windows(
         self,
         view: TimeSeriesView,
         starts: NDArray[np.int64],
         ends: NDArray[np.int64],
         interval: Interval,
-    ) -> Iterator[DataSet[Any]]:
+        since: NDArray[np.intp] | None = None,
+    ) -> WindowResults:
         """Run windows without keys at once, where all tasks are declared.
 
         :param view: all rows there are, up to the last end at least
         :param starts: where each window starts, in ascending order, in the unit of the rows
         :param ends: where each ends
         :param interval: the interval whose windows they are
-        :return: their DataSets, each made when it is asked for, so that few lie in memory
+        :param since: the first row that is there for each; None: that of the view
+        :return: what was computed
         """
         begun = _clock()
-        columns = self._work.of_windows(view, starts, ends)
+        columns = self._work.of_windows(view, starts, ends, since)
         took = (_clock() - begun) / len(ends)
         roster, count = self._roster, len(columns)
         shares = roster.pack(*[took / count * place for place in range(1, count + 1)])
-        have_failed = any(map(_has_failed, columns))
-        windows = zip(starts.tolist(), ends.tolist(), repeat(0))
-        of = DataSet.of
+        times: tuple[list[int], list[int]] = starts.tolist(), ends.tolist()
+        windows = zip(*times, repeat(0))
+        if not any(map(_has_failed, columns)):
+            given = DataSet.of_windows(windows, roster, zip(*columns), shares, took, interval)
+            named = dict(zip(self._work.names, columns))
+            return WindowResults(given, WindowColumns(*times, named))
 
-        def given() -> Iterator[DataSet[Any]]:
+        def some_failed() -> Iterator[DataSet[Any]]:
             for due, results in zip(windows, zip(*columns)):
-                errors = None
-                if have_failed:
-                    errors = self._errors(results, Window(*due[:2])) or None
-                dataset = of(due, (), roster, results, 0.0, shares, took, errors)
+                errors = self._errors(results, Window(*due[:2])) or None
+                dataset = DataSet.of(due, (), roster, results, 0.0, shares, took, errors)
                 dataset._interval = interval  # pyright: ignore[reportPrivateUsage]  no call for it
                 yield dataset
 
-        return given()
+        return WindowResults(some_failed(), None)
 
     def drive(self, ticks: Ticks) -> None:
         """Drive a loop: by the crew of the other tasks, which may hand it to another thread."""
@@ -189,9 +198,9 @@ class DeclaredCrew:
             noted = flat, [share] * count, took, by_key or None
             return KeyedDataSet.of(tick.due, tick.behind, roster, view.by, keys, *noted)
         results = [column[0] for column in columns]
-        errors = self._errors(results, tick.window)
+        errors = self._errors(results, tick.window) if _has_failed(results) else None
         ends = roster.pack(*[begun + share * place for place in range(1, count + 1)])
-        return DataSet.of(tick.due, tick.behind, roster, results, begun, ends, took, errors or None)
+        return DataSet.of(tick.due, tick.behind, roster, results, begun, ends, took, errors)
 
     def _joined(self, dataset: AnyDataSet, view: Any, computed: _Computed) -> AnyDataSet:
         """A DataSet of the other tasks, completed: all tasks in their order."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from run_task.data import TimeSeries
 from run_task.data.series._keyed_view import KeyedView
+from run_task.data.series._segment import segment_of_window
 from run_task.data.series._view import TimeSeriesView, placed
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
@@ -51,6 +52,11 @@ class DeclaredWork:
             for planner, some in places.items()
         ]
 
+    @property
+    def slides(self) -> bool:
+        """Whether windows are computed of panes, which they share."""
+        return self._pane is not None
+
     def of_window(self, view: TimeSeriesView | KeyedView) -> Sequence[Sequence[Any]]:
         """The results of each task for a window, one for each key if there are keys: a value, or a
         :class:`Failed`.
@@ -59,21 +65,29 @@ class DeclaredWork:
         """
         if isinstance(view, KeyedView):
             return self._compute(segments_by_key(view, self._pane))
+        if self._pane is None:
+            return self._compute(segment_of_window(view))
         window = placed(view)[4]
         assert window is not None
         start, end = np.array(window, np.int64).reshape(2, 1)
         return self.of_windows(view, start, end)
 
     def of_windows(
-        self, view: TimeSeriesView, starts: NDArray[np.int64], ends: NDArray[np.int64]
+        self,
+        view: TimeSeriesView,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        since: NDArray[np.intp] | None = None,
     ) -> Sequence[Sequence[Any]]:
         """The results of each task, one for each of some windows without keys.
 
         :param view: all rows there are, up to the last end at least
         :param starts: where each window starts, in ascending order, in the unit of the rows
         :param ends: where each ends
+        :param since: the first row that is there for each, if windows do not slide; None: that of
+            the view
         """
-        return self._compute(segments_of_windows(view, starts, ends, self._pane, self._seen))
+        return self._compute(segments_of_windows(view, starts, ends, self._pane, self._seen, since))
 
     def _compute(self, segments: Segments) -> Sequence[Sequence[Any]]:
         computed: list[Sequence[Any]] = [()] * len(self.names)

@@ -139,6 +139,8 @@ class Engine:
     :param timeline: the time, if engines share one; None: one of its own
     :param since_ns: begin with the window that holds this time, in nanoseconds since the Unix
         epoch; None: with the one that holds now
+    :param first_ns: go on with the first window that ends after this, on the grid that so begins;
+        None: begin with its first
     :param gate: what each window waits for before its view of the data is taken
     :param keys: by which keys tasks are run; None: by none
     :param states: the states of the tasks; None: they begin with their first
@@ -156,6 +158,7 @@ class Engine:
         clock: Clock | None = None,
         timeline: Timeline | None = None,
         since_ns: int | None = None,
+        first_ns: int | None = None,
         gate: Gate | None = None,
         rank: int = 0,
         keys: Keys | None = None,
@@ -179,9 +182,10 @@ class Engine:
         self._clock = clock if clock is not None else SystemClock()
         self._timeline = timeline
         self._since_ns = since_ns
+        self._first_ns = first_ns
         self._gate = gate
         self._rank = rank
-        self._crew = crew_of(self._tasks, data, interval, config, keys)
+        self._crew = crew_of(self._tasks, data, interval, config, keys, self.states)
         self._drive: Callable[[Ticks], None] | None = None  # from the start on
         self._next: NextTasks | None = None  # from the next window on
         self._retired = RetiredCrews(self.name, self._log)
@@ -442,7 +446,9 @@ class Engine:
             before = self._next
             states = self.states.of if before is None else before.states
             runs, states = bound(tasks, self._declared, states)
-            crew = crew_of(runs, self._data, self._interval, self.config, self._keys)
+            crew = crew_of(
+                *(runs, self._data, self._interval, self.config, self._keys, self.states)
+            )
             try:
                 if self._begun:
                     crew.open()
@@ -635,7 +641,9 @@ class Engine:
         self._crew.open()
         if self._timeline is None:
             self._timeline = Timeline(self._clock, self._log)
-        self._ticker = ticker = Ticker(self._interval, self.config, self._timeline, self._since_ns)
+        self._ticker = ticker = Ticker(
+            self._interval, self.config, self._timeline, self._since_ns, self._first_ns
+        )
         self._telemetry = Telemetry.if_set_up(self.name, self._clock, self._losses)
         if self._telemetry is not None:
             self._send = self._telemetry.telling(self._send)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from run_task.data import Shared, TimeSeries
 from run_task.data._protocol import window_bound
@@ -114,12 +114,41 @@ class Keys:
             return limits.pop_all().close
 
 
+@runtime_checkable
+class ShardingExecutor(KeyedExecutor, Protocol):
+    """An executor that runs stages by key elsewhere, over rows that are there: declared tasks,
+    too."""
+
+    def start_sharded(
+        self,
+        tasks: Sequence[Runnable[Any, Any]],
+        *,
+        data: Shared[Any],
+        interval: Interval,
+        config: RunnerConfig,
+        keys: Keys,
+        states: States,
+    ) -> Crew:
+        """Make ready to run these tasks for each key.
+
+        :param tasks: all tasks, as a runner runs them
+        :param data: what they read
+        :param interval: how often
+        :param config: how the runner behaves
+        :param keys: by which keys
+        :param states: the states of the tasks
+        :raises ConfigError: if a task cannot be run there
+        """
+        ...
+
+
 def crew_of(
     tasks: Sequence[Runnable[Any, Any]],
     data: Shared[Any],
     interval: Interval,
     config: RunnerConfig,
     keys: Keys | None,
+    states: States,
 ) -> Crew:
     """What runs the tasks of a runner: an executor at work, and what computes declared tasks.
 
@@ -128,9 +157,15 @@ def crew_of(
     :param interval: how often
     :param config: the executor, and how it behaves
     :param keys: by which keys tasks are run; None: by none
+    :param states: the states of the tasks
     :raises ConfigError: if a task cannot be run over this data
     """
     check_inputs(tasks, data, None if keys is None else keys.by)
+    executor = config.executor_instance
+    if keys is not None and isinstance(executor, ShardingExecutor):
+        return executor.start_sharded(
+            tasks, data=data, interval=interval, config=config, keys=keys, states=states
+        )
     together = declared(tasks)
     if not together:
         return _executor_at_work(tasks, data, config, keys)

@@ -59,6 +59,7 @@ def segments_of_windows(
     ends: NDArray[np.int64],
     pane: int | None,
     seen: SeenPanes,
+    since: NDArray[np.intp] | None = None,
 ) -> Segments:
     """The rows of windows without keys, a segment for each window.
 
@@ -67,8 +68,11 @@ def segments_of_windows(
     :param ends: where each ends
     :param pane: how long the panes are of which windows are made; None: they are not
     :param seen: which of these were computed before
+    :param since: the first row of the view that is there for each window, if these are not made of
+        panes; None: all are
     """
     schema, storage, first, stop, _ = placed(view)
+    of_view = first
     begun = None if first == stop else storage.timestamp(first)
     window = view.between(int(starts[0]), int(ends[-1]))
     _, storage, first, stop, _ = placed(window)
@@ -77,6 +81,8 @@ def segments_of_windows(
         panes = None
         firsts = time.searchsorted(starts + schema.beyond)
         stops = time.searchsorted(ends + schema.beyond)
+        if since is not None:
+            firsts = np.minimum(np.maximum(firsts, since + (of_view - first)), stops)
     else:
         panes = _panes(time, starts, ends, pane, schema.beyond, begun, seen)
         edges = np.append(panes.starts, panes.ends[-1:])

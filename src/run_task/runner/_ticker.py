@@ -21,6 +21,7 @@ class Ticker:
     :param timeline: the time
     :param since_ns: the first window is the one that holds this time, in nanoseconds since the
         Unix epoch; None: now
+    :param first_ns: as of :class:`WindowGrid`
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Ticker:
         config: RunnerConfig,
         timeline: Timeline,
         since_ns: int | None = None,
+        first_ns: int | None = None,
     ) -> None:
         self.timeline: Final = timeline
         self._monotonic_ns = timeline.clock.monotonic_ns
@@ -38,7 +40,9 @@ class Ticker:
         self._unit_ns = interval.unit.nanos
         self._grace_ns = config.grace_ns
         since_ns = timeline.now_ns if since_ns is None else since_ns
-        self._windows = windows = windows_of(interval, config.window, config.align, since_ns)
+        self._windows = windows = windows_of(
+            interval, config.window, config.align, since_ns, first_ns
+        )
         self.first_end_ns: int = windows.first_end_ns
         """The end of the first window, in nanoseconds since the Unix epoch."""
         missed = config.missed_tick

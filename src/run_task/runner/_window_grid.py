@@ -23,10 +23,17 @@ class WindowGrid:
     :param align: where the grid lies
     :param since_ns: the time from which on there are to be windows, in nanoseconds since the Unix
         epoch
+    :param first_ns: the first window ends after this, on the grid that so begins; None: it is the
+        first of the grid
     """
 
     def __init__(
-        self, interval: Interval, window: Interval | None, align: Align, since_ns: int
+        self,
+        interval: Interval,
+        window: Interval | None,
+        align: Align,
+        since_ns: int,
+        first_ns: int | None = None,
     ) -> None:
         self._unit_ns = unit_ns = interval.unit.nanos
         self._reach = reach = None if window is None else window.with_unit(interval.unit)
@@ -41,6 +48,8 @@ class WindowGrid:
             if reach is not None and (end := reach.grid_from(since).after(since)) < first_end:
                 first_end = end
                 self._grid = interval.grid_from(end)
+        if first_ns is not None:
+            first_end = self._grid.after(first_ns // unit_ns)
         self.cover_time: Final = reach is None or reach.shortest_ns >= interval.longest_ns
         """Whether each time is in a window; not, if that cannot be told of all windows."""
         self.overlap_ns: int | None = None
@@ -78,6 +87,10 @@ class WindowGrid:
     def ends_at(self, time: int) -> bool:
         """Whether a window ends at a time."""
         return self._grid.floor(time) == time
+
+    def has(self, start: int, end: int) -> bool:
+        """Whether this is one of the windows."""
+        return self.ends_at(end) and self.start(end) == start
 
     # Of times in nanoseconds since the Unix epoch
 
@@ -126,9 +139,14 @@ class FixedWindows(WindowGrid):
     """Windows that are all as long, and as far apart: with less to compute for each."""
 
     def __init__(
-        self, interval: TaskInterval, window: TaskInterval | None, align: Align, since_ns: int
+        self,
+        interval: TaskInterval,
+        window: TaskInterval | None,
+        align: Align,
+        since_ns: int,
+        first_ns: int | None = None,
     ) -> None:
-        super().__init__(interval, window, align, since_ns)
+        super().__init__(interval, window, align, since_ns, first_ns)
         self.period: Final = interval.count
         """How far they are apart."""
         self.length: Final = (window or interval).nanos // interval.unit.nanos
@@ -152,9 +170,13 @@ class FixedWindows(WindowGrid):
 
 
 def windows_of(
-    interval: Interval, window: Interval | None, align: Align, since_ns: int
+    interval: Interval,
+    window: Interval | None,
+    align: Align,
+    since_ns: int,
+    first_ns: int | None = None,
 ) -> WindowGrid:
     """The windows of a runner, as :class:`WindowGrid` takes it."""
     if isinstance(interval, CalendarInterval) or isinstance(window, CalendarInterval):
-        return WindowGrid(interval, window, align, since_ns)
-    return FixedWindows(interval, window, align, since_ns)
+        return WindowGrid(interval, window, align, since_ns, first_ns)
+    return FixedWindows(interval, window, align, since_ns, first_ns)

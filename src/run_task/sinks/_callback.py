@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
@@ -18,13 +18,17 @@ class CallbackSink:
 
         stage.sink(CallbackSink(lambda stage, dataset: print(stage, dataset)))
 
-    It is called in the thread that writes, which waits for it. What it raises ends the run, except
-    a ``SinkError``, which says that it has no use for this DataSet: that is counted and logged, and
-    the run goes on.
+    It is called in the thread that writes, which waits for it. A ``SinkError`` of it says that it
+    has no use for this DataSet: that is counted and logged, and the run goes on. What else it
+    raises is tried again, or ends the run, as for every sink: then it is called again with this
+    DataSet, and not with those before.
 
     :param fn: called with the stage's name and its DataSet; of a stage by key, a KeyedDataSet
     :raises ConfigError: if it cannot be called with these two
     """
+
+    takes_at_once: Final = True
+    """What it was called with has been dealt with."""
 
     def __init__(self, fn: Callable[[str, Any], object]) -> None:
         if not callable(fn):

@@ -16,7 +16,7 @@ from run_task.observe._format import SURROGATE
 from run_task.observe._url import looks_like_url, redacted, url_shown, user_in
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Connection, Engine, Table
 
 _LOCK_TIMEOUT_S: Final = 30
 """How many seconds SQLite waits for another program's transaction."""
@@ -119,7 +119,7 @@ class Database:
         return engine
 
     @contextmanager
-    def talking(self, kind: type[RunTaskError], what: str) -> Generator[None]:
+    def talking(self, kind: type[Exception], what: str) -> Generator[None]:
         """Whatever a driver raises is told in the library's terms, and without secrets."""
         try:
             yield
@@ -134,6 +134,17 @@ class Database:
         """What a database said, without SQLAlchemy's wrapping, and without secrets."""
         text = str(getattr(error, "orig", None) or error) or type(error).__name__
         return redacted(text, self._secrets)
+
+
+def columns_of(connection: Connection, table: Table) -> list[str]:
+    """The names of the columns that a table has in the database.
+
+    An inspector does not know that everywhere: it asks DuckDB for what only PostgreSQL has.
+    """
+    from sqlalchemy import Integer, Select, false, literal_column, select
+
+    query: Select[Any] = select(literal_column("*", Integer)).select_from(table)
+    return list(connection.execute(query.where(false())).keys())
 
 
 def _url(text: str, owner: str) -> URL:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from run_task._window import Window
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
+from run_task.time._calendar import Interval
 from run_task.time._interval import TimeUnit
 
 
@@ -78,6 +80,52 @@ class Result(NamedTuple):
         return None if interval is None else interval.unit
 
 
+@dataclass(frozen=True)
+class ResultBatch:
+    """What a stage without keys computed for many windows at once, by column. To iterate over it
+    gives the same as a :class:`Result` for each window."""
+
+    pipeline: str
+    """The pipeline's name."""
+    stage: str
+    """The stage's name."""
+    interval: Interval
+    """The interval of the stage, in whose unit the times are."""
+    starts: Sequence[int]
+    """Where each window starts, in ascending order."""
+    ends: Sequence[int]
+    """Where each ends, in ascending order."""
+    results: Mapping[str, Sequence[Any]]
+    """By task, its result for each window. None has failed."""
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __iter__(self) -> Iterator[Result]:
+        names = list(self.results)
+        for start, end, values in zip(self.starts, self.ends, zip(*self.results.values())):
+            dataset = DataSet(Window(start, end), dict(zip(names, values)), interval=self.interval)
+            yield Result.of(self.pipeline, self.stage, dataset)
+
+
+class StageOutput(NamedTuple):
+    """What a stage gives, as its declaration says: what a sink is told before the first result."""
+
+    pipeline: str
+    """The pipeline's name."""
+    stage: str
+    """The stage's name."""
+    unit: TimeUnit
+    """The unit of the times of its windows."""
+    by: str | None
+    """The column of the key; None: there are no keys."""
+    key: type | None
+    """What a key is, ``str`` or ``int``; None: there are no keys."""
+    tasks: Mapping[str, Any]
+    """By task, what it returns, as an annotation says it: ``float | None``. A text is one that has
+    no meaning where it stands, and ``inspect.Signature.empty`` says that there is none."""
+
+
 class Sink(Protocol):
     """Where the results of stages go.
 
@@ -97,7 +145,8 @@ class Sink(Protocol):
         :param result: the result; what it holds is not to be changed, since others have it, too
         :raises SinkError: if this result cannot be stored, as one that the sink's format cannot
             hold. Nothing of the window may have been kept. It is counted
-            (:attr:`~run_task.PipelineStats.refused`) and logged, and the run goes on
+            (:attr:`~run_task.PipelineStats.refused`) and logged, and the run goes on; a
+            :class:`DurableSink` is given the window once more then, with nothing in it
         :raises Exception: anything else says that the sink is of no more use: a live run ends, and
             raises it; a replay raises it
         """
@@ -128,11 +177,25 @@ class Sink(Protocol):
 
 
 @runtime_checkable
+class DirectSink(Sink, Protocol):
+    """A sink whose ``write`` has done all there is to do once it returns, such as one that sends a
+    message: ``flush`` adds nothing to that. So a result that was written is not written again if a
+    later one fails.
+    """
+
+    @property
+    def takes_at_once(self) -> bool:
+        """Whether that is so; a sink that only sometimes does says so here."""
+        ...
+
+
+@runtime_checkable
 class DurableSink(Sink, Protocol):
     """A sink whose rows are there after the program has ended, so that a pipeline can resume.
 
     A window that is written again replaces the one that is there, whole: rows of tasks that it
-    no longer has are gone.
+    no longer has are gone. One whose DataSet has no results and no errors takes it out, as where
+    windows are computed again that there are no more.
     """
 
     def begin(self, pipeline: str, /) -> None:
@@ -157,11 +220,54 @@ class DurableSink(Sink, Protocol):
         ...
 
     def rows(self, stage: str | None = None, /) -> Iterator[Row]:
-        """The rows of this pipeline, each key once. For reading results: no run calls it.
+        """The rows of this pipeline, each key once. For reading results: of a pipeline, only
+        :meth:`~run_task.Pipeline.recompute` calls it.
 
         A stage's windows come in the order in which they were written, and those that were
         written again, in any.
 
         :param stage: of which stage; None: of all
+        """
+        ...
+
+
+@runtime_checkable
+class TypedSink(Sink, Protocol):
+    """A sink whose columns have types, and that is therefore told what stages give before the first
+    of their results."""
+
+    @property
+    def is_of_one_stage(self) -> bool:
+        """Whether it takes the results of one stage alone: a pipeline then gives it no other's."""
+        ...
+
+    def declare(self, output: StageOutput, /) -> None:
+        """Say what a stage gives whose results come now.
+
+        Called at the beginning of each run and replay, for each stage that writes to the sink,
+        before its first result and, of a :class:`DurableSink`, after :meth:`~DurableSink.begin`;
+        and again when a task is added while a pipeline runs, which may be between two writes of
+        another thread.
+
+        :param output: what it gives
+        :raises ConfigError: if the sink holds no such results; then nothing is run, or added
+        """
+        ...
+
+
+@runtime_checkable
+class BulkSink(Sink, Protocol):
+    """A sink that takes many results at once, by column, where a replay has them so."""
+
+    def write_many(self, batch: ResultBatch, /) -> None:
+        """Take what a stage computed for many windows.
+
+        As :meth:`~Sink.write` for each of them, one after another: it is called once the caller of
+        the replay has been given them, and before the next flush.
+
+        :param batch: the results; what it holds is not to be changed
+        :raises SinkError: if not all of them can be stored, or not by column. Nothing may have been
+            kept then, and each is given to :meth:`~Sink.write`
+        :raises Exception: as of :meth:`~Sink.write`
         """
         ...

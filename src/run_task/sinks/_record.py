@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from run_task.errors import SinkError
 from run_task.observe._format import SURROGATE, shown
-from run_task.sinks._protocol import Result, Row
+from run_task.sinks._protocol import Result, Row, StageOutput
 from run_task.sinks.encoding._json import Encoder, Fallback, dumps, value_of
 from run_task.sinks.encoding._tag import Types, UnencodableError
 from run_task.tasks._keyed import KeyedDataSet
@@ -50,6 +50,11 @@ class TaskRecord(NamedTuple):
         if self.number is not None and repr(self.number) == self.text and self.text != "-0.0":
             return None
         return self.text
+
+
+GONE: Final = TaskRecord("", None, None, "")
+"""What stands in a file, in the place of tasks, of a window that is there no more: an error without
+words, which no task has."""
 
 
 StageKey: TypeAlias = tuple[str, str, int]
@@ -119,21 +124,29 @@ class LongForm:
         self._encoder = Encoder(encode)
         self._check = check
 
+    is_of_one_stage = False
+
     def begin(self, _pipeline: str) -> str | None:
         """It takes any."""
         return None
 
-    def record(self, result: Result) -> WindowRecord | None:
-        """A result, ready to be stored; None: there is no task.
+    def declare(self, _output: StageOutput) -> str | None:
+        """It takes whatever comes."""
+        return None
+
+    def record(self, result: Result) -> WindowRecord:
+        """A result, ready to be stored.
 
         :raises SinkError: if a name, a number or a task's result cannot be
         """
         window = record(result, self._encoder)
-        if window.is_empty:
-            return None
         if self._check is not None:
             self._check(window)
         return window
+
+    def has_result(self, _row: Row) -> bool:
+        """Whether a row tells of a result or an error: each does."""
+        return True
 
     def value(self, stored: Any, types: Types) -> Any:
         """The value that JSON tells.
@@ -201,6 +214,11 @@ def window_record(
 def key_of(row: Row) -> WindowKey:
     """The key of the window that a row is of."""
     return WindowKey(row.pipeline, row.stage, row.start, row.end, row.bucket)
+
+
+def is_gone(row: Row) -> bool:
+    """Whether a row tells that its window is there no more."""
+    return not row.task and row.error == ""
 
 
 def unit_of(text: str | None) -> TimeUnit | None:

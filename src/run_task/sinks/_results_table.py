@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, PrimaryKeyConstraint, Table
 from sqlalchemy.dialects import mysql
-from sqlalchemy.types import TypeDecorator, Unicode, UnicodeText
+from sqlalchemy.types import TypeDecorator, TypeEngine, Unicode, UnicodeText
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 LENGTHS: Final = {"pipeline": 120, "stage": 120, "key": 255, "task": 190}
 """How many characters a name has at most: four bytes for each must fit into a key of MySQL, which
 has 3 072, and two into one of SQL Server, which has 1 700."""
+
+
+_OPTIONS: Final[dict[str, Any]] = {
+    f"{dialect}_{name}": value
+    for dialect in ("mysql", "mariadb")
+    for name, value in (("engine", "InnoDB"), ("charset", "utf8mb4"))
+}
+
+
+def _long_text() -> TypeEngine[str]:
+    return UnicodeText().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 
 
 class Name(TypeDecorator[str]):
@@ -31,13 +42,27 @@ class Name(TypeDecorator[str]):
         return "" if value == " " and dialect.name == "oracle" else value
 
 
+def versions_table(name: str, collation: str | None = None) -> Table:
+    """The table that tells the versions of tasks whose results are in others.
+
+    :param collation: as of :func:`results_table`
+    """
+    return Table(
+        name,
+        MetaData(),
+        Column("table_name", Unicode(190, collation=collation), primary_key=True),
+        Column("versions", _long_text(), nullable=False),
+        **_OPTIONS,
+    )
+
+
 def results_table(name: str, collation: str | None = None) -> Table:
     """The table.
 
     :param collation: by which names are compared, where the database's own would take different
         ones for the same
     """
-    text = UnicodeText().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+    text = _long_text()
 
     def named(column: str) -> Column[Any]:
         return Column(column, Name(LENGTHS[column], collation=collation), nullable=False)
@@ -63,8 +88,5 @@ def results_table(name: str, collation: str | None = None) -> Table:
             *("pipeline", "stage", "window_end", "window_start", "bucket", "key", "task"),
             mssql_clustered=False,  # whose keys may be longer
         ),
-        mysql_engine="InnoDB",
-        mysql_charset="utf8mb4",
-        mariadb_engine="InnoDB",
-        mariadb_charset="utf8mb4",
+        **_OPTIONS,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from run_task._window import Window
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks._base import Durable, ResultForm
 from run_task.sinks._database import Database, keep_a_write_ahead_log
@@ -14,6 +15,8 @@ from run_task.sinks._layout import Layout, check_layout
 from run_task.sinks._protocol import Row
 from run_task.sinks._sql_limits import limits_of
 from run_task.sinks._sql_long import LongSql
+from run_task.sinks._sql_place import SqlPlace
+from run_task.sinks._sql_versions import VersionsTable
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
 from run_task.time._interval import TimeUnit
@@ -49,6 +52,12 @@ class SqlForm(ResultForm, Protocol):
 
     def rows(self, pipeline: str, stage: str | None, /) -> Iterator[Row]:
         """The rows there are, of all stages or of one."""
+        ...
+
+    def windows(
+        self, pipeline: str, stage: str, after: int | None, before: int | None, /
+    ) -> Iterator[Window]:
+        """The windows there are of a stage that end after a time and begin before another."""
         ...
 
 
@@ -109,19 +118,20 @@ class SqlSink(Durable):
                 self._check_name(table)
                 with self._engine.connect() as connection:
                     limits = limits_of(connection, self._database.where)
-                about = self._database, self._engine, limits, table, encode
+                place = SqlPlace(self._database, self._engine, limits, table)
                 form: SqlForm
                 if wide:
                     # It cannot be imported without SQLAlchemy, of which the engine has told.
                     from run_task.sinks._sql_wide import WideSql
 
-                    form = WideSql(*about)
+                    form = WideSql(place, encode)
                 else:
-                    form = LongSql(*about)
+                    form = LongSql(place, encode)
+                versions = VersionsTable(*place)
                 # Last, since a file of something else is to stay as it is.
                 if self._database.is_sqlite:
                     keep_a_write_ahead_log(self._engine)
-            super().__init__(self._database.where, form, types)
+            super().__init__(self._database.where, form, versions, types)
         except BaseException:
             self._engine.dispose()
             raise
@@ -138,23 +148,38 @@ class SqlSink(Durable):
         if len(name.encode()) > longest:  # PostgreSQL would cut it off there
             raise ConfigError(f"{where}: table={name!r}: it is longer than {longest} bytes")
 
+    def _prepare(self) -> None:
+        try:
+            with self._database.talking(ConfigError, "cannot be written"):
+                self._attempted(self._form.prepare)
+        except SinkError as error:
+            raise ConfigError(str(error)) from None
+
     def _keep(self, windows: list[Any]) -> None:
         if not windows:
             return
-        from sqlalchemy.exc import DBAPIError
+
+        def keep() -> None:
+            self._form.prepare()
+            with self._engine.begin() as connection:
+                self._form.keep(windows, connection)
 
         with self._database.talking(SinkError, "cannot be written"):
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    self._form.prepare()
-                    with self._engine.begin() as connection:
-                        self._form.keep(windows, connection)
-                    break
-                except DBAPIError as error:  # as a deadlock, of which one must give way
-                    if error.connection_invalidated or attempt == _ATTEMPTS:
-                        raise
-                    if attempt > 1:
-                        time.sleep(_FIRST_WAIT_S * 2 ** (attempt - 2))
+            self._attempted(keep)
+
+    def _attempted(self, change: Callable[[], None]) -> None:
+        """Change the database, again if another transaction is in the way."""
+        from sqlalchemy.exc import DBAPIError
+
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                change()
+                return
+            except DBAPIError as error:  # as a deadlock, of which one must give way
+                if error.connection_invalidated or attempt == _ATTEMPTS:
+                    raise
+                if attempt > 1:
+                    time.sleep(_FIRST_WAIT_S * 2 ** (attempt - 2))
 
     def _last(self, pipeline: str, stage: str) -> int | None:
         return self._form.last(pipeline, stage)
@@ -164,6 +189,11 @@ class SqlSink(Durable):
 
     def _rows(self, pipeline: str, stage: str | None) -> Iterator[Row]:
         return self._form.rows(pipeline, stage)
+
+    def _windows(
+        self, pipeline: str, stage: str, after: int | None, before: int | None
+    ) -> Iterator[Window]:
+        return self._form.windows(pipeline, stage, after, before)
 
     def _release(self) -> None:
         self._engine.dispose()

@@ -7,23 +7,27 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from run_task._window import Window
 from run_task.errors import ConfigError, RunTaskError, SinkError
-from run_task.sinks._database import Database
+from run_task.sinks._database import Database, columns_of
 from run_task.sinks._older import OlderWindow, older, table_windows
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import FORMAT, LongForm, WindowRecord, restored, unit_of
-from run_task.sinks._sql_limits import SqlLimits
+from run_task.sinks._sql_place import SqlPlace
 from run_task.sinks.encoding._json import Fallback
 from run_task.time._interval import TimeUnit
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, Table
+    from sqlalchemy import Connection, Table
 
 _OLDER_COLUMNS: Final = (
     *("pipeline", "stage", "window_start", "window_end", "task", "error", "value", "json"),
 )
 """Those that a table of format 1 has, too."""
 
+_FIRST: Final = -(2**63)
+_LAST: Final = 2**63 - 1
+"""What a column of times holds."""
 
 _READ: Final = (
     *("pipeline", "stage", "window_start", "window_end", "task", "value", "json"),
@@ -34,27 +38,16 @@ _READ: Final = (
 class LongSql(LongForm):
     """A row a task, window and key.
 
-    :param database: the database
-    :param engine: its connections
-    :param limits: what it can hold
-    :param name: the table's name
+    :param place: where the table is
     :param encode: makes of a value that has no form in JSON another that has one
     :raises ConfigError: if the table is one of something else, or of an older format
     """
 
-    def __init__(
-        self,
-        database: Database,
-        engine: Engine,
-        limits: SqlLimits,
-        name: str,
-        encode: Fallback | None,
-    ) -> None:
+    def __init__(self, place: SqlPlace, encode: Fallback | None) -> None:
         super().__init__(encode, self._check_window)
-        self._where = database.where
-        self._database = database
-        self._engine = engine
-        self._limits = limits
+        self._place = place
+        self._database, self._engine, self._limits, name = place
+        self._where = place.database.where
         self._table = self._opened(name)
 
     def begin(self, pipeline: str) -> str | None:
@@ -75,7 +68,8 @@ class LongSql(LongForm):
             except DBAPIError:  # another program has made it meanwhile, or it cannot be made
                 if not inspect(self._engine).has_table(name):
                     raise
-        there = {column["name"] for column in inspect(self._engine).get_columns(name)}
+        with self._engine.connect() as connection:
+            there = set(columns_of(connection, table))
         missing = {column.name for column in table.columns} - there
         if missing and there.issuperset(_OLDER_COLUMNS):
             raise older(f"{self._where}, table {name!r}")
@@ -155,10 +149,7 @@ class LongSql(LongForm):
         query = select(func.max(table.c.window_end)).where(
             table.c.pipeline == pipeline, table.c.stage == stage
         )
-        with (
-            self._database.talking(SinkError, "cannot be read"),
-            self._engine.connect() as connection,
-        ):
+        with self._place.reading() as connection:
             end: int | None = connection.execute(query).scalar()
         return end
 
@@ -173,10 +164,7 @@ class LongSql(LongForm):
             .order_by(table.c.window_end.desc())
             .limit(1)
         )
-        with (
-            self._database.talking(SinkError, "cannot be read"),
-            self._engine.connect() as connection,
-        ):
+        with self._place.reading() as connection:
             unit: str | None = connection.execute(query).scalar()
         return unit_of(unit)
 
@@ -196,14 +184,33 @@ class LongSql(LongForm):
         if stage is not None:
             query = query.where(columns.stage == stage)
         with (
-            self._database.talking(SinkError, "cannot be read"),
-            self._engine.connect() as connection,
+            self._place.reading() as connection,
+            connection.execution_options(yield_per=1_024).execute(query) as found,
         ):
-            found = connection.execution_options(yield_per=1_024).execute(query)
             for row in cast("Iterable[tuple[Any, ...]]", found):
                 of, its_stage, start, end, task, number, beyond, error, unit = row[:9]
                 value = restored(number, beyond, self._where)
                 yield Row(of, its_stage, start, end, task, value, error, unit_of(unit), *row[9:])
+
+    def windows(
+        self, pipeline: str, stage: str, after: int | None, before: int | None
+    ) -> Iterator[Window]:
+        """The windows there are of a stage that end after a time and begin before another."""
+        from sqlalchemy import select
+
+        table = self._table.c
+        query = select(table.window_start, table.window_end)
+        query = query.where(table.pipeline == pipeline, table.stage == stage)
+        if after is not None:
+            query = query.where(table.window_end > max(_FIRST, min(after, _LAST)))
+        if before is not None:
+            query = query.where(table.window_start < max(_FIRST, min(before, _LAST)))
+        with (
+            self._place.reading() as connection,
+            connection.execution_options(yield_per=1_024).execute(query) as found,
+        ):
+            for start, end in cast("Iterable[tuple[int, int]]", found):
+                yield Window(start, end)
 
 
 @contextmanager

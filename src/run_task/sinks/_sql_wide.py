@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from run_task._window import Window
 from run_task.errors import ConfigError, SinkError
-from run_task.sinks._database import Database
-from run_task.sinks._protocol import Result, Row
+from run_task.sinks._database import columns_of
+from run_task.sinks._protocol import Row
 from run_task.sinks._record import FORMAT
 from run_task.sinks._results_table import LENGTHS
-from run_task.sinks._sql_limits import SqlLimits
+from run_task.sinks._sql_place import SqlPlace
 from run_task.sinks._wide_table import (
     REGISTRY,
     AddColumn,
@@ -22,18 +24,18 @@ from run_task.sinks._wide_table import (
     registry_table,
     wide_table,
 )
-from run_task.sinks.encoding._json import Encoder, Fallback
-from run_task.sinks.encoding._tag import Types
+from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.wide._errors import with_numbers
+from run_task.sinks.wide._form import WideForm
 from run_task.sinks.wide._kinds import WideKind
+from run_task.sinks.wide._record import WideRecord
 from run_task.sinks.wide._schema import END, ROW, START, NameRules, WideSchema
 from run_task.sinks.wide._stored import StoredRow, results
-from run_task.sinks.wide._table import WideRecord, WideTable
 from run_task.time._epoch import EPOCH, nanos_since_epoch
 from run_task.time._interval import TimeUnit
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, Table
+    from sqlalchemy import Connection, Index, Table
 
 _FINEST_NS: Final = 1_000
 _MYSQL: Final = ("mysql", "mariadb")
@@ -47,36 +49,25 @@ _WITHOUT_NAN: Final = ("sqlite",)
 _WITHOUT_NONFINITE: Final = (*_MYSQL, "mssql")
 
 
-class WideSql:
+class WideSql(WideForm):
     """A row a window and key.
 
     What the table is of, and what its columns hold, stands in another table, ``run_task_tables``,
     in a row for each: so a table of somebody else is known by being none of those.
 
-    :param database: the database
-    :param engine: its connections
-    :param limits: what it can hold
-    :param name: the table's name
+    :param place: where the table is
     :param encode: makes of a value that has no form in JSON another that has one
     :raises ConfigError: if the table is one of something else, or of another layout
     """
 
-    def __init__(
-        self,
-        database: Database,
-        engine: Engine,
-        limits: SqlLimits,
-        name: str,
-        encode: Fallback | None,
-    ) -> None:
-        self._where = f"{database.where}, table {name!r}"
-        self._database = database
-        self._engine = engine
-        self._limits = limits
-        self._name = name
-        self._dialect = engine.dialect.name
-        self._longest_name = _LONGEST_NAMES.get(self._dialect, engine.dialect.max_identifier_length)
-        self._registry = registry_table(limits)
+    def __init__(self, place: SqlPlace, encode: Fallback | None) -> None:
+        self._place = place
+        database, self._engine, self._limits, self._name = place
+        dialect = self._engine.dialect
+        self._where = f"{database.where}, table {self._name!r}"
+        self._dialect = dialect.name
+        self._longest_name = _LONGEST_NAMES.get(self._dialect, dialect.max_identifier_length)
+        self._registry = registry_table(self._limits)
         self._fitted: WideSchema | None = None
         """What the table in the database is like; None: it is not known to be there."""
         schema, taken = self._found()
@@ -88,7 +79,7 @@ class WideSql:
             text=self._text_problem,
             key=self._key_problem,
         )
-        self._table = WideTable(self._where, Encoder(encode), rules, _FINEST_NS)
+        super().__init__(self._where, encode, rules, _FINEST_NS)
         self._table.schema = schema
         self._open_registry()
 
@@ -105,7 +96,7 @@ class WideSql:
         with self._engine.connect() as connection:
             has_registry = inspect(self._engine).has_table(REGISTRY)
             if has_registry and not {"table_name", "description"}.issubset(
-                self._columns_of(connection, self._registry)
+                columns_of(connection, self._registry)
             ):
                 raise ConfigError(
                     f"{self._where}: table {REGISTRY!r}, which tells of tables like this, is one "
@@ -114,7 +105,7 @@ class WideSql:
             schema = self._registered(connection) if has_registry else None
             if not is_there:
                 return None, frozenset()  # also if it was, and was dropped
-            columns = self._columns_of(connection, self._bare())
+            columns = columns_of(connection, self._bare())
             if schema is None or not {START, END}.issubset(columns):
                 also = (
                     "of layout LONG"
@@ -130,12 +121,6 @@ class WideSql:
         from sqlalchemy.sql.elements import quoted_name
 
         return Table(quoted_name(self._name, quote=self._dialect != "oracle"), MetaData())
-
-    def _columns_of(self, connection: Connection, table: Table) -> list[str]:
-        from sqlalchemy import Integer, Select, false, literal_column, select
-
-        query: Select[Any] = select(literal_column("*", Integer)).select_from(table)
-        return list(connection.execute(query.where(false())).keys())
 
     def _registered(self, connection: Connection) -> WideSchema | None:
         """What the registry tells of the table; None: nothing.
@@ -197,35 +182,50 @@ class WideSql:
             return f"has {len(key)} characters, and a table holds {LENGTHS['key']}"
         return self._text_problem(key)
 
-    def begin(self, pipeline: str) -> str | None:
-        """Why results of a pipeline do not belong into the table; None: they do."""
-        return self._table.begin(pipeline)
-
-    def record(self, result: Result) -> WideRecord:
-        """A result as rows.
-
-        :raises SinkError: if it cannot be stored
-        """
-        return self._table.record(result)
-
-    def value(self, stored: Any, types: Types) -> Any:
-        """The value that the columns of a task tell."""
-        return self._table.value(stored, types)
-
     def prepare(self) -> None:
         """See to it that the table is there, with all of its columns.
 
-        :raises SinkError: if another program has made other columns meanwhile
+        :raises SinkError: if another program has made other columns meanwhile, or something else
+            has the name of one of its indexes
         """
+        from sqlalchemy.exc import DBAPIError
+
         schema = self._table.schema
         if schema is None or schema is self._fitted:
             return
         with self._engine.begin() as connection:
             schema = self._with_others(connection, schema)
         # What is made is told first, so that what a crash leaves of it is known for the sink's own.
-        with self._engine.begin() as connection:
-            self._make(connection, schema)
+        try:
+            with self._engine.begin() as connection:
+                self._make(connection, schema)
+        except DBAPIError:
+            if owner := self._owner_of(index.name for index in self._table_of(schema).indexes):
+                raise SinkError(f"{self._where}: {owner}") from None
+            raise
         self._table.schema = self._fitted = schema
+
+    def _owner_of(self, names: Iterable[Any]) -> str | None:
+        """Who else has the name of an index that the table is to have; None: nobody is known."""
+        from sqlalchemy import inspect
+        from sqlalchemy.exc import DBAPIError
+
+        if self._dialect == "duckdb":
+            return None  # its driver tells of no indexes
+        wanted = set(map(str, names))
+        cure = f"rename that, or give another table= than {self._name!r}"
+        inspector = inspect(self._engine)
+        with suppress(DBAPIError, NotImplementedError):  # where a database does not tell it
+            others = [name for name in inspector.get_table_names() if name != self._name]
+            for name in others:
+                found = {str(index["name"]) for index in inspector.get_indexes(name)} & wanted
+                if found:
+                    return (
+                        f"its index {found.pop()!r} has the name of one of table {name!r}: {cure}"
+                    )
+            if found := wanted.intersection([*others, *inspector.get_view_names()]):
+                return f"its index {found.pop()!r} has the name of a table: {cure}"
+        return None
 
     def _with_others(self, connection: Connection, schema: WideSchema) -> WideSchema:
         """Tell the registry of the table, with what other programs have told of it."""
@@ -237,7 +237,7 @@ class WideSql:
             raise SinkError(str(error)) from None
         if there is not None and inspect(connection).has_table(self._name):
             if problem := self._table.misfit(there.pipeline, there.stage, there.unit, there.by):
-                raise SinkError(f"{self._where}: another program has made it: {problem}")
+                raise SinkError(f"{self._where}: another sink has made it: {problem}")
             for name, column in there.columns.items():
                 if schema.columns.get(name, column) != column:
                     raise SinkError(
@@ -260,7 +260,7 @@ class WideSql:
         if not inspect(connection).has_table(self._name):
             table.create(connection, checkfirst=False)
             return
-        there = set(self._columns_of(connection, self._bare()))
+        there = set(columns_of(connection, self._bare()))
         if not {START, END}.issubset(there):
             raise SinkError(f"{self._where}: another program has made a table of that name")
         missing = [column for name, column in zip(schema.names, table.columns) if name not in there]
@@ -271,8 +271,17 @@ class WideSql:
             index.drop(connection, checkfirst=False)
         for column in missing:
             connection.execute(AddColumn(column))
-        for index in renewed:
+        made = set(renewed) if self._dialect == "duckdb" else self._missing(connection, table)
+        for index in made:
             index.create(connection, checkfirst=False)
+
+    def _missing(self, connection: Connection, table: Table) -> set[Index]:
+        """The indexes that are not there: where a table and its indexes are not made as one, a
+        crash leaves a table without."""
+        from sqlalchemy import inspect
+
+        there = {index["name"] for index in inspect(connection).get_indexes(self._name)}
+        return {index for index in table.indexes if str(index.name) not in there}
 
     def _table_of(self, schema: WideSchema) -> Table:
         return wide_table(self._name, schema, self._limits, self._dialect, self._longest_name)
@@ -354,10 +363,7 @@ class WideSql:
             return None
         table = self._table_of(schema)
         query = select(func.max(table.c[f"c{schema.names.index(END)}"]))
-        with (
-            self._database.talking(SinkError, "cannot be read"),
-            self._engine.connect() as connection,
-        ):
+        with self._place.reading() as connection:
             end: datetime | None = connection.execute(query).scalar()
         return None if end is None else nanos_since_epoch(end) // schema.unit.nanos
 
@@ -372,9 +378,24 @@ class WideSql:
         """The rows there are."""
         schema = self._fitted
         if schema is not None and pipeline == schema.pipeline and stage in (None, schema.stage):
-            yield from results(schema, self._stored(schema))
+            yield from results(schema, self._stored(schema, None, None))
 
-    def _stored(self, schema: WideSchema) -> Iterator[StoredRow]:
+    def windows(
+        self, pipeline: str, stage: str, after: int | None, before: int | None
+    ) -> Iterator[Window]:
+        """The windows there are that end after a time and begin before another."""
+        schema = self._fitted
+        if schema is not None and (pipeline, stage) == (schema.pipeline, schema.stage):
+            for row in results(schema, self._stored(schema, after, before)):
+                yield Window(row.start, row.end)
+
+    def _stored(
+        self, schema: WideSchema, after: int | None, before: int | None
+    ) -> Iterator[StoredRow]:
+        """
+        :param after: only of windows that end after this; None: of all
+        :param before: only of windows that begin before this
+        """
         from sqlalchemy import select
 
         table = self._table_of(schema)
@@ -382,18 +403,31 @@ class WideSql:
         order = [END, START]
         order += [name for name in (schema.by, ROW) if name is not None and name in place]
         query = select(table).order_by(*(table.c[place[name]] for name in order))
+        if after is not None:
+            query = query.where(table.c[place[END]] > _bound(after, schema.unit))
+        if before is not None:
+            query = query.where(table.c[place[START]] < _bound(before, schema.unit))
         nanos = schema.unit.nanos
         first = 2 + (schema.by is not None) + (schema.table_task is not None)
         with (
-            self._database.talking(SinkError, "cannot be read"),
-            self._engine.connect() as connection,
+            self._place.reading() as connection,
+            connection.execution_options(yield_per=1_024).execute(query) as found,
         ):
-            for row in connection.execution_options(yield_per=1_024).execute(query):
+            for row in found:
                 cells: Sequence[Any] = row
                 start, end = (nanos_since_epoch(cell) // nanos for cell in cells[:2])
                 key = None if schema.by is None else cells[2]
                 number = None if schema.table_task is None else cells[first - 1]
                 yield StoredRow(start, end, key, number, cells[first:-1], cells[-1])
+
+
+def _bound(time: int, unit: TimeUnit) -> datetime:
+    """A time; beyond what a calendar has, the last or the first of that."""
+    try:
+        return _moment(time, unit)
+    except OverflowError:
+        last, first = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
+        return last if time > 0 else first
 
 
 def _moment(time: int, unit: TimeUnit) -> datetime:

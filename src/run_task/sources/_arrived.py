@@ -1,12 +1,16 @@
-"""Rows that say when they came, and rows that wait for their time."""
+"""Rows that say when they came."""
 
 from __future__ import annotations
 
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeGuard, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeGuard, TypeVar
+
+import numpy as np
 
 from run_task.time._interval import TimeUnit
 from run_task.time._moment import TimeLike, nanos, timestamp
 from run_task.time._wall_time import WallClock
+
+_NANOS: Final[np.dtype[Any]] = np.dtype("M8[ns]")
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -41,14 +45,6 @@ class Arrived(NamedTuple, Generic[R_co]):
     """When it came: as the timestamp, of which it may be finer than the unit."""
 
 
-class Held(NamedTuple):
-    """A row of a recording that was given when it came, before its time, and is given again now
-    that this has come."""
-
-    timestamp: int
-    row: Any
-
-
 Stamped: TypeAlias = tuple[TimeLike, R_co] | Arrived[R_co]
 """A row as a source gives it: with its timestamp, and, if that is known, when it came."""
 
@@ -65,5 +61,9 @@ def arrival_ns(item: Arrived[Any], unit: TimeUnit, clock: WallClock | None = Non
     :param clock: what shows a time that names no zone; None: nothing does
     :raises InvalidTime: if that is no time, or 64 bits of the unit do not hold it
     """
+    if type(item.arrival) is np.datetime64 and item.arrival.dtype == _NANOS:  # of a journal
+        exact: Any = item.arrival.item()
+        if type(exact) is int:
+            return exact
     timestamp(item.arrival, unit, clock)
     return nanos(item.arrival, unit, clock)

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 from run_task.errors import SourceError
+from run_task.observe._format import seconds
 from run_task.observe._log import Log
 
 _log = Log(__name__)
@@ -31,6 +32,18 @@ class OnFault(enum.Enum):
 
     RAISE = "raise"
     """Count it, log it, and raise a ``SourceError``, after all the rows before it."""
+
+
+def told_ahead(ahead_ns: float, allowed_ns: float) -> str:
+    """Why a row is not taken that is stamped too long after the present.
+
+    :param ahead_ns: how long after, in nanoseconds
+    :param allowed_ns: how long it may be
+    """
+    return (
+        f"it is stamped {seconds(ahead_ns / 1e9)} after the present, and "
+        f"max_ahead={seconds(allowed_ns / 1e9)}"
+    )
 
 
 class _Listener(NamedTuple):
@@ -56,6 +69,10 @@ def faults_told_to(
         yield
     finally:
         _listener.reset(token)
+
+
+class StampedAhead(SourceError):
+    """A row is stamped too long after the present for its source to give it."""
 
 
 class Faults:
@@ -88,6 +105,11 @@ class Faults:
         self._tell(error)
         if self.are_fatal:
             raise error
+
+    def note_ahead(self, error: StampedAhead) -> None:
+        """Take note of a row that is stamped too long after the present, which is no fault of its
+        source."""
+        self._tell(error)
 
     def note_failure(self, error: SourceError) -> None:
         """Take note of a failure to get a row, of which only the source can say what it means.

@@ -32,22 +32,30 @@ def read_object(line: str | bytes) -> dict[str, Any]:
 
     :raises MalformedRow: if it is none
     """
+    found = read_json(line)
+    if not isinstance(found, dict):
+        raise MalformedRow(None, f"{shortened(line)} is not a JSON object")
+    return cast("dict[str, Any]", found)
+
+
+def read_json(line: str | bytes) -> Any:
+    """The JSON that a line is.
+
+    :raises MalformedRow: if it is none
+    """
     try:
         # Of bytes, Python would guess the encoding.
-        found = json.loads(line.decode() if isinstance(line, bytes) else line)
+        return json.loads(line.decode() if isinstance(line, bytes) else line)
     except UnicodeDecodeError:
-        raise MalformedRow(None, f"{_shortened(line)} {NOT_UTF8}") from None
+        raise MalformedRow(None, f"{shortened(line)} {NOT_UTF8}") from None
     except json.JSONDecodeError as error:  # whose text would name another line, its own first one
         raise MalformedRow(
-            None, f"{_shortened(line)} is not JSON: {error.msg} at its character {error.pos + 1}"
+            None, f"{shortened(line)} is not JSON: {error.msg} at its character {error.pos + 1}"
         ) from None
     except ValueError:  # of an int, of which Python reads up to 4300 digits
-        raise MalformedRow(None, f"{_shortened(line)} has a number of too many digits") from None
+        raise MalformedRow(None, f"{shortened(line)} has a number of too many digits") from None
     except RecursionError:
-        raise MalformedRow(None, f"{_shortened(line)} is nested too deep to be read") from None
-    if not isinstance(found, dict):
-        raise MalformedRow(None, f"{_shortened(line)} is not a JSON object")
-    return cast("dict[str, Any]", found)
+        raise MalformedRow(None, f"{shortened(line)} is nested too deep to be read") from None
 
 
 def read_row(
@@ -75,6 +83,25 @@ def read_row(
     if kinds is None:
         found.pop(timestamp, None)
         return when, found
+    return when, typed_row(found, when, timestamp, kinds, exactly)
+
+
+def typed_row(
+    found: Mapping[str, Any],
+    when: int,
+    timestamp: str | None,
+    kinds: Mapping[str, Kind | None],
+    exactly: Container[str] = (),
+) -> dict[str, Any]:
+    """The columns of a row, of the types that they are to have.
+
+    :param found: what stands there
+    :param when: the row's timestamp
+    :param timestamp: its key; None: it is no key's
+    :param kinds: the keys wanted, as in :func:`read_row`
+    :param exactly: the keys of floats that may not round an int
+    :raises MalformedRow: if a value is not of its type
+    """
     row = {
         name: found.get(name) if kind is None else _typed(name, found.get(name), kind)
         for name, kind in kinds.items()
@@ -83,10 +110,10 @@ def read_row(
     for name, number in row.items():
         value = found.get(name)
         if type(value) is int and name in exactly and value != number:
-            raise MalformedRow(name, ROUNDED.format(_shortened(str(value))))
+            raise MalformedRow(name, ROUNDED.format(shortened(str(value))))
     if len(row) < len(kinds):
         row = {name: row.get(name, when) for name in kinds}
-    return when, row
+    return row
 
 
 def _typed(name: str, value: Any, kind: Kind) -> Any:
@@ -108,11 +135,12 @@ def _typed(name: str, value: Any, kind: Kind) -> Any:
     elif type(value) is int:
         valid = valid and -_INT64_END <= value < _INT64_END
     if not valid:
-        raise MalformedRow(name, f"{_shortened(repr(value))} is not a valid {kind.__name__}")
+        raise MalformedRow(name, f"{shortened(repr(value))} is not a valid {kind.__name__}")
     return value
 
 
-def _shortened(line: str | bytes) -> str:
+def shortened(line: str | bytes) -> str:
+    """A line, or the beginning of a long one, for messages."""
     text = line.decode(errors="backslashreplace") if isinstance(line, bytes) else line
     text = text.strip()
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,8 +15,9 @@ import numpy as np
 from run_task.columnar._any_frame import AnyFrame, is_frame
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
-from run_task.sources._arrived import Held, Stamped, arrival_ns, is_arrived
+from run_task.sources._arrived import Stamped, arrival_ns, is_arrived
 from run_task.sources._batch import Batch, Batched
+from run_task.sources._behind import batches_behind, rows_behind
 from run_task.sources._playback_clock import PlaybackClock
 from run_task.sources._protocol import SourceInfo, about, warn_of_attributes
 from run_task.sync._alarm import Alarm
@@ -71,9 +71,10 @@ class Paced(Generic[R]):
         self._playback: Clock | None = None
         self._first_ns: int | None = None
         self._next_ns = self._next_row_ns = -math.inf
-        self._held: list[tuple[int, int, Held]] = []  # rows that are given again, by when
-        self._numbers = itertools.count()
         self._tell: Callable[[float], object] | None = None
+        self._behind = 0  # how many rows are left out
+        self._begun_ns: float = -math.inf  # when the last of these came
+        self._waits_ns: float = math.inf  # when the first of these enters that waits for its time
         self._opened: Iterator[Any] | None = None
         self._feed: Iterator[Any] | None = None  # what was opened, with what was read of it
         self._iterated = False
@@ -98,6 +99,16 @@ class Paced(Generic[R]):
         """How many seconds of the recording pass in a second."""
         return self._speed
 
+    def begin_behind(self, rows: int, arrived_ns: float, waits_ns: float) -> None:
+        """Play it from behind its first rows on, as one that was played up to there. Before
+        anything is asked of it.
+
+        :param rows: how many these are
+        :param arrived_ns: when the last of them came, in nanoseconds since the Unix epoch
+        :param waits_ns: the time of the first of them that waits for its time; infinity: none does
+        """
+        self._behind, self._begun_ns, self._waits_ns = rows, arrived_ns, waits_ns
+
     @property
     def first_ns(self) -> int | None:
         """The time of the first row, in nanoseconds since the Unix epoch; None: there is no row."""
@@ -108,9 +119,12 @@ class Paced(Generic[R]):
             for head in feed:
                 heads.append(head)
                 if (first_ns := self._first(head)) is not None:
-                    self._first_ns = first_ns
-                    self._next_ns = float(first_ns)
+                    self._first_ns = int(max(first_ns, self._begun_ns))
                     break
+            if self._waits_ns < (math.inf if self._first_ns is None else self._first_ns):
+                self._first_ns = int(self._waits_ns)
+            if self._first_ns is not None:
+                self._next_ns = float(self._first_ns)
             self._feed = itertools.chain(heads, feed)
         return self._first_ns
 
@@ -124,17 +138,9 @@ class Paced(Generic[R]):
     @property
     def next_row_ns(self) -> float:
         """The time of the row that comes at :attr:`next_ns`, in nanoseconds since the Unix epoch:
-        an earlier one, if it is out of order or had been on its way."""
+        an earlier one, if it is out of order or had been on its way, and a later one, if it comes
+        before its time."""
         return self._next_row_ns
-
-    def hold(self, time_ns: int, row: Held, /) -> None:
-        """Give a row that came before its time again when this has come. By the thread that
-        iterates, when it has just been given it.
-
-        :param time_ns: when, in nanoseconds since the Unix epoch
-        :param row: what to give then
-        """
-        heapq.heappush(self._held, (time_ns, next(self._numbers), row))
 
     def observe(self, next_row: Callable[[float], object], /) -> None:
         """Have a function called with the time of each next row, as :attr:`next_ns` has it.
@@ -169,7 +175,7 @@ class Paced(Generic[R]):
     def __iter__(self) -> Iterator[tuple[int, R]]:
         """The rows, each when it is due: ``(timestamp, row)``, or :class:`Arrived`, where the
         recording has that. A recording is played once."""
-        latest_ns: float = -math.inf
+        latest_ns = self._begun_ns
         with self._taken() as rows:
             for item in rows:
                 if (timed := self._timed(item)) is None:
@@ -177,12 +183,10 @@ class Paced(Generic[R]):
                     continue
                 row, row_ns, came_ns = timed
                 due_ns = max(latest_ns, came_ns)
-                yield from self._held_until(due_ns)
                 if not self._wait(due_ns, row_ns):
                     return
                 latest_ns = due_ns
                 yield row
-            yield from self._held_until(math.inf)
         self._set_next(math.inf, math.inf)
 
     def __repr__(self) -> str:
@@ -191,7 +195,8 @@ class Paced(Generic[R]):
         return f"paced({type(source).__name__ if bare else _brief(source)}, speed={self._speed:g})"
 
     def _open(self) -> Iterator[Any]:
-        return iter(self._source)
+        rows = iter(self._source)
+        return rows_behind(rows, self._behind) if self._behind else rows
 
     def _filled(self, opened: Iterator[Any]) -> Iterator[Any]:
         """Those of what was opened that hold a row."""
@@ -215,14 +220,6 @@ class Paced(Generic[R]):
             return item._replace(timestamp=stamp), row_ns, arrival_ns(item, self._unit)
         except InvalidTime:
             return None
-
-    def _held_until(self, due_ns: float) -> Iterator[Any]:
-        """The rows that are given again by a time, each when its own has come."""
-        while self._held and self._held[0][0] <= due_ns:
-            time_ns, _, row = heapq.heappop(self._held)
-            if not self._wait(time_ns, time_ns):
-                return
-            yield row
 
     def _stamp_of(self, item: Any) -> int | None:
         """The timestamp of what the source gave; None: it is no row.
@@ -290,6 +287,8 @@ class PacedBatches(Paced[R]):
     def batches(self) -> Generator[Batch]:
         """The rows, all that are due at a time. A recording is played once."""
         latest: int | None = None
+        if self._begun_ns != -math.inf:
+            latest = int(self._begun_ns) // self._unit.nanos
         with self._taken() as batches:
             for batch in batches:
                 if batch.timestamps.dtype != np.int64:
@@ -319,7 +318,7 @@ class PacedBatches(Paced[R]):
     def _open(self) -> Iterator[Any]:
         source: Any = self._source
         batches: Iterator[Any] = source.batches()
-        return batches
+        return batches_behind(batches, self._behind) if self._behind else batches
 
     def _filled(self, opened: Iterator[Any]) -> Iterator[Any]:
         return (part for batch in opened if len(batch) for part in self._stamped(batch))

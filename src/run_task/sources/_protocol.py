@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from run_task.data import TimeSeries
-from run_task.sources._arrived import Arrived, Held, Stamped
+from run_task.sources._arrived import Arrived, Stamped
 from run_task.time._clock import Clock
 from run_task.time._interval import TimeUnit
 
@@ -75,20 +75,35 @@ class Playback(Protocol):
 
 
 @runtime_checkable
-class Holding(Protocol):
-    """A playback that can hold rows which come before their time."""
+class TellsRowTimes(Protocol):
+    """A playback whose rows need not come at their own times."""
 
     @property
     def next_row_ns(self) -> float:
-        """The time of the row that comes at :attr:`Playback.next_ns`: it may be an earlier one."""
+        """The time of the row that comes at :attr:`Playback.next_ns`: it may be another one."""
         ...
 
-    def hold(self, time_ns: int, row: Held, /) -> None:
-        """Give a row again when its time has come. By the thread that iterates, which was just
-        given it.
 
-        :param time_ns: its time, in nanoseconds since the Unix epoch
-        :param row: what to give then
+@runtime_checkable
+class Arriving(Protocol):
+    """A live source that says when its rows came, so that windows can wait for those before them:
+    all that it gives are :class:`Arrived`, but for what is no row."""
+
+    def begin(self, now: Callable[[], int], tell: Callable[[float], object], /) -> None:
+        """Say by which clock rows come. Called once, before it is iterated over.
+
+        :param now: the time, in nanoseconds since the Unix epoch, which does not go back
+        :param tell: called with a time before which no further row comes, in nanoseconds since the
+            Unix epoch: all that came before have been given, and the next was asked for
+        :raises ConfigError: if it cannot be read
+        """
+        ...
+
+    def settle(self, until_ns: int, /) -> None:
+        """Have the rows given at once that have come by now; those that come from now on come at a
+        time at the earliest, which is told when these have been given. From any thread.
+
+        :param until_ns: the time, in nanoseconds since the Unix epoch, which has come
         """
         ...
 
@@ -106,6 +121,8 @@ class SourceInfo:
     :param recording: what it plays, which a replay reads in its place, all at once; None: it plays
         nothing
     :param playback: how the recording is played; None: nothing is
+    :param dropped: how many rows it could not keep so far, as one that is full, and will not give
+    :param restarts: how many times it was started again so far, after a failure
     """
 
     unit: TimeUnit | None = None
@@ -115,6 +132,8 @@ class SourceInfo:
     malformed: int = 0
     recording: Iterable[Stamped[Any]] | None = None
     playback: Playback | None = None
+    dropped: int = 0
+    restarts: int = 0
 
 
 @runtime_checkable
@@ -149,6 +168,18 @@ class Fitting(Protocol):
 
         :param series: the series
         :raises ConfigError: if they cannot be
+        """
+        ...
+
+
+@runtime_checkable
+class TellsSenders(Protocol):
+    """A source that tells who sends a row whether it is taken."""
+
+    def refuse_ahead(self, ahead_ns: float, /) -> None:
+        """Refuse rows that are stamped too long after the present.
+
+        :param ahead_ns: how long that is, in nanoseconds
         """
         ...
 

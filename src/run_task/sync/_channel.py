@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -71,6 +71,7 @@ class _Buffer(Generic[T]):
         "items",
         "mutex",
         "name",
+        "on_drop",
         "open",
         "overflow",
         "receiver_closed",
@@ -84,6 +85,7 @@ class _Buffer(Generic[T]):
     def __init__(self, capacity: int, overflow: Overflow, name: str | None) -> None:
         self.capacity: float = capacity
         self.name: str | None = name
+        self.on_drop: Callable[[T], object] | None = None  # in the place of the log
         self.overflow: Overflow = overflow
         self.items: deque[T] = deque()
         self.dropped: int = 0
@@ -106,6 +108,9 @@ class _Buffer(Generic[T]):
 
     def drop(self, item: T, why: str) -> None:
         self.dropped += 1
+        if self.on_drop is not None:
+            self.on_drop(item)
+            return
         _log.warning(
             "dropped %s: %s (%d dropped so far)",
             item,
@@ -226,6 +231,22 @@ class Sender(Generic[T_contra]):
                 sent = self._offer(item)
         if not sent:
             wait_thread(self._until_sent, item, timeout)
+        if buffer.receivers:
+            _wake_one(buffer.receivers)
+
+    async def asend(self, item: T_contra, timeout: float | None = None) -> None:
+        """As :meth:`send`, and waits for room without holding up the event loop.
+
+        :param item: what is sent
+        :param timeout: with ``Overflow.BLOCK``, how many seconds to wait for room; None: forever
+        :raises ChannelClosed: if either end is closed
+        :raises TimeoutError: if there was no room in time; the item was not sent
+        """
+        buffer = self._buffer
+        with buffer.mutex:
+            sent = self._offer(item)
+        if not sent:
+            await wait_task(self._until_sent, item, timeout)
         if buffer.receivers:
             _wake_one(buffer.receivers)
 
@@ -495,6 +516,18 @@ def sole_channel(
     """As :func:`channel`, for a sender that is used by one thread at a time."""
     buffer = _made(capacity, overflow, name)
     return SoleSender(buffer), Receiver(buffer)
+
+
+def telling_channel(
+    capacity: int, overflow: Overflow, on_drop: Callable[[T], object]
+) -> tuple[Sender[T], Receiver[T]]:
+    """As :func:`channel`, which does not log what it drops.
+
+    :param on_drop: called with each item that is dropped, while no other is sent: it is to be quick
+    """
+    buffer: _Buffer[T] = _made(capacity, overflow, None)
+    buffer.on_drop = on_drop
+    return Sender(buffer), Receiver(buffer)
 
 
 def _made(capacity: int, overflow: Overflow, name: str | None) -> _Buffer[Any]:

@@ -1,6 +1,7 @@
 """What is run, and what comes of it."""
 
 from run_task._public import present as _present
+from run_task.tasks._alert import Alert, alert
 from run_task.tasks._collect import DataSets, KeyedDataSets, acollect, collect
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._decorator import task
@@ -9,6 +10,7 @@ from run_task.tasks._stateful import StatefulTask
 from run_task.tasks._task import Runnable, Task
 
 __all__ = [
+    "Alert",
     "DataSet",
     "DataSets",
     "Keyed",
@@ -18,6 +20,7 @@ __all__ = [
     "StatefulTask",
     "Task",
     "acollect",
+    "alert",
     "collect",
     "task",
 ]

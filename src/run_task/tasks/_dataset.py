@@ -160,6 +160,40 @@ class DataSet(TickResults, Mapping[str, O_co]):
         self._values = self._durations = self._starts = None
         return self
 
+    @classmethod
+    def of_windows(
+        cls,
+        windows: Iterable[Due],
+        roster: Roster,
+        results: Iterable[Sequence[Any]],
+        ends: bytes,
+        took: float,
+        interval: Interval,
+    ) -> Iterator[DataSet[Any]]:
+        """The DataSets of many windows without errors, in less time than :meth:`of` takes for each.
+
+        :param windows: the windows
+        :param roster: the tasks
+        :param results: what they returned for each window
+        :param ends: when each had ended, packed by the roster: the same for all windows
+        :param took: how long a window took, in seconds
+        :param interval: the interval whose windows they are
+        """
+        for due, values in zip(windows, results):
+            self: DataSet[Any] = _new(cls)
+            self._due = due
+            self._behind = ()
+            self._roster = roster
+            self._results = values
+            self._begun = 0.0
+            self._start_times = None
+            self._end_times = ends
+            self._took = took
+            self._errors = NOTHING
+            self._values = self._durations = self._starts = None
+            self._interval = interval
+            yield self
+
     def _mapping(self) -> dict[str, O_co]:
         values = self._values
         if values is None:

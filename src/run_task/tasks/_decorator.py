@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 
 from run_task.errors import ConfigError
 from run_task.tasks._stateful import StatefulTask
-from run_task.tasks._task import Task
+from run_task.tasks._task import Task, TaskVersion
 
 I = TypeVar("I")
 O = TypeVar("O")
@@ -18,14 +18,16 @@ S = TypeVar("S")
 @overload
 def task(function: Callable[[I, int, int], O], /) -> Task[I, O]: ...
 @overload
-def task(*, name: str) -> Callable[[Callable[[I, int, int], O]], Task[I, O]]: ...
+def task(
+    *, name: str | None = None, version: TaskVersion | None = None
+) -> Callable[[Callable[[I, int, int], O]], Task[I, O]]: ...
 @overload
 def task(
     *,
     name: str | None = None,
     state: Callable[[], S],
     copy: Callable[[S], S] | None = None,
-    version: int | str | None = None,
+    version: TaskVersion | None = None,
 ) -> Callable[[Callable[[I, int, int, S], tuple[O, S]]], StatefulTask[I, O, S]]: ...
 def task(
     function: Callable[..., Any] | None = None,
@@ -34,7 +36,7 @@ def task(
     name: str | None = None,
     state: Callable[[], Any] | None = None,
     copy: Callable[[Any], Any] | None = None,
-    version: int | str | None = None,
+    version: TaskVersion | None = None,
 ) -> Any:
     """Make a :class:`Task` of a function ``(data, start, end)``, or with ``state=`` a
     :class:`StatefulTask` of a function ``(data, start, end, state)`` that returns its result and
@@ -60,7 +62,8 @@ def task(
     :param state: makes the first state, of each key where there are keys: a type or function
         without arguments
     :param copy: copies a state, for states that the function changes in place
-    :param version: what has to be another where states of before mean something else
+    :param version: what has to be another where states and results of before mean something else,
+        an int or a text: a sink that holds results of another version is refused
     :raises ConfigError: if it is made of nothing that can be called, or only what is for a state
         is given
     """
@@ -69,8 +72,8 @@ def task(
             StatefulTask[Any, Any, Any], state=state, name=name, copy=copy, version=version
         )
         return make if function is None else make(function)
-    if copy is not None or version is not None:
-        raise ConfigError("task(copy=, version=): these are for a task with a state: give state=")
+    if copy is not None:
+        raise ConfigError("task(copy=): this is for a task with a state: give state=")
     if function is not None:
-        return Task(function, name)
-    return functools.partial(Task[Any, Any], name=name)
+        return Task(function, name, version)
+    return functools.partial(Task[Any, Any], name=name, version=version)

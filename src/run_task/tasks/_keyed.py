@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, overload
@@ -243,6 +244,31 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         columns = list(self._mapping().items())
         for key in self._keys:
             yield key, {name: of_task[key] for name, of_task in columns if key in of_task}
+
+    def of_key(self, key: object) -> Mapping[str, O_co]:
+        """What tasks gave for one key, by their names; without those that failed for it. Empty
+        where the window has no such key.
+
+        :param key: the key
+        """
+        wanted: Any = key
+        if self._values is not None:
+            columns = self._values.items()
+            return {name: of_task[wanted] for name, of_task in columns if wanted in of_task}
+        keys: Sequence[Any] = self._keys
+        try:
+            place = bisect_left(keys, wanted)
+        except TypeError:  # a text among ints, or an int among texts
+            return {}
+        if place == len(keys) or keys[place] != wanted:
+            return {}
+        names, errors = self._roster.names, self._errors
+        values = self._flat[place * len(names) : (place + 1) * len(names)]
+        return {
+            name: value
+            for name, value in zip(names, values)
+            if name not in errors and (name, key) not in errors
+        }
 
     @overload
     def __getitem__(self, name: str, /) -> Keyed[K, O_co]: ...

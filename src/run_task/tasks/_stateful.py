@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
-from run_task.tasks._task import Runnable
+from run_task.tasks._task import Runnable, TaskVersion, checked_version, name_to_import
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
@@ -45,8 +44,8 @@ class StatefulTask(Runnable[I_contra, O_co], Generic[I_contra, O_co, S_co]):
     :param name: the task's name; by default the function's
     :param copy: copies a state, for states that the function changes in place: it is then given a
         copy each time. Without it, states are values that nobody can change
-    :param version: what has to be another where states of before mean something else; None: it has
-        none
+    :param version: what has to be another where states and results of before mean something else;
+        None: it has none
     :raises ConfigError: if it is made of nothing that can be called, or if ``state`` is a type
         whose instances can be changed in place, and nothing copies them
     """
@@ -57,7 +56,7 @@ class StatefulTask(Runnable[I_contra, O_co], Generic[I_contra, O_co, S_co]):
         state: Callable[[], S_co],
         name: str | None = None,
         copy: Callable[[S_co], S_co] | None = None,
-        version: int | str | None = None,
+        version: TaskVersion | None = None,
     ) -> None:
         if not callable(function):
             raise ConfigError(
@@ -74,8 +73,7 @@ class StatefulTask(Runnable[I_contra, O_co], Generic[I_contra, O_co, S_co]):
             raise ConfigError(
                 f"task(state={state.__name__}): states of this type {CHANGED_IN_PLACE}"
             )
-        if version is not None and type(version) not in (int, str):
-            raise ConfigError(f"task(version={brief(version)}): it is an int or a text")
+        its_version = checked_version(version)
         functools.update_wrapper(self, function)
         self._name = name if name is not None else getattr(function, "__name__", repr(function))
         self.step: Final = function
@@ -84,7 +82,7 @@ class StatefulTask(Runnable[I_contra, O_co], Generic[I_contra, O_co, S_co]):
         """What makes the first state."""
         self.copy: Final = copy
         """What copies a state; None: states are values that nobody can change."""
-        self.version: Final = version
+        self.version: Final = its_version
 
     @property
     def name(self) -> str:
@@ -113,10 +111,8 @@ class StatefulTask(Runnable[I_contra, O_co], Generic[I_contra, O_co, S_co]):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # As that of Task: by its name, where that means the same in the process that unpickles it.
-        module, name = getattr(self, "__module__", None), getattr(self, "__qualname__", "")
-        if module != "__main__" and getattr(sys.modules.get(str(module)), name, None) is self:
-            return name
-        return type(self), (self.step, self.initial, self.name, self.copy, self.version)
+        whole = self.step, self.initial, self.name, self.copy, self.version
+        return name_to_import(self) or (type(self), whole)
 
     def __repr__(self) -> str:
         return f"<StatefulTask {self.name!r}>"

@@ -6,19 +6,25 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from run_task.errors import ConfigError
+from run_task.observe._format import brief
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
+
+
+TaskVersion: TypeAlias = int | str
+"""What is another where a task has changed so that what it made before means something else."""
 
 
 class Runnable(Protocol[I_contra, O_co]):
     """A computation over data of type ``I`` and one window, with a result of type ``O``.
 
     It is synchronous, because it computes and does not wait. The data is shared with every other
-    task of the tick: read it, and leave it as it was.
+    task of the tick: read it, and leave it as it was. One that has an attribute ``version``, an int
+    or a text, is of that version, as ``@task(version=...)`` says it.
     """
 
     @property
@@ -70,6 +76,38 @@ def called(run: Callable[..., object]) -> Callable[..., object]:
     return getattr(type(run), "__call__", run)  # noqa: B004  # it is wanted, and not whether
 
 
+def checked_version(given: Any) -> TaskVersion | None:
+    """The version that a task was given; None: it has none.
+
+    :raises ConfigError: if it is none
+    """
+    if given is None or type(given) in (int, str):
+        version: TaskVersion | None = given
+        return version
+    raise ConfigError(f"task(version={brief(given)}): it is an int or a text")
+
+
+def version_of(task: object) -> TaskVersion | None:
+    """The version of a task; None: it has none."""
+    given: Any = getattr(task, "version", None)
+    return given if type(given) in (int, str) else None
+
+
+SENT_WHOLE: Final[set[str]] = {"__main__"}
+"""Modules that mean something else in the process that loads what was pickled here, or are not to
+be imported there."""
+
+
+def name_to_import(task: object) -> str:
+    """Under which name of its module a task is found wherever that is imported; empty: under none.
+
+    :param task: the task, which has the module and the name of its function
+    """
+    module, name = str(getattr(task, "__module__", None)), str(getattr(task, "__qualname__", ""))
+    found = module not in SENT_WHOLE and getattr(sys.modules.get(module), name, None) is task
+    return name if found else ""
+
+
 class Task(Runnable[I_contra, O_co]):
     """A :class:`Runnable` made of a function. It stays callable as the function it was made of.
 
@@ -77,11 +115,16 @@ class Task(Runnable[I_contra, O_co]):
 
     :param function: called with the data, the start and the end of the window
     :param name: the task's name; by default the function's
+    :param version: what has to be another where results of before mean something else; None: it
+        has none
     :raises ConfigError: if it is made of nothing that can be called
     """
 
     def __init__(
-        self, function: Callable[[I_contra, int, int], O_co], name: str | None = None
+        self,
+        function: Callable[[I_contra, int, int], O_co],
+        name: str | None = None,
+        version: TaskVersion | None = None,
     ) -> None:
         if not callable(function):
             raise ConfigError(
@@ -90,6 +133,7 @@ class Task(Runnable[I_contra, O_co]):
             )
         functools.update_wrapper(self, function)
         self._name = name if name is not None else getattr(function, "__name__", repr(function))
+        self.version: Final = checked_version(version)
         # The function itself, so that a tick calls it with nothing in between.
         self.run: Final[Callable[[I_contra, int, int], O_co]] = function  # pyright: ignore[reportIncompatibleMethodOverride]  of an instance: it is called without self
 
@@ -102,11 +146,8 @@ class Task(Runnable[I_contra, O_co]):
 
     def __reduce__(self) -> str | tuple[object, ...]:
         # What @task has put in the place of its function is pickled as a function is: by name.
-        # In the main program that name would mean something else in the process that unpickles it.
-        module, name = getattr(self, "__module__", None), getattr(self, "__qualname__", "")
-        if module != "__main__" and getattr(sys.modules.get(str(module)), name, None) is self:
-            return name
-        return type(self), (self.run, self.name)
+        name = name_to_import(self)
+        return name or (type(self), (self.run, self.name, self.version))
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r}>"

@@ -7,6 +7,7 @@ from run_task.time._clock import Clock, SystemClock, VirtualClock
 from run_task.time._interval import TaskInterval, TimeUnit
 from run_task.time._length import EveryLike, IntervalLike
 from run_task.time._moment import TimeLike
+from run_task.time._retry import Retry, Then
 from run_task.time._schedule import MissedTick, Schedule
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "EveryLike",
     "IntervalLike",
     "MissedTick",
+    "Retry",
     "Schedule",
     "SystemClock",
     "TaskInterval",
+    "Then",
     "TimeLike",
     "TimeUnit",
     "VirtualClock",

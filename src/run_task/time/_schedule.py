@@ -54,7 +54,7 @@ class MissedTick(enum.Enum):
     """
 
 
-class _Position:
+class _OnGrid:
     """How far a schedule has come.
 
     :param start: when the first window falls due; its end
@@ -86,7 +86,7 @@ class _Position:
         return self._skipped
 
 
-class Schedule(_Position):
+class Schedule(_OnGrid):
     """Hands out windows of one period each, on a grid, every one exactly once and in order.
 
     Time is an int in any one unit. With ``BURST``, ``DELAY`` and ``COALESCE`` the windows tile
@@ -155,7 +155,7 @@ class Schedule(_Position):
         return end - period, end
 
 
-class GridSchedule(_Position):
+class GridSchedule(_OnGrid):
     """As :class:`Schedule`, for windows that end at the edges of a grid, and start anywhere.
 
     :param after: gives the first edge after one

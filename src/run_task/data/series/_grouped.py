@@ -17,6 +17,9 @@ from run_task.data.series._texts import Texts
 _DIGIT: Final = 16
 """Of how many bits NumPy sorts integers in linear time."""
 
+_NEAR: Final = 255
+"""An int that is no greater is near zero."""
+
 _FEW: Final = 8
 """If there are so many times more texts than rows, the texts of the rows are sorted anew, and not
 all that there are."""
@@ -132,7 +135,7 @@ class Groups:
         self.keys: Sequence[Any]
         """The keys that the rows have, each once, sorted: texts by their code points."""
         if texts is None:
-            order, firsts, _ = _grouped(from_zero(values))
+            order, firsts, _ = _grouped(above_zero(values)[1])
             self.keys = values[order[firsts]].tolist()
         elif len(texts) > _FEW * len(values):
             codes, places = np.unique(values, return_inverse=True)
@@ -182,16 +185,20 @@ def keys_and_lasts(
     return [in_order[rank] for rank in ranks_of[present].tolist()], lasts[present]
 
 
-def from_zero(values: Array) -> NDArray[Any]:
-    """Ints in the same order, none below zero, the least of them zero."""
+def above_zero(values: Array) -> tuple[int, NDArray[Any]]:
+    """What to take from some ints so that none is below zero and the least is near it, and the ints
+    without it, in the same order."""
     if not len(values):
-        return values
+        return 0, values
     least = values.min()
+    if 0 <= least <= _NEAR:
+        return 0, values
     if values.dtype.kind == "i":
         wide: NDArray[np.uint64] = values.astype(np.int64).view(np.uint64)
-        return wide - np.int64(least).view(np.uint64)  # modulo 2**64, which is what is wanted
+        wide -= np.int64(least).view(np.uint64)  # modulo 2**64, which is what is wanted
+        return int(least), wide
     unsigned: NDArray[Any] = values - least
-    return unsigned
+    return int(least), unsigned
 
 
 def _grouped(numbers: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]:

@@ -5,6 +5,8 @@ looked up as a text is, once a store has room for more rows than there may be ke
 up are the keys that are *admitted*: all that rows have, and some that rows had, never more than
 there may be. So what is there needs no other look. Only a key that is not admitted, when there is
 no room for it, goes the slow way: it is found out which of the admitted have no row any more.
+Texts that are not admitted stand in a dictionary apart from the others, so that there is none but
+that of the texts, which a row is looked up in anyway.
 
 That is exact, whatever has become of the memory that rows lie in: a replay refuses the rows that
 the live run refused. Of each key the position of its last row is known, counted from the first row
@@ -14,13 +16,14 @@ asked last, and as there are keys that have gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from run_task.data.series._column_types import Array, Column, InvalidValue
-from run_task.data.series._grouped import from_zero
+from run_task.data.series._grouped import above_zero
 from run_task.data.series._texts import Texts
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
@@ -36,38 +39,99 @@ class KeyLimitReached(ConfigError):
     """A row has a key that is one more than there may be."""
 
 
-class AdmittedKeys(dict[Any, int]):
+class AdmittedKeys(Protocol):
     """Keys that rows may have without another look, each with what is stored of it: an int itself,
-    or the code of a text. A new one is noted when it is looked up, while there is room.
+    or the code of a text. To look up another admits it, while there is room."""
+
+    @property
+    def look(self) -> Callable[[Any], int]:
+        """What is stored of a value.
+
+        :raises InvalidValue: if it is no key, or there is no room for it
+        """
+        ...
+
+    @property
+    def texts(self) -> Texts | None:
+        """What codes stand for; None: the keys are ints."""
+        ...
+
+    def __contains__(self, key: object, /) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+    def revoke(self, stored: int, /) -> None:
+        """Let the key of what is stored be admitted no longer."""
+        ...
+
+    def admit_only(self, stored: Sequence[int], /) -> None:
+        """Let the keys of what is stored be admitted, and no others."""
+        ...
+
+
+class _AdmittedInts(dict[Any, int]):
+    """Ints that are admitted.
 
     :param most: how many there may be
     :param column: makes an int of another value, or raises InvalidValue
-    :param texts: gives codes to texts; None: the keys are ints
+    :param stored: those that are admitted
     """
 
     __slots__ = ("_column", "_most", "texts")
 
-    def __init__(self, most: int, column: Column, texts: Texts | None) -> None:
-        super().__init__()
+    def __init__(self, most: int, column: Column, stored: Sequence[int]) -> None:
+        super().__init__(zip(stored, stored))
+        self.texts: Final[Texts | None] = None
         self._most = most
         self._column = column
-        self.texts: Texts | None = texts
+
+    @property
+    def look(self) -> Callable[[Any], int]:
+        """What is stored of a value."""
+        return self.__getitem__
 
     def __missing__(self, value: Any) -> int:
-        key: Any = self._column.convert(value)
+        key: int = self._column.convert(value)
         if key not in self:
             if len(self) >= self._most:
                 raise InvalidValue("there is no room for another key")
-            self.add(key)
-        return self[key]
+            self[key] = key
+        return key
 
-    def add(self, key: Any) -> None:
-        """Admit a key."""
-        self[key] = key if self.texts is None else self.texts.code(key)
+    def revoke(self, stored: int) -> None:
+        self.pop(stored, None)
 
-    def key_of(self, stored: int) -> Any:
-        """The key of what is stored."""
-        return stored if self.texts is None else self.texts.text(stored)
+    def admit_only(self, stored: Sequence[int]) -> None:
+        self.clear()
+        self.update(zip(stored, stored))
+
+
+class _AdmittedTexts:
+    """Texts that are admitted: those that their own dictionary has.
+
+    :param most: how many there may be
+    :param texts: all there are
+    :param stored: the codes of those that are admitted
+    """
+
+    __slots__ = ("_codes", "admit_only", "revoke", "texts")
+
+    def __init__(self, most: int, texts: Texts, stored: Sequence[int]) -> None:
+        self.texts: Final[Texts | None] = texts
+        self._codes = texts.limit(most, stored)
+        self.revoke: Final = texts.revoke
+        self.admit_only: Final = texts.admit_only
+
+    @property
+    def look(self) -> Callable[[Any], int]:
+        """The code of a text."""
+        return self._codes.__getitem__
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._codes
+
+    def __len__(self) -> int:
+        return len(self._codes)
 
 
 class KeyLimit:
@@ -100,9 +164,12 @@ class KeyLimit:
         if admitted is None or admitted.texts is not texts:
             # Codes have been given out anew, and mean something else.
             self._lasts, self._seen = {}, 0
-            self.admitted = admitted = AdmittedKeys(self.most, column, texts)
             kept: list[int] = np.unique(stored).tolist()
-            admitted.update((admitted.key_of(one), one) for one in kept)
+            if texts is None:
+                admitted = _AdmittedInts(self.most, column, kept)
+            else:
+                admitted = _AdmittedTexts(self.most, texts, kept)
+            self.admitted = admitted
         return admitted
 
     def moved(self, rows: int) -> None:
@@ -115,8 +182,16 @@ class KeyLimit:
 
     def new(self, values: Array) -> list[Any]:
         """The keys of rows that are not admitted, each once, in order of the rows."""
-        assert self.admitted is not None
-        return [key for key in _distinct(values) if key not in self.admitted]
+        admitted = self.admitted
+        assert admitted is not None
+        if (near := _near(values)) is not None:
+            # Most rows have none, and to find in which order keys come takes most of the time.
+            less, numbers, largest = near
+            present = np.zeros(largest + 1, np.bool_)
+            present[numbers] = True
+            if all(less + at in admitted for at in np.flatnonzero(present).tolist()):
+                return []
+        return [key for key in _distinct(values) if key not in admitted]
 
     def admit(self, values: Array, new: Sequence[Any], stored: Array, staying: int) -> int:
         """Admit the keys of new rows, if there is room for all of them.
@@ -137,7 +212,7 @@ class KeyLimit:
                 if last >= stays:
                     break
                 gone.add(one)
-            known = (admitted[key] for key in _distinct(values) if key in admitted)
+            known = (admitted.look(key) for key in _distinct(values) if key in admitted)
             again = {one for one in known if one not in lasts or one in gone}
             count = len(lasts) - len(gone) + len(again)
             if (excess := count + len(new) - self.most) > 0:
@@ -145,13 +220,11 @@ class KeyLimit:
             for one in gone:
                 del lasts[one]
                 if one not in again:
-                    admitted.pop(admitted.key_of(one), None)
+                    admitted.revoke(one)
             if len(admitted) > count:  # keys of rows that were refused for something else
-                keys = {admitted.key_of(one): one for one in (*lasts, *again)}
-                admitted.clear()
-                admitted.update(keys)
+                admitted.admit_only((*lasts, *again))
         for key in new:
-            admitted.add(key)
+            admitted.look(key)
         return 0
 
     def _look(self, stored: Array) -> None:
@@ -189,18 +262,28 @@ class KeyLimit:
         )
 
 
+def _near(values: Array) -> tuple[int, NDArray[Any], int] | None:
+    """What to take from some ints, which they are then, and the greatest of these, for a table of
+    all up to that one; None: they are none or no ints, or too far from each other for it to pay."""
+    if values.dtype.kind not in "iu" or not len(values):
+        return None
+    less, numbers = above_zero(values)
+    largest = int(numbers.max())
+    if largest >= _SPARSE * len(values):
+        return None
+    return less, numbers.astype(np.intp, copy=False), largest
+
+
 def _distinct(values: Array) -> Iterable[Any]:
     """Values, each once, in the order in which they come first."""
-    if values.dtype.kind in "iu" and len(values):
-        least = int(values.min())
-        span = int(values.max()) - least + 1
-        if span <= _SPARSE * len(values):
-            # Backward, so that of those that go to one place the first stays there. A tenth of the
-            # time that a dict takes.
-            firsts = np.full(span, -1, np.intp)
-            firsts[from_zero(values)[::-1].astype(np.intp)] = np.arange(len(values) - 1, -1, -1)
-            firsts = firsts[firsts >= 0]
-            firsts.sort()
-            distinct: list[int] = values[firsts].tolist()
-            return distinct
+    if (near := _near(values)) is not None:
+        # Backward, so that of those that go to one place the first stays there. A tenth of the
+        # time that a dict takes.
+        _, numbers, largest = near
+        firsts = np.full(largest + 1, -1, np.intp)
+        firsts[numbers[::-1]] = np.arange(len(values) - 1, -1, -1)
+        firsts = firsts[firsts >= 0]
+        firsts.sort()
+        distinct: list[int] = values[firsts].tolist()
+        return distinct
     return dict.fromkeys(values.tolist())

@@ -117,6 +117,11 @@ class KeyedView:
         """The keys, sorted."""
         return self._known()[0]
 
+    @property
+    def inputs(self) -> Sequence[Any]:
+        """The view of each input, as the tasks of the window would have it without keys."""
+        return (self._view,)
+
     def include(self, keys: Iterable[Any]) -> None:
         """Let keys be among them, though they may have no row in the window.
 

@@ -67,6 +67,21 @@ class Retention:
             return row
         return first
 
+    def firsts(self, times: NDArray[np.int64], stops: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The same at several moments.
+
+        :param times: of the rows, in order
+        :param stops: the row after the last that has come by then
+        :return: the first that stays
+        """
+        if self.rows is not None:
+            return np.maximum(stops - self.rows, 0)
+        if self.span is None or not len(times):
+            return np.zeros(len(stops), np.intp)
+        span = min(self.span, _MOST)
+        newest = np.maximum(times[np.maximum(stops - 1, 0)], -_MOST - 1 + span)
+        return times.searchsorted(newest - span)
+
     def oldest(self, times: NDArray[np.int64], newest: int) -> int | None:
         """Rows that are older than this do not stay, once a row as new as ``newest`` is there.
 
@@ -107,7 +122,7 @@ class Retention:
         room = max(2 * rows, min(_EARLY * rows, _EARLY_BYTES // row_bytes))
         if self.rows is not None:
             if 3 * rows >= self.rows:
-                room = 3 * self.rows
+                room = max(3 * self.rows, rows)  # there may be more of them that are yet to come
         elif self.span is not None and not growing:
             room = 3 * rows
         return max(room, _SMALLEST)

@@ -7,7 +7,6 @@ from typing import Any, Final, cast
 import numpy as np
 
 from run_task.data.series._view import TimeSeriesView, placed
-from run_task.tasks._column_kinds import is_encoded
 from run_task.tasks._declared import Segments
 
 _FIRST: Final = np.zeros(1, np.intp)
@@ -23,19 +22,15 @@ def segment_of_window(view: TimeSeriesView) -> Segments:
     window = placed(view)[4]
     assert window is not None  # else there are no rows in it
     start, end = window
-    columns = rows.columns
-
-    def column(name: str) -> Any:
-        return rows.encoded(name).codes if is_encoded(columns[name]) else rows[name]
-
+    schema, storage, first, stop, _ = placed(rows)
     return Segments(
         times=lambda: rows.time,
-        column=column,
+        column=lambda name: storage.array(schema.positions[name] + 1, first, stop),
         # An array of objects, which is looked into as a sequence is, but not declared as one.
         texts=lambda name: cast("Any", rows.encoded(name).texts),
         starts=_FIRST,
-        ends=np.array([len(rows)], np.intp),
+        ends=np.array([stop - first], np.intp),
         window_starts=np.array([start], np.int64),
         window_ends=np.array([end], np.int64),
-        unit=rows.unit,
+        unit=schema.unit,
     )

@@ -59,19 +59,21 @@ class Store:
         self.times: memoryview = self._cells(0)
         """The timestamps, one by one: storing an item is cheaper so than in an array."""
         columns = layout.schema.columns
-        self._places: Sequence[int] = sorted(range(len(columns)), key=texts.__contains__)
+        key = layout.schema.key
+        # That of the key is the first, since it may refuse a text, too.
+        encoded = sorted(texts, key=lambda i: columns[i].name != key)
+        plain = [i for i in range(len(columns)) if i not in texts]
+        # What is stored of a check is written over.
         self.cells: list[Any] = [
-            (
-                columns[i].name,
-                columns[i].exact,
-                texts[i].code if i in texts else columns[i].convert,
-                self._cells(i + 1),
-            )
-            for i in self._places
+            *((columns[i].name, columns[i].exact, columns[i].convert, i) for i in plain),
+            *((columns[i].name, None, str.__len__, i) for i in encoded[1:]),
+            *((columns[i].name, None, texts[i].code, i) for i in encoded),
         ]
+        self._places: Sequence[int] = [i for *_, i in self.cells]
+        self.cells = [(*convert, self._cells(i + 1)) for *convert, i in self.cells]
         """For each column: its name, the type whose values are stored as they are, what makes
-        such a value of others, and where to store it. Those of texts come last, so that a row
-        that is refused for the value of another leaves no text."""
+        such a value of others, and where to store it. Those of texts come last, and before them is
+        seen whether all of these are texts, so that a row that is refused leaves none."""
         self.address: int = self.arrays[0].__array_interface__["data"][0]
         self.leases: dict[int, int] = {}
         """Up to which row each lease protects the rows, by the id of the lease."""
@@ -89,7 +91,7 @@ class Store:
         :param convert: makes what is stored of a value
         :param exact: the type whose values are stored as they are; None: of none
         """
-        at = self._places.index(place)
+        at = len(self._places) - 1 - self._places[::-1].index(place)  # the last of it
         name, _, _, cells = self.cells[at]
         self.cells[at] = (name, exact, convert, cells)
 

@@ -7,9 +7,10 @@ and readers, who know only codes of rows that are there, need no lock.
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from run_task.data._block import Allocate, Block
 from run_task.data._buckets import bucket_of
-from run_task.data.series._column_types import Array, exact_text
+from run_task.data.series._column_types import Array, InvalidValue, exact_text
 
 CODES: Final = np.dtype(np.int32)
 """What codes are stored as."""
@@ -64,7 +65,8 @@ class EncodedTexts(NamedTuple):
 
 
 class _Codes(dict[str, int]):
-    """The code of each text; a new text gets one when it is looked up."""
+    """The code of each text that is admitted; another is admitted when it is looked up, while there
+    is room."""
 
     __slots__ = ("_texts",)
 
@@ -75,16 +77,14 @@ class _Codes(dict[str, int]):
     def __missing__(self, value: object) -> int:
         text = exact_text(value)
         code = self.get(text)
-        if code is None:
-            code = len(self)
-            # In this order: whoever finds the code finds the text.
-            self._texts.put(code, text)
-            self[text] = code
-        return code
+        return self._texts.admitted(text) if code is None else code
 
 
 class Texts:
     """All texts that a column has had since its codes were given out anew.
+
+    There may be a limit to how many are *admitted*, which those are that have to be told apart from
+    the others: a dictionary of them alone is all that a row is looked up in.
 
     One writer at a time; readers need no lock.
 
@@ -95,9 +95,12 @@ class Texts:
         "__weakref__",
         "_buckets",
         "_codes",
+        "_count",
         "_kept",
+        "_most",
         "_origin",
         "_ranking",
+        "_revoked",
         "_segments",
         "_shared",
         "_texts",
@@ -109,7 +112,9 @@ class Texts:
         self._texts[: len(texts)] = texts
         self._codes = _Codes(self)
         self._codes.update(zip(texts, range(len(texts))))
-        self._kept = len(texts)
+        self._revoked: dict[str, int] = {}  # the codes of texts that are not admitted
+        self._most = sys.maxsize  # how many may be admitted
+        self._kept = self._count = len(texts)
         self._ranking: tuple[NDArray[np.int32], Sequence[str]] | None = None
         self._buckets: NDArray[np.uint16] = np.empty(0, np.uint16)
         self._segments: list[_Segment] = []
@@ -117,7 +122,7 @@ class Texts:
         self._origin: TextBlocks | None = None  # where they were read from
 
     def __len__(self) -> int:
-        return len(self._codes)
+        return self._count
 
     def text(self, code: int) -> str:
         """The text of a code that was given out."""
@@ -125,9 +130,9 @@ class Texts:
         return text
 
     def code(self, value: Any) -> int:
-        """The code of a text.
+        """The code of a text, which is admitted.
 
-        :raises InvalidValue: if it is no text
+        :raises InvalidValue: if it is no text, or there is no room for it
         """
         try:
             return self._codes[value]
@@ -135,17 +140,80 @@ class Texts:
             return self._codes[exact_text(value)]
 
     def encode(self, texts: Array) -> NDArray[np.int32]:
-        """The codes of many texts, each of which is a ``str``."""
-        return np.fromiter(map(self._codes.__getitem__, texts), CODES, len(texts))
+        """The codes of many texts, each of which is a ``str``; they are admitted as far as there is
+        room."""
+        try:
+            return np.fromiter(map(self._codes.__getitem__, texts), CODES, len(texts))
+        except InvalidValue:  # there is no more room
+            return np.fromiter(map(self._any_code, texts), CODES, len(texts))
 
-    def put(self, code: int, text: str) -> None:
-        """Note what a code stands for that is about to be given out."""
-        texts = self._texts
+    def _any_code(self, text: str) -> int:
+        code = self._codes.get(text)
+        if code is not None:
+            return code
+        if len(self._codes) < self._most:
+            return self._codes[text]
+        code = self._revoked.get(text)
+        if code is None:
+            code = self._revoked[text] = self._new_code(text)
+        return code
+
+    # Which of them are admitted
+
+    def limit(self, most: int, codes: Iterable[int]) -> Mapping[str, int]:
+        """Admit some texts and no others, and up to so many from now on.
+
+        :param most: how many may be admitted
+        :param codes: those of the texts that are admitted now
+        :return: the codes of those that are admitted, whatever becomes of them: to look one up that
+            is not admits it, or raises InvalidValue if it is no text, or there is no room
+        """
+        self._most = most
+        self.admit_only(codes)
+        return self._codes
+
+    def lift(self) -> None:
+        """Admit all there are from now on."""
+        self._most = sys.maxsize
+
+    def admitted(self, text: str) -> int:
+        """The code of a text that was not admitted, and is from now on.
+
+        :raises InvalidValue: if there is no room for it
+        """
+        if len(self._codes) >= self._most:
+            raise InvalidValue("there is no room for another")
+        code = self._revoked.get(text)
+        if code is None:
+            code = self._new_code(text)
+        # Were it broken off in between, it would be found all the same, now as below.
+        self._codes[text] = code
+        self._revoked.pop(text, None)
+        return code
+
+    def revoke(self, code: int) -> None:
+        """Let the text of a code be admitted no longer."""
+        text = self.text(code)
+        if text in self._codes:
+            self._revoked[text] = code
+            del self._codes[text]
+
+    def admit_only(self, codes: Iterable[int]) -> None:
+        """Let the texts of these codes be admitted, and no others."""
+        kept = set(codes)
+        for code in [code for code in self._codes.values() if code not in kept]:
+            self.revoke(code)
+
+    def _new_code(self, text: str) -> int:
+        texts, code = self._texts, self._count
+        # In this order: whoever finds the code finds the text.
         if code == len(texts) - 1:
             more: NDArray[np.object_] = np.empty(2 * len(texts), np.object_)
             more[:code] = texts[:code]
             self._texts = texts = more
         texts[code] = text
+        self._count = code + 1
+        return code
 
     def decode(self, codes: NDArray[np.int32]) -> NDArray[np.object_]:
         """The texts of codes that were given out, read-only."""
@@ -167,10 +235,9 @@ class Texts:
             texts: list[str] = self._texts[:count].tolist()
             # Those of before come first, and are in order: to sort most of it anew takes no more
             # than to look at it.
-            before = [] if ranking is None else [self._codes[text] for text in ranking[1]]
+            before: list[int] = [] if ranking is None else _inverse(ranking[0]).tolist()
             order = sorted([*before, *range(len(before), count)], key=texts.__getitem__)
-            ranks = np.empty(count, CODES)
-            ranks[order] = np.arange(count, dtype=CODES)
+            ranks = _inverse(np.array(order, CODES))
             self._ranking = ranking = ranks, [texts[code] for code in order]
         return ranking
 
@@ -217,6 +284,13 @@ class Texts:
     def read_from(self, origin: TextBlocks) -> None:
         """Note where they were read from: whoever they are sent to can read them there, too."""
         self._origin = origin
+
+
+def _inverse(order: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Where each position stands in an order of all."""
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order), dtype=CODES)
+    return places
 
 
 _SHARING: Final = threading.Lock()

@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from run_task.columnar._any_frame import is_frame
 from run_task.data._access import InstantAccess
 from run_task.data._block import Allocate, PrivateBlock
+from run_task.data.series._ahead import AheadRows
 from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
+from run_task.data.series._growth import Grown, Growth
 from run_task.data.series._key_limit import KeyLimit
 from run_task.data.series._retention import Retention
 from run_task.data.series._schema import BlockLayout, NewRows, Schema
 from run_task.data.series._shift import Shift, Snapshot, merge
 from run_task.data.series._store import Lease, Store
+from run_task.data.series._tap import MarkedLease, SeriesPattern, Tap
 from run_task.data.series._texts import Texts
 from run_task.data.series._view import TimeSeriesView
 from run_task.errors import ConfigError
@@ -100,6 +103,7 @@ class TimeSeries:
         # By thread, from which timestamp on its rows are refused, and why; and before which
         # timestamp no thread's are.
         self._refused_from: dict[int, tuple[int, str]] = {}
+        self._growth = Growth()
         self._key_limit: KeyLimit | None = None
         self._key_limits: dict[object, int] = {}  # of each who has set one: the least holds
         self._looked_before = self._unit_check.last + 1
@@ -107,6 +111,9 @@ class TimeSeries:
         texts = {i: Texts() for i, column in enumerate(self._schema.columns) if column.encoded}
         store = self._new_store(self._retention.capacity(0, self._schema.row_bytes), 0, texts)
         self._snapshot: Snapshot = (store, 0, 0, object(), None)
+        self._ahead: AheadRows | None = None
+        self._taps: Sequence[Tap] = ()
+        self._marks = 0  # how many views have been marked
 
     @property
     def unit(self) -> TimeUnit:
@@ -183,6 +190,8 @@ class TimeSeries:
             self._key_limit = limit
             store, first, length, _ = self._settled()
             column, texts = self._schema.columns[place], store.texts.get(place)
+            if texts is not None:
+                texts.lift()
             code = column.convert if texts is None else texts.code
             store.convert_by(place, code, column.exact)
             self._watch_keys(store, first, length)
@@ -198,6 +207,8 @@ class TimeSeries:
     def view(self) -> TimeSeriesView:
         """A view of all rows as they are now: the same as reading, without a block."""
         while True:
+            if self._taps:
+                return self._marked_view()
             snapshot = self._snapshot
             store, first, length, era, shift = snapshot
             if shift is None:
@@ -212,6 +223,75 @@ class TimeSeries:
                         shift.move()
                         first, length = first_after, length_after
                     return TimeSeriesView(self._schema, lease, first, length)
+
+    def _marked_view(self) -> TimeSeriesView:
+        """A view of all rows as they are now, of which those are told who follow the series."""
+        with self._lock:
+            store, first, length, _ = self._settled()
+            self._marks = mark = self._marks + 1
+            oldest = _BEFORE_ALL
+            if self._retention.limited:
+                oldest = int(store.times[first]) if first < length else _AFTER_ALL
+            for tap in self._taps:
+                tap.mark(mark, oldest)
+            lease = MarkedLease(store, length, mark, self._taps)
+            return TimeSeriesView(self._schema, lease, first, length)
+
+    def follow(self, tap: Tap) -> Callable[[], None]:
+        """Tell somebody all rows that there are, and whatever comes from then on, in order. Who
+        follows already is told all rows again.
+
+        :param tap: who is told
+        :return: ends it
+        """
+        with self._lock:
+            if tap not in self._taps:
+                self._taps = (*self._taps, tap)
+                self._update_unchecked()
+            store, first, length, _ = self._settled()
+            tap.whole(
+                TimeSeriesView(self._schema, Lease(store, length), first, length), self._marks
+            )
+        return partial(self._unfollow, tap)
+
+    def _unfollow(self, tap: Tap) -> None:
+        with self._lock:
+            self._taps = tuple(one for one in self._taps if one is not tap)
+            self._update_unchecked()
+
+    def grown(self) -> Grown:
+        """All rows as they are now, and which of them are those of when this was called last. For
+        one caller."""
+        with self._lock:
+            store, first, length, _ = self._settled()
+            same_until = self._growth.look(length)
+            view = TimeSeriesView(self._schema, Lease(store, length), first, length)
+            return Grown(view, self._growth.begin + first, same_until)
+
+    def restore(self, times: NDArray[np.int64], columns: Sequence[Array], position: int) -> None:
+        """Have these rows, and no others.
+
+        :param times: their timestamps, in order
+        :param columns: of each column its values; texts of any length are objects
+        :param position: that of the first, among all rows that there ever were
+        :raises ConfigError: if they are no rows of this series; then it is as it was
+        """
+        if not (times[1:] >= times[:-1]).all():
+            raise ConfigError(f"{self!r}: rows to be restored are not in order")
+        fitted = self._schema.fitted(times, columns)
+        with self._lock:
+            rows: list[Array] = [times, *fitted]
+            texts = {i: Texts() for i, column in enumerate(self._schema.columns) if column.encoded}
+            for i, known in texts.items():
+                rows[i + 1] = known.encode(fitted[i])
+            capacity = self._retention.capacity(len(times), self._schema.row_bytes)
+            store = self._new_store(capacity, len(times), texts)
+            store.write(0, rows)
+            self._growth.restart(position, len(times))
+            self._key_limit = None  # it is set anew, by what is there
+            self._snapshot = (store, 0, len(times), object(), None)
+            self._newest = int(times[-1]) if len(times) else _AFTER_ALL
+            self._limit_in_force()
 
     def plot(
         self, *columns: str, keys: Iterable[Any] | None = None, ax: Axes | None = None
@@ -295,6 +375,16 @@ class TimeSeries:
                     return
         self._insert(self._schema.row(timestamp, columns))
 
+    def check(self, timestamp: TimeLike, /, **columns: Any) -> None:
+        """Refuse a row as :meth:`append` would, and store nothing.
+
+        :param timestamp: as in :meth:`append`
+        :param columns: as in :meth:`append`
+        :raises ConfigError: if it could not be stored, or has no value; it names the column
+        """
+        if self._schema.row(timestamp, columns).omitted:
+            raise ConfigError("the row has no value in any column")
+
     @overload
     def extend(
         self, frame: AnyFrame, /, *, timestamp: str | None = None, zone: str | tzinfo | None = None
@@ -330,6 +420,71 @@ class TimeSeries:
             self._insert(rows_of(timestamps, self._schema, **columns))
         else:
             self._insert(self._schema.rows(timestamps, columns))
+
+    def add(self, rows: NewRows) -> None:
+        """Add rows that fit, as another series of this schema has them.
+
+        :param rows: the rows
+        """
+        self._insert(rows)
+
+    def extend_ahead(self, timestamps: NDArray[np.int64], **columns: Any) -> AheadRows:
+        """Add rows that are yet to come: they are stored, and nobody sees them.
+
+        Until all have come, no other row may be added.
+
+        :param timestamps: their times, in ascending order, none before that of a row that is there
+        :param columns: the values of each column
+        :raises ConfigError: if one cannot be stored
+        """
+        times, arrays, omitted = self._schema.rows(timestamps, columns)
+        if omitted:
+            raise ConfigError("rows that are yet to come have a value each")
+        with self._lock:
+            limit = self._limit_in_force() if self._key_limits or self._key_limit else None
+            if limit is not None:
+                self._admit_keys(limit, times, arrays)
+            store, first, length, era = self._settled()
+            rows: list[Array] = [times, *arrays]
+            for i, texts in store.texts.items():
+                rows[i + 1] = texts.encode(arrays[i])
+            if self._fits(store, length + len(times)):
+                store.write(length, rows)
+            else:
+                self._move(first, length, rows)
+                store, first, stop, era, _ = self._snapshot
+                length = stop - len(times)
+                self._snapshot = (store, first, length, era, None)
+            ahead = AheadRows(
+                *(self._schema, self._retention, store),
+                *(length, length + len(times), self._come),
+            )
+            self._ahead = ahead
+        self._unit_check.look(int(times[0]), self)
+        self._unit_check.look(int(times[-1]), self)
+        return ahead
+
+    def ahead(self) -> tuple[AheadRows, TimeSeriesView] | None:
+        """The rows that are yet to come, and a view that ends with the last of them; None: there
+        are none."""
+        ahead = self._ahead
+        return None if ahead is None else (ahead, ahead.view(self._snapshot[1]))
+
+    def _come(self, ahead: AheadRows, stop: int) -> None:
+        with self._lock:
+            store, first, length, era, _ = self._snapshot
+            assert ahead is self._ahead
+            assert (store, length) == (ahead.store, ahead.at), "another row was added before"
+            self._newest = store.times[stop - 1]
+            times, *columns = store.rows(length, stop)
+            for tap in self._taps:
+                tap.rows(times, columns, store.texts)
+            first = self._retention.first(store, first, stop, self._newest)
+            self._snapshot = (store, first, stop, era, None)
+            if stop == ahead.stop:
+                self._ahead = None
+                if first >= store.turn:
+                    self._tidy()
 
     @contextlib.contextmanager
     def refusing(self, timestamp: int, reason: str) -> Generator[None]:
@@ -368,11 +523,37 @@ class TimeSeries:
                 self._allocate = before
                 raise
 
+    @property
+    def pattern(self) -> SeriesPattern:
+        """What another process makes a series of that is like it, without rows."""
+        return SeriesPattern(
+            *(self.columns, self.unit, self.retention, self.closed, self.zone, self.key)
+        )
+
+    @classmethod
+    def of(cls, pattern: SeriesPattern) -> TimeSeries:
+        """A series without rows. Of timestamps that only another unit explains, it tells nobody:
+        the one that it is made after does.
+
+        :param pattern: what it is like
+        """
+        series = cls(*pattern)
+        series._unit_check.warned = True
+        series._looked_before = _AFTER_ALL
+        series._update_unchecked()
+        return series
+
+    def emptied(self) -> TimeSeries:
+        """Another series like it, without rows."""
+        return self._twin(self.view().between(0, 0))
+
     def __deepcopy__(self, memo: object) -> TimeSeries:
+        return self._twin(self.view())
+
+    def _twin(self, view: TimeSeriesView) -> TimeSeries:
         twin = TimeSeries(self.columns, self.unit, None, self.closed, self.zone, self.key)
         twin._retention = self._retention
         twin._unit_check = self._unit_check  # of the same rows is told once
-        view = self.view()
         twin.extend(view.time, **{name: view[name] for name in self.columns})
         if self._key_limit is not None:
             twin.limit_keys(self._key_limit.most)
@@ -413,6 +594,9 @@ class TimeSeries:
     # All that follows is done under the lock.
 
     def _update_unchecked(self) -> None:
+        if self._taps:
+            self._unchecked_before = _BEFORE_ALL  # each row is told of
+            return
         froms = (timestamp for timestamp, _ in self._refused_from.values())
         self._unchecked_before = min(self._looked_before, *froms, _AFTER_ALL)
 
@@ -445,7 +629,7 @@ class TimeSeries:
         column = self._schema.columns[limit.place]
         stored = store.arrays[limit.place + 1][first:length]
         admitted = limit.watch(column, texts, stored)
-        store.convert_by(limit.place, admitted.__getitem__, None)
+        store.convert_by(limit.place, admitted.look, None)
 
     def _admit_keys(
         self, limit: KeyLimit, times: NDArray[np.int64], columns: Sequence[Array]
@@ -462,7 +646,7 @@ class TimeSeries:
                 return  # not as many rows as there may be keys
             column, stored = self._schema.columns[limit.place], store.arrays[limit.place + 1]
             admitted = limit.watch(column, None, stored[first:length])
-            store.convert_by(limit.place, admitted.__getitem__, None)
+            store.convert_by(limit.place, admitted.look, None)
         new = limit.new(values)
         if not new:
             return
@@ -490,6 +674,8 @@ class TimeSeries:
         rows: list[Array] = [times, *columns]
         for i, texts in store.texts.items():
             rows[i + 1] = texts.encode(columns[i])
+        for tap in self._taps:
+            tap.rows(rows[0], rows[1:], store.texts)
         start = length  # from this row on, what is in the store changes
         dropped = 0
         if times[0] >= newest and (times[1:] >= times[:-1]).all():
@@ -514,6 +700,7 @@ class TimeSeries:
                 if not len(late):
                     return dropped, earliest, latest
             start = first + int(there.searchsorted(int(rows[0][0]), "right"))
+            self._growth.changed(start)
             if limit is not None:
                 limit.changed(start)
             rows, positions = merge(store.rows(start, length), rows)
@@ -531,9 +718,7 @@ class TimeSeries:
         """Let the series be the rows of its store from ``first`` to ``start``, and then these."""
         store, first_now, length_now, era = now
         length = start + len(rows[0])
-        if length > store.limit and store.covered() <= store.limit:
-            store.limit = store.layout.capacity  # who looked at the rows behind it is gone
-        if length > store.limit:
+        if not self._fits(store, length):
             self._move(first, start, rows)
         elif start == length_now:
             store.write(start, rows)
@@ -549,6 +734,12 @@ class TimeSeries:
                 self._snapshot = after
             else:
                 self._move(first, start, rows)
+
+    def _fits(self, store: Store, length: int) -> bool:
+        """Whether a store has room for so many rows."""
+        if length > store.limit and store.covered() <= store.limit:
+            store.limit = store.layout.capacity  # who looked at the rows behind it is gone
+        return length <= store.limit
 
     def _new_store(self, capacity: int, rows: int, texts: Mapping[int, Texts]) -> Store:
         """A store of that capacity; of a smaller one, if that cannot be had."""
@@ -577,6 +768,7 @@ class TimeSeries:
         new.write(0, parts[0])
         new.write(stop - first, parts[1])
         new.turn = length
+        self._growth.moved(first)
         if self._key_limit is not None:
             self._key_limit.moved(first)
             self._watch_keys(new, 0, length)
@@ -603,6 +795,7 @@ class TimeSeries:
         store.turn = kept
         # Some may have come after all, and look at the rows where they were.
         store.limit = first
+        self._growth.moved(first)
         if self._key_limit is not None:
             self._key_limit.moved(first)
         self._snapshot = (store, 0, kept, object(), None)

@@ -37,13 +37,14 @@ def is_plain(value: object) -> bool:
 def packed_columns(columns: ResultColumns) -> list[memoryview]:
     """The pieces of columns."""
     buffers: list[pickle.PickleBuffer] = []
-    packed = [None if column is None else _packed(column) for column in columns]
+    packed = [None if column is None else as_column(column) for column in columns]
     data = pickle.dumps(packed, PROTOCOL, buffer_callback=buffers.append)
     return [memoryview(data), *(buffer.raw() for buffer in buffers)]
 
 
-def _packed(column: list[Any]) -> Any:
-    """NumPy's scalars as an array: they take ten times as long one by one."""
+def as_column(column: Sequence[Any]) -> Any:
+    """What is sent of results: NumPy's scalars as an array, which take ten times as long one by
+    one."""
     kinds = set(map(type, column))
     if len(kinds) == 1 and (kind := kinds.pop()) in _SCALARS:
         dtype: np.dtype[Any] = np.dtype(kind)

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
@@ -16,12 +15,15 @@ from weakref import WeakSet
 from run_task._window import Window
 from run_task.data._memory import MapMode, SharedBlock, create, mapped
 from run_task.executors.processes._messages import Assignment, Setup
+from run_task.executors.processes._parent import interpreter
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
 from run_task.executors.processes._task_states import NO_STATES, SentStates
 from run_task.executors.processes._wire import Connection, Payload
 from run_task.sync._fork import forget_after_fork
 
 W = TypeVar("W")
+
+_WORKER: Final = "run_task.executors.processes._worker"
 
 _started: Final[WeakSet[WorkerProcess[Any]]] = WeakSet()
 _started_mutex: Final = threading.Lock()  # to add one while others are looked through is an error
@@ -63,7 +65,7 @@ class WorkerProcess(Generic[W]):
                 self.connection = Connection(ours)
                 unless_it_works.callback(self.connection.close)
                 with theirs:
-                    self.process = _interpreter(theirs.fileno())
+                    self.process = interpreter(theirs.fileno(), _WORKER)
                 unless_it_works.callback(self.end)
                 with _started_mutex:
                     _started.add(self)
@@ -131,20 +133,3 @@ class WorkerProcess(Generic[W]):
         if code < 0:
             return f"was killed by signal {-code} ({signal.strsignal(-code)})"
         return f"ended with exit code {code}"
-
-
-def _interpreter(descriptor: int) -> subprocess.Popen[bytes]:
-    """Start a new interpreter like this one, which serves at this end of a socket."""
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from run_task.executors.processes._worker import main; main({descriptor}, {os.getpid()})"
-    )
-    # Whether asserts count, and which warnings are errors: a task is to behave as it would here.
-    flags = ["-O"] * sys.flags.optimize + [f"-W{option}" for option in sys.warnoptions]
-    return subprocess.Popen(
-        [sys.executable, *flags, "-c", code],
-        stdin=subprocess.DEVNULL,
-        pass_fds=[descriptor],
-        # Ctrl-C goes to every process of a terminal's group; what it means is the runner's to say.
-        process_group=0,
-    )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import select
-import signal
 import socket
 import sys
 import threading
@@ -25,15 +22,13 @@ from run_task.executors.processes._messages import (
     Report,
     Setup,
 )
+from run_task.executors.processes._parent import end_with_parent, end_with_socket
 from run_task.executors.processes._progress import PROGRESS_SIZE, Progress
 from run_task.executors.processes._task_states import named, stepped
 from run_task.executors.processes._wire import Connection, Payload, loads, pack, pickled, unpack
 
 _UNPICKLED: Final = frozenset({float, int, bool, type(None)})
 """Results of these types go into the report as they are."""
-
-_EXIT_GRACE: Final = 1.0
-"""How many seconds a worker has to end by itself once its runner is gone."""
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -43,28 +38,10 @@ def main(descriptor: int, parent: int) -> None:
     :param parent: the number of the runner's process
     """
     os.set_inheritable(descriptor, False)  # what tasks start must not keep the socket open
-    _end_with_parent(parent)
-    threading.Thread(target=_end_with_socket, args=(descriptor,), daemon=True).start()
+    end_with_parent(parent)
+    threading.Thread(target=end_with_socket, args=(descriptor,), daemon=True).start()
     with socket.socket(fileno=descriptor) as end:
         _TaskServer(Connection(end)).serve()
-
-
-def _end_with_parent(parent: int) -> None:
-    """Have the system end this process when its runner's ends, also if a task holds the GIL."""
-    if sys.platform == "linux":
-        die_with_parent = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)  # it was gone before
-
-
-def _end_with_socket(descriptor: int) -> None:
-    """End this process once the other end of the socket is gone, whatever a task is at."""
-    poll = select.poll()
-    poll.register(descriptor, 0)  # nothing but its end
-    poll.poll()
-    time.sleep(_EXIT_GRACE)
-    os._exit(1)
 
 
 class _RawOutcome(NamedTuple):

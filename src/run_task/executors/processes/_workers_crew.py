@@ -378,8 +378,12 @@ class WorkersCrew(ABC, Generic[W, R, T]):
     def _end_worker(self, worker: WorkerProcess[W]) -> str:
         """Have nothing more to do with a worker. Returns how it ended."""
         self._workers.remove(worker)
-        self._selector.unregister(worker.connection)
+        self._unregister(worker)
         return worker.end()
+
+    def _unregister(self, worker: WorkerProcess[W]) -> None:
+        with contextlib.suppress(KeyError):  # an interrupt came before it was registered
+            self._selector.unregister(worker.connection)
 
     def _replace(self, tick: T) -> None:
         """Start a worker in the place of one that is gone, and have done what it had to do."""
@@ -416,7 +420,7 @@ class WorkersCrew(ABC, Generic[W, R, T]):
     def close(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         for worker in self._workers:
-            self._selector.unregister(worker.connection)
+            self._unregister(worker)
             worker.connection.close()  # it ends by itself when it finds the socket closed
             if not worker.ready:
                 worker.process.kill()  # it has not begun with anything

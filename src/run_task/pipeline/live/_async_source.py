@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterat
 from typing import Any, Final
 
 from run_task.observe._format import brief
+from run_task.sources._positioned import Position, Positioned, positioned
 from run_task.sync._alarm import Alarm, AsyncAlarm
 from run_task.sync._lifecycle import Lifecycle, Phase
 
@@ -27,8 +28,12 @@ class AsyncSource:
 
     def __init__(self, source: AsyncIterable[tuple[int, Any]], name: str) -> None:
         self._source = source
+        self.positioned: Positioned | None = positioned(source)
+        """The source, if it says how far it has been read."""
+        self.position: Position = None
+        """Where that was when it had just given the row that was taken last."""
         self._name = name
-        self._rows: deque[tuple[int, Any]] = deque()
+        self._rows: deque[Any] = deque()  # of a source with positions, each with its own
         self._filled = Alarm()  # there is a row, or there will be none
         self._room: AsyncAlarm | None = None  # there is room for rows
         self._full = False
@@ -67,6 +72,8 @@ class AsyncSource:
                 self._full = False
                 assert self._room is not None
                 self._room.ring()
+            if self.positioned is not None:
+                row, self.position = row
             yield row
         if self._failure is not None:
             raise self._failure
@@ -130,8 +137,9 @@ class AsyncSource:
         waiting = self._rows
         rows: AsyncIterator[tuple[int, Any]] = aiter(self._source)
         try:
+            tracked = self.positioned
             async for row in rows:
-                waiting.append(row)
+                waiting.append(row if tracked is None else (row, tracked.position))
                 self._filled.ring()
                 while len(waiting) >= _AHEAD:  # the windows are behind
                     self._full = True

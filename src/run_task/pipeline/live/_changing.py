@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from run_task.cluster._cluster import Cluster
 from run_task.errors import ConfigError, RunTaskError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._graph import Graph, configs
+from run_task.pipeline._refusals import Refusals
+from run_task.pipeline._result_faults import ResultFaults
 from run_task.pipeline._result_rows import RowIngest
 from run_task.pipeline._route import Route
+from run_task.pipeline._sharding import over_shards
+from run_task.pipeline._sink_policy import SinkOptions, SinkPolicy
+from run_task.pipeline._sink_start import declare
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._run import LiveRun
 from run_task.runner._changes import Change, Changes
 from run_task.runner._checks import check_declared, check_inputs, with_task, without_task
 from run_task.runner._config import RunnerConfig
-from run_task.sinks._protocol import Sink
+from run_task.sinks._protocol import Sink, TypedSink
 from run_task.sync._fork import forget_after_fork
 from run_task.sync._lifecycle import Phase
 from run_task.tasks._task import Runnable
@@ -36,8 +43,13 @@ class Changing:
         self._name = name
         self._graph = graph
         self._changes = Changes(name, _log)
+        self._policies: dict[int, tuple[Sink, SinkPolicy]] = {}  # by the id of the sink
+        self.refusals = Refusals()
+        """Counts the results that sinks and data do not get, live and in replays."""
         self.run: LiveRun | None = None
         """The live run, from its beginning on."""
+        self.cluster: Cluster | None = None
+        """The shards over which it runs live; None: it runs in this process."""
         self.after_fork()
         forget_after_fork(self)
 
@@ -83,13 +95,19 @@ class Changing:
         self._graph.remove(stage)
         stage.lift_key_limit()
 
-    def connect(self, stage: AnyStage, route: Route) -> None:
+    def connect(self, stage: AnyStage, route: Route, on_bad_result: Any, dead_letters: Any) -> None:
         """Let the results of a stage take one more route, from its next window on.
 
+        :param on_bad_result: what to do with one that cannot enter
+        :param dead_letters: where such go
         :raises ConfigError: if they would come back to the stage, or come after a window of a stage
-            that runs
+            that runs, or the options cannot work
         :raises RunTaskError: if the pipeline ends, or the stage was removed
         """
+        faults = ResultFaults.checked(
+            *(self._name, stage.name, route.into, on_bad_result, dead_letters, self.refusals)
+        )
+        route = replace(route, faults=faults)
         with self.lock:
             self._check_there(stage)
             self._graph.connect(stage, route)
@@ -105,13 +123,17 @@ class Changing:
                 raise
             self.note(f"results of stage {stage.name!r} enter {brief(route.into)}")
 
-    def write_to(self, stage: AnyStage, sink: Sink) -> None:
+    def write_to(self, stage: AnyStage, sink: Sink, options: SinkOptions) -> None:
         """Let the results of a stage go to one more sink, from its next window on.
 
+        :raises ConfigError: if the sink takes those of one stage alone, and has one, or its options
+            cannot work, or others were said of it before
         :raises RunTaskError: if the pipeline ends, or the stage was removed
         """
         with self.lock:
             self._check_there(stage)
+            self._check_alone(stage, sink)
+            self.say_of_sink(f"stage {stage.name!r}", sink, options)
             before, stage.sinks = stage.sinks, (*stage.sinks, sink)
             if self.run is None or not self.is_running:
                 return
@@ -122,6 +144,38 @@ class Changing:
                 raise
             self.note(f"results of stage {stage.name!r} go to {brief(sink)}")
 
+    def _check_alone(self, stage: AnyStage, sink: Sink) -> None:
+        """See whether a sink that takes the results of one stage alone has no other one."""
+        if not (isinstance(sink, TypedSink) and sink.is_of_one_stage):
+            return
+        for other in self._graph.stages:
+            if other is not stage and any(one is sink for one in other.sinks):
+                raise ConfigError(
+                    f"stage {stage.name!r}: {brief(sink)} is a table of the results of one stage, "
+                    f"and stage {other.name!r} writes to it: give {stage.name!r} one of its own"
+                )
+
+    def say_of_sink(self, where: str, sink: Sink, options: SinkOptions) -> None:
+        """Take note of what is said of a sink. Under the lock.
+
+        :param where: who says so, for messages
+        :raises ConfigError: if it cannot work, or is not what was said before
+        """
+        before = self._policies.get(id(sink))
+        policy = SinkPolicy.checked(
+            where, self._name, sink, options, None if before is None else before[1]
+        )
+        if self.run is not None and before is not None and policy != before[1]:
+            raise ConfigError(
+                f"{where}: sink={brief(sink)}: it is at work, and goes on as it was declared: say "
+                f"before the pipeline runs what becomes of its results"
+            )
+        self._policies[id(sink)] = sink, policy
+
+    def policy_of(self, sink: Sink) -> SinkPolicy:
+        """What was said of a sink."""
+        return self._policies[id(sink)][1]
+
     def _check_there(self, stage: AnyStage) -> None:
         if self._graph.find(stage.name) is not stage:
             raise RunTaskError(
@@ -129,7 +183,11 @@ class Changing:
             )
 
     def _configs(self) -> Mapping[AnyStage, RunnerConfig]:
-        return configs(self._graph.upstreams())
+        return self.spread(configs(self._graph.upstreams()))
+
+    def spread(self, given: Mapping[AnyStage, RunnerConfig]) -> Mapping[AnyStage, RunnerConfig]:
+        """How stages behave: those by key over the shards, if there are any."""
+        return given if self.cluster is None else over_shards(self.cluster, given)
 
     def _check_graces(self, stage: AnyStage) -> None:
         """See whether those who are fed wait for results as long as these take."""
@@ -168,6 +226,8 @@ class Changing:
                 check_inputs([task], stage.data, None if stage.keys is None else stage.keys.by)
             except ConfigError as error:
                 raise ConfigError(f"stage {stage.name!r}: {error}") from None
+            if self.run is not None and self.is_running:
+                declare(self._name, stage, tasks)
             self._change_tasks(stage, tasks, f"task {task.name!r} of stage {stage.name!r} is added")
 
     def remove_task(self, stage: AnyStage, name: str) -> None:
@@ -183,7 +243,7 @@ class Changing:
             except ConfigError as error:
                 raise ConfigError(f"stage {stage.name!r}: {error}") from None
             for route in stage.routes:
-                if isinstance(route.ingest, RowIngest) and name in route.ingest.columns:
+                if isinstance(route.ingest, RowIngest) and name in route.ingest.tasks:
                     raise ConfigError(
                         f"stage {stage.name!r}: remove({name!r}): {brief(route.into)}, which its "
                         f"results enter, has a column of this task, and no row without it: leave "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from run_task.pipeline._order import (
     Blockers,
@@ -23,6 +23,9 @@ from run_task.sync._watch import watch
 from run_task.time._clock import Clock
 
 T = TypeVar("T")
+
+_LONGEST_HOLD: Final = 10.0
+"""For how many seconds a window is held at most, whoever forgets to let it go."""
 
 
 class Coordinator:
@@ -42,6 +45,8 @@ class Coordinator:
         """How often something has moved. It is counted after the marks are set."""
         self.arranged: int = 0
         """How often the order has been made another one. It is counted before anything is."""
+        self.holding: bool = False
+        """Whether no window is to begin of which nobody has taken a view."""
         self.early: set[SourceMark] = set()
         """The sources of which rows wait for their time."""
 
@@ -128,6 +133,57 @@ class Coordinator:
             self._moved()
 
     @contextmanager
+    def held(self) -> Generator[None]:
+        """Let no window begin while a block is in hand. One of which somebody has taken a view
+        ahead goes on; rows enter."""
+        self.holding = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.holding = False
+                self._moved()
+
+    def until_nothing_is_in_hand(self, timeout: float) -> bool:
+        """Wait until no stage has a window in hand. Returns whether that was so for a moment."""
+
+        def in_hand() -> Sequence[StageMark]:
+            with self._lock:
+                return self._order.in_hand
+
+        return not self.wait(in_hand, timeout)
+
+    @contextmanager
+    def still(self) -> Generator[bool]:
+        """A block in which no window takes its view, and no results enter. Gives whether none is in
+        hand."""
+        with self._lock:
+            yield not self._order.in_hand
+
+    def sent(self, stage: StageMark) -> None:
+        """Sinks have been given the results of the window in hand."""
+        stage.sending = False
+        if self.holding:
+            with self._lock:
+                self._moved()
+
+    def stand_by(self, stage: StageMark, end_ns: float) -> None:
+        """Wait while no window is to begin, unless there is a view of it by now, or one is in hand
+        that comes after it, and may wait for it."""
+        due_ns = end_ns + stage.grace_ns
+
+        def held() -> Sequence[StageMark]:
+            if not self.holding or max(stage.seen.values()) > end_ns:
+                return ()
+            with self._lock:
+                in_hand = self._order.in_hand
+            if any(other is not stage and other.due_ns >= due_ns for other in in_hand):
+                return ()
+            return [stage]
+
+        self.wait(held, _LONGEST_HOLD)
+
+    @contextmanager
     def arranging(self) -> Generator[Order]:
         """Arrange the order anew in a block: of other stages and sources, or of other ways."""
         with self._lock:
@@ -167,22 +223,58 @@ class Coordinator:
     def before_window(self, stage: StageMark, start_ns: float, end_ns: float) -> Sequence[Mark]:
         """As :meth:`Order.before_window`."""
         with self._lock:
-            return self._order.before_window(stage, start_ns, end_ns)
+            left = self._order.before_window(stage, start_ns, end_ns)
+        if left and self._settle(left, end_ns + stage.grace_ns):
+            with self._lock:
+                return self._order.before_window(stage, start_ns, end_ns)
+        return left
 
     def behind_window(self, stage: StageMark, start_ns: float, end_ns: float) -> Sequence[Mark]:
         """As :meth:`Order.behind_window`."""
         with self._lock:
             return self._order.behind_window(stage, start_ns, end_ns)
 
+    def owed(
+        self, stage: StageMark, due_ns: float, place: Place | None = None
+    ) -> Sequence[SourceMark]:
+        """As :meth:`Order.owed`."""
+        with self._lock:
+            return self._order.owed(stage, due_ns, place)
+
     def before_results(self, stage: StageMark, end_ns: float) -> Blockers:
         """As :meth:`Order.before_results`."""
         with self._lock:
-            return self._order.before_results(stage, end_ns)
+            left = self._order.before_results(stage, end_ns)
+        if left.writers and self._settle(left.writers, end_ns + stage.grace_ns):
+            with self._lock:
+                return self._order.before_results(stage, end_ns)
+        return left
 
     def before_row(self, source: SourceMark, arrival_ns: float, *, late: bool) -> Blockers:
         """As :meth:`Order.before_row`."""
         with self._lock:
-            return self._order.before_row(source, arrival_ns, late=late)
+            left = self._order.before_row(source, arrival_ns, late=late)
+        if left.writers and self._settle(left.writers, arrival_ns):
+            with self._lock:
+                return self._order.before_row(source, arrival_ns, late=late)
+        return left
+
+    def settle(self, source: SourceMark, until_ns: int) -> bool:
+        """Have all rows of a source given that come before a time, which has come. Returns whether
+        they have entered."""
+        if source.settle is not None and source.next_ns < until_ns and not source.ended:
+            source.settle(until_ns)
+        return source.next_ns >= until_ns or source.ended
+
+    def _settle(self, marks: Sequence[Mark], time_ns: float) -> bool:
+        """Have live sources give the rows that come by a time, where they are in the way. Returns
+        whether there are such."""
+        asked = False
+        for mark in marks:
+            if isinstance(mark, SourceMark) and mark.settle is not None:
+                mark.settle(int(time_ns) + 1)
+                asked = True
+        return asked
 
     def row_limits(self, source: SourceMark, arrival_ns: float) -> RowLimits:
         """As :meth:`Order.row_limits`."""

@@ -1,11 +1,11 @@
-"""Rows of a live source that are stamped after the present: each enters when its time has come."""
+"""Rows that came before their own time: each enters when that has come."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from run_task.observe._log import Log
@@ -51,6 +51,8 @@ class EarlyRows:
         self._coordinator = coordinator
         self._timeline = timeline
         self._name = name
+        self.hand: Final = threading.Lock()
+        """Held while one of them enters."""
         self._failed: Callable[[BaseException], object] = _log.error
         self._mutex = threading.Lock()
         self._heap: list[
@@ -75,7 +77,7 @@ class EarlyRows:
         self._failed = failed
 
     def put(self, time_ns: int, row: tuple[int, Any]) -> None:
-        """Let a row wait for its time. Returns once there is room, or it is stopped.
+        """Let a row wait for its time. Who puts many waits for room then, if it is full.
 
         :param time_ns: its time, in nanoseconds since the Unix epoch
         :param row: its timestamp, and the row
@@ -92,7 +94,15 @@ class EarlyRows:
             self._thread.start()
         elif is_first:
             self._alarm.ring()
-        while len(self._heap) > MOST and not self._stopped:
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many wait that the source is not to be read on."""
+        return len(self._heap) > MOST and not self._stopped
+
+    def wait_for_room(self) -> None:
+        """Wait until there is room, or it is stopped."""
+        while self.is_full:
             if not self._full:
                 self._full = True
                 _log.warning(
@@ -100,7 +110,37 @@ class EarlyRows:
                     "clock ahead of this machine's?",
                     *(self._mark, MOST),
                 )
-            self._room.wait()
+            if not self._mark.timed:
+                self._room.wait()
+                continue
+            # The first of them enters once it is known which rows come before it.
+            clock = self._timeline.clock
+            begun_ns, now_ns = clock.monotonic_ns(), self.now_ns
+            with self._mutex:
+                first_ns = self._heap[0][0] if self._heap else now_ns
+            if first_ns <= now_ns:
+                return
+            clock.wait(self._room, begun_ns + first_ns - now_ns)
+
+    def waiting(self) -> Sequence[tuple[int, Any]]:
+        """The rows that wait, each with its timestamp, as they enter. While :attr:`hand` is
+        held."""
+        with self._mutex:
+            return [row for _, _, row in sorted(self._heap, key=lambda one: one[:2])]
+
+    def enter_before(self, arrival_ns: int) -> None:
+        """Wait until those have entered whose time comes before a row, or with it."""
+        mark = self._mark
+        self._coordinator.wait(
+            lambda: (mark,) if mark.early_ns <= arrival_ns else (), self._gate.timeout
+        )
+
+    def _before_first(self) -> Sequence[SourceMark]:
+        """The source, if rows of it come before the first of these, which may be another one by
+        then: once they have come, none is that comes before it."""
+        with self._mutex:
+            first_ns = self._heap[0][0]
+        return () if self._coordinator.settle(self._mark, first_ns) else (self._mark,)
 
     def complete(self) -> None:
         """There are no more. Returns when all have entered, or it is stopped."""
@@ -118,13 +158,16 @@ class EarlyRows:
     def _run(self) -> None:
         try:
             while self._wait():
+                if self._mark.timed:
+                    self._coordinator.wait(self._before_first, self._gate.timeout)
                 time_ns = self._heap[0][0]
                 if self._gate.wait(time_ns, late=False) == -NEVER:
                     break  # the run was given up
-                with self._mutex:  # an earlier one may have come meanwhile
-                    time_ns, _, (timestamp, row) = heapq.heappop(self._heap)
-                self._entrance.enter_row(timestamp, row)
-                self.last_ns = max(time_ns, self.last_ns)
+                with self.hand:
+                    with self._mutex:  # an earlier one may have come meanwhile
+                        time_ns, _, (timestamp, row) = heapq.heappop(self._heap)
+                    self._entrance.enter_row(timestamp, row)
+                    self.last_ns = max(time_ns, self.last_ns)
                 with self._mutex:
                     next_ns = self._heap[0][0] if self._heap else NEVER
                     self._coordinator.set_early(self._mark, next_ns)

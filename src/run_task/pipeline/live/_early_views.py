@@ -12,6 +12,7 @@ from run_task.observe._log import Log
 from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import NEVER, Place, StageMark
 from run_task.pipeline.live._coordinator import Coordinator
+from run_task.pipeline.live._lags import Lags
 from run_task.time._clock import Clock
 
 _log = Log(__name__)
@@ -49,6 +50,7 @@ class EarlyViews:
     :param given: those of all who read the data
     :param coordinator: keeps the marks
     :param clock: the time of the run
+    :param lags: knows which sources are behind
     :param all_recordings: whether all rows that enter are recordings', which can wait
     """
 
@@ -61,6 +63,7 @@ class EarlyViews:
         given: GivenWindows,
         coordinator: Coordinator,
         clock: Clock,
+        lags: Lags,
         *,
         all_recordings: bool,
     ) -> None:
@@ -71,6 +74,7 @@ class EarlyViews:
         self._given = given
         self._coordinator = coordinator
         self._clock = clock
+        self._lags = lags
         self._all_recordings = all_recordings
         self._taken: deque[EarlyView] = deque()
         self._overrun = False  # so far behind that no more are taken
@@ -94,6 +98,15 @@ class EarlyViews:
         :param before_ns: the time, in nanoseconds since the Unix epoch
         """
         stage, place, coordinator = self._stage, self._place, self._coordinator
+        if self._lags.any:
+            due_ns = min(before_ns - 1, self._clock.time_ns())
+            self._lags.wait(
+                lambda: (
+                    coordinator.owed(stage, due_ns, place)
+                    if -NEVER < coordinator.unseen_ns(stage, place) <= due_ns
+                    else ()
+                )
+            )
         with self.lock:
             limit_ns = min(before_ns, self._clock.time_ns() + 1)  # none before it is due
             if self._feeds_itself:

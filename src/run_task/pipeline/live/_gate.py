@@ -11,6 +11,7 @@ from run_task.pipeline._edges import Edges
 from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator, Turn
+from run_task.pipeline.live._lags import Lags
 from run_task.pipeline.live._stage_views import StageViews
 from run_task.runner._engine import LEFT_OUT, PAUSED, LeftOut
 
@@ -27,6 +28,7 @@ class WindowGate:
     :param upstream_timeout: how many seconds to wait for others
     :param coordinator: what it waits by
     :param catch_up: lets sources run after an oversleep
+    :param lags: knows which sources are behind
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class WindowGate:
         upstream_timeout: float,
         coordinator: Coordinator,
         catch_up: CatchUp,
+        lags: Lags,
     ) -> None:
         self._catch_up = catch_up
+        self._lags = lags
         self._mark = mark
         self._views = views
         self._unit_ns = unit_ns
@@ -69,6 +73,11 @@ class WindowGate:
         self._catch_up.wait_if_stood_still(each=not mark.bounded)
         end_ns = self._end_ns = end * self._unit_ns
         start_ns = start * self._unit_ns
+        if self._lags.any:  # before it is looked whether it is held: rows may be, for long
+            due_ns = end_ns + mark.grace_ns
+            self._lags.wait(lambda: coordinator.owed(mark, due_ns))
+        if coordinator.holding:
+            coordinator.stand_by(mark, end_ns)
         self._views.begin(start_ns, end_ns)
         # Of several windows in one, it is the first that counts, and fresh is what is so in that.
         first_end_ns = self.next_end_ns or end_ns

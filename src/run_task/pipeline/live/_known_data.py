@@ -36,14 +36,20 @@ class KnownData:
         times = series.view().time
         if not len(times):
             return self.since_ns
-        unit_ns, kept = series.unit.nanos, series.retention
-        oldest_ns = int(times[0]) * unit_ns - self.place.holds_end
-        whole_ns = min(self.since_ns, oldest_ns)
-        if isinstance(kept, int):
-            return whole_ns if len(times) < kept else oldest_ns + 1
-        if kept is None:
-            return whole_ns
-        return max(whole_ns, int(times[-1]) * unit_ns - kept.nanos)
+        oldest_ns = int(times[0]) * series.unit.nanos - self.place.holds_end
+        return max(min(self.since_ns, oldest_ns), kept_from_ns(series))
+
+
+def kept_from_ns(series: TimeSeries) -> float:
+    """From when on a series has all rows that it was given, as far as its retention tells: as times
+    of windows that hold their start; before all times, if it has lost none."""
+    times, unit_ns, kept = series.view().time, series.unit.nanos, series.retention
+    if kept is None or not len(times):
+        return -NEVER
+    if isinstance(kept, int):
+        holds_end = series.closed is Closed.RIGHT
+        return -NEVER if len(times) < kept else int(times[0]) * unit_ns - holds_end + 1
+    return int(times[-1]) * unit_ns - kept.nanos
 
 
 class KnownDatas:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 from run_task.errors import RunTaskError, add_note, described
 from run_task.pipeline._graph import Graph
@@ -26,6 +27,7 @@ class Live(Running):
         super().__init__()
         self._name = name
         self._wish = Lifecycle()  # STOPPING: it was shut down, perhaps before it began
+        self._all_begun = False  # what is begun after a shutdown would have nobody to end it
         self._graph = Graph()
         self._changing = Changing(name, self._graph)
 
@@ -37,6 +39,18 @@ class Live(Running):
     def name(self) -> str:
         """What it is called."""
         return self._name
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs live: from when all of it was started until it has ended."""
+        run = self._run
+        return run is not None and self._all_begun and run.lifecycle.phase < Phase.ENDED
+
+    @property
+    def failures(self) -> Sequence[BaseException]:
+        """What has gone wrong up to now in a live run, and is raised at its end: a source or a
+        stage that has failed, beside others that go on."""
+        return () if self._run is None else tuple(self._run.failures)
 
     @abstractmethod
     def _make_run(self) -> LiveRun:
@@ -52,7 +66,7 @@ class Live(Running):
         handler.
         """
         self._wish.advance(Phase.STOPPING)
-        if self._run is not None:
+        if self._run is not None and self._all_begun:
             self._run.shutdown()
 
     def _begin(self) -> None:
@@ -72,8 +86,9 @@ class Live(Running):
             self._exit.close()
             self._changing.run = None  # it has not been run
             raise
+        self._all_begun = True
         if self._wish.phase >= Phase.STOPPING:
-            run.shutdown()  # shut down before it began
+            run.shutdown()  # shut down before it began, or while it did
 
     def _until_ended(self, alarm: AnyAlarm) -> Wait[bool]:
         assert self._run is not None

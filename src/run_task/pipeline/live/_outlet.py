@@ -93,9 +93,13 @@ class StageOutlet:
                 self._enter(route, dataset)
             for given in self._given:
                 given.enter_results(end_ns)
-        self._coordinator.advance_done(self._mark, self._gate.next_end_ns)
-        for sink in self.sinks:
-            sink.write(self._mark.name, dataset)
+        mark, coordinator, sinks = self._mark, self._coordinator, self.sinks
+        mark.sending = bool(sinks)  # before others see that it is done
+        coordinator.advance_done(mark, self._gate.next_end_ns)
+        for sink in sinks:
+            sink.write(mark.name, dataset)
+        if sinks:
+            coordinator.sent(mark)
 
     def _enter(self, route: Route, dataset: AnyDataSet) -> None:
         try:

@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from run_task.errors import ConfigError, RunTaskError, ShutdownTimeout, add_note, described
+from run_task.errors import (
+    ChannelClosed,
+    ConfigError,
+    RunTaskError,
+    ShutdownTimeout,
+    add_note,
+    described,
+)
 from run_task.observe._log import Log
 from run_task.pipeline._branches import MOST, branched
 from run_task.pipeline._fates import Fates
 from run_task.pipeline._graph import have_calendar
-from run_task.pipeline._held_units import begin
 from run_task.pipeline._order import NEVER
 from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._route import Route
 from run_task.pipeline._row_telemetry import RowTelemetry
+from run_task.pipeline._sink_policy import SinkPolicy
+from run_task.pipeline._sink_start import begin, declare
 from run_task.pipeline._stage import AnyStage
+from run_task.pipeline.checkpoint._cut import StageCut
+from run_task.pipeline.live._checkpoints import Checkpointing, Checkpoints
+from run_task.pipeline.live._commits import Commits
+from run_task.pipeline.live._cutting import Cutting
 from run_task.pipeline.live._leaving import Leaving
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.pipeline.live._source_thread import SourceThread
-from run_task.pipeline.live._stage import LiveStage
+from run_task.pipeline.live._stage import LiveStage, grid_of
 from run_task.pipeline.live._wiring import Wiring
 from run_task.runner._config import RunnerConfig
 from run_task.runner._engine import DELIVERY
-from run_task.runner._stats import RunnerStats, one_after_another
+from run_task.runner._stats import (
+    CheckpointStats,
+    RunnerStats,
+    SinkStats,
+    one_after_another,
+)
 from run_task.runner._timeline import Timeline
-from run_task.sinks._protocol import DurableSink, Sink
+from run_task.sinks._protocol import Sink
+from run_task.sources._backfill import Backfill
+from run_task.sources._positioned import UNKNOWN, positioned
 from run_task.sources._protocol import Playback, about
+from run_task.sources.journal._journaled import Journaled
 from run_task.sync._alarm import Alarm
 from run_task.sync._fork import forget_after_fork
 from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._waiting import Deadline
+from run_task.tasks._keyed import AnyDataSet
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, SystemClock
 
@@ -56,6 +78,9 @@ _TOLD_EVERY: Final = 5.0
 _AGAIN: Final = 0.01
 """After how many seconds a source is looked at again that gives no more rows, and has not ended."""
 
+_LOOK: Final = 0.1
+"""After how many seconds to look whether a sink that is waited for is still at work."""
+
 _LEAST: Final = 0.1
 """How many seconds sources have to end at least, once sinks have."""
 
@@ -68,9 +93,11 @@ class LiveRun:
     :param sources: the sources, how many nanoseconds the unit of each has, and where its rows go
     :param fates: counts what becomes of the rows of each source
     :param clock: where to read the time, unless a source brings its own; None: the machine's
-    :param refusals: counts the results that sinks cannot store
+    :param refusals: counts the results that sinks do not get
+    :param policy_of: gives what was said of a sink
     :param upstream_first: gives all stages that there are by now, those that are fed after those
         that feed them
+    :param checkpointing: how checkpoints are made; None: there are none
     :raises ConfigError: if two sources bring times that pass at different speeds
     """
 
@@ -82,16 +109,20 @@ class LiveRun:
         fates: Sequence[Fates],
         clock: Clock | None,
         refusals: Refusals,
+        policy_of: Callable[[Sink], SinkPolicy],
         upstream_first: Callable[[], Sequence[AnyStage]],
+        checkpointing: Checkpointing | None = None,
     ) -> None:
         self._name = name
         self._upstream_first = upstream_first
         self._refusals = refusals
+        self._policy_of = policy_of
         self._declared_stages = stages
         self._async_sources: list[Any] = []
+        self._late_sources: list[Any] = []  # those that are started by who reads them
         self._declared_sources = branched(sources, self._iterable, MOST)
         self._fates = fates
-        self._telemetry = RowTelemetry.if_set_up(name, fates, live=True)
+        self._telemetry = RowTelemetry.if_set_up(name, fates, self._of_sinks)
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._alarm = Alarm()
         self._mutex = threading.Lock()
@@ -105,6 +136,10 @@ class LiveRun:
         self._wiring: Wiring | None = None
         self._leaving: list[Leaving] = []
         self._parting: list[SourceThread] = []  # sources that were removed
+        self._commits: Commits | None = None
+        self._checkpointing = checkpointing
+        self._checkpoints: Checkpoints | None = None
+        self._sinks_failed = self._ended_whole = False
         self._gone: dict[str, RunnerStats] = {}  # of stages that were removed, by name
         thread = f"run-task {name} pipeline"
         self._thread = threading.Thread(target=self._watch_over, name=thread, daemon=True)
@@ -137,6 +172,7 @@ class LiveRun:
         try:
             self._make_sinks()
             self._make_sources_and_stages(played, since_ns)
+            self._make_checkpoints()
             self._thread.start()
             self.lifecycle.advance(Phase.RUNNING)
             for sink in self._sinks.values():
@@ -146,9 +182,13 @@ class LiveRun:
             if self._wiring is not None:
                 self._wiring.catch_up.begin()
             for async_source in self._async_sources:
-                async_source.start()
+                if async_source not in self._late_sources:
+                    async_source.start()
             for source in self._sources:
                 source.start()
+            self._commit_from_now_on()
+            if self._checkpoints is not None:
+                self._checkpoints.start()
         except BaseException:
             self.shutdown()
             if self._thread.ident is None:
@@ -196,16 +236,32 @@ class LiveRun:
             if live.stage is stage:
                 live.change_tasks(tasks)
 
-    def stats(self) -> tuple[Mapping[str, RunnerStats], int, int]:
-        """How the stages have been doing, and how many DataSets wait for sinks, or were lost there.
-        At any time, from any thread."""
+    def stats(self) -> tuple[Mapping[str, RunnerStats], int, int, Mapping[str, SinkStats]]:
+        """How the stages have been doing, and how many DataSets wait for sinks, or were lost there,
+        and what became of them for each. At any time, from any thread."""
         stages = dict(self._gone)
         for live in self._stages:
             before = stages.get(live.stage.name)
             now = live.stats
             stages[live.stage.name] = now if before is None else one_after_another(before, now)
         sinks = tuple(self._sinks.values())
-        return stages, sum(map(len, sinks)), sum(sink.lost for sink in sinks)
+        lost = sum(sink.lost for sink in sinks)
+        return stages, sum(map(len, sinks)), lost, self._of_sinks()
+
+    def _of_sinks(self) -> Mapping[str, SinkStats]:
+        """What has become of the results for each sink, by how it shows itself."""
+        found: dict[str, SinkStats] = {}
+        for sink in tuple(self._sinks.values()):
+            shown, number = repr(sink), 1
+            while (name := shown if number == 1 else f"{shown} ({number})") in found:
+                number += 1
+            found[name] = sink.stats
+        return found
+
+    @property
+    def checkpoints(self) -> CheckpointStats | None:
+        """What has become of its checkpoints; None: it makes none."""
+        return None if self._checkpoints is None else self._checkpoints.stats
 
     def settle(self) -> None:
         """Once it has ended, wait for the thread that brought the end about."""
@@ -218,8 +274,47 @@ class LiveRun:
 
     # The beginning
 
+    def _commit_from_now_on(self) -> None:
+        """Tell sources that have positions how far their rows are in the data."""
+        if (
+            self._commits is None
+            and self._checkpoints is None
+            and any(positioned(one.source) for one in self._sources)
+        ):
+            name = f"run-task {self._name} commits"
+            self._commits = Commits(name, lambda: self._sources)
+            self._commits.start()
+
+    def _make_checkpoints(self) -> None:
+        checkpointing, wiring = self._checkpointing, self._wiring
+        if checkpointing is None or wiring is None:
+            return
+        restoring, name_of = checkpointing.restoring, checkpointing.name_of
+        ways: dict[int, list[SourceThread]] = {}
+        for thread in wiring.sources:
+            ways.setdefault(thread.route.number, []).append(thread)
+        for number, threads in ways.items():
+            if (cut := restoring.cut_of(name_of(number))) is not None:
+                for thread, way in zip(threads, cut.ways, strict=True):
+                    thread.go_on(cut.position if cut.begun else UNKNOWN, way)
+        self._checkpoints = Checkpoints(
+            self._name,
+            checkpointing.keeper,
+            checkpointing.every,
+            Cutting(wiring, name_of),
+            lambda: tuple(self._sinks.values()),
+            Commits(f"run-task {self._name} commits", lambda: self._sources),
+            restoring.settle(self._name),
+        )
+
     def _iterable(self, source: Any) -> Any:
         """A source, for threads: one that is async is read by an event loop."""
+        if isinstance(source, Journaled | Backfill):
+            known = len(self._async_sources)
+            source.read(self._iterable(source.inner))
+            if isinstance(source, Backfill) and source.by_position:
+                self._late_sources += self._async_sources[known:]
+            return source  # pyright: ignore[reportUnknownVariableType]  of whatever rows
         if hasattr(source, "__iter__"):
             return source
         # With asyncio, which others can do without.
@@ -251,15 +346,15 @@ class LiveRun:
 
     def _make_sinks(self) -> None:
         sinks = {id(sink): sink for stage in self._declared_stages for sink in stage.sinks}
+        begin(sinks.values(), self._name, list(self._declared_stages))
         for key, sink in sinks.items():
-            self._sinks[key] = self._make_sink(sink, self._declared_stages)
+            self._sinks[key] = self._make_sink(sink)
 
-    def _make_sink(self, sink: Sink, stages: Iterable[AnyStage]) -> SinkThread:
-        if isinstance(sink, DurableSink):
-            begin(sink, self._name, stages)
+    def _make_sink(self, sink: Sink) -> SinkThread:
         self._made_sinks += 1
         name = f"run-task {self._name} sink {self._made_sinks}"
-        return SinkThread(sink, self._name, name, SINK_CAPACITY, self._refusals, self._sink_failed)
+        about = sink, self._policy_of(sink), self._name, name
+        return SinkThread(*about, SINK_CAPACITY, self._refusals, self._sink_failed)
 
     def _make_sources_and_stages(
         self, played: Sequence[Playback | None], since_ns: int | None
@@ -280,8 +375,18 @@ class LiveRun:
                 *(wiring, source, unit_ns, route, fates, playback), years=have_calendar(stages)
             )
         wiring.first_stages(
-            stages, lambda stage: [self._sinks[id(s)] for s in stage.sinks], self._alarm.ring
+            stages,
+            lambda stage: [self._sinks[id(s)] for s in stage.sinks],
+            self._alarm.ring,
+            self._before,
         )
+
+    def _before(self, stage: AnyStage) -> StageCut | None:
+        """How far an earlier run had come with a stage."""
+        if self._checkpointing is None:
+            return None
+        grid = grid_of(stage, self._declared_stages[stage])
+        return self._checkpointing.restoring.stage(stage, grid, len(stage.inputs))
 
     def _make_source(
         self,
@@ -380,9 +485,11 @@ class LiveRun:
                 self._telemetry.add(fates)
             try:
                 for async_source in self._async_sources[started:]:
-                    async_source.start()
+                    if async_source not in self._late_sources:
+                        async_source.start()
                 for way in made:
                     way.start()
+                self._commit_from_now_on()
             except BaseException:  # no thread can be had
                 self._open_sources -= sum(not way.begun for way in made)
                 self._part(made)
@@ -418,7 +525,9 @@ class LiveRun:
         :raises Exception: if a sink cannot begin
         """
         unknown = {id(sink): sink for sink in sinks if id(sink) not in self._sinks}
-        made = {key: self._make_sink(sink, [stage]) for key, sink in unknown.items()}
+        begin(unknown.values(), self._name, [stage])
+        made = {key: self._make_sink(sink) for key, sink in unknown.items()}
+        declare(self._name, stage, stage.tasks)
         with self._mutex:
             live = self._changeable().find(stage)
             for thread in made.values():
@@ -426,6 +535,70 @@ class LiveRun:
             self._sinks = {**self._sinks, **made}
             if live is not None:
                 live.write_to([self._sinks[id(sink)] for sink in sinks])
+
+    # Windows that are computed again
+
+    def given_until_ns(self, stage: AnyStage) -> float:
+        """The end of the last window of a stage whose results sinks have been given, in nanoseconds
+        since the Unix epoch; infinitely long ago: there is none; infinity: it has ended.
+
+        :raises RunTaskError: if the run comes to its end
+        """
+        with self._mutex:
+            live = self._changeable().find(stage)
+        if live is None:
+            return NEVER
+        mark = live.mark
+        next_ns = max(mark.first_ns, mark.done_ns)
+        if next_ns == _NO_WINDOW:
+            return _NO_WINDOW
+        given_ns = mark.windows.floor_ns(next_ns - 1)
+        return mark.windows.floor_ns(given_ns - 1) if mark.sending else given_ns
+
+    def write_again(
+        self,
+        stage: AnyStage,
+        sinks: Sequence[Sink],
+        results: Iterable[tuple[AnyStage, Iterable[AnyDataSet]]],
+        note: Callable[[AnyDataSet], object],
+    ) -> None:
+        """Write results of windows again, behind what sinks have been given by now, and wait until
+        they last.
+
+        :param results: the results; they are asked for once all that was given before lasts
+        :param note: called with each that was written
+        :raises RunTaskError: if the run comes to its end meanwhile, or a sink fails
+        """
+        threads = [self._sinks[id(sink)] for sink in sinks]
+        try:
+            self._flushed(threads)
+            for _, datasets in results:
+                for dataset in datasets:
+                    for thread in threads:
+                        thread.write(stage.name, dataset)
+                    note(dataset)
+            self._flushed(threads)
+        except ChannelClosed as error:
+            raise RunTaskError(
+                f"recompute({stage.name!r}): pipeline {self._name!r} has come to its end, or a "
+                f"sink has failed, before all was written: call it again"
+            ) from error
+
+    def _flushed(self, threads: Sequence[SinkThread]) -> None:
+        """Wait until sinks have flushed all that they have been given by now, and not only have it
+        in a spool.
+
+        :raises ChannelClosed: if they do not any more
+        """
+        for thread in threads:
+            flushed = thread.flushed()
+            while not flushed.wait(_LOOK) or thread.stats.spooled:
+                if thread.is_over:
+                    if flushed.is_set() and not thread.stats.spooled:
+                        break
+                    raise ChannelClosed(f"{thread!r} takes nothing more")
+                if flushed.is_set():
+                    time.sleep(_LOOK)
 
     def _let_go(self) -> float | None:
         """Let go of what was removed and has ended. Returns when to look again, in seconds."""
@@ -491,6 +664,7 @@ class LiveRun:
     def _sink_failed(self, failure: BaseException) -> None:
         _log.error("%s ends, since a sink has failed: %s", self._name, described(failure))
         self.failures.append(failure)
+        self._sinks_failed = True
         self.shutdown()
 
     def _watch_over(self) -> None:
@@ -512,6 +686,10 @@ class LiveRun:
                 live.shutdown()
         if self._wiring is not None:
             self._wiring.catch_up.end()
+        if self._checkpoints is not None:
+            self._checkpoints.close(whole=self._ended_whole, timeout=self._timeout)
+        elif self._checkpointing is not None:
+            self._checkpointing.keeper.close()
         self.lifecycle.advance(Phase.ENDED)
 
     def _finish(self) -> None:
@@ -556,6 +734,12 @@ class LiveRun:
         deadline = Deadline(self._timeout)
         with self._mutex:  # a source that has just ended has done what it does then
             self.lifecycle.advance(Phase.STOPPING)
+        if self._checkpoints is not None:
+            self._checkpoints.stop()
+            self._checkpoints.join(min(_NEXT_ROW, self._timeout))
+        if self._commits is not None:  # before they are closed
+            self._commits.stop()
+            self._commits.join(min(_NEXT_ROW, self._timeout))
         for source in self._sources:
             if not source.mark.recording:
                 source.stop()
@@ -597,6 +781,7 @@ class LiveRun:
             fates.close()
         if self._telemetry is not None:
             self._telemetry.tell()
+        self._ended_whole = not hung and not hung_stages and not self._sinks_failed
         if hung:
             self.failures.append(ShutdownTimeout(self._name, self._timeout, hung))
 

@@ -11,10 +11,12 @@ from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import Place, StageMark
 from run_task.pipeline._route import ends_with_rows
 from run_task.pipeline._stage import AnyStage
+from run_task.pipeline.checkpoint._cut import StageCut
 from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._gate import WindowGate
+from run_task.pipeline.live._lags import Lags
 from run_task.pipeline.live._outlet import StageOutlet
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.pipeline.live._stage_views import StageInput, StageViews
@@ -25,6 +27,12 @@ from run_task.runner._timeline import Timeline
 from run_task.sync._lifecycle import Phase
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock
+
+
+def grid_of(stage: AnyStage, config: RunnerConfig) -> str:
+    """Which windows a stage has, as a text."""
+    window = "" if config.window is None else f", over {config.window!r}"
+    return f"{stage.interval!r}{window}, {config.align.name}"
 
 
 class LiveStage:
@@ -40,6 +48,7 @@ class LiveStage:
     :param all_recordings: whether all rows that enter are recordings', which can wait
     :param coordinator: keeps the marks of all stages and sources
     :param catch_up: lets sources run after an oversleep
+    :param lags: knows which sources are behind
     :param clock: where to read the time
     :param timeline: the time, which all stages share
     :param since_ns: the first window that there may be holds this time, in nanoseconds since the
@@ -47,6 +56,8 @@ class LiveStage:
     :param edges: with which window it begins
     :param on_end: called when its engine has ended
     :param added: whether the run had begun: rows before its first window are not late for it
+    :param before: how far an earlier run had come with it; None: it begins
+    :param origin_ns: the grid of its windows holds this time; None: ``since_ns``
     """
 
     def __init__(
@@ -59,6 +70,7 @@ class LiveStage:
         early_views_of: Callable[[tuple[StageMark, Place]], EarlyViews | None],
         coordinator: Coordinator,
         catch_up: CatchUp,
+        lags: Lags,
         clock: Clock,
         timeline: Timeline,
         since_ns: int,
@@ -67,7 +79,13 @@ class LiveStage:
         *,
         all_recordings: bool,
         added: bool,
+        before: StageCut | None = None,
+        origin_ns: int | None = None,
     ) -> None:
+        self.before: StageCut | None = before
+        """How far an earlier run had come with it."""
+        self.origin_ns: int = since_ns if origin_ns is None else origin_ns
+        """A time that the grid of its windows holds."""
         self.leaves: bool = False
         """Whether it was removed, and runs what is due."""
         self._added = added
@@ -78,7 +96,7 @@ class LiveStage:
         self.edges = edges
         unit_ns = stage.interval.unit.nanos
         self.inputs: Sequence[StageInput] = [
-            self._input(data, place, given, coordinator, clock, all_recordings=all_recordings)
+            self._input(data, place, given, coordinator, clock, lags, all_recordings=all_recordings)
             for data, (place, given) in zip(stage.inputs, places, strict=True)
         ]
         gate = self._gate = WindowGate(
@@ -89,6 +107,7 @@ class LiveStage:
             config.upstream_timeout,
             coordinator,
             catch_up,
+            lags,
         )
         outlet = self._outlet = StageOutlet(
             mark,
@@ -112,7 +131,8 @@ class LiveStage:
             outlet,
             clock=clock,
             timeline=timeline,
-            since_ns=since_ns,
+            since_ns=self.origin_ns,
+            first_ns=None if origin_ns is None else since_ns,
             gate=gate,
             rank=mark.index,
             keys=stage.keys,
@@ -126,18 +146,24 @@ class LiveStage:
         given: GivenWindows,
         coordinator: Coordinator,
         clock: Clock,
+        lags: Lags,
         *,
         all_recordings: bool,
     ) -> StageInput:
         windows = ReaderWindows(self.mark.windows, holds_end=ends_with_rows(data), edges=self.edges)
         given.add(windows)
         early_views = EarlyViews(
-            *(self.mark, place, data, windows, given, coordinator, clock),
+            *(self.mark, place, data, windows, given, coordinator, clock, lags),
             all_recordings=all_recordings,
         )
         if not isinstance(data, Viewable):
             return StageInput(place, data, windows, given, None)
         return StageInput(place, data, windows, given, early_views)
+
+    @property
+    def grid(self) -> str:
+        """Which windows it has, as a text: only where this is the same they are the same."""
+        return grid_of(self.stage, self.config)
 
     @property
     def started(self) -> bool:
@@ -156,6 +182,11 @@ class LiveStage:
         for one in self.inputs:
             start_ns = self.mark.windows.start_ns(first_end_ns)
             one.given.begin(one.windows, start_ns, explicit=self._added)
+        if self.before is not None and len(self.before.readers) == len(self.inputs):
+            for one, reader in zip(self.inputs, self.before.readers, strict=True):
+                one.given.restore(
+                    one.windows, reader.first_ns, reader.floor_ns, reader.last_ns, reader.gaps
+                )
         # Those that were started before may be waiting to know that.
         self._coordinator.advance_stage(self.mark, first_ns=first_end_ns)
 

@@ -13,11 +13,13 @@ from run_task.pipeline._fates import Fates
 from run_task.pipeline._order import NEVER, Order, Place, SourceMark, StageMark
 from run_task.pipeline._route import Route
 from run_task.pipeline._stage import AnyStage
+from run_task.pipeline.checkpoint._cut import StageCut
 from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.pipeline.live._early_rows import EarlyRows
 from run_task.pipeline.live._early_views import EarlyViews
 from run_task.pipeline.live._known_data import KnownDatas
+from run_task.pipeline.live._lags import Lags
 from run_task.pipeline.live._row_gate import RowGate
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.pipeline.live._source_thread import SourceThread
@@ -25,7 +27,8 @@ from run_task.pipeline.live._stage import LiveStage
 from run_task.runner._config import Align, RunnerConfig
 from run_task.runner._timeline import Timeline
 from run_task.runner._window_grid import WindowGrid, windows_of
-from run_task.sources._protocol import Playback
+from run_task.sources._positioned import merging, positioned
+from run_task.sources._protocol import Arriving, Playback
 from run_task.time._clock import Clock
 
 
@@ -49,6 +52,7 @@ class Wiring:
         self._begun_ns = timeline.now_ns if since_ns is None else since_ns
         self.coordinator = Coordinator(Order([], []), clock)
         self.catch_up = CatchUp(clock)
+        self._lags = Lags(self.coordinator, clock)
         self._early_views: dict[tuple[StageMark, Place], EarlyViews | None] = {}
         self._gates: dict[SourceMark, Sequence[RowGate]] = {}
         # Replaced, and never changed, since others look at them at any time.
@@ -72,6 +76,7 @@ class Wiring:
         stages: Mapping[AnyStage, RunnerConfig],
         sinks: Callable[[AnyStage], Sequence[SinkThread]],
         on_end: Callable[[], None],
+        before: Callable[[AnyStage], StageCut | None],
     ) -> None:
         """Make the stages that there are when the run begins."""
         # A grid that begins with the run begins at one time for all who ask where it lies.
@@ -79,6 +84,10 @@ class Wiring:
             since_ns = self._since_ns
             if since_ns is None and config.align is Align.START:
                 since_ns = self.now_ns
+            cut = before(stage)
+            if cut is not None:
+                self._add_restored(stage, config, cut, sinks(stage), on_end)
+                continue
             windows = windows_of(stage.interval, config.window, config.align, since_ns or 0)
             mark = self._mark(stage, config, windows)
             begun_ns = self.now_ns if since_ns is None else since_ns
@@ -90,6 +99,23 @@ class Wiring:
         self.arrange(stages)
 
     # Stages
+
+    def _add_restored(
+        self,
+        stage: AnyStage,
+        config: RunnerConfig,
+        cut: StageCut,
+        sinks: Sequence[SinkThread],
+        on_end: Callable[[], None],
+    ) -> None:
+        """Make a stage that goes on where an earlier run was."""
+        before_ns = cut.next_ns - 1
+        windows = windows_of(stage.interval, config.window, config.align, cut.origin_ns, before_ns)
+        edges = Edges(windows, config, before_ns, before_ns)
+        edges.given_from_ns = cut.given_from_ns
+        mark = self._mark(stage, config, windows)
+        live = self._make(stage, config, mark, edges, before_ns, sinks, on_end, before=cut)
+        self.stages = [*self.stages, live]
 
     def add_stage(
         self, stage: AnyStage, config: RunnerConfig, on_end: Callable[[], None]
@@ -130,6 +156,7 @@ class Wiring:
         on_end: Callable[[], None],
         *,
         added: bool = False,
+        before: StageCut | None = None,
     ) -> LiveStage:
         known = [self._datas.find(data, self._begun_ns_of()) for data in stage.inputs]
         return LiveStage(
@@ -141,6 +168,7 @@ class Wiring:
             self._early_views.get,
             self.coordinator,
             self.catch_up,
+            self._lags,
             self._clock,
             self._timeline,
             first_ns,
@@ -148,6 +176,8 @@ class Wiring:
             on_end,
             all_recordings=self._all_recordings,
             added=added,
+            before=before,
+            origin_ns=None if before is None else before.origin_ns,
         )
 
     def arrange(self, stages: Mapping[AnyStage, RunnerConfig] | Sequence[AnyStage]) -> None:
@@ -217,26 +247,47 @@ class Wiring:
     ) -> SourceThread:
         """Make a source. It is to be arranged, and started."""
         known = self._datas.find(route.into, self._begun_ns_of())
-        mark = SourceMark(brief(source), known.place, recording=playback is not None)
+        arriving = source if isinstance(source, Arriving) else None
+        mark = SourceMark(
+            brief(source),
+            known.place,
+            recording=playback is not None,
+            settle=None if arriving is None else arriving.settle,
+        )
         coordinator = self.coordinator
         gates = [RowGate(mark, 0.0, self._early_views.get, coordinator) for _ in range(2)]
-        entrances = [Entrance(route, unit_ns, fates, known.given, years=years) for _ in range(2)]
+        entrance = Entrance(route, unit_ns, fates, known.given, years=years)
+        beside = Entrance(route, unit_ns, fates, known.given, years=years, seen=entrance.seen)
         if not mark.recording:  # for rows of a recording, windows wait in any case
-            self.catch_up.add(mark, entrances[0].tally)
-        early = EarlyRows(
-            *(entrances[1], mark, gates[1], coordinator, self._timeline, f"{name}, early")
-        )
+            self.catch_up.add(mark, entrance.tally)
+        early = EarlyRows(*(beside, mark, gates[1], coordinator, self._timeline, f"{name}, early"))
         thread = SourceThread(
-            *(source, playback, entrances[0], mark, gates[0], early, coordinator, name),
+            *(source, playback, entrance, mark, gates[0], early, coordinator, name),
             *(failed, on_end),
         )
+        if arriving is not None:
+            arriving.begin(
+                lambda: early.now_ns,
+                lambda next_ns: coordinator.advance_source(mark, next_ns=next_ns),
+            )
+            # What comes from here on is kept, and so is to be gone on with, from the first row on.
+            if (kept := positioned(source)) is not None:
+                thread.progress.begin_at(kept.position, ())
         self._gates[mark] = gates
+        tracked = positioned(source)
+        if tracked is not None and not mark.recording:  # for a recording, windows wait in any case
+            tally, idle_ns = entrance.tally, fates.policy.idle_ns
+            entering = thread.progress.hand.locked
+            if (merges := merging(tracked)) is not None:
+                merges.wait_for_streams(idle_ns / 1e9)
+            self._lags.add(mark, tracked, tally, idle_ns, lambda: thread.is_stopping, entering)
         self.sources = [*self.sources, thread]
         return thread
 
     def drop_source(self, source: SourceThread) -> None:
         """A source that was removed has ended. It is to be arranged."""
         self.catch_up.remove(source.mark)
+        self._lags.remove(source.mark)
         self.sources = [other for other in self.sources if other is not source]
         del self._gates[source.mark]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from run_task.data import Atom, TimeSeries
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
+
+_NONE: Final[Mapping[int, Any]] = MappingProxyType({})
 
 
 class Copies:
@@ -16,12 +19,14 @@ class Copies:
     of another.
 
     :param data: what to copy, as it is now
+    :param begun: by the ids of some, what their copies are: each is as it was earlier
     :raises ConfigError: if it cannot be copied
     """
 
-    def __init__(self, data: Iterable[Any]) -> None:
+    def __init__(self, data: Iterable[Any], begun: Mapping[int, Any] = _NONE) -> None:
         by_id = {id(shared): shared for shared in data}
         self._memo = _Memo(by_id)
+        self._memo.update(begun)
         self._apart = {
             key for key, shared in by_id.items() if isinstance(shared, (Atom, TimeSeries))
         }

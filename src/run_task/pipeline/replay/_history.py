@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from run_task._window import Due
 from run_task.data import Closed, TimeSeries
 from run_task.data._protocol import Viewable
 from run_task.data._several import each_by, inputs_of
+from run_task.data.series import TimeSeriesView
+from run_task.data.series._ahead import AheadRows
 from run_task.executors import Tick
 from run_task.executors._states import States
 from run_task.pipeline._edges import Edges
@@ -34,6 +39,7 @@ from run_task.runner._telemetry import Telemetry
 from run_task.runner._window_grid import WindowGrid, windows_of
 from run_task.sync._watch import Watchable, watch
 from run_task.tasks._keyed import AnyDataSet
+from run_task.tasks._window_results import WindowColumns
 from run_task.time._calendar import Interval
 from run_task.time._clock import SystemClock
 
@@ -59,18 +65,22 @@ class DataSetBatch(Protocol):
     def __iter__(self) -> Iterator[AnyDataSet]: ...
 
 
-class _LazyBatch:
-    """Many DataSets that are made when they are asked for.
+class ComputedBatch:
+    """Many DataSets that were computed together, and are made when they are asked for.
 
     :param count: how many there are
     :param datasets: gives them
+    :param columns: the same results by column; None: some have failed
     """
 
-    __slots__ = ("_count", "_datasets")
+    __slots__ = ("_count", "_datasets", "columns")
 
-    def __init__(self, count: int, datasets: Iterator[AnyDataSet]) -> None:
+    def __init__(
+        self, count: int, datasets: Iterator[AnyDataSet], columns: WindowColumns | None
+    ) -> None:
         self._count = count
         self._datasets = datasets
+        self.columns: Final = columns
 
     def __len__(self) -> int:
         return self._count
@@ -81,6 +91,45 @@ class _LazyBatch:
 
 Given: TypeAlias = tuple[AnyStage, DataSetBatch]
 """What a stage has given."""
+
+
+@dataclass(frozen=True)
+class WantedWindows:
+    """The windows of one stage that are wanted of a history. They are as in the whole of it; others
+    are run only as far as they depend on them.
+
+    :param stage: the stage
+    :param start_ns: windows that end by then are not wanted, in nanoseconds since the Unix epoch
+    :param end_ns: windows that start from then on are not; of windows that overlap, those whose
+        last interval does
+    :param last_ns: nor those that end after this
+    """
+
+    stage: AnyStage
+    start_ns: float = -NEVER
+    end_ns: float = NEVER
+    last_ns: float = NEVER
+
+    def wants(self, windows: WindowGrid, start: int, end: int, unit_ns: int) -> bool:
+        """Whether a window is wanted. One that is none of the stage's windows, as of an earlier
+        interval, is if all of it is.
+
+        :param windows: the windows of the stage
+        :param start: the window's, in the unit of the stage
+        :param end: the window's
+        :param unit_ns: how many nanoseconds that has
+        """
+        end_ns = end * unit_ns
+        if end_ns > self.last_ns:
+            return False
+        if windows.has(start, end):
+            return end_ns > self.start_ns and windows.fresh(end) * unit_ns < self.end_ns
+        return start * unit_ns >= self.start_ns and end_ns <= self.end_ns
+
+    def meets(self, start: int, end: int, unit_ns: int) -> bool:
+        """Whether some of a window lies where windows are wanted."""
+        end_ns = end * unit_ns
+        return self.start_ns < end_ns <= self.last_ns and start * unit_ns < self.end_ns
 
 
 class _StageReplay:
@@ -144,7 +193,8 @@ class _StageReplay:
         self._unit_ns = stage.interval.unit.nanos
         # What a sink holds is run again only for the sake of those who are fed by it.
         self._known_ns: float = -math.inf if known_ns is None else known_ns
-        if known_ns is not None and not stage.routes and not states.any:
+        remembers = stage.keys is not None and config.empty is Empty.RUN  # keys that had rows
+        if known_ns is not None and not (stage.routes or states.any or remembers):
             edges.skip_to(known_ns)
         self._grace_ns = config.grace_ns
         self._windows = windows
@@ -160,7 +210,7 @@ class _StageReplay:
                 self._given.append((noting, own))
         telemetry = Telemetry.if_set_up(config.name, SystemClock(), None)
         self._tell = None if telemetry is None else telemetry.telling(_nowhere)
-        self._crew = crew_of(tasks, self.data, stage.interval, config, stage.keys)
+        self._crew = crew_of(tasks, self.data, stage.interval, config, stage.keys, states)
         self._crew.open()
         self._runs_many = (
             isinstance(self._crew, DeclaredCrew)
@@ -235,11 +285,12 @@ class _StageReplay:
             self._tell(dataset)
         return dataset
 
-    def run_many(self, until_ns: float) -> DataSetBatch | None:
-        """Run windows at once whose rows have all entered: those that are due, where that can be
+    def run_many(self, until_ns: float, let_enter: Callable[[int], object]) -> DataSetBatch | None:
+        """Run windows at once whose rows are all in memory: those that are due, where that can be
         done; else None.
 
         :param until_ns: no window that is due by then waits for a row
+        :param let_enter: lets all rows enter that come before a window which is due at a time
         """
         if not self._runs_many or self.leads:
             return None
@@ -249,19 +300,83 @@ class _StageReplay:
         starts, ends = self._windows.some(self._end, last, _MANY)
         if len(ends) < _WORTH:
             return None
+        ahead = self.data.ahead()
+        if ahead is None:
+            view, since, missed = self.data.view(), None, None
+        else:
+            whole = crew.slides
+            if (
+                whole
+                and len(self._seen(ahead, starts[:_WORTH], ends[:_WORTH], whole=True)[1]) < _WORTH
+            ):
+                return None  # without a look at all
+            view, since, missed = self._seen(ahead, starts, ends, whole=whole)
+            starts, ends = starts[: len(since)], ends[: len(since)]
         given: Iterator[AnyDataSet]
-        given = crew.run_windows(self.data.view(), starts, ends, self.stage.interval)
+        given, columns = crew.run_windows(view, starts, ends, self.stage.interval, since)
         last = int(ends[-1])
         self._go_to(self._windows.after(last))
-        self._note_given((int(starts[0]), last, 0))
+        if missed is None:
+            self._note_given((int(starts[0]), last, 0))
+        else:
+            self._note_one_by_one(starts, ends, missed, let_enter)
         count = len(ends)
         if self._known_ns >= int(ends[0]) * self._unit_ns:
             known = self._known_ns // self._unit_ns
             new = [dataset for dataset in given if dataset.timestamp > known]
+            if columns is not None:
+                columns = columns.some(count - len(new), count)
             count, given = len(new), iter(new)
         if self._tell is not None:
             given = _telling(given, self._tell)
-        return _LazyBatch(count, given)
+        return ComputedBatch(count, given, columns)
+
+    def _seen(
+        self,
+        ahead: tuple[AheadRows, TimeSeriesView],
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        *,
+        whole: bool,
+    ) -> tuple[TimeSeriesView, NDArray[np.intp], NDArray[np.bool_]]:
+        """What windows see of rows that are yet to come, of which some pass out meanwhile.
+
+        :param whole: whether only windows are to be run of which no row has passed out
+        :return: the rows, the first of them that is still there for each window, and of which
+            windows rows have passed out that none before has seen. There may be fewer windows
+        """
+        rows, view = ahead
+        beyond = self.data.closed is Closed.RIGHT
+        limits = -(-(ends * self._unit_ns + (self._grace_ns + beyond)) // self.data.unit.nanos)
+        since = rows.kept(view, limits)
+        if whole:
+            passed_out = since > view.time.searchsorted(starts + beyond)
+            if passed_out.any():
+                since = since[: int(passed_out.argmax())]
+        seen = view.time.searchsorted(ends[: len(since)] + beyond)
+        missed = np.ones(len(since), np.bool_)  # of the first it is not known
+        np.greater(since[1:], seen[:-1], out=missed[1:])
+        return view, since, missed
+
+    def _note_one_by_one(
+        self,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        missed: NDArray[np.bool_],
+        let_enter: Callable[[int], object],
+    ) -> None:
+        """Let the rows enter that windows have seen, and note these: each before which rows have
+        passed out unseen by itself, since these are counted."""
+        missed[-1] = True
+        before = 0
+        for place in np.flatnonzero(missed).tolist():
+            if place > before:
+                for given, windows in self._given:
+                    given.saw(windows, int(ends[place - 1]) * self._unit_ns)
+            end = int(ends[place])
+            let_enter(end * self._unit_ns + self._grace_ns)
+            self._note_given((int(starts[before]), end, 0))
+            before = place + 1
 
     def jump(self, change_ns: float) -> None:
         """After a window that is empty, go on to the first that may hold a row.
@@ -342,6 +457,8 @@ class History:
     :param states: gives the states that a stage begins with
     :param apart: whether the replay's own of some data changes only by what enters it, and only
         those see it who read it
+    :param filled: the ids of data whose rows are in it from the beginning on, and are as those of a
+        source
     """
 
     def __init__(
@@ -353,6 +470,7 @@ class History:
         states: Callable[[AnyStage], States],
         *,
         apart: Callable[[Any], bool],
+        filled: Collection[int] = (),
     ) -> None:
         self._stages = stages
         self._made = made
@@ -374,21 +492,42 @@ class History:
                 source,
                 Entrance(own, unit_ns, counts, self._given[id(route.into)], years=years),
                 AT_ONCE,
-                whole=writers[id(route.into)] == 1 and apart(route.into) and _ends_views(own.into),
+                whole=writers[id(route.into)] == 1
+                and apart(route.into)
+                and isinstance(own.into, TimeSeries),
                 before_write=partial(self._before_write, id(route.into)),
             )
             self._groups.setdefault(id(route.into), []).append(reader)
             counts.count_stored(partial(self._uncounted, reader))
-        # Without sources, rows that are in the series already are all that there is.
         self._filled: dict[int, tuple[int, int]] = {}
-        if not sources:
-            for data in (read for stage in stages for read in stage.inputs):
-                if (filled := _filled(made(data))) and not writers[id(data)]:
-                    self._filled[id(data)] = filled
+        for data in (read for stage in stages for read in stage.inputs):
+            if id(data) in filled and not writers[id(data)] and (ends := _ends_of(made(data))):
+                self._filled[id(data)] = ends
         self._sources = [reader for group in self._groups.values() for reader in group]
         self._bounds: tuple[float, float] = (-NEVER, NEVER)
         self._now_ns: float = -NEVER  # all rows that arrive before are in the data
+        self._at_hand_until_ns: float = -NEVER  # no window that is due by then waits for a row
         self._leading = False  # whether there are windows that are given only if they hold a row
+        self._part: tuple[WindowGrid, Edges] | None = None
+        self.first_ns: float = NEVER
+        """The time of the first row, once it goes; infinity: there is none."""
+        self.first_end_ns: float = NEVER
+        """Of a part of it, the end of the first window that there is, whether wanted or not."""
+        self.until_ns: float = -NEVER
+        """Of a part of it, windows that end by then are run also behind the last row."""
+        self.goes_on: bool = False
+        """Of a part of it, whether time goes on until then in any case, and not only where that is
+        behind the last window otherwise."""
+
+    @property
+    def windows(self) -> WindowGrid | None:
+        """Of a part of it, the windows of the stage, once it goes; None: there is no row."""
+        return None if self._part is None else self._part[0]
+
+    @property
+    def last_end_ns(self) -> float:
+        """Of a part of it, the end of the last window that is wanted, in the end."""
+        return -NEVER if self._part is None else self._part[1].last_ns
 
     @property
     def rows(self) -> int:
@@ -412,7 +551,10 @@ class History:
         )
 
     def run(
-        self, start_ns: float, end_ns: float, held: Callable[[AnyStage], int | None]
+        self,
+        start_ns: float,
+        end_ns: float,
+        held: Callable[[AnyStage], int | None],
     ) -> Generator[Given]:
         """Run every window, from the one that holds the first row to the one that holds the last.
 
@@ -420,6 +562,24 @@ class History:
         :param end_ns: windows that start from then on are left out
         :param held: the end of the last window of a stage whose results are known, or None
         """
+        return self._run(start_ns, end_ns, held, None)
+
+    def run_part(self, part: WantedWindows) -> Generator[Given]:
+        """Run the windows that are wanted, and give these alone. All are run that they depend on,
+        from the first row on. If there is a row, nothing is given first: by then it is known which
+        windows there are, and :attr:`until_ns` may be set.
+
+        :param part: which are wanted, of one of the stages
+        """
+        return self._run(-NEVER, part.end_ns, _nothing_held, part)
+
+    def _run(
+        self,
+        start_ns: float,
+        end_ns: float,
+        held: Callable[[AnyStage], int | None],
+        part: WantedWindows | None,
+    ) -> Generator[Given]:
         with contextlib.ExitStack() as opened:
             if waited := [reader for reader in self._sources if not reader.is_at_hand]:
                 opened.enter_context(_watched(Silence(waited)))
@@ -431,7 +591,7 @@ class History:
             # A row that a window holds which ends at its timestamp lies before that time.
             firsts_ns = [reader.first_ns for reader in self._sources]
             firsts_ns += (first_ns for first_ns, _ in self._filled.values())
-            first_ns = min(firsts_ns, default=NEVER)
+            first_ns = self.first_ns = min(firsts_ns, default=NEVER)
             if first_ns == NEVER:
                 return  # there is no row, and so no window
             since_ns = int(max(first_ns, start_ns))
@@ -442,16 +602,22 @@ class History:
                 held_ns = held(stage)
                 windows = _windows_from(stage.interval, config, since_ns, held_ns)
                 edges = Edges(windows, config, int(first_ns), start_ns)
-                edges.stop_before(end_ns)
+                if part is None:
+                    edges.stop_before(end_ns)
                 before_ns = max(reach.get(id(data), 0) for data in stage.inputs)
                 reach_ns = _length_ns(stage, config) + before_ns
                 for route in stage.routes:
                     reach[id(route.into)] = max(reach.get(id(route.into), 0), reach_ns)
+                # An earlier run may have ended before the last of the rows came that these windows
+                # were to see.
+                known_ns: float | None = None
+                if held_ns is not None:
+                    known_ns = held_ns - reach_ns - config.grace_ns
+                if part is not None:
+                    known_ns = self._narrow(part, stage, windows, edges)
                 replay = _StageReplay(
                     *(stage, config, self._made, self._states(stage), windows, edges),
-                    # An earlier run may have ended before the last of the rows came that these
-                    # windows were to see.
-                    None if held_ns is None else held_ns - reach_ns - config.grace_ns,
+                    known_ns,
                     given=self._given,
                     explicit=start_ns > first_ns - config.grace_ns,
                     apart=all(map(self._apart, stage.inputs)),
@@ -464,14 +630,34 @@ class History:
                 for data in stage.inputs:
                     self._replays_of.setdefault(id(data), []).append(replay)
             self._leading = any(replay.leads for replay in replays)
-            yield from self._go(replays, end_ns)
+            wanted = None if part is None else next(r for r in replays if r.stage is part.stage)
+            if wanted is not None:
+                yield wanted.stage, ()
+            yield from self._go(replays, wanted, bounded=end_ns != NEVER or part is not None)
 
-    def _go(self, begun: Sequence[_StageReplay], end_ns: float) -> Generator[Given]:
+    def _narrow(
+        self, part: WantedWindows, stage: AnyStage, windows: WindowGrid, edges: Edges
+    ) -> float | None:
+        """Have only those windows given that are wanted. Returns up to which end they are not."""
+        if stage is not part.stage:
+            return NEVER
+        self._part = windows, edges
+        self.first_end_ns = edges.first_ns
+        edges.stop_before(part.end_ns)
+        edges.stop_after(part.last_ns)
+        return None if part.start_ns == -NEVER else part.start_ns
+
+    def _go(
+        self, begun: Sequence[_StageReplay], wanted: _StageReplay | None, *, bounded: bool
+    ) -> Generator[Given]:
+        """
+        :param wanted: with the last window of this one, all is done; None: with those of all
+        :param bounded: whether there are last windows before there are no more rows
+        """
         replays: list[_StageReplay] = [replay for replay in begun if not replay.is_over]
         idle_until_ns: float = -NEVER
-        bounded = end_ns != NEVER
         ended = False
-        while replays:
+        while replays and not (wanted is not None and wanted.is_over):
             # Of one there is nothing to compare, and most pipelines have one.
             alone = len(replays) == 1
             due_ns = replays[0].due_ns if alone else min([replay.due_ns for replay in replays])
@@ -485,7 +671,12 @@ class History:
                 self._leading = False
             if bounded:
                 replays = [replay for replay in replays if not replay.is_over]
-            if alone and replays and (many := replays[0].run_many(idle_until_ns)) is not None:
+            if (
+                alone
+                and replays
+                and (many := replays[0].run_many(self._at_hand_until_ns, self._ingest_before))
+                is not None
+            ):
                 self._now_ns = replays[0].due_ns  # up to which all have been run
                 yield from _until_error(replays[0], many)
                 continue
@@ -517,10 +708,15 @@ class History:
                 others = [t + (i > first) for i, t in enumerate(arrivals) if i != first]
                 readers[first].ingest_before(min(limit_ns, *others))
         idle_until_ns: float = NEVER
+        at_hand_until_ns: float = NEVER
         for reader in self._sources:
             reader_ns = reader.idle_until_ns - reader.holds_end
             if reader_ns < idle_until_ns:
                 idle_until_ns = reader_ns
+            reader_ns = reader.at_hand_until_ns - reader.holds_end
+            if reader_ns < at_hand_until_ns:
+                at_hand_until_ns = reader_ns
+        self._at_hand_until_ns = at_hand_until_ns
         return idle_until_ns
 
     def _next_change_ns(self, of: _StageReplay, replays: Sequence[_StageReplay]) -> float:
@@ -540,7 +736,19 @@ class History:
         return min(changes, default=NEVER)
 
     def _limit(self, replays: Sequence[_StageReplay]) -> None:
-        """There are no more rows: the last windows are those that hold the last ones."""
+        """There are no more rows: the last windows are those that hold the last ones, unless it is
+        to go on."""
+        before = [replay.edges.last_ns for replay in replays]
+        self._limit_to(replays, self.until_ns if self.goes_on else -NEVER)
+        if self._part is not None and self.until_ns > self._part[1].last_ns:
+            for replay, last_ns in zip(replays, before, strict=True):
+                replay.edges.last_ns = last_ns
+            self._limit_to(replays, self.until_ns)
+
+    def _limit_to(self, replays: Sequence[_StageReplay], until_ns: float) -> None:
+        """
+        :param until_ns: windows that end by then are run in any case
+        """
         # The last row that entered some data, by the data's id.
         own: dict[int, float] = {data: last_ns for data, (_, last_ns) in self._filled.items()}
         for data, readers in self._groups.items():
@@ -550,7 +758,7 @@ class History:
         for replay in replays:
             stage, edges = replay.stage, replay.edges
             read = max(own.get(id(data), -NEVER) for data in stage.inputs)
-            edges.limit(last_ns, read, arrived_ns)
+            edges.limit(last_ns, read, arrived_ns, until_ns)
             for route in stage.routes:
                 before = own.get(id(route.into), -NEVER)
                 own[id(route.into)] = max(before, edges.results_until_ns)
@@ -602,21 +810,19 @@ def _watched(what: Watchable) -> Generator[None]:
         watch().settle()
 
 
+def _nothing_held(_stage: AnyStage) -> None:
+    """No results are known."""
+
+
 def _length_ns(stage: AnyStage, config: RunnerConfig) -> int:
     """How long a row is seen at most: as long as a window is, or until the next one begins."""
     length_ns = 0 if config.window is None else config.window.longest_ns
     return max(length_ns, stage.interval.longest_ns)
 
 
-def _filled(data: object) -> tuple[int, int] | None:
+def _ends_of(data: object) -> tuple[int, int] | None:
     """The times of the first row and the last that are in a series; None: there are none."""
     if not isinstance(data, TimeSeries) or not len(times := data.view().time):
         return None
     unit_ns, holds_end = data.unit.nanos, data.closed is Closed.RIGHT
     return int(times[0]) * unit_ns - holds_end, int(times[-1]) * unit_ns - holds_end
-
-
-def _ends_views(data: object) -> bool:
-    """Whether rows may enter data ahead of their time: no window sees them before, and no row has
-    to leave for them."""
-    return isinstance(data, TimeSeries) and data.retention is None

@@ -52,6 +52,7 @@ from run_task.sinks.files._rotation import (
     rotated_files,
     rotated_path,
 )
+from run_task.sinks.files._versions_file import VersionsFile
 from run_task.time._interval import TimeUnit
 
 _log = Log(__name__)
@@ -92,7 +93,9 @@ class AppendedFile(Durable):
     ) -> None:
         kind = type(self).__name__
         self._path = local_path(path, kind)
-        super().__init__(f"{kind}({os.fspath(path)!r})", form, types)
+        where = f"{kind}({os.fspath(path)!r})"
+        beside = self._path.with_name(f"{self._path.name}.versions")
+        super().__init__(where, form, VersionsFile(beside, self._path, where), types)
         self._rotation = check_rotation(rotation, self._where)
         self._there: Inventory = Inventory()
         self._readers: WeakSet[Reader] = WeakSet()
@@ -145,7 +148,7 @@ class AppendedFile(Durable):
         return True
 
     def _fix_header(self) -> None:
-        """What files begin with is written now, and does not change any more."""
+        """What files begin with is written now, or is there, and does not change any more."""
 
     @abstractmethod
     def _is_older(self, stream: BinaryIO) -> bool:
@@ -232,6 +235,7 @@ class AppendedFile(Durable):
                 )
             self._size = len(begin)
             if len(begin) < len(header):
+                self._fix_header()
                 self._append(header[len(begin) :])
                 size = self._size
             stream.seek(self._size)
@@ -385,9 +389,9 @@ class AppendedFile(Durable):
         rotation = self._rotation
         data = bytearray()
         waiting: list[Recorded] = []
-        if not self._size and windows:
+        if windows:
             self._fix_header()
-            if self._header:  # in one step, so that no part of one is there after a crash
+            if not self._size and self._header:  # in one step: no crash leaves a part of it
                 self._rewrite_own(iter(()))
         for window in windows:
             encoded = self._encode(window)
@@ -594,10 +598,11 @@ class AppendedFile(Durable):
             )
 
     def _rewrite(self, extents: list[Extent]) -> None:
-        """Put each window where it stood first, as it was written last.
+        """Put each window where it stood first, as it was written last; one that is there no more
+        nowhere.
 
         The oldest file comes first: what it is given stands in a later one, too, until that is
-        rewritten.
+        rewritten. So does what tells that a window is gone, until no file has it.
         """
         there = self._there
         files = [*there.rotated, None]
@@ -606,7 +611,7 @@ class AppendedFile(Durable):
         for key, place in places.items():
             keys[place.first].append(key)
         for number, (file, extent) in enumerate(zip(files, extents)):
-            wanted = [places[key] for key in keys[number]]
+            wanted = [places[key] for key in keys[number] if not places[key].is_gone]
             for key in keys[number]:  # it is there, whatever becomes of the files after it
                 there.found_at(key, there.own if file is None else file.number)
             length = sum(place.end - place.begin for place in wanted)

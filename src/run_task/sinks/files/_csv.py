@@ -75,8 +75,9 @@ class CsvSink(AppendedFile):
     :param layout: how results are laid out. With ``Layout.WIDE``, the columns are ``window_start``
         and ``window_end`` (times in UTC), the key's if there is one, ``row`` if a task returns
         tables, one a task or field, and ``error``; texts stand in quotation marks, and nothing is
-        None. The last one, of whatever is told by its name, says how many rows the window has. The
-        columns are those of the first flush: what would take another one later is refused
+        None. The last one, ``window_rows``, says how many rows the window has. What the columns
+        hold stands in a file beside it, called as it is with ``.columns``: the two belong together.
+        The columns are those of the first flush: what would take another one later is refused
     :param rotation: when the file is put aside, and another one begun at its path; None: never
     :param encode: called with a value that has no form in JSON, wherever in a result it is; what it
         returns is stored in its place. Without it, such a result is refused
@@ -98,11 +99,11 @@ class CsvSink(AppendedFile):
         encode: Fallback | None = None,
         types: TypesGiven = (),
     ) -> None:
-        local_path(path, "CsvSink")
+        own = local_path(path, "CsvSink")
         where = f"CsvSink({os.fspath(path)!r})"
         form: CsvForm
         if check_layout(layout, where) is Layout.WIDE:
-            form = WideCsv(where, encode, self._check_unit)
+            form = WideCsv(where, own, encode, self._check_unit, is_rotated=rotation is not None)
         else:
             form = LongCsv(encode, self._check_unit)
         super().__init__(path, form, rotation, types)

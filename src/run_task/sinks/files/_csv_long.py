@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from run_task.errors import SinkError
 from run_task.sinks._older import CSV_HEADER
 from run_task.sinks._protocol import Row
-from run_task.sinks._record import FORMAT, LongForm, WindowRecord, key_of, unit_of
+from run_task.sinks._record import FORMAT, GONE, LongForm, WindowRecord, is_gone, key_of, unit_of
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.files._inventory import StoredWindow, begins_alike, broken
 
@@ -87,10 +87,10 @@ class LongCsv(LongForm):
         text = io.StringIO()
         pipeline, stage, start, end, bucket = window.key
         times = start, end, window.unit, window.revision
-        count = len(window.tasks)
+        count = max(1, len(window.tasks))
         csv.writer(text, lineterminator=_LINE_END).writerows(
             (FORMAT, pipeline, stage, key, bucket, *times, task, value, error, count)
-            for task, _, value, error, key in window.tasks
+            for task, _, value, error, key in window.tasks or (GONE,)
         )
         return text.getvalue().encode()
 
@@ -132,7 +132,8 @@ class LongCsv(LongForm):
                 raise broken(path, reader.line_num + 1, start, "here, a window ends too early")
             rows.append(row)
             if len(rows) == count:
-                yield StoredWindow(start, position, key_of(row), row.unit, rows)
+                told = [] if is_gone(row) else rows
+                yield StoredWindow(start, position, key_of(row), row.unit, told)
                 start = position
                 rows = []
 

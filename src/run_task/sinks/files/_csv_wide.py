@@ -1,12 +1,15 @@
 """Results as CSV, a row a window and key.
 
-What the file is of, and what its columns hold, stands in the name of its last column, as JSON. In
-each row, that has how many rows the window has: by this, one that was not written to its end is
-known.
+What the file is of, and what its columns hold, stands in a file beside it, as JSON, so that its
+header has names only: ``bars.csv.columns``. In each row, the last column has how many rows the
+window has: by this, one that was not written to its end is known. Where files are put aside, its
+name ends with a hash of that JSON, since each of them has to be known for one of this stage. In
+files of before, its name is the JSON; they stay so.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,22 +19,32 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, SinkError
 from run_task.sinks._protocol import Result
 from run_task.sinks._record import WindowKey
-from run_task.sinks.encoding._json import Encoder, Fallback
-from run_task.sinks.encoding._tag import Types
+from run_task.sinks.encoding._json import Fallback
+from run_task.sinks.files._beside import FileBeside
 from run_task.sinks.files._csv_long import LONGEST
 from run_task.sinks.files._inventory import StoredWindow, broken
+from run_task.sinks.wide._errors import GONE
+from run_task.sinks.wide._form import WideForm
 from run_task.sinks.wide._kinds import WideKind
+from run_task.sinks.wide._record import WideRecord
 from run_task.sinks.wide._schema import NameRules, WideSchema
 from run_task.sinks.wide._stored import StoredRow, results
-from run_task.sinks.wide._table import WideRecord, WideTable
 from run_task.time._interval import TimeUnit
 
 _LINE_END: Final = "\r\n"
+_COUNT: Final = "window_rows"
+"""What the last column is called."""
+
 _TOLD: Final = "run_task "
-"""What the name of the last column begins with."""
+"""What the name of the last column begins with in files of before."""
+
+_BESIDE: Final = b'{"run_task_columns":'
+"""How the file beside it begins."""
+
+_FIXED: Final = "a CSV file has the columns of its header, which does not change"
 
 _STARTS: Final = b"window_start,window_end,"
 """What a header begins with."""
@@ -54,39 +67,41 @@ _UNITS: Final[Mapping[TimeUnit, str]] = {
 """To which of NumPy's units times are told."""
 
 
-class WideCsv:
+class WideCsv(WideForm):
     """A row a window and key.
 
     :param where: the sink, for messages
+    :param path: the file
     :param encode: makes of a value that has no form in JSON another that has one
     :param check: refuses what the sink cannot store
+    :param is_rotated: whether files are put aside
     """
 
     def __init__(
-        self, where: str, encode: Fallback | None, check: Callable[[WideRecord], None]
+        self,
+        where: str,
+        path: Path,
+        encode: Fallback | None,
+        check: Callable[[WideRecord], None],
+        *,
+        is_rotated: bool,
     ) -> None:
-        self._where = where
+        super().__init__(where, encode, NameRules(text=_text_problem, reserved=(_COUNT,)))
         self._check = check
-        rules = NameRules(text=_text_problem)
-        self._table = WideTable(where, Encoder(encode), rules)
         self._header = b""
-
-    def begin(self, pipeline: str) -> str | None:
-        """Why results of a pipeline do not belong into the file; None: they do."""
-        return self._table.begin(pipeline)
+        beside = path.with_name(f"{path.name}.columns")
+        self._beside = FileBeside(beside, path, _BESIDE, "what its columns hold", where)
+        self._is_of_before = False
+        self._is_rotated = is_rotated
 
     def record(self, result: Result) -> WideRecord:
         """A result as rows.
 
         :raises SinkError: if it cannot be stored
         """
-        record = self._table.record(result)
+        record = super().record(result)
         self._check(record)
         return record
-
-    def value(self, stored: Any, types: Types) -> Any:
-        """The value that the columns of a task tell."""
-        return self._table.value(stored, types)
 
     @property
     def header(self) -> bytes:
@@ -94,13 +109,23 @@ class WideCsv:
         return self._header
 
     def fix(self) -> None:
-        """The columns are those that are known by now, and stay so."""
+        """The columns are those that are known by now, and stay so.
+
+        :raises SinkError: if what they hold cannot be told beside the file
+        """
         if not self._header:
-            self._table.fix("a CSV file has the columns of its header, which does not change")
-            schema = self._schema
-            told = _TOLD + json.dumps(schema.to_json(), separators=(",", ":"))
-            names = [*map(_name, schema.names), _quoted(told)]
-            self._header = (",".join(names) + _LINE_END).encode()
+            self._table.fix(_FIXED)
+            count = _hashed(self._schema) if self._is_rotated else _COUNT
+            names = [*self._schema.names, count]
+            self._header = (",".join(map(_name, names)) + _LINE_END).encode()
+        if self._is_of_before:
+            return
+        told = _told(self._schema)
+        try:
+            if self._beside.read() != told:
+                self._beside.replace(told)
+        except ConfigError as error:
+            raise SinkError(str(error)) from error.__cause__
 
     def learn(self, stream: BinaryIO) -> bool:
         """Learn the columns from a file, at its beginning, unless they are known.
@@ -112,6 +137,7 @@ class WideCsv:
             return True
         begin = stream.read(len(_STARTS))
         if not begin:
+            self._beside.check()
             return False
         if begin != _STARTS:
             raise ConfigError(
@@ -123,25 +149,41 @@ class WideCsv:
             line += more
             if line.endswith(b"\r\n") and line.count(b'"') % 2 == 0:
                 break
-        names = _fields(line.decode(errors="replace"))
-        told = "" if names is None else _text(names[-1])
+        names = list(map(_text, _fields(line.decode(errors="replace")) or ()))
         try:
-            if not told.startswith(_TOLD):
-                raise ValueError("its last column does not tell what it is of")
-            schema = WideSchema.of_json(json.loads(told.removeprefix(_TOLD)))
-            if list(map(_text, names or ())) != [*schema.names, told]:
-                raise ValueError("its columns are not those that it tells of")
-        except (ValueError, RecursionError) as error:
+            schema = self._schema_of(names)
+            if names[:-1] != schema.names:
+                raise ValueError("its columns are not those that are told of it")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigError(f"{self._where}: this is a file of something else: {error}") from None
         self._table.schema = schema
-        self._table.fix("a CSV file has the columns of its header, which does not change")
+        self._table.fix(_FIXED)
         self._header = line
         return True
 
-    @property
-    def _schema(self) -> WideSchema:
-        schema = self._table.schema
-        assert schema is not None
+    def _schema_of(self, names: Sequence[str]) -> WideSchema:
+        """What a file with such a header holds.
+
+        :raises ValueError: if it is none of a sink's
+        """
+        last = names[-1] if names else ""
+        if last.startswith(_TOLD):
+            self._is_of_before = True
+            return WideSchema.of_json(json.loads(last.removeprefix(_TOLD)))
+        if not last.startswith(_COUNT):
+            raise ValueError(f"its last column is not {_COUNT!r}")
+        told = self._beside.read()
+        if told is None:
+            raise ValueError(
+                f"there is no {str(self._beside.path)!r}, which tells what its columns hold: put "
+                f"that beside the file again, or take another path"
+            )
+        try:
+            schema = WideSchema.of_json(json.loads(told)["run_task_columns"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{str(self._beside.path)!r} beside it is damaged: {error}") from None
+        if last not in (_COUNT, _hashed(schema)):
+            raise ValueError(f"{str(self._beside.path)!r} tells of another one")
         return schema
 
     def may_begin(self, text: bytes) -> bool:
@@ -168,7 +210,8 @@ class WideCsv:
         for name, column in schema.columns.items():
             held = window.columns.get(name)
             columns.append(_cells(column.kind, held) if held else empty)
-        columns.append(_cells(WideKind.TEXT, window.errors) if window.errors else empty)
+        errors = window.errors if window.height else [GONE]
+        columns.append(_cells(WideKind.TEXT, errors) if errors else empty)
         columns.append([str(count)] * count)
         return "".join(f"{','.join(row)}{_LINE_END}" for row in zip(*columns)).encode()
 
@@ -224,6 +267,16 @@ class WideCsv:
             return StoredRow(start, end, key, number, values, error), int(next(cells))
         except (ValueError, OverflowError, KeyError):
             return None
+
+
+def _told(schema: WideSchema) -> bytes:
+    """What stands beside the file."""
+    return json.dumps({"run_task_columns": schema.to_json()}, separators=(",", ":")).encode()
+
+
+def _hashed(schema: WideSchema) -> str:
+    """The name of the last column by which a file is known for one of a stage."""
+    return f"{_COUNT}_{hashlib.sha256(_told(schema)).hexdigest()[:8]}"
 
 
 def _text_problem(text: str) -> str | None:

@@ -115,12 +115,14 @@ class WindowPlace(NamedTuple):
     :param at: the number of that where it is as it was written last
     :param begin: where, in that
     :param end: where it ends
+    :param is_gone: whether it tells that the window is there no more
     """
 
     first: int
     at: int
     begin: int
     end: int
+    is_gone: bool
 
 
 Reading = Callable[[BinaryIO, int, int, Path], Iterator[StoredWindow]]
@@ -142,7 +144,9 @@ def places_in(extents: Sequence[Extent], read: Reading) -> dict[WindowKey, Windo
         for found in all_of([extent], read):
             known = places.get(found.key)
             first = number if known is None else known.first
-            places[found.key] = WindowPlace(first, number, found.begin, found.end)
+            places[found.key] = WindowPlace(
+                *(first, number, found.begin, found.end), is_gone=not found.rows
+            )
     return places
 
 

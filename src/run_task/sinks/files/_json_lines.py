@@ -25,6 +25,7 @@ from run_task.sinks.encoding._records import TypesGiven
 from run_task.sinks.files._append import AppendedFile
 from run_task.sinks.files._inventory import StoredWindow, begins_alike, broken
 from run_task.sinks.files._rotation import Rotation
+from run_task.time._interval import TimeUnit
 
 _OLDER_BEGIN: Final = len('{"pipeline":')
 _BEGIN: Final = f'{{"format":{FORMAT},"pipeline":'.encode()
@@ -102,18 +103,19 @@ class JsonLinesSink(AppendedFile):
                 bad = number, place
                 continue
             place += len(line)
-            key, found, of = parsed
+            key, unit, found, of = parsed
             if count and key != key_of(rows[0]):
                 raise broken(path, number, begin, "here, a window ends too early")
             rows += found
             count += 1
             if count == of:
-                yield StoredWindow(begin, place, key, rows[0].unit, rows)
+                yield StoredWindow(begin, place, key, unit, rows)
                 begin, rows, count = place, [], 0
 
 
-def _parse(line: bytes) -> tuple[WindowKey, list[Row], int] | None:
-    """A line's window, its rows, and how many lines the window has; None if it is none."""
+def _parse(line: bytes) -> tuple[WindowKey, TimeUnit | None, list[Row], int] | None:
+    """A line's window, its unit and rows, and how many lines the window has; None if it is none.
+    Only of a window that is there no more, there are no rows."""
     try:
         window: dict[str, Any] = json.loads(line)
         if window["format"] != FORMAT:
@@ -125,11 +127,12 @@ def _parse(line: bytes) -> tuple[WindowKey, list[Row], int] | None:
         values: dict[str, Any] = window["values"]
         for task, text in window.get("nonfinite", {}).items():
             values[task] = json.loads(text)
-        more = unit_of(window["unit"]), str(window["key"]), int(window["revision"]), bucket
+        unit, lines = unit_of(window["unit"]), int(window["lines"])
+        more = unit, str(window["key"]), int(window["revision"]), bucket
         rows = [Row(*key[:4], task, value, None, *more) for task, value in values.items()]
         errors: dict[str, str] = window["errors"]
         rows += [Row(*key[:4], task, None, error, *more) for task, error in errors.items()]
-        return (key, rows, int(window["lines"])) if rows else None
+        return (key, unit, rows, lines) if rows or lines == 1 else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -150,6 +153,7 @@ def _may_be_torn(line: bytes) -> bool:
 def lines(window: WindowRecord) -> bytes:
     """A window as lines of such a file, one a key."""
     groups = [(key, list(tasks)) for key, tasks in groupby(window.tasks, lambda task: task.key)]
+    groups = groups or [("", [])]  # of a window that is there no more
     return b"".join(_line(window, key, tasks, len(groups)) for key, tasks in groups)
 
 

@@ -14,10 +14,10 @@ from weakref import WeakSet
 from run_task._extras import need
 from run_task.errors import ConfigError, SinkError
 from run_task.observe._log import Log
-from run_task.sinks._base import Durable, ResultForm
+from run_task.sinks._base import Durable, Recorded, ResultForm
 from run_task.sinks._layout import Layout, check_layout
 from run_task.sinks._older import PARQUET_METADATA
-from run_task.sinks._protocol import Row
+from run_task.sinks._protocol import ResultBatch, Row
 from run_task.sinks._record import WindowKey
 from run_task.sinks.encoding._json import Fallback
 from run_task.sinks.encoding._records import TypesGiven
@@ -34,11 +34,16 @@ from run_task.sinks.files._disk import (
 )
 from run_task.sinks.files._parquet_long import LongParquet, ParquetStage
 from run_task.sinks.files._parquet_wide import WideParquet
+from run_task.sinks.files._versions_file import VersionsFile
+from run_task.sinks.wide._record import WideBatch
 from run_task.time._interval import TimeUnit
 
 _log = Log(__name__)
 
 _NAME: Final = re.compile(r"([0-9]{10})-([0-9]{10})\.parquet")
+_MOST_IN_BATCHES: Final = 2**16
+"""How many windows wait for a flush at most that came many at once."""
+
 _MERGED: Final = 8
 """How many files of a size become one."""
 
@@ -66,6 +71,10 @@ class ParquetForm(ResultForm, Protocol):
 
     def told(self) -> dict[str, Any]:
         """What stands in the metadata of a file, besides which windows it has."""
+        ...
+
+    def without_gone(self, table: Any, /) -> Any:
+        """A table without what tells of windows that are there no more."""
         ...
 
     def table(self, windows: Any, /) -> Any:
@@ -179,7 +188,8 @@ class ParquetSink(Durable):
             form = WideParquet(where, self._pa, encode)
         else:
             form = LongParquet(where, self._pa, encode)
-        super().__init__(where, form, types)
+        versions = VersionsFile(self._folder / ".versions", self._folder / ".lock", where)
+        super().__init__(where, form, versions, types)
         if type(rows_per_file) is not int or rows_per_file < 1:
             raise ConfigError(
                 f"{self._where}: rows_per_file={rows_per_file!r}: it is a positive int"
@@ -187,6 +197,10 @@ class ParquetSink(Durable):
         self._rows_per_file = rows_per_file
         self._readers: WeakSet[Reader] = WeakSet()
         self._stale: list[Part] = []
+        self._in_batches = 0
+        """How many windows wait at most that came many at once."""
+        self._tells_of_gone = False
+        """Whether a file tells of a window that is there no more, as far as is known."""
         self._parts: list[Part] = []
         self._lock = self._open()
 
@@ -278,15 +292,45 @@ class ParquetSink(Durable):
         }
         return Part(first, last, path, count, ends, identity)
 
+    def write_many(self, batch: ResultBatch) -> None:
+        """Take the results of many windows, as a replay has them: with ``Layout.WIDE``, by column.
+
+        :param batch: the results
+        :raises SinkError: if not all of them can be stored, or not by column: :meth:`write` takes
+            each of them, or refuses it
+        """
+        with self._mutex:
+            pipeline = self._name()
+            if batch.pipeline != pipeline or not isinstance(self._form, WideParquet):
+                raise SinkError(f"{self._where}: it takes these one by one")
+            self._put_waiting(self._form.batch(batch))
+            self._in_batches += len(batch)
+            if self._in_batches > _MOST_IN_BATCHES:
+                with suppress(SinkError):  # a raise would say that it is this batch
+                    self._store()
+
+    def _put_waiting(self, window: Recorded) -> None:
+        first = _first_end(window)
+        one_by_one = not self._in_batches and not isinstance(window, WideBatch)
+        if one_by_one or all(other.key.end < first for other in self._waiting.values()):
+            super()._put_waiting(window)
+            return
+        waiting, self._waiting, self._in_batches = [*self._waiting.values(), window], {}, 0
+        for held in waiting:  # of which a window may be there twice
+            for record in held.records() if isinstance(held, WideBatch) else (held,):
+                super()._put_waiting(record)
+
+    def _store(self) -> None:
+        super()._store()
+        self._in_batches = 0
+
     def _keep(self, windows: list[Any]) -> None:
         if not windows:
             return
-        of_stages: dict[ParquetStage, list[int]] = {}
-        for window in windows:
-            of_stages.setdefault(window.key.stage_key, []).append(window.key.end)
-        ends = {stage: (min(of_stage), max(of_stage)) for stage, of_stage in of_stages.items()}
+        ends = _merged((w.key.stage_key, (_first_end(w), w.key.end)) for w in windows)
         number = self._parts[-1].last + 1 if self._parts else 1
         table = self._form.table(windows)
+        self._tells_of_gone = self._tells_of_gone or any(w.is_empty for w in windows)
         self._parts.append(self._write(number, number, table, ends))
         self._take_out()
         self._merge()
@@ -325,10 +369,14 @@ class ParquetSink(Durable):
         with suppress(OSError, SinkError):
             for position, part in enumerate(list(self._parts)):
                 newer = self._superseding(part, self._parts[position + 1 :])
-                if newer and part.is_there:
+                if (newer or self._tells_of_gone) and part.is_there:
                     with self._file(part.path) as file:
                         table = file.read()
-                    self._parts[position] = self._rewritten(part, table, newer)
+                    # No file before has these windows now.
+                    kept = self._form.without_gone(table) if self._tells_of_gone else table
+                    if newer or len(kept) < len(table):
+                        self._parts[position] = self._rewritten(part, kept, newer)
+            self._tells_of_gone = False
             gone = [part for part in self._parts if not part.row_count]
             self._parts = [part for part in self._parts if part.row_count]
             self._stale += gone
@@ -337,7 +385,8 @@ class ParquetSink(Durable):
     def _rewritten(self, part: Part, table: Any, newer: set[WindowKey]) -> Part:
         """A file without windows that are in newer ones."""
         keys = list(self._form.keys(table))
-        kept = table.filter([key not in newer for key in keys])
+        is_kept = [key not in newer for key in keys]
+        kept = table.filter(self._pa.array(is_kept, self._pa.bool_()))  # there may be no row
         ends = _merged((key.stage_key, (key.end, key.end)) for key in keys if key not in newer)
         if not len(kept):
             return part._replace(row_count=0, ends=ends)
@@ -441,6 +490,12 @@ class ParquetSink(Durable):
         self._sweep()
         self._take_out()
         os.close(self._lock)
+
+
+def _first_end(window: Any) -> int:
+    """The end of the first window that a record, or a batch, is of."""
+    end: int = window.ends[0] if isinstance(window, WideBatch) else window.key.end
+    return end
 
 
 def _merged(

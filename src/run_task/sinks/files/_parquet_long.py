@@ -11,9 +11,11 @@ from run_task.sinks._older import PARQUET_METADATA, is_older_parquet, older
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import (
     FORMAT,
+    GONE,
     LongForm,
     WindowKey,
     WindowRecord,
+    is_gone,
     restored,
     unit_of,
 )
@@ -70,7 +72,8 @@ class LongParquet(LongForm):
 
     def table(self, windows: Sequence[WindowRecord]) -> Any:
         """Windows as a table of Arrow."""
-        rows = [row for window in windows for row in window.rows()]
+        told = (window._replace(tasks=window.tasks or (GONE,)) for window in windows)
+        rows = [row for window in told for row in window.rows()]
         arrays = [
             self._pa.array([row[field.name] for row in rows], field.type) for field in self._schema
         ]
@@ -78,6 +81,10 @@ class LongParquet(LongForm):
 
     def in_order(self, table: Any) -> Any:
         """A table that was made of several, with its columns in order."""
+        return table
+
+    def without_gone(self, table: Any) -> Any:
+        """The same: people do not read these files themselves."""
         return table
 
     def keys(self, table: Any) -> Iterator[WindowKey]:
@@ -115,7 +122,9 @@ class LongParquet(LongForm):
                 if window not in newer:
                     value = restored(number, beyond, path)
                     more = unit_of(unit), key, revision, bucket
-                    yield Row(*window[:4], task, value, error, *more)
+                    row = Row(*window[:4], task, value, error, *more)
+                    if not is_gone(row):
+                        yield row
 
 
 def schema(pa: Any) -> Any:

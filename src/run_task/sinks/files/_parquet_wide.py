@@ -10,20 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.errors import ConfigError
-from run_task.sinks._protocol import Result, Row
+from run_task.sinks._protocol import Row
 from run_task.sinks._record import WindowKey
-from run_task.sinks.encoding._json import Encoder, Fallback
-from run_task.sinks.encoding._tag import Types
+from run_task.sinks.encoding._json import Fallback
+from run_task.sinks.wide._errors import GONE
+from run_task.sinks.wide._form import WideForm
 from run_task.sinks.wide._kinds import WideKind
+from run_task.sinks.wide._record import WideBatch, WideRecord
 from run_task.sinks.wide._schema import END, ERROR, LAYOUT, ROW, START, NameRules, WideSchema
 from run_task.sinks.wide._stored import StoredRow, results
-from run_task.sinks.wide._table import WideRecord, WideTable
 from run_task.time._interval import TimeUnit
 
 _MICRO: Final = TimeUnit.MICROS.nanos
 
 
-class WideParquet:
+class WideParquet(WideForm):
     """A row a window and key.
 
     :param where: the sink, for messages
@@ -38,9 +39,8 @@ class WideParquet:
     """Those that tell which window a row is of."""
 
     def __init__(self, where: str, pa: Any, encode: Fallback | None) -> None:
-        self._where = where
+        super().__init__(where, encode, NameRules())
         self._pa = pa
-        self._table = WideTable(where, Encoder(encode), NameRules())
         self._types = {
             WideKind.FLOAT: pa.float64(),
             WideKind.INT: pa.int64(),
@@ -52,27 +52,6 @@ class WideParquet:
             WideKind.DECIMAL: pa.string(),
             WideKind.JSON: pa.string(),
         }
-
-    def begin(self, pipeline: str) -> str | None:
-        """Why results of a pipeline do not belong into the folder; None: they do."""
-        return self._table.begin(pipeline)
-
-    def record(self, result: Result) -> WideRecord:
-        """A result as rows.
-
-        :raises SinkError: if it cannot be stored
-        """
-        return self._table.record(result)
-
-    def value(self, stored: Any, types: Types) -> Any:
-        """The value that the columns of a task tell."""
-        return self._table.value(stored, types)
-
-    @property
-    def _schema(self) -> WideSchema:
-        schema = self._table.schema
-        assert schema is not None
-        return schema
 
     def learn(self, _metadata: Mapping[bytes, bytes] | None, told: Any) -> None:
         """Learn what a file holds. Of several, each has the columns of those before it.
@@ -98,20 +77,19 @@ class WideParquet:
         """What stands in the metadata of a file, besides which windows it has."""
         return self._schema.to_json()
 
-    def table(self, windows: Sequence[WideRecord]) -> Any:
+    def table(self, windows: Sequence[WideRecord | WideBatch]) -> Any:
         """Windows as a table of Arrow."""
         pa, schema = self._pa, self._schema
-        counts = [
-            max(1, window.height) for window in windows
-        ]  # of one without rows, one tells that
+        # Of a window without rows, one tells that.
+        counts = [max(1, window.height) for window in windows]
 
         def column(kind: WideKind, of: Iterable[Sequence[Any] | None]) -> Any:
             values = chain.from_iterable(held or (None,) * count for held, count in zip(of, counts))
             return pa.array(list(values), self._types[kind])
 
         found = {
-            START: self._times([window.key.start for window in windows], counts),
-            END: self._times([window.key.end for window in windows], counts),
+            START: self._times([window.starts for window in windows], counts),
+            END: self._times([window.ends for window in windows], counts),
         }
         if schema.by is not None:
             found[schema.by] = column(schema.key_kind or WideKind.TEXT, [w.keys for w in windows])
@@ -119,17 +97,25 @@ class WideParquet:
             found[ROW] = column(WideKind.INT, [window.numbers for window in windows])
         for name, of in schema.columns.items():
             found[name] = column(of.kind, [window.columns.get(name) for window in windows])
-        found[ERROR] = column(WideKind.TEXT, [window.errors for window in windows])
+        errors = [window.errors if window.height else [GONE] for window in windows]
+        found[ERROR] = column(WideKind.TEXT, errors)
         return pa.table(found)
 
-    def _times(self, times: list[int], counts: list[int]) -> Any:
-        """Times of windows, each as often as its window has rows."""
+    def _times(self, times: list[Sequence[int]], counts: list[int]) -> Any:
+        """Times of windows, one for each row.
+
+        :param times: of a record that of its window, of a batch those of its windows
+        :param counts: how many rows there are of each
+        """
         unit = self._schema.unit
-        counted: NDArray[Any] = np.array(times, np.int64)
+        of_rows = chain.from_iterable(
+            of if len(of) == count else (*of,) * count for of, count in zip(times, counts)
+        )
+        counted: NDArray[Any] = np.fromiter(of_rows, np.int64, sum(counts))
         fine = "ns" if unit is TimeUnit.NANOS else "us"
         if unit is not TimeUnit.NANOS:
             counted *= unit.nanos // _MICRO
-        return self._pa.array(np.repeat(counted, counts)).cast(self._pa.timestamp(fine, "UTC"))
+        return self._pa.array(counted).cast(self._pa.timestamp(fine, "UTC"))
 
     def in_order(self, table: Any) -> Any:
         """A table that was made of several, with its columns in order."""
@@ -140,6 +126,11 @@ class WideParquet:
         schema = self._schema
         for start, end in zip(*(self._ints(table.column(name)) for name in (START, END))):
             yield WindowKey(schema.pipeline, schema.stage, start, end, 0)
+
+    def without_gone(self, table: Any) -> Any:
+        """A table without what tells of windows that are there no more."""
+        kept = [cell != GONE for cell in table.column(ERROR).to_pylist()]
+        return table.filter(self._pa.array(kept, self._pa.bool_()))  # there may be no row
 
     def _ints(self, column: Any) -> list[int]:
         """Times of windows in their unit."""

@@ -14,6 +14,9 @@ from typing import Final, NamedTuple
 
 from run_task.sinks._record import error_text
 
+GONE: Final = "this window has no rows any more"
+"""What stands there, in the only row that a file has of a window that is there no more."""
+
 _TOLD: Final = re.compile(r"task '([^'\\]*)' ")
 """How the text of a TaskError begins, where the task's name needs no escapes."""
 

@@ -16,8 +16,13 @@ _Columns = tuple[dict[str, list[Any]], int]
 
 def is_table(value: Any) -> bool:
     """Whether it is a table of Arrow, polars or pandas."""
-    kind: Any = value.__class__
-    return (kind.__module__.partition(".")[0], kind.__name__) in _TABLES
+    return is_table_type(value.__class__)
+
+
+def is_table_type(kind: Any) -> bool:
+    """Whether values of a type are tables of Arrow, polars or pandas."""
+    module, name = getattr(kind, "__module__", None), getattr(kind, "__name__", None)
+    return isinstance(module, str) and (module.partition(".")[0], name) in _TABLES
 
 
 def as_columns(value: Any) -> _Columns:

@@ -69,7 +69,7 @@ _KINDS: Final[Mapping[type, WideKind]] = {
     Decimal: WideKind.DECIMAL,
 }
 
-_NOUNS: Final[Mapping[WideKind, str]] = {
+NOUNS: Final[Mapping[WideKind, str]] = {
     WideKind.FLOAT: "floats",
     WideKind.INT: "ints of 64 bits",
     WideKind.BOOL: "bools",
@@ -80,6 +80,7 @@ _NOUNS: Final[Mapping[WideKind, str]] = {
     WideKind.DECIMAL: "decimals",
     WideKind.JSON: "values as JSON",
 }
+"""What a column holds, for messages."""
 
 _BASES: Final[Mapping[type, Callable[[Any], Any]]] = {
     int: int.__int__,
@@ -153,7 +154,7 @@ def kind_of(values: Sequence[Any]) -> WideKind | None:
     if WideKind.JSON in kinds:
         return WideKind.JSON
     (one, _), (other, row) = list(kinds.items())[:2]
-    raise UnfitError(f"there are {_NOUNS[one]} and {_NOUNS[other]} in one column", row)
+    raise UnfitError(f"there are {NOUNS[one]} and {NOUNS[other]} in one column", row)
 
 
 def _kind(value: Any) -> WideKind:
@@ -194,6 +195,9 @@ def _is_whole(exact: type, values: Sequence[Any]) -> bool:
     return is_storable("".join(there))
 
 
+_FLOATS_LATER: Final = ": let the task say that it returns floats, -> float, and take another table"
+
+
 def _fit(kind: WideKind, value: Any, encoder: Encoder) -> Any:
     found = _FITS[kind](value) if kind in _FITS else _as_json(value, encoder)
     if found is None:
@@ -205,7 +209,8 @@ def _fit(kind: WideKind, value: Any, encoder: Encoder) -> Any:
         what += type(value).__qualname__ if what == "a " else ""
         raise UnfitError(
             f"{brief(value, width=60)}, {what.removesuffix(', ')}, is none that a column of "
-            f"{_NOUNS[kind]} holds"
+            f"{NOUNS[kind]} holds"
+            + (_FLOATS_LATER if kind is WideKind.INT and type(value) is float else "")
         )
     return found
 

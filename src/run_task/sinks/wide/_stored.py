@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from run_task.sinks._protocol import Row
 from run_task.sinks.encoding._tag import Types
-from run_task.sinks.wide._errors import read_error
+from run_task.sinks.wide._errors import GONE, read_error
 from run_task.sinks.wide._kinds import restored
 from run_task.sinks.wide._schema import WideColumn, WideSchema
 from run_task.sinks.wide._shapes import Shape
@@ -45,6 +45,11 @@ class Cells(NamedTuple):
     columns: Sequence[WideColumn]
     rows: Sequence[Sequence[Any]]
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there is anything in the columns."""
+        return any(cell is not None for row in self.rows for cell in row)
+
     def value(self, types: Types) -> Any:
         """The result: of one with fields a dict of them, of a table a dict of lists.
 
@@ -70,7 +75,8 @@ def results(schema: WideSchema, rows: Iterable[StoredRow]) -> Iterator[Row]:
     """
     places = {name: place for place, name in enumerate(schema.columns)}
     of_tasks = schema.of_tasks()
-    for (start, end), window in groupby(rows, lambda row: row[:2]):
+    there = (row for row in rows if row.error != GONE)
+    for (start, end), window in groupby(there, lambda row: row[:2]):
         where = schema.pipeline, schema.stage, start, end
         groups = [(key, list(group)) for key, group in groupby(window, lambda row: row.key)]
         of_all = {key: read_error(group[0].error) for key, group in groups if key is None}

@@ -5,125 +5,29 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import accumulate, chain, repeat
-from typing import Any, Final, NamedTuple
+from itertools import accumulate
+from typing import Any, Final
 
 from run_task.errors import SinkError
-from run_task.sinks._protocol import Result
+from run_task.sinks._protocol import Result, ResultBatch, StageOutput
 from run_task.sinks._record import WindowKey, is_storable
 from run_task.sinks.encoding._json import Encoder
 from run_task.sinks.encoding._tag import Types
+from run_task.sinks.wide._draft import SchemaDraft, told_of
 from run_task.sinks.wide._errors import error_cell
-from run_task.sinks.wide._kinds import UnfitError, WideKind, kind_of, plain, stored
+from run_task.sinks.wide._kinds import UnfitError, WideKind, stored
+from run_task.sinks.wide._record import NO_WINDOW, WideBatch, WideRecord
+from run_task.sinks.wide._said import Said, said
 from run_task.sinks.wide._schema import NameRules, WideColumn, WideSchema, column_name
-from run_task.sinks.wide._shapes import NOUNS, Shape, fields, shape_of, tables
+from run_task.sinks.wide._shapes import Shape, fields, tables
 from run_task.sinks.wide._stored import Cells
+from run_task.sinks.wide._times import FIRST_NS, LAST_NS, check_times
+from run_task.sinks.wide._usual import UsualWindow
 from run_task.tasks._dataset import DataSet
-from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
-from run_task.time._epoch import nanos_since_epoch
+from run_task.tasks._keyed import KeyedDataSet
 from run_task.time._interval import TimeUnit
 
 _TEXTS: Final = (WideKind.TEXT, WideKind.JSON)
-
-_FIRST_NS: Final = nanos_since_epoch(datetime(1, 1, 1, tzinfo=UTC))
-_LAST_NS: Final = nanos_since_epoch(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
-
-
-class WideRecord(NamedTuple):
-    """A window's results as rows, ready to be stored.
-
-    :param key: which window it is
-    :param unit: of its times
-    :param height: how many rows there are
-    :param keys: the key of each row, None for what is told of all keys; None: there are no keys
-    :param numbers: which row of a table each is, None where that has none; None: there is no table
-    :param columns: by the name of a column, what each row has; those that it has not are NULL
-    :param errors: the cell of the column ``error`` for each row; None: there are none
-    """
-
-    key: WindowKey
-    unit: str
-    height: int
-    keys: list[Any] | None
-    numbers: list[int | None] | None
-    columns: Mapping[str, Sequence[Any]]
-    errors: list[str | None] | None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no row."""
-        return not self.height
-
-
-class _Additions:
-    """What a window adds to a schema, for as long as it may still be refused."""
-
-    def __init__(self) -> None:
-        self.shapes: dict[str, Shape] = {}
-        self.columns: dict[str, WideColumn] = {}
-        self.unknown: dict[tuple[str, str | None], None] = {}
-
-
-class _Usual(NamedTuple):
-    """What most windows of a stage without keys are like, which are then not looked at value by
-    value: tasks that all have a number or bool, and each the type of its column.
-
-    :param of: the pipeline, the stage and the bucket
-    :param unit: the unit of the windows
-    :param first: the earliest time that a window may have
-    :param last: the latest one
-    :param tasks: the tasks, each called as its column
-    :param types: of their results
-    """
-
-    of: tuple[str, str, int]
-    unit: TimeUnit
-    first: int
-    last: int
-    tasks: list[str]
-    types: list[type]
-
-    @classmethod
-    def of_window(cls, schema: WideSchema, dataset: AnyDataSet, finest_ns: int) -> _Usual | None:
-        """What windows like one are like; None: those are none that are usual."""
-        if schema.by is not None or schema.table_task is not None or not dataset:
-            return None
-        tasks, columns = list(dataset), schema.columns
-        kinds = [columns[task].kind if task in columns else None for task in tasks]
-        if schema.unit.nanos % finest_ns or not all(kind in _USUAL for kind in kinds):
-            return None
-        nanos = schema.unit.nanos
-        return cls(
-            (schema.pipeline, schema.stage, 0),
-            schema.unit,
-            -(-_FIRST_NS // nanos),
-            _LAST_NS // nanos,
-            tasks,
-            [_USUAL[kind] for kind in kinds if kind is not None],
-        )
-
-    def record(self, result: Result) -> WideRecord | None:
-        """A result as a row; None: it is not as most are."""
-        dataset: Any = result.dataset
-        values: dict[str, Any] = dataset.to_dict() if dataset.__class__ is DataSet else {}
-        start, end = result.window
-        if (
-            list(values) != self.tasks
-            or list(map(type, values.values())) != self.types
-            or (result.pipeline, result.stage, result.bucket) != self.of
-            or result.unit is not self.unit
-            or not (self.first <= start <= self.last and self.first <= end <= self.last)
-            or dataset.errors
-        ):
-            return None
-        key = WindowKey(*self.of[:2], start, end, 0)
-        return WideRecord(
-            key, self.unit.value, 1, None, None, dict(zip(values, zip(values.values()))), None
-        )
-
-
-_USUAL: Final[Mapping[WideKind | None, type]] = {WideKind.FLOAT: float, WideKind.BOOL: bool}
 
 
 class WideTable:
@@ -147,7 +51,11 @@ class WideTable:
         self._of_scalars: dict[str, WideColumn] = {}
         self._seen_keys: list[Any] = []
         """Keys that are known to be fine: those of most windows are the same."""
-        self._usual: _Usual | None = None
+        self._usual: UsualWindow | None = None
+        self._said: dict[str, Said] = {}
+        self._is_held = False
+        """Whether the schema is one of what is stored or was recorded, and not only of what a stage
+        says."""
 
     @property
     def schema(self) -> WideSchema | None:
@@ -156,6 +64,10 @@ class WideTable:
 
     @schema.setter
     def schema(self, schema: WideSchema | None) -> None:
+        self._is_held = schema is not None
+        self._set(schema)
+
+    def _set(self, schema: WideSchema | None) -> None:
         self._schema = schema
         columns = () if schema is None else schema.columns.values()
         self._of_scalars = {c.task: c for c in columns if c.field is None}
@@ -193,45 +105,49 @@ class WideTable:
         if usual is not None and (found := usual.record(result)) is not None:
             return found
         schema = self._of(result)
-        draft = _Additions()
+        keys: list[Any] | None = None
         if isinstance(dataset, KeyedDataSet):
             keys = self._keys(schema, dataset)
-            if keys and schema.key_kind is None:
-                schema = replace(
-                    schema, key_kind=WideKind.TEXT if type(keys[0]) is str else WideKind.INT
-                )
-            found = self._keyed(schema, draft, dataset, keys)
-            if found.height and schema.key_kind is None:
-                schema = replace(schema, key_kind=WideKind.TEXT)
+            if schema.key_kind is None and (keys or dataset.errors):
+                kind = WideKind.INT if keys and type(keys[0]) is not str else WideKind.TEXT
+                schema = replace(schema, key_kind=kind)
+        draft = SchemaDraft(schema, self._said)
+        if isinstance(dataset, KeyedDataSet):
+            found = self._keyed(draft, dataset, keys or [])
         else:
-            keys = None
-            values: Iterable[tuple[str, Sequence[Any]]] = [
-                (task, [value]) for task, value in dataset.items()
-            ]
-            errors: list[str | None] | None = None
-            if dataset.errors:
-                errors = [error_cell((t, str(e)) for t, e in dataset.errors.items())]
-            found = self._rows(schema, draft, values, 1, None, errors)
-            if not dataset and not dataset.errors:
-                found = found._replace(height=0)
-        if schema is not self._schema or draft.shapes or draft.columns:
-            columns = list(draft.columns.values())
-            if self._fixed and (columns or Shape.TABLE in draft.shapes.values()):
-                names = ", ".join(repr(column.name) for column in columns) or repr("row")
-                raise SinkError(
-                    f"{self._where}: stage {schema.stage!r}: there is no column {names}, and "
-                    f"{self._fixed}: take another file, or another sink"
-                )
-            if problem := self.rules.unfit(schema, columns):
-                raise SinkError(f"{self._where}: stage {schema.stage!r}: {problem}")
-            self.schema = schema.with_(draft.shapes, columns)
+            found = self._plain(draft, dataset)
+        is_new = schema is not self._schema or draft.shapes or draft.columns
+        if is_new and (problem := self._take(draft)):
+            raise SinkError(f"{self._where}: stage {schema.stage!r}: {problem}")
+        self._is_held = True
         if not self._fixed:
             self._unknown.update(draft.unknown)
             self._unknown.update(((_task(name), None), None) for name in dataset.errors)
         if usual is None and self._schema is not None:
-            self._usual = _Usual.of_window(self._schema, dataset, self._finest_ns)
+            self._usual = UsualWindow.like(self._schema, dataset, self._finest_ns)
         key = WindowKey(schema.pipeline, schema.stage, *result.window, 0)
         return found._replace(key=key, unit=schema.unit.value)
+
+    def batch(self, batch: ResultBatch) -> WideBatch:
+        """Many windows as rows, if all of them have a row of columns that there are.
+
+        :raises SinkError: if one has not; then each is a record, or is refused, by itself
+        """
+        schema = self._schema
+        of = batch.pipeline, batch.stage, batch.interval.unit, None
+        if schema is None or schema.table_task is not None or self.misfit(*of):
+            raise SinkError(f"{self._where}: its columns are not known yet, or others")
+        nanos = schema.unit.nanos
+        within = batch.starts[0] * nanos >= FIRST_NS and batch.ends[-1] * nanos <= LAST_NS
+        if not within or nanos % self._finest_ns:
+            raise SinkError(f"{self._where}: not all times of windows are timestamps")
+        draft = SchemaDraft(schema, self._said)
+        found = self._rows(draft, batch.results.items(), len(batch), None, None)
+        if draft.shapes or draft.columns or found.numbers is not None:
+            raise SinkError(f"{self._where}: there are further columns")
+        self._is_held = True
+        last = WindowKey(schema.pipeline, schema.stage, batch.starts[-1], batch.ends[-1], 0)
+        return WideBatch(last, schema.unit.value, batch.starts, batch.ends, found.columns)
 
     def _of(self, result: Result) -> WideSchema:
         """The schema as it is before a result, of whose stage it is."""
@@ -249,19 +165,7 @@ class WideTable:
             schema = WideSchema(result.pipeline, stage, unit, by)
         elif problem := self.misfit(result.pipeline, stage, unit, by):
             raise SinkError(f"{self._where}: {problem}")
-        nanos = schema.unit.nanos
-        start, end = result.window
-        for name, time in (("start", start), ("end", end)):
-            if not _FIRST_NS <= time * nanos <= _LAST_NS:
-                raise SinkError(
-                    f"stage {stage!r}: the window's {name}, {time}, is not of the years from 1 to "
-                    f"9999, which a table's timestamps have"
-                )
-            if self._finest_ns > 1 and time * nanos % self._finest_ns:
-                raise SinkError(
-                    f"stage {stage!r}: the window's {name}, {time} {schema.unit.value}, is finer "
-                    f"than a microsecond, which a database's timestamps are not"
-                )
+        check_times(result, schema.unit.nanos, self._finest_ns)
         if result.bucket:
             raise SinkError(
                 f"stage {stage!r}: a wide table holds whole windows, and this result is of bucket "
@@ -272,12 +176,55 @@ class WideTable:
     def begin(self, pipeline: str) -> str | None:
         """Why results of a pipeline do not belong into the table; None: they do."""
         schema = self._schema
-        if schema is None or schema.pipeline == pipeline:
+        if schema is None or schema.pipeline == pipeline or not self._is_held:
             return None
         return (
             f"it is a wide table of pipeline {schema.pipeline!r}, and holds no results of "
             f"{pipeline!r}: give that another one"
         )
+
+    def declare(self, output: StageOutput) -> str | None:
+        """Add the columns that the tasks of a stage say they have.
+
+        :return: why the table does not have them; None: it does
+        """
+        of = output.pipeline, output.stage, output.unit, output.by
+        if problem := self.misfit(*of):
+            if self._is_held:
+                return problem
+            self._set(None)  # of a run that gave nothing
+        schema = self._schema
+        if not is_storable(output.stage):
+            return f"stage {output.stage!r}: this is no name that can be stored: rename it"
+        if schema is None:
+            schema = WideSchema(*of)
+        if schema.by is not None and schema.key_kind is None and output.key in (int, str):
+            kind = WideKind.TEXT if output.key is str else WideKind.INT
+            schema = replace(schema, key_kind=kind)
+        all_said = {task: said(annotation) for task, annotation in output.tasks.items()}
+        draft = SchemaDraft(schema, all_said)
+        for task, of_task in all_said.items():
+            try:
+                draft.say(task, of_task)
+            except UnfitError as error:
+                return f"stage {schema.stage!r}, task {task!r}: {error}"
+        if problem := self._take(draft):
+            return f"stage {schema.stage!r}: {problem}"
+        self._said = all_said
+        return None
+
+    def _take(self, draft: SchemaDraft) -> str | None:
+        """Let a draft be the schema. Why it cannot be; None: it is."""
+        columns = list(draft.columns.values())
+        if self._fixed and (columns or Shape.TABLE in draft.shapes.values()):
+            names = ", ".join(repr(column.name) for column in columns) or repr("row")
+            return (
+                f"there is no column {names}, and {self._fixed}: take another file, or another sink"
+            )
+        if problem := self.rules.unfit(draft.schema, columns):
+            return problem
+        self._set(draft.made)
+        return None
 
     def value(self, stored: Any, types: Types) -> Any:
         """The value that the columns of a task tell.
@@ -339,15 +286,19 @@ class WideTable:
         self._seen_keys = keys
         return keys
 
+    def _plain(self, draft: SchemaDraft, dataset: DataSet[Any]) -> WideRecord:
+        """The row of a window without keys."""
+        errors: list[str | None] | None = None
+        if dataset.errors:
+            errors = [error_cell((t, str(e)) for t, e in dataset.errors.items())]
+        values = [(task, [value]) for task, value in dataset.items()]
+        found = self._rows(draft, values, 1, None, errors)
+        return found if dataset or dataset.errors else found._replace(height=0)
+
     def _keyed(
-        self,
-        schema: WideSchema,
-        draft: _Additions,
-        dataset: KeyedDataSet[Any, Any],
-        keys: list[Any],
+        self, draft: SchemaDraft, dataset: KeyedDataSet[Any, Any], keys: list[Any]
     ) -> WideRecord:
-        count = len(keys)
-        values = list(dataset.by_task())
+        """The rows of a window by key."""
         errors: list[str | None] | None = None
         of_all: list[tuple[str, str]] = []
         if dataset.errors:
@@ -358,21 +309,12 @@ class WideTable:
                 else:
                     of_all.append((name, str(error)))
             errors = [error_cell(of_keys.get(key, ())) for key in keys]
-        found = self._rows(schema, draft, values, count, keys, errors)
-        if not of_all:
-            return found
-        return found._replace(
-            height=found.height + 1,
-            keys=[*(found.keys or ()), None],
-            numbers=None if found.numbers is None else [*found.numbers, None],
-            columns={name: [*column, None] for name, column in found.columns.items()},
-            errors=[*(found.errors or repeat(None, found.height)), error_cell(of_all)],
-        )
+        found = self._rows(draft, list(dataset.by_task()), len(keys), keys, errors)
+        return found.with_row_of_all_keys(error_cell(of_all)) if of_all else found
 
     def _rows(
         self,
-        schema: WideSchema,
-        draft: _Additions,
+        draft: SchemaDraft,
         values: Iterable[tuple[str, Sequence[Any]]],
         count: int,
         keys: list[Any] | None,
@@ -392,84 +334,42 @@ class WideTable:
                 if column is not None:
                     columns[column.name] = self._stored(column, of_task)
                     continue
-                shape = self._shape(schema, draft, task, of_task)
+                shape = draft.shape(task, of_task)
                 if shape is Shape.SCALAR:
-                    self._add(schema, draft, columns, task, None, of_task)
+                    columns |= self._of_fields(draft, task, {None: of_task})
                 elif shape is Shape.FIELDS:
-                    for name, items in fields(of_task).items():
-                        self._add(schema, draft, columns, task, name, items)
+                    columns |= self._of_fields(draft, task, fields(of_task))
                 elif shape is Shape.TABLE:
-                    table = {}
                     found, counts = tables(of_task)
                     try:
-                        for name, items in found.items():
-                            self._add(schema, draft, table, task, name, items)
+                        table = self._of_fields(draft, task, found)
                     except UnfitError as error:
                         row = error.row
                         of_key = None if row is None else bisect_right([*accumulate(counts)], row)
                         raise UnfitError(str(error), of_key) from error.__cause__
             except UnfitError as error:
-                raise self._refusal(schema, task, error, keys) from error.__cause__
-        record = WideRecord(_NO_KEY, "", count, keys, None, columns, errors)
+                raise self._refusal(draft.schema, task, error, keys) from error.__cause__
+        record = WideRecord(NO_WINDOW, "", count, keys, None, columns, errors)
         if table is not None:
-            return _expanded(record, table, counts)
-        if schema.table_task is not None:
+            return record.with_table(table, counts)
+        if draft.schema.table_task is not None:
             return record._replace(numbers=[None] * count)
         return record
 
-    def _shape(
-        self, schema: WideSchema, draft: _Additions, task: str, values: Sequence[Any]
-    ) -> Shape | None:
-        known = schema.shapes.get(task)
-        shape = shape_of(values)
-        if shape is None:
-            draft.unknown[task, None] = None
-            return None
-        if known is None:
-            if shape is Shape.TABLE:
-                other = schema.table_task or next(
-                    (name for name, of in draft.shapes.items() if of is Shape.TABLE), None
-                )
-                if other is not None:
-                    raise UnfitError(
-                        f"it is a table, and task {other!r} of this stage gives one, too, with "
-                        f"rows of its own: put one of them into a stage of its own"
-                    )
-            draft.shapes[task] = shape
-        elif known is not shape:
-            raise UnfitError(f"it is {NOUNS[shape]}, and was {NOUNS[known]} before")
-        return shape
+    def _of_fields(
+        self, draft: SchemaDraft, task: str, values: Mapping[Any, Sequence[Any]]
+    ) -> dict[str, Sequence[Any]]:
+        """What the columns of a task have.
 
-    def _add(
-        self,
-        schema: WideSchema,
-        draft: _Additions,
-        columns: dict[str, Sequence[Any]],
-        task: str,
-        of_field: str | None,
-        values: Sequence[Any],
-    ) -> None:
-        """Add the values of a column."""
-        name = column_name(task, of_field)
-        column = schema.columns.get(name) or draft.columns.get(name)
-        in_field = "" if of_field is None else f"field {of_field!r}: "
-        if column is not None and (column.task, column.field) != (task, of_field):
-            theirs = "" if column.field is None else f", field {column.field!r}"
-            raise UnfitError(
-                f"{in_field}its column {name!r} is that of task {column.task!r}{theirs}, too: "
-                f"rename one of them"
-            )
-        try:
-            if column is None:
-                values = list(map(plain, values))
-                kind = kind_of(values)
-                if kind is None:
-                    draft.unknown[task, of_field] = None
-                    return
-                column = draft.columns[name] = WideColumn(name, task, of_field, kind)
-            columns[name] = self._stored(column, values)
-        except UnfitError as error:
-            raise UnfitError(f"{in_field}{error}", error.row) from error.__cause__
+        :param values: by field, None being all of a scalar
+        """
+        found: dict[str, Sequence[Any]] = {}
+        for field, items in values.items():
+            with told_of(field):
+                column, plain_items = draft.column(task, field, items)
+                if column is not None:
+                    found[column.name] = self._stored(column, plain_items)
+        return found
 
     def _stored(self, column: WideColumn, values: Sequence[Any]) -> Sequence[Any]:
         found = stored(column.kind, values, self._encoder)
@@ -493,37 +393,3 @@ class WideTable:
 
 def _task(name: str | tuple[str, Any]) -> str:
     return name if isinstance(name, str) else name[0]
-
-
-_NO_KEY: Final = WindowKey("", "", 0, 0, 0)
-
-
-def _expanded(
-    record: WideRecord, table: Mapping[str, Sequence[Any]], counts: Sequence[int]
-) -> WideRecord:
-    """The rows of a window with those of a table for each key: what is no column of the table
-    stands in each of them. A table without rows has one, without a number."""
-    times = [max(1, count) for count in counts]
-
-    def several(values: Iterable[Any]) -> list[Any]:
-        return list(chain.from_iterable(map(repeat, values, times)))
-
-    def padded(values: Sequence[Any]) -> list[Any]:
-        if 0 not in counts:
-            return list(values)
-        rest = iter(values)
-        return [
-            next(rest) if row < count else None for count in counts for row in range(max(1, count))
-        ]
-
-    numbers = [row if count else None for count in counts for row in range(max(1, count))]
-    return record._replace(
-        height=len(numbers),
-        keys=None if record.keys is None else several(record.keys),
-        numbers=numbers,
-        columns={
-            **{name: several(values) for name, values in record.columns.items()},
-            **{name: padded(values) for name, values in table.items()},
-        },
-        errors=None if record.errors is None else several(record.errors),
-    )

@@ -1,0 +1,66 @@
+"""``run-task serve``: pipelines as a service."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from run_task.cli._exits import Exit, building, running
+from run_task.cli._interrupt import ctrl_c
+from run_task.cli._params import resolved
+from run_task.cli._project import GivenOptions, Project
+
+if TYPE_CHECKING:
+    from run_task.serve import Service
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What the command line says of a service; None: as the project says, or by default."""
+
+    host: str | None = None
+    port: int | None = None
+    token_file: str | None = None
+    names: Sequence[str] | None = None
+    max_lateness: str | None = None
+    gauges: Sequence[str] | None = None
+
+
+def serve_targets(targets: Sequence[str], options: ServeOptions, said: GivenOptions) -> Exit:
+    """Serve the pipelines that targets name, or all of the project."""
+    with building():
+        service = _service(said.project("warning"), targets, options)
+    with running(), ctrl_c(service.shutdown, lambda: None):
+        service.run(lambda: _tell(f"serving at {service.url}"))
+    return Exit.DONE
+
+
+def _service(project: Project, targets: Sequence[str], options: ServeOptions) -> Service:
+    from run_task.serve import Service
+
+    token: str | None = None
+    if project.settings is not None:
+        of_file = project.settings.serve
+        if of_file.token is not None and options.token_file is None:
+            token = resolved(of_file.token, "serve.token")
+        options = replace(
+            ServeOptions(
+                of_file.host,
+                of_file.port,
+                of_file.token_file,
+                of_file.names,
+                of_file.max_lateness,
+                of_file.gauges,
+            ),
+            **{name: value for name, value in vars(options).items() if value is not None},
+        )
+    given: dict[str, Any] = {
+        name: value for name, value in vars(options).items() if value is not None
+    }
+    return Service([target.load() for target in project.targets(targets)], token=token, **given)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  it is the command's output

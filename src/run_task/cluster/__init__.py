@@ -1,0 +1,1 @@
+"""One pipeline over many processes and machines."""

@@ -1,0 +1,422 @@
+"""The shards of a run as its driver has them: what they are told, and what becomes of them.
+
+There is one order of all that shards are told, under one lock: so rows come before the windows that
+see them, in each shard. A shard that is gone is started again by a thread of its own, and is told
+all anew: the driver has the rows that are retained, and the states as of the last window.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from run_task.cluster._bytes import Packing
+from run_task.cluster._feed import Feed
+from run_task.cluster._link import Link, ShardLost, ShardPlace, Transport
+from run_task.cluster._messages import (
+    RunWindow,
+    SentRows,
+    SeriesSetup,
+    ShardReply,
+    ShardRequest,
+    StageSetup,
+)
+from run_task.cluster._shard import versions
+from run_task.cluster._windows import (
+    LOOK,
+    MOST_MISSED,
+    NoAnswer,
+    ShardAnswer,
+    StageOnShards,
+    WindowRun,
+    result_of,
+)
+from run_task.data import TimeSeries
+from run_task.data.series._tap import mark_of
+from run_task.data.series._view import placed
+from run_task.errors import ConfigError, described
+from run_task.observe._log import Log
+from run_task.runner._stats import ShardStats
+
+_log = Log(__name__)
+
+_TRIES: Final = 3
+"""How often a shard may go in one window, before this goes without its keys."""
+
+_WAIT: Final = (0.1, 5.0)
+"""How many seconds there are between two attempts to start a shard: at first, and at most."""
+
+
+@dataclass(slots=True, eq=False)
+class _ShardHandle:
+    number: int
+    link: Link | None = None
+    life: int = 0  # how often it has been started
+    gone_since: float = 0.0  # in seconds of the monotonic clock, while there is no link
+    windows: int = 0
+    seconds: float = 0.0
+    feeds: set[int] = field(default_factory=set[int])  # that it was told of
+    dropped: list[int] = field(default_factory=list[int])  # feeds that it is to forget
+    gone: list[int] = field(default_factory=list[int])  # and stages
+
+
+class _AskedOf(NamedTuple):
+    life: int
+    """Of the shard, in which it was asked."""
+
+    calls: Sequence[Future[ShardReply]]
+    """For windows that it had missed, and for the one that is due."""
+
+
+class Cluster:
+    """The shards of a run.
+
+    :param name: of the pipeline, for threads and messages
+    :param transport: where they are started
+    :param count: how many there are
+    :param packing: how values of the user are pickled
+    """
+
+    def __init__(
+        self, name: str, transport: Transport, count: int, packing: Packing | None = None
+    ) -> None:
+        self.name: Final = name
+        self.count: Final = count
+        self.packing: Final = Packing() if packing is None else packing
+        self._transport = transport
+        self._members = [_ShardHandle(number) for number in range(count)]
+        self._feeds: dict[int, Feed] = {}
+        self._feed_of: dict[tuple[int, bool], Feed] = {}
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()  # all that shards are told comes under its lock
+        self._closed = False
+        self._ended = threading.Event()  # the same, for who waits without the lock
+        self._threads: set[threading.Thread] = set()
+
+    def start(self) -> None:
+        """Start the shards, all at once.
+
+        :raises ConfigError: if one cannot be started, or has other versions than this process
+        """
+        self._transport.open()
+        with ThreadPoolExecutor(min(self.count, _AT_ONCE), f"run-task {self.name} start") as pool:
+            started = [
+                pool.submit(self._transport.start, m.number, self._ended) for m in self._members
+            ]
+        failures: list[BaseException] = []
+        for member, future in zip(self._members, started):
+            try:
+                member.link = future.result()
+                member.life = 1
+            except Exception as error:
+                failures.append(error)
+        try:
+            if failures:
+                raise ConfigError(
+                    f"pipeline {self.name!r}: {len(failures)} of {self.count} shards cannot be "
+                    f"started: {described(failures[0])}"
+                ) from failures[0]
+            for member in self._members:
+                assert member.link is not None
+                self._check(member.number, member.link.place)
+        except BaseException:
+            self.close()
+            raise
+        thread = f"run-task {self.name} rows"
+        ahead = threading.Thread(target=self._send_ahead, name=thread, daemon=True)
+        self._threads.add(ahead)
+        ahead.start()
+
+    def _check(self, number: int, place: ShardPlace) -> None:
+        own = versions()
+        for what, version in own.items():
+            if (theirs := place.versions.get(what)) != version:
+                raise ConfigError(
+                    f"pipeline {self.name!r}: shard {number} on {place.node} has {what} {theirs}, "
+                    f"and this process has {version}: install the same on each node"
+                )
+
+    def _send_ahead(self) -> None:
+        """Send what has come since, while no window asks for it, once it is much: or else it would
+        wait here for a window that may be long in coming."""
+        while not self._ended.wait(_LOOK_AHEAD):
+            if not any(feed.waiting > _MUCH for feed in tuple(self._feeds.values())):
+                continue
+            with self._changed:
+                for feed in self._feeds.values():
+                    feed.take()
+                for member in self._members:
+                    if member.link is not None and member.feeds:
+                        member.link.call(self._request(member, (), None, None))
+
+    def close(self) -> None:
+        """End all shards. Once."""
+        with self._changed:
+            self._closed = True
+            self._ended.set()
+            self._changed.notify_all()
+            links = [member.link for member in self._members if member.link is not None]
+            for member in self._members:
+                member.link = None
+            feeds = list(self._feeds.values())
+        for feed in feeds:
+            feed.close()
+        for thread in tuple(self._threads):
+            thread.join()
+        for link in links:
+            link.end()
+        self._transport.close()
+
+    @property
+    def stats(self) -> Mapping[str, ShardStats]:
+        """How each shard has been doing. At any time, from any thread."""
+        found: dict[str, ShardStats] = {}
+        for member in self._members:
+            link = member.link
+            node, process = ("", 0) if link is None else link.place[:2]
+            found[self.called(member.number)] = ShardStats(
+                node=node,
+                process=process,
+                rows=sum(feed.rows_sent(member.number) for feed in tuple(self._feeds.values())),
+                windows=member.windows,
+                restarts=max(0, member.life - 1),
+                seconds=member.seconds,
+                is_running=link is not None,
+            )
+        return found
+
+    def called(self, shard: int) -> str:
+        """What a shard is called where people read it, and in ``behind``."""
+        return f"shard {shard} of {self.count}"
+
+    # Stages
+
+    def feed(self, series: TimeSeries, *, by_key: bool) -> Feed:
+        """What shards are told of a series. To be given back by :meth:`leave`."""
+        with self._changed:
+            feed = self._feed_of.get((id(series), by_key))
+            if feed is None:
+                feed = Feed(next(self._numbers), series, self.count, by_key=by_key)
+                feed.begin()
+                self._feeds[feed.number] = self._feed_of[id(series), by_key] = feed
+            feed.users += 1
+            return feed
+
+    def stage(self, setup: Callable[[int, int], StageSetup]) -> StageOnShards:
+        """A stage that shards are to run.
+
+        :param setup: makes what a shard is told, of the number of the stage and of the shard
+        """
+        number = next(self._numbers)
+        return StageOnShards(number, lambda shard: setup(number, shard))
+
+    def leave(self, stage: StageOnShards, feeds: Sequence[Feed]) -> None:
+        """A stage is not run any more."""
+        with self._changed:
+            if self._closed:
+                return
+            for feed in feeds:
+                feed.users -= 1
+                if not feed.users:
+                    feed.close()
+                    del self._feeds[feed.number]
+                    for key in [k for k, one in self._feed_of.items() if one is feed]:
+                        del self._feed_of[key]
+                    for member in self._members:
+                        if feed.number in member.feeds:
+                            member.feeds.discard(feed.number)
+                            member.dropped.append(feed.number)
+            for member in self._members:
+                if stage.is_known(member.number, member.life):
+                    member.gone.append(stage.number)
+
+    # Windows
+
+    def run(self, run: WindowRun, bound: float, given_up: threading.Event) -> Sequence[ShardAnswer]:
+        """Have all shards run a window.
+
+        A shard that goes meanwhile is waited for until it is back, and asked again.
+
+        :param run: the window
+        :param bound: how many seconds to wait for a shard that is gone
+        :param given_up: set: nobody wants the results any more
+        :return: what became of it in each shard
+        """
+        with self._changed:
+            for feed in run.views:
+                self._feeds[feed].take()
+            calls = [self._ask(member, run) for member in self._members]
+        return [
+            self._answer(member, asked, run, bound, given_up)
+            for member, asked in zip(self._members, calls)
+        ]
+
+    def _answer(
+        self,
+        member: _ShardHandle,
+        asked: _AskedOf | None,
+        run: WindowRun,
+        bound: float,
+        given_up: threading.Event,
+    ) -> ShardAnswer:
+        tries = 0
+        while True:
+            if asked is not None:
+                try:
+                    *before, reply = [result_of(call, given_up) for call in asked.calls]
+                except ShardLost as error:
+                    tries += 1
+                    self._is_gone(member, asked.life, error)
+                    if tries >= _TRIES:
+                        why = f"its shard was lost {tries} times in this window ({error})"
+                        return ShardAnswer(NoAnswer(why))
+                else:
+                    member.windows += len(asked.calls)
+                    if before:
+                        self._has_caught_up(member, run.stage, len(before))
+                    return ShardAnswer(reply, before)
+            with self._changed:
+                while member.link is None and not self._closed and not given_up.is_set():
+                    # Since it went: one that stays away costs one wait, and not one a window.
+                    left = member.gone_since + bound - time.monotonic()
+                    if left <= 0:
+                        break
+                    self._changed.wait(min(left, LOOK))
+                if member.link is None:
+                    self._miss(member, run)
+                    return ShardAnswer(NoAnswer(None))
+                for feed in run.views:
+                    self._feeds[feed].take()
+                asked = self._ask(member, run)
+
+    def _miss(self, member: _ShardHandle, run: WindowRun) -> None:
+        if not run.stage.miss(member.number, run):
+            _log.warning(
+                "pipeline %r: %s has missed more than %d windows, with which it does not catch up",
+                *(self.name, self.called(member.number), MOST_MISSED),
+            )
+
+    def _has_caught_up(self, member: _ShardHandle, stage: StageOnShards, windows: int) -> None:
+        with self._changed:
+            stage.caught_up(member.number)
+        _log.warning(
+            "pipeline %r: %s has caught up with %d windows that went without it",
+            *(self.name, self.called(member.number), windows),
+        )
+
+    def _ask(self, member: _ShardHandle, run: WindowRun) -> _AskedOf | None:
+        """Ask a shard for a window, and for those before that it has missed, under the lock; None:
+        it is gone."""
+        if member.link is None:
+            return None
+        runs = *run.stage.missed(member.number), run
+        calls = [self._call(member, member.link, each) for each in runs]
+        asked = time.monotonic()
+
+        def note(_: Future[ShardReply]) -> None:
+            member.seconds = time.monotonic() - asked
+
+        calls[-1].add_done_callback(note)
+        return _AskedOf(member.life, calls)
+
+    def _call(self, member: _ShardHandle, link: Link, run: WindowRun) -> Future[ShardReply]:
+        number = member.number
+        setup = run.stage.setup(number, member.life)
+        new = [feed for feed in run.views if feed not in member.feeds]
+        member.feeds.update(new)
+        marks: dict[int, int] = {}
+        apart: dict[int, SentRows] = {}
+        for number_of_feed, view in run.views.items():
+            feed = self._feeds[number_of_feed]
+            mark = mark_of(placed(view)[1])
+            if mark is not None and feed.knows_view(number, mark):
+                marks[number_of_feed] = mark
+            else:
+                apart[number_of_feed] = feed.part_of(view, number)
+        window = RunWindow(run.stage.number, run.window, marks, apart, run.values)
+        return link.call(self._request(member, new, setup, window))
+
+    def _request(
+        self,
+        member: _ShardHandle,
+        new: Sequence[int],
+        setup: StageSetup | None,
+        window: RunWindow | None,
+    ) -> ShardRequest:
+        """What a shard is asked, with all that it is still to be told."""
+        number, feeds = member.number, self._feeds
+        changes = [(feed, told) for feed in member.feeds if (told := feeds[feed].told(number))]
+        gone, member.gone = member.gone, []
+        dropped, member.dropped = member.dropped, []
+        series = [SeriesSetup(feed, feeds[feed].series.pattern) for feed in new]
+        return ShardRequest(series, changes, gone, dropped, setup, window)
+
+    # A shard that is gone
+
+    def _is_gone(self, member: _ShardHandle, life: int, why: ShardLost) -> None:
+        with self._changed:
+            if member.life != life or member.link is None or self._closed:
+                return
+            link, member.link = member.link, None
+            member.gone_since = time.monotonic()
+            member.feeds, member.gone, member.dropped = set(), [], []
+            thread = threading.Thread(
+                target=self._bring_back,
+                args=(member, link),
+                name=f"run-task {self.name} shard {member.number}",
+                daemon=True,
+            )
+            self._threads.add(thread)
+        _log.warning(
+            "pipeline %r: %s on %s is gone, and is started again: %s",
+            *(self.name, self.called(member.number), link.place.node, why),
+        )
+        thread.start()
+
+    def _bring_back(self, member: _ShardHandle, before: Link) -> None:
+        wait = _WAIT[0]
+        before.end()
+        while True:
+            try:
+                link = self._transport.start(member.number, self._ended)
+                self._check(member.number, link.place)
+            except Exception as error:
+                _log.warning(
+                    "pipeline %r: %s cannot be started again, and is tried once more in %g s: %s",
+                    *(self.name, self.called(member.number), wait, described(error)),
+                )
+            else:
+                break
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closed, wait):
+                    return
+            wait = min(2 * wait, _WAIT[1])
+        with self._changed:
+            self._threads.discard(threading.current_thread())
+            if self._closed:
+                link.end()
+                return
+            member.life += 1
+            member.link = link
+            for feed in self._feeds.values():
+                feed.take()
+                feed.restart(member.number)
+            self._changed.notify_all()
+        _log.warning(
+            "pipeline %r: %s is back, on %s", self.name, self.called(member.number), link.place.node
+        )
+
+
+_LOOK_AHEAD: Final = 0.2
+"""How many seconds there are between two looks at what has come since."""
+
+_MUCH: Final = 50_000
+"""How many rows and views may wait for a window."""
+
+_AT_ONCE: Final = 32
+"""How many shards are started at once."""

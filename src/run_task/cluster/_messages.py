@@ -1,0 +1,158 @@
+"""What a driver and its shards send each other.
+
+A message is a tuple of plain values and arrays, so that any transport can pickle it, and move its
+arrays without a copy where it has a way to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from numpy.typing import NDArray
+
+from run_task.data.series._column_types import Array
+from run_task.data.series._tap import SeriesPattern
+
+NewTexts: TypeAlias = tuple[NDArray[Any], Sequence[str]]
+"""Codes that a shard has not seen, and the text of each."""
+
+
+class SentRows(NamedTuple):
+    """Rows of a series, in the order in which they came. Texts are codes."""
+
+    times: Array
+    columns: Sequence[Array]
+    texts: Mapping[int, NewTexts]
+    """The texts of new codes, by the position of their column."""
+
+
+class WholeSeries(NamedTuple):
+    """A series has these rows, and no others; codes begin anew."""
+
+    rows: SentRows
+
+
+class MoreRows(NamedTuple):
+    """Rows have come."""
+
+    rows: SentRows
+
+
+class KeepView(NamedTuple):
+    """A view is to be kept of the rows as they are now."""
+
+    mark: int
+    oldest: int
+    """Rows of an earlier timestamp have passed out."""
+
+
+class DropViews(NamedTuple):
+    """Views are not needed any more."""
+
+    marks: Sequence[int]
+
+
+SeriesChange: TypeAlias = WholeSeries | MoreRows | KeepView | DropViews
+"""What has happened to a series."""
+
+
+class SeriesSetup(NamedTuple):
+    """A series that a shard is to have."""
+
+    feed: int
+    pattern: SeriesPattern
+
+
+ValueInput: TypeAlias = tuple[Literal["value"], int]
+FeedInput: TypeAlias = tuple[Literal["feed"], int]
+
+Input: TypeAlias = ValueInput | FeedInput
+"""An input of a stage: a series, by the number of its feed, or a value that comes with each window,
+by its place among the inputs."""
+
+
+class StageSetup(NamedTuple):
+    """A stage that a shard is to run."""
+
+    stage: int
+    name: str
+    modules: Sequence[str]
+    """Those that are not to be imported: what stands in them is sent whole."""
+
+    tasks: Sequence[bytes]
+    """Each as the user has it, pickled."""
+
+    inputs: Sequence[Input]
+    rest: bytes
+    """Interval, config and keys, pickled."""
+
+    states: bytes
+    """The states to begin with, and the keys that are known, pickled."""
+
+
+class RunWindow(NamedTuple):
+    """A window that is to be run."""
+
+    stage: int
+    window: tuple[int, int]
+    marks: Mapping[int, int]
+    """The view to run it over, by feed."""
+
+    views: Mapping[int, SentRows]
+    """The rows themselves, by feed, where the shard was told of no such view."""
+
+    values: Mapping[int, bytes]
+    """Of inputs that are no series, by place; those that are missing are as before."""
+
+
+class ShardRequest(NamedTuple):
+    """What a shard is asked to do, in this order."""
+
+    series: Sequence[SeriesSetup]
+    changes: Sequence[tuple[int, Sequence[SeriesChange]]]
+    """By feed."""
+
+    gone: Sequence[int]
+    """Stages that are not run any more."""
+
+    dropped: Sequence[int]
+    """Feeds that nobody reads any more."""
+
+    setup: StageSetup | None
+    run: RunWindow | None
+
+
+class ShardResults(NamedTuple):
+    """What a shard gave for a window."""
+
+    keys: Sequence[Any] | None
+    """Its keys, sorted; None: those of the reply before."""
+
+    columns: Sequence[Any]
+    """What each task gave for each key, and None where that stands below."""
+
+    states: Mapping[int, Sequence[Any]]
+    """The next states of tasks that have one, in the same way."""
+
+    own: Sequence[tuple[int, int, bytes]]
+    """Results that are no plain values, with their state: by task and place of the key."""
+
+    faults: Sequence[tuple[int, int | None, bytes]]
+    """Why there is no result: by task and place of the key, or for all keys."""
+
+    seconds: Sequence[float]
+    took: float
+
+
+class ShardFailed(NamedTuple):
+    """What a shard could not do: it raised, where no task did."""
+
+    error: bytes
+
+
+ShardReply: TypeAlias = ShardResults | ShardFailed | None
+"""What a shard answers: None if there was nothing to run, or no key had a row."""
+
+EVERY_ROW: Final = -(2**63)
+NO_ROW: Final = 2**63

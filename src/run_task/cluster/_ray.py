@@ -1,0 +1,209 @@
+"""Shards as actors of Ray, on any of its nodes. Nothing but this imports Ray."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from run_task._extras import need
+from run_task.cluster._link import ShardLost, ShardPlace
+from run_task.cluster._messages import ShardReply, ShardRequest
+from run_task.cluster._serving import own_place
+from run_task.cluster._shard import KeyShard
+from run_task.cluster._windows import LOOK
+from run_task.errors import ConfigError, described
+from run_task.executors.processes._pickling import PROTOCOL
+from run_task.observe._log import quiet
+
+_LOCAL: Final = "local"
+
+_SMALL: Final = 1 << 16
+"""Up to how many bytes of arrays go along in a message."""
+
+_Packed: TypeAlias = tuple[Any, ...]
+"""A pickle, and the arrays of bytes that belong to it."""
+
+_HELLO: Final = 60.0
+"""How many seconds an actor has to be there: Ray waits without end for a node with room for it."""
+
+
+class ShardActor:
+    """A shard, as Ray runs it: one call after another, in order."""
+
+    def __init__(self, path: list[str]) -> None:
+        # What the driver imports from a folder of its own is there on a machine that it shares.
+        sys.path += [folder for folder in path if folder not in sys.path]
+        quiet()
+        self._shard = KeyShard()
+
+    def place(self) -> ShardPlace:
+        """Where it runs."""
+        return own_place()
+
+    def handle(self, data: bytes, *buffers: Any) -> _Packed:
+        """Do what a request asks for."""
+        request: ShardRequest = pickle.loads(data, buffers=buffers)
+        return _packed(self._shard.handle(request))
+
+
+def _packed(message: Any) -> _Packed:
+    """A message as Ray is given it: bytes, which it takes as they are, and beside these what is
+    large, which it puts into its store, to be read there without a copy. Of anything else, it looks
+    at each part."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(message, PROTOCOL, buffer_callback=buffers.append)
+    raws = [buffer.raw() for buffer in buffers]
+    if sum(raw.nbytes for raw in raws) < _SMALL:
+        return (pickle.dumps(message, PROTOCOL),)
+    empty = np.empty(0, np.uint8)
+    return data, *(np.frombuffer(raw, np.uint8) if raw.nbytes else empty for raw in raws)
+
+
+@contextmanager
+def own_sigterm() -> Generator[None]:
+    """Keep what SIGTERM does in this program: Ray has it end at once, and leaves that so."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+class RayTransport:
+    """Starts shards on a cluster of Ray.
+
+    A program that has connected to one already keeps its connection.
+
+    :param address: of the cluster, as :meth:`Pipeline.run_sharded` takes it
+    :raises ConfigError: if Ray is not installed
+    """
+
+    def __init__(self, address: str) -> None:
+        self._ray = need("ray", "ray")
+        self._address = address
+        self._is_ours = False
+        self._actor: Any = None
+
+    def open(self) -> None:
+        """Connect to the cluster.
+
+        :raises ConfigError: if there is none
+        """
+        ray = self._ray
+        if not ray.is_initialized():
+            try:
+                with own_sigterm():
+                    ray.init(
+                        address=self._address,
+                        log_to_driver=False,
+                        configure_logging=False,
+                        include_dashboard=None if self._address != _LOCAL else False,
+                    )
+            except (Exception, SystemExit) as error:
+                raise ConfigError(
+                    f"address={self._address!r}: there is no cluster of Ray ({described(error)}): "
+                    f"start one by 'ray start --head', give the address of one that runs, or "
+                    f"'local' for one that lives as long as this run"
+                ) from error
+            self._is_ours = True
+        # What runs in it is started again by its driver, which knows what it is to be told.
+        self._actor = ray.remote(ShardActor).options(
+            num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+        )
+
+    def start(self, number: int, given_up: threading.Event) -> RayLink:
+        """Start a shard, on whichever node has room for it.
+
+        :param number: which of all it is
+        :param given_up: set: nobody waits for it any more
+        :raises ConfigError: if no node has room
+        """
+        actor = self._actor.remote(sys.path)
+        try:
+            place = self._place(number, actor.place.remote(), given_up)
+        except BaseException:
+            self._ray.kill(actor)
+            raise
+        return RayLink(self._ray, actor, place)
+
+    def _place(self, number: int, asked: Any, given_up: threading.Event) -> ShardPlace:
+        until = time.monotonic() + _HELLO
+        while True:
+            try:
+                place: ShardPlace = self._ray.get(asked, timeout=LOOK)
+                return place
+            except self._ray.exceptions.GetTimeoutError as error:
+                if given_up.is_set() or time.monotonic() > until:
+                    raise ConfigError(
+                        f"shard {number} found no node within {_HELLO:g} s: each takes a core, and "
+                        f"the cluster has {self._cores():g}, of which others may take some: add "
+                        f"nodes, or give fewer shards"
+                    ) from error
+
+    def _cores(self) -> float:
+        resources: Mapping[str, float] = self._ray.cluster_resources()
+        return resources.get("CPU", 0.0)
+
+    def close(self) -> None:
+        """Let go of the cluster, if it was connected to for this run."""
+        if self._is_ours:
+            self._ray.shutdown()
+
+
+class RayLink:
+    """A shard that is an actor.
+
+    :param ray: Ray
+    :param actor: the actor
+    :param place: where it runs
+    """
+
+    def __init__(self, ray: Any, actor: Any, place: ShardPlace) -> None:
+        self._ray = ray
+        self._actor = actor
+        self.place: ShardPlace = ShardPlace(*place)
+
+    def call(self, request: ShardRequest) -> Future[ShardReply]:
+        """Ask it to do something. Returns at once; what is large goes through Ray's store."""
+        answer: Future[ShardReply] = Future()
+        try:
+            asked: Future[Any] = self._actor.handle.remote(*_packed(request)).future()
+        except Exception as error:
+            answer.set_exception(ShardLost(_in_short(error)))
+            return answer
+        asked.add_done_callback(_into(answer, self._ray.exceptions.RayError))
+        return answer
+
+    def end(self) -> None:
+        """End it."""
+        if self._ray.is_initialized():
+            self._ray.kill(self._actor)
+
+
+def _into(answer: Future[ShardReply], lost: type[Exception]) -> Callable[[Future[Any]], None]:
+    def settle(asked: Future[Any]) -> None:
+        error = asked.exception()
+        if error is None:
+            data, *buffers = asked.result()
+            answer.set_result(pickle.loads(data, buffers=buffers))
+        elif isinstance(error, lost):
+            answer.set_exception(ShardLost(_in_short(error)))
+        else:
+            answer.set_exception(error)
+
+    return settle
+
+
+def _in_short(error: BaseException) -> str:
+    """What Ray says, without what it guesses."""
+    return described(error).partition("\\n")[0]

@@ -1,0 +1,158 @@
+"""A shard: the stages by key of a pipeline, over the rows of some of the keys.
+
+It has no clock, no sources and no sinks. What it does depends on the requests alone that it is
+sent, one after another: so it gives the same wherever it is, and one that replaces it goes on as it
+would have done. A window is run by what runs it in a pipeline without shards: a crew, over what
+``bound_of`` makes of a view.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from run_task._version import __version__
+from run_task.cluster._bytes import joined, of_bytes, stand_in_for
+from run_task.cluster._messages import (
+    Input,
+    RunWindow,
+    ShardFailed,
+    ShardReply,
+    ShardRequest,
+    ShardResults,
+    StageSetup,
+)
+from run_task.cluster._replica import Replica
+from run_task.cluster._results import PackedResults
+from run_task.data import Atom
+from run_task.data._several import of_several
+from run_task.data.series._keyed_view import KeyedView
+from run_task.executors._states import States, Stepper
+from run_task.executors.processes._exceptions import portable
+from run_task.runner._config import RunnerConfig
+from run_task.runner._keys import Keys, bound_of, crew_of
+from run_task.tasks._keyed import KeyedDataSet
+from run_task.tasks._tick import Tick
+from run_task.time._calendar import Interval
+
+
+class KeyShard:
+    """The stages by key, for some of the keys."""
+
+    def __init__(self) -> None:
+        self._replicas: dict[int, Replica] = {}
+        self._stages: dict[int, _ShardStage] = {}
+
+    def handle(self, request: ShardRequest) -> ShardReply:
+        """Do what a request asks for."""
+        try:
+            return self._handle(request)
+        except Exception as error:
+            return ShardFailed(joined(portable(error)))
+
+    def _handle(self, request: ShardRequest) -> ShardReply:
+        for stage in request.gone:
+            gone = self._stages.pop(stage, None)
+            if gone is not None:
+                gone.close()
+        for feed in request.dropped:
+            self._replicas.pop(feed, None)
+        for series in request.series:
+            self._replicas[series.feed] = Replica(series.pattern)
+        for feed, changes in request.changes:
+            self._replicas[feed].apply(changes)
+        if request.setup is not None:
+            before = self._stages.pop(request.setup.stage, None)
+            if before is not None:
+                before.close()
+            self._stages[request.setup.stage] = _ShardStage(request.setup, self._replicas)
+        if request.run is None:
+            return None
+        return self._stages[request.run.stage].run(request.run)
+
+    def close(self) -> None:
+        """Let go of what runs tasks."""
+        for stage in self._stages.values():
+            stage.close()
+        self._stages.clear()
+
+
+def versions() -> Mapping[str, str]:
+    """What has to be the same in a driver and its shards."""
+    return {
+        "run-task": __version__,
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "NumPy": np.__version__,
+    }
+
+
+class _ShardStage:
+    """A stage as a shard runs it.
+
+    :param setup: what it is
+    :param replicas: the series that the shard has, by feed
+    """
+
+    def __init__(self, setup: StageSetup, replicas: Mapping[int, Replica]) -> None:
+        stand_in_for(setup.modules)
+        rest: tuple[Interval, RunnerConfig, Keys] = of_bytes(setup.rest)
+        interval, config, keys = rest
+        states, known = of_bytes(setup.states)
+        tasks = [of_bytes(task) for task in setup.tasks]
+        self._names: Sequence[str] = [task.name for task in tasks]
+        self._values: dict[int, Any] = {}
+        self._inputs: Sequence[Input] = setup.inputs
+        self._replicas = replicas
+        members = [
+            replicas[number].series if what == "feed" else Atom(None)
+            for what, number in setup.inputs
+        ]
+        self._single = len(members) == 1
+        data: Any = members[0] if self._single else of_several(members)
+        self._states = States()
+        self._states.begin(states, known)
+        bound = self._states.bind(tasks)
+        self._steppers = {i: task for i, task in enumerate(bound) if isinstance(task, Stepper)}
+        self._bound = bound_of(data, interval.unit, config, keys, self._states)
+        self._crew = crew_of(bound, data, interval, config, keys, self._states)
+        self._crew.open()
+        self._keys: Sequence[Any] | None = None  # those of the reply before
+
+    def run(self, run: RunWindow) -> ShardResults | None:
+        """Run a window."""
+        for place, value in run.values.items():
+            self._values[place] = of_bytes(value)
+        views = [self._view(run, one, place) for place, one in enumerate(self._inputs)]
+        start, end = run.window
+        assert self._bound is not None
+        view = self._bound(views[0] if self._single else tuple(views), start, end)
+        if view is None:
+            return None
+        assert isinstance(view, KeyedView)
+        dataset = self._crew.run(Tick(view, start, end))
+        assert isinstance(dataset, KeyedDataSet)
+        packed = PackedResults(self._names, view, dataset)
+        keys = view.keys
+        for task, steps in packed.steps.items():
+            states = self._steppers[task].states
+            for key, step in zip(keys, steps, strict=True):
+                if step is not None:
+                    states[key] = step.state
+        message = packed.message(self._keys)
+        self._keys = keys
+        return message
+
+    def _view(self, run: RunWindow, of: Input, place: int) -> Any:
+        what, number = of
+        if what != "feed":
+            return self._values[place]
+        replica = self._replicas[number]
+        if number in run.views:
+            return replica.view_of(run.views[number])
+        return replica.view(run.marks[number])
+
+    def close(self) -> None:
+        self._crew.close(0.0)

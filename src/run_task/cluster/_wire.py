@@ -1,0 +1,54 @@
+"""Messages over a socket: a pickle, and the arrays beside it, which are not copied into it."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+from typing import Any, Final
+
+from run_task.executors.processes._pickling import PROTOCOL
+
+_COUNT: Final = struct.Struct("=I")
+_SIZE: Final = struct.Struct("=Q")
+_SMALL: Final = 1 << 16
+
+
+def send(end: socket.socket, message: Any) -> None:
+    """Send a message. One thread at a time.
+
+    :raises OSError: if the other end is gone
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(message, PROTOCOL, buffer_callback=buffers.append)
+    pieces = [memoryview(data), *(buffer.raw() for buffer in buffers)]
+    head = _COUNT.pack(len(pieces)) + b"".join(_SIZE.pack(piece.nbytes) for piece in pieces)
+    if sum(piece.nbytes for piece in pieces) < _SMALL:
+        end.sendall(b"".join([head, *pieces]))
+        return
+    end.sendall(head)
+    for piece in pieces:
+        end.sendall(piece)
+
+
+def receive(end: socket.socket) -> Any:
+    """Wait for a message. One thread at a time.
+
+    :raises EOFError: if the other end is gone
+    :raises OSError: if it went in the middle of one
+    """
+    (count,) = _COUNT.unpack(_exactly(end, _COUNT.size))
+    sizes = _exactly(end, count * _SIZE.size)
+    pieces = [_exactly(end, size) for (size,) in _SIZE.iter_unpack(sizes)]
+    return pickle.loads(pieces[0], buffers=pieces[1:])
+
+
+def _exactly(end: socket.socket, size: int) -> bytearray:
+    data = bytearray(size)
+    view, at = memoryview(data), 0
+    while at < size:
+        count = end.recv_into(view[at:])
+        if not count:
+            raise EOFError
+        at += count
+    return data

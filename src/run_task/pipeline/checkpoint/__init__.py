@@ -1,0 +1,1 @@
+"""Checkpoints: what a pipeline goes on from after any end."""

@@ -1,0 +1,217 @@
+"""Results that wait until a sink can take them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+from run_task.errors import ChannelClosed, described
+from run_task.sinks._protocol import Result
+from run_task.sinks._spool import SpoolFolder, SpoolFull
+
+
+class Marker:
+    """It stands behind the results that are to be flushed."""
+
+    def __init__(self) -> None:
+        self.passed: Final = threading.Event()
+        """Whether they are."""
+
+
+class Backlog:
+    """A queue that stages fill and a thread empties. From any thread.
+
+    Whoever fills it waits while it is full, as long as the sink is at work; while that is away,
+    nobody waits for it. With a spool, what waits lies there as soon as the sink is away, or there
+    is no room in memory: then all that was not flushed is on disk, in order, up to where the sink
+    has caught up.
+
+    :param capacity: how many results may wait in memory
+    :param spool: the folder where more may wait; None: there is none
+    """
+
+    def __init__(self, capacity: int, spool: SpoolFolder | None = None) -> None:
+        self._capacity: float = capacity
+        self._spool = spool
+        self._spooling = spool is not None and spool.unread > 0
+        self._queue: deque[Result | Marker] = deque()
+        self._markers = 0  # of what waits
+        self._hand: list[Result] = []  # what was taken out of memory, and is not settled
+        self._mutex = threading.Lock()
+        self._filled = threading.Condition(self._mutex)
+        self._room = threading.Condition(self._mutex)
+        self._is_away = False
+        self._is_closed = False  # nothing more comes
+        self._is_over = False  # nothing more is taken
+        self.problem: str | None = None
+        """Why there was no room on disk, when that was last so."""
+
+    def __len__(self) -> int:
+        """How many results wait."""
+        on_disk = self._spool.unread if self._spool is not None else 0
+        return len(self._queue) - self._markers + on_disk
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether all that is not settled is on disk."""
+        return self._spooling
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more comes."""
+        return self._is_closed
+
+    def put(self, item: Result | Marker) -> bool:
+        """Let a result wait, or a marker behind all that waits, for which there is always room.
+
+        :return: whether there was room for it; not: the sink is away
+        :raises ChannelClosed: if nothing more is taken
+        """
+        with self._mutex:
+            while True:
+                if self._is_over or self._is_closed:
+                    raise ChannelClosed("the sink has failed, or is closed")
+                if self._spooling:
+                    return self._put_on_disk(item)
+                is_marker = isinstance(item, Marker)
+                if is_marker or len(self._queue) - self._markers < self._capacity:
+                    self._queue.append(item)
+                    self._markers += is_marker
+                    self._filled.notify()
+                    return True
+                if self._spill():
+                    continue
+                if self._is_away:
+                    return False
+                self._room.wait()
+
+    def _put_on_disk(self, item: Result | Marker) -> bool:
+        assert self._spool is not None
+        if isinstance(item, Marker):
+            try:
+                self._spool.sync()
+            except OSError as error:  # then nobody is told that it lasts
+                self.problem = described(error)
+                return False
+            item.passed.set()
+            return True
+        try:
+            self._spool.append([self._spool.encoded(item)])
+        except SpoolFull as error:
+            self.problem = str(error)
+            return False
+        self._filled.notify()
+        return True
+
+    def _spill(self) -> bool:
+        """Put all that is not settled on disk. Returns whether it is there."""
+        spool = self._spool
+        if spool is None:
+            return False
+        waiting = [item for item in self._queue if isinstance(item, Result)]
+        markers = [item for item in self._queue if isinstance(item, Marker)]
+        try:
+            spool.append([spool.encoded(result) for result in (*self._hand, *waiting)])
+            spool.skip(len(self._hand))  # these are in the hands of who empties it
+            if markers:
+                spool.sync()
+        except (SpoolFull, OSError) as error:
+            self.problem = str(error)
+            return False
+        self._hand.clear()
+        self._queue.clear()
+        self._markers = 0
+        self._spooling = True
+        for marker in markers:
+            marker.passed.set()
+        self._room.notify_all()
+        self._filled.notify()
+        return True
+
+    def take(self, timeout: float) -> Result | Marker:
+        """The next result, or marker.
+
+        :param timeout: how many seconds to wait for one
+        :raises TimeoutError: if none came
+        :raises ChannelClosed: if none will come
+        """
+        with self._mutex:
+            if not (len(self) or self._queue or self._is_closed or self._is_over):
+                self._filled.wait(min(timeout, threading.TIMEOUT_MAX))
+            if self._is_over:
+                raise ChannelClosed("nothing more is taken")
+            if self._spooling and self._spool is not None:
+                result = self._spool.take()
+                if result is not None:
+                    return result
+            if self._queue:
+                item = self._queue.popleft()
+                if isinstance(item, Marker):
+                    self._markers -= 1
+                else:
+                    self._room.notify()
+                    if self._spool is not None:
+                        self._hand.append(item)
+                return item
+            if self._is_closed:
+                raise ChannelClosed("nothing more comes")
+            raise TimeoutError
+
+    def settle(self) -> None:
+        """All that was taken is flushed, or is not going to be: it is kept no more."""
+        if self._spool is None:
+            return
+        with self._mutex:
+            self._hand.clear()
+            if self._spooling:
+                self._spool.settle()
+                self._spooling = self._spool.unread > 0 or self._is_away
+
+    def note_away(self, away: bool) -> None:
+        """Say whether the sink is away: then nobody waits for room."""
+        with self._mutex:
+            self._is_away = away
+            if away:
+                if not self._spooling:
+                    self._spill()
+                self._room.notify_all()
+
+    def sync(self) -> None:
+        """Have the disk keep what waits there."""
+        if self._spool is not None:
+            with self._mutex, suppress(OSError):
+                self._spool.sync()
+
+    def unbound(self) -> None:
+        """Let nobody wait for room any more."""
+        with self._mutex:
+            self._capacity = float("inf")
+            self._room.notify_all()
+
+    def close(self) -> None:
+        """Nothing more comes. What waits is still taken."""
+        with self._mutex:
+            self._is_closed = True
+            self._filled.notify_all()
+            self._room.notify_all()
+
+    def end(self) -> list[Result]:
+        """Nothing more is taken. Returns what waited, and is not on disk."""
+        with self._mutex:
+            self._is_over = True
+            rest = [item for item in self._queue if isinstance(item, Result)]
+            self._queue.clear()
+            self._markers = 0
+            self._filled.notify_all()
+            self._room.notify_all()
+            return rest
+
+    def let_go(self) -> None:
+        """Close the spool. What waits there stays."""
+        if self._spool is not None:
+            with self._mutex:
+                with suppress(OSError):
+                    self._spool.sync()
+                self._spool.close()

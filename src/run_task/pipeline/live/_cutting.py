@@ -1,0 +1,209 @@
+"""The moment at which a checkpoint is taken of a pipeline that runs.
+
+It is one at which no stage has a window in hand: each window that has begun has given its results,
+to other data and to sinks, and each row that was read has entered, or is noted as waiting. No
+window begins until such a moment has come. Rows enter meanwhile, since windows may wait for them;
+then they are held, for as long as it takes to look. Nothing is encoded or written here: states and
+views of series do not change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from run_task.data import Atom, RwLock, TimeSeries
+from run_task.pipeline._branches import Way
+from run_task.pipeline.checkpoint._cut import (
+    Cut,
+    DataCut,
+    ReaderCut,
+    SeriesCut,
+    SourceCut,
+    StageCut,
+    WayCut,
+)
+from run_task.pipeline.checkpoint._restoring import kinds_of, roles_of
+from run_task.pipeline.live._source_thread import SourceThread
+from run_task.pipeline.live._stage import LiveStage
+from run_task.pipeline.live._wiring import Wiring
+from run_task.sources._positioned import UNKNOWN, Position, Positioned, positioned
+from run_task.tasks._stateful import with_state
+
+_VALUE: Final = 0.2
+"""For how many seconds the value of an RwLock is waited for."""
+
+
+class CutTaken(NamedTuple):
+    """A cut, and what sources are told once it lasts."""
+
+    cut: Cut
+    commits: Sequence[tuple[Positioned, Position]]
+
+
+class Cutting:
+    """Takes cuts through a pipeline that runs.
+
+    :param wiring: its stages and sources
+    :param name_of: what a source is called, by the number of its routes
+    """
+
+    def __init__(self, wiring: Wiring, name_of: Callable[[int], str]) -> None:
+        self._wiring = wiring
+        self._name_of = name_of
+
+    def take(self, quiet: float, timeout: float) -> CutTaken | None:
+        """Take a cut.
+
+        :param quiet: for how many seconds to wait first for a moment at which nothing is in hand
+            anyway
+        :param timeout: for how many seconds windows may be held
+        :return: None: there was no such moment
+        """
+        coordinator = self._wiring.coordinator
+        coordinator.until_nothing_is_in_hand(quiet)
+        deadline = time.monotonic() + timeout
+        with coordinator.held():
+            while (left := deadline - time.monotonic()) > 0:
+                if not coordinator.until_nothing_is_in_hand(left):
+                    return None
+                with contextlib.ExitStack() as hands:
+                    if not self._take_hands(hands, deadline):
+                        return None
+                    with coordinator.still() as is_still:
+                        if is_still:
+                            return self.look()
+        return None
+
+    def _take_hands(self, hands: contextlib.ExitStack, deadline: float) -> bool:
+        for thread in self._wiring.sources:
+            for hand in (thread.progress.hand, thread.early.hand):
+                if not hand.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                    return False
+                hands.callback(hand.release)
+        return True
+
+    def look(self) -> CutTaken | None:
+        """A cut as all stands now. While nothing moves, or all has ended.
+
+        :return: None: it cannot be taken now
+        """
+        wiring = self._wiring
+        groups: dict[int, list[SourceThread]] = {}
+        for thread in wiring.sources:
+            groups.setdefault(thread.route.number, []).append(thread)
+        sources: dict[str, SourceCut] = {}
+        commits: list[tuple[Positioned, Position]] = []
+        for number, threads in groups.items():
+            cut = _source_cut(threads)
+            sources[self._name_of(number)] = cut
+            source = positioned(threads[0].source)
+            if source is not None and cut.begun:
+                commits.append((source, cut.position))
+        stages = [live for live in wiring.stages if not live.leaves]
+        roles = roles_of(
+            [
+                (self._name_of(number), way, thread.route.into)
+                for number, threads in groups.items()
+                for way, thread in enumerate(threads)
+            ],
+            [live.stage for live in stages],
+        )
+        entered = {id(thread.route.into) for thread in wiring.sources}
+        entered |= {id(route.into) for live in stages for route in live.stage.routes}
+        try:
+            data = [_data_cut(one, known, id(one) in entered) for one, known in roles]
+        except TimeoutError:
+            return None
+        cuts = {live.stage.name: _stage_cut(live) for live in stages}
+        return CutTaken(Cut(wiring.now_ns, sources, cuts, data), commits)
+
+
+def _source_cut(threads: Sequence[SourceThread]) -> SourceCut:
+    """How far a source has been read."""
+    first = threads[0].source
+    if isinstance(first, Way):
+        return _cut_of_ways(threads, first)
+    (thread,) = threads
+    progress = thread.progress
+    pending = [*progress.rest_given] if progress.feeds else []
+    pending += progress.waiting[progress.fed :]
+    position, rest = progress.given, progress.rest
+    if not progress.feeds and rest is not None:
+        if progress.comes_again:
+            position = progress.entered
+        else:
+            pending = [*progress.rest_given, *pending]
+    return SourceCut(
+        None if position is UNKNOWN else position,
+        not progress.tracks,
+        [_way_cut(thread, pending)],
+        position is not UNKNOWN,
+    )
+
+
+def _cut_of_ways(threads: Sequence[SourceThread], first: Way) -> SourceCut:
+    """Of a source that goes several ways: it is read up to where the first of these is, and what
+    the others have not had by then waits."""
+    rows, position, queues = first.split.waiting()
+    counted = first.split.positioned is None
+    begun = True
+    if counted:
+        position = rows + threads[0].progress.begun_at
+    elif position is UNKNOWN:
+        begun = False
+    ways: list[WayCut] = []
+    for thread in threads:
+        progress, way = thread.progress, thread.source
+        assert isinstance(way, Way)
+        pending = [*progress.rest_given, *progress.waiting[progress.fed :]]
+        noted: Any = progress.given
+        number = 0 if noted is UNKNOWN else noted.number
+        pending += (taken.item for taken in queues[way.number] if taken.number > number)
+        ways.append(_way_cut(thread, pending))
+    return SourceCut(position if begun else None, counted, ways, begun)
+
+
+def _way_cut(thread: SourceThread, pending: Sequence[Any]) -> WayCut:
+    last_ns, arrived_ns = thread.row_times
+    return WayCut(
+        last_ns,
+        arrived_ns,
+        pending,
+        [*thread.early_before, *thread.early.waiting()],
+        thread.remembered,
+    )
+
+
+def _stage_cut(live: LiveStage) -> StageCut:
+    stage, mark = live.stage, live.mark
+    tasks = {task.name: own for task in stage.tasks if (own := with_state(task)) is not None}
+    of = stage.states.of
+    return StageCut(
+        live.grid,
+        int(max(mark.first_ns, mark.done_ns)),
+        live.edges.given_from_ns,
+        live.origin_ns,
+        [
+            ReaderCut(one.first_ns, one.floor_ns, one.last_ns, tuple(one.gaps))
+            for one in (each.windows for each in live.inputs)
+        ],
+        None if stage.keys is None else stage.keys.by,
+        stage.is_paused,
+        tasks,
+        {name: dict(of[name]) for name in tasks if name in of},
+        stage.states.known(),
+    )
+
+
+def _data_cut(data: Any, roles: Sequence[str], entered: bool) -> DataCut:
+    if isinstance(data, TimeSeries):
+        told = data.unit.name, data.closed.name, data.key
+        return DataCut(roles, SeriesCut(kinds_of(data), *told, data.grown()))
+    if not entered:
+        return DataCut(roles)
+    shared: RwLock[Any] | Atom[Any] = data
+    with shared.read(_VALUE) as value:
+        return DataCut(roles, value=value.to_bytes())

@@ -1,0 +1,1 @@
+"""Sinks that publish to brokers, and what they have in common."""

@@ -1,0 +1,1 @@
+"""Sources that read from brokers, and what they have in common."""

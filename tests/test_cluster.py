@@ -1,0 +1,473 @@
+"""A pipeline over shards gives what it gives in one process, to the bit."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.support.bench import RecordingSink
+from tests.support.crews import children
+from tests.support.proof import in_proof
+from tests.support.shards import LocalLink, LocalTransport, local_shards
+from tests.support.stateful import ema, seen
+from tests.support.threads import beside, eventually
+
+from run_task import (
+    Atom,
+    Closed,
+    ConfigError,
+    DataSet,
+    Empty,
+    KeyedDataSet,
+    Pipeline,
+    RunnerConfig,
+    RwLock,
+    TaskInterval,
+    TaskLost,
+    TimeSeries,
+    TimeSeriesView,
+    TimeUnit,
+    task,
+)
+from run_task.aggregates import corr, count, ewm, mean, quantile, std, vwap
+from run_task.data._buckets import bucket_of, part_of
+from run_task.sources import paced
+
+Given = list[tuple[str, Any]]
+
+
+@task
+def spread(view: TimeSeriesView, start: int, end: int) -> float:
+    prices = view.in_window["price"]
+    if len(prices) and prices[-1] > 9:
+        raise ValueError(f"{prices[-1]} is too much")
+    return float(prices.max() - prices.min()) if len(prices) else -1.0
+
+
+@task
+def reach(view: TimeSeriesView, start: int, end: int) -> tuple[int, list[float]]:
+    """All rows of the key that there are yet, also before the window."""
+    return len(view), view["price"].tolist()
+
+
+@task
+def total(view: TimeSeriesView, start: int, end: int) -> dict[str, float]:
+    rows = view.in_window
+    return dict(zip(rows["key"].tolist(), rows["mean"].tolist(), strict=True))
+
+
+@task
+def rows_of_all(view: TimeSeriesView, start: int, end: int) -> int:
+    return len(view.in_window)
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 0, 1, 4, 5, 12, 80]),  # how long after the row before in order
+        st.sampled_from([0, 0, 0, 2, 6, 14, 45]),  # how late it is
+        st.integers(0, 8),
+        st.integers(0, 10),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+def pipeline(
+    rows: Sequence[tuple[int, int, int, int]],
+    texts: bool,
+    empty: Empty | None,
+    window: int,
+    retention: int | None,
+    closed: Closed,
+    *,
+    live: bool = False,
+) -> Pipeline:
+    made = Pipeline("sharded")
+    kind = str if texts else int
+    trades = TimeSeries(
+        {"price": float, "key": kind, "size": int},
+        TimeUnit.SECONDS,
+        key="key",
+        retention=None if retention is None else TaskInterval.seconds(retention),
+        closed=closed,
+    )
+    arrived = [
+        (
+            1000 + present - late,
+            {"key": f"key-{key}" if texts else key - 4, "price": price / 1.7, "size": price},
+        )
+        for present, (_, late, key, price) in zip(
+            itertools.accumulate(row[0] for row in rows), rows, strict=True
+        )
+    ]
+    source: Any = paced(arrived, 1e9, unit=TimeUnit.SECONDS) if live else arrived
+    made.source(source, into=trades, max_ahead=None)
+    config = RunnerConfig(
+        grace="5s",
+        executor="inline",
+        upstream_timeout=60,
+        empty=empty,
+        window=None if window == 10 else TaskInterval.seconds(window),
+    )
+    every = TaskInterval.seconds(10)
+    aggregates = [
+        mean("price").named("mean"),
+        std("price"),
+        quantile("price", 0.9),
+        vwap("price", "size"),
+        corr("price", "size"),
+        ewm("price", half_life="20s"),
+        count(),
+    ]
+    plain = made.stage("plain", aggregates, trades, every, config, by="key", key_idle="40s")
+    made.stage("tasks", [ema, spread, seen, reach, mean("price")], trades, every, config, by="key")
+    means = TimeSeries({"key": kind, "mean": float}, TimeUnit.SECONDS, None, Closed.RIGHT, None)
+    keyed_means = TimeSeries(
+        {"key": kind, "mean": float}, TimeUnit.SECONDS, None, Closed.RIGHT, None, "key"
+    )
+
+    def enter(series: TimeSeries, given: KeyedDataSet[Any, Any]) -> None:
+        for key, value in given["mean"].items():
+            series.append(given.timestamp, key=key, mean=value)
+
+    plain.into(means, enter)
+    plain.into(keyed_means, enter)
+    made.stage("all", [total], means, TaskInterval.seconds(20), RunnerConfig(executor="inline"))
+    inline = RunnerConfig(executor="inline")
+    made.stage("again", [count()], keyed_means, TaskInterval.seconds(20), inline, by="key")
+    made.stage("rows", [rows_of_all], trades, every, config)
+    return made
+
+
+def told(given: Any) -> list[tuple[str, Any]]:
+    return [(stage, *_parts(dataset)) for stage, dataset in given]
+
+
+def _parts(dataset: DataSet[Any] | KeyedDataSet[Any, Any]) -> tuple[Any, ...]:
+    errors = {key: str(error) for key, error in dataset.errors.items()}
+    return dataset.window, repr(dataset.to_dict()), errors, dataset.behind
+
+
+@settings(max_examples=in_proof(300, short=12), deadline=None)
+@given(
+    rows=ROWS,
+    texts=st.booleans(),
+    empty=st.sampled_from([None, Empty.RUN]),
+    window=st.sampled_from([10, 30]),
+    retention=st.sampled_from([None, None, 50, 12]),
+    closed=st.sampled_from(list(Closed)),
+)
+@example(
+    # What has passed out for the sake of another shard's row is not seen, though its own are older.
+    rows=[(5, 0, 0, 3), (13, 0, 1, 4), (0, 1, 0, 5)],
+    texts=True,
+    empty=None,
+    window=10,
+    retention=12,
+    closed=Closed.LEFT,
+)
+def test_any_number_of_shards_gives_what_one_process_gives(
+    rows: list[tuple[int, int, int, int]],
+    texts: bool,
+    empty: Empty | None,
+    window: int,
+    retention: int | None,
+    closed: Closed,
+) -> None:
+    declared = rows, texts, empty, window, retention, closed
+    alone = pipeline(*declared)
+    expected = told(alone.replay())
+    for shards in (1, 3, 7):
+        with local_shards() as transport:
+            sharded = pipeline(*declared)
+            assert told(sharded.replay_sharded(shards)) == expected
+            assert sharded.stats.sources == alone.stats.sources
+        assert transport.closed == 1
+
+
+@task
+def dies(view: TimeSeriesView, start: int, end: int) -> int:
+    """It ends its process where there are 13 rows."""
+    if len(view.in_window) == 13:
+        os._exit(7)
+    return len(view.in_window)
+
+
+class Position(NamedTuple):
+    size: int = 0
+    marks: tuple[str, ...] = ()
+
+
+@task(state=Position)
+def position(
+    view: TimeSeriesView, start: int, end: int, state: Position
+) -> tuple[Position, Position]:
+    size = state.size + int(view.in_window["size"].sum())
+    now = Position(size, (*state.marks, view.key)[-2:])
+    return now, now
+
+
+def orders(kind: Any = str) -> TimeSeries:
+    return TimeSeries({"key": kind, "size": int}, TimeUnit.SECONDS, key="key", retention="1h")
+
+
+def some_orders(seconds: int = 100) -> list[tuple[int, dict[str, Any]]]:
+    return [(1000 + t, {"key": f"key-{t * t % 11}", "size": t}) for t in range(seconds)]
+
+
+def test_shards_are_processes_of_this_machine_that_end_with_the_run() -> None:
+    def declared() -> Pipeline:
+        made, series, limit = Pipeline("p"), orders(), Atom((3,))
+        weights = TimeSeries({"weight": float}, TimeUnit.SECONDS)
+        made.source(some_orders(), series)
+        made.source([(1000 + t, {"weight": t / 3}) for t in range(0, 100, 7)], weights)
+        made.stage("one", [position, count()], series, "10s", by="key")
+        made.stage("several", [weighted], (weights, series, limit), "20s", by="key")
+        return made
+
+    expected = told(declared().replay())
+    begun = children()
+    made = declared()
+    replay = made.replay_sharded(2)
+    found = told([next(replay)])
+    started = children() - begun
+    assert len(started) == 2
+    found += told(replay)
+    assert found == expected
+    assert not started & children()
+
+
+@task
+def weighted(
+    data: tuple[TimeSeriesView, TimeSeriesView, tuple[int]], start: int, end: int
+) -> float:
+    weights, orders, (limit,) = data
+    return float(weights["weight"].sum()) * len(orders.in_window) + limit
+
+
+def test_a_task_that_ends_its_process_costs_the_results_of_its_shard_in_that_window() -> None:
+    made, series = Pipeline("p"), orders()
+    rows = some_orders()
+    rows += [(1025, {"key": "key-3", "size": 1})] * (13 - sum(_is_of("key-3", 1020, rows)))
+    made.source(sorted(rows, key=lambda row: row[0]), series)
+    config = RunnerConfig(upstream_timeout=60)  # a busy machine takes its time to start a process
+    made.stage("s", [dies, position], series, "10s", config, by="key")
+    windows = [dataset for _, dataset in made.replay_sharded(2)]
+    for dataset in windows:
+        lost = {error.key for error in dataset.errors.values()}
+        if dataset.window.start != 1020:
+            assert not lost
+            continue
+        shard = part_of(bucket_of("key-3"), 2)
+        keys = {row["key"] for time, row in rows if 1020 <= time < 1030}
+        assert lost == {key for key in keys if part_of(bucket_of(key), 2) == shard}
+        assert all(isinstance(error, TaskLost) for error in dataset.errors.values())
+        assert "exit code 7" in str(dataset.errors["dies", "key-3"])
+        assert "lost 3 times" in str(dataset.errors["dies", "key-3"])
+    assert [d.window.start for d in windows] == list(range(1000, 1100, 10))
+
+
+def _is_of(key: str, start: int, rows: list[tuple[int, dict[str, Any]]]) -> Iterator[bool]:
+    return (start <= time < start + 10 and row["key"] == key for time, row in rows)
+
+
+def test_a_window_waits_for_a_shard_as_long_as_for_a_stage_and_names_it_then() -> None:
+    transport = LocalTransport()
+
+    def go(link: LocalLink) -> None:
+        if link.number == 1 and link.asked == 3 and len(transport.links) == 2:
+            transport.refuses = True
+            link.kill()
+
+    transport.on_call = go
+    made, series = Pipeline("p"), orders()
+    made.source(some_orders(), series)
+    config = RunnerConfig(upstream_timeout=0.3)
+    made.stage("s", [position], series, "10s", config, by="key")
+    expected = [dataset for _, dataset in made.replay()]
+    with local_shards(transport):
+        replay = made.replay_sharded(2)
+        found = [dataset for _, (_, dataset) in zip(range(3), replay)]
+        assert [d.behind for d in found] == [(), (), ()]
+        begun = time.monotonic()
+        found += [dataset for _, (_, dataset) in zip(range(3), replay)]
+        # It is waited for once, and not in each window.
+        assert 0.2 < time.monotonic() - begun < 0.3 * 3
+        assert [d.behind for d in found[3:]] == [("shard 1 of 2",)] * 3
+        transport.refuses = False
+        eventually(lambda: len([link for link in transport.links if link.number == 1]) == 2)
+        eventually(lambda: made.stats.shards["shard 1 of 2"].is_running)
+        found += [dataset for _, dataset in replay]
+    assert [d.behind for d in found[6:]] == [()] * 4
+    # It has caught up: its states are as if it had been there.
+    assert found[6:] == expected[6:]
+    mine = {f"key-{n}" for n in range(11) if part_of(bucket_of(f"key-{n}"), 2) == 0}
+    for dataset, whole in zip(found[:6], expected, strict=False):
+        there = mine if dataset.behind else {*whole[position]}
+        assert dataset[position] == {k: v for k, v in whole[position].items() if k in there}
+        assert not dataset.errors
+
+
+def by_stage(given: list[tuple[str, Any]]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for stage, *parts in given:
+        found.setdefault(stage, []).append(parts)
+    return found
+
+
+def ran(made: Pipeline, shards: int) -> dict[str, list[Any]]:
+    """What a live run over shards gives."""
+    sink = RecordingSink()
+    made.sink(sink)
+    made.run_sharded(shards)
+    return by_stage(told(sink.results))
+
+
+@settings(max_examples=in_proof(200, short=10), deadline=None)
+@given(rows=ROWS, deaths=st.sets(st.integers(1, 40), max_size=6), before=st.booleans())
+def test_shards_that_die_come_back_with_what_they_had(
+    rows: list[tuple[int, int, int, int]], deaths: set[int], before: bool
+) -> None:
+    declared = rows, True, None, 10, 50, Closed.LEFT
+    expected = by_stage(told(pipeline(*declared).replay()))
+    calls = itertools.count(1)
+
+    def kill(link: LocalLink) -> None:
+        if next(calls) in deaths:
+            link.kill()
+
+    transport = LocalTransport(kill if before else None, None if before else kill)
+    # However often the same shard goes in one window.
+    with local_shards(transport), mock.patch("run_task.cluster._cluster._TRIES", 1000):
+        made = pipeline(*declared, live=True)
+        assert ran(made, 3) == expected
+    assert sum(one.restarts for one in made.stats.shards.values()) <= len(deaths)
+    assert made.stats.shards.keys() == {"shard 0 of 3", "shard 1 of 3", "shard 2 of 3"}
+
+
+def test_rows_are_sent_while_no_window_asks_for_them() -> None:
+    made, series = Pipeline("p"), orders()
+    many = 60_000
+    late = threading.Event()
+
+    def rows() -> Iterator[tuple[int, Any]]:
+        yield 1000, {"key": "a", "size": 1}
+        yield 1060, {"key": "a", "size": 1}  # the first window is run
+        for number in range(many):
+            yield 1061 + number // 10_000, {"key": f"key-{number % 11}", "size": 1}
+        late.wait(30)
+        yield 1120, {"key": "a", "size": 1}
+
+    made.source(rows(), series)
+    made.stage("s", [count()], series, "1m", by="key")
+    with local_shards():
+        replay = made.replay_sharded(2)
+        next(replay)
+        with beside(lambda: list(replay)) as rest:
+            try:
+                eventually(lambda: sum(of.rows for of in made.stats.shards.values()) > many * 0.8)
+            finally:
+                late.set()
+    assert (
+        sum(dict(dataset[count()])["key-3"] for _, dataset in rest.result()[:1]) == many // 11 + 1
+    )
+
+
+# What is refused
+
+
+def refused(cure: str, made: Pipeline, shards: Any = 2) -> str:
+    """The message with which it is refused before a shard is started, live and in a replay."""
+    messages: set[str] = set()
+    with local_shards() as transport:
+        for run in (made.run_sharded, made.replay_sharded):
+            with pytest.raises(ConfigError, match=re.escape(cure)) as raised:
+                run(shards)
+            messages.add(str(raised.value))
+    assert not transport.links
+    (message,) = messages
+    return message
+
+
+def declared(series: TimeSeries, *tasks: Any, **options: Any) -> Pipeline:
+    made = Pipeline("p").source(some_orders(), series)
+    made.stage("keyed", tasks or [count()], series, "10s", by="key", **options)
+    return made
+
+
+class Holding:
+    """A task that cannot be pickled."""
+
+    name = "holding"
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def run(self, view: Any, start: int, end: int) -> int:
+        return 1
+
+
+class Unloadable(Holding):
+    """A task that cannot be loaded."""
+
+    name = "unloadable"
+
+    def __reduce__(self) -> Any:
+        return int, ("none",)
+
+
+def test_what_cannot_be_sharded_is_refused_by_name() -> None:
+    for wrong in (0, -1, True, 2.0, "8"):
+        assert repr(wrong) in refused("it is a positive int", declared(orders()), wrong)
+    assert "1025" in refused("give 1,024 at most", declared(orders()), 1025)
+    assert "'keyed'" in refused("give 3 shards at most", declared(orders(), max_keys=3), 4)
+    assert "'holding'" in refused("let it hold only what", declared(orders(), Holding()))
+    assert "'unloadable'" in refused("let it hold only what", declared(orders(), Unloadable()))
+    few = TimeSeries({"key": str, "size": int}, TimeUnit.SECONDS, key="key", retention=5)
+    assert "of all keys together" in refused("retention='1h'", declared(few))
+    made = Pipeline("p").source(some_orders(), few)
+    made.stage("all", [rows_of_all], few, "10s")
+    assert "no stage by key" in refused("give a stage by=", made)
+
+
+@task
+def mixed(data: tuple[TimeSeriesView, Holding], start: int, end: int) -> int:
+    return 1
+
+
+def test_what_an_input_holds_that_cannot_be_sent_is_refused_by_name() -> None:
+    made, series, lock = Pipeline("p"), orders(), RwLock(Holding())
+    made.source(some_orders(), series)
+    made.stage("mixed", [mixed], (series, lock), "10s", by="key")
+    with local_shards() as transport, pytest.raises(ConfigError) as raised:
+        made.run_sharded(2)
+    assert "stage 'mixed': what <RwLock" in str(raised.value)
+    assert not transport.links
+
+
+def test_shards_of_other_versions_are_refused_and_ended() -> None:
+    transport = LocalTransport()
+    transport.versions = {**transport.versions, "NumPy": "1.2.3"}
+    told = "shard 0 on node-0 has NumPy 1.2.3, .* install the same on each node"
+    with local_shards(transport), pytest.raises(ConfigError, match=told):
+        declared(orders()).run_sharded(2)
+    assert [link.shard for link in transport.links] == [None, None]
+    assert transport.closed == 1
+
+
+def test_what_cannot_be_started_is_told_and_the_rest_is_ended() -> None:
+    transport = LocalTransport()
+    transport.refuses = True
+    with local_shards(transport), pytest.raises(ConfigError, match="2 of 2 shards cannot be"):
+        declared(orders()).run_sharded(2)
+    assert transport.closed == 1
