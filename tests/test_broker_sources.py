@@ -27,6 +27,7 @@ from tests.support.brokers import (
     publish,
     reading,
 )
+from tests.support.proof import in_proof
 from tests.support.tcp_proxy import Proxy, proxy
 from tests.support.threads import eventually
 
@@ -694,6 +695,23 @@ def test_rabbit_gives_no_message_twice_whose_id_it_knows_when_it_connects_again(
             assert read.numbers() == list(range(21))
             source.commit(source.position)
     assert queue.depth() == 0
+
+
+@pytest.mark.parametrize("_", range(in_proof(60, short=3)))
+def test_rabbit_has_caught_up_once_it_has_what_a_consumer_had_that_is_gone(
+    queue: Rabbit, _: int
+) -> None:
+    queue.raw([b'{"timestamp": %d}' % at for at in range(3_000)])
+    first, second = queue.source(), queue.source()
+    with reading(first, batched=True) as before:
+        before.has(3_000)
+        with reading(second, batched=True) as read:
+            eventually(lambda: second.lag == 1)  # it may be that another has messages
+            first.close()
+            deadline = time.monotonic() + 20
+            while second.lag != 0 and time.monotonic() < deadline:
+                pass  # it is for a moment only that it could be wrong
+            assert len(read.rows) == 3_000
 
 
 def test_rabbit_with_wrong_credentials_or_without_the_queue_is_not_tried_again(

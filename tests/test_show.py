@@ -53,6 +53,7 @@ def test_charts_follow_a_pipeline_until_it_ends(monkeypatch: pytest.MonkeyPatch)
             bench.advance()
         bench.sink.wait_for("plain", 3)
         eventually(lambda: told(charts)["stages"][0]["times"] == [1.0, 2.0, 3.0])
+        eventually(lambda: told(charts)["stages"][1]["charts"])  # whose windows others compute
         assert told(charts)["state"] == "runs"
         plain, by = told(charts)["stages"]
         (numbers,) = plain["charts"]  # of what is no number, nothing is drawn

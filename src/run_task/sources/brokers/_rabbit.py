@@ -26,6 +26,10 @@ _SETTLING: Final = 5.0
 """For how many seconds after connecting another consumer may be that of a connection that is gone,
 of which RabbitMQ does not know it yet."""
 
+_ALONE: Final = 2
+"""At how many looks there is no other consumer whose messages may come again: one that ends stops
+consuming before it gives them back."""
+
 _MOST: Final = 65_535  # which the protocol has room for
 
 _DENIED: Final = (403, 404, 405, 406, 530)
@@ -106,6 +110,7 @@ class RabbitSource(BrokerSource[int]):
         self._connection: Any = None
         self._channel: Any = None
         self._came: list[Message] = []
+        self._unread = 0  # how many messages this connection has brought that are not given yet
         self._given = 0  # how many messages were given, or passed over, on all connections
         self._kept = 0  # up to which of them all are kept
         self._tags: deque[tuple[int, int, str | None]] = deque()
@@ -113,7 +118,7 @@ class RabbitSource(BrokerSource[int]):
         self._unkept: set[str] = set()  # ids of messages that were given and are not kept yet
         self._depth = 0
         self._opened_at = float("-inf")
-        self._is_alone = False  # no other consumer has messages that come again
+        self._alone = 0  # at how many looks, one after another, there was no other consumer
         self._asked_at = float("-inf")
         cure = "Is RabbitMQ there, and does it listen at this address?"
         super().__init__(where, cure, MessageReader(where, "rabbitmq", _place, **options))
@@ -154,18 +159,25 @@ class RabbitSource(BrokerSource[int]):
         self._tags.clear()
         self._again.clear()
         channel.basic_consume(self._queue, self._take)
-        self._opened_at, self._is_alone = time.monotonic(), False
+        self._opened_at, self._alone = time.monotonic(), 0
         self._ask()
 
     def _ask(self) -> None:
-        """Ask how many messages wait in the queue."""
+        """Ask how many messages wait in the queue. What it had sent before it answered is here
+        then."""
         told = self._channel.queue_declare(self._queue, passive=True)
-        self._depth = told.method.message_count
-        settled = time.monotonic() - self._opened_at > _SETTLING
-        self._is_alone = self._is_alone or told.method.consumer_count < 2 or settled
+        # The first answer may overtake messages that left the queue before, as all of a consumer
+        # do that has gone: the queue gives these to the server's end of the channel, which sends
+        # them behind an answer that it waits for. The second answer comes behind them.
+        self._channel.queue_declare(self._queue, passive=True)
+        self._connection.process_data_events(time_limit=0)
+        self._depth = told.method.message_count  # not before these are counted
+        if self._alone < _ALONE:
+            self._alone = self._alone + 1 if told.method.consumer_count < 2 else 0
         self._asked_at = time.monotonic()
 
     def _take(self, channel: object, method: Any, properties: Any, body: bytes) -> None:
+        self._unread += 1
         sent = properties.timestamp
         sent_ns = None if sent is None else int(sent) * 1_000_000_000
         self._came.append((body, method.routing_key, sent_ns, (method, properties.message_id)))
@@ -177,8 +189,6 @@ class RabbitSource(BrokerSource[int]):
         came, self._came = self._came[:CHUNK], self._came[CHUNK:]
         if time.monotonic() - self._asked_at > WAIT:
             self._ask()
-            # What it had sent before it answered is here now, and not in the queue any more.
-            self._connection.process_data_events(time_limit=0)
             self._show()
         if self._unkept and any(message[3][0].redelivered for message in came):
             came = self._not_given(came)
@@ -192,6 +202,7 @@ class RabbitSource(BrokerSource[int]):
             method, number = message[3]
             if method.redelivered and number in self._unkept:
                 self._again.append((self._given, method.delivery_tag, number))
+                self._unread -= 1
             else:
                 new.append(message)
         return new
@@ -211,7 +222,7 @@ class RabbitSource(BrokerSource[int]):
 
     def _shut(self) -> None:
         connection, self._connection = self._connection, None
-        self._came = []
+        self._came, self._unread = [], 0
         if connection is not None:
             with contextlib.suppress(Exception):
                 self._acknowledge()
@@ -256,6 +267,7 @@ class RabbitSource(BrokerSource[int]):
         for message in messages:
             method, number = message[3]
             self._given += 1
+            self._unread -= 1
             self._tags.append((self._given, method.delivery_tag, number))
             if number is not None:
                 self._unkept.add(number)
@@ -263,11 +275,13 @@ class RabbitSource(BrokerSource[int]):
     def _pass(self, message: Message) -> None:
         # It is no row's, so no row's commit would be for it.
         self._within = None
+        self._unread -= 1
         with contextlib.suppress(*self._failures()):  # then it comes again
             self._channel.basic_ack(message[3][0].delivery_tag)
 
     def _behind(self) -> int:
-        return self._depth + len(self._came) + (not self._is_alone)
+        is_alone = self._alone >= _ALONE or time.monotonic() - self._opened_at > _SETTLING
+        return self._depth + self._unread + (not is_alone)
 
 
 def _place(place: tuple[Any, str | None]) -> str:
