@@ -70,7 +70,9 @@ class ShardMerging:
             if part.results is not None:
                 seconds = [a + b for a, b in zip(seconds, part.results.seconds)]
         for task in range(count):
-            column = [value for part in parts for value in self._column(part, task)]
+            column: list[Any] = []
+            for part in parts:
+                column += self._column(part, task)
             flat[task::count] = _picked(column, order)
         place_of: dict[int, int] = {}
         if any(part.results is None or part.results.own or part.results.faults for part in parts):

@@ -20,6 +20,7 @@ from run_task.cluster._messages import ShardReply, ShardRequest
 from run_task.cluster._serving import own_place
 from run_task.cluster._shard import KeyShard
 from run_task.cluster._windows import LOOK
+from run_task.cluster._wire import as_frame, pieces_of
 from run_task.errors import ConfigError, described
 from run_task.executors.processes._pickling import PROTOCOL
 from run_task.observe._log import quiet
@@ -29,8 +30,8 @@ _LOCAL: Final = "local"
 _SMALL: Final = 1 << 16
 """Up to how many bytes of arrays go along in a message."""
 
-_Packed: TypeAlias = tuple[Any, ...]
-"""A pickle, and the arrays of bytes that belong to it."""
+_Packed: TypeAlias = bytes | tuple[Any, ...]
+"""A pickle, or one with the arrays of bytes that belong to it."""
 
 _HELLO: Final = 60.0
 """How many seconds an actor has to be there: Ray waits without end for a node with room for it."""
@@ -51,21 +52,29 @@ class ShardActor:
 
     def handle(self, data: bytes, *buffers: Any) -> _Packed:
         """Do what a request asks for."""
-        request: ShardRequest = pickle.loads(data, buffers=buffers)
+        request: ShardRequest = _unpacked((data, *buffers))
         return _packed(self._shard.handle(request))
 
 
 def _packed(message: Any) -> _Packed:
     """A message as Ray is given it: bytes, which it takes as they are, and beside these what is
     large, which it puts into its store, to be read there without a copy. Of anything else, it looks
-    at each part."""
+    at each part, and pickles it once more."""
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(message, PROTOCOL, buffer_callback=buffers.append)
     raws = [buffer.raw() for buffer in buffers]
     if sum(raw.nbytes for raw in raws) < _SMALL:
-        return (pickle.dumps(message, PROTOCOL),)
+        return as_frame([memoryview(data), *raws])
     empty = np.empty(0, np.uint8)
     return data, *(np.frombuffer(raw, np.uint8) if raw.nbytes else empty for raw in raws)
+
+
+def _unpacked(packed: Any) -> Any:
+    """The message."""
+    data, *buffers = (packed,) if isinstance(packed, bytes) else packed
+    if not buffers:
+        data, *buffers = pieces_of(data)
+    return pickle.loads(data, buffers=buffers)
 
 
 @contextmanager
@@ -176,8 +185,10 @@ class RayLink:
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         """Ask it to do something. Returns at once; what is large goes through Ray's store."""
         answer: Future[ShardReply] = Future()
+        message = _packed(request)
+        packed = (message,) if isinstance(message, bytes) else message
         try:
-            asked: Future[Any] = self._actor.handle.remote(*_packed(request)).future()
+            asked: Future[Any] = self._actor.handle.remote(*packed).future()
         except Exception as error:
             answer.set_exception(ShardLost(_in_short(error)))
             return answer
@@ -194,8 +205,7 @@ def _into(answer: Future[ShardReply], lost: type[Exception]) -> Callable[[Future
     def settle(asked: Future[Any]) -> None:
         error = asked.exception()
         if error is None:
-            data, *buffers = asked.result()
-            answer.set_result(pickle.loads(data, buffers=buffers))
+            answer.set_result(_unpacked(asked.result()))
         elif isinstance(error, lost):
             answer.set_exception(ShardLost(_in_short(error)))
         else:

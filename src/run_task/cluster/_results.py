@@ -52,10 +52,13 @@ class PackedResults:
         self._columns: list[Any] = []
         self._states: dict[int, Sequence[Any]] = {}
         for task, column in enumerate(self._of_tasks()):
-            if Stepped in set(map(type, column)):
+            kinds = set(map(type, column))  # once: of many keys, it takes most of the time here
+            if Stepped in kinds:
                 self._columns.append(self._stepped(task, column))
+            elif PLAIN.issuperset(kinds):
+                self._columns.append(as_column(column, kinds))
             else:
-                self._columns.append(as_column(self._plain(task, column)))
+                self._columns.append(self._plain(task, column))
 
     def message(self, keys_before: Sequence[Any] | None) -> ShardResults:
         """The message.
@@ -87,8 +90,6 @@ class PackedResults:
         return [given.get(name, nothing) for name in self._names]
 
     def _plain(self, task: int, column: Sequence[Any]) -> Sequence[Any]:
-        if PLAIN.issuperset(map(type, column)):
-            return column
         made = list(column)
         for place, value in enumerate(made):
             if not is_plain(value):

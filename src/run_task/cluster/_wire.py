@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 from run_task.executors.processes._pickling import PROTOCOL
@@ -22,13 +23,33 @@ def send(end: socket.socket, message: Any) -> None:
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(message, PROTOCOL, buffer_callback=buffers.append)
     pieces = [memoryview(data), *(buffer.raw() for buffer in buffers)]
-    head = _COUNT.pack(len(pieces)) + b"".join(_SIZE.pack(piece.nbytes) for piece in pieces)
     if sum(piece.nbytes for piece in pieces) < _SMALL:
-        end.sendall(b"".join([head, *pieces]))
+        end.sendall(as_frame(pieces))
         return
-    end.sendall(head)
+    end.sendall(_head(pieces))
     for piece in pieces:
         end.sendall(piece)
+
+
+def as_frame(pieces: Sequence[memoryview]) -> bytes:
+    """The pieces of a message in one."""
+    return b"".join([_head(pieces), *pieces])
+
+
+def pieces_of(frame: bytes) -> Sequence[memoryview]:
+    """The pieces that are in a frame, not copied."""
+    whole = memoryview(frame)
+    (count,) = _COUNT.unpack_from(whole)
+    at = _COUNT.size + count * _SIZE.size
+    pieces: list[memoryview] = []
+    for (size,) in _SIZE.iter_unpack(whole[_COUNT.size : at]):
+        pieces.append(whole[at : at + size])
+        at += size
+    return pieces
+
+
+def _head(pieces: Sequence[memoryview]) -> bytes:
+    return _COUNT.pack(len(pieces)) + b"".join(_SIZE.pack(piece.nbytes) for piece in pieces)
 
 
 def receive(end: socket.socket) -> Any:

@@ -174,7 +174,9 @@ def keys_and_lasts(
     """
     texts = rows.texts(column)
     count = stop - first
-    if texts is None or len(texts) > _FEW * count:
+    if texts is None:
+        return _ints_and_lasts(rows.array(column + 1, first, stop))
+    if len(texts) > _FEW * count:
         return None
     lasts = np.full(len(texts), -1, np.intp)
     # Of those that go to one place, the last stays there.
@@ -183,6 +185,20 @@ def keys_and_lasts(
     present = np.flatnonzero(lasts >= 0)
     present = present[ranks_of[present].argsort()]
     return [in_order[rank] for rank in ranks_of[present].tolist()], lasts[present]
+
+
+def _ints_and_lasts(keys: Array) -> tuple[Sequence[Any], NDArray[np.intp]] | None:
+    """The same of ints; None: they lie too far apart."""
+    count = len(keys)
+    _, places = above_zero(keys)
+    largest = int(places.max(initial=0))
+    if largest >= _FEW * count:
+        return None
+    lasts = np.full(largest + 1, -1, np.intp)
+    lasts[places.astype(np.intp, copy=False)] = np.arange(count)
+    present = np.flatnonzero(lasts >= 0)
+    found = lasts[present]
+    return keys[found].tolist(), found
 
 
 def above_zero(values: Array) -> tuple[int, NDArray[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
@@ -42,11 +42,16 @@ def packed_columns(columns: ResultColumns) -> list[memoryview]:
     return [memoryview(data), *(buffer.raw() for buffer in buffers)]
 
 
-def as_column(column: Sequence[Any]) -> Any:
+def as_column(column: Sequence[Any], kinds: Collection[type[Any]] | None = None) -> Any:
     """What is sent of results: NumPy's scalars as an array, which take ten times as long one by
-    one."""
-    kinds = set(map(type, column))
-    if len(kinds) == 1 and (kind := kinds.pop()) in _SCALARS:
+    one.
+
+    :param column: the results
+    :param kinds: their types, each once; None: nobody has looked yet
+    """
+    if kinds is None:
+        kinds = set(map(type, column))
+    if len(kinds) == 1 and (kind := next(iter(kinds))) in _SCALARS:
         dtype: np.dtype[Any] = np.dtype(kind)
         return np.array(column, dtype)
     return column
