@@ -31,6 +31,7 @@ from run_task import (
 )
 from run_task.executors import Crew, LeadingCrew, Tick, Ticks, drive, driver, failed
 from run_task.executors.threads import _crew
+from run_task.sync._watch import watch
 
 EXECUTORS: list[Executor] = [InlineExecutor(), ThreadsExecutor(), ProcessesExecutor()]
 by_name = pytest.mark.parametrize("executor", EXECUTORS, ids=["inline", "threads", "processes"])
@@ -187,6 +188,21 @@ def test_run_comes_back_when_it_is_abandoned(gate: threading.Event) -> None:
             crew.abandon()
         assert "when the runner was shut down" in str(ran.result().errors["hang"])
         gate.set()
+
+
+@pytest.mark.parametrize("task_timeout", [None, PATIENCE])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_crew_that_is_given_up_after_its_end_is_looked_after_no_more(
+    workers: int, task_timeout: float | None
+) -> None:
+    # A shutdown may find that it took too long in the moment in which the crew is closed.
+    before = watch().watched
+    with started(
+        ThreadsExecutor(), thread, length, workers=workers, task_timeout=task_timeout
+    ) as crew:
+        pass
+    crew.abandon()
+    assert set(watch().watched) <= set(before)
 
 
 @pytest.mark.parametrize("task_timeout", [None, PATIENCE])

@@ -377,8 +377,12 @@ class ThreadsCrew:
     # The watch
 
     def _be_watched(self) -> None:
-        self._added = True
-        watch().add(self)
+        """Have the watch look after this, once; not any more after the end, for who gives up the
+        tasks may come just after that."""
+        with self._mutex:
+            if not (self._added or self._closed):
+                self._added = True
+                watch().add(self)
 
     def look(self) -> float | None:
         """Do what the tick in hand needs: helpers, or another leader.
@@ -511,13 +515,13 @@ class ThreadsCrew:
         shared = self._shared
         if shared is not None:
             shared.progress.ring()
-        if not self._added:
-            self._be_watched()
+        self._be_watched()
         watch().wake()
 
     def close(self, timeout: float) -> None:
-        self._closed = True
-        watch().remove(self)
+        with self._mutex:
+            self._closed = True
+            watch().remove(self)
         for helper in tuple(self._helpers):
             helper.alarm.ring()
         if self._stand_in is not None:
