@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.commands import run_here, run_task
 
-from run_task.runner._stats import ShardStats, shards_shown
+from run_task.runner._stats import ShardState, ShardStats, shards_shown
 
 KEYED = """
 from typing import NamedTuple
@@ -90,7 +90,7 @@ def test_what_contradicts_itself_is_refused(
 
 def test_shards_are_told_in_a_few_words() -> None:
     def shard(node: str) -> ShardStats:
-        return ShardStats(node=node, is_running=bool(node))
+        return ShardStats(node=node, state=ShardState.RUNNING if node else ShardState.LOST)
 
     assert shards_shown({"a": shard("x")}) == "1 shard on 1 node"
     assert shards_shown({"a": shard("x"), "b": shard("y")}) == "2 shards on 2 nodes"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -68,7 +71,14 @@ def browser() -> Generator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, service: OwnServer) -> Generator[Page]:
-    """A page of a person's own, which must do nothing that it may not.
+    """A page of a person's own, which must do nothing that it may not."""
+    with opened(browser, service) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser: Browser, service: OwnServer) -> Generator[Page]:
+    """A page that must do nothing that it may not.
 
     What counts as such: an error of a script, and whatever the Content-Security-Policy forbids.
     """
@@ -302,6 +312,55 @@ def test_nothing_is_asked_of_anybody_else(browser: Browser, service: OwnServer) 
     assert len(asked) > 20
     assert not foreign
     context.close()
+
+
+def test_shards_are_told_of_also_while_one_is_killed(browser: Browser) -> None:
+    server = OwnServer([sys.executable, "-m", "tests.support.sharded_service", "PORT", "3"])
+    try:
+        server.start()
+        with opened(browser, server) as page:
+            page.goto("/")
+            link = page.get_by_role("navigation", name="Views").get_by_role("link", name="Shards")
+            link.focus()
+            page.keyboard.press("Enter")
+            expect(link).to_have_attribute("aria-current", "page")
+            table = page.get_by_role("table", name="Shards")
+            heads = table.get_by_role("columnheader").all_inner_texts()
+            row = table.get_by_role("row", name="shard 1 of 3")
+            cell = {head: row.locator("> *").nth(number) for number, head in enumerate(heads)}
+            expect(cell["State"]).to_have_text("● running")
+            expect(cell["Keys"]).to_have_text(re.compile("[1-9]"))
+            expect(cell["Results"]).to_have_text(re.compile(r"\d{3}"))
+            facts = page.locator(".facts")
+            expect(facts).to_contain_text("3 of 3")
+            nodes = page.get_by_role("table", name="Nodes").get_by_role("row")
+            expect(nodes).to_have_count(2)  # the headings, and this machine
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                page.wait_for_timeout(100)  # it is laid out anew
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+            process = cell["Process"].inner_text()
+            os.kill(int(process), signal.SIGKILL)
+            expect(cell["Restarts"]).to_have_text("1")
+            expect(cell["State"]).to_have_text("● running")
+            expect(cell["Process"]).not_to_have_text(process)
+            log = page.get_by_role("log")
+            expect(log).to_contain_text(re.compile("shard 1 of 3: coming back.*running"))
+            windows = cell["Windows"].inner_text()
+            expect(cell["Windows"]).not_to_have_text(windows)  # it goes on
+            page.get_by_label("Find a shard or a node").fill("shard 2")
+            expect(table.get_by_role("row")).to_have_count(2)
+            page.get_by_role("link", name="Overview").click()
+            expect(facts).to_contain_text("3 on 1 node")
+    finally:
+        server.kill()
+
+
+def test_a_pipeline_without_shards_has_no_view_of_them(page: Page) -> None:
+    view(page, "overview")
+    links = page.get_by_role("navigation", name="Views").get_by_role("link")
+    expect(links).to_have_count(3)
+    expect(links.filter(has_text="Shards")).to_have_count(0)
 
 
 def test_a_report_is_drawn_from_its_file_alone(browser: Browser, tmp_path: Path) -> None:

@@ -101,27 +101,27 @@ def test_windows_that_are_late_or_overdue_make_it_unready(
     monkeypatch.setattr("run_task.pipeline._monitor.time.monotonic", lambda: now)
     pipeline, monitor = watched()
     bounds = Bounds(lateness=10.0)
-    assert not unready(pipeline, monitor, {}, bounds)
+    assert not unready(pipeline, monitor, {}, bounds, {})
     monitor.note("a", DataSet(Window(0, 1), {"end_of": 1}, lateness=20.0))
-    assert unready(pipeline, monitor, {}, bounds) == ["stage 'a' is 20 s late"]
+    assert unready(pipeline, monitor, {}, bounds, {}) == ["stage 'a' is 20 s late"]
     monitor.note("a", DataSet(Window(1, 2), {"end_of": 2}, lateness=1.0))
-    assert not unready(pipeline, monitor, {}, bounds)
+    assert not unready(pipeline, monitor, {}, bounds, {})
     now += 12.0
-    assert unready(pipeline, monitor, {}, bounds) == ["stage 'a' has given nothing for 12 s"]
+    assert unready(pipeline, monitor, {}, bounds, {}) == ["stage 'a' has given nothing for 12 s"]
     pipeline.stages[0].pause()  # which is no fault
-    assert not unready(pipeline, monitor, {}, bounds)
+    assert not unready(pipeline, monitor, {}, bounds, {})
     pipeline, monitor = watched(empty=Empty.SKIP)  # it may have nothing to give
     monitor.note("a", DataSet(Window(0, 1), {"end_of": 1}))
     now += 100.0
-    assert not unready(pipeline, monitor, {}, bounds)
+    assert not unready(pipeline, monitor, {}, bounds, {})
 
 
 def test_what_fails_now_and_alerts_that_are_on_are_warnings() -> None:
     pipeline, monitor = watched()
-    assert health([], pipeline.stages, monitor, 0).status == "ok"
-    told = health(["it is late"], pipeline.stages, monitor, 0)
+    assert health([], pipeline.stages, monitor, 0, {}).status == "ok"
+    told = health(["it is late"], pipeline.stages, monitor, 0, {})
     assert (told.status, told.reasons) == ("failing", ["it is late"])
     monitor.of("a").failing = {"end_of"}
-    told = health([], pipeline.stages, monitor, 2)
+    told = health([], pipeline.stages, monitor, 2, {})
     assert told.status == "warning"
     assert told.reasons == ["stage 'a': task 'end_of' gives no result", "2 alerts on"]

@@ -34,6 +34,8 @@ from run_task.runner import (
     Runner,
     RunnerConfig,
     RunnerStats,
+    ShardState,
+    ShardStats,
     SinkStats,
     SourceStats,
 )
@@ -137,6 +139,8 @@ __all__ = [
     "RwLock",
     "Schedule",
     "Sender",
+    "ShardState",
+    "ShardStats",
     "Shared",
     "ShutdownTimeout",
     "SinkError",

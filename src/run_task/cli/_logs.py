@@ -11,7 +11,7 @@ from typing import Final
 
 from run_task.cli._user_error import UserError
 
-_FIELDS: Final = ("runner", "task", "window")
+_FIELDS: Final = ("runner", "task", "window", "shard", "node")
 
 
 class _StandardError(logging.Handler):

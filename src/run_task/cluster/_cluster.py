@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from run_task.cluster._bytes import Packing
-from run_task.cluster._feed import Feed
+from run_task.cluster._feed import Feed, rows_in
 from run_task.cluster._link import Link, ShardLost, ShardPlace, Transport
 from run_task.cluster._messages import (
     RunWindow,
@@ -24,9 +24,11 @@ from run_task.cluster._messages import (
     SeriesSetup,
     ShardReply,
     ShardRequest,
+    ShardResults,
     StageSetup,
 )
 from run_task.cluster._shard import versions
+from run_task.cluster._telemetry import ShardTelemetry
 from run_task.cluster._windows import (
     LOOK,
     MOST_MISSED,
@@ -41,7 +43,7 @@ from run_task.data.series._tap import mark_of
 from run_task.data.series._view import placed
 from run_task.errors import ConfigError, described
 from run_task.observe._log import Log
-from run_task.runner._stats import ShardStats
+from run_task.runner._stats import ShardState, ShardStats
 
 _log = Log(__name__)
 
@@ -60,6 +62,14 @@ class _ShardHandle:
     gone_since: float = 0.0  # in seconds of the monotonic clock, while there is no link
     windows: int = 0
     seconds: float = 0.0
+    rows: int = 0
+    results: int = 0
+    keys: dict[int, int] = field(default_factory=dict[int, int])  # of the last window, by stage
+    known_keys: dict[int, int] = field(default_factory=dict[int, int])  # that replies refer to
+    asked: dict[int, float] = field(default_factory=dict[int, float])  # when, of what is unanswered
+    why: str = ""  # it is gone
+    why_away: str = ""  # it is not back yet
+    is_missed: bool = False  # windows went without it, since it went
     feeds: set[int] = field(default_factory=set[int])  # that it was told of
     dropped: list[int] = field(default_factory=list[int])  # feeds that it is to forget
     gone: list[int] = field(default_factory=list[int])  # and stages
@@ -93,14 +103,19 @@ class Cluster:
         self._feeds: dict[int, Feed] = {}
         self._feed_of: dict[tuple[int, bool], Feed] = {}
         self._numbers = itertools.count()
+        self._stages: set[StageOnShards] = set()
+        self._calls = itertools.count()
+        self._counting = threading.Lock()  # stages run in threads of their own
+        self._telemetry: ShardTelemetry | None = None
         self._changed = threading.Condition()  # all that shards are told comes under its lock
         self._closed = False
         self._ended = threading.Event()  # the same, for who waits without the lock
         self._threads: set[threading.Thread] = set()
 
-    def start(self) -> None:
+    def start(self, *, is_replay: bool = False) -> None:
         """Start the shards, all at once.
 
+        :param is_replay: whether they go through a history
         :raises ConfigError: if one cannot be started, or has other versions than this process
         """
         self._transport.open()
@@ -127,6 +142,7 @@ class Cluster:
         except BaseException:
             self.close()
             raise
+        self._telemetry = ShardTelemetry.if_set_up(self.name, lambda: self.stats, is_replay)
         thread = f"run-task {self.name} rows"
         ahead = threading.Thread(target=self._send_ahead, name=thread, daemon=True)
         self._threads.add(ahead)
@@ -143,8 +159,12 @@ class Cluster:
 
     def _send_ahead(self) -> None:
         """Send what has come since, while no window asks for it, once it is much: or else it would
-        wait here for a window that may be long in coming."""
+        wait here for a window that may be long in coming. Tell how the shards do, too."""
+        told_at = time.monotonic()
         while not self._ended.wait(_LOOK_AHEAD):
+            if self._telemetry is not None and time.monotonic() - told_at >= _TOLD_EVERY:
+                told_at = time.monotonic()
+                self._telemetry.tell()
             if not any(feed.waiting > _MUCH for feed in tuple(self._feeds.values())):
                 continue
             with self._changed:
@@ -171,24 +191,44 @@ class Cluster:
         for link in links:
             link.end()
         self._transport.close()
+        if self._telemetry is not None:
+            self._telemetry.tell()
 
     @property
     def stats(self) -> Mapping[str, ShardStats]:
         """How each shard has been doing. At any time, from any thread."""
-        found: dict[str, ShardStats] = {}
-        for member in self._members:
-            link = member.link
-            node, process = ("", 0) if link is None else link.place[:2]
-            found[self.called(member.number)] = ShardStats(
+        return {self.called(member.number): self._stats_of(member) for member in self._members}
+
+    def _stats_of(self, member: _ShardHandle) -> ShardStats:
+        link, life, now = member.link, member.life, time.monotonic()
+        behind = sum(len(stage.missed(member.number)) for stage in tuple(self._stages))
+        waits = 0.0
+        if self._closed:
+            state = ShardState.ENDED
+        elif link is not None:
+            state = ShardState.RUNNING
+            waits = now - min(tuple(member.asked.values()), default=now)
+        elif not life:
+            state = ShardState.STARTING
+        else:
+            state = ShardState.LOST if member.is_missed else ShardState.COMING_BACK
+            waits = now - member.gone_since
+        node, process = ("", 0) if link is None else link.place[:2]
+        with self._counting:
+            return ShardStats(
+                state=state,
                 node=node,
                 process=process,
-                rows=sum(feed.rows_sent(member.number) for feed in tuple(self._feeds.values())),
+                keys=max(member.keys.values(), default=0),
+                rows=member.rows,
                 windows=member.windows,
-                restarts=max(0, member.life - 1),
+                results=member.results,
+                restarts=max(0, life - 1),
                 seconds=member.seconds,
-                is_running=link is not None,
+                windows_behind=behind,
+                seconds_behind=max(0.0, waits),
+                reason="" if link is not None else member.why + member.why_away,
             )
-        return found
 
     def called(self, shard: int) -> str:
         """What a shard is called where people read it, and in ``behind``."""
@@ -213,7 +253,10 @@ class Cluster:
         :param setup: makes what a shard is told, of the number of the stage and of the shard
         """
         number = next(self._numbers)
-        return StageOnShards(number, lambda shard: setup(number, shard))
+        made = StageOnShards(number, lambda shard: setup(number, shard))
+        with self._changed:
+            self._stages.add(made)
+        return made
 
     def leave(self, stage: StageOnShards, feeds: Sequence[Feed]) -> None:
         """A stage is not run any more."""
@@ -234,6 +277,11 @@ class Cluster:
             for member in self._members:
                 if stage.is_known(member.number, member.life):
                     member.gone.append(stage.number)
+            self._stages.discard(stage)
+        with self._counting:
+            for member in self._members:
+                member.keys.pop(stage.number, None)
+                member.known_keys.pop(stage.number, None)
 
     # Windows
 
@@ -276,7 +324,7 @@ class Cluster:
                         why = f"its shard was lost {tries} times in this window ({error})"
                         return ShardAnswer(NoAnswer(why))
                 else:
-                    member.windows += len(asked.calls)
+                    self._note(member, run.stage, [*before, reply])
                     if before:
                         self._has_caught_up(member, run.stage, len(before))
                     return ShardAnswer(reply, before)
@@ -294,19 +342,45 @@ class Cluster:
                     self._feeds[feed].take()
                 asked = self._ask(member, run)
 
+    def _note(
+        self, member: _ShardHandle, stage: StageOnShards, replies: Sequence[ShardReply]
+    ) -> None:
+        """Count what a shard has given for windows."""
+        with self._counting:
+            for reply in replies:
+                member.windows += 1
+                keys = 0
+                if isinstance(reply, ShardResults):
+                    if reply.keys is not None:
+                        member.known_keys[stage.number] = len(reply.keys)
+                    keys = member.known_keys.get(stage.number, 0)
+                    missing = sum(keys if place is None else 1 for _, place, _ in reply.faults)
+                    member.results += keys * len(reply.columns) - missing
+                member.keys[stage.number] = keys
+
     def _miss(self, member: _ShardHandle, run: WindowRun) -> None:
+        if not member.is_missed:
+            member.is_missed = True
+            self._tell(member, "windows go without %s: %s", member.why + member.why_away)
         if not run.stage.miss(member.number, run):
-            _log.warning(
-                "pipeline %r: %s has missed more than %d windows, with which it does not catch up",
-                *(self.name, self.called(member.number), MOST_MISSED),
+            self._tell(
+                member,
+                "%s has missed more than %d windows, with which it does not catch up",
+                MOST_MISSED,
             )
 
     def _has_caught_up(self, member: _ShardHandle, stage: StageOnShards, windows: int) -> None:
         with self._changed:
             stage.caught_up(member.number)
+        self._tell(member, "%s has caught up with %d windows that went without it", windows)
+
+    def _tell(self, member: _ShardHandle, text: str, *args: object, node: str = "") -> None:
+        """Log what becomes of a shard; the first of what is filled in is what it is called."""
+        link = member.link
         _log.warning(
-            "pipeline %r: %s has caught up with %d windows that went without it",
-            *(self.name, self.called(member.number), windows),
+            f"pipeline %r: {text}",
+            *(self.name, self.called(member.number), *args),
+            extra={"shard": member.number, "node": node or (link and link.place.node) or None},
         )
 
     def _ask(self, member: _ShardHandle, run: WindowRun) -> _AskedOf | None:
@@ -316,10 +390,12 @@ class Cluster:
             return None
         runs = *run.stage.missed(member.number), run
         calls = [self._call(member, member.link, each) for each in runs]
-        asked = time.monotonic()
+        number, asked = next(self._calls), time.monotonic()
+        member.asked[number] = asked
 
         def note(_: Future[ShardReply]) -> None:
             member.seconds = time.monotonic() - asked
+            member.asked.pop(number, None)
 
         calls[-1].add_done_callback(note)
         return _AskedOf(member.life, calls)
@@ -351,6 +427,8 @@ class Cluster:
         """What a shard is asked, with all that it is still to be told."""
         number, feeds = member.number, self._feeds
         changes = [(feed, told) for feed in member.feeds if (told := feeds[feed].told(number))]
+        with self._counting:
+            member.rows += sum(rows_in(told) for _, told in changes)
         gone, member.gone = member.gone, []
         dropped, member.dropped = member.dropped, []
         series = [SeriesSetup(feed, feeds[feed].series.pattern) for feed in new]
@@ -364,6 +442,9 @@ class Cluster:
                 return
             link, member.link = member.link, None
             member.gone_since = time.monotonic()
+            member.why, member.why_away = f"on {link.place.node}: {why}", ""
+            member.is_missed = False
+            member.asked.clear()
             member.feeds, member.gone, member.dropped = set(), [], []
             thread = threading.Thread(
                 target=self._bring_back,
@@ -372,10 +453,8 @@ class Cluster:
                 daemon=True,
             )
             self._threads.add(thread)
-        _log.warning(
-            "pipeline %r: %s on %s is gone, and is started again: %s",
-            *(self.name, self.called(member.number), link.place.node, why),
-        )
+        node = link.place.node
+        self._tell(member, "%s on %s is gone, and is started again: %s", node, why, node=node)
         thread.start()
 
     def _bring_back(self, member: _ShardHandle, before: Link) -> None:
@@ -386,10 +465,9 @@ class Cluster:
                 link = self._transport.start(member.number, self._ended)
                 self._check(member.number, link.place)
             except Exception as error:
-                _log.warning(
-                    "pipeline %r: %s cannot be started again, and is tried once more in %g s: %s",
-                    *(self.name, self.called(member.number), wait, described(error)),
-                )
+                member.why_away = f"; it cannot be started again: {described(error)}"
+                again = "%s cannot be started again, and is tried once more in %g s: %s"
+                self._tell(member, again, wait, described(error))
             else:
                 break
             with self._changed:
@@ -407,13 +485,14 @@ class Cluster:
                 feed.take()
                 feed.restart(member.number)
             self._changed.notify_all()
-        _log.warning(
-            "pipeline %r: %s is back, on %s", self.name, self.called(member.number), link.place.node
-        )
+        self._tell(member, "%s is back, on %s", link.place.node)
 
 
 _LOOK_AHEAD: Final = 0.2
 """How many seconds there are between two looks at what has come since."""
+
+_TOLD_EVERY: Final = 1.0
+"""How many seconds there are between two times that OpenTelemetry is told how shards do."""
 
 _MUCH: Final = 50_000
 """How many rows and views may wait for a window."""

@@ -47,7 +47,6 @@ class _Outbox:
         self.changes: list[SeriesChange] = []
         self.knows: dict[int, NDArray[np.bool_]] = {}  # by column, which codes
         self.since: int = 0  # views up to this one were marked before it had the rows
-        self.rows: int = 0  # how many it was ever sent
         self.unmarked: list[int] = []
 
 
@@ -139,7 +138,6 @@ class Feed:
                     for shard, rows in self._parts(noted, range(self._count)):
                         if len(rows.times):
                             self._outboxes[shard].changes.append(MoreRows(rows))
-                            self._outboxes[shard].rows += len(rows.times)
                 case _NotedWhole():
                     for shard in noted.shards:
                         box = self._outboxes[shard]
@@ -148,7 +146,6 @@ class Feed:
                     self._look_at(whole.texts)
                     for shard, rows in self._parts(whole, noted.shards):
                         self._outboxes[shard].changes.append(WholeSeries(rows))
-                        self._outboxes[shard].rows += len(rows.times)
         if unmarked:
             for box in self._outboxes:
                 box.unmarked += unmarked
@@ -161,10 +158,6 @@ class Feed:
         if unmarked:
             changes.append(DropViews(unmarked))
         return changes
-
-    def rows_sent(self, shard: int) -> int:
-        """How many rows a shard was ever sent."""
-        return self._outboxes[shard].rows
 
     def knows_view(self, shard: int, mark: int | None) -> bool:
         """Whether a shard was told of a view, or is going to be."""
@@ -227,6 +220,13 @@ class Feed:
                 self._texts[i] = of_column
                 for box in self._outboxes:
                     box.knows.pop(i, None)  # a code that is told again means its new text
+
+
+def rows_in(changes: Sequence[SeriesChange]) -> int:
+    """How many rows go along with what a shard is told."""
+    return sum(
+        len(change.rows.times) for change in changes if isinstance(change, MoreRows | WholeSeries)
+    )
 
 
 _FEW: Final = 64

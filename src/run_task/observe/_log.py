@@ -19,9 +19,10 @@ else:
 
 
 class Log(_Adapter):
-    """A logger whose records all have the fields ``runner``, ``task`` and ``window``.
+    """A logger whose records all have the fields ``runner``, ``task``, ``window``, ``shard`` and
+    ``node``.
 
-    What a record is not about is None, so a format may name all three.
+    What a record is not about is None, so a format may name all of them.
 
     ``extra={"task": ..., "window": ...}`` says what a record is about.
 
@@ -43,7 +44,7 @@ class Log(_Adapter):
         logger.addFilter(_escape)  # which is there once, however often it is added
         super().__init__(
             logger,
-            {"runner": runner, "task": None, "window": None},
+            {"runner": runner, "task": None, "window": None, "shard": None, "node": None},
         )
 
     def process(
@@ -128,7 +129,7 @@ def _escape(record: logging.LogRecord) -> bool:
             else _Escaped(arg)
             for arg in record.args
         )
-    for field in ("runner", "task"):
+    for field in ("runner", "task", "node"):
         value = getattr(record, field, None)
         if isinstance(value, str):
             setattr(record, field, escaped(value))

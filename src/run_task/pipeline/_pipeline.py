@@ -919,8 +919,9 @@ class Pipeline(Live):
         with self._changing.lock:
             self._plan()
             cluster = cluster_for(self._name, self.stages, shards, address, Pipeline)
+        self._cluster = cluster
         with started(cluster):
-            self._cluster = self._changing.cluster = cluster
+            self._changing.cluster = cluster
             self.run_sync()
 
     def replay_sharded(

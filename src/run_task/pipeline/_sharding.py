@@ -104,9 +104,9 @@ def over_shards(
 
 
 @contextmanager
-def started(cluster: Cluster) -> Generator[None]:
+def started(cluster: Cluster, *, is_replay: bool = False) -> Generator[None]:
     """A block in which the shards are there."""
-    cluster.start()
+    cluster.start(is_replay=is_replay)
     try:
         yield
     finally:
@@ -115,5 +115,5 @@ def started(cluster: Cluster) -> Generator[None]:
 
 def within(cluster: Cluster, results: Generator[T]) -> Generator[T]:
     """Results of a history, while the shards are there from the first that is asked for on."""
-    with started(cluster):
+    with started(cluster, is_replay=True):
         yield from results

@@ -10,6 +10,8 @@ from run_task.runner._stats import (
     Percentiles,
     PipelineStats,
     RunnerStats,
+    ShardState,
+    ShardStats,
     SinkStats,
     SourceStats,
 )
@@ -29,6 +31,8 @@ __all__ = [
     "Runner",
     "RunnerConfig",
     "RunnerStats",
+    "ShardState",
+    "ShardStats",
     "SinkStats",
     "SourceStats",
 ]

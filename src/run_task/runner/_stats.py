@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -225,26 +226,61 @@ class CheckpointStats:
     unfit: Sequence[str] = ()
 
 
+class ShardState(enum.Enum):
+    """How it is with a shard."""
+
+    STARTING = "starting"
+    """It is not there yet: the run begins."""
+
+    RUNNING = "running"
+    """It is there."""
+
+    COMING_BACK = "coming back"
+    """It is gone, and is started again; windows wait for it."""
+
+    LOST = "lost"
+    """It is gone for so long that windows go without it; it is still tried to start it."""
+
+    ENDED = "ended"
+    """It has ended, with the run."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardStats:
     """How a shard of a pipeline has been doing.
 
+    :param state: how it is with it
     :param node: the machine that it runs on; empty: it does not run
     :param process: the number of its process there
+    :param keys: of how many keys it gave results for its last window: of the stage that has most
     :param rows: how many rows it was sent
     :param windows: how many windows it has run
+    :param results: how many results it has given, one for each key, task and window
     :param restarts: how often it was started again
     :param seconds: how long it took over the last window, with the way there and back
-    :param is_running: whether it is there; if not, it is being started again
+    :param windows_behind: how many windows went without it, with which it is still to catch up
+    :param seconds_behind: for how long it is waited for: since it went, or since it was asked for
+        the oldest window that it has not given
+    :param reason: why it is gone; empty: it is not
     """
 
+    state: ShardState = ShardState.STARTING
     node: str = ""
     process: int = 0
+    keys: int = 0
     rows: int = 0
     windows: int = 0
+    results: int = 0
     restarts: int = 0
     seconds: float = 0.0
-    is_running: bool = False
+    windows_behind: int = 0
+    seconds_behind: float = 0.0
+    reason: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is there; if not, it is started, or has ended."""
+        return self.state is ShardState.RUNNING
 
 
 def shards_shown(shards: Mapping[str, ShardStats]) -> str:
@@ -334,17 +370,21 @@ class PipelineStats:
             )
             made += table("Results", ("sink", *counts), of_sinks)
         if self.shards:
-            kinds = ("node", "process", "rows", "windows", "restarts")
+            counts = ["keys", "rows", "windows", "results", "restarts"]
             of_shards = (
                 [
                     name,
-                    *(f"{getattr(stats, kind)}" for kind in kinds),
+                    stats.state.value,
+                    stats.node,
+                    f"{stats.process}",
+                    *(f"{getattr(stats, count):,}" for count in counts),
                     seconds(stats.seconds, 3),
+                    _bad(stats.windows_behind),
                 ]
                 for name, stats in self.shards.items()
             )
-            title = shards_shown(self.shards)
-            made += table(title, ("shard", *kinds, "last window"), of_shards)
+            heads = ("shard", "state", "node", "process", *counts, "last window", "behind")
+            made += table(shards_shown(self.shards), heads, of_shards)
         if not self.sources:
             return made
         counts = [of.name for of in fields(SourceStats)]

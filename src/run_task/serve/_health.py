@@ -13,6 +13,7 @@ from run_task.pipeline import Pipeline
 from run_task.pipeline._monitor import Monitor, StageMonitor
 from run_task.pipeline._stage import AnyStage
 from run_task.runner._config import Empty
+from run_task.runner._stats import ShardState, ShardStats
 from run_task.serve._shapes import HealthTold, SourceNow
 
 _MOST_REASONS: Final = 20
@@ -39,15 +40,20 @@ class RunState(enum.Enum):
 
 
 def unready(
-    pipeline: Pipeline, monitor: Monitor, sources: Mapping[str, SourceNow], bounds: Bounds
+    pipeline: Pipeline,
+    monitor: Monitor,
+    sources: Mapping[str, SourceNow],
+    bounds: Bounds,
+    shards: Mapping[str, ShardStats],
 ) -> Sequence[str]:
     """Why a pipeline that runs is not ready, each in a line: something of it has failed, a source
-    is not connected, or windows are late.
+    is not connected, windows go without a shard, or they are late.
 
     :param pipeline: the pipeline
     :param monitor: what is known of it
     :param sources: how its sources do, by name
     :param bounds: what it is held to
+    :param shards: how its shards do, by what they are called
     """
     reasons = [f"it has failed in part: {shown(failure)}" for failure in pipeline.failures]
     reasons += [
@@ -55,6 +61,12 @@ def unready(
         for name, source in sources.items()
         if source.connected is False
     ]
+    for name, shard in shards.items():
+        since = seconds(shard.seconds_behind)
+        if shard.state is ShardState.LOST:
+            reasons.append(f"windows go without {name}, for {since}: {shown(shard.reason)}")
+        elif shard.is_running and shard.seconds_behind > bounds.lateness:
+            reasons.append(f"{name}, on {shown(shard.node)}, is at a window for {since}")
     for stage in pipeline.stages:
         reason = _late(stage, monitor.of(stage.name), bounds)
         if reason is not None:
@@ -78,15 +90,20 @@ def _late(stage: AnyStage, seen: StageMonitor, bounds: Bounds) -> str | None:
 
 
 def health(
-    reasons: Sequence[str], stages: Iterable[AnyStage], monitor: Monitor, alarms: int
+    reasons: Sequence[str],
+    stages: Iterable[AnyStage],
+    monitor: Monitor,
+    alarms: int,
+    shards: Mapping[str, ShardStats],
 ) -> HealthTold:
     """Whether all is well, and what is not: failing, if the pipeline is not ready; else a warning
-    where tasks give no results now, or alerts are on.
+    where tasks give no results now, a shard is coming back, or alerts are on.
 
     :param reasons: why it is not ready
     :param stages: its stages
     :param monitor: what is known of it
     :param alarms: how many alerts are on
+    :param shards: how its shards do, by what they are called
     """
     if reasons:
         return HealthTold(status="failing", reasons=list(reasons))
@@ -94,6 +111,11 @@ def health(
     for stage in stages:
         failing = sorted(monitor.of(stage.name).failing)
         found += [f"stage {stage.name!r}: task {task!r} gives no result" for task in failing]
+    found += [
+        f"{name} is coming back: {shown(shard.reason)}"
+        for name, shard in shards.items()
+        if shard.state is ShardState.COMING_BACK
+    ]
     if alarms:
         found.append(f"{alarms:,} alert{'' if alarms == 1 else 's'} on")
     return HealthTold(status="warning" if found else "ok", reasons=found[:_MOST_REASONS])

@@ -55,6 +55,7 @@ class LiveFeed:
             "gone": [name for name, version in watched.gone.items() if version > since > 0],
             "sources": _newer(watched.sources, since),
             "sinks": _newer(watched.sinks, since),
+            "shards": _newer(watched.shards, since),
         }
         for name in ("failures", "alarms", "checkpoints"):
             part: ToldPart = getattr(watched, name)

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from run_task._version import __version__
+from run_task.runner._stats import ShardState
 from run_task.serve._watched import WatchedPipeline
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _MOST_THINGS: Final = 500
-"""Of how many stages, sources or sinks of a pipeline there are metrics; of what is more, none."""
+"""Of how many stages, sources, sinks or shards of a pipeline there are metrics; of what is more,
+none."""
 
 _MOST_GAUGES: Final = 1000
 """Of how many results there are gauges, all in all."""
@@ -24,6 +26,8 @@ _FATES: Final = (
     "duplicate",
     "expired",
 )
+
+_STATES: Final = tuple(state.value for state in ShardState if state is not ShardState.ENDED)
 
 _OUTCOMES: Final = ("written", "refused", "dropped", "lost")
 
@@ -57,7 +61,7 @@ def exposition(pipelines: Sequence[WatchedPipeline], gauges: frozenset[str]) -> 
     about = _Family("run_task_info", "gauge", "The version of run-task")
     about.add({"version": __version__}, 1)
     families = [about]
-    for made in (_of_pipelines, _of_stages, _of_sources, _of_sinks):
+    for made in (_of_pipelines, _of_stages, _of_sources, _of_sinks, _of_shards):
         families += made(pipelines)
     families += _of_results(pipelines, gauges)
     lines = [line for family in families for line in family.lines()]
@@ -151,6 +155,40 @@ def _of_sinks(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
         failures.add(labels, part.failures)
         waiting.add(labels, part.waiting)
     return results, failures, waiting
+
+
+def _of_shards(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
+    about = _Family("run_task_shard_info", "gauge", "On which node a shard runs")
+    states = _Family("run_task_shard_state", "gauge", "How it is with a shard: 1 for its state")
+    keys = _Family("run_task_shard_keys", "gauge", "Keys of the last window of a shard")
+    rows = _Family("run_task_shard_rows_total", "counter", "Rows that a shard was sent")
+    windows = _Family("run_task_shard_windows_total", "counter", "Windows that a shard has run")
+    results = _Family("run_task_shard_results_total", "counter", "Results that a shard has given")
+    restarts = _Family("run_task_shard_restarts_total", "counter", "Starts after it was gone")
+    took = _Family(
+        "run_task_shard_window_duration_seconds",
+        "gauge",
+        "How long a shard took over its last window, with the way there and back",
+    )
+    missed = _Family(
+        "run_task_shard_windows_behind", "gauge", "Windows that went without a shard so far"
+    )
+    behind = _Family("run_task_shard_behind_seconds", "gauge", "For how long it is waited for")
+    for watched, name, part in _each(pipelines, "shards"):
+        labels = {"pipeline": watched.name, "shard": name}
+        if part.node is not None:
+            about.add({**labels, "node": part.node}, 1)
+        for state in _STATES:
+            states.add({**labels, "state": state}, part.state == state)
+        keys.add(labels, part.keys)
+        rows.add(labels, part.rows)
+        windows.add(labels, part.windows)
+        results.add(labels, part.results)
+        restarts.add(labels, part.restarts)
+        took.add(labels, part.seconds)
+        missed.add(labels, part.windows_behind)
+        behind.add(labels, part.seconds_behind)
+    return about, states, keys, rows, windows, results, restarts, took, missed, behind
 
 
 def _of_results(pipelines: Sequence[WatchedPipeline], gauges: frozenset[str]) -> Iterable[_Family]:

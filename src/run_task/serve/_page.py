@@ -43,6 +43,7 @@ _OWN: Final = (
     "page.css",
     "requests.js",
     "series.js",
+    "shards.js",
     "sources.js",
     "stage.js",
     "theme.js",

@@ -45,7 +45,7 @@ class Service:
     Only this machine is listened to unless another ``host`` is said, which needs a token. With a
     token, stages may be paused and resumed.
 
-    :param pipelines: the pipelines; each runs as by ``run_sync()``
+    :param pipelines: the pipelines
     :param host: where to listen: a name or an address of this machine; ``"0.0.0.0"`` is all of IPv4
     :param port: the port; 0: any that is free, which :attr:`port` tells
     :param token_file: a file with the token; None: the environment variable ``RUN_TASK_TOKEN`` has
@@ -55,6 +55,8 @@ class Service:
         that of a proxy, say. With any, looking needs the token, too
     :param max_lateness: a pipeline with a window that begins later than that is not ready
     :param gauges: results of stages without keys that are metrics, each as ``"stage/task"``
+    :param run: runs one of them until it is shut down, or at its end, in a thread of its own: over
+        shards, say, by ``lambda pipeline: pipeline.run_sharded(8)``
     :raises ConfigError: if one of these cannot be, or other machines could look without a token
     """
 
@@ -69,6 +71,7 @@ class Service:
         names: Iterable[str] = (),
         max_lateness: IntervalLike = "10s",
         gauges: Iterable[str] = (),
+        run: Callable[[Pipeline], object] = Pipeline.run_sync,
     ) -> None:
         where = "serve"
         check_address(where, host, port)
@@ -100,6 +103,7 @@ class Service:
         self._host = host
         self._port = port
         self._watched = [WatchedPipeline(pipeline, Bounds(lateness)) for pipeline in served]
+        self._run_pipeline = run
         self._api = Api(self._watched, self._tokens, gauges)
         self._names = names
         self._server: HttpServer | None = None
@@ -189,7 +193,7 @@ class Service:
     def _run(self, watched: WatchedPipeline) -> None:
         """Run a pipeline, in a thread of its own."""
         try:
-            watched.pipeline.run_sync()
+            self._run_pipeline(watched.pipeline)
         except BaseException as error:
             watched.end(error)
             _log.error("pipeline %r has failed: %s", watched.name, described(error))

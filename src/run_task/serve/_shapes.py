@@ -80,6 +80,33 @@ class SinkNode(ApiShape, frozen=True, kw_only=True):
     title: str
 
 
+class ShardNow(ApiShape, frozen=True, kw_only=True):
+    """How a shard does: the counts are those of ``ShardStats``."""
+
+    name: str
+    """What it is called where windows go without it."""
+    number: int
+    state: str
+    """``starting``, ``running``, ``coming back``, ``lost`` or ``ended``."""
+    node: str | None
+    """The machine that it runs on; None: it does not run."""
+    process: int | None
+    """The number of its process there."""
+    keys: int
+    rows: int
+    windows: int
+    results: int
+    restarts: int
+    seconds: float
+    """How long it took over its last window, with the way there and back."""
+    windows_behind: int
+    """How many windows went without it, with which it is still to catch up."""
+    seconds_behind: float
+    """For how long it is waited for, in tenths."""
+    reason: str | None
+    """Why it is gone; None: it is not."""
+
+
 class Topology(ApiShape, frozen=True, kw_only=True):
     """What a pipeline is made of, and how it hangs together."""
 
@@ -96,6 +123,8 @@ class Topology(ApiShape, frozen=True, kw_only=True):
     sinks: list[SinkNode]
     edges: list[tuple[str, str]]
     """From one id to another."""
+    shards: list[ShardNow]
+    """How its shards do now; none, unless it runs over shards."""
 
 
 class SpreadTold(ApiShape, frozen=True, kw_only=True):
@@ -255,8 +284,8 @@ class HealthTold(ApiShape, frozen=True, kw_only=True):
 
 
 class PipelineNow(ApiShape, frozen=True, kw_only=True):
-    """How a pipeline does. All but the first in a stream hold of ``stages``, ``sources`` and
-    ``sinks`` those that have changed, and lack what else has not."""
+    """How a pipeline does. All but the first in a stream hold of ``stages``, ``sources``, ``sinks``
+    and ``shards`` those that have changed, and lack what else has not."""
 
     full: bool
     at_ms: float
@@ -271,6 +300,8 @@ class PipelineNow(ApiShape, frozen=True, kw_only=True):
     """Stages that were removed."""
     sources: dict[str, SourceNow]
     sinks: dict[str, SinkNow]
+    shards: dict[str, ShardNow]
+    """By number; none, unless it runs over shards."""
     errors: list[FailureTold] | msgspec.UnsetType = msgspec.UNSET
     alarms: list[AlarmTold] | msgspec.UnsetType = msgspec.UNSET
     checkpoints: CheckpointsNow | msgspec.UnsetType | None = msgspec.UNSET

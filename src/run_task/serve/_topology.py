@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from run_task._version import __version__
@@ -11,7 +11,15 @@ from run_task.observe._format import named, shown
 from run_task.pipeline import Pipeline
 from run_task.pipeline._monitor import WatcherSink
 from run_task.pipeline._stage import AnyStage
-from run_task.serve._shapes import DataNode, SinkNode, SourceNode, StageNode, TaskNode, Topology
+from run_task.serve._shapes import (
+    DataNode,
+    ShardNow,
+    SinkNode,
+    SourceNode,
+    StageNode,
+    TaskNode,
+    Topology,
+)
 from run_task.tasks._alert import AlertTask
 from run_task.tasks._declared import ColumnTypes
 from run_task.tasks._result_type import UNSAID, annotation_shown, returned_by
@@ -53,13 +61,16 @@ def signature(pipeline: Pipeline) -> int:
     return hash((*stages, *(id(source) for source, _ in pipeline.sources)))
 
 
-def topology(pipeline: Pipeline, state: str, began_ms: float, number: int) -> Topology:
+def topology(
+    pipeline: Pipeline, state: str, began_ms: float, number: int, shards: Sequence[ShardNow]
+) -> Topology:
     """What a pipeline is made of.
 
     :param pipeline: the pipeline
     :param state: how far it has come
     :param began_ms: when it began
     :param number: another one says that something has changed
+    :param shards: how its shards do
     """
     data, sinks, sources = _Nodes("data"), _Nodes("sink"), _Nodes("source")
     edges: dict[tuple[str, str], None] = {}
@@ -93,6 +104,7 @@ def topology(pipeline: Pipeline, state: str, began_ms: float, number: int) -> To
         stages=stage_nodes,
         sinks=[SinkNode(id=sinks.id_of(each), title=named(each)) for each in _all(sinks)],
         edges=list(edges),
+        shards=list(shards),
     )
 
 

@@ -21,6 +21,7 @@ from run_task.runner._stats import (
     Percentiles,
     PipelineStats,
     RunnerStats,
+    ShardStats,
     SinkStats,
     SourceStats,
 )
@@ -34,6 +35,7 @@ from run_task.serve._shapes import (
     KeysTold,
     KeyWorth,
     OverKeys,
+    ShardNow,
     SinkNow,
     SourceNow,
     SpreadTold,
@@ -62,6 +64,8 @@ _MOST_ALARMS: Final = 1000
 _COUNTS: Final = tuple(each.name for each in fields(SourceStats))
 
 _SINK_COUNTS: Final = tuple(each.name for each in fields(SinkStats))
+
+_SHARD_COUNTS: Final = ("keys", "rows", "windows", "results", "restarts", "windows_behind")
 
 _NOT_YET: Final = RunnerStats()
 
@@ -121,6 +125,8 @@ class WatchedPipeline:
         self.stages: dict[str, ToldPart] = {}
         self.sources: dict[str, ToldPart] = {}
         self.sinks: dict[str, ToldPart] = {}
+        self.shards: dict[str, ToldPart] = {}
+        """By number."""
         self.gone: dict[str, int] = {}
         """Stages that were removed, each with the version in which they were."""
         self._rows_seen: dict[str, tuple[int, float | None]] = {}
@@ -177,11 +183,13 @@ class WatchedPipeline:
             self._look_up(now)
             changed = self._look_at_sources(new) or changed
             changed = self._look_at_sinks(new) or changed
+            changed = self._look_at_shards(new) or changed
             changed = self._look_at_checkpoints(new) or changed
         changed = self._look_at_stages(new) or changed
         changed = self._look_at_failures(new) or changed
         alarms = len(self.alarms.told)
-        told = health(self.unready(), self.pipeline.stages, self.monitor, alarms)
+        shards = self.stats.shards
+        told = health(self.unready(), self.pipeline.stages, self.monitor, alarms, shards)
         if told != self.health.told:
             self.health, changed = ToldPart(told, new), True
         if changed:
@@ -262,6 +270,13 @@ class WatchedPipeline:
         }
         return _merge(self.sinks, found, new)
 
+    def _look_at_shards(self, new: int) -> bool:
+        found = {
+            str(number): _shard_now(number, name, shard)
+            for number, (name, shard) in enumerate(self.stats.shards.items())
+        }
+        return _merge(self.shards, found, new)
+
     def _look_at_checkpoints(self, new: int) -> bool:
         stats = self.stats.checkpoints
         told = None if stats is None else self._checkpoints_now(stats)
@@ -299,14 +314,15 @@ class WatchedPipeline:
         if state is not RunState.RUNNING:
             return [f"it is {state.value}" + ("" if failure is None else f": {shown(failure)}")]
         sources = {name: part.told for name, part in self.sources.items()}
-        return unready(self.pipeline, self.monitor, sources, self._bounds)
+        return unready(self.pipeline, self.monitor, sources, self._bounds, self.stats.shards)
 
     # What is asked for
 
     def topology_told(self) -> Topology:
         """What it is made of."""
         self.look()
-        return topology(self.pipeline, self.state.value, self.began_ms, self.topology)
+        shards = [part.told for part in self.shards.values()]
+        return topology(self.pipeline, self.state.value, self.began_ms, self.topology, shards)
 
     def stage(self, name: str) -> AnyStage | None:
         """A stage; None: there is none of this name."""
@@ -361,6 +377,20 @@ def _connection(source: Any) -> tuple[bool | None, int | None]:
     except Exception:  # it does not know
         lag = None
     return lag is not None, lag
+
+
+def _shard_now(number: int, name: str, shard: ShardStats) -> ShardNow:
+    return ShardNow(
+        name=name,
+        number=number,
+        state=shard.state.value,
+        node=shown(shard.node) or None,
+        process=shard.process or None,
+        **{each: getattr(shard, each) for each in _SHARD_COUNTS},
+        seconds=float(f"{shard.seconds:.3g}"),
+        seconds_behind=round(shard.seconds_behind, 1),
+        reason=shown(shard.reason) or None,
+    )
 
 
 def _spread(of: Percentiles, last: float | None) -> SpreadTold:

@@ -4,13 +4,17 @@ import { ask, Live, path, Refused } from "./requests.js";
 import { attribute, h, named, put, shownSeconds, shownTime } from "./dom.js";
 import { ErrorsView } from "./errors.js";
 import { Overview } from "./overview.js";
+import { running, ShardsView } from "./shards.js";
 import { SourcesView } from "./sources.js";
 import { StageView } from "./stage.js";
 
 const HEALTH = { ok: "Healthy", warning: "Warning", failing: "Failing", unknown: "Connecting" };
 /* How many announcements are kept: those who hear the page may not yet have heard the last ones. */
 const MOST_TOLD = 8;
-const VIEWS = [["Overview", "overview", Overview], ["Sources", "sources", SourcesView], ["Errors", "errors", ErrorsView]];
+const VIEWS = [["Overview", "overview", Overview], ["Sources", "sources", SourcesView], ["Shards", "shards", ShardsView],
+  ["Errors", "errors", ErrorsView]];
+/* The parts of a state of which only what has changed is told. */
+const PARTS = ["stages", "sources", "sinks", "shards"];
 const $ = (id) => document.getElementById(id);
 
 /** Everything that views share. */
@@ -24,6 +28,7 @@ class App {
     this.gone = false;
     this.view = null;
     this.alarms = null;
+    this.shards = null;
     this.linkTo = (...parts) => `#/${[this.pipeline ?? "", ...parts].map(encodeURIComponent).join("/")}`;
     this.live = new Live({
       onState: (message) => this.#take(message),
@@ -70,6 +75,7 @@ class App {
     const [pipeline] = parts;
     const known = this.names.includes(pipeline) ? pipeline : this.names[0] ?? null;
     const [, kind, name] = parts;
+    this.name = name;
     const View = VIEWS.find(([, word]) => word === kind)?.[2] ?? Overview;
     if (known !== this.pipeline || !this.live.source) this.#follow(known);
     this.view?.destroy();
@@ -128,29 +134,37 @@ class App {
     this.state = null;
     this.topology = null;
     this.alarms = null;
+    this.shards = null;
     $("pipeline-name").replaceChildren(pipeline === null ? "run-task" : named(pipeline));
     $("pipelines").value = pipeline ?? "";
     this.live.open(pipeline);
   }
 
   #navigation(name) {
-    const items = VIEWS.map(([title, word]) => ({ title, word, href: this.linkTo(word) }));
+    const items = VIEWS.filter(([, word]) => word !== "shards" || this.kind === word || this.#shards().length)
+      .map(([title, word]) => ({ title, word, href: this.linkTo(word) }));
     if (this.kind === "stage") items.push({ title: name, word: "stage", href: this.linkTo("stage", name) });
     $("views").replaceChildren(...items.map(({ title, word, href }) => h("li", {},
       h("a", { href, "aria-current": word === this.kind ? "page" : null }, named(title), h("span.count", { "data-word": word })))));
   }
 
+  #shards() {
+    return Object.values(this.state?.shards ?? {});
+  }
+
   #take(message) {
     const restarted = this.state && message.began_ms !== this.state.began_ms;
+    const had = this.#shards().length;
     if (message.full || !this.state) this.state = message;
     else {
       const { state } = this;
-      for (const part of ["stages", "sources", "sinks"]) Object.assign(state[part], message[part]);
+      for (const part of PARTS) Object.assign(state[part], message[part]);
       for (const stage of message.gone) delete state.stages[stage];
       for (const [name, value] of Object.entries(message)) {
-        if (!["stages", "sources", "sinks", "gone", "full"].includes(name)) state[name] = value;
+        if (![...PARTS, "gone", "full"].includes(name)) state[name] = value;
       }
     }
+    if (!had !== !this.#shards().length) this.#navigation(this.name);
     if (restarted) {
       this.topology = null;
       this.view?.restarted?.();
@@ -199,6 +213,9 @@ class App {
     put($("run"), `${state.state}, for ${shownSeconds(Math.max(0, Math.floor((state.at_ms - state.began_ms) / 1000)))}`);
     const errors = document.querySelector('[data-word="errors"]');
     if (errors) put(errors, state.errors?.length ? ` ${state.errors.length}` : "");
+    const shards = document.querySelector('[data-word="shards"]');
+    const gone = this.#shards().length - running(this.#shards());
+    if (shards) put(shards, gone ? ` ${gone} ▲` : "");
     const overview = document.querySelector('[data-word="overview"]');
     if (overview) put(overview, state.alarms?.length ? ` ${state.alarms.length} ▲` : "");
   }
@@ -208,6 +225,11 @@ class App {
     const { status, reasons } = this.state.health;
     const alarms = new Set((this.state.alarms ?? []).map((each) => `${each.task} of ${each.stage}${each.key === null ? "" : ` for ${each.key}`}`));
     const told = [];
+    const shards = new Map(this.#shards().map((shard) => [shard.name, shard.state]));
+    if (this.shards) {
+      for (const [name, now] of shards) if (this.shards.get(name) !== now) told.push(`${name}: ${now}`);
+    }
+    this.shards = shards;
     if (this.lastStatus !== undefined && this.lastStatus !== status) {
       told.push([HEALTH[status] ?? status, ...reasons].join(". "));
     }

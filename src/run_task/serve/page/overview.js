@@ -1,6 +1,7 @@
 /* The first view: is it well, how does it hang together, how does each part do. */
 
 import { Graph } from "./graph.js";
+import { shownShards } from "./shards.js";
 import { attribute, h, keep, named, panel, put, shownCount, shownRate, shownSeconds, shownTime, shownValue, table, widePanel } from "./dom.js";
 
 /** What all of a pipeline looks like. */
@@ -63,6 +64,7 @@ export class Overview {
     const sources = Object.values(state.sources);
     const most = (of) => stages.reduce((worst, stage) => Math.max(worst, of(stage)), 0);
     const sum = (things, of) => things.reduce((all, thing) => all + of(thing), 0);
+    const shards = Object.values(state.shards);
     const facts = [
       ["Rows", shownRate(sum(sources, (each) => each.rate), "rows")],
       ["Windows", shownRate(sum(stages, (each) => each.rate), "windows")],
@@ -71,6 +73,7 @@ export class Overview {
       ["Results missing", shownCount(sum(stages, (each) => each.failed))],
       ["Windows missed", shownCount(sum(stages, (each) => each.missed))],
       ["Results not yet written", shownCount(state.waiting)],
+      ...(shards.length ? [["Shards", shownShards(shards)]] : []),
     ];
     keep(this.facts, facts, ([name]) => name,
       ([name]) => h("div", {}, h("dt", {}, name), h("dd")),
