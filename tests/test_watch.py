@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
-from tests.support.threads import PATIENCE, eventually
+from tests.support.threads import PATIENCE, eventually, together
 
 from run_task.sync._watch import Watch
 
@@ -63,6 +64,31 @@ def test_it_sleeps_when_nothing_is_and_is_woken_by_who_takes_something(watch: Wa
     hand.pause = 0.001
     watch.wake()
     eventually(lambda: hand.looks > looks + 5)
+
+
+def test_who_wakes_it_for_nothing_does_not_keep_the_next_from_waking_it(watch: Watch) -> None:
+    watch.wake()  # as one that is given up after it was removed
+    assert watch.asleep
+    hand = Hand()
+    watch.add(hand)
+    watch.wake()
+    assert hand.looked.wait(PATIENCE)
+
+
+def test_who_wakes_it_in_the_moment_of_its_end_does_not_keep_the_next_from_waking_it(
+    watch: Watch, switching: None
+) -> None:
+    for _ in range(300):
+        last, following = Hand(), Hand()
+        watch.add(last)
+        watch.wake()
+        together(partial(watch.remove, last), watch.wake)
+        watch.settle()
+        assert watch.asleep
+        watch.add(following)
+        watch.wake()
+        assert following.looked.wait(PATIENCE)
+        watch.remove(following)
 
 
 def test_a_hand_that_is_taken_up_in_the_moment_before_it_sleeps_is_seen(

@@ -66,10 +66,12 @@ class Watch:
     def wake(self) -> None:
         """Look at once. Where no thread can be started, nothing is looked after, and the log
         says so."""
-        self.asleep = False
+        self.asleep = False  # before the next look: a thread that ends does it the other way round
         if not self._running:
             with self._mutex:
-                if self.watched and not self._running:
+                if not self.watched:
+                    self.asleep = True  # whoever comes next has to start the thread
+                elif not self._running:
                     self._start()
         self._alarm.ring()
 
@@ -110,8 +112,8 @@ class Watch:
                     self.asleep = False
             with self._mutex:
                 if not self.watched:
-                    self.asleep = True
                     self._running = False
+                    self.asleep = True
                     return
             self._alarm.wait(pause)
 
