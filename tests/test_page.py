@@ -242,6 +242,40 @@ def test_a_stage_is_paused_by_who_has_the_token(page: Page) -> None:
     expect(page.get_by_role("button", name="Log in")).to_be_visible()
 
 
+def test_a_task_is_paused_alone(page: Page) -> None:
+    view(page, "stage", "ticks")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=HTML))
+    pause = row.get_by_role("button", name=f"Pause task {HTML}")
+    pause.focus()
+    page.keyboard.press("Enter")
+    resume = row.get_by_role("button", name=f"Resume task {HTML}")
+    expect(resume).to_be_focused()
+    expect(row).to_contain_text("paused")
+    expect(row).to_have_attribute("data-status", "warning")
+    expect(row.locator("td.number")).to_have_text("\N{EN DASH}")
+    others = page.get_by_role("rowheader", name="last", exact=True).locator("..")
+    expect(others).to_contain_text("well")
+    page.goto(page.url.partition("#")[0] + "#/" + quote(NAME, safe="") + "/overview")
+    stage = page.get_by_role("row").filter(has=page.get_by_role("link", name="ticks", exact=True))
+    expect(stage).to_contain_text("tasks paused")
+    view(page, "stage", "ticks")
+    resume.click()
+    expect(row).to_contain_text("well")
+    # The only task of a stage is not paused, and the page says why.
+    view(page, "stage", LONG)
+    only = page.get_by_role("button", name="Pause task last")
+    expect(only).to_have_attribute("aria-disabled", "true")
+    only.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Task last cannot be paused: no other task is run")).to_be_visible()
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("button", name="Log in")).to_be_visible()
+
+
 def test_where_looking_needs_the_token_it_is_asked_for(browser: Browser, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)

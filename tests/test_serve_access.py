@@ -9,13 +9,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tests.support.bench import PipelineBench
 from tests.support.served import Reply, Served, serving
 from tests.support.threads import eventually
 
-from run_task import ConfigError, Pipeline, RwLock, task
+from run_task import Closed, ConfigError, Pipeline, RwLock, TimeSeries, TimeUnit, task
 from run_task.serve import Service
 from run_task.serve._tokens import Tokens
 
@@ -24,6 +25,16 @@ TOKEN = "0123456789abcdef-token"
 
 @task
 def end_of(data: object, start: int, end: int) -> int:
+    return end
+
+
+@task
+def alone(data: object, start: int, end: int) -> int:
+    return end
+
+
+@task(name="a/pause?x=<b>&\N{SNOWMAN}")
+def odd(data: object, start: int, end: int) -> int:
     return end
 
 
@@ -78,13 +89,49 @@ def test_a_token_is_needed_to_change_something_also_from_this_machine(token_file
         assert served.ask("/api/stages/a/pause", "POST").status == 401
         assert not made.pipeline.stages[0].is_paused
         paused = served.ask("/api/stages/a/pause", "POST", **bearer())
-        assert (paused.status, paused.told) == (200, {"stage": "a", "paused": True})
+        assert (paused.status, paused.told) == (
+            200,
+            {"stage": "a", "task": None, "paused": True},
+        )
         assert made.pipeline.stages[0].is_paused
         eventually(lambda: served.get("/api/stages/a")["now"]["paused"])
         assert served.ask("/api/stages/a/resume", "POST", **bearer()).told["paused"] is False
         assert not made.pipeline.stages[0].is_paused
         assert served.ask("/api/stages/no/pause", "POST", **bearer()).status == 404
         assert served.ask("/api/stages/a/pause", **bearer()).status == 404  # a stage of that name
+
+
+def test_so_it_is_of_a_task(token_file: Path) -> None:
+    made = PipelineBench([end_of])
+    stage = made.stage("a", RwLock[object](object()), tasks=[end_of, odd, alone])
+    stage.into(TimeSeries({"alone": int}, TimeUnit.SECONDS, closed=Closed.RIGHT))
+    path = f"/api/stages/a/pause?task={quote(odd.name, safe='')}"
+    with serving(made.pipeline, token_file=token_file) as served:
+        assert served.ask(path, "POST").status == 401
+        assert stage.paused_tasks == set()
+        paused = served.ask(path, "POST", **bearer())
+        assert (paused.status, paused.told) == (
+            200,
+            {"stage": "a", "task": odd.name, "paused": True},
+        )
+        assert stage.paused_tasks == {odd.name}
+        assert not stage.is_paused
+        eventually(lambda: served.get("/api/stages/a")["now"]["paused_tasks"] == [odd.name])
+        told = served.get("/api/stages/a")["stage"]["tasks"]
+        assert [task["paused"] for task in told] == [False, True, False]
+        assert [task["needed"] and "column" in task["needed"] for task in told] == [
+            None,
+            None,
+            True,
+        ]
+        refused = served.ask("/api/stages/a/pause?task=alone", "POST", **bearer())
+        assert refused.status == 409
+        assert "pause(task='alone'): " in refused.told["error"]
+        missing = served.ask("/api/stages/a/pause?task=no", "POST", **bearer())
+        assert (missing.status, missing.told) == (404, {"error": "stage 'a' has no task 'no'"})
+        again = path.replace("/pause", "/resume")
+        assert served.ask(again, "POST", **bearer()).told["paused"] is False
+        assert stage.paused_tasks == set()
 
 
 def test_without_a_token_nothing_can_be_changed() -> None:

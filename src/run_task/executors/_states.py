@@ -27,12 +27,16 @@ _NO_KEY: Final = None
 
 
 def bound(
-    tasks: Iterable[Runnable[Any, Any]], before: Iterable[Runnable[Any, Any]], of: StatesOf
+    tasks: Iterable[Runnable[Any, Any]],
+    paused: Collection[str],
+    before: Iterable[Runnable[Any, Any]],
+    of: StatesOf,
 ) -> tuple[Sequence[Runnable[Any, Any]], StatesOf]:
     """Tasks that take the place of others, as a runner runs them, and their states. One that was
     there before goes on with the state that it has.
 
     :param tasks: the tasks
+    :param paused: the names of those that are not run, and keep the state that they have
     :param before: those that were there before
     :param of: the states of these
     """
@@ -41,11 +45,10 @@ def bound(
     runs: list[Runnable[Any, Any]] = []
     for task in tasks:
         own = with_state(task)
-        if own is None:
-            runs.append(task)
-        else:
+        if own is not None:
             found[task.name] = of.get(task.name, {}) if id(task) in kept else {}
-            runs.append(Stepper(own, found[task.name]))
+        if task.name not in paused:
+            runs.append(task if own is None else Stepper(own, found[task.name]))
     return runs, found
 
 
@@ -180,15 +183,14 @@ class States:
         for states in self._of.values():
             states.clear()
 
-    def bind(self, tasks: Iterable[Runnable[Any, Any]]) -> Sequence[Runnable[Any, Any]]:
-        """The tasks as a runner runs them: those with a state as a :class:`Stepper`."""
-        return tuple(
-            task if (own := with_state(task)) is None else Stepper(own, self._of_task(own))
-            for task in tasks
-        )
-
-    def _of_task(self, task: StatefulTask[Any, Any, Any]) -> dict[Any, Any]:
-        return self._of.setdefault(task.name, {})
+    def bind(
+        self, tasks: Sequence[Runnable[Any, Any]], paused: Collection[str] = ()
+    ) -> Sequence[Runnable[Any, Any]]:
+        """The tasks as a runner runs them: those with a state as a :class:`Stepper`, and those that
+        are paused not at all."""
+        runs, found = bound(tasks, paused, tasks, self._of)
+        self._of.update(found)
+        return tuple(runs)
 
     @property
     def of(self) -> StatesOf:

@@ -29,6 +29,7 @@ from run_task.runner._checks import check_calls, name_of, warnings_of
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import Context
 from run_task.runner._keys import Keys
+from run_task.runner._task_set import TaskSet
 from run_task.sinks._protocol import Sink
 from run_task.sinks._spool import Spool
 from run_task.sources._faults import OnFault
@@ -89,6 +90,13 @@ class Owner(Protocol):
         """Let it run no windows, or run them again, from the next one on."""
         ...
 
+    def pause_task(self, stage: Any, name: str, *, paused: bool) -> None:
+        """Let its windows do without a task, or run it again, from the next one on.
+
+        :raises ConfigError: if they cannot do without it, or there is none
+        """
+        ...
+
     def add_task(self, stage: Any, task: Runnable[Any, Any]) -> None:
         """Let it run one more task, from the next window on.
 
@@ -138,6 +146,7 @@ class BaseStage(Generic[I, O, R]):
     :ivar keys: by which keys its tasks are run; None: by none
     :ivar states: the states of its tasks, as of its last window
     :ivar is_paused: whether it runs no windows; :meth:`pause` and :meth:`resume` say so
+    :ivar paused_tasks: the names of the tasks that its windows do without; the same say so
     """
 
     def __init__(
@@ -176,6 +185,7 @@ class BaseStage(Generic[I, O, R]):
             _log.warning("stage %r: %s", name, warning)
         self.name = name
         self.tasks: Sequence[Runnable[I, O]] = tuple(context.tasks)
+        self.paused_tasks: frozenset[str] = frozenset()
         self.data: Shared[I] = context.data
         self.inputs: Sequence[Any] = inputs_of(context.data)
         self.interval: Interval = context.interval
@@ -428,20 +438,62 @@ class BaseStage(Generic[I, O, R]):
         """
         self._owner.remove_task(self, name_of(name))
 
-    def pause(self) -> None:
-        """Run no window from the next one on, while the pipeline runs live.
+    def pause(self, *, task: str | Runnable[I, Any] | None = None) -> None:
+        """Run no window, or not a task of it, from the next one on, while the pipeline runs live.
 
         Windows that fall due until :meth:`resume` give no results, and count as ``missed``, and as
         ``paused``, in :attr:`PipelineStats.stages`; rows that they would have held are not late.
         Stages that are fed by this one go on, and do not wait for it. A window that has begun is
         finished. From any thread, any number of times; before the pipeline runs, it begins paused.
         Replays do not pause.
-        """
-        self._owner.pause(self, paused=True)
 
-    def resume(self) -> None:
-        """Run windows again, from the next one that falls due."""
-        self._owner.pause(self, paused=False)
+        While a task is paused, windows give the results of the others, and count as any. Its state
+        stays as it is: :meth:`resume` goes on with that, as if there had been no windows between.
+
+        :param task: a task, or its name; None: all windows
+        :raises ConfigError: if there is no such task, no other one is run, or a series that the
+            results enter has a column of it
+        :raises RunTaskError: if the stage was removed; of a task: also if it ends
+        """
+        if task is None:
+            self._owner.pause(self, paused=True)
+        else:
+            self._owner.pause_task(self, name_of(task), paused=True)
+
+    def resume(self, *, task: str | Runnable[I, Any] | None = None) -> None:
+        """Run windows, or a task of them, again, from the next one that falls due.
+
+        :param task: a task, or its name; None: windows; tasks that are paused stay so
+        :raises ConfigError: if there is no such task
+        :raises RunTaskError: if the stage was removed; of a task: also if it ends
+        """
+        if task is None:
+            self._owner.pause(self, paused=False)
+        else:
+            self._owner.pause_task(self, name_of(task), paused=False)
+
+    @property
+    def task_set(self) -> TaskSet:
+        """What it runs, and what of it is paused."""
+        return TaskSet(self.tasks, self.paused_tasks)
+
+    def series_of(self, task: str) -> Any:
+        """A series that the results enter, and that has a column of a task; None: there is none."""
+        for route in self.routes:
+            if isinstance(route.ingest, RowIngest) and task in route.ingest.tasks:
+                return route.into
+        return None
+
+    def cannot_pause(self, task: str) -> str | None:
+        """Why its windows cannot do without a task; None: they can."""
+        if (told := self.task_set.cannot_pause(task)) is not None:
+            return told
+        if (series := self.series_of(task)) is not None:
+            return (
+                f"{brief(series)}, which its results enter, has a column of this task, and no row "
+                f"without it: pause() the whole stage"
+            )
+        return None
 
     def __repr__(self) -> str:
         return f"<Stage {self.name!r}: {len(self.tasks)} tasks every {in_short(self.interval)}>"

@@ -58,18 +58,6 @@ def check_tasks(tasks: tuple[Any, ...]) -> None:
         seen[name] = task
 
 
-def with_task(tasks: Sequence[Any], task: Any, config: RunnerConfig) -> tuple[Any, ...]:
-    """Tasks and one more, if they can be run together.
-
-    :raises ConfigError: if they cannot; the message names the task, and the cure
-    """
-    more = (*tasks, task)
-    check_tasks(more)
-    config.executor_instance.check(more)
-    check_calls([task])
-    return more
-
-
 def check_declared(
     tasks: Iterable[Runnable[Any, Any]], data: object, interval: Interval, config: RunnerConfig
 ) -> None:
@@ -99,23 +87,6 @@ def check_inputs(tasks: Iterable[Runnable[Any, Any]], data: object, by: str | No
 def name_of(task: Any) -> Any:
     """The name of a task, or of a stage, that was given itself or by its name."""
     return task if isinstance(task, str) else getattr(task, "name", task)
-
-
-def without_task(tasks: Sequence[Any], name: str) -> tuple[Any, ...]:
-    """Tasks without the one of a name.
-
-    :raises ConfigError: if there is none, or no other
-    """
-    left = tuple(task for task in tasks if task.name != name)
-    if len(left) == len(tasks):
-        known = ", ".join(repr(task.name) for task in tasks)
-        raise ConfigError(f"remove({name!r}): there is no such task, but {known}")
-    if not left:
-        raise ConfigError(
-            f"remove({name!r}): it is the only task, and at least one is run: add another first, "
-            f"or pause()"
-        )
-    return left
 
 
 def check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:

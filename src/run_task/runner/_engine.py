@@ -10,7 +10,7 @@ import enum
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
@@ -33,6 +33,7 @@ from run_task.runner._keys import Keys, bound_of, crew_of
 from run_task.runner._own_data import OwnData, references
 from run_task.runner._scheduler import NOT_OVERSLEPT, Entry, Scheduler, is_scheduled, scheduler_of
 from run_task.runner._stats import RECENT, Percentiles, RunnerStats
+from run_task.runner._task_set import TaskSet
 from run_task.runner._telemetry import Losses, Telemetry
 from run_task.runner._ticker import Ticker
 from run_task.runner._timeline import Timeline
@@ -42,7 +43,6 @@ from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._waiting import Wait, wait_thread
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
-from run_task.tasks._task import Runnable
 from run_task.time._calendar import Interval
 from run_task.time._clock import Clock, SystemClock
 from run_task.time._shown import window_shown
@@ -130,7 +130,7 @@ class Engine:
 
     It has no thread of its own: a scheduler activates it when a window is due.
 
-    :param tasks: what to run
+    :param tasks: what to run, and what of it is paused
     :param data: what the tasks read
     :param interval: how often
     :param config: how it behaves
@@ -149,7 +149,7 @@ class Engine:
 
     def __init__(
         self,
-        tasks: Iterable[Runnable[Any, Any]],
+        tasks: TaskSet,
         data: Shared[Any],
         interval: Interval,
         config: RunnerConfig,
@@ -170,8 +170,8 @@ class Engine:
         self.failure: BaseException | None = None
         """What it ended by, once it has ended."""
         self.states: Final = States() if states is None else states
-        self._declared: Sequence[Runnable[Any, Any]] = tuple(tasks)  # as they are to be by now
-        self._tasks = self.states.bind(self._declared)
+        self._declared = tasks  # as they are to be by now
+        self._tasks = self.states.bind(tasks.tasks, tasks.paused)
         self._data = data
         self._interval = interval
         self._keys = keys
@@ -428,24 +428,25 @@ class Engine:
 
     # Other tasks
 
-    def change_tasks(
-        self, change: Callable[[Sequence[Runnable[Any, Any]]], Sequence[Runnable[Any, Any]]]
-    ) -> None:
+    def change_tasks(self, change: Callable[[TaskSet], TaskSet]) -> bool:
         """Run other tasks, from the next window on. From any thread; one change waits for another.
 
         What runs them is made ready here, so that no window waits for it. It takes the place of
         what runs the ones before between two windows.
 
         :param change: called with the tasks, and gives those to run
+        :return: whether that changes anything
         :raises RunTaskError: if it ends
         :raises Exception: whatever the change raises, or the executor
         """
         with self._change_lock:
-            tasks = tuple(change(self._declared))
+            tasks = change(self._declared)
+            if tasks is self._declared:
+                return False
             self._refuse_end()
             before = self._next
             states = self.states.of if before is None else before.states
-            runs, states = bound(tasks, self._declared, states)
+            runs, states = bound(tasks.tasks, tasks.paused, self._declared.tasks, states)
             crew = crew_of(
                 *(runs, self._data, self._interval, self.config, self._keys, self.states)
             )
@@ -461,6 +462,7 @@ class Engine:
             self._declared = tasks
         if before is not None:  # no window has come since
             self._retired.retire(before.crew, 0.0)
+        return True
 
     def _refuse_end(self) -> None:
         if self._crew_closed or self.lifecycle.phase >= Phase.STOPPING:

@@ -12,12 +12,13 @@ from run_task.observe._format import brief
 from run_task.observe._html import BOLD, marked
 from run_task.observe._log import Log
 from run_task.runner._changes import Changes
-from run_task.runner._checks import name_of, with_task, without_task
+from run_task.runner._checks import name_of
 from run_task.runner._context import Context, KeyedContext
 from run_task.runner._engine import Engine
 from run_task.runner._running import Running
 from run_task.runner._signals import shut_down_on_sigterm
 from run_task.runner._stats import RunnerStats
+from run_task.runner._task_set import TaskSet
 from run_task.sync._alarm import AnyAlarm
 from run_task.sync._lifecycle import Phase
 from run_task.sync._waiting import Wait
@@ -57,7 +58,7 @@ class Runner(Running, Generic[I, O]):
         self._context = context
         self._changes = Changes(context.config.name, Log(__name__, context.config.name))
         self._engine = Engine(
-            context.tasks,
+            TaskSet(tuple(context.tasks)),
             context.data,
             context.interval,
             context.config,
@@ -86,20 +87,43 @@ class Runner(Running, Generic[I, O]):
             changes=self._changes.latest,
         )
 
-    def pause(self) -> None:
-        """Run no window from the next one on. Those that fall due until :meth:`resume` give no
-        DataSet, and count as ``missed``, and as ``paused``, in :attr:`stats`.
+    def pause(self, *, task: str | Runnable[I, Any] | None = None) -> None:
+        """Run no window, or not a task of it, from the next one on. Windows that fall due until
+        :meth:`resume` give no DataSet, and count as ``missed``, and as ``paused``, in
+        :attr:`stats`.
 
         A window that has begun is finished. From any thread, any number of times; before it is
         started, it begins paused.
-        """
-        if self._engine.pause(True):
-            self._changes.note(self._engine.clock, "paused")
 
-    def resume(self) -> None:
-        """Run windows again, from the next one that falls due."""
-        if self._engine.pause(False):
-            self._changes.note(self._engine.clock, "resumed")
+        While a task is paused, windows give the results of the others, and its state stays as it
+        is: :meth:`resume` goes on with that, as if there had been no windows between.
+
+        :param task: a task, or its name; None: all windows
+        :raises ConfigError: if there is no such task, or no other one is run
+        :raises RunTaskError: of a task: if the runner ends
+        """
+        if task is None:
+            if self._engine.pause(True):
+                self._changes.note(self._engine.clock, "paused")
+            return
+        name = name_of(task)
+        if self._engine.change_tasks(lambda tasks: tasks.with_paused(name)):
+            self._changes.note(self._engine.clock, f"task {name!r} is paused")
+
+    def resume(self, *, task: str | Runnable[I, Any] | None = None) -> None:
+        """Run windows, or a task of them, again, from the next one that falls due.
+
+        :param task: a task, or its name; None: windows; tasks that are paused stay so
+        :raises ConfigError: if there is no such task
+        :raises RunTaskError: of a task: if the runner ends
+        """
+        if task is None:
+            if self._engine.pause(False):
+                self._changes.note(self._engine.clock, "resumed")
+            return
+        name = name_of(task)
+        if self._engine.change_tasks(lambda tasks: tasks.with_resumed(name)):
+            self._changes.note(self._engine.clock, f"task {name!r} is resumed")
 
     def begin_with(self, states: Mapping[str, Any]) -> None:
         """Let tasks begin with these states in the place of their first.
@@ -122,7 +146,7 @@ class Runner(Running, Generic[I, O]):
         :raises ConfigError: if it cannot be run beside them; the message says why
         :raises RunTaskError: if the runner ends
         """
-        self._engine.change_tasks(lambda tasks: with_task(tasks, task, self._engine.config))
+        self._engine.change_tasks(lambda tasks: tasks.added(task, self._engine.config))
         self._changes.note(self._engine.clock, f"task {task.name!r} is added")
 
     def remove(self, name: str | Runnable[I, Any]) -> None:
@@ -134,7 +158,7 @@ class Runner(Running, Generic[I, O]):
         :raises RunTaskError: if the runner ends
         """
         called = name_of(name)
-        self._engine.change_tasks(lambda tasks: without_task(tasks, called))
+        self._engine.change_tasks(lambda tasks: tasks.removed(called))
         self._changes.note(self._engine.clock, f"task {called!r} is removed")
 
     def start(self) -> None:

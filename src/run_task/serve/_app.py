@@ -349,11 +349,15 @@ class Api:
         if watched.state is not RunState.RUNNING:
             reason = f"pipeline {watched.name!r} is {watched.state.value}"
             raise RefusedRequest(HTTPStatus.CONFLICT, reason)
+        task = said["task"]
+        if task is not None and all(each.name != task for each in stage.tasks):
+            reason = f"stage {stage.name!r} has no task {task!r:.80}"
+            raise RefusedRequest(HTTPStatus.NOT_FOUND, reason)
         try:
-            await asyncio.to_thread(watched.pause, stage, paused=paused)
+            await asyncio.to_thread(watched.pause, stage, task, paused=paused)
         except RunTaskError as error:
             raise RefusedRequest(HTTPStatus.CONFLICT, str(error)) from None
-        return _json(PausedTold(stage=stage.name, paused=paused))
+        return _json(PausedTold(stage=stage.name, task=task, paused=paused))
 
     async def _results(self, request: Request, said: Mapping[str, Any]) -> Response:
         watched = self._pipeline(said)

@@ -65,6 +65,7 @@ _FORMAT: Final = Parameter(
     about="As JSON, or as a stream of Arrow.",
 )
 _KEY: Final = Parameter(name="key", kind=str, about="Of which key; it is watched from now on.")
+_TASK: Final = Parameter(name="task", kind=str, about="Which task of it; else all windows.")
 _ARROW_TOO: Final = {ARROW: {"type": "string", "format": "binary"}}
 
 OPERATIONS: Final[Sequence[Operation]] = [
@@ -145,8 +146,8 @@ OPERATIONS: Final[Sequence[Operation]] = [
         path="/api/stages/{name}/pause",
         method="POST",
         name="pause",
-        about="Pause a stage: its windows give no results.",
-        parameters=(_PIPELINE,),
+        about="Pause a stage: its windows give no results. Or a task: they give those of others.",
+        parameters=(_PIPELINE, _TASK),
         answers={200: (PausedTold,)},
         refuses=(404, 409, 422),
     ),
@@ -154,8 +155,8 @@ OPERATIONS: Final[Sequence[Operation]] = [
         path="/api/stages/{name}/resume",
         method="POST",
         name="resume",
-        about="Resume a stage that is paused.",
-        parameters=(_PIPELINE,),
+        about="Resume a stage, or a task, that is paused.",
+        parameters=(_PIPELINE, _TASK),
         answers={200: (PausedTold,)},
         refuses=(404, 409, 422),
     ),

@@ -56,6 +56,9 @@ class TaskNode(ApiShape, frozen=True, kw_only=True):
     name: str
     returns: str
     alert: bool
+    paused: bool
+    needed: str | None
+    """Why it cannot be paused; null: it can."""
 
 
 class StageNode(ApiShape, frozen=True, kw_only=True):
@@ -173,6 +176,8 @@ class StageNow(ApiShape, frozen=True, kw_only=True):
     failed: int
     """How many results are missing, of all windows."""
     paused: bool
+    paused_tasks: list[str]
+    """The tasks that its windows do without."""
     rate: float
     """Windows a second."""
     lateness: SpreadTold
@@ -368,9 +373,10 @@ class FatesTold(ApiShape, frozen=True, kw_only=True):
 
 
 class PausedTold(ApiShape, frozen=True, kw_only=True):
-    """Whether a stage is paused."""
+    """Whether a stage, or a task of it, is paused."""
 
     stage: str
+    task: str | None
     paused: bool
 
 

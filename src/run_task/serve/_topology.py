@@ -52,6 +52,7 @@ def signature(pipeline: Pipeline) -> int:
         (
             id(stage),
             stage.is_paused,
+            stage.paused_tasks,
             *map(id, stage.tasks),
             *map(id, stage.sinks),
             len(stage.routes),
@@ -135,11 +136,18 @@ def stage_node(stage: AnyStage) -> StageNode:
         by=None if stage.keys is None else stage.keys.by,
         executor=executor if isinstance(executor, str) else named(executor),
         paused=stage.is_paused,
-        tasks=[_task_node(task, columns) for task in stage.tasks],
+        tasks=[_task_node(stage, task, columns) for task in stage.tasks],
     )
 
 
-def _task_node(task: Runnable[Any, Any], columns: ColumnTypes | None) -> TaskNode:
+def _task_node(stage: AnyStage, task: Runnable[Any, Any], columns: ColumnTypes | None) -> TaskNode:
     returned = returned_by(task, columns)
     told = annotation_shown(None if returned is UNSAID else returned)
-    return TaskNode(name=task.name, returns=shown(told), alert=isinstance(task, AlertTask))
+    is_paused = task.name in stage.paused_tasks
+    return TaskNode(
+        name=task.name,
+        returns=shown(told),
+        alert=isinstance(task, AlertTask),
+        paused=is_paused,
+        needed=None if is_paused else stage.cannot_pause(task.name),
+    )

@@ -222,7 +222,8 @@ class WatchedPipeline:
             done = self.stats.stages.get(name, _NOT_YET)
             rate = self._rates.get(f"window {name}", 0.0)
             newest = seen.newest
-            told_by = (id(newest), id(seen.keys), done, rate, stage.is_paused, seen.failed)
+            paused = stage.is_paused, stage.paused_tasks
+            told_by = (id(newest), id(seen.keys), done, rate, paused, seen.failed)
             before = self._stages.get(name)
             if before is None or before[0] != told_by:
                 self.stages[name] = ToldPart(_stage_now(stage, seen, done, rate), new)
@@ -343,15 +344,16 @@ class WatchedPipeline:
             if stage is None or each.stage == stage
         ]
 
-    def pause(self, stage: AnyStage, *, paused: bool) -> None:
-        """Pause or resume a stage. It may wait for others that change the pipeline.
+    def pause(self, stage: AnyStage, task: str | None, *, paused: bool) -> None:
+        """Pause or resume a stage, or a task of it. It may wait for others that change the
+        pipeline.
 
         :raises RunTaskError: if it cannot be
         """
         if paused:
-            stage.pause()
+            stage.pause(task=task)
         else:
-            stage.resume()
+            stage.resume(task=task)
 
 
 def _merge(parts: dict[str, ToldPart], found: Mapping[str, Any], new: int) -> bool:
@@ -431,6 +433,7 @@ def _stage_now(stage: AnyStage, seen: StageMonitor, done: RunnerStats, rate: flo
         dropped=done.dropped,
         failed=seen.failed,
         paused=stage.is_paused,
+        paused_tasks=sorted(stage.paused_tasks),
         rate=rate,
         lateness=_spread(done.lateness, None if newest is None else newest.lateness),
         duration=_spread(done.duration, None if newest is None else newest.took),

@@ -80,6 +80,8 @@ class StageCut:
     """Their states, by task and key."""
     known: Mapping[Any, int] = field(default_factory=dict[Any, int])
     """The keys that have had rows of late, and when each had its last."""
+    paused_tasks: Sequence[str] = ()
+    """The names of the tasks that its windows do without."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,7 @@ class Restoring:
         if cut.paused and not stage.is_paused:
             stage.is_paused = True
             _log.warning("stage %r is paused, as it was before: resume() runs it again", stage.name)
+        self._pause_tasks(stage, cut.paused_tasks)
         by = None if stage.keys is None else stage.keys.by
         states: dict[str, Mapping[Any, Any]] = {}
         tasks = {task.name: own for task in stage.tasks if (own := with_state(task)) is not None}
@@ -189,6 +190,17 @@ class Restoring:
                 f"stage {stage.name!r} read {len(cut.readers)} data, and now {inputs}"
             )
         return cut
+
+    def _pause_tasks(self, stage: Any, names: Iterable[str]) -> None:
+        for name in names:
+            if name in stage.paused_tasks:
+                continue
+            told = f"task {name!r} of stage {stage.name!r}"
+            if (why := stage.cannot_pause(name)) is not None:
+                self._unfit.append(f"{told} was paused, and is not: {why}")
+                continue
+            stage.paused_tasks |= {name}
+            _log.warning("%s is paused, as it was before: resume(task=...) runs it again", told)
 
     def _unfit_states(
         self,

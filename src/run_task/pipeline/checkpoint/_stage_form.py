@@ -19,6 +19,7 @@ def stage_tree(cut: StageCut) -> JsonTree:
         "origin_ns": cut.origin_ns,
         "by": cut.by,
         "paused": cut.paused,
+        "paused_tasks": [*cut.paused_tasks],
         "readers": [
             [
                 *map(finite, (reader.first_ns, reader.floor_ns, reader.last_ns)),
@@ -53,5 +54,6 @@ def stage_of(tree: JsonTree, parts: Mapping[str, bytes]) -> tuple[StageCut, Json
         tree["by"],
         tree["paused"],
         known=known,
+        paused_tasks=tree.get("paused_tasks", ()),  # older ones have none
     )
     return cut, states

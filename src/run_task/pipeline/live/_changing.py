@@ -22,8 +22,9 @@ from run_task.pipeline._sink_start import declare
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._run import LiveRun
 from run_task.runner._changes import Change, Changes
-from run_task.runner._checks import check_declared, check_inputs, with_task, without_task
+from run_task.runner._checks import check_declared, check_inputs
 from run_task.runner._config import RunnerConfig
+from run_task.runner._task_set import TaskSet
 from run_task.sinks._protocol import Sink, TypedSink
 from run_task.sync._fork import forget_after_fork
 from run_task.sync._lifecycle import Phase
@@ -110,6 +111,7 @@ class Changing:
         route = replace(route, faults=faults)
         with self.lock:
             self._check_there(stage)
+            self._check_not_paused(stage, route)
             self._graph.connect(stage, route)
             before, stage.routes = stage.routes, (*stage.routes, route)
             if self.run is None or not self.is_running:
@@ -182,6 +184,15 @@ class Changing:
                 f"stage {stage.name!r} was removed from pipeline {self._name!r}: add another one"
             )
 
+    def _check_not_paused(self, stage: AnyStage, route: Route) -> None:
+        """See whether no task is paused of which a series has a column."""
+        if isinstance(route.ingest, RowIngest):
+            for name in sorted(stage.paused_tasks.intersection(route.ingest.tasks)):
+                raise ConfigError(
+                    f"stage {stage.name!r}: {brief(route.into)} has a column of task {name!r}, "
+                    f"which is paused, and no row without it: resume(task={name!r}) first"
+                )
+
     def _configs(self) -> Mapping[AnyStage, RunnerConfig]:
         return self.spread(configs(self._graph.upstreams()))
 
@@ -212,6 +223,27 @@ class Changing:
                 self.run.pause(stage)
                 self.note(f"stage {stage.name!r} is {'paused' if paused else 'resumed'}")
 
+    def pause_task(self, stage: AnyStage, name: str, *, paused: bool) -> None:
+        """Let the windows of a stage do without a task, or run it again, from the next one on.
+
+        :raises ConfigError: if they cannot do without it, or there is none
+        :raises RunTaskError: if the stage ends
+        """
+        with self.lock:
+            self._check_there(stage)
+            before = stage.task_set
+            if paused and name not in before.paused and (why := stage.cannot_pause(name)):
+                raise ConfigError(f"stage {stage.name!r}: pause(task={name!r}): {why}")
+            try:
+                after = before.with_paused(name) if paused else before.with_resumed(name)
+            except ConfigError as error:
+                raise ConfigError(f"stage {stage.name!r}: {error}") from None
+            if after is not before:
+                is_now = "paused" if paused else "resumed"
+                self._change_tasks(
+                    stage, after, f"task {name!r} of stage {stage.name!r} is {is_now}"
+                )
+
     def add_task(self, stage: AnyStage, task: Runnable[Any, Any]) -> None:
         """Let a stage run one more task, from the next window on.
 
@@ -221,13 +253,13 @@ class Changing:
         with self.lock:
             self._check_there(stage)
             try:
-                tasks = with_task(stage.tasks, task, stage.config)
+                tasks = stage.task_set.added(task, stage.config)
                 check_declared([task], stage.data, stage.interval, stage.config)
                 check_inputs([task], stage.data, None if stage.keys is None else stage.keys.by)
             except ConfigError as error:
                 raise ConfigError(f"stage {stage.name!r}: {error}") from None
             if self.run is not None and self.is_running:
-                declare(self._name, stage, tasks)
+                declare(self._name, stage, tasks.tasks)
             self._change_tasks(stage, tasks, f"task {task.name!r} of stage {stage.name!r} is added")
 
     def remove_task(self, stage: AnyStage, name: str) -> None:
@@ -239,25 +271,22 @@ class Changing:
         with self.lock:
             self._check_there(stage)
             try:
-                tasks = without_task(stage.tasks, name)
+                tasks = stage.task_set.removed(name)
             except ConfigError as error:
                 raise ConfigError(f"stage {stage.name!r}: {error}") from None
-            for route in stage.routes:
-                if isinstance(route.ingest, RowIngest) and name in route.ingest.tasks:
-                    raise ConfigError(
-                        f"stage {stage.name!r}: remove({name!r}): {brief(route.into)}, which its "
-                        f"results enter, has a column of this task, and no row without it: leave "
-                        f"it, or remove the stage and add one without"
-                    )
+            if (series := stage.series_of(name)) is not None:
+                raise ConfigError(
+                    f"stage {stage.name!r}: remove({name!r}): {brief(series)}, which its results "
+                    f"enter, has a column of this task, and no row without it: leave it, or remove "
+                    f"the stage and add one without"
+                )
             self._change_tasks(stage, tasks, f"task {name!r} of stage {stage.name!r} is removed")
 
-    def _change_tasks(
-        self, stage: AnyStage, tasks: Sequence[Runnable[Any, Any]], what: str
-    ) -> None:
+    def _change_tasks(self, stage: AnyStage, tasks: TaskSet, what: str) -> None:
         if self.run is not None and self.is_running:
             self.run.change_tasks(stage, tasks)
             self.note(what)
-        stage.tasks = tasks
+        stage.tasks, stage.paused_tasks = tasks.tasks, tasks.paused
 
     def note(self, what: str) -> None:
         """Note a change that has just been made while it runs."""

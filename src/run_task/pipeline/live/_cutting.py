@@ -195,6 +195,7 @@ def _stage_cut(live: LiveStage) -> StageCut:
         tasks,
         {name: dict(of[name]) for name in tasks if name in of},
         stage.states.known(),
+        sorted(stage.paused_tasks),
     )
 
 

@@ -44,6 +44,7 @@ from run_task.runner._stats import (
     SinkStats,
     one_after_another,
 )
+from run_task.runner._task_set import TaskSet
 from run_task.runner._timeline import Timeline
 from run_task.sinks._protocol import Sink
 from run_task.sources._backfill import Backfill
@@ -55,7 +56,6 @@ from run_task.sync._fork import forget_after_fork
 from run_task.sync._lifecycle import Lifecycle, Phase
 from run_task.sync._waiting import Deadline
 from run_task.tasks._keyed import AnyDataSet
-from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, SystemClock
 
 _log = Log(__name__)
@@ -227,7 +227,7 @@ class LiveRun:
             if live.stage is stage:
                 live.mark.paused = stage.is_paused
 
-    def change_tasks(self, stage: AnyStage, tasks: Sequence[Runnable[Any, Any]]) -> None:
+    def change_tasks(self, stage: AnyStage, tasks: TaskSet) -> None:
         """Let a stage run other tasks, from its next window on.
 
         :raises RunTaskError: if it ends

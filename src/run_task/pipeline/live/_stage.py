@@ -23,9 +23,9 @@ from run_task.pipeline.live._stage_views import StageInput, StageViews
 from run_task.runner._config import RunnerConfig
 from run_task.runner._engine import Engine
 from run_task.runner._stats import RunnerStats
+from run_task.runner._task_set import TaskSet
 from run_task.runner._timeline import Timeline
 from run_task.sync._lifecycle import Phase
-from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock
 
 
@@ -124,7 +124,7 @@ class LiveStage:
         )
         self._coordinator = coordinator
         self._engine = Engine(
-            stage.tasks,
+            stage.task_set,
             stage.data,
             stage.interval,
             config,
@@ -219,7 +219,7 @@ class LiveStage:
         for one in self.inputs:
             one.given.remove(one.windows)
 
-    def change_tasks(self, tasks: Sequence[Runnable[Any, Any]]) -> None:
+    def change_tasks(self, tasks: TaskSet) -> None:
         """Run other tasks, from the next window on.
 
         :raises RunTaskError: if it ends

@@ -98,12 +98,13 @@ export class Overview {
       (row, stage) => {
         const now = state.stages[stage.name];
         if (!now) return;
-        const status = now.failing.length ? "failing" : now.paused ? "paused" : now.failed ? "had errors" : "well";
+        const status = now.failing.length ? "failing" : now.paused ? "paused"
+          : now.paused_tasks.length ? "tasks paused" : now.failed ? "had errors" : "well";
         const told = [shownValue(Number(now.rate.toPrecision(3))), shownTime(now.end_ms),
           shownSeconds(now.lateness.p50), shownSeconds(now.lateness.p99), shownSeconds(now.duration.p50),
           shownSeconds(now.duration.p99), shownCount(now.missed), shownCount(now.failed), status];
         told.forEach((text, i) => put(row.children[i + 1], text));
-        attribute(row, "data-status", now.failing.length ? "failing" : now.paused || now.failed ? "warning" : "ok");
+        attribute(row, "data-status", now.failing.length ? "failing" : now.paused || now.paused_tasks.length || now.failed ? "warning" : "ok");
       });
   }
 

@@ -44,16 +44,16 @@ export class StageView {
     this.element.firstChild.hidden = !!stage;
     if (!stage) return;
     const tasks = stage.tasks.map((task) => task.name);
-    const before = this.stage && JSON.stringify([this.stage.by, this.stage.tasks]);
+    const before = this.stage && shapeOf(this.stage);
     this.stage = stage;
     put(this.about, [`every ${stage.every}`, stage.window && `over ${stage.window}`, stage.grace && `grace ${stage.grace}`,
       stage.by && `by ${stage.by}`, stage.executor].filter(Boolean).join(", "));
-    if (before === JSON.stringify([stage.by, stage.tasks])) return;
+    if (before === shapeOf(stage)) return;
     this.checked = new Set(tasks.slice(0, DRAWN_FIRST));
     this.tasks = stage.by
       ? table("Tasks", ["Draw", "Task", "Returns", ["Keys", "number"], ["Failed", "number"], ["Lowest", "number"],
-        ["Median", "number"], ["Highest", "number"]])
-      : table("Tasks", ["Draw", "Task", "Returns", ["Last value", "number"], "State"]);
+        ["Median", "number"], ["Highest", "number"], "State", "Pause"])
+      : table("Tasks", ["Draw", "Task", "Returns", ["Last value", "number"], "State", "Pause"]);
     this.keys?.destroy();
     this.keys = stage.by ? new KeyTable({ pipeline: app.pipeline, stage: this.name, by: stage.by, tasks,
       onToggle: (key) => this.#toggle(key), isDrawn: (key) => this.series.has(key) }) : null;
@@ -124,7 +124,7 @@ export class StageView {
   }
 
   #tasks(now) {
-    const failing = new Set(now.failing);
+    const failing = new Set(now.failing), paused = new Set(now.paused_tasks);
     keep(this.tasks.body, this.stage.tasks, (task) => task.name,
       (task) => {
         const box = h("input", { type: "checkbox", checked: this.checked.has(task.name), "aria-label": `Draw ${task.name}`,
@@ -133,17 +133,24 @@ export class StageView {
             else this.checked.delete(task.name);
             this.#arrange();
           } });
-        const cells = this.stage.by ? 5 : 2;
+        const numbers = this.stage.by ? 5 : 1;
         return h("tr", {}, h("td", {}, box), h("th", { scope: "row" }, named(task.name)), h("td.muted", {}, task.returns),
-          ...Array.from({ length: cells }, (_, i) => h(this.stage.by || i === 0 ? "td.number" : "td", { dir: "auto" })));
+          ...Array.from({ length: numbers }, () => h("td.number", { dir: "auto" })), h("td"),
+          h("td", {}, h("button", { type: "button", click: () => this.#pause(task.name) })));
       },
       (row, task) => {
         const over = now.keys?.tasks[task.name];
         const told = this.stage.by
           ? [shownCount(over?.done), shownCount(over?.failed), ...[over?.low, over?.middle, over?.high].map(shownValue)]
-          : [shownValue(now.values[task.name]), failing.has(task.name) ? "fails" : "well"];
-        told.forEach((text, i) => put(row.children[3 + i], text));
-        attribute(row, "data-status", failing.has(task.name) || over?.failed ? "failing" : "ok");
+          : [shownValue(now.values[task.name])];
+        const fails = failing.has(task.name) || over?.failed, isPaused = paused.has(task.name);
+        told.forEach((text, i) => put(row.children[3 + i], isPaused ? "–" : text));
+        put(row.children[3 + told.length], isPaused ? "paused" : fails ? "fails" : "well");
+        attribute(row, "data-status", isPaused ? "warning" : fails ? "failing" : "ok");
+        const button = row.lastChild.firstChild;
+        put(button, isPaused ? "Resume" : "Pause");
+        attribute(button, "aria-label", `${isPaused ? "Resume" : "Pause"} task ${task.name}`);
+        attribute(button, "aria-disabled", String(!isPaused && task.needed !== null));
       });
   }
 
@@ -213,20 +220,34 @@ export class StageView {
     }
   }
 
-  async #pause() {
-    const pause = !this.app.state.stages[this.name].paused;
+  /** Pause or resume a task, or, without one, the stage. */
+  async #pause(task = null) {
+    const now = this.app.state.stages[this.name];
+    const pause = task === null ? !now.paused : !now.paused_tasks.includes(task);
+    const needed = pause && this.stage.tasks.find((each) => each.name === task)?.needed;
+    if (needed) {
+      put(this.pauseTold, `Task ${task} cannot be paused: ${needed}.`);
+      return;
+    }
     if (!(await this.app.mayChange())) {
       put(this.pauseTold, "Not allowed: the service has no token by which it could be, or none was given.");
       return;
     }
     try {
-      await ask(path(`api/stages/${encodeURIComponent(this.name)}/${pause ? "pause" : "resume"}`, { pipeline: this.app.pipeline }),
-        { method: "POST" });
-      put(this.pauseTold, pause ? "Paused: windows that fall due are counted as missed." : "It goes on.");
+      await ask(path(`api/stages/${encodeURIComponent(this.name)}/${pause ? "pause" : "resume"}`,
+        { pipeline: this.app.pipeline, task }), { method: "POST" });
+      put(this.pauseTold, !pause ? `${task ?? "It"} goes on.`
+        : task === null ? "Paused: windows that fall due are counted as missed."
+          : `${task} is paused: windows give no result of it, and its state stays as it is.`);
     } catch (error) {
       put(this.pauseTold, error instanceof Refused ? `Refused: ${error.message}` : "The service does not answer.");
     }
   }
+}
+
+/** What of a stage its tables and charts are made for. */
+function shapeOf(stage) {
+  return JSON.stringify([stage.by, stage.tasks.map((task) => [task.name, task.returns])]);
 }
 
 /** Which task a number is of: of its own name, or with that of a field behind it. */
