@@ -876,6 +876,17 @@ def test_what_was_published_before_comes_in_the_order_of_time_of_all_partitions(
     assert sorted(numbers) == sorted([*range(24_001), 6])
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_little_that_was_published_before_comes_in_the_order_of_time_too(
+    parts: Parts, batched: bool
+) -> None:
+    for part in range(3):
+        parts.put(part, range(part, 30, 3))
+    with reading(parts.source(), batched=batched) as read:
+        read.has(30)
+    assert read.numbers() == list(range(30))
+
+
 def test_a_position_holds_what_is_given_and_not_what_waits_for_other_partitions(
     parts: Parts,
 ) -> None:

@@ -364,9 +364,10 @@ class KafkaSource(BrokerSource[int]):
         :return: those that are to be given now
         """
         pulled = {stream: it.offset() + 1 for stream, it in self._last_of(messages).items()}
+        are_several = len(pulled) > 1
         pulled.update(ended)
         merge = self._merge
-        if merge is None or not (len(merge) or self._streams_behind(pulled)):
+        if merge is None or not (are_several or len(merge) or self._streams_behind(pulled)):
             # Counted as in hand before they are no longer counted as what is to come.
             self._waiting = len(messages)
             self._pulled.update(pulled)

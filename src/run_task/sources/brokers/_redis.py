@@ -196,7 +196,7 @@ class RedisStreamSource(BrokerSource[str]):
         """Entries have come. Returns those that are to be given now; they count as in hand before
         they are no longer counted as what is to come."""
         merge = self._merge
-        if merge is None or not (len(merge) or self._long):
+        if merge is None or not (len(merge) or self._long or len(come) > 1):
             chunk = [message for some in come.values() for message in some]
             self._waiting = len(chunk)
             return chunk
