@@ -361,7 +361,7 @@ def tick(rows: int, repeats: int) -> Figure:
     data.extend(np.arange(rows), value=np.random.default_rng(1).normal(100, 5, rows))
     every, config = TaskInterval.seconds(rows), RunnerConfig()
     crew = crew_of(TEN, data, every, config, None, States())
-    bound = bound_of(data, TimeUnit.SECONDS, config, None, States())
+    bound = bound_of(data, every, config, None, States())
     assert bound is not None
 
     def once() -> float:
@@ -383,8 +383,9 @@ def keyed_tick(keys: int, rows: int, repeats: int) -> Figure:
     data.extend(np.zeros(rows, int), key=names[np.arange(rows) % keys], value=random.random(rows))
     by = Keys.checked("key", "1h", 10 * keys)
     config = RunnerConfig()
-    crew = crew_of(FIVE, data, TaskInterval.seconds(1), config, by, States())
-    bound = bound_of(data, TimeUnit.SECONDS, config, by, States())
+    every = TaskInterval.seconds(1)
+    crew = crew_of(FIVE, data, every, config, by, States())
+    bound = bound_of(data, every, config, by, States())
     assert bound is not None
 
     def once() -> float:

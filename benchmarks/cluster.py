@@ -82,7 +82,7 @@ class Windows:
             config = RunnerConfig(executor=executor, upstream_timeout=60)
         self._crew = crew_of(tasks, self._series, every, config, by, states)
         self._crew.open()
-        self._bound = bound_of(self._series, TimeUnit.SECONDS, config, by, states)
+        self._bound = bound_of(self._series, every, config, by, states)
         self._number = 0
 
     def run(self) -> float:

@@ -207,9 +207,9 @@ def held(columns, key):
     crew = crew_of([count], series, TaskInterval.seconds(1), config, by, States())
     if by is not None:
         by.limit(series)
-        bound = bound_of(series, TimeUnit.SECONDS, config, by, States())
+        bound = bound_of(series, TaskInterval.seconds(1), config, by, States())
     else:
-        bound = bound_of(series, TimeUnit.SECONDS, config, None, States())
+        bound = bound_of(series, TaskInterval.seconds(1), config, None, States())
     for window in range(4):
         symbols = [f"symbol-{number}" for number in range(keys)] if key else np.arange(keys)
         series.extend(np.full(keys, window * 10), symbol=symbols, price=np.ones(keys))

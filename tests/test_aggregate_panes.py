@@ -37,54 +37,32 @@ EXACT = [each for each in ALL if not isinstance(each.kernel, MergedKernel)]
 
 
 def grid(
-    rows: Sequence[Rows],
-    pane_lengths: Sequence[Sequence[int]],
-    numbers: Sequence[int],
-    windows: Sequence[Sequence[tuple[int, int]]],
-    fresh: Sequence[NDArray[np.bool_]] | None = None,
-    keyed: bool = False,
+    rows: Rows,
+    pane_lengths: Sequence[int],
+    number: int,
+    windows: Sequence[tuple[int, int]],
+    fresh: NDArray[np.bool_] | None = None,
 ) -> Segments:
-    """The rows of several keys, one behind the other, as segments and panes.
+    """Rows as segments and panes.
 
-    :param rows: of each key
-    :param pane_lengths: how many rows each pane of each key has
-    :param numbers: the number of the first pane of each key
-    :param windows: of each key, the first pane of each window and the one after its last, counted
-        from 0
-    :param fresh: of each key, which panes are other than before; None: all
-    :param keyed: whether it is told which pane is of which key
+    :param pane_lengths: how many rows each pane has
+    :param number: the number of the first pane
+    :param windows: the first pane of each window and the one after its last, counted from 0
+    :param fresh: which panes are other than before; None: all
     """
-    time = np.concatenate([each.time for each in rows])
-    columns = {
-        name: np.concatenate([each.columns[name] for each in rows]) for name in rows[0].columns
-    }
-    lengths = np.concatenate([np.array(each, np.intp) for each in pane_lengths])
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    bases = np.cumsum([0, *(len(each) for each in pane_lengths)])
-    first = [base + a for base, its in zip(bases, windows) for a, _ in its]
-    last = [base + b for base, its in zip(bases, windows) for _, b in its]
-    edges = np.append(0, ends)
-    spans = [
-        ((number + a) * PANE, (number + b) * PANE)
-        for number, its in zip(numbers, windows)
-        for a, b in its
-    ]
+    edges = np.cumsum([0, *pane_lengths])
+    first, last = ([window[i] for window in windows] for i in (0, 1))
     panes = Panes(
-        numbers=np.concatenate(
-            [number + np.arange(len(its)) for number, its in zip(numbers, pane_lengths)]
-        ).astype(np.int64),
-        starts=starts,
-        ends=ends,
+        numbers=(number + np.arange(len(pane_lengths))).astype(np.int64),
+        starts=edges[:-1],
+        ends=edges[1:],
         first=np.array(first, np.intp),
         last=np.array(last, np.intp),
-        fresh=None if fresh is None else np.concatenate(fresh),
-        keys=np.repeat(np.arange(len(rows)) * 7, [len(its) for its in pane_lengths])
-        if keyed
-        else None,
+        fresh=fresh,
     )
     begin, stop = [int(edges[a]) for a in first], [int(edges[b]) for b in last]
-    return Rows(time, columns).segments(begin, stop, spans, panes)
+    spans = [((number + a) * PANE, (number + b) * PANE) for a, b in windows]
+    return rows.segments(begin, stop, spans, panes)
 
 
 def rows_of(pane_lengths: Sequence[int], number: int, seed: int, style: str) -> Rows:
@@ -108,7 +86,7 @@ def single(
     a, b = window
     cut = np.cumsum([0, *pane_lengths])
     part = rows.part(int(cut[a]), int(cut[b]), 3)
-    of = grid([part], [pane_lengths[a:b]], [number + a], [[(0, b - a)]])
+    of = grid(part, pane_lengths[a:b], number + a, [(0, b - a)])
     return bits([each for (each,) in plan_of(tasks).compute(of)])
 
 
@@ -132,65 +110,36 @@ def test_a_window_alone_and_among_others(
 ) -> None:
     lengths, number, windows = drawn
     rows = rows_of(lengths, number, seed, style)
-    found = plan_of(TASKS).compute(grid([rows], [lengths], [number], [windows]))
+    found = plan_of(TASKS).compute(grid(rows, lengths, number, windows))
     for i, window in enumerate(windows):
         assert bits([each[i] for each in found]) == single(TASKS, rows, lengths, number, window)
 
 
-@settings(max_examples=examples(20))
-@given(st.lists(sliding(), min_size=2, max_size=4), st.integers(0, 2**32), st.sampled_from(STYLES))
-def test_a_key_among_others(
-    drawn: list[tuple[list[int], int, list[tuple[int, int]]]], seed: int, style: str
-) -> None:
-    rows = [rows_of(its, number, seed + i, style) for i, (its, number, _) in enumerate(drawn)]
-    lengths, windows = [its for its, _, _ in drawn], [spans for _, _, spans in drawn]
-    numbers = [number for _, number, _ in drawn]
-    found = plan_of(ALL).compute(grid(rows, lengths, numbers, windows))
-    at = 0
-    for its, (length, number, spans) in zip(rows, drawn):
-        for window in spans:
-            assert bits([each[at] for each in found]) == single(ALL, its, length, number, window)
-            at += 1
-
-
 @settings(max_examples=examples(15))
-@given(
-    st.integers(0, 2**32),
-    st.sampled_from(STYLES),
-    st.integers(1, 12),
-    st.integers(1, 3),
-    st.booleans(),
-)
-def test_panes_that_are_known_from_before(
-    seed: int, style: str, width: int, n_keys: int, keyed: bool
-) -> None:
+@given(st.integers(0, 2**32), st.sampled_from(STYLES), st.integers(1, 12))
+def test_panes_that_are_known_from_before(seed: int, style: str, width: int) -> None:
     rng = np.random.default_rng(seed)
     tasks = TASKS[seed % 3 :: 3]
     plan = plan_of(tasks)
-    n_keys = n_keys if keyed else 1
-    lengths = [rng.integers(0, 9, 40).tolist() for _ in range(n_keys)]
-    rows = [rows_of(its, 0, seed + i, style) for i, its in enumerate(lengths)]
-    known: list[set[int]] = [set() for _ in range(n_keys)]
+    lengths = rng.integers(0, 9, 40).tolist()
+    rows = rows_of(lengths, 0, seed, style)
+    known: set[int] = set()
     begin = 0
     while begin + width < 40:
         stop = min(begin + width + int(rng.integers(0, 4)), 40)
-        for key in range(n_keys):
-            if rng.random() < 0.3:  # a late row: its pane is another one
-                pane = int(rng.integers(begin, stop))
-                lengths[key][pane] += 1
-                rows[key] = rows_of(lengths[key], 0, seed + key, style)
-                known[key].clear()  # all values are drawn anew
-        windows = [[(a, a + width) for a in range(stop - begin - width + 1)]] * n_keys
-        cuts = [np.cumsum([0, *its]) for its in lengths]
-        parts = [its.part(int(cut[begin]), int(cut[stop])) for its, cut in zip(rows, cuts)]
-        fresh = [np.array([pane not in its for pane in range(begin, stop)]) for its in known]
-        pieces = [its[begin:stop] for its in lengths]
-        segments = grid(parts, pieces, [begin] * n_keys, windows, fresh, keyed)
-        anew = grid(parts, pieces, [begin] * n_keys, windows, None, keyed)
+        if rng.random() < 0.3:  # a late row: its pane is another one
+            lengths[int(rng.integers(begin, stop))] += 1
+            rows = rows_of(lengths, 0, seed, style)
+            known.clear()  # all values are drawn anew
+        windows = [(a, a + width) for a in range(stop - begin - width + 1)]
+        cut = np.cumsum([0, *lengths])
+        part, piece = rows.part(int(cut[begin]), int(cut[stop])), lengths[begin:stop]
+        fresh = np.array([pane not in known for pane in range(begin, stop)])
+        segments = grid(part, piece, begin, windows, fresh)
+        anew = grid(part, piece, begin, windows)
         for found, wanted in zip(plan.compute(segments), plan_of(tasks).compute(anew)):
             assert bits(found) == bits(wanted)
-        for its in known:
-            its |= set(range(begin, stop))
+        known |= set(range(begin, stop))
         begin += int(rng.integers(1, 6))
 
 
@@ -198,24 +147,13 @@ def test_panes_that_are_not_fresh_are_not_computed_anew() -> None:
     lengths = [5] * 8
     rows = rows_of(lengths, 0, 1, "plain")
     plan = plan_of([agg.mean("a"), agg.std("a")])
-    plan.compute(grid([rows], [lengths], [0], [[(0, 8)]]))
+    plan.compute(grid(rows, lengths, 0, [(0, 8)]))
     spoilt = Rows(rows.time, {**rows.columns, "a": rows.columns["a"].copy()})
     spoilt.columns["a"][:35] = math.nan
     fresh = np.arange(8) == 7
-    ((mean,), (std,)) = plan.compute(grid([spoilt], [lengths], [0], [[(0, 8)]], [fresh]))
+    ((mean,), (std,)) = plan.compute(grid(spoilt, lengths, 0, [(0, 8)], fresh))
     assert mean == pytest.approx(rows.columns["a"].mean())
     assert std == pytest.approx(rows.columns["a"].std(ddof=1))
-
-
-def test_a_key_that_was_not_there_before_is_computed() -> None:
-    lengths = [4] * 4
-    ones, others = rows_of(lengths, 0, 1, "plain"), rows_of(lengths, 0, 2, "plain")
-    plan = plan_of([agg.mean("a")])
-    plan.compute(grid([ones], [lengths], [0], [[(0, 4)]], [np.zeros(4, np.bool_)], True))
-    old = np.zeros(4, np.bool_)
-    both = grid([ones, others], [lengths] * 2, [0, 0], [[(0, 4)]] * 2, [old, old], True)
-    (found,) = plan.compute(both)
-    assert found == pytest.approx([ones.columns["a"].mean(), others.columns["a"].mean()])
 
 
 @settings(max_examples=examples(40))
@@ -225,7 +163,7 @@ def test_as_good_as_of_the_rows(
 ) -> None:
     lengths, number, windows = drawn
     rows = rows_of(lengths, number, seed, style)
-    found = plan_of(ALL).compute(grid([rows], [lengths], [number], [windows]))
+    found = plan_of(ALL).compute(grid(rows, lengths, number, windows))
     cut = np.cumsum([0, *lengths])
     begin, stop = [int(cut[a]) for a, _ in windows], [int(cut[b]) for _, b in windows]
     spans = [((number + a) * PANE, (number + b) * PANE) for a, b in windows]
@@ -252,7 +190,7 @@ def test_moments_of_many_panes_are_as_good_as_exact_ones() -> None:
     lengths = np.random.default_rng(3).integers(0, 60, 60).tolist()
     rows = rows_of(lengths, 7, 3, "large")
     tasks = [agg.var("a", ddof=0), agg.corr("a", "b")]
-    ((var,), (corr,)) = plan_of(tasks).compute(grid([rows], [lengths], [7], [[(0, 60)]]))
+    ((var,), (corr,)) = plan_of(tasks).compute(grid(rows, lengths, 7, [(0, 60)]))
     a, b = ([Fraction(value) for value in rows.columns[name].tolist()] for name in "ab")
     mean_a, mean_b = sum(a, Fraction()) / len(a), sum(b, Fraction()) / len(b)
     squares_a = sum(((x - mean_a) ** 2 for x in a), Fraction())
@@ -276,7 +214,7 @@ def test_ranks_of_windows_that_overlap_much(count: int, width: int, seed: int, s
     lengths = rng.integers(0, 12, count // 4).tolist()
     rows = rows_of(lengths, 5, seed, style)
     windows = [(max(end - width, 0), end) for end in range(1, len(lengths) + 1)]
-    found = plan_of(tasks).compute(grid([rows], [lengths], [5], [windows]))
+    found = plan_of(tasks).compute(grid(rows, lengths, 5, windows))
     cut = np.cumsum([0, *lengths])
     for i, (a, b) in enumerate(windows):
         part = rows.part(int(cut[a]), int(cut[b]))
@@ -288,7 +226,7 @@ def test_ranks_in_chunks_of_rows() -> None:
     lengths = [700] * 500
     rows = rows_of(lengths, 0, 1, "few")
     windows = [(max(end - 30, 0), end) for end in range(1, 501)]
-    (found,) = plan_of([agg.quantile("b", 0.31)]).compute(grid([rows], [lengths], [0], [windows]))
+    (found,) = plan_of([agg.quantile("b", 0.31)]).compute(grid(rows, lengths, 0, windows))
     for i in (0, 40, 170, 260, 499):
         a, b = windows[i]
         values = np.sort(rows.columns["b"][a * 700 : b * 700])

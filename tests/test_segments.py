@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from run_task import Closed, TimeSeries, TimeUnit
 from run_task.data.series._keyed_view import KeyedView
-from run_task.runner._segments import SeenPanes, segments_by_key, segments_of_windows
+from run_task.data.series._pane_counts import PaneCounts
+from run_task.data.series._sliding_keys import SlidingKeys
+from run_task.runner._segments import segments_by_key, segments_of_windows
 
 PANE = 10
 
@@ -27,7 +29,7 @@ def test_a_pane_that_is_not_fresh_has_the_rows_that_it_had(
     steps: list[list[int]], retention: int | None, length: int, closed: Closed
 ) -> None:
     series = TimeSeries({"a": int}, TimeUnit.SECONDS, retention=retention, closed=closed)
-    seen, number, before = SeenPanes(), 0, dict[int, list[int]]()
+    seen, number, before = PaneCounts(), 0, dict[int, list[int]]()
     for step, offsets in enumerate(steps):
         end = PANE * (length + step)
         for offset in offsets:
@@ -55,7 +57,7 @@ def test_a_pane_that_is_not_fresh_has_the_rows_that_it_had(
 def test_late_rows_make_their_own_pane_fresh_and_no_other() -> None:
     series = TimeSeries({"a": int}, TimeUnit.SECONDS)
     series.extend(np.arange(100), a=np.arange(100))
-    seen = SeenPanes()
+    seen = PaneCounts()
 
     def fresh(end: int) -> list[int]:
         view = series.view().for_window(end - 50, end)
@@ -81,18 +83,20 @@ def test_the_panes_of_a_key_hold_its_rows(rows: list[tuple[int, str]], closed: C
     series = TimeSeries({"k": str, "a": int}, TimeUnit.SECONDS, key="k", closed=closed)
     for number, (time, key) in enumerate(rows):
         series.append(time, k=key, a=number)
-    keyed = KeyedView(series.view().for_window(10, 60), "k")
+    keyed = KeyedView(series.view().for_window(10, 60), "k", sliding=SlidingKeys("k", PANE))
     keyed.include(["b"])
-    segments = segments_by_key(keyed, PANE)
-    panes = segments.panes
+    segments = segments_by_key(keyed, keyed.known)
+    panes = segments.by_key
     assert panes is not None
+    assert panes.rows.window_starts.tolist() == [1, 2, 3, 4, 5]
     values = segments.column("a")
     for place, (key, view) in enumerate(zip(keyed.keys, keyed.views())):
         start, end = segments.starts[place], segments.ends[place]
         assert values[start:end].tolist() == view.in_window["a"].tolist()
-        own = range(panes.first[place], panes.last[place])
-        assert [int(panes.numbers[pane]) for pane in own] == [1, 2, 3, 4, 5], key
-        for pane in own:
-            first = int(panes.numbers[pane]) * PANE
-            rows_of_pane = values[panes.starts[pane] : panes.ends[pane]].tolist()
-            assert rows_of_pane == view.between(first, first + PANE)["a"].tolist()
+        of_panes = panes.rows.column("a")
+        slot = panes.places[place]
+        assert (slot < 0) == (not len(view.in_window)), key
+        edges = panes.rows.starts.tolist(), panes.rows.ends.tolist()
+        for pane, first, last in zip(range(1, 6), *edges):
+            its = of_panes[first:last][panes.slots(first, last) == slot].tolist()
+            assert its == view.between(pane * PANE, (pane + 1) * PANE)["a"].tolist()

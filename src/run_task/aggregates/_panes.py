@@ -10,7 +10,7 @@ Geometry", 3rd edition, section 10.3).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,43 +77,23 @@ def _where(
     ]
 
 
-class _TreeLevel:
-    """The nodes of one level of the trees, a tree for each stretch of consecutive numbers.
+class _TreeLevel(NamedTuple):
+    """The nodes of one level of the tree."""
 
-    :param nodes: what is known of them, those of each stretch together
-    :param bases: the position in ``nodes`` of the first of each stretch
-    :param numbers: its number: of a node of ``2**level`` panes, that of its first over ``2**level``
-    :param lengths: how many nodes each stretch has
-    """
+    nodes: Partials
+    """What is known of them."""
 
-    __slots__ = ("bases", "lengths", "nodes", "numbers")
-
-    def __init__(
-        self,
-        nodes: Partials,
-        bases: Positions,
-        numbers: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-    ) -> None:
-        self.nodes: Final = nodes
-        self.bases: Final = bases
-        self.numbers: Final = numbers
-        self.lengths: Final = lengths
+    first: int
+    """The number of the first: of a node of ``2**level`` panes, that of its first over
+    ``2**level``."""
 
     def above(self, statistics: Sequence[Statistic]) -> _TreeLevel:
         """The level above: the nodes that have both of their children here."""
-        first = (self.numbers + 1) >> 1
-        lengths = np.maximum(((self.numbers + self.lengths) >> 1) - first, 0)
-        lefts = self.bases + (2 * first - self.numbers)
-        bases = np.cumsum(lengths) - lengths
-        if len(lengths) == 1:
-            begin, stop = int(lefts[0]), int(lefts[0] + 2 * lengths[0])
-            left, right = self.nodes[begin:stop:2], self.nodes[begin + 1 : stop : 2]
-        else:
-            at = np.repeat(lefts - 2 * bases, lengths)
-            at += 2 * np.arange(len(at))
-            left, right = self.nodes[at], self.nodes[at + 1]
-        return _TreeLevel(merged(statistics, left, right), bases, first, lengths)
+        first = (self.first + 1) >> 1
+        begin = 2 * first - self.first
+        end = begin + max(len(self.nodes.counts) - begin, 0) // 2 * 2
+        left, right = self.nodes[begin:end:2], self.nodes[begin + 1 : end : 2]
+        return _TreeLevel(merged(statistics, left, right), first)
 
 
 def windows_of(statistics: Sequence[Statistic], panes: Panes, known: Partials) -> Partials:
@@ -125,33 +105,27 @@ def windows_of(statistics: Sequence[Statistic], panes: Panes, known: Partials) -
     """
     if len(panes.first) == 1:
         return _only_window(statistics, panes, known)
-    numbers = panes.numbers
-    breaks = np.flatnonzero(numbers[1:] != numbers[:-1] + 1) + 1
-    bases: Positions = np.concatenate([np.zeros(1, np.intp), breaks])
-    lengths = np.diff(bases, append=len(numbers))
-    level = _TreeLevel(known, bases, numbers[bases], lengths)
+    number = int(panes.numbers[0])
+    level = _TreeLevel(known, number)
     n_windows = len(panes.first)
     found = known.empty(n_windows)  # the earlier part of each window, as far as it has been merged
     later = known.empty(n_windows)  # and the later one
     open_ = np.flatnonzero(panes.last > panes.first)  # those of which not all is merged
-    stretch = bases.searchsorted(panes.first[open_], "right") - 1
-    begin = numbers[panes.first[open_]]
-    end = begin + (panes.last - panes.first)[open_]
+    begin, end = number + panes.first[open_], number + panes.last[open_]
     while len(open_):
         at_begin, at_end = (begin & 1).astype(np.bool_), (end & 1).astype(np.bool_)
-        offsets = level.bases[stretch] - level.numbers[stretch]
         for odd, into, is_first in ((at_begin, found, True), (at_end, later, False)):
             which = open_[odd]
             if not len(which):
                 continue
             node = begin[odd] if is_first else end[odd] - 1
-            nodes, so_far = level.nodes[offsets[odd] + node], into[which]
+            nodes, so_far = level.nodes[node - level.first], into[which]
             pair = (so_far, nodes) if is_first else (nodes, so_far)
             into.put(which, merged(statistics, *pair))
         begin, end = (begin + at_begin) >> 1, (end - at_end) >> 1
         still = begin < end
         if not still.all():
-            open_, begin, end, stretch = open_[still], begin[still], end[still], stretch[still]
+            open_, begin, end = open_[still], begin[still], end[still]
         if len(open_):
             level = level.above(statistics)
     return merged(statistics, found, later)
@@ -257,18 +231,8 @@ def _positions(before: Panes, panes: Panes, which: Positions) -> Positions:
     none = np.full(len(which), -1, np.intp)
     if not len(before.numbers):
         return none
-    if panes.keys is None or before.keys is None:
-        first, count = int(before.numbers[0]), len(before.numbers)
-        if int(before.numbers[-1]) != first + count - 1:  # by keys that are not told
-            return none
-        at = numbers - first
-        return np.where((at >= 0) & (at < count), at, -1)
-    keys, firsts, counts = np.unique(before.keys, return_index=True, return_counts=True)
-    wanted = panes.keys[which]
-    place = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
-    at = numbers - before.numbers[firsts[place]]
-    there = (keys[place] == wanted) & (at >= 0) & (at < counts[place])
-    return np.where(there, at + firsts[place], -1)
+    at = numbers - int(before.numbers[0])
+    return np.where((at >= 0) & (at < len(before.numbers)), at, -1)
 
 
 def assembled(count: int, parts: Sequence[tuple[Positions, Partials]]) -> Partials | None:

@@ -9,13 +9,14 @@ import numpy as np
 
 from run_task.aggregates._condition import Condition, Test
 from run_task.aggregates._kernel import Kernel, MergedKernel
+from run_task.aggregates._key_tree import KeyTree, PaneGroup
 from run_task.aggregates._ordered import Quantile, Quantiles
 from run_task.aggregates._panes import PaneCache, Partials, assembled, windows_of
 from run_task.aggregates._rows import Positions, SegmentedRows, chunks, rows_of_one
 from run_task.aggregates._single import SingleSegment
 from run_task.aggregates._sliding_ranks import SlidingRanks, overlapping, sliding_chunks
 from run_task.aggregates._statistics import Partial, Statistic
-from run_task.tasks._declared import ColumnTypes, Failed, Panes, Segments
+from run_task.tasks._declared import ColumnTypes, Failed, KeyedPanes, Panes, Segments
 
 _KEPT: Final = 1 << 22
 """Of so many bytes twice, the columns of a chunk that are made on the way are not new each time."""
@@ -137,6 +138,18 @@ class _Group:
             return kept, positions
         return kept, present if positions is None else positions[present]
 
+    def known(self, rows: SegmentedRows, positions: Positions) -> tuple[Positions, Partials] | None:
+        """What is known of some rows: the positions of the segments that have such as these tasks
+        are of, and their statistics; None: there are none.
+
+        :param positions: those of the segments of the rows
+        """
+        kept, where = self.its(rows, positions)
+        if kept is None:
+            return None
+        found = [statistic.of(kept) for statistic in self.statistics]
+        return positions if where is None else where, Partials(kept.counts, found)
+
     def compute(
         self, rows: SegmentedRows, positions: Positions | None, results: _ResultLists
     ) -> None:
@@ -221,7 +234,7 @@ class AggregatePlan:
     :raises ConfigError: if one of them cannot be computed
     """
 
-    __slots__ = ("_cache", "_empty", "_groups", "_merged", "_others")
+    __slots__ = ("_cache", "_empty", "_groups", "_merged", "_others", "_tree")
 
     def __init__(self, tasks: Sequence[AggregateTask], columns: ColumnTypes) -> None:
         # glibc keeps twice as much of what is freed as the largest block was that it had from the
@@ -243,15 +256,21 @@ class AggregatePlan:
         self._merged: list[_Group] = [group for group in self._groups if group.merged]
         self._others: bool = any(group.plain or group.ranked for group in self._groups)
         self._cache = PaneCache()
+        self._tree = KeyTree([PaneGroup(each.statistics, each.known) for each in self._merged])
 
     def compute(self, segments: Segments) -> Sequence[Sequence[Any]]:
         """The results of each task, one for each segment."""
-        panes = segments.panes
-        if panes is None and len(segments.starts) == 1:
+        panes, by_key = segments.panes, segments.by_key
+        if panes is None and by_key is None and len(segments) == 1:
             return self._compute_one(segments)
-        results = _ResultLists(self._empty, len(segments.starts))
+        results = _ResultLists(self._empty, len(segments))
         with np.errstate(all="ignore"):
-            if panes is None:
+            if by_key is not None:
+                if self._merged:
+                    self._of_keys(by_key, results)
+                if self._others:
+                    self._without_panes(segments, results)
+            elif panes is None:
                 for rows, positions in chunks(segments):
                     for group in self._groups:
                         group.compute(rows, positions, results)
@@ -270,6 +289,29 @@ class AggregatePlan:
                 for group in self._groups:
                     group.compute_one(rows, found)
         return [[value] for value in found]
+
+    def _of_keys(self, panes: KeyedPanes, results: _ResultLists) -> None:
+        try:
+            windows = self._tree.window(panes)
+        except BaseException:
+            self._tree.forget()
+            raise
+        places, present = panes.places, np.flatnonzero(panes.places >= 0)
+        for group, window in zip(self._merged, windows):
+            if window is None:
+                continue
+            at = np.full(panes.slot_count, -1)
+            at[window.slots] = np.arange(len(window.slots))
+            which = at[places[present]]
+            there = which >= 0
+            positions = present[there]
+            of_window = window.known[which[there]]
+            group.finish(
+                of_window.counts.astype(np.intp),
+                of_window.partials,
+                None if len(positions) == len(places) else positions,
+                results,
+            )
 
     def _of_panes(self, segments: Segments, panes: Panes, results: _ResultLists) -> None:
         for group, known in zip(self._merged, self._known(segments, panes)):
@@ -294,8 +336,7 @@ class AggregatePlan:
             times=lambda: segments.time,
             column=segments.column,
             texts=segments.texts,
-            starts=panes.starts[anew],
-            ends=panes.ends[anew],
+            spans=lambda: (panes.starts[anew], panes.ends[anew]),
             window_starts=panes.numbers[anew],
             window_ends=panes.numbers[anew],
             unit=segments.unit,
@@ -304,10 +345,8 @@ class AggregatePlan:
         for rows, positions in chunks(of_panes):
             which = anew if positions is None else anew[positions]
             for group, its in zip(self._merged, parts):
-                kept, where = group.its(rows, which)
-                if kept is not None:
-                    found = [statistic.of(kept) for statistic in group.statistics]
-                    its.append((which if where is None else where, Partials(kept.counts, found)))
+                if (found := group.known(rows, which)) is not None:
+                    its.append(found)
         known: list[Partials | None] = []
         for at, its in enumerate(parts):
             old = None if before is None else before[at]

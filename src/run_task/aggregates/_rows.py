@@ -17,7 +17,7 @@ Positions: TypeAlias = NDArray[np.intp]
 
 T = TypeVar("T")
 
-_CHUNK: Final = 1 << 16
+CHUNK: Final = 1 << 16
 """So many rows are computed at once, unless one segment has more: the columns that are made on the
 way stay in the processor's cache. Results do not depend on it."""
 
@@ -316,11 +316,11 @@ def chunks(segments: Segments) -> Iterator[tuple[SegmentedRows, Positions | None
     if not len(filled):
         return
     after = np.cumsum(counts)
-    whole = len(filled) == len(segments) and int(after[-1]) <= _CHUNK
+    whole = len(filled) == len(segments) and int(after[-1]) <= CHUNK
     first = 0
     while first < len(filled):
         done = int(after[first] - counts[first])
-        stop = max(int(after.searchsorted(done + _CHUNK, "right")), first + 1)
+        stop = max(int(after.searchsorted(done + CHUNK, "right")), first + 1)
         its = slice(first, stop)
         where = filled[its]
         of_chunk = counts[its]

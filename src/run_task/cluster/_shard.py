@@ -116,7 +116,7 @@ class _ShardStage:
         self._states.begin(states, known)
         bound = self._states.bind(tasks)
         self._steppers = {i: task for i, task in enumerate(bound) if isinstance(task, Stepper)}
-        self._bound = bound_of(data, interval.unit, config, keys, self._states)
+        self._bound = bound_of(data, interval, config, keys, self._states)
         self._crew = crew_of(bound, data, interval, config, keys, self._states)
         self._crew.open()
         self._keys: Sequence[Any] | None = None  # those of the reply before

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from run_task.data import TimeSeries
 from run_task.data.series._keyed_view import KeyedView
+from run_task.data.series._pane_counts import PaneCounts
 from run_task.data.series._segment import segment_of_window
+from run_task.data.series._sliding_keys import SlidingKeys
 from run_task.data.series._view import TimeSeriesView, placed
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
-from run_task.runner._segments import SeenPanes, segments_by_key, segments_of_windows
+from run_task.runner._segments import segments_by_key, segments_of_windows
 from run_task.tasks._declared import Declared, Failed, Plan, Planner, Segments
 from run_task.tasks._task import Runnable
 from run_task.time._calendar import Interval
@@ -36,7 +38,8 @@ class DeclaredWork:
         self.names: Sequence[str] = tuple(task.name for task in tasks)
         """Their names, in order."""
         self._pane = pane
-        self._seen = SeenPanes()
+        self._sliding: SlidingKeys | None = None
+        self._seen = PaneCounts()
         if not isinstance(data, TimeSeries):
             raise ConfigError(
                 f"task {tasks[0].name!r} is declared, and such tasks are computed over the rows of "
@@ -64,7 +67,10 @@ class DeclaredWork:
         :param view: what a task of the window sees
         """
         if isinstance(view, KeyedView):
-            return self._compute(segments_by_key(view, self._pane))
+            known = view.known
+            if self._pane is not None and known is None:
+                known = self._keys(view.by, self._pane).look(*view.inputs)
+            return self._compute(segments_by_key(view, known))
         if self._pane is None:
             return self._compute(segment_of_window(view))
         window = placed(view)[4]
@@ -88,6 +94,12 @@ class DeclaredWork:
             the view
         """
         return self._compute(segments_of_windows(view, starts, ends, self._pane, self._seen, since))
+
+    def _keys(self, by: str, pane: int) -> SlidingKeys:
+        """What looks at windows whose keys nobody has looked for."""
+        if self._sliding is None:
+            self._sliding = SlidingKeys(by, pane)
+        return self._sliding
 
     def _compute(self, segments: Segments) -> Sequence[Sequence[Any]]:
         computed: list[Sequence[Any]] = [()] * len(self.names)

@@ -175,7 +175,7 @@ class Engine:
         self._data = data
         self._interval = interval
         self._keys = keys
-        self._bound = bound_of(data, interval.unit, config, keys, self.states)
+        self._bound = bound_of(data, interval, config, keys, self.states)
         self._empty = 0
         self._outlet = outlet
         self._log = Log(__name__, self.name)
@@ -480,9 +480,7 @@ class Engine:
             given.crew.succeed(before.hanging())
         self._tasks = given.tasks
         self.states.take(given.states)
-        self._bound = bound_of(
-            self._data, self._interval.unit, self.config, self._keys, self.states
-        )
+        self._bound = bound_of(self._data, self._interval, self.config, self._keys, self.states)
         self._drive = driver(given.crew)
         self._retired.retire(before, self.config.shutdown_timeout)
 

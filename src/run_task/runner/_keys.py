@@ -12,6 +12,7 @@ from run_task.data._protocol import window_bound
 from run_task.data._several import inputs_of, members_of, none_if_empty
 from run_task.data._several_keyed import SeveralKeyedView
 from run_task.data.series._keyed_view import KeyedView
+from run_task.data.series._sliding_keys import SlidingKeys
 from run_task.errors import ConfigError
 from run_task.executors import Crew, Executor, KeyedExecutor
 from run_task.executors._protocol import checked_crew
@@ -24,7 +25,6 @@ from run_task.runner._declared_work import DeclaredWork, declared, pane_of
 from run_task.runner._key_census import KeyCensus
 from run_task.tasks._task import Runnable
 from run_task.time._calendar import Interval
-from run_task.time._interval import TimeUnit
 from run_task.time._length import IntervalLike, plain_length
 
 DEFAULT_IDLE: Final = "1h"
@@ -201,23 +201,23 @@ Bound: TypeAlias = Callable[[Any, int, int], Any]
 
 
 def bound_of(
-    data: object, unit: TimeUnit, config: RunnerConfig, keys: Keys | None, states: States
+    data: object, interval: Interval, config: RunnerConfig, keys: Keys | None, states: States
 ) -> Bound | None:
     """What the tasks of a window see of a view of the data.
 
     :param data: the shared data
-    :param unit: the unit of the windows' starts and ends
-    :param config: whether windows without a row are skipped
+    :param interval: how often windows come, and in which unit
+    :param config: how long they are, and whether those without a row are skipped
     :param keys: by which keys tasks are run; None: by none
     :param states: the states of the tasks, of which those of idle keys are let go of
     :return: a function of a view, and the start and the end of a window: what the tasks see, or
         None if the window is skipped. None: the data has nothing that lies before or after a window
     """
-    bound = window_bound(data, unit)
+    bound = window_bound(data, interval.unit)
     if keys is None:
         return bound if bound is None or config.empty is not Empty.SKIP else none_if_empty(bound)
     assert bound is not None
-    cut, grouped = bound, _grouping(data, keys)
+    cut, grouped = bound, _grouping(data, keys, interval, config.window)
     by, runs_all = keys.by, config.empty is Empty.RUN
     census = KeyCensus(config.name, by, keys.most)
     idle = keys.idle_ns // keys.keyed(data)[0].unit.nanos
@@ -237,12 +237,18 @@ def bound_of(
     return bounded
 
 
-def _grouping(data: object, keys: Keys) -> Callable[[Any], KeyedView]:
+def _grouping(
+    data: object, keys: Keys, interval: Interval, window: Interval | None
+) -> Callable[[Any], KeyedView]:
     """How the view of a window is grouped by key."""
     by = keys.by
     members = members_of(data)
     if members is None:
-        return lambda view: KeyedView(view, by)
+        pane = pane_of(interval, window)
+        sliding = None
+        if pane is not None and keys.keyed(data)[0].unit is interval.unit:
+            sliding = SlidingKeys(by, pane)
+        return lambda view: KeyedView(view, by, sliding=sliding)
     having = {id(series) for series in keys.keyed(data)}
     positions = [i for i, member in enumerate(members) if id(member) in having]
     return lambda views: SeveralKeyedView(views, positions, by)

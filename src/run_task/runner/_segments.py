@@ -9,48 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data.series._keyed_view import KeyedView
+from run_task.data.series._pane_counts import PaneCounts
 from run_task.data.series._schema import Schema
+from run_task.data.series._sliding_keys import KeysOfWindow
 from run_task.data.series._view import Storage, TimeSeriesView, placed
-from run_task.tasks._declared import Panes, Segments
-
-
-class SeenPanes:
-    """Which panes may have other rows than when they were computed last.
-
-    Rows are only ever added to a series, anywhere, and let go of from its beginning. So a pane that
-    has as many as before has the same, unless it is the one in which the series begins by now: of
-    that, some may be gone and as many have been added.
-    """
-
-    __slots__ = ("_counts", "_first")
-
-    def __init__(self) -> None:
-        self._first = 0
-        self._counts: NDArray[np.intp] = np.empty(0, np.intp)
-
-    def forget(self) -> None:
-        """What was computed is not known any more."""
-        self._counts = np.empty(0, np.intp)
-
-    def note(self, first: int, counts: NDArray[np.intp], begun: int) -> NDArray[np.bool_]:
-        """Which of these panes have to be computed.
-
-        :param first: the number of the first
-        :param counts: how many rows each has
-        :param begun: the number of the pane in which the series begins
-        """
-        fresh = np.ones(len(counts), np.bool_)
-        # The stretch that both have: of the panes from `start` to before `stop`.
-        start = max(first, self._first)
-        stop = min(first + len(counts), self._first + len(self._counts))
-        if start < stop:
-            now = slice(start - first, stop - first)
-            before = slice(start - self._first, stop - self._first)
-            np.not_equal(counts[now], self._counts[before], out=fresh[now])
-            if start <= begun < stop:
-                fresh[begun - first] = True
-        self._first, self._counts = first, counts
-        return fresh
+from run_task.tasks._declared import KeyedPanes, Panes, Segments
 
 
 def segments_of_windows(
@@ -58,7 +21,7 @@ def segments_of_windows(
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
     pane: int | None,
-    seen: SeenPanes,
+    seen: PaneCounts,
     since: NDArray[np.intp] | None = None,
 ) -> Segments:
     """The rows of windows without keys, a segment for each window.
@@ -91,8 +54,7 @@ def segments_of_windows(
         times=lambda: time,
         column=_columns(schema, storage, first, stop),
         texts=_texts(schema, storage),
-        starts=firsts,
-        ends=stops,
+        spans=lambda: (firsts, stops),
         window_starts=starts,
         window_ends=ends,
         unit=schema.unit,
@@ -100,33 +62,37 @@ def segments_of_windows(
     )
 
 
-def segments_by_key(keyed: KeyedView, pane: int | None) -> Segments:
+def segments_by_key(keyed: KeyedView, known: KeysOfWindow | None) -> Segments:
     """The rows of a window, a segment for each key in the order of the keys.
 
     :param keyed: what the tasks of the window see
-    :param pane: how long the panes are of which windows are made; None: they are not
+    :param known: its keys and panes, if windows slide over a grid
     """
-    storage, firsts, stops = keyed.spots or keyed.find_spots()
     schema = keyed.schema
     start, end = keyed.window
     count = len(keyed.keys)
-    starts, ends = np.array(firsts[:count], np.intp), np.array(stops[:count], np.intp)
-    total = int(ends.max(initial=0))
-    return Segments(
-        times=lambda: storage.array(0, 0, total),
-        column=_columns(schema, storage, 0, total),
-        texts=_texts(schema, storage),
-        starts=starts,
-        ends=ends,
+
+    def storage() -> Storage:
+        return (keyed.spots or keyed.find_spots())[0]
+
+    def spans() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        _, firsts, stops = keyed.spots or keyed.find_spots()
+        return np.array(firsts[:count], np.intp), np.array(stops[:count], np.intp)
+
+    def rows(position: int) -> NDArray[Any]:
+        return storage().array(position, 0, int(found.ends.max(initial=0)))
+
+    found = Segments(
+        times=lambda: rows(0),
+        column=lambda name: rows(schema.positions[name] + 1),
+        texts=_texts(schema, placed(keyed.rows_in_window)[1]),
+        spans=spans,
         window_starts=np.full(count, start, np.int64),
         window_ends=np.full(count, end, np.int64),
         unit=schema.unit,
-        panes=None
-        if pane is None
-        else _panes_by_key(
-            storage.array(0, 0, total), starts, ends, start, end, pane, schema.beyond
-        ),
+        by_key=None if known is None else _panes_by_key(keyed, known),
     )
+    return found
 
 
 def _columns(
@@ -153,7 +119,7 @@ def _panes(
     pane: int,
     beyond: int,
     begun: int | None,
-    seen: SeenPanes,
+    seen: PaneCounts,
 ) -> Panes:
     start = int(starts[0])
     numbers = np.arange((int(ends[-1]) - start) // pane)
@@ -165,32 +131,34 @@ def _panes(
         numbers=shift + numbers,
         starts=edges[:-1],
         ends=edges[1:],
-        fresh=seen.note(shift, np.diff(edges), first),
+        fresh=seen.note(shift, np.diff(edges), first) == seen.look,
         first=(starts - start) // pane,
         last=(ends - start) // pane,
     )
 
 
-def _panes_by_key(
-    time: NDArray[np.int64],
-    starts: NDArray[np.intp],
-    ends: NDArray[np.intp],
-    start: int,
-    end: int,
-    pane: int,
-    beyond: int,
-) -> Panes:
-    count, keys = (end - start) // pane, len(starts)
-    # The rows of keys stand one after another, and those of a key are in order: so are panes.
-    number = (time - (start + beyond)) // pane
-    number += np.repeat(np.arange(keys) * count, ends - starts)
-    edges = np.zeros(keys * count + 1, np.intp)
-    np.cumsum(np.bincount(number, minlength=keys * count), out=edges[1:])
-    first = np.arange(keys) * count
-    return Panes(
-        numbers=np.tile(start // pane + np.arange(count), keys),
-        starts=edges[:-1],
-        ends=edges[1:],
-        first=first,
-        last=first + count,
+def _panes_by_key(keyed: KeyedView, known: KeysOfWindow) -> KeyedPanes:
+    view = keyed.rows_in_window
+    schema, storage, first, stop, _ = placed(view)
+    edges = known.edges
+    count = len(edges) - 1
+    numbers = known.number + np.arange(count)
+    rows = Segments(
+        times=lambda: storage.array(0, first, stop),
+        column=_columns(schema, storage, first, stop),
+        texts=_texts(schema, storage),
+        spans=lambda: (edges[:-1], edges[1:]),
+        window_starts=numbers,
+        window_ends=numbers + 1,
+        unit=schema.unit,
+    )
+    return KeyedPanes(
+        rows=rows,
+        looks=known.since,
+        look=known.look,
+        changed=known.changed,
+        slots=lambda one, other: known.slots_of(view, one, other),
+        slot_count=known.slot_count,
+        renumbered=known.renumbered,
+        places=keyed.places_among(known.slots),
     )

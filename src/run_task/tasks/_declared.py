@@ -4,7 +4,7 @@ windows and keys in one pass, as the engine has their rows."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +26,15 @@ class Panes:
     Record 34(1), 2005.
 
     :param numbers: the number of each pane on the grid of all windows there may be, whenever a run
-        began; it ascends by 1 within a key
+        began; it ascends by 1
     :param starts: where its rows begin in ``Segments.time``
     :param ends: and where they end; a pane may have none
     :param first: for each segment, the position in ``numbers`` of its first pane
     :param last: and of the one after its last; equal: it has none
     :param fresh: which panes may have other rows than when the same plan computed last; None: all
-    :param keys: a number for the key of each pane, which stays the key's for as long as the plan
-        is used; None: there are no keys, or nothing is known of what was computed last
     """
 
-    __slots__ = ("ends", "first", "fresh", "keys", "last", "numbers", "starts")
+    __slots__ = ("ends", "first", "fresh", "last", "numbers", "starts")
 
     def __init__(
         self,
@@ -47,7 +45,6 @@ class Panes:
         first: NDArray[np.intp],
         last: NDArray[np.intp],
         fresh: NDArray[np.bool_] | None = None,
-        keys: NDArray[np.int64] | None = None,
     ) -> None:
         self.numbers: Final = numbers
         self.starts: Final = starts
@@ -55,7 +52,67 @@ class Panes:
         self.first: Final = first
         self.last: Final = last
         self.fresh: Final = fresh
-        self.keys: Final = keys
+
+
+class Renumbered(NamedTuple):
+    """How the numbers of keys were given out anew last."""
+
+    times: int
+    """How often they were."""
+
+    slots: NDArray[np.intp]
+    """The new number of each by the one before; -1: that key was gone. The order is the same."""
+
+
+class KeyedPanes:
+    """The panes of a window that slides, of all keys together, for a plan that keeps what it knows
+    of them.
+
+    Each key has a *slot*, a number from 0 on that stays the key's, so that what is known of many
+    keys stands in arrays.
+
+    :param rows: the rows of the window in the order of time, whatever their keys: a segment is a
+        pane, and ``window_starts`` are the numbers of panes on the grid, which ascend by 1
+    :param looks: who looks at the rows and gives out slots: what is known by another means nothing
+    :param look: the number of this look; it ascends
+    :param changed: for each pane, at which look its rows were last others than before
+    :param slots: gives the slots of some of the rows, by the first and the one after the last
+    :param slot_count: slots are less than this
+    :param renumbered: how slots were given out anew
+    :param places: the slot of the key of each segment; -1: it has no rows
+    """
+
+    __slots__ = (
+        "changed",
+        "look",
+        "looks",
+        "places",
+        "renumbered",
+        "rows",
+        "slot_count",
+        "slots",
+    )
+
+    def __init__(
+        self,
+        *,
+        rows: Segments,
+        looks: object,
+        look: int,
+        changed: NDArray[np.int64],
+        slots: Callable[[int, int], NDArray[np.intp]],
+        slot_count: int,
+        renumbered: Renumbered,
+        places: NDArray[np.intp],
+    ) -> None:
+        self.rows: Final = rows
+        self.looks: Final = looks
+        self.look: Final = look
+        self.changed: Final = changed
+        self.slots: Final = slots
+        self.slot_count: Final = slot_count
+        self.renumbered: Final = renumbered
+        self.places: Final = places
 
 
 class Segments:
@@ -67,23 +124,26 @@ class Segments:
     :param times: gives the timestamps, ascending within a segment
     :param column: gives a column, one value for each timestamp; of texts of any length, their codes
     :param texts: gives what the codes of such a column stand for
-    :param starts: where each segment begins
-    :param ends: where it ends
+    :param spans: gives where each segment begins, and where it ends
     :param window_starts: the start of the window of each, in ``unit``
     :param window_ends: its end, in ``unit``
     :param unit: the unit of timestamps
-    :param panes: of what windows are made that slide over a grid; None: they do not
+    :param panes: of what windows without keys are made that slide over a grid; None: they do not
+    :param by_key: of what a window is made that slides over a grid, where each segment is a key;
+        None: it is none. What goes by it needs no rows of segments, which are brought together once
+        they are asked for
     """
 
     __slots__ = (
         "_column",
         "_columns",
+        "_found_spans",
+        "_spans",
         "_texts",
         "_time",
         "_times",
-        "ends",
+        "by_key",
         "panes",
-        "starts",
         "unit",
         "window_ends",
         "window_starts",
@@ -95,24 +155,39 @@ class Segments:
         times: Callable[[], NDArray[np.int64]],
         column: Callable[[str], NDArray[Any]],
         texts: Callable[[str], Sequence[str]],
-        starts: NDArray[np.intp],
-        ends: NDArray[np.intp],
+        spans: Callable[[], tuple[NDArray[np.intp], NDArray[np.intp]]],
         window_starts: NDArray[np.int64],
         window_ends: NDArray[np.int64],
         unit: TimeUnit,
         panes: Panes | None = None,
+        by_key: KeyedPanes | None = None,
     ) -> None:
-        self.starts: Final = starts
-        self.ends: Final = ends
         self.window_starts: Final = window_starts
         self.window_ends: Final = window_ends
         self.unit: Final = unit
         self.panes: Final = panes
+        self.by_key: Final = by_key
+        self._spans = spans
+        self._found_spans: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
         self._times = times
         self._time: NDArray[np.int64] | None = None
         self._column = column
         self._texts = texts
         self._columns: dict[str, NDArray[Any]] = {}
+
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """Where each segment begins in :attr:`time`."""
+        return (self._found_spans or self._find_spans())[0]
+
+    @property
+    def ends(self) -> NDArray[np.intp]:
+        """Where each ends."""
+        return (self._found_spans or self._find_spans())[1]
+
+    def _find_spans(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        self._found_spans = found = self._spans()
+        return found
 
     @property
     def time(self) -> NDArray[np.int64]:
@@ -143,7 +218,7 @@ class Segments:
 
     def __len__(self) -> int:
         """How many segments there are."""
-        return len(self.starts)
+        return len(self.window_starts)
 
 
 class Failed:

@@ -135,18 +135,18 @@ class Groups:
         self.keys: Sequence[Any]
         """The keys that the rows have, each once, sorted: texts by their code points."""
         if texts is None:
-            order, firsts, _ = _grouped(above_zero(values)[1])
+            order, firsts, _ = grouped(above_zero(values)[1])
             self.keys = values[order[firsts]].tolist()
         elif len(texts) > _FEW * len(values):
             codes, places = np.unique(values, return_inverse=True)
             own = sorted(zip(texts.decode(codes).tolist(), range(len(codes))))
             ranks = np.empty(len(codes), np.int64)
             ranks[[place for _, place in own]] = np.arange(len(codes))
-            order, firsts, _ = _grouped(ranks[places])
+            order, firsts, _ = grouped(ranks[places])
             self.keys = [text for text, _ in own]
         else:
             ranks_of, in_order = texts.ranking()
-            order, firsts, ranks = _grouped(ranks_of[values])
+            order, firsts, ranks = grouped(ranks_of[values])
             self.keys = [in_order[rank] for rank in ranks.tolist()]
         self.bounds: list[int] = [*firsts.tolist(), len(values)]
         """Where the rows of each begin in the storage, and where those of the last end."""
@@ -217,7 +217,7 @@ def above_zero(values: Array) -> tuple[int, NDArray[Any]]:
     return int(least), unsigned
 
 
-def _grouped(numbers: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]:
+def grouped(numbers: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any]]:
     """Bring like numbers together.
 
     By digits, the lowest first, each in linear time: five times as fast as a sort that compares.

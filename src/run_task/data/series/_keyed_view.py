@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from run_task.data.series._grouped import Groups, KeyPart, keys_and_lasts
 from run_task.data.series._schema import Schema
+from run_task.data.series._sliding_keys import KeysOfWindow, SlidingKeys
 from run_task.data.series._view import Storage, TimeSeriesView, placed
 from run_task.time._moment import TimeLike
 
@@ -76,6 +77,7 @@ class KeyedView:
     :param view: the rows, as the tasks of the window would have them without keys
     :param by: the column of the key
     :param part: which of the keys; None: all
+    :param sliding: looks at windows that slide over a grid; None: they do not
     """
 
     __slots__ = (
@@ -87,12 +89,19 @@ class KeyedView:
         "_quiet",
         "_view",
         "by",
+        "known",
         "schema",
         "spots",
         "window",
     )
 
-    def __init__(self, view: TimeSeriesView, by: str, part: KeyPart | None = None) -> None:
+    def __init__(
+        self,
+        view: TimeSeriesView,
+        by: str,
+        part: KeyPart | None = None,
+        sliding: SlidingKeys | None = None,
+    ) -> None:
         schema, _, _, _, window = placed(view)
         self.schema: Schema = schema
         """What the rows are."""
@@ -111,6 +120,8 @@ class KeyedView:
         """The keys, and which group each is, where they are not the groups."""
         self.spots: Spots | None = None
         """Where the rows of each key in the window lie, once that was asked for."""
+        self.known: KeysOfWindow | None = None if sliding is None else sliding.look(view)
+        """The keys that have rows in the window, of one that slides over a grid, and its panes."""
 
     @property
     def keys(self) -> Sequence[Any]:
@@ -121,6 +132,22 @@ class KeyedView:
     def inputs(self) -> Sequence[Any]:
         """The view of each input, as the tasks of the window would have it without keys."""
         return (self._view,)
+
+    @property
+    def rows_in_window(self) -> TimeSeriesView:
+        """The rows of the window, whatever their keys."""
+        return self._view.in_window
+
+    def places_among(self, numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+        """What each of the keys has that has rows in the window; -1: it has none.
+
+        :param numbers: of each key that has rows, in the order of these keys
+        """
+        _, places = self._known()
+        if places is None:
+            return numbers
+        found = [-1 if place is None else place for place in places]
+        return np.append(numbers, -1)[found]
 
     def include(self, keys: Iterable[Any]) -> None:
         """Let keys be among them, though they may have no row in the window.
@@ -144,7 +171,7 @@ class KeyedView:
     def _known(self) -> tuple[Sequence[Any], Sequence[int | None] | None]:
         known = self._keys
         if known is None:
-            present, _ = self._present()
+            present = self._present()
             known = present, None
             if not self._quiet.issubset(present):
                 places = _places(present)
@@ -153,8 +180,12 @@ class KeyedView:
             self._keys = known
         return known
 
-    def _present(self) -> tuple[Sequence[Any], NDArray[np.intp]]:
-        """The keys that have rows in the window, and the last row of each, from its first on."""
+    def _present(self) -> Sequence[Any]:
+        """The keys that have rows in the window."""
+        return self._found_lasts()[0] if self.known is None else self.known.keys
+
+    def _found_lasts(self) -> tuple[Sequence[Any], NDArray[np.intp]]:
+        """The same, and the last row of each, from its first on."""
         lasts = self._lasts
         if lasts is None:
             _, storage, first, stop, _ = placed(self._view.in_window)
@@ -179,7 +210,9 @@ class KeyedView:
 
     def last_times(self) -> Iterable[tuple[Any, int]]:
         """The keys that have rows in the window, each with the timestamp of its last."""
-        keys, lasts = self._present()
+        if self.known is not None:
+            return zip(self.known.keys, self.known.lasts.tolist())
+        keys, lasts = self._found_lasts()
         return zip(keys, self._view.in_window.time[lasts].tolist())
 
     def next_times(self, last: Mapping[Any, int]) -> Mapping[Any, int]:

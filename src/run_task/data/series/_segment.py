@@ -28,8 +28,7 @@ def segment_of_window(view: TimeSeriesView) -> Segments:
         column=lambda name: storage.array(schema.positions[name] + 1, first, stop),
         # An array of objects, which is looked into as a sequence is, but not declared as one.
         texts=lambda name: cast("Any", rows.encoded(name).texts),
-        starts=_FIRST,
-        ends=np.array([stop - first], np.intp),
+        spans=lambda: (_FIRST, np.array([stop - first], np.intp)),
         window_starts=np.array([start], np.int64),
         window_ends=np.array([end], np.int64),
         unit=schema.unit,

@@ -180,7 +180,7 @@ class _StageReplay:
         self._states = states
         tasks = states.bind(stage.tasks)
         self._stateful = states.any
-        self._bound = bound_of(self.data, stage.interval.unit, config, stage.keys, self._states)
+        self._bound = bound_of(self.data, stage.interval, config, stage.keys, self._states)
         self.was_empty: bool = False
         """Whether the last window that it came to was skipped, since it holds no row."""
         # A view stays as it is, so one serves all windows until somebody writes.
