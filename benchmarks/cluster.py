@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import numpy as np
+from tests.support.ray_nodes import add_node, nodes
 
 from benchmarks.apart import apart
 from benchmarks.measure import Figure, Rounds
@@ -32,7 +33,6 @@ from run_task.cluster._cluster import Cluster
 from run_task.cluster._executor import ShardsExecutor
 from run_task.cluster._link import ShardPlace, Transport
 from run_task.cluster._messages import ShardReply, ShardRequest
-from run_task.cluster._ray import own_sigterm
 from run_task.cluster._shard import KeyShard, versions
 from run_task.cluster._transports import transport_for
 from run_task.executors._states import States
@@ -125,8 +125,8 @@ class _Sizes:
         self._inner = inner
         self.asked = self.answered = 0
 
-    def open(self) -> None:
-        self._inner.open()
+    def open(self, is_unwanted: Callable[[], bool]) -> bool:
+        return self._inner.open(is_unwanted)
 
     def start(self, number: int, given_up: threading.Event) -> Any:
         link = self._inner.start(number, given_up)
@@ -245,21 +245,6 @@ def ticks(
     return rounds
 
 
-@contextmanager
-def nodes(*cores: int) -> Generator[Any]:
-    """A cluster of Ray of several nodes, all on this machine."""
-    make: Any = importlib.import_module("ray.cluster_utils").Cluster
-    head = {"num_cpus": cores[0], "include_dashboard": False}
-    with own_sigterm():  # Ray is used in the block, too
-        cluster = make(initialize_head=True, head_node_args=head)
-        try:
-            for each in cores[1:]:
-                cluster.add_node(num_cpus=each)
-            yield cluster
-        finally:
-            cluster.shutdown()
-
-
 def ray_ticks(counts: Sequence[int], repeats: int, times: int) -> list[Rounds]:
     """The same of shards on two nodes, for several counts of these."""
     ray: Any = importlib.import_module("ray")
@@ -282,7 +267,7 @@ def ray_recovery(repeats: int) -> list[float]:
             measured.run()
             for _ in range(repeats):
                 taken = next(iter(cluster.worker_nodes))
-                cluster.add_node(num_cpus=1)
+                add_node(cluster)
                 begun = time.perf_counter()
                 cluster.remove_node(taken)
                 measured.run()

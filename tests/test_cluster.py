@@ -458,16 +458,20 @@ def test_what_an_input_holds_that_cannot_be_sent_is_refused_by_name() -> None:
 def test_shards_of_other_versions_are_refused_and_ended() -> None:
     transport = LocalTransport()
     transport.versions = {**transport.versions, "NumPy": "1.2.3"}
-    told = "shard 0 on node-0 has NumPy 1.2.3, .* install the same on each node"
+    told = "shard [01] on node-[01] has NumPy 1.2.3, .* install the same on each node"
     with local_shards(transport), pytest.raises(ConfigError, match=told):
         declared(orders()).run_sharded(2)
-    assert [link.shard for link in transport.links] == [None, None]
+    assert transport.links
+    assert all(link.shard is None for link in transport.links)
     assert transport.closed == 1
 
 
 def test_what_cannot_be_started_is_told_and_the_rest_is_ended() -> None:
     transport = LocalTransport()
     transport.refuses = True
-    with local_shards(transport), pytest.raises(ConfigError, match="2 of 2 shards cannot be"):
+    with (
+        local_shards(transport),
+        pytest.raises(ConfigError, match="of 2 cannot be started: RuntimeError: there"),
+    ):
         declared(orders()).run_sharded(2)
     assert transport.closed == 1

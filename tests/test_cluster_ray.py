@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
+from tests.support.brokers import free_port
+from tests.support.ray_nodes import add_node, nodes
 from tests.support.stateful import ema, seen
 from tests.support.threads import eventually
 
 from run_task import ConfigError, Pipeline, RunnerConfig, TimeSeries, TimeUnit
 from run_task.aggregates import count, mean
-from run_task.cluster._ray import own_sigterm
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -27,23 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@contextmanager
-def nodes(*cores: int) -> Generator[Any]:
-    """A cluster of nodes, each with so many cores."""
-    os.environ["RAY_DISABLE_IMPORT_WARNING"] = "1"
-    make: Any = importlib.import_module("ray.cluster_utils").Cluster  # of no types
-    head = {"num_cpus": cores[0], "include_dashboard": False, "object_store_memory": 80_000_000}
-    with warnings.catch_warnings(), own_sigterm():
-        warnings.simplefilter("ignore")
-        cluster = make(initialize_head=True, head_node_args=head)
-        try:
-            for count_of_cores in cores[1:]:
-                cluster.add_node(num_cpus=count_of_cores, object_store_memory=80_000_000)
-            yield cluster
-        finally:
-            cluster.shutdown()
 
 
 def pipeline() -> Pipeline:
@@ -70,7 +50,7 @@ def test_nodes_that_are_taken_away_and_added_change_no_result() -> None:
         assert len({one.process for one in first.values()}) == 2
         assert os.getpid() not in {one.process for one in first.values()}
         taken = next(iter(cluster.worker_nodes))
-        cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+        add_node(cluster)
         cluster.remove_node(taken)
         found += [next(replay) for _ in range(4)]
         os.kill(made.stats.shards["shard 0 of 2"].process, 9)
@@ -87,8 +67,10 @@ def _is_gone(process: int) -> bool:
 
 
 def test_an_address_without_a_cluster_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"address='auto': there is no cluster of Ray .*start"):
-        pipeline().run_sharded(2, "auto")
+    for address in (f"127.0.0.1:{(port := free_port())}", f"ray://127.0.0.1:{port}"):
+        told = f"address='{address}': there is no cluster of Ray .*refused.*start"
+        with pytest.raises(ConfigError, match=told):
+            pipeline().run_sharded(2, address)
     wrong: Any
     for wrong in ("", 3):
         with pytest.raises(ConfigError, match="it is that of a cluster of Ray"):

@@ -79,8 +79,8 @@ class LocalTransport:
         self.on_answer = on_answer
         self.closed = 0
 
-    def open(self) -> None:
-        pass
+    def open(self, is_unwanted: Callable[[], bool]) -> bool:
+        return True
 
     def start(self, number: int, given_up: threading.Event) -> Any:
         if self.refuses:

@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -48,7 +48,8 @@ from run_task.runner._stats import ShardState, ShardStats
 _log = Log(__name__)
 
 _TRIES: Final = 3
-"""How often a shard may go in one window, before this goes without its keys."""
+"""How often a shard may go in one window, before this goes without its keys; or while it is
+started, before the run is given up."""
 
 _WAIT: Final = (0.1, 5.0)
 """How many seconds there are between two attempts to start a shard: at first, and at most."""
@@ -112,33 +113,21 @@ class Cluster:
         self._ended = threading.Event()  # the same, for who waits without the lock
         self._threads: set[threading.Thread] = set()
 
-    def start(self, *, is_replay: bool = False) -> None:
-        """Start the shards, all at once.
+    def start(
+        self, is_unwanted: Callable[[], bool] = lambda: False, *, is_replay: bool = False
+    ) -> bool:
+        """Start the shards, all at once. One that dies meanwhile is started again, elsewhere if
+        need be, some times. What was started is ended if it raises, also by Ctrl-C.
 
+        :param is_unwanted: asked again and again: whether nobody wants them any more
         :param is_replay: whether they go through a history
+        :return: whether they are there; or else nobody wants them, and they are ended
         :raises ConfigError: if one cannot be started, or has other versions than this process
         """
-        self._transport.open()
-        with ThreadPoolExecutor(min(self.count, _AT_ONCE), f"run-task {self.name} start") as pool:
-            started = [
-                pool.submit(self._transport.start, m.number, self._ended) for m in self._members
-            ]
-        failures: list[BaseException] = []
-        for member, future in zip(self._members, started):
-            try:
-                member.link = future.result()
-                member.life = 1
-            except Exception as error:
-                failures.append(error)
         try:
-            if failures:
-                raise ConfigError(
-                    f"pipeline {self.name!r}: {len(failures)} of {self.count} shards cannot be "
-                    f"started: {described(failures[0])}"
-                ) from failures[0]
-            for member in self._members:
-                assert member.link is not None
-                self._check(member.number, member.link.place)
+            if not self._transport.open(is_unwanted) or not self._start_all(is_unwanted):
+                self.close()
+                return False
         except BaseException:
             self.close()
             raise
@@ -147,6 +136,56 @@ class Cluster:
         ahead = threading.Thread(target=self._send_ahead, name=thread, daemon=True)
         self._threads.add(ahead)
         ahead.start()
+        return True
+
+    def _start_all(self, is_unwanted: Callable[[], bool]) -> bool:
+        pool = ThreadPoolExecutor(min(self.count, _AT_ONCE), f"run-task {self.name} start")
+        try:
+            pending = {pool.submit(self._start_one, member) for member in self._members}
+            while pending:
+                if is_unwanted():
+                    return False
+                done, pending = wait(pending, LOOK, FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            return True
+        finally:
+            if not all(member.link for member in self._members):
+                self._ended.set()  # the others need not be waited for
+            pool.shutdown(cancel_futures=True)
+
+    def _start_one(self, member: _ShardHandle) -> None:
+        link = self._started(member)
+        try:
+            self._check(member.number, link.place)
+        except ConfigError:
+            link.end()
+            raise
+        with self._changed:
+            if not self._closed:
+                member.link, member.life = link, 1
+                return
+        link.end()
+
+    def _started(self, member: _ShardHandle) -> Link:
+        number, tried = member.number, 0
+        while True:
+            tried += 1
+            try:
+                return self._transport.start(number, self._ended)
+            except ShardLost as error:
+                if tried == _TRIES or self._ended.wait(_WAIT[0]):
+                    why = f"it was lost {tried} times: {error}"
+                    raise self._not_started(number, why) from error
+                again = "%s was lost while it was started, and is started again: %s"
+                self._tell(member, again, error)
+            except Exception as error:
+                raise self._not_started(number, described(error)) from error
+
+    def _not_started(self, number: int, why: str) -> ConfigError:
+        return ConfigError(
+            f"pipeline {self.name!r}: {self.called(number)} cannot be started: {why}"
+        )
 
     def _check(self, number: int, place: ShardPlace) -> None:
         own = versions()
@@ -175,8 +214,10 @@ class Cluster:
                         member.link.call(self._request(member, (), None, None))
 
     def close(self) -> None:
-        """End all shards. Once."""
+        """End all shards. Any number of times."""
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
             self._ended.set()
             self._changed.notify_all()
@@ -458,7 +499,7 @@ class Cluster:
         thread.start()
 
     def _bring_back(self, member: _ShardHandle, before: Link) -> None:
-        wait = _WAIT[0]
+        pause = _WAIT[0]
         before.end()
         while True:
             try:
@@ -467,13 +508,13 @@ class Cluster:
             except Exception as error:
                 member.why_away = f"; it cannot be started again: {described(error)}"
                 again = "%s cannot be started again, and is tried once more in %g s: %s"
-                self._tell(member, again, wait, described(error))
+                self._tell(member, again, pause, described(error))
             else:
                 break
             with self._changed:
-                if self._changed.wait_for(lambda: self._closed, wait):
+                if self._changed.wait_for(lambda: self._closed, pause):
                     return
-            wait = min(2 * wait, _WAIT[1])
+            pause = min(2 * pause, _WAIT[1])
         with self._changed:
             self._threads.discard(threading.current_thread())
             if self._closed:

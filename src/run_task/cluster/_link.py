@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
@@ -51,9 +51,11 @@ class Link(Protocol):
 class Transport(Protocol):
     """Where shards can be started."""
 
-    def open(self) -> None:
+    def open(self, is_unwanted: Callable[[], bool]) -> bool:
         """Make ready what shards have in common.
 
+        :param is_unwanted: asked again and again: whether nobody wants it any more
+        :return: whether it is ready; or else nobody wants it
         :raises ConfigError: if there is no such place
         """
         ...
@@ -63,10 +65,11 @@ class Transport(Protocol):
 
         :param number: which of all it is
         :param given_up: set: nobody waits for it any more
-        :raises Exception: if it cannot be started
+        :raises ShardLost: if it went before it was there: another one may be started
+        :raises Exception: if it cannot be started, or nobody waits
         """
         ...
 
     def close(self) -> None:
-        """Let go of what shards have in common, once all are ended."""
+        """Let go of what shards have in common, once all are ended. Also if it was not opened."""
         ...

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
 import subprocess
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
 from run_task.cluster._link import ShardLost, ShardPlace
 from run_task.cluster._messages import ShardReply, ShardRequest
+from run_task.cluster._windows import LOOK
 from run_task.cluster._wire import receive, send
 from run_task.errors import RunTaskError
 from run_task.executors.processes._parent import interpreter
@@ -29,20 +33,22 @@ class ProcessTransport:
     def __init__(self) -> None:
         self._is_open = False
 
-    def open(self) -> None:
+    def open(self, is_unwanted: Callable[[], bool]) -> bool:
         """Keep the thread that starts processes."""
         STARTER.acquire()
         self._is_open = True
+        return True
 
     def start(self, number: int, given_up: threading.Event) -> ProcessLink:
-        """Start a shard, which takes no longer than an interpreter does.
+        """Start a shard, which takes as long as an interpreter does.
 
         :param number: which of all it is
-        :param given_up: of no effect
+        :param given_up: set: nobody waits for it any more
         :raises OSError: if no process can be started
-        :raises RunTaskError: if it ends before it is there
+        :raises ShardLost: if it is killed before it is there
+        :raises RunTaskError: if it ends by itself before, or nobody waits
         """
-        return ProcessLink(number)
+        return ProcessLink(number, given_up)
 
     def close(self) -> None:
         """Let go of the thread that starts processes."""
@@ -54,10 +60,11 @@ class ProcessLink:
     """A shard in a process of its own.
 
     :param number: which it is
+    :param given_up: set: nobody waits for it any more
+    :raises Exception: as :meth:`ProcessTransport.start`
     """
 
-    def __init__(self, number: int) -> None:
-        self._number = number
+    def __init__(self, number: int, given_up: threading.Event) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process: subprocess.Popen[bytes] = STARTER.call(
@@ -65,20 +72,32 @@ class ProcessLink:
             )
         self._socket = ours
         try:
-            ours.settimeout(_HELLO)
-            self.place: ShardPlace = ShardPlace(*receive(ours))
-            ours.settimeout(None)
-        except (OSError, EOFError) as error:
+            self.place: ShardPlace = self._hello(number, given_up)
+        except BaseException:
             self._kill()
-            raise RunTaskError(
-                f"the process of shard {number} {self._how_it_ended()} before it was there"
-            ) from error
+            raise
         self._mutex = threading.Lock()
         self._calls: deque[Future[ShardReply]] = deque()
         self._lost: ShardLost | None = None
         name = f"run-task shard {number} reader"
         self._reader = threading.Thread(target=self._read, name=name, daemon=True)
         self._reader.start()
+
+    def _hello(self, number: int, given_up: threading.Event) -> ShardPlace:
+        until = time.monotonic() + _HELLO
+        arrival = select.poll()
+        arrival.register(self._socket, select.POLLIN)
+        while not arrival.poll(LOOK * 1000):
+            if given_up.is_set():
+                raise RunTaskError(f"nobody waits for shard {number} any more")
+            if time.monotonic() > until:
+                raise ShardLost(f"the process of shard {number} was not there within {_HELLO:g} s")
+        try:
+            return ShardPlace(*receive(self._socket))
+        except (OSError, EOFError) as error:
+            self._process.wait()
+            how = f"the process of shard {number} {self._how_it_ended()} before it was there"
+            raise (ShardLost if self._process.returncode < 0 else RunTaskError)(how) from error
 
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         """Ask it to do something. Returns at once: it reads all that it is sent."""

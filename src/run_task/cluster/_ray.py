@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
-import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -21,7 +21,7 @@ from run_task.cluster._serving import own_place
 from run_task.cluster._shard import KeyShard
 from run_task.cluster._windows import LOOK
 from run_task.cluster._wire import as_frame, pieces_of
-from run_task.errors import ConfigError, described
+from run_task.errors import ConfigError, RunTaskError, described
 from run_task.executors.processes._pickling import PROTOCOL
 from run_task.observe._log import quiet
 
@@ -35,6 +35,9 @@ _Packed: TypeAlias = bytes | tuple[Any, ...]
 
 _HELLO: Final = 60.0
 """How many seconds an actor has to be there: Ray waits without end for a node with room for it."""
+
+_HEARD: Final = 5.0
+"""How many seconds the machine of an address has to accept a connection."""
 
 
 class ShardActor:
@@ -77,17 +80,6 @@ def _unpacked(packed: Any) -> Any:
     return pickle.loads(data, buffers=buffers)
 
 
-@contextmanager
-def own_sigterm() -> Generator[None]:
-    """Keep what SIGTERM does in this program: Ray has it end at once, and leaves that so."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
 class RayTransport:
     """Starts shards on a cluster of Ray.
 
@@ -100,42 +92,39 @@ class RayTransport:
     def __init__(self, address: str) -> None:
         self._ray = need("ray", "ray")
         self._address = address
-        self._is_ours = False
+        self._connection: _RayConnection | None = None
         self._actor: Any = None
 
-    def open(self) -> None:
+    def open(self, is_unwanted: Callable[[], bool]) -> bool:
         """Connect to the cluster.
 
+        :param is_unwanted: asked again and again: whether nobody wants it any more
+        :return: whether it is connected to; or else nobody wants it
         :raises ConfigError: if there is none
         """
-        ray = self._ray
-        if not ray.is_initialized():
+        if not self._ray.is_initialized():
+            _refuse_closed_port(self._address)
+            self._connection = _RayConnection(self._ray, self._address)
+            self._connection.begin()
             try:
-                with own_sigterm():
-                    ray.init(
-                        address=self._address,
-                        log_to_driver=False,
-                        configure_logging=False,
-                        include_dashboard=None if self._address != _LOCAL else False,
-                    )
+                while not self._connection.is_there(LOOK):
+                    if is_unwanted():
+                        return False
             except (Exception, SystemExit) as error:
-                raise ConfigError(
-                    f"address={self._address!r}: there is no cluster of Ray ({described(error)}): "
-                    f"start one by 'ray start --head', give the address of one that runs, or "
-                    f"'local' for one that lives as long as this run"
-                ) from error
-            self._is_ours = True
+                raise _no_cluster(self._address, error) from error
         # What runs in it is started again by its driver, which knows what it is to be told.
-        self._actor = ray.remote(ShardActor).options(
+        self._actor = self._ray.remote(ShardActor).options(
             num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )
+        return True
 
     def start(self, number: int, given_up: threading.Event) -> RayLink:
         """Start a shard, on whichever node has room for it.
 
         :param number: which of all it is
         :param given_up: set: nobody waits for it any more
-        :raises ConfigError: if no node has room
+        :raises ShardLost: if it, or its node, dies before it is there
+        :raises RunTaskError: if no node has room, it cannot be there, or nobody waits
         """
         actor = self._actor.remote(sys.path)
         try:
@@ -152,12 +141,21 @@ class RayTransport:
                 place: ShardPlace = self._ray.get(asked, timeout=LOOK)
                 return place
             except self._ray.exceptions.GetTimeoutError as error:
-                if given_up.is_set() or time.monotonic() > until:
+                if given_up.is_set():
+                    raise RunTaskError(f"nobody waits for shard {number} any more") from error
+                if time.monotonic() > until:
                     raise ConfigError(
                         f"shard {number} found no node within {_HELLO:g} s: each takes a core, and "
                         f"the cluster has {self._cores():g}, of which others may take some: add "
                         f"nodes, or give fewer shards"
                     ) from error
+            except self._ray.exceptions.RayError as error:
+                if getattr(error, "actor_init_failed", False):
+                    raise RunTaskError(
+                        f"shard {number} cannot be made there: {_last_line(error)}: install on "
+                        f"each node what this process has"
+                    ) from error
+                raise ShardLost(_in_short(error)) from error
 
     def _cores(self) -> float:
         resources: Mapping[str, float] = self._ray.cluster_resources()
@@ -165,8 +163,96 @@ class RayTransport:
 
     def close(self) -> None:
         """Let go of the cluster, if it was connected to for this run."""
-        if self._is_ours:
-            self._ray.shutdown()
+        if self._connection is not None:
+            self._connection.close()
+
+
+class _RayConnection:
+    """The connection of this process to a cluster of Ray, by a thread that lives as long.
+
+    What Ray starts for a cluster of this run ends with the thread that has started it; nothing can
+    break off Ray while it connects, so that who waits for it must be another thread; and in another
+    than the main one, Ray leaves it to the program what SIGTERM does.
+
+    :param ray: Ray
+    :param address: of the cluster
+    """
+
+    def __init__(self, ray: Any, address: str) -> None:
+        self._ray = ray
+        self._address = address
+        self._connected: Future[None] = Future()
+        self._let_go = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="run-task Ray", daemon=True)
+
+    def begin(self) -> None:
+        """Begin to connect. Closed then, also if Ctrl-C comes here."""
+        self._thread.start()
+
+    def _keep(self) -> None:
+        log = logging.getLogger("ray._private.worker")
+        log.addFilter(_is_worth_saying)
+        try:
+            self._ray.init(
+                address=self._address,
+                log_to_driver=False,
+                configure_logging=False,
+                include_dashboard=None if self._address != _LOCAL else False,
+            )
+        except BaseException as error:
+            self._connected.set_exception(error)
+            return
+        finally:
+            log.removeFilter(_is_worth_saying)
+        self._connected.set_result(None)
+        self._let_go.wait()
+        self._ray.shutdown()
+
+    def is_there(self, timeout: float) -> bool:
+        """Wait for it for so many seconds. Returns whether it is there.
+
+        :raises BaseException: what Ray raises if there is no cluster
+        """
+        try:
+            self._connected.result(timeout)
+        except TimeoutError:
+            if self._connected.done():
+                raise
+            return False
+        return True
+
+    def close(self) -> None:
+        """End it: at once, or as soon as it is there, which is not waited for."""
+        self._let_go.set()
+        if self._connected.done():
+            self._thread.join()
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """All but that Ray sets no handler for SIGTERM in this thread."""
+    return not record.getMessage().startswith("SIGTERM handler is not set")
+
+
+def _refuse_closed_port(address: str) -> None:
+    """Ray itself waits for minutes there.
+
+    :raises ConfigError: if nothing listens at an address with a port
+    """
+    host, colon, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _HEARD).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: BaseException) -> ConfigError:
+    return ConfigError(
+        f"address={address!r}: there is no cluster of Ray ({described(error)}): start one by "
+        f"'ray start --head', give the address of one that runs, or 'local' for one that lives as "
+        f"long as this run"
+    )
 
 
 class RayLink:
@@ -215,5 +301,12 @@ def _into(answer: Future[ShardReply], lost: type[Exception]) -> Callable[[Future
 
 
 def _in_short(error: BaseException) -> str:
-    """What Ray says, without what it guesses."""
-    return described(error).partition("\\n")[0]
+    """What Ray says, without what it guesses, and without its numbers."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    said = next((line for line in lines[1:] if line and not line[0].isspace()), lines[0])
+    return said.partition(" Worker exit detail:")[0].partition(" Some common causes")[0]
+
+
+def _last_line(error: BaseException) -> str:
+    """What was raised there, of what Ray tells of it."""
+    return str(error).rstrip().rpartition("\n")[2]

@@ -55,6 +55,7 @@ from run_task.pipeline.replay._replay import Replay
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL, SixOrMore
 from run_task.runner._keys import DEFAULT_IDLE, DEFAULT_MOST, Keys
+from run_task.runner._signals import shut_down_on_sigterm
 from run_task.runner._stats import PipelineStats, RunnerStats, SinkStats, SourceStats, both
 from run_task.sinks._protocol import DurableSink, Sink, TypedSink
 from run_task.sinks._spool import Spool
@@ -72,6 +73,7 @@ from run_task.sources._protocol import (
 from run_task.sources._restarted import restarted
 from run_task.sources.journal._journal import Journal
 from run_task.sources.journal._journaled import journaled
+from run_task.sync._lifecycle import Phase
 from run_task.tasks._task import Runnable
 from run_task.time._clock import Clock, check_clock
 from run_task.time._interval import TimeUnit
@@ -915,14 +917,20 @@ class Pipeline(Live):
             other keys. The message names the culprit and the cure
         :raises RunTaskError: if it has run before
         :raises Exception: what made it end, if it was no shutdown
+        :raises KeyboardInterrupt: after the shutdown, if it was Ctrl-C that began it; as any
+            shutdown, it may come while shards are started, and then nothing is run
         """
         with self._changing.lock:
             self._plan()
             cluster = cluster_for(self._name, self.stages, shards, address, Pipeline)
         self._cluster = cluster
-        with started(cluster):
-            self._changing.cluster = cluster
-            self.run_sync()
+        with shut_down_on_sigterm(self.shutdown), started(cluster, self._is_shut_down) as there:
+            if there:
+                self._changing.cluster = cluster
+                self.run_sync()
+
+    def _is_shut_down(self) -> bool:
+        return self._wish.phase >= Phase.STOPPING
 
     def replay_sharded(
         self,

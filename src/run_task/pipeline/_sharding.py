@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -104,11 +104,19 @@ def over_shards(
 
 
 @contextmanager
-def started(cluster: Cluster, *, is_replay: bool = False) -> Generator[None]:
-    """A block in which the shards are there."""
-    cluster.start(is_replay=is_replay)
+def started(
+    cluster: Cluster, is_unwanted: Callable[[], bool] = lambda: False, *, is_replay: bool = False
+) -> Generator[bool]:
+    """A block in which the shards are there; or else nobody wants them any more, and it is given
+    False.
+
+    :param cluster: the shards
+    :param is_unwanted: asked again and again while they are started
+    :param is_replay: whether they go through a history
+    :raises ConfigError: if they cannot be started
+    """
     try:
-        yield
+        yield cluster.start(is_unwanted, is_replay=is_replay)
     finally:
         cluster.close()
 

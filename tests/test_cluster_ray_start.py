@@ -1,0 +1,131 @@
+"""Shards on a cluster of Ray that die, or that nobody wants any more, while they are started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from tests.support.ray_nodes import add_node, nodes
+from tests.support.threads import PATIENCE, beside, eventually
+from tests.test_cluster import declared, orders
+
+from run_task import ConfigError
+from run_task.cluster._ray import ShardActor
+from run_task.runner._stats import ShardState
+
+ray: Any = pytest.importorskip("ray", reason="Ray is not installed")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Generator[Any]:
+    with nodes(0, 1, 1) as made:
+        yield made
+
+
+@contextmanager
+def done_by_each(deed: Callable[[int], object], folder: Path) -> Generator[Callable[[], int]]:
+    """A block in which the actor of each shard does something as it begins. Gives how many have."""
+
+    class Doing(ShardActor):
+        def __init__(self, path: list[str]) -> None:
+            import tempfile
+
+            tempfile.mkdtemp(dir=folder)
+            deed(len(list(folder.iterdir())))
+            super().__init__(path)
+
+    with mock.patch("run_task.cluster._ray.ShardActor", Doing):
+        yield lambda: len(list(folder.iterdir()))
+
+
+def test_a_shard_whose_node_dies_while_it_starts_is_started_on_another(
+    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def with_its_node(number: int) -> None:
+        if number == 1:
+            import os
+            import signal
+
+            os.kill(os.getppid(), signal.SIGKILL)
+            signal.pause()
+
+    expected = [dataset for _, dataset in declared(orders()).replay()]
+    add_node(cluster)
+    with done_by_each(with_its_node, tmp_path) as begun:
+        found = declared(orders()).replay_sharded(2, address=cluster.address)
+        assert [dataset for _, dataset in found] == expected
+    assert begun() == 3
+    (told,) = [r.message for r in caplog.records if "lost while it was started" in r.message]
+    assert len(told) < 250
+
+
+def test_one_that_cannot_be_made_is_told_at_once_with_its_cause(
+    cluster: Any, tmp_path: Path
+) -> None:
+    def fail(number: int) -> None:
+        raise ValueError("there is no such module")
+
+    told = "cannot be made there: ValueError: there is no such module: install on each node"
+    with done_by_each(fail, tmp_path) as begun, pytest.raises(ConfigError, match=told):
+        declared(orders()).run_sharded(1, cluster.address)
+    assert begun() == 1
+    assert not ray.is_initialized()
+
+
+def test_a_shutdown_while_shards_wait_for_room_ends_them_at_once(
+    cluster: Any, tmp_path: Path
+) -> None:
+    made = declared(orders())
+    with done_by_each(lambda number: None, tmp_path) as begun:
+
+        def shutdown() -> float:
+            eventually(begun)
+            made.shutdown()
+            return time.monotonic()
+
+        with beside(shutdown) as at:
+            made.run_sharded(64, cluster.address)
+            assert time.monotonic() - at.result() < PATIENCE
+    assert {one.state for one in made.stats.shards.values()} == {ShardState.ENDED}
+    assert not ray.is_initialized()
+
+
+def test_ctrl_c_while_ray_connects_leaves_nothing() -> None:
+    connects = threading.Event()
+    init = ray.init
+
+    def noting(**options: Any) -> Any:
+        connects.set()
+        return init(**options)
+
+    def interrupt() -> float:
+        connects.wait(PATIENCE)
+        os.kill(os.getpid(), signal.SIGINT)
+        return time.monotonic()
+
+    before = signal.getsignal(signal.SIGTERM)
+    with mock.patch("ray.init", noting), beside(interrupt) as at:
+        with pytest.raises(KeyboardInterrupt):
+            declared(orders()).run_sharded(1, "local")
+        assert time.monotonic() - at.result() < 2
+    assert signal.getsignal(signal.SIGTERM) == before
+    until = time.monotonic() + 6 * PATIENCE  # which Ray may take to start a cluster
+    while "run-task Ray" in {thread.name for thread in threading.enumerate()}:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert not ray.is_initialized()
