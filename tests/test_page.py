@@ -181,6 +181,7 @@ def test_a_key_is_found_drawn_and_sorted_by_keyboard_alone(page: Page) -> None:
     expect(page.locator(".key-tools")).to_contain_text(f"10 of {KEYS:,} keys")
     first = page.locator("[role=row][row-index='0']")
     expect(first).to_contain_text("device-04320")
+    page.keyboard.press("Tab")  # to the condition
     page.keyboard.press("Tab")  # to the headings
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
@@ -197,6 +198,29 @@ def test_a_key_is_found_drawn_and_sorted_by_keyboard_alone(page: Page) -> None:
     for name in (HTML, RTL, LONG):
         search.fill(name[:20])
         expect(first).to_contain_text(name)
+
+
+def test_keys_are_found_by_their_results(page: Page) -> None:
+    view(page, "stage", "by device")
+    tools = page.locator(".key-tools")
+    where = page.get_by_label("Only keys where")
+    expect(where).to_have_attribute("placeholder", re.compile("celsius_mean > 3"))
+    where.fill("celsius_mean >= 9990 and count > 0")
+    expect(tools).to_contain_text(f"10 of {KEYS:,} keys")
+    first = page.locator("[role=row][row-index='0']")
+    page.get_by_placeholder("Find a device").fill("device-0999")
+    expect(tools).to_contain_text(f"7 of {KEYS:,} keys")
+    expect(first).to_contain_text("device-09990")
+    where.fill("celsius > 3")
+    fault = page.locator(".key-tools + .error")
+    expect(fault).to_contain_text("these are: 'celsius_mean', 'count'")
+    expect(where).to_have_attribute("aria-invalid", "true")
+    expect(first).to_have_count(0)
+    page.wait_for_timeout(1500)  # windows come meanwhile
+    expect(fault).to_contain_text("these are")
+    where.fill("")
+    expect(fault).to_be_hidden()
+    expect(tools).to_contain_text(f"7 of {KEYS:,} keys")
 
 
 def test_fates_of_rows_and_what_is_no_row_are_told(page: Page) -> None:

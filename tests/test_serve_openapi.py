@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,25 @@ def served() -> Iterator[Served]:
             bench.advance(2)
             eventually(lambda: made.get("/api/keys?stage=by")["count"] == 1)
             yield made
+
+
+_LITERALS = st.one_of(
+    st.integers().map(str), st.text(alphabet="ab c", max_size=5).map(json.dumps), st.just("null")
+)
+_COMPARISONS = st.builds(
+    "{} {} {}".format,
+    st.sampled_from(["count", "price_mean", "no such"]),
+    st.sampled_from(["=", "!="]),
+    _LITERALS,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def condition() -> None:
+    """What has the form of a condition, which no pattern says."""
+    schemathesis.openapi.format(
+        "condition", st.lists(_COMPARISONS, min_size=1, max_size=3).map(" and ".join)
+    )
 
 
 @pytest.mark.parametrize(

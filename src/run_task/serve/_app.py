@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from dataclasses import fields
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -49,6 +50,7 @@ from run_task.serve._metrics import CONTENT_TYPE, exposition
 from run_task.serve._operations import Operation, openapi
 from run_task.serve._page import page
 from run_task.serve._results import (
+    KeyChoice,
     as_arrow,
     fates,
     key_page,
@@ -390,9 +392,9 @@ class Api:
         tag = f'W/"{state}-{id(newest):x}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"etag": tag})
-        names = ("search", "sort", "descending", "offset", "limit")
-        chosen = [said[name] for name in names]
-        told = await self._at_leisure(lambda: key_page(stage.name, by, newest, *chosen))
+        choice = KeyChoice(**{each.name: said[each.name] for each in fields(KeyChoice)})
+        tasks = [task.name for task in stage.tasks]
+        told = await self._at_leisure(lambda: key_page(stage.name, by, newest, choice, tasks))
         return _json(told, headers={"etag": tag})
 
     async def _fates(self, request: Request, said: Mapping[str, Any]) -> Response:

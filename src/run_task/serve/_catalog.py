@@ -38,6 +38,14 @@ _TEXT: Final = {"text/event-stream": {"type": "string"}}
 
 _SEARCH: Final = (
     Parameter(name="search", kind=str, default="", about="What keys have in them."),
+    Parameter(
+        name="where",
+        kind=str,
+        form="condition",
+        about='What holds of their results: `mean > 3 and state = "on"`. The name of a task, or of '
+        "a field of its result as `task_field`; `= != < <= > >=`; a number, a text in quotes, "
+        "`true`, `false` or `null`. What is missing is only found by `= null`.",
+    ),
     Parameter(name="sort", kind=str, about="By which task; else by key."),
     Parameter(name="descending", kind=bool, default=False, about="The last first."),
     Parameter(
@@ -176,7 +184,7 @@ OPERATIONS: Final[Sequence[Operation]] = [
         about="Some keys of the newest window of a stage by key.",
         parameters=(_PIPELINE, _STAGE, *_SEARCH),
         answers={200: (KeyPage,), 304: ()},
-        refuses=(404, 422, 503),
+        refuses=(404, 409, 422, 503),
     ),
     Operation(
         path="/api/fates",

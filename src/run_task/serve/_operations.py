@@ -35,6 +35,7 @@ class Parameter:
     :param maximum: the most
     :param choices: what it may be; None: anything of its kind
     :param required: whether it has to be said
+    :param form: what a text has the form of, if that cannot be said by a pattern
     """
 
     name: str
@@ -45,6 +46,7 @@ class Parameter:
     maximum: float | None = None
     choices: tuple[str, ...] | None = None
     required: bool = False
+    form: str | None = None
 
     def parse(self, text: str) -> Any:
         """What a text says.
@@ -80,6 +82,8 @@ class Parameter:
         told: dict[str, Any] = {"type": types[self.kind]}
         if self.kind is str:
             told["maxLength"] = _LONGEST_TEXT
+        if self.form is not None:
+            told["format"] = self.form
         if self.choices is not None:
             told = {"type": "string", "enum": list(self.choices)}
         for name, bound in (("minimum", self.minimum), ("maximum", self.maximum)):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from run_task.serve._hub import plain
 from run_task.serve._shapes import FatesTold, KeyedNumbers, KeyPage, KeyRow, NumbersTold
 from run_task.serve._told import finites, key_given, key_told, scalar, scalars, why
 from run_task.serve._watched import WatchedPipeline
+from run_task.serve._where import places_where
 from run_task.tasks._keyed import KeyedDataSet
 
 _MOST_ROWS: Final = 1000
@@ -107,25 +109,39 @@ def _array(pyarrow: Any, column: Sequence[Any]) -> Any:
         return pyarrow.array([None if value is None else str(value) for value in column])
 
 
-def key_page(
-    stage: str,
-    by: str,
-    newest: KeyedDataSet[Any, Any] | None,
-    search: str,
-    sort: str | None,
-    descending: bool,
-    offset: int,
-    limit: int,
-) -> KeyPage:
-    """Some keys of the newest window.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChoice:
+    """Which keys of a window are asked for.
 
     :param search: what the keys have in them, in capitals or not
+    :param where: what is to hold of the results; see :mod:`run_task.serve._where`
     :param sort: by which task; None: by key
     :param descending: whether the last comes first; keys without a number come last in any case
     :param offset: how many to leave out
     :param limit: how many there are at most
-    :raises RefusedRequest: if there is no such task
     """
+
+    search: str
+    where: str | None
+    sort: str | None
+    descending: bool
+    offset: int
+    limit: int
+
+
+def key_page(
+    stage: str,
+    by: str,
+    newest: KeyedDataSet[Any, Any] | None,
+    choice: KeyChoice,
+    tasks: Collection[str],
+) -> KeyPage:
+    """Some keys of the newest window.
+
+    :param tasks: the names of all tasks
+    :raises RefusedRequest: if there is no such task, or the condition cannot be read
+    """
+    offset = choice.offset
     if newest is None:
         none: list[KeyRow] = []
         return KeyPage(
@@ -133,16 +149,18 @@ def key_page(
         )
     keys = newest.keys_of_rows
     order: Sequence[int]
-    if search:
-        wanted = search.casefold()
+    if choice.search:
+        wanted = choice.search.casefold()
         order = [place for place, key in enumerate(keys) if wanted in str(key).casefold()]
     else:
         order = range(len(keys))
-    if sort is not None:
-        order = _sorted(newest, order, sort, descending)
-    elif descending:
+    if choice.where is not None:
+        order = places_where(choice.where, dict(newest.by_task()), tasks, order)
+    if choice.sort is not None:
+        order = _sorted(newest, order, choice.sort, choice.descending)
+    elif choice.descending:
         order = order[::-1]
-    chosen = order[offset : offset + min(limit, _MOST_ROWS)]
+    chosen = order[offset : offset + min(choice.limit, _MOST_ROWS)]
     rows: list[KeyRow] = []
     errors = newest.errors
     for place in chosen:

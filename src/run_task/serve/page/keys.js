@@ -1,12 +1,17 @@
 /* The results of a window by key: a table of which only the rows in sight are asked for. */
 /* global agGrid */
 
-import { ask, path } from "./requests.js";
-import { h, put, shownCount, shownTime, shownValue } from "./dom.js";
+import { ask, path, Refused } from "./requests.js";
+import { attribute, h, put, shownCount, shownTime, shownValue } from "./dom.js";
 
 const BLOCK = 100;
 /* How often, at most, rows in sight are asked for anew, in milliseconds. */
 const EVERY = 250;
+
+const WHERE_HINT = "Comparisons joined by and: a task, or a field of its result as task_field; = != < <= > >=; "
+  + "a number, a text in quotes, true, false or null. What is missing is only found by = null.";
+
+const same = (one, other) => one.search === other.search && one.where === other.where;
 
 /** A table of keys that is sorted and searched by the service. */
 export class KeyTable {
@@ -19,8 +24,14 @@ export class KeyTable {
     this.count = h("p.muted", { role: "status" });
     this.search = h("input", { type: "search", placeholder: `Find a ${of.by}`, "aria-label": `Find a ${of.by}`,
       input: () => this.#anew() });
+    const example = of.tasks[0] ? `${of.tasks[0]} > 3` : "";
+    this.where = h("input.where", { type: "search", placeholder: `Only where … as ${example}`,
+      "aria-label": "Only keys where", title: WHERE_HINT, "aria-describedby": "where-fault",
+      spellcheck: "false", autocomplete: "off", input: () => this.#anew() });
+    this.fault = h("p.error", { role: "status", id: "where-fault" });
     this.host = h("div.key-grid.ag-theme-quartz");
-    this.element = h("div", {}, h("div.key-tools", {}, this.search, this.count),
+    this.element = h("div", {}, h("div.key-tools", {}, this.search, this.where, this.count),
+      this.fault,
       h("p.muted.hint", {}, "A click on a row, or Enter in it, draws its key. A click on a heading, or Enter on it, sorts."),
       this.host);
     const column = (field, value, more = {}) => ({ colId: field, valueGetter: (row) => row.data && value(row.data),
@@ -56,9 +67,9 @@ export class KeyTable {
     });
   }
 
-  /** What the search holds. */
+  /** What the search and the condition hold. */
   get searched() {
-    return this.search.value.trim();
+    return { search: this.search.value.trim() || null, where: this.where.value.trim() || null };
   }
 
   /** There is another window: the rows in sight are asked for. */
@@ -70,9 +81,9 @@ export class KeyTable {
     try {
       const first = Math.max(this.grid.getFirstDisplayedRowIndex(), 0);
       const last = Math.max(this.grid.getLastDisplayedRowIndex(), first + 20);
-      const { search, sort } = { search: this.searched, sort: this.sort };
+      const { searched, sort } = { searched: this.searched, sort: this.sort };
       const page = await this.#page(first, last - first + 1);
-      if (this.gone || search !== this.searched || sort !== this.sort) return;
+      if (this.gone || !same(searched, this.searched) || sort !== this.sort) return;
       if (page.matching !== this.matching) this.grid.setRowCount(page.matching, true);
       this.#told(page);
       page.rows.forEach((row, i) => this.grid.getDisplayedRowAtIndex(first + i)?.setData(row));
@@ -106,7 +117,7 @@ export class KeyTable {
   #page(offset, limit) {
     const { pipeline, stage } = this.of;
     const { sort, descending } = this.sort;
-    return ask(path("api/keys", { pipeline, stage, search: this.searched || null, sort, descending, offset, limit }));
+    return ask(path("api/keys", { pipeline, stage, ...this.searched, sort, descending, offset, limit }));
   }
 
   async #rows({ startRow, endRow, sortModel, successCallback, failCallback }) {
@@ -114,19 +125,35 @@ export class KeyTable {
     // Without a task it is sorted by key.
     this.sort = { sort: by && by.colId !== "key" ? this.of.tasks[Number(by.colId.slice(5))] : null,
       descending: by?.sort === "desc" };
+    const searched = this.searched;
     try {
       const page = await this.#page(startRow, endRow - startRow);
       if (this.gone) return;
       this.#told(page);
       successCallback(page.rows, page.matching);
-    } catch {
-      failCallback();
+    } catch (error) {
+      if (this.gone) return;
+      if (searched.where && same(searched, this.searched) && error instanceof Refused && error.status < 500) {
+        this.#refused(error.message);
+        successCallback([], 0);
+      } else failCallback();
     }
+  }
+
+  /** The condition cannot be read. */
+  #refused(message) {
+    put(this.fault, message);
+    attribute(this.where, "aria-invalid", "true");
+    put(this.count, "");
+    this.matching = 0;
   }
 
   #told(page) {
     this.matching = page.matching;
-    const found = this.searched ? `${shownCount(page.matching)} of ${shownCount(page.count)} keys` : `${shownCount(page.count)} keys`;
+    put(this.fault, "");
+    attribute(this.where, "aria-invalid", "false");
+    const { search, where } = this.searched;
+    const found = search || where ? `${shownCount(page.matching)} of ${shownCount(page.count)} keys` : `${shownCount(page.count)} keys`;
     put(this.count, found);
     this.count.title = page.end_ms === null ? "" : `of the window that ended at ${shownTime(page.end_ms)}`;
   }
