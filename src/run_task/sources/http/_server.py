@@ -16,6 +16,7 @@ from run_task._extras import need
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._log import Log, filtered
 from run_task.observe._recurrence import Recurrence
+from run_task.sources.http._request_deadline import deadlined
 
 _log = Log(__name__)
 
@@ -29,6 +30,9 @@ _MOST_RECEIVED: Final = 1 << 16
 
 _STUCK: Final = 60_000
 """After how many milliseconds a connection is given up whose other end takes nothing."""
+
+REQUEST_SECONDS: Final = 10.0
+"""How many seconds a client has for the line and the headers of a request."""
 
 _GRACE: Final = 0.25
 """How many seconds requests may take that are being read or answered when it stops."""
@@ -117,6 +121,7 @@ class HttpServer:
     :param websockets: whether it serves these, too
     :param lifespan: whether the application is told when it begins and ends
     :param most_connections: how many there may be at a time
+    :param request_seconds: how many seconds a client has for the line and the headers of a request
     """
 
     def __init__(
@@ -131,6 +136,7 @@ class HttpServer:
         websockets: bool = False,
         lifespan: bool = False,
         most_connections: int = _MOST_CONNECTIONS,
+        request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         uvicorn = need("uvicorn", extra)
         self._where = where
@@ -141,7 +147,7 @@ class HttpServer:
         self._server: Any = uvicorn.Server(
             uvicorn.Config(
                 application,
-                http="h11",
+                http=deadlined(extra, request_seconds),
                 ws="websockets-sansio" if websockets else "none",
                 ws_max_size=_MOST_RECEIVED,
                 ws_max_queue=4,
