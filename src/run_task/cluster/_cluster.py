@@ -15,17 +15,27 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from run_task.cluster._bytes import Packing
+from run_task.cluster._bytes import Packing, of_bytes
 from run_task.cluster._feed import Feed, rows_in
 from run_task.cluster._link import Link, ShardLost, ShardPlace, Transport
 from run_task.cluster._messages import (
+    ReadRows,
+    RowsRead,
     RunWindow,
     SentRows,
     SeriesSetup,
+    ShardFailed,
     ShardReply,
     ShardRequest,
     ShardResults,
     StageSetup,
+)
+from run_task.cluster._partitions import (
+    AskedRows,
+    Missing,
+    PartitionKeys,
+    PartitionOnShards,
+    PartitionSource,
 )
 from run_task.cluster._shard import versions
 from run_task.cluster._telemetry import ShardTelemetry
@@ -41,7 +51,7 @@ from run_task.cluster._windows import (
 from run_task.data import TimeSeries
 from run_task.data.series._tap import mark_of
 from run_task.data.series._view import placed
-from run_task.errors import ConfigError, described
+from run_task.errors import ConfigError, SourceError, described
 from run_task.observe._log import Log
 from run_task.runner._stats import ShardState, ShardStats
 
@@ -74,6 +84,7 @@ class _ShardHandle:
     feeds: set[int] = field(default_factory=set[int])  # that it was told of
     dropped: list[int] = field(default_factory=list[int])  # feeds that it is to forget
     gone: list[int] = field(default_factory=list[int])  # and stages
+    reads: set[int] = field(default_factory=set[int])  # partitions that it was told of
 
 
 class _AskedOf(NamedTuple):
@@ -108,6 +119,8 @@ class Cluster:
         self._calls = itertools.count()
         self._counting = threading.Lock()  # stages run in threads of their own
         self._telemetry: ShardTelemetry | None = None
+        self._partitions: list[PartitionOnShards] = []  # by number
+        self._keys_of: dict[int, PartitionKeys] = {}  # by the id of what their rows enter
         self._changed = threading.Condition()  # all that shards are told comes under its lock
         self._closed = False
         self._ended = threading.Event()  # the same, for who waits without the lock
@@ -211,7 +224,7 @@ class Cluster:
                     feed.take()
                 for member in self._members:
                     if member.link is not None and member.feeds:
-                        member.link.call(self._request(member, (), None, None))
+                        member.link.call(self._request(member, (), None))
 
     def close(self) -> None:
         """End all shards. Any number of times."""
@@ -323,6 +336,96 @@ class Cluster:
             for member in self._members:
                 member.keys.pop(stage.number, None)
                 member.known_keys.pop(stage.number, None)
+
+    # Partitions
+
+    def partitions(
+        self,
+        series: TimeSeries,
+        declared: Sequence[PartitionSource],
+        bound: float | None,
+    ) -> Mapping[str, PartitionOnShards]:
+        """Have shards read the partitions of a source, which are dealt out to them in turn.
+
+        :param series: what has the places of their rows
+        :param declared: the partitions
+        :param bound: how many seconds a shard that is gone is waited for; None: without end
+        :return: what of each enters the series, by name
+        """
+        with self._changed:
+            keys = self._keys_of[id(series)] = PartitionKeys(series, self.count)
+            made: dict[str, PartitionOnShards] = {}
+            for one in declared:
+                number = len(self._partitions)
+                made[one.name] = PartitionOnShards(number, one, keys, self, bound)
+                self._partitions.append(made[one.name])
+            return made
+
+    def keys_of(self, series: object) -> PartitionKeys | None:
+        """Which partition has which keys of a series; None: its rows are of no partitions."""
+        return self._keys_of.get(id(series))
+
+    def ask(self, partition: PartitionOnShards) -> AskedRows | None:
+        """Ask the shard of a partition for its next rows. Returns at once.
+
+        :return: what is given to :meth:`answer`; None: the shard is gone
+        """
+        with self._changed:
+            member = self._members[partition.number % self.count]
+            if member.link is None:
+                return None
+            feed = self._feed_of.get((id(partition.keys.series), True))
+            needed_from: int | None = None
+            if feed is not None:
+                needed_from = feed.needed_from()
+                feed.take()  # after that, so that it is told of all that has entered by then
+            keep_from = partition.keep_from(needed_from)
+            read = ReadRows(partition.number, partition.start, keep_from)
+            request = self._request(member, (), None, read=read)
+            return AskedRows(member.life, member.link.call(request))
+
+    def answer(self, partition: PartitionOnShards, asked: AskedRows | None) -> RowsRead | Missing:
+        """Wait for what a shard is asked for. One that goes is waited for until it is back, and
+        asked again.
+
+        :return: the rows, or why there are none
+        :raises SourceError: if the shard was lost again and again while it read these rows
+        :raises Exception: what the shard raised
+        """
+        member = self._members[partition.number % self.count]
+        tries = 0
+        while not (self._closed or partition.closed.is_set()):
+            if asked is not None:
+                try:
+                    reply = result_of(asked.call, partition.closed)
+                except ShardLost as error:
+                    if partition.closed.is_set():
+                        break
+                    tries += 1
+                    self._is_gone(member, asked.life, error)
+                    if tries >= _TRIES:
+                        raise SourceError(
+                            *(partition.declared.origin, None, None),
+                            f"{self.called(member.number)} was lost {tries} times while it read "
+                            f"on in {partition.declared.name!r} ({error})",
+                        ) from error
+                else:
+                    if isinstance(reply, ShardFailed):
+                        cause, note = of_bytes(reply.error)
+                        cause.add_note(note)
+                        raise cause
+                    assert isinstance(reply, RowsRead)
+                    return reply
+            with self._changed:
+                if member.link is None and not self._closed:
+                    left = LOOK
+                    if partition.bound is not None:
+                        left = member.gone_since + partition.bound - time.monotonic()
+                    if left <= 0:
+                        return Missing.AWAY
+                    self._changed.wait(min(left, LOOK))
+            asked = self.ask(partition)
+        return Missing.CLOSED
 
     # Windows
 
@@ -463,7 +566,8 @@ class Cluster:
         member: _ShardHandle,
         new: Sequence[int],
         setup: StageSetup | None,
-        window: RunWindow | None,
+        window: RunWindow | None = None,
+        read: ReadRows | None = None,
     ) -> ShardRequest:
         """What a shard is asked, with all that it is still to be told."""
         number, feeds = member.number, self._feeds
@@ -472,8 +576,13 @@ class Cluster:
             member.rows += sum(rows_in(told) for _, told in changes)
         gone, member.gone = member.gone, []
         dropped, member.dropped = member.dropped, []
-        series = [SeriesSetup(feed, feeds[feed].series.pattern) for feed in new]
-        return ShardRequest(series, changes, gone, dropped, setup, window)
+        series = [
+            SeriesSetup(feed, feeds[feed].series.pattern, feeds[feed].by_place) for feed in new
+        ]
+        own = self._partitions[number :: self.count]
+        partitions = [one.setup() for one in own if one.number not in member.reads]
+        member.reads.update(one.number for one in own)
+        return ShardRequest(series, changes, gone, dropped, setup, window, partitions, read)
 
     # A shard that is gone
 
@@ -487,6 +596,7 @@ class Cluster:
             member.is_missed = False
             member.asked.clear()
             member.feeds, member.gone, member.dropped = set(), [], []
+            member.reads = set()
             thread = threading.Thread(
                 target=self._bring_back,
                 args=(member, link),

@@ -12,7 +12,14 @@ from run_task.cluster._bytes import Packing, of_bytes
 from run_task.cluster._cluster import Cluster
 from run_task.cluster._feed import Feed
 from run_task.cluster._merging import ShardMerging, ShardPart
-from run_task.cluster._messages import Input, ShardFailed, ShardReply, ShardResults, StageSetup
+from run_task.cluster._messages import (
+    Input,
+    RowsRead,
+    ShardFailed,
+    ShardReply,
+    ShardResults,
+    StageSetup,
+)
 from run_task.cluster._windows import NoAnswer, StageOnShards, WindowRun
 from run_task.data import TimeSeries
 from run_task.data._buckets import bucket_of, part_of
@@ -76,6 +83,10 @@ class ShardsCrew:
         members = members_of(data)
         self._members: Sequence[Any] = (data,) if members is None else members
         self._keyed = set(map(id, keys.keyed(data)))
+        self._shard_of = self._shard_by_bucket
+        for member in self._members:
+            if (of_partitions := cluster.keys_of(member)) is not None:
+                self._shard_of = of_partitions.shard_of
         self._feeds: dict[int, Feed] = {}  # by place among the members
         self._stage: StageOnShards | None = None
         self._given_up = threading.Event()
@@ -97,10 +108,9 @@ class ShardsCrew:
             ("feed", self._feeds[place].number) if place in self._feeds else ("value", place)
             for place in range(len(self._members))
         ]
-        count = self._cluster.count
 
         def own(of: Mapping[Any, Any]) -> dict[Any, Any]:
-            return {k: value for k, value in of.items() if part_of(bucket_of(k), count) == shard}
+            return {key: value for key, value in of.items() if self._shard_of(key) == shard}
 
         states = {
             task.name: {key: to_send(state) for key, state in own(task.states).items()}
@@ -159,6 +169,7 @@ class ShardsCrew:
         """
         if isinstance(reply, ShardFailed):
             raise self._failure(shard, reply)
+        assert not isinstance(reply, RowsRead)  # it was asked for a window
         if reply is not None and reply.keys is not None:
             self._keys_of[shard] = reply.keys
         return reply
@@ -176,8 +187,10 @@ class ShardsCrew:
                 self._steppers[task].states[keys[place]] = step.state
 
     def _own_keys(self, keys: Sequence[Any], shard: int) -> Sequence[Any]:
-        count = self._cluster.count
-        return [key for key in keys if part_of(bucket_of(key), count) == shard]
+        return [key for key in keys if self._shard_of(key) == shard]
+
+    def _shard_by_bucket(self, key: Any) -> int:
+        return part_of(bucket_of(key), self._cluster.count)
 
     def _failure(self, shard: int, failed: ShardFailed) -> Exception:
         cause, note = of_bytes(failed.error)

@@ -21,6 +21,7 @@ from run_task.cluster._messages import (
 from run_task.data import TimeSeries
 from run_task.data._buckets import buckets_of_ints, parts_of
 from run_task.data.series._column_types import Array
+from run_task.data.series._places import partitions_of
 from run_task.data.series._texts import Texts
 from run_task.data.series._view import TimeSeriesView, placed
 
@@ -65,10 +66,15 @@ class Feed:
     def __init__(self, number: int, series: TimeSeries, count: int, *, by_key: bool) -> None:
         self.number: Final = number
         self.series: Final = series
+        self.by_place: Final = series.has_places
+        """Whether shards have its rows, and are told by their places which have entered."""
         self.users: int = 0
         """How many stages read it."""
         key = series.key if by_key else None
         self._key: int | None = None if key is None else list(series.columns).index(key)
+        self._in_use: dict[int, int] = {}  # of views that are there, the oldest row, by number
+        self._taken: deque[tuple[int, int]] = deque()  # the same, of those that are new
+        self._left: deque[int] = deque()
         self._count = count
         self._noted: deque[_Noted] = deque()
         self.waiting: int = 0
@@ -111,10 +117,14 @@ class Feed:
         """Somebody has a view of all rows as they are now."""
         self.waiting += 1
         self._noted.append(KeepView(mark, oldest))
+        if self.by_place:
+            self._taken.append((mark, oldest))
 
     def unmark(self, mark: int, /) -> None:
         """Nobody has that view any more."""
         self._unmarked.append(mark)
+        if self.by_place:
+            self._left.append(mark)
 
     # Sending
 
@@ -150,6 +160,16 @@ class Feed:
             for box in self._outboxes:
                 box.unmarked += unmarked
 
+    def needed_from(self) -> int | None:
+        """Once all is told that has come by now, rows of an earlier timestamp are named no more:
+        they have passed out, and no view has them. None: all may be."""
+        oldest = self.series.oldest_to_come
+        left: list[int] = _emptied(self._left)  # first: each of these is found among the others
+        self._in_use.update(_emptied(self._taken))
+        for mark in left:
+            del self._in_use[mark]
+        return None if oldest is None else min([oldest, *self._in_use.values()])
+
     def told(self, shard: int) -> Sequence[SeriesChange]:
         """What a shard is to be told next; it counts as told."""
         box = self._outboxes[shard]
@@ -175,6 +195,13 @@ class Feed:
 
     def _parts(self, rows: _NotedRows, shards: Sequence[int]) -> Iterator[tuple[int, SentRows]]:
         columns = rows.columns
+        if self.by_place:
+            places = columns[_PLACES]
+            of_shard = partitions_of(places) % self._count
+            for shard in shards:
+                own = places[of_shard == shard]
+                yield shard, SentRows(own, (own,), {})
+            return
         if self._key is None:
             for shard in shards:
                 yield shard, self._sent(shard, rows, rows.times, columns)
@@ -228,6 +255,9 @@ def rows_in(changes: Sequence[SeriesChange]) -> int:
         len(change.rows.times) for change in changes if isinstance(change, MoreRows | WholeSeries)
     )
 
+
+_PLACES: Final = 1
+"""The position of the column of places, behind that of the key."""
 
 _FEW: Final = 64
 """For how many texts more than there are there is room."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from run_task.data.series._column_types import Array
@@ -62,6 +63,61 @@ class SeriesSetup(NamedTuple):
 
     feed: int
     pattern: SeriesPattern
+    by_place: bool
+    """Whether rows are told by their places in partitions that the shard reads."""
+
+
+class PartitionSetup(NamedTuple):
+    """A partition of a source that a shard is to read."""
+
+    partition: int
+    name: str
+    source: bytes
+    on_bad_row: bytes
+    """What is done with a row that is malformed, pickled."""
+
+    pattern: SeriesPattern
+    """The series that its rows enter."""
+
+    row: int
+    """The number of the first row that may be named."""
+
+
+class ReadRows(NamedTuple):
+    """Rows of a partition that the driver wants to be told of."""
+
+    partition: int
+    start: int
+    """The number of the first."""
+
+    keep_from: int
+    """Rows before this are named no more."""
+
+
+class RowsRead(NamedTuple):
+    """What a shard has read of a partition."""
+
+    start: int
+    """The number of the first row."""
+
+    times: NDArray[np.int64]
+    keys: Array
+    """The key of each row that can be stored; of texts the position among these."""
+
+    texts: Sequence[str]
+    """All keys of these rows that are texts, each once."""
+
+    unfit: Mapping[int, str | None]
+    """Why a row cannot be stored, by its position here; None: it has no value."""
+
+    faults: Sequence[bytes]
+    """What the source has found malformed, pickled."""
+
+    ended: bool = False
+    """Whether there are no more rows: then these are none."""
+
+    error: bytes | None = None
+    """What the source has raised, pickled."""
 
 
 ValueInput: TypeAlias = tuple[Literal["value"], int]
@@ -121,6 +177,11 @@ class ShardRequest(NamedTuple):
 
     setup: StageSetup | None
     run: RunWindow | None
+    partitions: Sequence[PartitionSetup] = ()
+    """Those that it is to read, from before the changes on."""
+
+    read: ReadRows | None = None
+    """Instead of a window."""
 
 
 class ShardResults(NamedTuple):
@@ -151,7 +212,7 @@ class ShardFailed(NamedTuple):
     error: bytes
 
 
-ShardReply: TypeAlias = ShardResults | ShardFailed | None
+ShardReply: TypeAlias = ShardResults | RowsRead | ShardFailed | None
 """What a shard answers: None if there was nothing to run, or no key had a row."""
 
 EVERY_ROW: Final = -(2**63)

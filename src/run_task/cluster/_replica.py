@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -31,10 +31,16 @@ class Replica:
     that the driver says, and the series itself keeps at least these.
 
     :param pattern: what the series is
+    :param rows_at: gives the rows of some places, where rows are told so; None: they are sent
     """
 
-    def __init__(self, pattern: SeriesPattern) -> None:
+    def __init__(
+        self,
+        pattern: SeriesPattern,
+        rows_at: Callable[[NDArray[np.int64]], NewRows] | None = None,
+    ) -> None:
         self._pattern = pattern
+        self._rows_at = rows_at
         self._names: Sequence[str] = tuple(pattern.columns)
         self.series: TimeSeries = TimeSeries.of(pattern)
         """The rows, and how they are to be seen."""
@@ -76,6 +82,11 @@ class Replica:
     def _add(
         self, series: TimeSeries, rows: SentRows, tables: dict[int, NDArray[np.object_]]
     ) -> None:
+        if self._rows_at is not None:
+            if len(rows.times):
+                (places,) = rows.columns
+                series.add(self._rows_at(places))
+            return
         columns = list(rows.columns)
         for i, (codes, texts) in rows.texts.items():
             tables[i] = _with_texts(tables.get(i), codes, texts)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from run_task._version import __version__
 from run_task.cluster._bytes import joined, of_bytes, stand_in_for
@@ -25,11 +26,13 @@ from run_task.cluster._messages import (
     ShardResults,
     StageSetup,
 )
+from run_task.cluster._reading import PartitionReader, rows_at
 from run_task.cluster._replica import Replica
 from run_task.cluster._results import PackedResults
 from run_task.data import Atom
 from run_task.data._several import of_several
 from run_task.data.series._keyed_view import KeyedView
+from run_task.data.series._schema import NewRows
 from run_task.executors._states import States, Stepper
 from run_task.executors.processes._exceptions import portable
 from run_task.runner._config import RunnerConfig
@@ -45,6 +48,7 @@ class KeyShard:
     def __init__(self) -> None:
         self._replicas: dict[int, Replica] = {}
         self._stages: dict[int, _ShardStage] = {}
+        self._readers: dict[int, PartitionReader] = {}
 
     def handle(self, request: ShardRequest) -> ShardReply:
         """Do what a request asks for."""
@@ -60,8 +64,11 @@ class KeyShard:
                 gone.close()
         for feed in request.dropped:
             self._replicas.pop(feed, None)
+        for partition in request.partitions:
+            self._readers[partition.partition] = PartitionReader(partition)
         for series in request.series:
-            self._replicas[series.feed] = Replica(series.pattern)
+            by_place = self._rows_at if series.by_place else None
+            self._replicas[series.feed] = Replica(series.pattern, by_place)
         for feed, changes in request.changes:
             self._replicas[feed].apply(changes)
         if request.setup is not None:
@@ -69,15 +76,28 @@ class KeyShard:
             if before is not None:
                 before.close()
             self._stages[request.setup.stage] = _ShardStage(request.setup, self._replicas)
+        if request.read is not None:
+            return self._readers[request.read.partition].read(request.read)
         if request.run is None:
             return None
         return self._stages[request.run.stage].run(request.run)
 
+    def _rows_at(self, places: NDArray[np.int64]) -> NewRows:
+        return rows_at(self._readers, places)
+
+    @property
+    def kept(self) -> int:
+        """How many rows of partitions it keeps beside those that windows see."""
+        return sum(reader.kept for reader in self._readers.values())
+
     def close(self) -> None:
-        """Let go of what runs tasks."""
+        """Let go of what runs tasks, and of what is read."""
         for stage in self._stages.values():
             stage.close()
         self._stages.clear()
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
 
 
 def versions() -> Mapping[str, str]:

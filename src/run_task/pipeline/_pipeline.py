@@ -32,7 +32,17 @@ from run_task.pipeline._refusals import Omission
 from run_task.pipeline._route import Route, targets_of
 from run_task.pipeline._row_telemetry import RowTelemetry
 from run_task.pipeline._settings_told import of_checkpoint, of_sink, of_source
-from run_task.pipeline._sharding import cluster_for, over_shards, started, within
+from run_task.pipeline._sharding import (
+    check_empty,
+    check_target,
+    cluster_for,
+    over_shards,
+    places_alone,
+    read_by_shards,
+    series_of,
+    started,
+    within,
+)
 from run_task.pipeline._sink_policy import SinkOptions
 from run_task.pipeline._sink_start import begin, begin_again
 from run_task.pipeline._source_options import FunctionOptions, SourceOptions
@@ -61,6 +71,7 @@ from run_task.sinks._protocol import DurableSink, Sink, TypedSink
 from run_task.sinks._spool import Spool
 from run_task.sources._backfill import Backfill
 from run_task.sources._faults import OnFault
+from run_task.sources._partitioned import by_partition, check_options, partitions_in
 from run_task.sources._protocol import (
     AnyUnit,
     Arriving,
@@ -338,6 +349,7 @@ class Pipeline(Live):
         retry: Retry | None = None,
         dedupe: str | tuple[str, ...] | None = None,
         dedupe_for: IntervalLike = DEDUPE_FOR,
+        partitioned: bool = False,
     ) -> Pipeline:
         """Let a source's rows enter shared data: while the pipeline runs, from any thread, from now
         on.
@@ -393,6 +405,10 @@ class Pipeline(Live):
             counted as ``duplicate``. One that lacks a value enters. None: all do
         :param dedupe_for: how long a row is remembered, in the time of the rows. At most a million
             are remembered
+        :param partitioned: whether its partitions are divided by the key of ``into``, so that all
+            rows of a key are in one of them, as in a folder with a file for each of some keys. Then
+            shards read them by themselves, and keep the rows (:meth:`run_sharded`); and rows of all
+            partitions are brought together by time, with shards and without
         :return: the pipeline
         :raises ConfigError: if something about it cannot work; while it runs, also if no stage
             reads the data, or it is a recording that is played, by paced()
@@ -422,6 +438,10 @@ class Pipeline(Live):
             series = [one for one, enter in targets if isinstance(one, TimeSeries) and not enter]
             fitting = [source.fitting(one) for one in series]
             source = fitting[0] if fitting else source
+        if partitioned:
+            needing = {"journal": journal, "retry": retry, "dedupe": dedupe}
+            check_options(where, targets, {**needing, "dead_letters": dead_letters})
+            source = by_partition(where, source)
         if retry is not None:
             source = restarted(where, source, retry)
         with self._changing.lock:
@@ -495,6 +515,13 @@ class Pipeline(Live):
             raise ConfigError(
                 f"{routes[0].origin}: time in a pipeline that plays recordings is theirs from the "
                 f"beginning on, and it runs: declare it before, or give its rows without paced()"
+            )
+        for route in routes:
+            check_target(route)
+        if self._changing.cluster is not None and partitions_in(source) is not None:
+            raise ConfigError(
+                f"{routes[0].origin}: partitioned=True: shards read what is declared before they "
+                f"start: declare it before, or leave partitioned=True out"
             )
         if self._checkpoint is not None:
             check_source(self._policies[id(routes[0])].name, source, routes)
@@ -922,15 +949,33 @@ class Pipeline(Live):
         """
         with self._changing.lock:
             self._plan()
-            cluster = cluster_for(self._name, self.stages, shards, address, Pipeline)
+            cluster = self._cluster_for(shards, address)
+            partitioned = [
+                route for source, route, _ in self._sources if partitions_in(source) is not None
+            ]
+            for route in partitioned:
+                check_empty(route, route.into)
+                if self._checkpoint is not None:
+                    raise ConfigError(
+                        f"{route.origin}: partitioned=True: its rows stay in shards, and cannot be "
+                        f"part of checkpoints yet: leave checkpoint= or partitioned=True out"
+                    )
         self._cluster = cluster
-        with shut_down_on_sigterm(self.shutdown), started(cluster, self._is_shut_down) as there:
+        with (
+            shut_down_on_sigterm(self.shutdown),
+            places_alone(list(map(series_of, partitioned))),
+            started(cluster, self._is_shut_down) as there,
+        ):
             if there:
                 self._changing.cluster = cluster
                 self.run_sync()
 
     def _is_shut_down(self) -> bool:
         return self._wish.phase >= Phase.STOPPING
+
+    def _cluster_for(self, shards: int, address: str | None) -> Cluster:
+        sources = [(source, route) for source, route, _ in self._sources]
+        return cluster_for(self._name, self.stages, sources, shards, address, Pipeline)
 
     def replay_sharded(
         self,
@@ -951,9 +996,7 @@ class Pipeline(Live):
         :raises ConfigError: as of both; what only shows once they are started, when the first
             result is asked for
         """
-        return self._go_through(
-            start, end, None, cluster_for(self._name, self.stages, shards, address, Pipeline)
-        )
+        return self._go_through(start, end, None, self._cluster_for(shards, address))
 
     def replay(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Replay:
         """Run over the history that the sources have, as fast as the machine goes.
@@ -1172,12 +1215,12 @@ class Pipeline(Live):
                 planned = over_shards(cluster, planned)
             # As they are now, whatever is changed while the replay is iterated over.
             stages = {copy.copy(stage): config for stage, config in planned.items()}
-        sources: list[tuple[Any, int, Route]] = []
+        sources: Sequence[RoutedSource] = ()
         for source, unit_ns, route in declared:
             info = about(source)
             if not info.endless:
                 recording = source if info.recording is None else info.recording
-                sources.append((recording, unit_ns, route))
+                sources = [*sources, (recording, unit_ns, route)]
             elif resumed is None:
                 raise ConfigError(
                     f"{route.origin}: it has no history, and a replay waits for nothing: give rows "
@@ -1203,6 +1246,8 @@ class Pipeline(Live):
                     begun = self._before.begun(entered)
             except ConfigError as error:
                 raise ConfigError(f"replay(): {error}") from None
+            if cluster is not None:
+                sources, begun = self._read_by_shards(cluster, sources, begun)
             copies = Copies(data, begun)
         elif not (self._before is None or self._before.is_unchanged(entered)):
             raise ConfigError(
@@ -1265,6 +1310,23 @@ class Pipeline(Live):
         )
         return Replay(written, list(planned), fates)
 
+    def _read_by_shards(
+        self, cluster: Cluster, sources: Sequence[RoutedSource], begun: Mapping[int, Any]
+    ) -> tuple[Sequence[RoutedSource], Mapping[int, Any]]:
+        """Have shards read what is partitioned. Returns the sources as they are read in a replay,
+        and what data begins as."""
+        begun, read = dict(begun), list[RoutedSource]()
+        for declared, unit_ns, route in sources:
+            source = declared
+            if partitions_in(source) is not None:
+                series = series_of(route)
+                check_empty(route, begun.get(id(series), series))
+                begun[id(series)] = places = series.of_places()
+                on_bad_row = self._policies[id(route)].on_bad_row
+                source = read_by_shards(cluster, source, places, on_bad_row)
+            read.append((source, unit_ns, route))
+        return read, begun
+
     def _take_all(self, sources: Iterable[RoutedSource]) -> None:
         """Note that sources are going to be read: once, also into several data."""
         for source in {route.number: source for source, _, route in sources}.values():
@@ -1299,6 +1361,8 @@ class Pipeline(Live):
         ]
         self._take_all(sources)
         self._note_before()
+        if self._changing.cluster is not None:
+            sources = [self._over_shards(self._changing.cluster, one, stages) for one in sources]
         _warn_of_late_rows(stages, sources)
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
@@ -1319,6 +1383,21 @@ class Pipeline(Live):
             raise
         self._received = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
         return run
+
+    def _over_shards(
+        self,
+        cluster: Cluster,
+        routed: RoutedSource,
+        stages: Mapping[AnyStage, RunnerConfig],
+    ) -> RoutedSource:
+        """A source as it is read live, where shards may read it by themselves."""
+        source, unit_ns, route = routed
+        if partitions_in(source) is None:
+            return routed
+        readers = [stages[stage] for stage in self._graph.readers(route.into)]
+        on_bad_row = self._policies[id(route)].on_bad_row
+        read = read_by_shards(cluster, source, series_of(route), on_bad_row, readers)
+        return read, unit_ns, route
 
     def _go_on(
         self,

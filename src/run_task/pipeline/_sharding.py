@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from run_task.cluster._bytes import Packing
+from run_task.cluster._bytes import Packing, of_bytes
 from run_task.cluster._cluster import Cluster
 from run_task.cluster._crew import check_task, value_as_bytes
 from run_task.cluster._executor import ShardsExecutor
+from run_task.cluster._partitions import PartitionSource
 from run_task.cluster._transports import transport_for
 from run_task.data import TimeSeries
 from run_task.data._buckets import BUCKETS
-from run_task.errors import ConfigError
+from run_task.errors import ConfigError, described
 from run_task.observe._format import brief
+from run_task.pipeline._route import Route
 from run_task.pipeline._stage import AnyStage
 from run_task.runner._config import RunnerConfig
+from run_task.sources._faults import OnFault
+from run_task.sources._partitioned import Partitions, partitions_in, with_partitions
+from run_task.sources._protocol import about
 
 T = TypeVar("T")
 
 
 def cluster_for(
-    name: str, stages: Collection[AnyStage], shards: Any, address: str | None, kind: type[Any]
+    name: str,
+    stages: Collection[AnyStage],
+    sources: Sequence[tuple[Any, Route]],
+    shards: Any,
+    address: str | None,
+    kind: type[Any],
 ) -> Cluster:
     """The shards of a run, which are not started yet.
 
     :param name: the pipeline's name
     :param stages: its stages
+    :param sources: its sources, and where the rows of each go
     :param shards: how many
     :param address: where: of which cluster of Ray; None: in processes of this machine
     :param kind: what a pipeline is
@@ -52,6 +64,10 @@ def cluster_for(
     packing = Packing(_that_make(kind))
     for stage in keyed:
         _check(stage, shards, packing)
+    for source, route in sources:
+        if (partitions := partitions_in(source)) is not None:
+            check_partitioned(route, stages, [other for _, other in sources])
+            _sent(packing, partitions, OnFault.SKIP)
     return Cluster(name, transport_for(address), shards, packing)
 
 
@@ -91,6 +107,142 @@ def _check(stage: AnyStage, shards: int, packing: Packing) -> None:
                 value_as_bytes(packing, stage.name, data, value)
 
 
+def check_partitioned(
+    route: Route, stages: Collection[AnyStage], routes: Collection[Route]
+) -> None:
+    """See whether shards can read what enters a series by themselves.
+
+    :param route: where the rows of the source go
+    :param stages: all stages
+    :param routes: the ways of all sources
+    :raises ConfigError: if they cannot; the message names the culprit and the cure
+    """
+    series = route.into
+    beside = [other for other in routes if other is not route]
+    beside += [way for stage in stages for way in stage.routes]
+    for other in beside:
+        if other.leads_to(series):
+            raise ConfigError(
+                f"{route.origin}: partitioned=True, and {other.origin} enters {brief(series)}, "
+                f"too: rows that shards read by themselves are alone in their series: give the "
+                f"others another one"
+            )
+    for stage in stages:
+        check_reader(stage, series)
+
+
+def check_reader(stage: AnyStage, series: Any) -> None:
+    """See whether a stage can read a series whose rows stay in the shards that read them.
+
+    :raises ConfigError: if it reads it, and cannot
+    """
+    if not any(data is series for data in stage.inputs):
+        return
+    keys = stage.keys
+    if keys is None or keys.by != series.key:
+        raise ConfigError(
+            f"stage {stage.name!r} reads {brief(series)}, whose source is partitioned=True: its "
+            f"rows stay in the shards that read them, each with its keys: give the stage "
+            f"by={series.key!r}, let it read the results of a stage by key, or leave "
+            f"partitioned=True out"
+        )
+    for other in keys.keyed(stage.data):
+        if other is not series:
+            raise ConfigError(
+                f"stage {stage.name!r} reads {brief(series)}, whose source is partitioned=True, "
+                f"and {brief(other)} by the same key, whose rows would be in other shards: let one "
+                f"stage read one of them, or leave partitioned=True out"
+            )
+
+
+def has_places(data: object) -> bool:
+    """Whether it is a series whose rows stay in the shards that read them, in the run at hand."""
+    return isinstance(data, TimeSeries) and data.has_places
+
+
+def check_target(route: Route) -> None:
+    """See whether something can be added that enters a series, while it runs.
+
+    :raises ConfigError: if rows enter it that stay in shards
+    """
+    if has_places(route.into):
+        raise ConfigError(
+            f"{route.origin}: the rows of {brief(route.into)} stay in the shards that read them: "
+            f"give it another series"
+        )
+
+
+def _sent(
+    packing: Packing, partitions: Partitions, on_bad_row: OnFault
+) -> Sequence[PartitionSource]:
+    """The partitions of a source as they are sent to shards.
+
+    :raises ConfigError: if one cannot be sent
+    """
+    made: list[PartitionSource] = []
+    for name, part in partitions.parts.items():
+        try:
+            source = packing.as_bytes(part)
+            of_bytes(source)
+        except Exception as error:
+            raise ConfigError(
+                f"{partitions.origin}: its partition {name!r} cannot be sent to a shard "
+                f"({described(error)}): leave partitioned=True out, or give a source whose "
+                f"partitions can be pickled"
+            ) from error
+        told = partial(about, part)
+        fatal = packing.as_bytes(on_bad_row)
+        made.append(PartitionSource(partitions.origin, name, told, source, fatal))
+    return made
+
+
+def read_by_shards(
+    cluster: Cluster,
+    source: Any,
+    places: TimeSeries,
+    on_bad_row: OnFault,
+    readers: Collection[RunnerConfig] | None = None,
+) -> Any:
+    """A source whose partitions shards read, as it is read here.
+
+    :param source: the source
+    :param places: what has the places of its rows
+    :param on_bad_row: what is done with a row that is malformed
+    :param readers: how the stages behave whose windows wait for it; None: they wait without end, as
+        in a replay
+    """
+    partitions = partitions_in(source)
+    assert partitions is not None
+    sent = _sent(cluster.packing, partitions, on_bad_row)
+    bound: float | None = None
+    if readers is not None:
+        # Before windows go on without it, which would then lack the rows of all partitions.
+        bound = min(config.upstream_timeout for config in readers) * _SHARE
+    return with_partitions(source, cluster.partitions(places, sent, bound))
+
+
+_SHARE: Final = 0.5
+"""For which share of the time that windows wait for a shard its partitions are waited for."""
+
+
+def series_of(route: Route) -> TimeSeries:
+    """The series that the rows of a partitioned source enter."""
+    assert isinstance(route.into, TimeSeries)  # it was checked
+    return route.into
+
+
+def check_empty(route: Route, begun: Any) -> None:
+    """See whether a series has no rows yet.
+
+    :raises ConfigError: if it has
+    """
+    if begun.view():
+        raise ConfigError(
+            f"{route.origin}: partitioned=True: {brief(begun)} has rows already, and those that "
+            f"come stay in shards: let it begin empty, or leave partitioned=True out"
+        )
+
+
 def over_shards(
     cluster: Cluster, configs: Mapping[AnyStage, RunnerConfig]
 ) -> Mapping[AnyStage, RunnerConfig]:
@@ -101,6 +253,15 @@ def over_shards(
         else replace(config, executor=ShardsExecutor(cluster, config))
         for stage, config in configs.items()
     }
+
+
+@contextmanager
+def places_alone(series: Collection[TimeSeries]) -> Generator[None]:
+    """A block in which series have only the places of their rows, which stay in shards."""
+    with ExitStack() as block:
+        for one in series:
+            block.enter_context(one.with_places())
+        yield
 
 
 @contextmanager

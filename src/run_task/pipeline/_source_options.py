@@ -33,3 +33,4 @@ class SourceOptions(FunctionOptions, total=False):
     """The same for anything else."""
 
     retry: Retry | None
+    partitioned: bool

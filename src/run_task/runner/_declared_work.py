@@ -49,7 +49,7 @@ class DeclaredWork:
         places: dict[Planner, list[int]] = {}
         for place, task in enumerate(tasks):
             places.setdefault(task.planner, []).append(place)
-        columns = data.view().columns
+        columns = data.columns
         self._plans: Sequence[tuple[Plan, Sequence[int]]] = [
             (planner([tasks[place] for place in some], columns), some)
             for planner, some in places.items()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from run_task.sources._frame_source import FrameSource
     from run_task.sources._inbox import Inbox
     from run_task.sources._paced import Paced, PacedBatches, paced
+    from run_task.sources._partitioned import Partitioned
     from run_task.sources._playback_clock import PlaybackClock
     from run_task.sources._polling import Polling, polling
     from run_task.sources._standard_input import StdinJsonLines
@@ -57,6 +58,7 @@ __all__ = [
     "Paced",
     "PacedBatches",
     "ParquetFile",
+    "Partitioned",
     "Playback",
     "PlaybackClock",
     "Polling",
@@ -98,6 +100,7 @@ _present(
         "Paced": "_paced",
         "PacedBatches": "_paced",
         "ParquetFile": "files._parquet",
+        "Partitioned": "_partitioned",
         "PlaybackClock": "_playback_clock",
         "Polling": "_polling",
         "RabbitSource": "brokers._rabbit",

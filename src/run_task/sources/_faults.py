@@ -71,6 +71,15 @@ def faults_told_to(
         _listener.reset(token)
 
 
+def tell_fault(error: SourceError) -> None:
+    """Tell of a fault that was found elsewhere, to who reads, or else log it."""
+    listener = _listener.get()
+    if listener is None:
+        _log.warning("%s", error)
+    else:
+        listener.tell(error)
+
+
 class StampedAhead(SourceError):
     """A row is stamped too long after the present for its source to give it."""
 
@@ -102,14 +111,14 @@ class Faults:
         :raises SourceError: the same, if that is fatal
         """
         self.count += 1
-        self._tell(error)
+        tell_fault(error)
         if self.are_fatal:
             raise error
 
     def note_ahead(self, error: StampedAhead) -> None:
         """Take note of a row that is stamped too long after the present, which is no fault of its
         source."""
-        self._tell(error)
+        tell_fault(error)
 
     def note_failure(self, error: SourceError) -> None:
         """Take note of a failure to get a row, of which only the source can say what it means.
@@ -117,7 +126,7 @@ class Faults:
         :raises SourceError: the same, if that is fatal to the source
         """
         self.count += 1
-        self._tell(error)
+        tell_fault(error)
         if self._on_fault is OnFault.RAISE:
             raise error
 
@@ -135,7 +144,7 @@ class Faults:
         self.count += bad
         first = malformed[0]
         for error in malformed if _listener.get() is not None else (first,):
-            self._tell(error)
+            tell_fault(error)
         raise SourceError(
             first.source,
             first.line,
@@ -161,10 +170,3 @@ class Faults:
                 f"max_malformed={self._most:g} allows: is what was declared of the columns right? "
                 f"The last: {last.reason}",
             )
-
-    def _tell(self, error: SourceError) -> None:
-        listener = _listener.get()
-        if listener is None:
-            _log.warning("%s", error)
-        else:
-            listener.tell(error)

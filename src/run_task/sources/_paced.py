@@ -109,6 +109,13 @@ class Paced(Generic[R]):
         """
         self._behind, self._begun_ns, self._waits_ns = rows, arrived_ns, waits_ns
 
+    def playing(self, source: BatchedRows[Any]) -> PacedBatches[Any]:
+        """Another source that is played as this one is. Before anything is asked of it.
+
+        :param source: the other one, with timestamps in the same unit
+        """
+        return PacedBatches(source, self._speed, self._unit, self._base)
+
     @property
     def first_ns(self) -> int | None:
         """The time of the first row, in nanoseconds since the Unix epoch; None: there is no row."""

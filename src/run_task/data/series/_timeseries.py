@@ -20,6 +20,7 @@ from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
 from run_task.data.series._growth import Grown, Growth
 from run_task.data.series._key_limit import KeyLimit
+from run_task.data.series._places import schema_of_places
 from run_task.data.series._retention import Retention
 from run_task.data.series._schema import BlockLayout, NewRows, Schema
 from run_task.data.series._shift import Shift, Snapshot, merge
@@ -114,6 +115,7 @@ class TimeSeries:
         self._ahead: AheadRows | None = None
         self._taps: Sequence[Tap] = ()
         self._marks = 0  # how many views have been marked
+        self._elsewhere: Schema | None = None  # of its rows, where it has only their places
 
     @property
     def unit(self) -> TimeUnit:
@@ -128,7 +130,13 @@ class TimeSeries:
     @property
     def columns(self) -> Mapping[str, np.dtype[Any]]:
         """The dtype of each column, by name."""
-        return {column.name: column.dtype for column in self._schema.columns}
+        schema = self._elsewhere or self._schema
+        return {column.name: column.dtype for column in schema.columns}
+
+    @property
+    def has_places(self) -> bool:
+        """Whether its rows lie elsewhere: of each, it has the time, the key and the place."""
+        return self._elsewhere is not None
 
     @property
     def key(self) -> str | None:
@@ -547,6 +555,42 @@ class TimeSeries:
         """Another series like it, without rows."""
         return self._twin(self.view().between(0, 0))
 
+    def of_places(self) -> TimeSeries:
+        """Another series like it, without rows, which is to have only their places."""
+        twin = self.emptied()
+        twin._begin_anew(schema_of_places(self._schema), self._schema)
+        return twin
+
+    @contextlib.contextmanager
+    def with_places(self) -> Generator[None]:
+        """A block in which it has only the places of its rows. It begins and ends without rows."""
+        schema = self._schema
+        self._begin_anew(schema_of_places(schema), schema)
+        try:
+            yield
+        finally:
+            self._begin_anew(schema, None)
+
+    def _begin_anew(self, schema: Schema, elsewhere: Schema | None) -> None:
+        """Have no rows, and other columns."""
+        with self._lock:
+            self._schema, self._elsewhere = schema, elsewhere
+            self._width = len(schema.columns)
+            texts = {i: Texts() for i, column in enumerate(schema.columns) if column.encoded}
+            store = self._new_store(self._retention.capacity(0, schema.row_bytes), 0, texts)
+            self._growth.restart(0, 0)
+            self._key_limit = None
+            self._newest = _AFTER_ALL
+            self._snapshot = (store, 0, 0, object(), None)
+            self._limit_in_force()
+
+    @property
+    def oldest_to_come(self) -> int | None:
+        """Rows of an earlier timestamp come too late to be kept; None: none does, or that depends
+        on how many there are."""
+        span = self._retention.span
+        return None if span is None or self._newest == _AFTER_ALL else self._newest - span
+
     def __deepcopy__(self, memo: object) -> TimeSeries:
         return self._twin(self.view())
 
@@ -554,7 +598,10 @@ class TimeSeries:
         twin = TimeSeries(self.columns, self.unit, None, self.closed, self.zone, self.key)
         twin._retention = self._retention
         twin._unit_check = self._unit_check  # of the same rows is told once
-        twin.extend(view.time, **{name: view[name] for name in self.columns})
+        if self._elsewhere is None:
+            twin.extend(view.time, **{name: view[name] for name in self.columns})
+        elif view:
+            raise ConfigError(f"{self!r} has rows that are in shards, and cannot be copied")
         if self._key_limit is not None:
             twin.limit_keys(self._key_limit.most)
         return twin

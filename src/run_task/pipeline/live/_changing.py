@@ -16,7 +16,7 @@ from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._result_faults import ResultFaults
 from run_task.pipeline._result_rows import RowIngest
 from run_task.pipeline._route import Route
-from run_task.pipeline._sharding import over_shards
+from run_task.pipeline._sharding import check_reader, check_target, has_places, over_shards
 from run_task.pipeline._sink_policy import SinkOptions, SinkPolicy
 from run_task.pipeline._sink_start import declare
 from run_task.pipeline._stage import AnyStage
@@ -78,6 +78,9 @@ class Changing:
             stage.limit_keys()
             if self.run is None or not self.is_running:
                 return
+            for data in stage.inputs:
+                if has_places(data):
+                    check_reader(stage, data)
             self.run.add_stage(stage, self._configs()[stage])
         except BaseException:
             stage.lift_key_limit()
@@ -112,6 +115,7 @@ class Changing:
         with self.lock:
             self._check_there(stage)
             self._check_not_paused(stage, route)
+            check_target(route)
             self._graph.connect(stage, route)
             before, stage.routes = stage.routes, (*stage.routes, route)
             if self.run is None or not self.is_running:

@@ -182,6 +182,16 @@ class RecordedFile(ABC):
         for part in self._parts:
             part._place.stop()
 
+    def partitions(self) -> Mapping[str, RecordedFile]:
+        """Its files by name, each as a source of its own."""
+        return {part._place.name: self._alone(part) for part in self._parts}
+
+    def _alone(self, part: RecordedFile) -> RecordedFile:
+        alone = copy.copy(part)
+        alone._faults = Faults(self._on_malformed, self._most_malformed)
+        alone._parts = [part]
+        return alone
+
     def batches(self) -> Iterator[Batch]:
         """The rows in batches of at most ``batch_rows``.
 

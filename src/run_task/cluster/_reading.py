@@ -1,0 +1,261 @@
+"""A partition of a source as a shard reads it.
+
+The driver asks for its rows, and is told of each the time, the key and whether it fits: so it lets
+them enter in the order of the whole cluster, and tells the shard which have. What it asks for
+depends on it alone, so the partition is read in the thread that serves it, and the shard gives the
+same rows wherever it is, from whatever row it begins with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_task.cluster._bytes import joined, of_bytes
+from run_task.cluster._messages import PartitionSetup, ReadRows, RowsRead
+from run_task.data.series._column_types import Array
+from run_task.data.series._places import partitions_of, rows_of
+from run_task.data.series._schema import NewRows, Schema
+from run_task.data.series._tap import SeriesPattern
+from run_task.data.series._texts import CODES, Texts
+from run_task.errors import ConfigError, RunTaskError, SourceError
+from run_task.executors.processes._exceptions import portable
+from run_task.sources._batch import Batch
+from run_task.sources._faults import faults_told_to
+
+
+class _ReadChunk(NamedTuple):
+    """Rows that were read together."""
+
+    first: int
+    """The number of the first."""
+
+    times: NDArray[np.int64]
+    fitted: Sequence[Array]
+    """The values of those that fit, by column."""
+
+    position: NDArray[np.intp] | None
+    """Where each row stands among these; None: all fit."""
+
+    told: RowsRead
+
+    @property
+    def stop(self) -> int:
+        """The number of the row after the last one."""
+        return self.first + len(self.times)
+
+
+class PartitionReader:
+    """Reads a partition, and keeps its rows as long as the driver may name them.
+
+    :param setup: what it is
+    """
+
+    def __init__(self, setup: PartitionSetup) -> None:
+        self._source: Any = of_bytes(setup.source)
+        self._on_bad_row: Any = of_bytes(setup.on_bad_row)
+        pattern: SeriesPattern = setup.pattern
+        self._schema = Schema(
+            pattern.columns, pattern.unit, pattern.closed, pattern.zone, pattern.key
+        )
+        self._where = setup.name
+        key = pattern.key
+        assert key is not None
+        self._key = self._schema.positions[key]
+        self._texts: Texts | None = Texts() if self._schema.columns[self._key].encoded else None
+        self._next = setup.row
+        self._chunks: list[_ReadChunk] = []
+        self._batches: Generator[Batch] | None = None
+        self._end: RowsRead | None = None
+        self._faults: list[bytes] = []
+
+    def read(self, asked: ReadRows) -> RowsRead:
+        """The rows from a number on: as many as the source gives together."""
+        self._chunks = [chunk for chunk in self._chunks if chunk.stop > asked.keep_from]
+        for chunk in self._chunks:
+            if chunk.first == asked.start:
+                return chunk.told
+        while True:
+            read = self._read_on()
+            if read.start == asked.start or read.ended:
+                return read
+
+    def rows(self, numbers: NDArray[np.int64]) -> NewRows:
+        """Rows that it has been told to name, in this order.
+
+        :param numbers: their numbers
+        """
+        if not len(numbers):
+            return NewRows(numbers, [np.empty(0, d) for d in self._schema.stored[1:]], 0)
+        last = int(numbers.max())
+        while self._next <= last:
+            read = self._read_on()
+            if read.ended:
+                raise self._fewer(read)
+        chunks: Sequence[_ReadChunk] = self._chunks
+        firsts = np.array([chunk.first for chunk in chunks], np.int64)
+        of_chunk = firsts.searchsorted(numbers, "right") - 1
+        if of_chunk.min() < 0:
+            raise RunTaskError(
+                f"{self._where}: row {int(numbers.min()):,} is named, and was let go"
+            )
+        times: NDArray[np.int64] = np.empty(len(numbers), np.int64)
+        columns: list[Array] | None = None
+        there: list[int] = np.unique(of_chunk).tolist()
+        for at in there:
+            chunk = chunks[at]
+            which = np.flatnonzero(of_chunk == at)
+            places = numbers[which] - chunk.first
+            times[which] = chunk.times[places]
+            if chunk.position is not None:
+                places = chunk.position[places]
+            if columns is None:
+                columns = [np.empty(len(numbers), column.dtype) for column in chunk.fitted]
+            for column, values in zip(columns, chunk.fitted):
+                column[which] = values[places]
+        assert columns is not None
+        return NewRows(times, columns, 0)
+
+    @property
+    def kept(self) -> int:
+        """How many rows it keeps."""
+        return sum(len(chunk.times) for chunk in self._chunks)
+
+    def close(self) -> None:
+        """Read no more."""
+        batches, self._batches = self._batches, None
+        if batches is not None:
+            batches.close()
+        close: object = getattr(self._source, "close", None)
+        if callable(close):
+            close()
+
+    def _fewer(self, read: RowsRead) -> RunTaskError:
+        if read.error is not None:
+            cause, note = of_bytes(read.error)
+            cause.add_note(note)
+            raise cause
+        return RunTaskError(
+            f"{self._where}: it has {self._next:,} rows now, and had more when it was read before: "
+            f"a source that is read by partition gives the same rows each time"
+        )
+
+    def _read_on(self) -> RowsRead:
+        if self._end is not None:
+            return self._end
+        try:
+            with faults_told_to(self._note, self._on_bad_row):
+                if self._batches is None:
+                    self._batches = self._behind(self._next)
+                batch = next(self._batches, None)
+        except Exception as error:
+            return self._ended(joined(portable(error)))
+        if batch is None:
+            return self._ended(None)
+        chunk = self._chunk(batch)
+        self._chunks.append(chunk)
+        self._next = chunk.stop
+        return chunk.told
+
+    def _behind(self, count: int) -> Generator[Batch]:
+        """Its rows without the first, of which all has been told."""
+        batches: Any = iter(self._source.batches())
+        batch: Batch
+        try:
+            for batch in batches:
+                if count >= len(batch):
+                    count -= len(batch)
+                    self._faults.clear()
+                    continue
+                yield batch[count:] if count else batch
+                count = 0
+        finally:
+            close: object = getattr(batches, "close", None)
+            if callable(close):
+                close()
+
+    def _note(self, error: SourceError) -> None:
+        self._faults.append(joined(portable(error)))
+
+    def _ended(self, error: bytes | None) -> RowsRead:
+        faults, self._faults = self._faults, []
+        none: NDArray[np.int64] = np.empty(0, np.int64)
+        self._end = RowsRead(self._next, none, none, (), {}, faults, ended=True, error=error)
+        return self._end
+
+    def _chunk(self, batch: Batch) -> _ReadChunk:
+        times: Any = batch.timestamps
+        faults, self._faults = self._faults, []
+        if times.dtype != np.int64:
+            raise SourceError(self._where, None, None, "its timestamps are no ints")
+        unfit: dict[int, str | None] = {}
+        index: NDArray[np.intp] | None = None
+        try:
+            _, fitted, omitted = self._schema.rows(times, batch.columns)
+        except ConfigError:
+            omitted = 1
+            fitted = ()
+        if omitted:
+            unfit, fitted, index = self._one_by_one(batch)
+        keys = fitted[self._key]
+        texts: Sequence[str] = ()
+        if self._texts is not None:
+            codes = self._texts.encode(keys)
+            there = np.zeros(len(self._texts), np.bool_)
+            there[codes] = True
+            texts = self._texts.decode(np.flatnonzero(there).astype(CODES)).tolist()
+            keys = (np.cumsum(there, dtype=CODES) - CODES.type(1))[codes]
+        told = RowsRead(self._next, times, keys, texts, unfit, faults)
+        return _ReadChunk(self._next, times, fitted, index, told)
+
+    def _one_by_one(
+        self, batch: Batch
+    ) -> tuple[dict[int, str | None], Sequence[Array], NDArray[np.intp]]:
+        """Of rows of which some cannot be stored: which, and why; and the others."""
+        unfit: dict[int, str | None] = {}
+        good: list[NewRows] = []
+        index: NDArray[np.intp] = np.zeros(len(batch), np.intp)
+        for at, (time, row) in enumerate(batch.rows()):
+            try:
+                made = self._schema.row(time, row)
+            except ConfigError as error:
+                unfit[at] = str(error)
+                continue
+            if made.omitted:
+                unfit[at] = None
+                continue
+            index[at] = len(good)
+            good.append(made)
+        fitted = [
+            np.concatenate([one.columns[i] for one in good])
+            if good
+            else np.empty(0, object if column.encoded else column.dtype)
+            for i, column in enumerate(self._schema.columns)
+        ]
+        return unfit, fitted, index
+
+
+def rows_at(readers: Mapping[int, PartitionReader], places: NDArray[np.int64]) -> NewRows:
+    """The rows of some places, in this order.
+
+    :param readers: what reads each partition, by its number
+    :param places: the places
+    """
+    partitions, numbers = partitions_of(places), rows_of(places)
+    there = np.unique(partitions).tolist()
+    if len(there) == 1:
+        return readers[there[0]].rows(numbers)
+    times: NDArray[np.int64] = np.empty(len(places), np.int64)
+    columns: list[Array] = []
+    for partition in there:
+        which = np.flatnonzero(partitions == partition)
+        found = readers[partition].rows(numbers[which])
+        if not columns:
+            columns = [np.empty(len(places), column.dtype) for column in found.columns]
+        times[which] = found.times
+        for column, values in zip(columns, found.columns):
+            column[which] = values
+    return NewRows(times, columns, 0)
