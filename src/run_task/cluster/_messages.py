@@ -215,5 +215,13 @@ class ShardFailed(NamedTuple):
 ShardReply: TypeAlias = ShardResults | RowsRead | ShardFailed | None
 """What a shard answers: None if there was nothing to run, or no key had a row."""
 
+
+class SignOfLife(NamedTuple):
+    """What the process of a shard says every second, whatever its tasks are at."""
+
+
+SIGN_EVERY: Final = 1.0
+"""After how many seconds there is another sign of life."""
+
 EVERY_ROW: Final = -(2**63)
 NO_ROW: Final = 2**63

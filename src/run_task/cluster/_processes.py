@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
@@ -11,10 +12,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from math import inf
 from typing import Final
 
 from run_task.cluster._link import ShardLost, ShardPlace
-from run_task.cluster._messages import ShardReply, ShardRequest
+from run_task.cluster._messages import SIGN_EVERY, ShardReply, ShardRequest, SignOfLife
 from run_task.cluster._windows import LOOK
 from run_task.cluster._wire import receive, send
 from run_task.errors import RunTaskError
@@ -25,6 +27,12 @@ _MODULE: Final = "run_task.cluster._serving"
 
 _HELLO: Final = 60.0
 """How many seconds a process has to say that it is there."""
+
+MOST_SILENT: Final = 30.0
+"""After how many seconds without a sign of life a process that does not work either is killed."""
+
+_AT_WORK: Final = 0.01
+"""For which share of that time a process has worked that is at work, on a machine that is busy."""
 
 
 class ProcessTransport:
@@ -119,15 +127,21 @@ class ProcessLink:
         self._reader.join()
 
     def _read(self) -> None:
+        end = _Listening(self._socket, self._process.pid)
+        why = None
         try:
             while True:
-                reply: ShardReply = receive(self._socket)
-                self._calls.popleft().set_result(reply)
+                reply: ShardReply | SignOfLife = receive(end)
+                if not isinstance(reply, SignOfLife):
+                    self._calls.popleft().set_result(reply)
+        except TimeoutError as error:
+            why = str(error)
         except (OSError, EOFError):
             pass
-        self._kill()
+        self._kill()  # or else one that is stopped would go on some day, and hold up who sends
         with self._mutex:
-            self._lost = ShardLost(f"its process {self._process.pid} {self._how_it_ended()}")
+            how = self._how_it_ended() if why is None else why
+            self._lost = ShardLost(f"its process {self._process.pid} {how}")
             calls, self._calls = self._calls, deque()
         for call in calls:
             call.set_exception(self._lost)
@@ -142,3 +156,52 @@ class ProcessLink:
         if code < 0:
             return f"was killed by signal {-code} ({signal.strsignal(-code)})"
         return f"ended with exit code {code}"
+
+
+class _Listening:
+    """The socket of a shard, of which what comes is waited for as long as it gives signs of life.
+
+    They are counted by looks, each of a second at most, and not by a clock: where this process was
+    stopped, too, the shard has had no time to give one.
+
+    :param end: the socket
+    :param process: the number of the shard's process
+    """
+
+    def __init__(self, end: socket.socket, process: int) -> None:
+        self._socket = end
+        self._process = process
+        self._arrival = select.poll()
+        self._arrival.register(end, select.POLLIN)
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Wait for bytes.
+
+        :raises TimeoutError: if it has given no sign for too long, and was not at work either
+        """
+        silent = 0.0
+        before: float | None = None
+        while not self._arrival.poll(SIGN_EVERY * 1000):
+            if before is None:
+                before = _cpu_seconds(self._process)
+            silent += SIGN_EVERY
+            if silent < MOST_SILENT:
+                continue
+            now = _cpu_seconds(self._process)
+            # Who holds Python's lock lets no thread give signs, and works.
+            if now - before < _AT_WORK * silent:
+                raise TimeoutError(f"has given no sign of life for {silent:g} s, and was killed")
+            silent, before = 0.0, now
+        return self._socket.recv_into(buffer)
+
+
+def _cpu_seconds(process: int) -> float:
+    """How many seconds a process has worked. Where the system does not tell: forever, so that none
+    is taken for dead."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return inf
+    user, system = map(int, fields[11:13])
+    return (user + system) / os.sysconf("SC_CLK_TCK")

@@ -6,13 +6,21 @@ import pickle
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from run_task.executors.processes._pickling import PROTOCOL
 
 _COUNT: Final = struct.Struct("=I")
 _SIZE: Final = struct.Struct("=Q")
 _SMALL: Final = 1 << 16
+
+
+class Incoming(Protocol):
+    """What bytes can be received from, such as a socket."""
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Wait for bytes. Returns how many have come; 0: the other end is gone."""
+        ...
 
 
 def send(end: socket.socket, message: Any) -> None:
@@ -52,7 +60,7 @@ def _head(pieces: Sequence[memoryview]) -> bytes:
     return _COUNT.pack(len(pieces)) + b"".join(_SIZE.pack(piece.nbytes) for piece in pieces)
 
 
-def receive(end: socket.socket) -> Any:
+def receive(end: Incoming) -> Any:
     """Wait for a message. One thread at a time.
 
     :raises EOFError: if the other end is gone
@@ -64,7 +72,7 @@ def receive(end: socket.socket) -> Any:
     return pickle.loads(pieces[0], buffers=pieces[1:])
 
 
-def _exactly(end: socket.socket, size: int) -> bytearray:
+def _exactly(end: Incoming, size: int) -> bytearray:
     data = bytearray(size)
     view, at = memoryview(data), 0
     while at < size:

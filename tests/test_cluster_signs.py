@@ -1,0 +1,105 @@
+"""A shard that is stopped, or hangs, is taken for dead; one that is at work is waited for."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+from tests.support.crews import alive
+from tests.support.threads import eventually
+from tests.test_cluster import orders, some_orders
+
+from run_task import Pipeline, RunnerConfig, TimeSeriesView, task
+from run_task.aggregates import count
+from run_task.cluster import _processes
+
+BOUND = 3.0
+PATIENT = RunnerConfig(upstream_timeout=60)  # a busy machine takes its time to start a process
+
+
+@pytest.fixture(autouse=True)
+def short_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_processes, "MOST_SILENT", BOUND)
+
+
+def over(*tasks: Any, rows: int = 30) -> Pipeline:
+    made, series = Pipeline("p"), orders()
+    made.source(some_orders(rows), series)
+    made.stage("s", tasks, series, "10s", PATIENT, by="key")
+    return made
+
+
+@pytest.mark.parametrize("many", [0, 60_000])  # more than fits into a socket that nobody reads
+def test_a_shard_that_is_stopped_is_killed_and_comes_back(
+    many: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, series = Pipeline("p"), orders()
+    rows = some_orders(20)
+    rows += [
+        (1020 + n * 10 // max(many, 1), {"key": f"key-{n % 11}", "size": n}) for n in range(many)
+    ]
+    made.source([*rows, *some_orders(60)[30:]], series)
+    made.stage("s", [count()], series, "10s", PATIENT, by="key")
+    expected = [dataset for _, dataset in made.replay()]
+    replay = made.replay_sharded(2)
+    found = [next(replay)[1]]
+    shard = made.stats.shards["shard 1 of 2"].process
+    os.kill(shard, signal.SIGSTOP)
+    found += [dataset for _, dataset in replay]
+    assert found == expected
+    assert [one.restarts for one in made.stats.shards.values()] == [0, 1]
+    assert f"its process {shard} has given no sign of life for 3 s, and was killed" in caplog.text
+    eventually(lambda: not alive(shard))
+
+
+def hold(seconds: float) -> None:
+    """Work without letting go of Python's lock."""
+    begun = time.perf_counter()
+    sum(itertools.repeat(1, 10**6))
+    sum(itertools.repeat(1, int(10**6 * seconds / (time.perf_counter() - begun))))
+
+
+@task
+def sleeps(view: TimeSeriesView, start: int, end: int) -> int:
+    if view.key == "key-5" and start == 1000:
+        time.sleep(2 * BOUND)
+    return len(view.in_window)
+
+
+@task
+def works(view: TimeSeriesView, start: int, end: int) -> int:
+    if view.key == "key-5" and start == 1000:
+        hold(2 * BOUND)
+    return len(view.in_window)
+
+
+@task
+def hangs(view: TimeSeriesView, start: int, end: int) -> int:
+    """It waits without letting go of Python's lock."""
+    if view.key == "key-5" and start == 1010:
+        ctypes.PyDLL(None).sleep(1000)
+    return len(view.in_window)
+
+
+@pytest.mark.parametrize("slow", [sleeps, works])
+def test_a_task_that_takes_its_time_is_waited_for(slow: Any) -> None:
+    made = over(slow)
+    begun = time.monotonic()
+    datasets = [dataset for _, dataset in made.replay_sharded(1)]
+    assert time.monotonic() - begun > 1.5 * BOUND
+    assert len(datasets) == 3
+    assert not any(dataset.errors for dataset in datasets)
+    assert [one.restarts for one in made.stats.shards.values()] == [0]
+
+
+def test_a_task_that_hangs_with_pythons_lock_costs_its_window() -> None:
+    made = over(hangs)
+    first, second, third = [dataset for _, dataset in made.replay_sharded(1)]
+    assert not first.errors
+    assert "no sign of life" in str(second.errors["hangs", "key-5"])
+    assert not third.errors
