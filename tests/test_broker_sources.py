@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 import socket
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -29,7 +30,7 @@ from tests.support.brokers import (
 )
 from tests.support.proof import in_proof
 from tests.support.tcp_proxy import Proxy, proxy
-from tests.support.threads import eventually
+from tests.support.threads import PATIENCE, beside, eventually
 
 from run_task import (
     ConfigError,
@@ -714,6 +715,23 @@ def test_rabbit_has_caught_up_once_it_has_what_a_consumer_had_that_is_gone(
             assert len(read.rows) == 3_000
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_rabbit_gives_what_a_consumer_had_that_is_gone_before_what_is_later(
+    queue: Rabbit, batched: bool
+) -> None:
+    queue.raw([b'{"timestamp": %d}' % at for at in range(2_000)])
+    first, second = queue.source(), queue.source()
+    with reading(first, batched=True) as before:
+        before.has(2_000)
+        with reading(second, batched=batched) as read:
+            eventually(lambda: second.lag == 1)
+            queue.raw([b'{"timestamp": %d}' % at for at in range(2_000, 2_100)])
+            eventually(lambda: (second.lag or 0) > 1)  # some of them came here
+            first.close()
+            read.has(2_100)
+            assert read.numbers() == list(range(2_100))
+
+
 def test_rabbit_with_wrong_credentials_or_without_the_queue_is_not_tried_again(
     queue: Rabbit, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -732,6 +750,45 @@ def test_rabbit_with_wrong_credentials_or_without_the_queue_is_not_tried_again(
     no_vhost = RabbitSource("q", f"amqp://127.0.0.1:{RABBIT}/nowhere")
     with reading(no_vhost) as read:
         assert "is not tried again" in str(read.fails())
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2])
+def test_rabbit_whose_connection_is_cut_while_it_is_opened_is_tried_again(
+    queue: Rabbit, frames: int
+) -> None:
+    queue.raw([b'{"timestamp": 1}'])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+
+        def serve() -> None:
+            for most in (frames, float("inf")):
+                client, _ = listener.accept()
+                with client, socket.create_connection(("127.0.0.1", RABBIT)) as server:
+                    hand_on(client, server, most)
+
+        source = queue.source(where=f"127.0.0.1:{listener.getsockname()[1]}")
+        with beside(serve), reading(source) as read:
+            read.has(1)
+
+
+def hand_on(client: socket.socket, server: socket.socket, frames: float) -> None:
+    """Hand on what comes, until one of them ends or the client has so many frames of AMQP."""
+    came = b""
+    while frames > 0:
+        readable, _, _ = select.select([client, server], [], [])
+        for one in readable:
+            data = one.recv(1 << 16)
+            if not data:
+                return
+            if one is client:
+                server.sendall(data)
+                continue
+            came += data
+            while frames > 0 and len(came) > 7 and len(came) >= 8 + int.from_bytes(came[3:7]):
+                size = 8 + int.from_bytes(came[3:7])
+                client.sendall(came[:size])
+                came = came[size:]
+                frames -= 1
 
 
 def test_rabbit_that_says_nothing_is_tried_again(

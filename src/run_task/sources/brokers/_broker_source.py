@@ -179,6 +179,7 @@ class BrokerSource(abc.ABC, Generic[M]):
                     if self._closed:
                         return
                     is_open = False
+                    self._shown_at = float("-inf")  # before what has come is forgotten
                     self._shut()
                     if (reason := self._fatal(error)) is not None:
                         raise SourceError(self._where, None, None, reason) from None
@@ -192,9 +193,13 @@ class BrokerSource(abc.ABC, Generic[M]):
             self._waiting, self._shown_at = 0, float("-inf")
             self._end()
 
-    def _show(self) -> None:
-        """The broker has just shown how much there is."""
-        self._shown_at = time.monotonic()
+    def _show(self, as_of: float | None = None) -> None:
+        """The broker has shown how much there is.
+
+        :param as_of: when it was asked, in seconds of :func:`time.monotonic`, since its answer may
+            have been under way for a while; None: now
+        """
+        self._shown_at = time.monotonic() if as_of is None else as_of
 
     def _pass(self, message: Message) -> None:
         """Move beyond a message that has no rows."""

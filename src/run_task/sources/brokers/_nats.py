@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
@@ -247,7 +248,7 @@ class _JetStreamSource(NatsSource):
     async def _ask(self) -> None:
         """Ask how much there is, and so whether the consumer is there, which says nothing more if
         somebody has deleted it."""
-        came, mailbox = self._came, self._mailbox
+        came, mailbox, asked_at = self._came, self._mailbox, time.monotonic()
         context = self._link.client.jetstream(timeout=_SILENCE)
         try:
             info = await context.consumer_info(self._stream_name, self._consumer)
@@ -262,7 +263,7 @@ class _JetStreamSource(NatsSource):
             self._pending = info.num_pending
         elif sent > self._came:  # some are on their way to the mailbox, which tell what is left
             self._pending = max(1, self._pending)
-        self._show()
+        self._show(max(asked_at, self._shown_at))
 
     def _begin_at(self, first: int, last: int) -> int:
         """The sequence behind which to read.

@@ -18,13 +18,14 @@ from run_task.sources.brokers._broker_source import CHUNK, WAIT, BrokerSource
 from run_task.sources.brokers._credentials import Credentials
 from run_task.sources.brokers._message import Message, MessageOptions, MessageReader
 from run_task.sources.brokers._outage import not_again
+from run_task.sources.brokers._stream_merge import StreamMerge
 
 PREFETCH: Final = 20_000
 """How many messages RabbitMQ sends at most that were not acknowledged, unless said otherwise."""
 
 _SETTLING: Final = 5.0
 """For how many seconds after connecting another consumer may be that of a connection that is gone,
-of which RabbitMQ does not know it yet."""
+of which RabbitMQ does not know it yet: nothing is given until then."""
 
 _ALONE: Final = 2
 """At how many looks there is no other consumer whose messages may come again: one that ends stops
@@ -50,6 +51,11 @@ class RabbitSource(BrokerSource[int]):
     RabbitMQ has no positions by which they would be known, so take ``dedupe=`` of the pipeline's
     source, if a column tells a row from all others. Where the connection is lost and the process
     goes on, messages with a ``message_id`` that were given before are not given again.
+
+    Messages that a consumer had which is gone, as a process that was killed, come again behind
+    those that were published later. So nothing is given after connecting before it is known that no
+    other consumer is there, which takes some 0.1 s, and 5 s where there is one; what has come by
+    then is given by time.
 
     A message of which no row can be made is acknowledged at once: it does not come again.
 
@@ -118,6 +124,7 @@ class RabbitSource(BrokerSource[int]):
         self._unkept: set[str] = set()  # ids of messages that were given and are not kept yet
         self._depth = 0
         self._opened_at = float("-inf")
+        self._settling = True  # whether messages may come again that are older than those that came
         self._alone = 0  # at how many looks, one after another, there was no other consumer
         self._asked_at = float("-inf")
         cure = "Is RabbitMQ there, and does it listen at this address?"
@@ -159,12 +166,13 @@ class RabbitSource(BrokerSource[int]):
         self._tags.clear()
         self._again.clear()
         channel.basic_consume(self._queue, self._take)
-        self._opened_at, self._alone = time.monotonic(), 0
+        self._opened_at, self._alone, self._settling = time.monotonic(), 0, True
         self._ask()
 
     def _ask(self) -> None:
         """Ask how many messages wait in the queue. What it had sent before it answered is here
         then."""
+        asked_at = time.monotonic()
         told = self._channel.queue_declare(self._queue, passive=True)
         # The first answer may overtake messages that left the queue before, as all of a consumer
         # do that has gone: the queue gives these to the server's end of the channel, which sends
@@ -174,7 +182,8 @@ class RabbitSource(BrokerSource[int]):
         self._depth = told.method.message_count  # not before these are counted
         if self._alone < _ALONE:
             self._alone = self._alone + 1 if told.method.consumer_count < 2 else 0
-        self._asked_at = time.monotonic()
+        self._asked_at = asked_at
+        self._show(asked_at)
 
     def _take(self, channel: object, method: Any, properties: Any, body: bytes) -> None:
         self._unread += 1
@@ -184,15 +193,40 @@ class RabbitSource(BrokerSource[int]):
 
     def _pull(self) -> Sequence[Message]:
         self._acknowledge()
-        if not self._came:
+        if self._settling or not self._came:
             self._connection.process_data_events(time_limit=WAIT)
-        came, self._came = self._came[:CHUNK], self._came[CHUNK:]
         if time.monotonic() - self._asked_at > WAIT:
             self._ask()
-            self._show()
+        if self._settling:
+            if not self._has_settled():
+                return ()
+            self._came, self._settling = self._by_time(self._came), False
+        came, self._came = self._came[:CHUNK], self._came[CHUNK:]
         if self._unkept and any(message[3][0].redelivered for message in came):
             came = self._not_given(came)
         return came
+
+    def _has_settled(self) -> bool:
+        """Whether the messages are here that a consumer had which is gone, as many as there may
+        be."""
+        if time.monotonic() - self._opened_at > _SETTLING:
+            return True
+        return self._alone >= _ALONE and (not self._depth or self._unread >= self._prefetch)
+
+    def _by_time(self, messages: list[Message]) -> list[Message]:
+        """Messages that come again, brought together by time with those that came before them: a
+        row of these would tell windows that those before it are all here."""
+        again = [message for message in messages if message[3][0].redelivered]
+        if not self._reader.stamps_by_message or len(again) in (0, len(messages)):
+            return messages
+        merge = StreamMerge(self._where, self._reader.times, self._reader.now)
+        merge.put("again", again)
+        merge.put("new", [message for message in messages if not message[3][0].redelivered])
+        found: list[Message] = []
+        while chunk := merge.take(()):
+            found += chunk
+            merge.taken(len(chunk))
+        return found
 
     def _not_given(self, came: Sequence[Message]) -> list[Message]:
         """Messages without those that were given on an earlier connection: these are acknowledged
@@ -239,11 +273,11 @@ class RabbitSource(BrokerSource[int]):
 
     def _fatal(self, error: BaseException) -> str | None:
         raised = self._pika.exceptions
-        if isinstance(
-            error,
-            raised.AuthenticationError
-            | raised.ProbableAuthenticationError
-            | raised.ProbableAccessDeniedError,
+        probable = raised.ProbableAuthenticationError | raised.ProbableAccessDeniedError
+        # What pika takes for probable is any end of a connection that is being opened: also by a
+        # network that is cut, and not only by the server, which then tells why.
+        if isinstance(error, raised.AuthenticationError) or (
+            isinstance(error, probable) and "ClosedByBroker" in str(error)
         ):
             cure = "give username= and password=, of a user who may enter the vhost of the URL"
             return not_again(self._told(error), cure)
@@ -280,8 +314,7 @@ class RabbitSource(BrokerSource[int]):
             self._channel.basic_ack(message[3][0].delivery_tag)
 
     def _behind(self) -> int:
-        is_alone = self._alone >= _ALONE or time.monotonic() - self._opened_at > _SETTLING
-        return self._depth + self._unread + (not is_alone)
+        return self._depth + self._unread + self._settling
 
 
 def _place(place: tuple[Any, str | None]) -> str:

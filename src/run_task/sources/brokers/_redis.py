@@ -170,6 +170,7 @@ class RedisStreamSource(BrokerSource[str]):
             return chunk
         full = () if merge is None else merge.full
         asked = {name: last for name, last in self._pulled.items() if name not in full}
+        asked_at = time.monotonic()
         found: Any = self._client.xread(asked, count=CHUNK, block=int(WAIT * 1e3))
         come: dict[str, list[Message]] = {}
         for stream, entries in found or ():
@@ -189,7 +190,7 @@ class RedisStreamSource(BrokerSource[str]):
             self._looked_at = time.monotonic()
             for name in self._streams:
                 self._look_at(name)
-        self._show()  # not before what has come is counted
+        self._show(asked_at)  # not before what has come is counted
         return chunk
 
     def _pulled_in(self, come: Mapping[str, Sequence[Message]]) -> Sequence[Message]:
