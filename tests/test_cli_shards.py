@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.commands import run_here, run_task
+from tests.support.commands import run_here, run_task, start
+from tests.support.threads import eventually
 
+from run_task.cli._project import Project
+from run_task.cli._shards import ALONE, ShardChoice, ShardOptions
 from run_task.runner._stats import ShardState, ShardStats, shards_shown
 
 KEYED = """
@@ -79,13 +86,164 @@ def test_a_run_over_shards_says_the_same(app: Path) -> None:
         (["--shards", "0"], "shards=0: it is a positive int"),
     ],
 )
-@pytest.mark.parametrize("command", ["run", "replay"])
+@pytest.mark.parametrize("command", ["run", "replay", "serve"])
 def test_what_contradicts_itself_is_refused(
     command: str, options: list[str], told: str, app: Path
 ) -> None:
-    done = run_here(command, "app.py", *options, cwd=app)
+    port = ["--port", "0"] if command == "serve" else []
+    done = run_here(command, "app.py", *port, *options, cwd=app)
     assert done.exit_code != 0
     assert told in " ".join(done.output.replace("│", " ").split())
+
+
+PROJECT = """
+[pipelines.alone]
+target = "app.py"
+
+[pipelines.keyed]
+target = "app.py"
+shards = 2
+"""
+
+
+def over(options: ShardOptions, *given: str, name: str = "keyed") -> ShardChoice:
+    return options.over(Project.load(given=given).target(name).over)
+
+
+def test_what_the_project_says_is_overridden_by_the_command_line(
+    app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (app / "run-task.toml").write_text(PROJECT)
+    monkeypatch.chdir(app)
+    ray = "pipelines.keyed.ray=auto"
+    assert over(ShardOptions(), name="alone") == over(ShardOptions(), name="app.py") == ALONE
+    assert over(ShardOptions()) == over(ShardOptions(local=True)) == ShardChoice(2)
+    assert over(ShardOptions(), ray) == ShardChoice(2, "auto")
+    assert over(ShardOptions(count=5), ray) == ShardChoice(5, "auto")
+    assert over(ShardOptions(ray="ray://a:1"), ray) == ShardChoice(2, "ray://a:1")
+    assert over(ShardOptions(local=True), ray) == ShardChoice(2)
+    monkeypatch.setenv("RUN_TASK__PIPELINES__KEYED__SHARDS", "3")
+    assert over(ShardOptions()) == ShardChoice(3)
+
+
+def test_a_project_is_run_over_its_shards(app: Path) -> None:
+    (app / "run-task.toml").write_text(PROJECT)
+    options = ("--quiet", "--log-level", "info", "--for", "30s")
+    (app / "app.py").write_text(KEYED.replace("now, now\n\n\n@task\ndef keys", TELLS, 1))
+    for name in ("alone", "keyed"):
+        done = run_task("run", name, *options, cwd=app)
+        assert done.returncode == 0, done.stderr
+        processes = set((app / "processes").read_text().split())
+        (app / "processes").unlink()
+        assert len(processes) == {"alone": 1, "keyed": 2}[name]
+
+
+TELLS = """_told(now), now
+
+
+def _told(now: int) -> int:
+    import os
+
+    with open("processes", "a") as file:
+        file.write(f"{os.getpid()} ")
+    return now
+
+
+@task
+def keys"""
+
+
+def test_check_tells_what_cannot_be_run_over_shards(app: Path) -> None:
+    (app / "run-task.toml").write_text(PROJECT)
+    plain = KEYED.replace('.sink(JsonLinesSink("all.jsonl"))', "")  # which stays open here
+    (app / "app.py").write_text(plain)
+    good = run_here("check", "keyed", cwd=app)
+    assert good.exit_code == 0, good.output
+    assert "pipeline keyed, over 2 shards (processes of this machine)" in good.output
+    assert "over" not in run_here("check", "alone", cwd=app).output
+    (app / "app.py").write_text(plain + CANNOT)
+
+    def told(*options: str) -> str:
+        done = run_here("check", "keyed", *options, cwd=app)
+        assert done.exit_code == 3
+        return " ".join(done.output.split())
+
+    shards, ray = "pipelines.keyed.shards", "pipelines.keyed.ray"
+    several = told("--set", f"{shards}=2000")
+    assert "3 mistakes" in several
+    assert "shards=2000: keys belong to one of 1,024 buckets" in several
+    assert "stage 'held': max_keys=50 are fewer keys than 2000 shards" in several
+    assert "stage 'held': task 'holds' cannot be sent to a shard" in several
+    assert "shards=0: it is a positive int" in told("--set", f"{shards}=0")
+    assert "it is that of a cluster of Ray" in told("--set", f"{ray}=")
+    assert "Expected `int | null`, got `str`" in told("--set", f"{shards}=many")
+    alone = told("--set", "pipelines.alone.ray=auto")
+    assert "pipelines.alone.ray is for shards: say how many there are, shards = 8" in alone
+
+
+CANNOT = """
+import threading
+
+lock = threading.Lock()
+
+
+class Holds:
+    name = "holds"
+
+    def __init__(self):
+        self.lock = lock
+
+    def run(self, view: TimeSeriesView, start: int, end: int) -> int:
+        return 1
+
+
+pipeline.stage("held", [Holds()], sizes, "10s", by="key", max_keys=50)
+"""
+
+
+LIVE_KEYS = """
+import itertools
+
+from run_task import *
+from run_task.aggregates import count
+from run_task.sources import polling
+
+numbers = itertools.count()
+rows = TimeSeries({"key": str, "size": int}, TimeUnit.MILLIS, "1m", key="key")
+pipeline = Pipeline("live")
+pipeline.source(
+    polling(lambda: {"key": f"k{next(numbers) % 20}", "size": 1}, TaskInterval.millis(5)), rows
+)
+pipeline.stage("counts", [count()], rows, "200ms", RunnerConfig(upstream_timeout=60), by="key")
+"""
+
+
+@pytest.mark.parametrize("options", [("app.py", "--shards", "2"), ("keyed",)])
+def test_a_service_runs_over_shards(app: Path, options: tuple[str, ...]) -> None:
+    (app / "app.py").write_text(LIVE_KEYS)
+    (app / "run-task.toml").write_text(PROJECT)
+    started = start("serve", *options, "--port", "0", cwd=app)
+    try:
+        assert started.stderr is not None
+        found = re.search(r"serving at (http://\S+)", started.stderr.readline())
+        assert found is not None
+
+        def shards() -> list[Any]:
+            with urllib.request.urlopen(f"{found[1]}api/pipeline", timeout=60) as answer:
+                return list(json.load(answer)["shards"])
+
+        def are_at_work() -> bool:
+            return len(shards()) == 2 and all(shard["results"] > 9 for shard in shards())
+
+        eventually(are_at_work, 60, 0.05)
+        processes = [shard["process"] for shard in shards()]
+        assert len({*processes, started.pid}) == 3
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(60) == 0
+        eventually(lambda: not any(os.path.exists(f"/proc/{each}") for each in processes))
+    finally:
+        started.kill()
+        started.communicate()
 
 
 def test_shards_are_told_in_a_few_words() -> None:

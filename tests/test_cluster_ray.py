@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import os
 import signal
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from tests.support.brokers import free_port
 from tests.support.ray_nodes import add_node, nodes
 from tests.support.stateful import ema, seen
-from tests.support.threads import eventually
+from tests.support.threads import PATIENCE, beside, eventually
 
 from run_task import ConfigError, Pipeline, RunnerConfig, TimeSeries, TimeUnit
 from run_task.aggregates import count, mean
@@ -64,6 +67,28 @@ def test_nodes_that_are_taken_away_and_added_change_no_result() -> None:
 
 def _is_gone(process: int) -> bool:
     return not os.path.exists(f"/proc/{process}")
+
+
+def test_several_pipelines_of_a_program_share_a_cluster_until_the_last_has_ended() -> None:
+    expected = list(pipeline().replay())
+    with nodes(0, 1, 1) as cluster:
+
+        def replayed(windows: int) -> list[Any]:
+            with closing(pipeline().replay_sharded(1, address=cluster.address)) as replay:
+                return list(itertools.islice(replay, windows))
+
+        few, many = 1, len(expected)
+        with beside(lambda: replayed(few)) as one, beside(lambda: replayed(many)) as other:
+            assert one.result(PATIENCE * 6) == expected[:few]
+            assert other.result(PATIENCE * 6) == expected
+        assert not importlib.import_module("ray").is_initialized()
+        with (
+            closing(pipeline().replay_sharded(1, address=cluster.address)) as replay,
+            pytest.raises(ConfigError, match="another pipeline of this process runs at"),
+        ):
+            next(replay)
+            next(pipeline().replay_sharded(1, address="auto"))
+        assert not importlib.import_module("ray").is_initialized()
 
 
 def test_an_address_without_a_cluster_is_refused() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,16 +17,21 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tests.support.crews import children
 from tests.support.served import Served, serving
 from tests.support.sharded_service import KEYS, pipeline
-from tests.support.shards import LocalLink, LocalTransport, local_shards
-from tests.support.threads import eventually
+from tests.support.shards import REFUSED, LocalLink, LocalTransport, local_shards
+from tests.support.threads import PATIENCE, beside, eventually
 
 from run_task import Pipeline
 from run_task.cli._logs import JsonLines
+from run_task.pipeline._monitor import Monitor
 from run_task.runner._stats import ShardState, ShardStats
+from run_task.serve import Service
 from run_task.serve._health import Bounds, health, unready
 from run_task.serve._shapes import PipelineNow, Topology
 
 EVERY_KEY_TWICE = 2 * KEYS
+
+in_time = partial(eventually, within=60.0, every=0.02)
+"""Processes are started, which a busy machine takes its time for."""
 
 
 def over(shards: int) -> Callable[[Pipeline], None]:
@@ -66,8 +72,8 @@ def test_a_shard_that_is_killed_while_it_is_served_comes_back_and_all_of_it_is_t
         def are_at_work() -> bool:
             return all(shard.results > EVERY_KEY_TWICE for shard in shards_of(served))
 
-        eventually(are_at_work)
-        eventually(lambda: served.ask("/ready").status == 200)
+        in_time(are_at_work)
+        in_time(lambda: served.ask("/ready").status == 200)
         before = shards_of(served)
         assert [shard.name for shard in before] == ["shard 0 of 2", "shard 1 of 2"]
         assert [shard.state for shard in before] == ["running"] * 2
@@ -76,13 +82,13 @@ def test_a_shard_that_is_killed_while_it_is_served_comes_back_and_all_of_it_is_t
         assert all(shard.rows > shard.keys for shard in before)
         assert all(shard.reason is None and not shard.restarts for shard in before)
         os.kill(before[1].process, signal.SIGKILL)
-        eventually(lambda: shards_of(served)[1].restarts == 1)
+        in_time(lambda: shards_of(served)[1].restarts == 1)
         rest, back = shards_of(served)
         assert (rest.restarts, rest.process) == (0, before[0].process)
         assert (back.state, back.reason) == ("running", None)
         assert back.process not in (None, before[1].process)
-        eventually(lambda: shards_of(served)[1].windows > back.windows)
-        eventually(lambda: served.ask("/ready").status == 200)
+        in_time(lambda: shards_of(served)[1].windows > back.windows)
+        in_time(lambda: served.ask("/ready").status == 200)
         assert metric(served, "run_task_shard_restarts_total") == {'shard="0"': 0, 'shard="1"': 1}
         states = metric(served, "run_task_shard_state")
         assert states['shard="1",state="running"'] == 1
@@ -107,7 +113,7 @@ def test_a_shard_that_stays_away_is_lost_and_catches_up(caplog: pytest.LogCaptur
     transport.on_call = go
     made = pipeline(patience=0.5)
     with local_shards(transport), serving(made, run=over(2)) as served:
-        eventually(lambda: shards_of(served)[1].results > EVERY_KEY_TWICE)
+        in_time(lambda: shards_of(served)[1].results > EVERY_KEY_TWICE)
         with served.listening("/api/live") as told:
             assert next(told)[1]["shards"].keys() == {"0", "1"}
             transport.refuses = True
@@ -124,8 +130,8 @@ def test_a_shard_that_stays_away_is_lost_and_catches_up(caplog: pytest.LogCaptur
                     break
             assert seen == "coming back"
             assert reasons[0].startswith("shard 1 of 2 is coming back: on node-1: it was killed")
-        eventually(lambda: shards_of(served)[1].windows_behind > 1)
-        eventually(lambda: shards_of(served)[1].seconds_behind > 0.5)
+        in_time(lambda: shards_of(served)[1].windows_behind > 1)
+        in_time(lambda: shards_of(served)[1].seconds_behind > 0.5)
         lost = shards_of(served)[1]
         assert (lost.state, lost.node, lost.process) == ("lost", None, None)
         assert "there is no place for it" in lost.reason
@@ -138,10 +144,10 @@ def test_a_shard_that_stays_away_is_lost_and_catches_up(caplog: pytest.LogCaptur
         )
         assert served.ask("/health").status == 200
         transport.refuses = False
-        eventually(lambda: shards_of(served)[1].restarts == 1)
-        eventually(lambda: shards_of(served)[1].windows_behind == 0)
+        in_time(lambda: shards_of(served)[1].restarts == 1)
+        in_time(lambda: shards_of(served)[1].windows_behind == 0)
         assert metric(served, "run_task_shard_windows_behind") == {'shard="0"': 0, 'shard="1"': 0}
-        eventually(lambda: served.ask("/ready").status == 200)
+        in_time(lambda: served.ask("/ready").status == 200)
     told_of = [record for record in caplog.records if vars(record).get("shard") == 1]
     parts = ("is gone, and", "windows go without", "cannot be started", "is back", "has caught up")
     for part in parts:
@@ -166,10 +172,31 @@ def test_a_pipeline_that_cannot_be_run_so_ends_the_service_with_the_cure() -> No
         pass
 
 
+def test_a_service_that_is_shut_down_while_shards_are_started_ends_at_once() -> None:
+    starting = threading.Event()
+
+    class Full(LocalTransport):
+        """No node has room."""
+
+        def start(self, number: int, given_up: threading.Event) -> Any:
+            starting.set()
+            assert given_up.wait(PATIENCE * 6)
+            raise REFUSED
+
+    made, transport = pipeline(), Full()
+    with local_shards(transport):
+        service = Service([made], port=0, run=over(2))
+        with beside(service.run) as ended:
+            assert starting.wait(PATIENCE)
+            in_time(lambda: made.stats.shards["shard 0 of 2"].state is ShardState.STARTING)
+            assert not made.is_running
+            service.shutdown()
+            ended.result(PATIENCE)  # without an error
+    assert transport.closed == 1
+
+
 def test_a_shard_that_does_not_answer_makes_it_unready_after_the_bound() -> None:
     made = pipeline()
-    from run_task.pipeline._monitor import Monitor
-
     monitor, bounds = Monitor(made), Bounds(lateness=10.0)
 
     def told(**stats: Any) -> list[str]:
@@ -206,10 +233,10 @@ def test_open_telemetry_is_told_of_each_shard(monkeypatch: pytest.MonkeyPatch) -
     transport = LocalTransport()
     made = pipeline()
     with local_shards(transport), serving(made, run=over(2)):
-        eventually(lambda: points("run_task.shard.results").keys() == {0, 1})
-        eventually(lambda: points("run_task.shard.running").get(1) == [("node-1", 1.0)])
+        in_time(lambda: points("run_task.shard.results").keys() == {0, 1})
+        in_time(lambda: points("run_task.shard.running").get(1) == [("node-1", 1.0)])
         first_of(transport, 1).kill()
-        eventually(lambda: made.stats.shards["shard 1 of 2"].restarts == 1)
+        in_time(lambda: made.stats.shards["shard 1 of 2"].restarts == 1)
     assert points("run_task.shard.restarts") == {0: [(None, 0.0)], 1: [(None, 1.0)]}
     assert points("run_task.shard.running") == {0: [("node-0", 0.0)], 1: [("node-1", 0.0)]}
     for number, shard in enumerate(made.stats.shards.values()):

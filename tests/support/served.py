@@ -106,7 +106,7 @@ def serving(*pipelines: Pipeline, **options: Any) -> Generator[Served]:
         eventually(lambda: service.port or raised)
         if not raised:
             eventually(lambda: raised or answers(served))
-            eventually(lambda: raised or all(pipeline.is_running for pipeline in pipelines))
+            eventually(lambda: raised or all(pipeline.is_running for pipeline in pipelines), 60)
         yield served
     finally:
         service.shutdown()

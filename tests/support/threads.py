@@ -30,9 +30,15 @@ def beside(function: Callable[[], T]) -> Generator[Future[T]]:
         future.result(PATIENCE)
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds that another thread brings about."""
-    deadline = time.monotonic() + PATIENCE
+def eventually(
+    condition: Callable[[], object], within: float = PATIENCE, every: float = 0.0005
+) -> None:
+    """Wait until a condition holds that another thread brings about.
+
+    :param within: how many seconds it has
+    :param every: after how many it is looked at again
+    """
+    deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.0005)
+        time.sleep(every)

@@ -193,9 +193,9 @@ def run(
     shuts it down, and the second ends it at once.
     """
     from run_task.cli import _run as command
-    from run_task.cli._shards import ShardChoice
+    from run_task.cli._shards import ShardOptions
 
-    show, over = command.Show.of(quiet, json), ShardChoice.of(shards, ray, local)
+    show, over = command.Show.of(quiet, json), ShardOptions(shards, ray, local)
     said = _said(config, set_, log_level, log_format, log_file)
     _end(command.run_target(target, for_, show, said, key, over))
 
@@ -260,6 +260,9 @@ def serve(
         ),
     ] = None,
     log_level: LogLevel = None,
+    shards: ShardCount = None,
+    ray: Ray = None,
+    local: Local = False,
     config: Config = None,
     set_: Set = None,
     log_format: LogFormat = None,
@@ -270,10 +273,12 @@ def serve(
     The first Ctrl-C, or SIGTERM, shuts it down, and the second Ctrl-C ends it at once.
     """
     from run_task.cli import _serve as command
+    from run_task.cli._shards import ShardOptions
 
+    over = ShardOptions(shards, ray, local)
     options = command.ServeOptions(host, port, token_file, name, max_lateness, gauge)
     said = _said(config, set_, log_level, log_format, log_file)
-    _end(command.serve_targets(targets or (), options, said))
+    _end(command.serve_targets(targets or (), options, said, over))
 
 
 @app.command(epilog=EPILOG)
@@ -332,9 +337,9 @@ def replay(
     The history is what its sources have, from the first row to the last.
     """
     from run_task.cli import _replay as command
-    from run_task.cli._shards import ShardChoice
+    from run_task.cli._shards import ShardOptions
 
-    over = ShardChoice.of(shards, ray, local)
+    over = ShardOptions(shards, ray, local)
     said = _said(config, set_, log_level)
     _end(command.replay_target(target, start, end, out, report, quiet, said, zone, over))
 

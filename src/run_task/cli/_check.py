@@ -16,6 +16,7 @@ from run_task.cli._file_sample import warning_of
 from run_task.cli._grid import BAD, HEAD
 from run_task.cli._lenient_import import load
 from run_task.cli._project import GivenOptions
+from run_task.cli._shards import ALONE, ShardChoice
 from run_task.cli._target import Target
 from run_task.cli._user_error import error_text
 from run_task.observe._format import named, shown
@@ -77,21 +78,25 @@ def _mistakes(parsed: Target) -> Sequence[BaseException]:
             mistakes.append(error)
     if pipeline is not None:
         if not mistakes:  # a stage that an earlier mistake has prevented would be missed here
-            mistakes += pipeline.mistakes()
+            mistakes += parsed.over.mistakes(pipeline)
             for source, _ in pipeline.sources:
                 if (warning := warning_of(source)) is not None:
                     _log.warning("%s", warning)
         with building():  # the data may be of a class of the user's
             for stage in pipeline.stages:
                 mistakes += misfits(stage)
-            tree = drawn(pipeline)
+            tree = drawn(pipeline, parsed.over)
         Console(highlight=False).print(tree)
     return mistakes
 
 
-def drawn(pipeline: Pipeline) -> Tree:
-    """A pipeline as a tree."""
-    tree = Tree(_line("pipeline ", pipeline.name, _listed(pipeline.settings)))
+def drawn(pipeline: Pipeline, over: ShardChoice = ALONE) -> Tree:
+    """A pipeline as a tree.
+
+    :param over: over how many shards it is run
+    """
+    sharded = () if over.count is None else (str(over),)
+    tree = Tree(_line("pipeline ", pipeline.name, _listed([*sharded, *pipeline.settings])))
     sources = zip(pipeline.source_titles, pipeline.sources, pipeline.source_settings, strict=True)
     for key, (title, source, settings) in {
         id(source): (title, source, settings) for title, (source, _), settings in sources

@@ -45,6 +45,8 @@ def building() -> Generator[None]:
 
     try:
         yield
+    except typer.BadParameter:  # it takes what the project says to know that
+        raise
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except (Exception, SystemExit) as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from run_task._extras import need
 from run_task.cli._logs import show_log
 from run_task.cli._params import is_reference
+from run_task.cli._shards import ShardChoice
 from run_task.cli._target import Target
 from run_task.cli._user_error import UserError
 
@@ -114,7 +115,8 @@ class Project:
             return replace(Target.parse(text), params=dict(self.params))
         folder = Path() if self.path is None else self.path.parent
         params = {**known.params, **self.params}
-        return replace(Target.parse(known.target, folder), params=params, called=text)
+        over = ShardChoice(known.shards, known.ray)
+        return replace(Target.parse(known.target, folder), params=params, called=text, over=over)
 
     def targets(self, texts: Sequence[str]) -> Sequence[Target]:
         """The targets that texts name; without any, all pipelines of the project.
@@ -209,6 +211,11 @@ def _checked(path: Path | None, tree: Mapping[str, Any]) -> Settings:
         settings: Settings = msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise UserError(f"{where}: {error}") from None
+    for name, pipeline in settings.pipelines.items():
+        if pipeline.ray is not None and pipeline.shards is None:
+            raise UserError(
+                f"{where}: pipelines.{name}.ray is for shards: say how many there are, shards = 8"
+            )
     token = settings.serve.token
     if token is not None and not is_reference(token):
         raise UserError(

@@ -15,7 +15,7 @@ from run_task.cli._exits import Exit, building, running
 from run_task.cli._interrupt import ctrl_c_raised_again
 from run_task.cli._project import GivenOptions
 from run_task.cli._results_file import results_file
-from run_task.cli._shards import ALONE, ShardChoice
+from run_task.cli._shards import NOTHING_SAID, ShardOptions
 from run_task.cli._target import files_closed
 from run_task.errors import ConfigError, escaped
 from run_task.observe._format import brief
@@ -63,13 +63,15 @@ def replay_target(
     quiet: bool,
     said: GivenOptions,
     zone: str = "UTC",
-    shards: ShardChoice = ALONE,
+    shards: ShardOptions = NOTHING_SAID,
 ) -> Exit:
     """Replay the pipeline that a target names."""
     clock = clock_of(zone)
     first, last = instant_of(start, "--start", clock), instant_of(end, "--end", clock)
     with building():
-        pipeline = said.project("error").target(target).load()
+        named = said.project("error").target(target)
+        over = shards.over(named.over)
+        pipeline = named.load()
     done = {stage.name: _Done() for stage in pipeline.stages}
     draft = None if report is None else ReportDraft()
     with running(), ExitStack() as opened:
@@ -80,7 +82,7 @@ def replay_target(
             pipeline.sink(sink)
         opened.enter_context(files_closed(pipeline))
         # Closed here, since it flushes the file, which must not be closed before.
-        results = opened.enter_context(closing(shards.replay(pipeline, first, last)))
+        results = opened.enter_context(closing(over.replay(pipeline, first, last)))
         check_ctrl_c = opened.enter_context(ctrl_c_raised_again())
         began = time.monotonic()
         try:

@@ -7,20 +7,22 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import typer
 
 from run_task.cli._exits import Exit, building, running
 from run_task.cli._interrupt import ctrl_c
 from run_task.cli._project import GivenOptions, Project
-from run_task.cli._shards import ALONE, ShardChoice
+from run_task.cli._shards import ALONE, NOTHING_SAID, ShardChoice, ShardOptions
 from run_task.cli._standard_output import Encode, Results, as_json, as_text, reserved_for_results
 from run_task.errors import ConfigError
 from run_task.time._interval import TaskInterval
 
 if TYPE_CHECKING:
     from run_task.pipeline import Pipeline
+
+    _Build: TypeAlias = Callable[[], tuple[Pipeline, ShardChoice]]
 
 
 class Show(enum.Enum):
@@ -52,76 +54,75 @@ def run_target(
     show: Show,
     said: GivenOptions,
     key: str | None = None,
-    shards: ShardChoice = ALONE,
+    shards: ShardOptions = NOTHING_SAID,
 ) -> Exit:
     """Run the pipeline that a target names."""
     if key is not None and show in (Show.JSON, Show.NOTHING):
         raise typer.BadParameter(
             "--key is for the live view and for lines: --json has all keys, and --quiet shows none"
         )
-    return _run(lambda project: project.target(target).load(), for_, show, said, key, shards)
+
+    def build(project: Project) -> tuple[Pipeline, ShardChoice]:
+        named = project.target(target)
+        return named.load(), shards.over(named.over)
+
+    return _run(build, for_, show, said, key)
 
 
 def run_demo(for_: str | None, show: Show, said: GivenOptions) -> Exit:
     """Run the pipeline over this machine's metrics."""
 
-    def build(_: Project) -> Pipeline:
+    def build(_: Project) -> tuple[Pipeline, ShardChoice]:
         from run_task.cli._demo import pipeline
 
-        return pipeline()
+        return pipeline(), ALONE
 
     return _run(build, for_, show, said)
 
 
 def _run(
-    build_of: Callable[[Project], Pipeline],
+    build_of: Callable[[Project], tuple[Pipeline, ShardChoice]],
     for_: str | None,
     show: Show,
     said: GivenOptions,
     key: str | None = None,
-    shards: ShardChoice = ALONE,
 ) -> Exit:
     limit = _interval(for_)
     with building():
         project = said.project("error" if show is Show.VIEW else "warning")
 
-    def build() -> Pipeline:
-        return build_of(project)
+    build = partial(build_of, project)
 
     match show:
         case Show.VIEW:
-            _in_view(build, limit, key, shards)
+            _in_view(build, limit, key)
         case Show.LINES:
-            _in_lines(build, limit, partial(as_text, key=key), shards)
+            _in_lines(build, limit, partial(as_text, key=key))
         case Show.JSON:
-            _in_lines(build, limit, as_json, shards)
+            _in_lines(build, limit, as_json)
         case Show.NOTHING:
             with building():
-                pipeline = build()
+                pipeline, shards = build()
             with _bounded(limit, pipeline.shutdown):
                 shards.run(pipeline)
     return Exit.DONE
 
 
-def _in_lines(
-    build: Callable[[], Pipeline], limit: TaskInterval | None, encode: Encode, shards: ShardChoice
-) -> None:
+def _in_lines(build: _Build, limit: TaskInterval | None, encode: Encode) -> None:
     with reserved_for_results() as stream:
         with building():
-            pipeline = build()
+            pipeline, shards = build()
         pipeline.sink(Results(stream, encode, pipeline))
         with _bounded(limit, pipeline.shutdown):
             shards.run(pipeline)
 
 
-def _in_view(
-    build: Callable[[], Pipeline], limit: TaskInterval | None, key: str | None, shards: ShardChoice
-) -> None:
+def _in_view(build: _Build, limit: TaskInterval | None, key: str | None) -> None:
     from run_task.cli._screen import Screen, State, on_screen
     from run_task.cli._terminal import Terminal
 
     with building():
-        pipeline = build()
+        pipeline, shards = build()
     screen = Screen(pipeline, key)
 
     def shutdown() -> None:

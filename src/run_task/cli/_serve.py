@@ -11,8 +11,10 @@ from run_task.cli._exits import Exit, building, running
 from run_task.cli._interrupt import ctrl_c
 from run_task.cli._params import resolved
 from run_task.cli._project import GivenOptions, Project
+from run_task.cli._shards import NOTHING_SAID, ShardChoice, ShardOptions
 
 if TYPE_CHECKING:
+    from run_task.pipeline import Pipeline
     from run_task.serve import Service
 
 
@@ -28,16 +30,23 @@ class ServeOptions:
     gauges: Sequence[str] | None = None
 
 
-def serve_targets(targets: Sequence[str], options: ServeOptions, said: GivenOptions) -> Exit:
+def serve_targets(
+    targets: Sequence[str],
+    options: ServeOptions,
+    said: GivenOptions,
+    shards: ShardOptions = NOTHING_SAID,
+) -> Exit:
     """Serve the pipelines that targets name, or all of the project."""
     with building():
-        service = _service(said.project("warning"), targets, options)
+        service = _service(said.project("warning"), targets, options, shards)
     with running(), ctrl_c(service.shutdown, lambda: None):
         service.run(lambda: _tell(f"serving at {service.url}"))
     return Exit.DONE
 
 
-def _service(project: Project, targets: Sequence[str], options: ServeOptions) -> Service:
+def _service(
+    project: Project, targets: Sequence[str], options: ServeOptions, shards: ShardOptions
+) -> Service:
     from run_task.serve import Service
 
     token: str | None = None
@@ -59,7 +68,17 @@ def _service(project: Project, targets: Sequence[str], options: ServeOptions) ->
     given: dict[str, Any] = {
         name: value for name, value in vars(options).items() if value is not None
     }
-    return Service([target.load() for target in project.targets(targets)], token=token, **given)
+    pipelines: list[Pipeline] = []
+    over: dict[int, ShardChoice] = {}  # by id of the pipeline
+    for target in project.targets(targets):
+        choice = shards.over(target.over)
+        pipelines.append(pipeline := target.load())
+        over[id(pipeline)] = choice
+
+    def run(pipeline: Pipeline) -> None:
+        over[id(pipeline)].run(pipeline)
+
+    return Service(pipelines, token=token, run=run, **given)
 
 
 def _tell(text: str) -> None:

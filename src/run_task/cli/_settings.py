@@ -18,6 +18,10 @@ class PipelineSettings(_StrictTable, frozen=True, kw_only=True):
     """As on the command line; a file is looked for from the folder of ``run-task.toml`` on."""
     params: dict[str, Any] = {}
     """What its factory is given."""
+    shards: int | None = None
+    """Over how many shards it is run; None: in one process."""
+    ray: str | None = None
+    """The cluster of Ray on which they run; None: they are processes of this machine."""
 
 
 class ServeSettings(_StrictTable, frozen=True, kw_only=True):

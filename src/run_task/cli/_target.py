@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from run_task.cli._params import built
+from run_task.cli._shards import ALONE, ShardChoice
 from run_task.cli._user_error import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Target:
         the only pipeline
     :param params: what a factory is given
     :param called: what it is called in a project; None: it is none of a project
+    :param over: over how many shards the project runs it
     """
 
     text: str
@@ -41,6 +43,7 @@ class Target:
     attribute: str | None
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     called: str | None = None
+    over: ShardChoice = ALONE
 
     @classmethod
     def parse(cls, text: str, folder: Path | None = None) -> Target:

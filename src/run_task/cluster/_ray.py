@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 
@@ -102,10 +102,8 @@ class RayTransport:
         :return: whether it is connected to; or else nobody wants it
         :raises ConfigError: if there is none
         """
-        if not self._ray.is_initialized():
-            _refuse_closed_port(self._address)
-            self._connection = _RayConnection(self._ray, self._address)
-            self._connection.begin()
+        self._connection = _RayConnection.of_process(self._ray, self._address)
+        if self._connection is not None:
             try:
                 while not self._connection.is_there(LOOK):
                     if is_unwanted():
@@ -162,9 +160,10 @@ class RayTransport:
         return resources.get("CPU", 0.0)
 
     def close(self) -> None:
-        """Let go of the cluster, if it was connected to for this run."""
-        if self._connection is not None:
-            self._connection.close()
+        """Let go of the cluster, if it was connected to for this run, and no other has it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.leave()
 
 
 class _RayConnection:
@@ -173,6 +172,8 @@ class _RayConnection:
     What Ray starts for a cluster of this run ends with the thread that has started it; nothing can
     break off Ray while it connects, so that who waits for it must be another thread; and in another
     than the main one, Ray leaves it to the program what SIGTERM does.
+
+    There is one at most, which all runs of the process share.
 
     :param ray: Ray
     :param address: of the cluster
@@ -184,10 +185,35 @@ class _RayConnection:
         self._connected: Future[None] = Future()
         self._let_go = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="run-task Ray", daemon=True)
+        self._users = 1
 
-    def begin(self) -> None:
-        """Begin to connect. Closed then, also if Ctrl-C comes here."""
-        self._thread.start()
+    _mutex: ClassVar = threading.Lock()
+    _there: ClassVar[_RayConnection | None] = None
+
+    @classmethod
+    def of_process(cls, ray: Any, address: str) -> _RayConnection | None:
+        """That of this process, which begins to connect unless it has before. To be left. None: the
+        program itself has connected.
+
+        :raises ConfigError: if nothing listens there, or it is that to another cluster
+        """
+        with cls._mutex:
+            there = cls._there
+            if there is None:
+                if ray.is_initialized():
+                    return None
+                _refuse_closed_port(address)
+                there = cls._there = cls(ray, address)
+                there._thread.start()
+                return there
+            if there._address != address:
+                raise ConfigError(
+                    f"address={address!r}: another pipeline of this process runs at "
+                    f"{there._address!r}, and Ray connects a process to one cluster at a time: "
+                    f"give the same address, or let this one run in a process of its own"
+                )
+            there._users += 1
+            return there
 
     def _keep(self) -> None:
         log = logging.getLogger("ray._private.worker")
@@ -221,11 +247,17 @@ class _RayConnection:
             return False
         return True
 
-    def close(self) -> None:
-        """End it: at once, or as soon as it is there, which is not waited for."""
-        self._let_go.set()
-        if self._connected.done():
-            self._thread.join()
+    def leave(self) -> None:
+        """A run needs it no more. The last one ends it: at once, or as soon as it is there, which
+        is not waited for."""
+        with self._mutex:
+            self._users -= 1
+            if self._users:
+                return
+            type(self)._there = None
+            self._let_go.set()
+            if self._connected.done():
+                self._thread.join()
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:

@@ -39,6 +39,7 @@ from run_task.pipeline._sharding import (
     over_shards,
     places_alone,
     read_by_shards,
+    refusals_of,
     series_of,
     started,
     within,
@@ -845,10 +846,20 @@ class Pipeline(Live):
                 )
             self._changing.remove(stage)
 
-    def mistakes(self) -> Sequence[ConfigError]:
-        """All that would be refused when it is run. Nothing is run, read or opened for it."""
+    def mistakes(
+        self, shards: int | None = None, address: str | None = None
+    ) -> Sequence[ConfigError]:
+        """All that would be refused when it is run. Nothing is run, read or opened for it.
+
+        :param shards: as of :meth:`run_sharded`, if it is to be run so: then also what cannot be
+            over shards; None: it is not
+        :param address: as of :meth:`run_sharded`; whether there is a cluster is not looked at
+        """
         found: list[ConfigError] = []
         self._plan(found.append)
+        if shards is not None and self._graph.stages:
+            sources = [(source, route) for source, route, _ in self._sources]
+            found += refusals_of(self._name, self.stages, sources, shards, address, Pipeline)
         return found
 
     def _plan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -48,27 +48,48 @@ def cluster_for(
     :param kind: what a pipeline is
     :raises ConfigError: if the stages cannot be run so; the message names the culprit and the cure
     """
+    for refusal in refusals_of(name, stages, sources, shards, address, kind):
+        raise refusal
+    return Cluster(name, transport_for(address), shards, Packing(_that_make(kind)))
+
+
+def refusals_of(
+    name: str,
+    stages: Collection[AnyStage],
+    sources: Sequence[tuple[Any, Route]],
+    shards: Any,
+    address: str | None,
+    kind: type[Any],
+) -> Iterator[ConfigError]:
+    """Why stages cannot be run over shards, as far as that is known before these are started.
+
+    The parameters are those of :func:`cluster_for`.
+    """
+    keyed = [stage for stage in stages if stage.keys is not None]
     if type(shards) is not int or shards < 1:
-        raise ConfigError(f"shards={shards!r}: it is a positive int, how many there are")
+        yield ConfigError(f"shards={shards!r}: it is a positive int, how many there are")
+        return
     if shards > BUCKETS:
-        raise ConfigError(
+        yield ConfigError(
             f"shards={shards}: keys belong to one of {BUCKETS:,} buckets, and a shard has one at "
             f"least: give {BUCKETS:,} at most"
         )
-    keyed = [stage for stage in stages if stage.keys is not None]
     if not keyed:
-        raise ConfigError(
+        yield ConfigError(
             f"pipeline {name!r} has no stage by key, and the keys are what shards share: give a "
             f"stage by=, or run it by run()"
         )
     packing = Packing(_that_make(kind))
     for stage in keyed:
-        _check(stage, shards, packing)
-    for source, route in sources:
-        if (partitions := partitions_in(source)) is not None:
-            check_partitioned(route, stages, [other for _, other in sources])
-            _sent(packing, partitions, OnFault.SKIP)
-    return Cluster(name, transport_for(address), shards, packing)
+        yield from _refusals(stage, shards, packing)
+    try:
+        for source, route in sources:
+            if (partitions := partitions_in(source)) is not None:
+                check_partitioned(route, stages, [other for _, other in sources])
+                _sent(packing, partitions, OnFault.SKIP)
+        transport_for(address)
+    except ConfigError as error:
+        yield error
 
 
 def _that_make(kind: type[Any]) -> Sequence[ModuleType]:
@@ -83,28 +104,34 @@ def _that_make(kind: type[Any]) -> Sequence[ModuleType]:
     ]
 
 
-def _check(stage: AnyStage, shards: int, packing: Packing) -> None:
+def _refusals(stage: AnyStage, shards: int, packing: Packing) -> Iterator[ConfigError]:
     keys = stage.keys
     assert keys is not None
     if keys.most < shards:
-        raise ConfigError(
+        yield ConfigError(
             f"stage {stage.name!r}: max_keys={keys.most} are fewer keys than {shards} shards: give "
             f"{keys.most} shards at most"
         )
     for series in keys.keyed(stage.data):
         if isinstance(series.retention, int):
-            raise ConfigError(
+            yield ConfigError(
                 f"stage {stage.name!r}: {brief(series)} keeps the last {series.retention:,} rows "
                 f"of all keys together, so that what a task sees of its key depends on those of "
                 f"all others, and a shard has only its own: say for how long rows stay, such as "
                 f"retention='1h', or run it by run()"
             )
     for task in stage.tasks:
-        check_task(packing, stage.name, task)
+        try:
+            check_task(packing, stage.name, task)
+        except ConfigError as error:
+            yield error
     for data in stage.inputs:
         if not isinstance(data, TimeSeries):
             with data.read(stage.config.data_timeout) as value:
-                value_as_bytes(packing, stage.name, data, value)
+                try:
+                    value_as_bytes(packing, stage.name, data, value)
+                except ConfigError as error:
+                    yield error
 
 
 def check_partitioned(
@@ -284,5 +311,8 @@ def started(
 
 def within(cluster: Cluster, results: Generator[T]) -> Generator[T]:
     """Results of a history, while the shards are there from the first that is asked for on."""
-    with started(cluster, is_replay=True):
+    cluster.start(is_replay=True)
+    try:
         yield from results
+    finally:
+        cluster.close()
