@@ -178,7 +178,7 @@ def last_number(state: Path) -> int:
     return max((int(path.stem.rpartition("-")[2]) for path in paths), default=0)
 
 
-def results(where: Path) -> list[Row]:
+def results(where: Path | str) -> list[Row]:
     sink = SqlSink(where)
     sink.begin("p")
     found = sorted(sink.rows(), key=lambda row: (row.stage, row.end, row.key, row.task))

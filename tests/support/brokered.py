@@ -109,8 +109,9 @@ def pipeline(
     checkpoint: bool = True,
     grace: int | None = None,
     idle: str = "2m",
+    database: str | None = None,
 ) -> tuple[Pipeline, Stage[Any, Any]]:
-    """Two stages with state and keys, into SQLite.
+    """Two stages with state and keys, into a database.
 
     :param kind: which kind of feed it reads
     :param source: what reads it
@@ -120,6 +121,7 @@ def pipeline(
     :param grace: for how many milliseconds windows wait for late rows; None: as long as for such a
         kind
     :param idle: how long they wait for a broker that is away
+    :param database: the URL of where its results go; None: into SQLite, in the folder
     """
     made = Pipeline(
         "p", checkpoint=folder / "state" if checkpoint else None, checkpoint_every="200ms"
@@ -133,20 +135,36 @@ def pipeline(
         journal=journal,
         dedupe="n" if kind in REPEATING else None,
     )
-    config = RunnerConfig(grace=TaskInterval.millis(grace or grace_ms(kind)))
+    config = RunnerConfig(
+        grace=TaskInterval.millis(grace or grace_ms(kind)),
+        upstream_timeout=120,  # windows are to wait for shards that are gone
+    )
     by_key = made.stage("by key", [decayed, rows], series, "100ms", config, by="k")
     every = made.stage("every", [total], by_key.series("5s"), "500ms", config)
-    sink = SqlSink(folder / "results.db")
+    sink = SqlSink(folder / "results.db" if database is None else database)
     by_key.sink(sink)
     every.sink(sink)
     return made, every
 
 
-def run(kind: str, port: str, name: str, where: str) -> None:
-    """Run it until windows are done that come after the last row, as a file says it."""
+def run(
+    kind: str,
+    port: str,
+    name: str,
+    where: str,
+    database: str | None = None,
+    address: str | None = None,
+    shards: str = "0",
+) -> None:
+    """Run it until windows are done that come after the last row, as a file says it.
+
+    :param address: of the cluster of Ray that is to have its shards
+    :param shards: how many there are; 0: it is run without
+    """
     folder = Path(where)
     journal = folder / "journal" if kind in JOURNALED else None
-    made, every = pipeline(kind, source_of(kind, int(port), name), folder, journal=journal)
+    source = source_of(kind, int(port), name)
+    made, every = pipeline(kind, source, folder, journal=journal, database=database)
     done = past_the_last(every, folder / "last")
     told = os.open(folder / "told", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -154,9 +172,21 @@ def run(kind: str, port: str, name: str, where: str) -> None:
         os.write(told, f"{dataset.window.end} {dataset['total']!r}\n".encode())
 
     every.sink(CallbackSink(tell))
-    with made:
-        done.wait()
+    if shards == "0":
+        with made:
+            done.wait()
+    else:
+        shut_down_once(done, made)
+        made.run_sharded(int(shards), address)
     (folder / "ended").touch()
+
+
+def shut_down_once(done: threading.Event, made: Pipeline) -> None:
+    def wait() -> None:
+        done.wait()
+        made.shutdown()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def past_the_last(every: Stage[Any, Any], last: Path) -> threading.Event:
@@ -187,9 +217,10 @@ def import_all() -> None:
             inbox.close()
 
 
-def import_client(kind: str, *_: str) -> None:
-    """Import the client of a kind of feed."""
-    importlib.import_module(MODULES[kind])
+def import_client(kind: str, _port: str, _name: str, _where: str, *shards: str) -> None:
+    """Import the client of a kind of feed, and what a run over shards needs."""
+    for module in (MODULES[kind], *(("ray", "psycopg") if shards else ())):
+        importlib.import_module(module)
 
 
 def main() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 STORE = 80_000_000
@@ -36,6 +38,24 @@ def add_node(cluster: Any, cores: int = 1) -> Any:
     """Add a node with so many cores."""
     with _own_sigterm():
         return cluster.add_node(num_cpus=cores, object_store_memory=STORE)
+
+
+def shard_processes(cluster: Any) -> list[int]:
+    """The processes of shards on all nodes of a cluster."""
+    raylets = {
+        raylet.process.pid
+        for node in (*cluster.worker_nodes, cluster.head_node)
+        for raylet in node.all_processes.get("raylet", ())
+    }
+    found: list[int] = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in raylets and (folder / "cmdline").read_text().startswith("ray::ShardActor"):
+                found.append(int(folder.name))
+    return found
 
 
 @contextmanager
