@@ -7,6 +7,7 @@ import math
 import resource
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -48,6 +49,7 @@ OURS_RETAINING = "run-task, with a retention of 2 h"
 NO_SLOWER = Goal(Bound.AT_MOST, 1)
 A_TICK = Goal(Bound.AT_MOST, 60)
 A_KEYED_TICK = Goal(Bound.AT_MOST, 30)
+A_SLIDING_TICK = Goal(Bound.AT_MOST, 10)
 IN_MEMORY = Goal(Bound.AT_MOST, 500)
 READING = Goal(Bound.AT_LEAST, 10)
 WRITING = Goal(Bound.AT_LEAST, 4)
@@ -62,6 +64,7 @@ FIVE = (
     agg.max("value"),
     agg.last("value"),
 )
+MEAN_AND_COUNT = agg.mean("value"), agg.count()
 TWO = agg.mean("value"), agg.std("value", ddof=0)
 THREE = agg.mean("value"), agg.std("value", ddof=0), agg.median("value")
 TEN = (
@@ -464,6 +467,71 @@ def answer(effort: Effort) -> Iterator[Question | Skipped]:
             ),
         ],
     )
+
+    hour, ticks = (3600, 40) if effort.seconds >= 0.1 else (60, 3)
+    lines = []
+    for window, step, those, tasks in (
+        (60, 1, 10 * keys, MEAN_AND_COUNT),
+        (hour, 1, keys // 10, MEAN_AND_COUNT),
+        (hour, 1, keys, MEAN_AND_COUNT),
+        (hour, 1, 10 * keys, MEAN_AND_COUNT),
+        (hour, 1, 10 * keys, FIVE),
+        (hour, 60, keys, MEAN_AND_COUNT),
+    ):
+        times, kilobytes = sliding_ticks(window, step, those, tasks, ticks)
+        told = f"{len(tasks)} of {those:,} keys over {window} s, each {step} s"
+        limit = A_SLIDING_TICK if tasks is MEAN_AND_COUNT and step == 1 else None
+        lines += [
+            Line(told, Role.OURS, "ms", Figure.of(times), goal=limit),
+            Line(f"{told}: a key", Role.OURS, "kB", Figure.of([kilobytes])),
+        ]
+    yield Question("Aggregates: a tick by key of a window that slides", lines)
+
+
+def sliding_ticks(
+    window: int, every: int, keys: int, tasks: Sequence[Any], ticks: int
+) -> tuple[list[float], float]:
+    """Ticks over the last so many seconds by key, with a row a key and second.
+
+    :param every: how many seconds a window ends after the one before
+    :return: the milliseconds of each, after one for what is kept from one to the next, and how many
+        kilobytes that is for each key
+    """
+    data = TimeSeries({"key": str, "value": float}, TimeUnit.SECONDS, f"{window}s", key="key")
+    names = np.array([f"device-{number}" for number in range(keys)], object)
+    random = np.random.default_rng(1)
+    at = START
+
+    def come(seconds: int) -> None:
+        nonlocal at
+        for _ in range(seconds):
+            data.extend(np.full(keys, at), key=names, value=random.normal(100, 5, keys))
+            at += 1
+
+    by = Keys.checked("key", "1h", 10 * keys)
+    config, interval = RunnerConfig(window=f"{window}s"), TaskInterval.seconds(every)
+    crew = crew_of(tasks, data, interval, config, by, States())
+    bound = bound_of(data, interval, config, by, States())
+    assert bound is not None
+
+    def once() -> float:
+        begun = time.perf_counter()
+        dataset: Any = crew.run(Tick(bound(data.view(), at - window, at), at - window, at))
+        took = time.perf_counter() - begun
+        assert len(dataset.keys_of_rows) == keys
+        return took * 1e3
+
+    come(window)
+    tracemalloc.start()
+    once()  # what is kept is of that, but for the DataSet
+    kilobytes = tracemalloc.get_traced_memory()[0] / keys / 1e3
+    tracemalloc.stop()
+    took: list[float] = []
+    for _ in range(ticks):
+        come(every)
+        took.append(once())
+    crew.close(5.0)
+    return took, kilobytes
 
 
 def _measured(

@@ -16,8 +16,10 @@ from tests.support.proof import examples
 from run_task import Closed, KeyedDataSet, RunnerConfig, TaskInterval, TimeSeries, TimeUnit
 from run_task import aggregates as agg
 from run_task.data.series import _sliding_keys
+from run_task.data.series._keyed_view import KeyedView
 from run_task.data.series._sliding_keys import SlidingKeys
 from run_task.data.series._view import placed
+from run_task.executors._known_keys import KnownKeys
 from run_task.executors._states import States
 from run_task.runner._keys import Keys, bound_of, crew_of
 from run_task.tasks._tick import Tick
@@ -211,6 +213,19 @@ def test_the_keys_of_a_window_and_when_each_had_its_last_row(shape: Shape) -> No
         rows_before = now
 
 
+@settings(max_examples=examples(40))
+@given(SHAPES, st.integers(1, 200))
+def test_keys_that_are_idle_are_those_that_all_rows_tell(shape: Shape, idle: int) -> None:
+    series = shape.series()
+    looks = SlidingKeys("k", shape.step)
+    ones, others = KnownKeys(idle), KnownKeys(idle)
+    for start, end in shape.windows_of(series):
+        view = series.view().for_window(start, end)
+        found = ones.note(KeyedView(view, "k", sliding=looks))
+        assert sorted(found) == sorted(others.note(KeyedView(view, "k")))
+        assert ones.last == others.last
+
+
 def test_a_window_that_comes_before_another_is_computed_as_any() -> None:
     shape = Shape(3, 40, 1, 1, None, Closed.LEFT, True, False)
     series = shape.series()
@@ -270,6 +285,6 @@ def test_a_window_looks_at_rows_that_have_come_and_that_leave(
         looked.clear()
         stage.run(end - 600, end)
         # The rows of the pane that came, twice, and of one that will leave; in a block there are 8
-        # panes, all of which are computed anew for a late row.
+        # panes, all of which are computed anew for a late row, and its own is looked at.
         if end > 610:
             assert sum(looked) <= 5 * (3 + 11 * (late and end % 5 == 0)) + 2 * late

@@ -218,9 +218,12 @@ class KeyedView:
     def next_times(self, last: Mapping[Any, int]) -> Mapping[Any, int]:
         """When keys had their next row in the window.
 
-        :param last: by key, after which timestamp
+        :param last: by key, after which timestamp: that of its last row by the window before, or by
+            the one that was looked at before, if windows slide
         :return: by key, the timestamp of the first row after that; without those that have none
         """
+        if self.known is not None:
+            return self.known.next_times(self.rows_in_window, last)
         groups = self._groups()
         times, found = groups.storage.column(0), dict[Any, int]()
         for key, first, stop in zip(groups.keys, groups.bounds, groups.bounds[1:]):

@@ -8,7 +8,7 @@ neighbouring edges of the grid, is kept how many rows it has, which tells whethe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -26,7 +26,11 @@ _CHUNK: Final = 1 << 16
 _SPARE: Final = 1 << 10
 """So many slots may be of keys that are gone, and as many as there are keys."""
 
+_WIDE: Final = 8
+"""Ints are looked up in a table of all in their range, if there are not so many times more."""
+
 _NEVER: Final = -(2**63)
+_EVER: Final = 2**63 - 1
 
 
 class KeysOfWindow(NamedTuple):
@@ -75,6 +79,30 @@ class KeysOfWindow(NamedTuple):
         """
         _, storage, start, _, _ = placed(view)
         return self.looks.slots(storage, start + first, start + stop)
+
+    def next_times(self, view: TimeSeriesView, last: Mapping[Any, int]) -> Mapping[Any, int]:
+        """When keys had their next row, of the rows that this look has found new. Until another
+        look.
+
+        :param view: the rows of the window
+        :param last: by key, after which timestamp
+        :return: by key, the timestamp of the first row after that; without those that have none
+        """
+        after = np.full(self.slot_count, _EVER)
+        for key, time in last.items():
+            if (slot := self.looks.slot_of(key)) is not None:
+                after[slot] = time
+        if not (self.lasts > after[self.slots]).any():
+            return {}
+        found = np.full(self.slot_count, _EVER)
+        changed = np.flatnonzero(self.changed == self.look)
+        for first, stop in _stretches(self.edges, changed):
+            slots, times = self.slots_of(view, first, stop), view.time[first:stop]
+            rows = np.flatnonzero(times > after[slots])
+            rows = rows[found[slots[rows]] == _EVER][::-1]  # so that the first stays there
+            found[slots[rows]] = times[rows]
+        firsts = found[self.slots].tolist()
+        return {key: time for key, time in zip(self.keys, firsts) if time != _EVER}
 
 
 class SlidingKeys:
@@ -206,7 +234,11 @@ class SlidingKeys:
         self._present = self._order, self._present[1]
         self._slots = None
 
-    # Which slot a row has
+    # Which slot a key or row has
+
+    def slot_of(self, key: Any) -> int | None:
+        """The slot of a key; None: it has none."""
+        return self._slot_of.get(key)
 
     def slots(self, storage: Storage, first: int, stop: int) -> NDArray[np.intp]:
         """The slots of some rows.
@@ -301,21 +333,27 @@ class _SlotsOfInts:
     :param dtype: that of the column
     """
 
-    __slots__ = ("_slots", "_values")
+    __slots__ = ("_least", "_slots", "_table", "_values")
 
     texts: Final[Texts | None] = None
 
     def __init__(self, slot_of: dict[Any, int], dtype: np.dtype[Any]) -> None:
-        self._values: Array = np.empty(0, dtype)
+        self._values: Array = np.empty(0, dtype)  # in ascending order
         self._slots: NDArray[np.intp] = np.empty(0, np.intp)
+        self._least = 0
+        self._table: NDArray[np.intp] | None = None  # by value, from the least on; None: too wide
         if slot_of:
             self.add(np.array(list(slot_of), dtype), np.array(list(slot_of.values()), np.intp))
 
     def of(self, values: Array) -> NDArray[np.intp]:
         """The slots; -1: it is not known."""
-        known = self._values
-        if not len(known):
+        known, table = self._values, self._table
+        if not len(known) or not len(values):
             return np.full(len(values), -1)
+        if table is not None and self._least <= values.min() and values.max() <= known[-1]:
+            # A look into a table takes a tenth of a search.
+            slots: NDArray[np.intp] = table[values - known[0]]
+            return slots
         places = np.minimum(known.searchsorted(values), len(known) - 1)
         return np.where(known[places] == values, self._slots[places], -1)
 
@@ -323,5 +361,10 @@ class _SlotsOfInts:
         """Note the slots of ints that are not known."""
         together = np.concatenate([self._values, values])
         order = together.argsort(kind="stable")
-        self._values = together[order]
+        self._values = known = together[order]
         self._slots = np.concatenate([self._slots, slots])[order]
+        least, most = int(known[0]), int(known[-1])
+        self._least, self._table = least, None
+        if most - least < _WIDE * len(known) and most - least <= np.iinfo(known.dtype).max:
+            self._table = np.full(most - least + 1, -1)
+            self._table[known - known[0]] = self._slots
