@@ -14,7 +14,7 @@ from tests.support.commands import run_here, run_task
 from tests.support.threads import together
 
 from run_task.cli._logs import JsonLines, show_log
-from run_task.cli._project import Project
+from run_task.cli._project import GivenOptions, Project
 from run_task.cli._user_error import UserError
 
 APP = """
@@ -291,3 +291,120 @@ def test_a_log_file_that_cannot_be_is_refused(folder: Path) -> None:
     done = run_here("serve", "plain", "--log-file", "none/run.log", cwd=folder)
     assert done.exit_code == 3
     assert "the log file 'none/run.log' cannot be written" in done.output
+
+
+def test_paths_in_the_file_are_from_its_folder_on_and_others_from_here_on(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path_factory.mktemp("here")
+    for place, secret in ((folder, "in-its-folder"), (here, "here")):
+        (place / "password").write_text(secret)
+    (folder / "nested.py").write_text(NESTED)
+    said = TOML + (
+        '[pipelines.nested]\ntarget = "nested.py:build"\n[pipelines.nested.params]\n'
+        'out = "out"\nplain = "file.txt"\nsecret = "file:password"\n'
+        'several = ["a", "/b"]\nnamed = { x = "c" }\ninner = { path = "d", text = "e" }\n'
+    )
+    (folder / "run-task.toml").write_text(said)
+    file = str(folder / "run-task.toml")
+
+    def built(*given: str) -> str:
+        project = Project.load(file, given)
+        return project.target("nested").load().name
+
+    assert built() == repr(
+        (
+            folder / "out",
+            "file.txt",
+            "in-its-folder",
+            [folder / "a", Path("/b")],
+            {"x": folder / "c"},
+            folder / "d",
+            "e",
+            ["str", "str", "str"],
+        )
+    )
+    monkeypatch.chdir(here)
+    told = built("out=o", "secret=file:password", 'inner={ path = "p", text = "t" }')
+    assert told.startswith(f"({Path('o')!r}, 'file.txt', 'here', [")
+    assert f"{Path('p')!r}, 't'" in told
+    monkeypatch.setenv("RUN_TASK__PIPELINES__NESTED__PARAMS__INNER__PATH", "q")
+    assert f"{Path('q')!r}, 'e'" in built()
+
+
+NESTED = """
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from run_task import Pipeline
+
+
+@dataclass
+class Inner:
+    path: Path | None
+    text: str
+
+
+@dataclass
+class Params:
+    out: Path
+    plain: str
+    secret: str
+    several: list[Path]
+    named: dict[str, Path]
+    inner: Inner
+
+
+def build(params: Params) -> Pipeline:
+    inner = params.inner
+    texts = [type(text).__name__ for text in (params.plain, params.secret, inner.text)]
+    told = (params.out, params.plain, params.secret, params.several, params.named)
+    return Pipeline(repr((*told, inner.path, inner.text, texts)))
+"""
+
+
+def test_a_log_file_in_the_file_is_in_its_folder(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "run-task.toml").write_text('log_file = "its.log"\n' + TOML)
+    file = str(folder / "run-task.toml")
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
+    for log, given in ((folder / "its.log", None), (here / "own.log", "own.log")):
+        with root_log():
+            GivenOptions(file, log_file=given).project("warning")
+            logging.getLogger().error("it is told")
+        assert "it is told" in log.read_text()
+
+
+def test_the_token_that_the_file_refers_to_is_checked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn")
+    inner = folder / "inner"
+    inner.mkdir()
+    (folder / "app.py").rename(inner / "app.py")
+    token, file = inner / "token", inner / "run-task.toml"
+
+    def told(line: str) -> str:
+        file.write_text(TOML + line)
+        done = run_here("check", "plain", "--config", file, cwd=folder)
+        assert done.exit_code in (0, 3), done.output
+        return "" if done.exit_code == 0 else done.output.replace("\n", " ")
+
+    for line in ('token = "file:token"', 'token_file = "token"'):
+        token.unlink(missing_ok=True)
+        assert "cannot be read" in told(line)
+        token.write_text("short")
+        token.chmod(0o600)
+        assert "a token is 16 or more characters" in told(line)
+        assert "short" not in told(line).replace("shorter", "")
+        token.write_text("0123456789abcdef-token\n")
+        assert told(line) == ""
+    token.chmod(0o644)
+    assert "can be read or written by every user" in told('token_file = "token"')
+    monkeypatch.delenv("NO_SUCH_TOKEN", raising=False)
+    assert "serve.token: there is no NO_SUCH_TOKEN" in told('token = "env:NO_SUCH_TOKEN"')
+    monkeypatch.setenv("NO_SUCH_TOKEN", "0123456789abcdef-token")
+    assert told('token = "env:NO_SUCH_TOKEN"') == ""

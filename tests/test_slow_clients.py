@@ -42,10 +42,11 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     ended = threading.Event()
-    server = HttpServer(
-        *("test", application, "127.0.0.1", 0, lambda failure: ended.set()),
-        request_seconds=WITHIN,
-    )
+
+    def end(failure: BaseException | None) -> None:
+        ended.set()
+
+    server = HttpServer("test", application, "127.0.0.1", 0, end, request_seconds=WITHIN)
     server.start()
     yield server.port
     server.stop()

@@ -65,6 +65,7 @@ def counted(view: TimeSeriesView, start: int, end: int, state: int) -> tuple[int
 @pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
 def test_a_task_is_left_out_in_a_pause_and_goes_on_with_its_state(executor: str) -> None:
     bench = RunnerBench([windows, end_of], executor=executor, workers=2)
+    bench.patience = 3 * PATIENCE  # interpreters may have to start, on a machine that is busy
     with bench.runner as runner:
         assert dict(bench.next()) == {"windows": 1, "end_of": 1}
         runner.pause(task="windows")

@@ -16,6 +16,7 @@ from run_task.cli._file_sample import warning_of
 from run_task.cli._grid import BAD, HEAD
 from run_task.cli._lenient_import import load
 from run_task.cli._project import GivenOptions
+from run_task.cli._serve import check_token
 from run_task.cli._shards import ALONE, ShardChoice
 from run_task.cli._target import Target
 from run_task.cli._user_error import error_text
@@ -44,6 +45,7 @@ def check_targets(targets: Sequence[str], said: GivenOptions) -> Exit:
     """Check the pipelines that targets name, or all of the project, and what the project says."""
     with building():
         project = said.project()
+        check_token(project)
         found = project.targets(targets)
     return max(_check(target) for target in found)
 

@@ -6,14 +6,58 @@ import inspect
 import os
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from run_task._extras import need
 from run_task.cli._user_error import UserError
 from run_task.errors import ConfigError
 from run_task.time._interval import TaskInterval
+
+
+class FileText(str):
+    """A text that stands in a file: as a path, it is meant from the folder of that on.
+
+    :param text: the text
+    :param folder: the folder of the file
+    """
+
+    folder: Path
+
+    def __new__(cls, text: str, folder: Path) -> Self:
+        made = super().__new__(cls, text)
+        made.folder = folder
+        return made
+
+
+def of_file(value: Any, folder: Path) -> Any:
+    """A value that stands in a file, all texts of which say so.
+
+    :param folder: the folder of the file
+    """
+    return _mapped(value, lambda text: FileText(text, folder))
+
+
+def path_of(text: str) -> Path:
+    """The path that a text names: from the folder of its file on, or from here on."""
+    return text.folder / str(text) if isinstance(text, FileText) else Path(text)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """A value with other texts, also in lists and tables."""
+    if isinstance(value, str):
+        return change(value)
+    given: Any = value  # of which both checkers make the same
+    if isinstance(value, list):
+        items: list[Any] = given
+        return [_mapped(item, change) for item in items]
+    if isinstance(value, dict):
+        table: dict[str, Any] = given
+        return {name: _mapped(item, change) for name, item in table.items()}
+    return value
+
 
 _REFERENCE: Final = re.compile(r"env:(?P<env>[A-Za-z_][A-Za-z0-9_]*)|file:(?!//)(?P<file>.+)")
 
@@ -31,7 +75,7 @@ def resolved(value: Any, where: str) -> Any:
     """
     if isinstance(value, str):
         found = _REFERENCE.fullmatch(value)
-        return value if found is None else _referred(found, where)
+        return value if found is None else _referred(found, value, where)
     given: Any = value  # of which both checkers make the same
     if isinstance(value, list):
         items: list[Any] = given
@@ -42,13 +86,15 @@ def resolved(value: Any, where: str) -> Any:
     return value
 
 
-def _referred(reference: re.Match[str], where: str) -> str:
+def _referred(reference: re.Match[str], text: str, where: str) -> str:
     if (variable := reference["env"]) is not None:
         try:
             return os.environ[variable]
         except KeyError:
             raise UserError(f"{where}: there is no {variable} in the environment") from None
-    path = Path(reference["file"])
+    path = path_of(reference["file"])
+    if isinstance(text, FileText):
+        path = text.folder / path
     try:
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeError) as error:
@@ -102,10 +148,47 @@ def _typed(params: dict[str, Any], kind: Any, where: str) -> Any:
         )
     values = {name: resolved(value, f"{where}: {name}") for name, value in params.items()}
     try:
+        values = _placed(values, msgspec.inspect.type_info(kind))
+    except TypeError:  # it is of what msgspec does not know, and says so itself
+        values = _mapped(values, str)
+    try:
         return msgspec.convert(values, kind, strict=False, dec_hook=_special)
     except msgspec.ValidationError as error:
         told = str(error).replace("`$.", "`")
         raise UserError(f"{where}: parameters: {told}") from None
+
+
+def _placed(value: Any, kind: Any) -> Any:
+    """A value of plain texts: where one becomes a path, it is one from the folder of its file on.
+
+    :param value: the value
+    :param kind: what it becomes, as msgspec tells it
+    """
+    kinds: Sequence[Any] = getattr(kind, "types", (kind,))  # of a union
+    if isinstance(value, str):
+        is_path = any(issubclass(getattr(each, "cls", object), Path) for each in kinds)
+        return str(path_of(value)) if is_path and isinstance(value, FileText) else str(value)
+    given: Any = value
+    if isinstance(value, list):
+        items: list[Any] = given
+        inner = next((_items(each, len(items)) for each in kinds if _items(each, len(items))), ())
+        return [_placed(item, of) for item, of in zip_longest(items, inner)]
+    if isinstance(value, dict):
+        table: dict[str, Any] = given
+        found: dict[str, Any] = {}
+        for each in kinds:
+            found |= {of.encode_name: of.type for of in getattr(each, "fields", ())}
+        of_all = next((each.value_type for each in kinds if hasattr(each, "value_type")), None)
+        return {name: _placed(item, found.get(name, of_all)) for name, item in table.items()}
+    return value
+
+
+def _items(kind: Any, count: int) -> Sequence[Any]:
+    """What the items of a list become, so many of them."""
+    if hasattr(kind, "item_types"):
+        several: Sequence[Any] = kind.item_types
+        return several[:count]
+    return [kind.item_type] * count if hasattr(kind, "item_type") else ()
 
 
 def _fields(kind: Any) -> list[str] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from run_task._extras import need
 from run_task.cli._logs import show_log
-from run_task.cli._params import is_reference
+from run_task.cli._params import is_reference, of_file, path_of
 from run_task.cli._shards import ShardChoice
 from run_task.cli._target import Target
 from run_task.cli._user_error import UserError
@@ -52,10 +52,11 @@ class GivenOptions:
         """
         project = Project.load(self.file, self.given)
         if level is not None:
-            of_file = project.settings
+            settings = project.settings
             known: tuple[str | None, str, str | None] = (None, "text", None)
-            if of_file is not None:
-                known = of_file.log_level, of_file.log_format, of_file.log_file
+            if settings is not None:
+                file = None if settings.log_file is None else str(path_of(settings.log_file))
+                known = settings.log_level, settings.log_format, file
             show_log(
                 self.log_level or known[0] or level,
                 self.log_format or known[1],
@@ -87,6 +88,8 @@ class Project:
         :raises UserError: if the file is not there, or something in it cannot be
         """
         path, tree = _found(file)
+        if path is not None:
+            _mark_paths(tree, path.parent)
         _override(tree, _of_environment(os.environ))
         params: dict[str, Any] = {}
         for text in given:
@@ -161,6 +164,23 @@ def _tool(tree: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     found: Any = cast("dict[str, Any]", tools).get("run-task")
     return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+
+def _mark_paths(tree: dict[str, Any], folder: Path) -> None:
+    """Have paths that stand in the file be meant from its folder on; what overrides them is meant
+    from here on."""
+    pipelines, serve = tree.get("pipelines"), tree.get("serve")
+    tables: list[Any] = [*pipelines.values()] if isinstance(pipelines, dict) else []
+    for table, names in ((tree, ("log_file",)), (serve, ("token", "token_file"))):
+        _mark(table, names, folder)
+    for table in tables:
+        _mark(table, ("params",), folder)
+
+
+def _mark(table: Any, names: Sequence[str], folder: Path) -> None:
+    if isinstance(table, dict):
+        given = cast("dict[str, Any]", table)
+        given |= {name: of_file(given[name], folder) for name in names if name in given}
 
 
 def _of_environment(environment: Mapping[str, str]) -> Mapping[tuple[str, ...], str]:

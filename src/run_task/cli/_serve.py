@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from run_task.cli._exits import Exit, building, running
 from run_task.cli._interrupt import ctrl_c
-from run_task.cli._params import resolved
+from run_task.cli._params import path_of, resolved
 from run_task.cli._project import GivenOptions, Project
 from run_task.cli._shards import NOTHING_SAID, ShardChoice, ShardOptions
 
@@ -44,6 +44,25 @@ def serve_targets(
     return Exit.DONE
 
 
+def check_token(project: Project) -> None:
+    """See whether there is a token where a project says so.
+
+    :raises UserError: if it cannot be read
+    :raises ConfigError: if it is none
+    """
+    if project.settings is None:
+        return
+    of_file = project.settings.serve
+    if of_file.token is None and of_file.token_file is None:
+        return
+    from run_task.serve._tokens import checked_token, read_token
+
+    if of_file.token is not None:
+        checked_token(resolved(of_file.token, "serve.token"), "serve.token")
+    if of_file.token_file is not None:
+        read_token(path_of(of_file.token_file))
+
+
 def _service(
     project: Project, targets: Sequence[str], options: ServeOptions, shards: ShardOptions
 ) -> Service:
@@ -54,11 +73,12 @@ def _service(
         of_file = project.settings.serve
         if of_file.token is not None and options.token_file is None:
             token = resolved(of_file.token, "serve.token")
+        file = of_file.token_file
         options = replace(
             ServeOptions(
                 of_file.host,
                 of_file.port,
-                of_file.token_file,
+                None if file is None else str(path_of(file)),
                 of_file.names,
                 of_file.max_lateness,
                 of_file.gauges,
