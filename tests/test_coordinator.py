@@ -49,7 +49,7 @@ class Parts:
         self.given.begin(windows, 0)
         self.early_views = EarlyViews(
             *(self.down, place, self.data, windows, self.given, self.coordinator, self.clock),
-            Lags(self.coordinator, self.clock),
+            Lags(self.coordinator, self.clock, resumed=False),
             all_recordings=False,
         )
         for stage in (self.up, self.down) if started else ():

@@ -14,7 +14,7 @@ from tests.support.positioned import Kept, KeptBatches
 from tests.support.threads import PATIENCE, eventually
 from tests.test_stage_changes import bench_at, seconds_of_floats
 
-from run_task import ConfigError, Pipeline, TimeSeriesView, task
+from run_task import ConfigError, Pipeline, TimeSeriesView, VirtualClock, task
 from run_task.pipeline._ingest import BatchCursor
 from run_task.sources._batch import Batch
 
@@ -230,6 +230,68 @@ def test_a_shutdown_waits_for_nobody() -> None:
         time.sleep(SOON)
     assert time.monotonic() - begun < 4
     assert [dataset["held"] for dataset in bench.sink.of("a")] == [[100]]
+
+
+def run_with_checkpoints(where: Path, source: Any) -> PipelineBench:
+    """A stage, and one that reads its results, which go on from checkpoints."""
+    bench = PipelineBench()
+    bench.clock = VirtualClock(100 * 10**9)
+    bench.pipeline = Pipeline("bench", clock=bench.clock, checkpoint=where)
+    series = seconds_of_floats()
+    bench.pipeline.source(source, series, name="feed", idle="1h")
+    first = bench.stage("a", series, 10, [count])
+    bench.stage("b", first.series("1m"), 10, [counted])
+    return bench
+
+
+def test_what_a_stopped_run_lacks_is_for_the_next_one_where_there_is_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    source = Kept(rows(100))
+    bench = run_with_checkpoints(tmp_path, source)
+    with bench.pipeline:
+        stored(bench, "feed", 1)
+        source.connect(False)
+        bench.advance(10)
+        time.sleep(SOON)
+    assert not bench.sink.results
+    source = Kept(rows(100, 105, 112))
+    bench = run_with_checkpoints(tmp_path, source)
+    with bench.pipeline:
+        bench.advance(10)
+        assert bench.sink.wait_for("a", 110)["count"] == 2
+        assert bench.sink.wait_for("b", 110)["counted"] == 2
+
+
+class Breaking(Kept):
+    """One that breaks once it is told to."""
+
+    def take(self) -> Any:
+        row = super().take()
+        if row == "broken":
+            raise OSError("it is broken")
+        return row
+
+
+def test_what_a_source_that_fails_lacks_is_for_the_next_run_where_there_is_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    source = Breaking(rows(100))
+    bench = run_with_checkpoints(tmp_path, source)
+    with pytest.raises(ExceptionGroup) as raised, bench.pipeline:
+        stored(bench, "feed", 1)
+        source.hidden = 1
+        bench.advance(10)
+        time.sleep(SOON)
+        source.put("broken")
+        eventually(lambda: not bench.pipeline.is_running)
+    assert [str(error) for error in raised.value.exceptions] == ["it is broken"]
+    assert not bench.sink.results
+    bench = run_with_checkpoints(tmp_path, Kept(rows(100, 105, 112)))
+    with bench.pipeline:
+        bench.advance(10)
+        assert bench.sink.wait_for("a", 110)["count"] == 2
+        assert bench.sink.wait_for("b", 110)["counted"] == 2
 
 
 def test_a_source_that_fails_to_tell_its_lag_counts_as_disconnected() -> None:

@@ -176,6 +176,7 @@ class SourceMark:
         "given_ns",
         "index",
         "known_ns",
+        "lacking",
         "name",
         "next_ns",
         "recording",
@@ -206,11 +207,14 @@ class SourceMark:
         self.given_ns: float = -NEVER  # when the latest row arrived that it has given
         # No mark: whether there are rows that it has not given yet, which windows wait for.
         self.behind: bool = False
+        # Whether it has failed, or was stopped while it was behind, in a run that another one goes
+        # on from: that one has the rows, and windows that wait for them are its.
+        self.lacking: bool = False
         self.ended: bool = False
 
     def owes(self, before_ns: float) -> bool:
         """Whether it is behind, and rows that arrive before a time may yet come."""
-        return self.behind and not self.ended and self.given_ns < before_ns
+        return (self.lacking or (self.behind and not self.ended)) and self.given_ns < before_ns
 
     @property
     def enters_ns(self) -> float:
@@ -489,8 +493,9 @@ class Order:
                 limit_ns = due_ns + where.holds_end
                 found |= {source: None for source in writers.others if source.owes(limit_ns)}
                 for other in writers.stages:
-                    if not other.ended:
-                        found |= dict.fromkeys(self.owed(other, end_ns + other.grace_ns))
+                    for source in self.owed(other, end_ns + other.grace_ns):
+                        if source.lacking or not other.ended:
+                            found[source] = None
         return [*found]
 
     def _before_last_row(self, start_ns: float, due_ns: float) -> Sequence[Mark]:

@@ -100,13 +100,14 @@ class EarlyViews:
         stage, place, coordinator = self._stage, self._place, self._coordinator
         if self._lags.any:
             due_ns = min(before_ns - 1, self._clock.time_ns())
-            self._lags.wait(
+            if not self._lags.wait(
                 lambda: (
                     coordinator.owed(stage, due_ns, place)
                     if -NEVER < coordinator.unseen_ns(stage, place) <= due_ns
                     else ()
                 )
-            )
+            ):
+                return  # windows that are to see more are not run
         with self.lock:
             limit_ns = min(before_ns, self._clock.time_ns() + 1)  # none before it is due
             if self._feeds_itself:

@@ -68,14 +68,16 @@ class WindowGate:
 
     def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | LeftOut | None:
         """Wait for all that enters its data before a window, and until it is known whether there
-        is a row as late as that. Returns the stages that took too long; None: do not run it."""
+        is a row as late as that. Returns the stages that took too long; None: run neither it nor
+        any after it."""
         mark, coordinator = self._mark, self._coordinator
         self._catch_up.wait_if_stood_still(each=not mark.bounded)
         end_ns = self._end_ns = end * self._unit_ns
         start_ns = start * self._unit_ns
         if self._lags.any:  # before it is looked whether it is held: rows may be, for long
             due_ns = end_ns + mark.grace_ns
-            self._lags.wait(lambda: coordinator.owed(mark, due_ns))
+            if not self._lags.wait(lambda: coordinator.owed(mark, due_ns)):
+                return None
         if coordinator.holding:
             coordinator.stand_by(mark, end_ns)
         self._views.begin(start_ns, end_ns)

@@ -84,18 +84,23 @@ class Lags:
 
     :param coordinator: keeps the marks
     :param clock: the time of the run
+    :param resumed: whether another run goes on from this one: windows that wait for a source which
+        gives no more are left to that
     """
 
-    def __init__(self, coordinator: Coordinator, clock: Clock) -> None:
+    def __init__(self, coordinator: Coordinator, clock: Clock, *, resumed: bool) -> None:
         self._coordinator = coordinator
         self._clock = clock
+        self._resumed = resumed
         self._mutex = threading.Lock()
         self._lags: Sequence[_Lag] = ()
+        self._failed: Sequence[SourceMark] = ()
+        self._lacks = False
 
     @property
     def any(self) -> bool:
         """Whether there are such sources."""
-        return bool(self._lags)
+        return self._lacks or bool(self._lags)
 
     def add(
         self,
@@ -122,17 +127,44 @@ class Lags:
         """A source has ended."""
         self._lags = [lag for lag in self._lags if lag.mark is not mark]
 
-    def wait(self, owed: Callable[[], Sequence[SourceMark]]) -> None:
+    def stop(self) -> None:
+        """Sources are about to be stopped: what those that are behind have not given yet, they do
+        not give in this run."""
+        if self._resumed:
+            self._look()
+            for lag in self._lags:
+                if lag.mark.behind:
+                    self._lacks = lag.mark.lacking = True
+
+    def note_failed(self, mark: SourceMark) -> None:
+        """A source has failed. Others go on without it."""
+        self._failed = [*self._failed, mark]
+
+    def end(self) -> bool:
+        """All sources have ended.
+
+        :return: whether windows that wait for some are left to another run, since these failed
+        """
+        if self._resumed:
+            for mark in self._failed:
+                self._lacks = mark.lacking = True
+        return self._lacks
+
+    def wait(self, owed: Callable[[], Sequence[SourceMark]]) -> bool:
         """Wait for sources that are behind, until they have given what is waited for, have caught
         up, or have not changed for as long as they may.
 
         :param owed: those that are waited for, as far as is known
+        :return: whether what was waited for may be there; not: it comes in the next run
         """
         pause = _FIRST
         while True:
             self._look()
-            if not owed() or self._coordinator.released:
-                return
+            left = owed()
+            if any(mark.lacking for mark in left):
+                return False
+            if not left or self._coordinator.released:
+                return True
             self._coordinator.wait(owed, pause)
             pause = min(2 * pause, _LONGEST)
 

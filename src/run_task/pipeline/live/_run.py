@@ -367,6 +367,7 @@ class LiveRun:
             Timeline(self._clock, _log),
             since_ns,
             all_recordings=bool(played) and None not in played,
+            resumed=self._checkpointing is not None,
         )
         for (source, unit_ns, route), fates, playback in zip(
             self._declared_sources, self._fates, played, strict=True
@@ -658,7 +659,11 @@ class LiveRun:
                 source.mark.recording for source in self._sources
             )
             if self._open_sources == 0 and on_their_own:
-                self._finish()
+                assert self._wiring is not None
+                if self._wiring.lags.end():
+                    self.shutdown()
+                else:
+                    self._finish()
         self._alarm.ring()
 
     def _sink_failed(self, failure: BaseException) -> None:
@@ -740,6 +745,8 @@ class LiveRun:
         if self._commits is not None:  # before they are closed
             self._commits.stop()
             self._commits.join(min(_NEXT_ROW, self._timeout))
+        if self._wiring is not None:
+            self._wiring.lags.stop()
         for source in self._sources:
             if not source.mark.recording:
                 source.stop()

@@ -39,10 +39,17 @@ class Wiring:
     :param timeline: the time, which all stages share
     :param since_ns: a time in the window that holds the first row; None: there are no recordings
     :param all_recordings: whether all rows that enter are recordings', which can wait
+    :param resumed: whether another run goes on from this one
     """
 
     def __init__(
-        self, clock: Clock, timeline: Timeline, since_ns: int | None, *, all_recordings: bool
+        self,
+        clock: Clock,
+        timeline: Timeline,
+        since_ns: int | None,
+        *,
+        all_recordings: bool,
+        resumed: bool,
     ) -> None:
         self._clock = clock
         self._timeline = timeline
@@ -52,7 +59,8 @@ class Wiring:
         self._begun_ns = timeline.now_ns if since_ns is None else since_ns
         self.coordinator = Coordinator(Order([], []), clock)
         self.catch_up = CatchUp(clock)
-        self._lags = Lags(self.coordinator, clock)
+        self.lags = Lags(self.coordinator, clock, resumed=resumed)
+        """Which sources are behind."""
         self._early_views: dict[tuple[StageMark, Place], EarlyViews | None] = {}
         self._gates: dict[SourceMark, Sequence[RowGate]] = {}
         # Replaced, and never changed, since others look at them at any time.
@@ -168,7 +176,7 @@ class Wiring:
             self._early_views.get,
             self.coordinator,
             self.catch_up,
-            self._lags,
+            self.lags,
             self._clock,
             self._timeline,
             first_ns,
@@ -258,12 +266,17 @@ class Wiring:
         gates = [RowGate(mark, 0.0, self._early_views.get, coordinator) for _ in range(2)]
         entrance = Entrance(route, unit_ns, fates, known.given, years=years)
         beside = Entrance(route, unit_ns, fates, known.given, years=years, seen=entrance.seen)
+
+        def fail(error: BaseException) -> None:
+            self.lags.note_failed(mark)
+            failed(error)
+
         if not mark.recording:  # for rows of a recording, windows wait in any case
             self.catch_up.add(mark, entrance.tally)
         early = EarlyRows(*(beside, mark, gates[1], coordinator, self._timeline, f"{name}, early"))
         thread = SourceThread(
             *(source, playback, entrance, mark, gates[0], early, coordinator, name),
-            *(failed, on_end),
+            *(fail, on_end),
         )
         if arriving is not None:
             arriving.begin(
@@ -280,14 +293,14 @@ class Wiring:
             entering = thread.progress.hand.locked
             if (merges := merging(tracked)) is not None:
                 merges.wait_for_streams(idle_ns / 1e9)
-            self._lags.add(mark, tracked, tally, idle_ns, lambda: thread.is_stopping, entering)
+            self.lags.add(mark, tracked, tally, idle_ns, lambda: thread.is_stopping, entering)
         self.sources = [*self.sources, thread]
         return thread
 
     def drop_source(self, source: SourceThread) -> None:
         """A source that was removed has ended. It is to be arranged."""
         self.catch_up.remove(source.mark)
-        self._lags.remove(source.mark)
+        self.lags.remove(source.mark)
         self.sources = [other for other in self.sources if other is not source]
         del self._gates[source.mark]
 
