@@ -8,10 +8,11 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.support import checkpointed
+from tests.support import checkpointed, partitioned
 from tests.support.forking import Forking
 from tests.support.proof import in_proof
 from tests.test_checkpoint_kills import undisturbed
@@ -35,13 +36,36 @@ def test_after_kills_the_results_are_those_of_one_process(tmp_path: Path) -> Non
     expected = undisturbed("ways", tmp_path / "undisturbed")
     where = tmp_path / "killed"
     where.mkdir()
+    # Another number each time: keys move, with their states. 0: one process.
+    kill_and_go_on("sharded", where, (2, 3, 1, 0), KILLS, expected)
+
+
+def test_after_kills_shards_that_read_by_themselves_give_the_same(tmp_path: Path) -> None:
+    for where in (tmp_path / "undisturbed", tmp_path / "killed"):
+        where.mkdir()
+        partitioned.write_files(where)
+    with partitioned.pipeline(tmp_path / "undisturbed", checkpoint=False).replay() as replay:
+        for _ in replay:
+            pass
+    expected = [*checkpointed.results(tmp_path / "undisturbed")]
+    kill_and_go_on("partitioned", tmp_path / "killed", (2, 3, 1), in_proof(10, short=3), expected)
+
+
+def kill_and_go_on(
+    module: str, where: Path, counts: Sequence[int], kills: int, expected: Sequence[object]
+) -> None:
+    """Kill a driver and its shards again and again, and see what the sink holds in the end.
+
+    :param module: what runs it
+    :param counts: how many shards there are, in turn
+    :param kills: how often the driver is killed
+    """
     seed = random.randrange(10**9)
     chance = random.Random(seed)
     shards: list[int] = []
-    with Forking("sharded") as program:
-        for number in range(KILLS):
-            # Another number each time: keys move, with their states. None: one process.
-            program.start(where, (2, 3, 1, 0)[number % 4], 1.0)
+    with Forking(module) as program:
+        for number in range(kills):
+            program.start(where, counts[number % len(counts)], 1.0)
             lines = [program.line()]
             shards = shards_of(program.pid)
             if shards and chance.random() < 0.7:

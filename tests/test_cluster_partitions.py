@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -45,6 +46,7 @@ from run_task import (
     task,
 )
 from run_task.aggregates import corr, count, ewm, mean, quantile, std
+from run_task.cluster._partitions import PartitionKeys, PartitionOnShards, PartitionSource
 from run_task.sources import Batch, OnFault, SourceInfo, paced
 from run_task.sources._partitioned import Partitions
 
@@ -422,6 +424,17 @@ def test_a_shard_keeps_no_rows_that_nobody_can_see_any_more() -> None:
     assert 60 < most < 150
 
 
+def test_a_shard_keeps_the_rows_before_its_first_window_until_it_is_told_of_them() -> None:
+    made, series = Pipeline("p"), trades()
+    rows = [(1020 + at, {"price": 1.0, "key": "a"}) for at in range(300)]
+    made.source(Parts([Part(rows, 1)]), series, partitioned=True)
+    made.stage("s", [count()], series, "4m", by="key")  # most have passed out before it ends
+    expected = told(made.replay())
+    with local_shards():
+        assert told(made.replay_sharded(1)) == expected
+    assert dict(next(iter(made.replay()))[1][count()]) == {"a": 61}
+
+
 # What is refused, and what goes wrong
 
 
@@ -516,16 +529,86 @@ def test_what_cannot_be_partitioned_is_refused_by_name() -> None:
     assert list(made.replay())
 
 
-def test_a_series_with_rows_is_refused(tmp_path: Path) -> None:
+def test_a_series_with_rows_is_refused() -> None:
     made, series = declared()
     series.append(1000, price=1.0, key="a")
     assert "'trades'" in refused("let it begin empty", made)
-    made = Pipeline("p", checkpoint=tmp_path / "state")
+
+
+def with_checkpoint(where: Path, rows: int = 400) -> tuple[Pipeline, RecordingSink]:
+    made = Pipeline("p", checkpoint=where, checkpoint_every="10ms")
+    parts = [
+        Part([(1000 + at, {"price": at / 7, "key": key if at < 30 else f"{key}2"}) for at in times])
+        for key, times in (("a", range(rows)), ("b", range(0, rows, 3)))
+    ]
+    source = paced(Parts(parts), 100, unit=TimeUnit.SECONDS)
     series = trades()
-    made.source(parts_of("a"), series, partitioned=True, name="trades")
-    made.stage("keyed", [count()], series, "10s", by="key")
-    with local_shards(), pytest.raises(ConfigError, match="leave checkpoint= or"):
+    made.source(source, series, partitioned=True, name="trades")
+    config = RunnerConfig(upstream_timeout=60)
+    made.stage("keyed", [seen, ema, mean("price"), reach], series, "10s", config, by="key")
+    sink = RecordingSink()
+    made.sink(sink)
+    return made, sink
+
+
+def test_a_run_goes_on_from_its_checkpoint_with_any_number_of_shards(tmp_path: Path) -> None:
+    expected = told(with_checkpoint(tmp_path / "none")[0].replay())
+    found: dict[Any, Any] = {}
+    for shards in (2, 3, 1):
+        made, sink = with_checkpoint(tmp_path / "state")
+        with local_shards(), running(made, shards) as run:
+            before = len(found)
+            if shards == 1:
+                run.result(60)
+            else:
+                eventually(partial(reached, sink, 6))
+                made.shutdown()
+        found.update((given[1], given[2:]) for given in told(sink.results))
+        assert len(found) > before
+        assert len(found) < len(expected) or shards == 1
+    assert [("keyed", window, *rest) for window, rest in found.items()] == expected
+
+
+def test_a_checkpoint_of_rows_in_shards_is_for_shards(tmp_path: Path) -> None:
+    made, sink = with_checkpoint(tmp_path / "state")
+    with local_shards(), running(made):
+        eventually(partial(reached, sink, 2))
+    made, _ = with_checkpoint(tmp_path / "state")
+    with pytest.raises(ConfigError, match=r"were in the shards that read them.*run_sharded"):
+        made.run_sync()
+    made, sink = with_checkpoint(tmp_path / "other")
+    with beside(made.run_sync):
+        try:
+            eventually(partial(reached, sink, 2))
+        finally:
+            made.shutdown()
+    made, _ = with_checkpoint(tmp_path / "other")
+    told = r"now they are to stay in the shards.*run it by run\(\)"
+    with local_shards(), pytest.raises(ConfigError, match=told):
         made.run_sharded(2)
+
+
+def test_a_window_waits_until_it_is_known_where_the_keys_of_an_earlier_run_are() -> None:
+    source = PartitionSource("Parts()", "part-0", SourceInfo, b"", b"")
+    asking: Any = None
+    never, gone = threading.Event(), threading.Event()
+
+    def waits(keys: PartitionKeys, until: Callable[[], object], given_up: threading.Event) -> None:
+        with beside(lambda: keys.wait_for({"a", "b"}, given_up)) as wait:
+            with pytest.raises(TimeoutError):
+                wait.result(0.05)
+            until()
+
+    keys = PartitionKeys(trades(), 3)
+    first, second = (PartitionOnShards(n, source, keys, asking, None) for n in (1, 2))
+    keys.add(["a"], first)
+    waits(keys, gone.set, gone)
+    waits(keys, lambda: keys.add(["b"], second), never)
+    assert [keys.shard_of(key) for key in "ab"] == [1, 2]
+    others = PartitionKeys(trades(), 3)
+    first, second = (PartitionOnShards(n, source, others, asking, None) for n in (1, 2))
+    others.end(first)
+    waits(others, lambda: others.end(second), never)  # it is a key that there is no more
 
 
 def test_a_key_of_two_partitions_is_told_by_name() -> None:
@@ -561,7 +644,7 @@ def test_a_row_that_does_not_fit_is_fatal_where_that_was_said() -> None:
     rows: list[Row] = [(1000 + at, {"price": 1.0, "key": "a"}) for at in range(9)]
     rows[6] = (1006, {"price": "no number", "key": "a"})
     made, _ = declared(Parts([Part(rows)]), on_bad_row=OnFault.RAISE)
-    with local_shards(), pytest.raises(ConfigError, match=r"row that cannot be stored.*no number"):
+    with local_shards(), pytest.raises(ConfigError, match=r"it cannot be stored: .*no number"):
         list(made.replay_sharded(2))
 
 

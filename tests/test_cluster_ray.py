@@ -8,6 +8,7 @@ import os
 import signal
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.brokers import free_port
 from tests.support.ray_nodes import add_node, nodes
 from tests.support.stateful import ema, seen
 from tests.support.threads import PATIENCE, beside, eventually
+from tests.test_cluster_partitions import folder, of_files
 
 from run_task import ConfigError, Pipeline, RunnerConfig, TimeSeries, TimeUnit
 from run_task.aggregates import count, mean
@@ -63,6 +65,24 @@ def test_nodes_that_are_taken_away_and_added_change_no_result() -> None:
         assert sum(one.restarts for one in made.stats.shards.values()) == 2
         for process in [one.process for one in first.values()]:
             eventually(partial(_is_gone, process))
+
+
+def test_actors_that_read_files_by_themselves_read_them_again_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    where = folder(tmp_path / "rows")
+    expected = list(of_files(where).replay())
+    with nodes(0, 1, 1) as cluster:
+        made = of_files(where)
+        replay = made.replay_sharded(2, address=cluster.address)
+        found = [next(replay) for _ in range(5)]
+        os.kill(made.stats.shards["shard 1 of 2"].process, 9)
+        found += [next(replay) for _ in range(5)]
+        taken = next(iter(cluster.worker_nodes))
+        add_node(cluster)
+        cluster.remove_node(taken)
+        found += replay
+        assert found == expected
+        assert sum(one.restarts for one in made.stats.shards.values()) == 2
 
 
 def _is_gone(process: int) -> bool:

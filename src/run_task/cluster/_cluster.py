@@ -376,7 +376,9 @@ class Cluster:
                 return None
             feed = self._feed_of.get((id(partition.keys.series), True))
             needed_from: int | None = None
-            if feed is not None:
+            if feed is None:
+                needed_from = partition.keys.series.oldest_to_come
+            elif feed.number in member.feeds:  # else it is told later what has entered by now
                 needed_from = feed.needed_from()
                 feed.take()  # after that, so that it is told of all that has entered by then
             keep_from = partition.keep_from(needed_from)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from run_task.cluster._bytes import Packing, of_bytes
@@ -20,6 +21,7 @@ from run_task.cluster._messages import (
     ShardResults,
     StageSetup,
 )
+from run_task.cluster._partitions import PartitionKeys
 from run_task.cluster._windows import NoAnswer, StageOnShards, WindowRun
 from run_task.data import TimeSeries
 from run_task.data._buckets import bucket_of, part_of
@@ -84,9 +86,11 @@ class ShardsCrew:
         self._members: Sequence[Any] = (data,) if members is None else members
         self._keyed = set(map(id, keys.keyed(data)))
         self._shard_of = self._shard_by_bucket
+        self._unplaced: PartitionKeys | None = None  # where the first window waits for its keys
         for member in self._members:
             if (of_partitions := cluster.keys_of(member)) is not None:
                 self._shard_of = of_partitions.shard_of
+                self._unplaced = of_partitions
         self._feeds: dict[int, Feed] = {}  # by place among the members
         self._stage: StageOnShards | None = None
         self._given_up = threading.Event()
@@ -126,6 +130,10 @@ class ShardsCrew:
         keyed = tick.view
         assert isinstance(keyed, KeyedView)
         assert self._stage is not None
+        if self._unplaced is not None:
+            had = [self._states.known(), *(task.states for task in self._steppers.values())]
+            self._unplaced.wait_for(set(chain.from_iterable(had)), self._given_up)
+            self._unplaced = None
         views: dict[int, TimeSeriesView] = {}
         values: dict[int, bytes] = {}
         for place, view in enumerate(keyed.inputs):

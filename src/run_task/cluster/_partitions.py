@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from run_task.cluster._bytes import of_bytes
 from run_task.cluster._messages import PartitionSetup, RowsRead, ShardReply
+from run_task.cluster._windows import LOOK
 from run_task.data import TimeSeries
 from run_task.data._buckets import bucket_of, part_of
 from run_task.data.series._places import MOST_ROWS, PLACE, places_of
@@ -91,6 +92,8 @@ class PartitionKeys:
         """Whether keys are texts, of which codes are sent."""
         self._count = count
         self._partition_of: dict[Any, PartitionOnShards] = {}
+        self._changed = threading.Condition()
+        self._unread: set[PartitionOnShards] = set()  # partitions of which more may come
 
     def shard_of(self, key: Any) -> int:
         """The shard that has a key: that which reads its partition."""
@@ -104,15 +107,37 @@ class PartitionKeys:
 
         :raises SourceError: if another one has one of them, too
         """
-        for key in keys:
-            other = self._partition_of.setdefault(key, partition)
-            if other is not partition:
-                raise SourceError(
-                    *(partition.declared.origin, None, None),
-                    f"key {brief(key)} has rows in {other.declared.name!r} and in "
-                    f"{partition.declared.name!r}: with partitioned=True, a key is in one "
-                    f"partition: divide the rows by key, or leave partitioned=True out",
-                )
+        with self._changed:
+            for key in keys:
+                other = self._partition_of.setdefault(key, partition)
+                if other is not partition:
+                    raise SourceError(
+                        *(partition.declared.origin, None, None),
+                        f"key {brief(key)} has rows in {other.declared.name!r} and in "
+                        f"{partition.declared.name!r}: with partitioned=True, a key is in one "
+                        f"partition: divide the rows by key, or leave partitioned=True out",
+                    )
+            self._changed.notify_all()
+
+    def begin(self, partition: PartitionOnShards) -> None:
+        """A partition is going to be read."""
+        self._unread.add(partition)
+
+    def end(self, partition: PartitionOnShards) -> None:
+        """Nothing more comes of a partition."""
+        with self._changed:
+            self._unread.discard(partition)
+            self._changed.notify_all()
+
+    def wait_for(self, keys: Set[Any], given_up: threading.Event) -> None:
+        """Wait until it is known where some keys are that an earlier run had: partitions are read
+        again from their beginning.
+
+        :param given_up: set: nobody wants to know it any more
+        """
+        with self._changed:
+            while not given_up.is_set() and self._unread and not keys <= self._partition_of.keys():
+                self._changed.wait(LOOK)
 
 
 class _Bookmark(NamedTuple):
@@ -151,6 +176,7 @@ class PartitionOnShards:
         self._bookmarks: deque[_Bookmark] = deque([_Bookmark(0, -(2**63))])
         self._known: set[Any] = set()  # keys that it has had
         self._malformed = 0
+        keys.begin(self)
 
     def setup(self) -> PartitionSetup:
         """What a shard is told of it."""
@@ -187,6 +213,12 @@ class PartitionOnShards:
 
         :raises SourceError: if it cannot be read on, or has a key of another partition
         """
+        try:
+            yield from self._read_on()
+        finally:
+            self.keys.end(self)
+
+    def _read_on(self) -> Generator[Batch]:
         asked = self._asking.ask(self)
         while (read := self._asking.answer(self, asked)) is not Missing.CLOSED:
             if read is Missing.AWAY:
@@ -240,19 +272,7 @@ class PartitionOnShards:
         fit[list(read.unfit)] = False
         all_keys[fit], all_places[fit] = keys.tolist(), places[fit].tolist()
         for at, reason in read.unfit.items():
-            all_keys[at] = None if reason is None else _Unfit(reason)
+            # What no key can be, so that the row is refused in its turn; a checkpoint can have it.
+            all_keys[at] = None if reason is None else [f"it cannot be stored: {reason}"]
             all_places[at] = None if reason is None else int(places[at])
         return Batch(read.times, {name: all_keys, PLACE: all_places})
-
-
-class _Unfit:
-    """Stands for the key of a row that cannot be stored, so that it is refused in its turn.
-
-    :param reason: why
-    """
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    def __repr__(self) -> str:
-        return f"<row that cannot be stored: {self._reason}>"

@@ -966,11 +966,6 @@ class Pipeline(Live):
             ]
             for route in partitioned:
                 check_empty(route, route.into)
-                if self._checkpoint is not None:
-                    raise ConfigError(
-                        f"{route.origin}: partitioned=True: its rows stay in shards, and cannot be "
-                        f"part of checkpoints yet: leave checkpoint= or partitioned=True out"
-                    )
         self._cluster = cluster
         with (
             shut_down_on_sigterm(self.shutdown),

@@ -134,6 +134,11 @@ class TimeSeries:
         return {column.name: column.dtype for column in schema.columns}
 
     @property
+    def stored_columns(self) -> Mapping[str, np.dtype[Any]]:
+        """The same of what it has itself: where its rows lie elsewhere, the key and the place."""
+        return {column.name: column.dtype for column in self._schema.columns}
+
+    @property
     def has_places(self) -> bool:
         """Whether its rows lie elsewhere: of each, it has the time, the key and the place."""
         return self._elsewhere is not None

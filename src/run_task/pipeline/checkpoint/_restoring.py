@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from run_task.data import Atom, RwLock, TimeSeries
+from run_task.data.series._places import PLACE
 from run_task.errors import ConfigError, described
 from run_task.observe._log import Log
 from run_task.pipeline.checkpoint._behind import behind
@@ -66,6 +67,8 @@ class Restoring:
         if isinstance(data, TimeSeries):
             if saved.series is None:
                 self._unfit.append(f"data of {what}, which was no TimeSeries")
+            elif (PLACE in saved.series.columns) is not data.has_places:
+                raise ConfigError(_other_place(what, data))
             elif told := _differences(data, saved.series):
                 self._unfit.append(f"rows of {what}: {told}")
             else:
@@ -80,7 +83,8 @@ class Restoring:
     def _fill_series(self, data: TimeSeries, roles: Sequence[str], saved: SavedSeries) -> None:
         assert self._saved is not None
         try:
-            times, columns = rows_of(saved.segments, self._saved.parts, [*data.columns.values()])
+            kinds = [*data.stored_columns.values()]
+            times, columns = rows_of(saved.segments, self._saved.parts, kinds)
             data.restore(times, columns, saved.first)
         except (OutdatedError, ConfigError) as error:
             self._unfit.append(f"rows of {roles[0]}: {described(error)}")
@@ -234,6 +238,18 @@ class Restoring:
         return tuple(self._unfit)
 
 
+def _other_place(what: str, data: TimeSeries) -> str:
+    if data.has_places:
+        return (
+            f"rows of {what}: the checkpoint has them, and now they are to stay in the shards that "
+            f"read them: run it by run(), as before, or begin with another checkpoint="
+        )
+    return (
+        f"rows of {what} were in the shards that read them, and the checkpoint has only their "
+        f"places: run it by run_sharded(), as before, or begin with another checkpoint="
+    )
+
+
 def _differences(data: TimeSeries, saved: SavedSeries) -> str:
     """What differs of a series; empty: nothing."""
     now = kinds_of(data)
@@ -254,7 +270,7 @@ def _differences(data: TimeSeries, saved: SavedSeries) -> str:
 
 def kinds_of(data: TimeSeries) -> Mapping[str, str]:
     """What each column of a series holds."""
-    return {name: dtype.str for name, dtype in data.columns.items()}
+    return {name: dtype.str for name, dtype in data.stored_columns.items()}
 
 
 def roles_of(
