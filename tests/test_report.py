@@ -96,6 +96,16 @@ def test_a_replay_is_told_in_full() -> None:
     assert source["name"] == "feed"
     assert source["counts"]["malformed"] == 1
     assert source["counts"]["stored"] == 239
+    fates, others = found["fates"]
+    assert fates["title"] == "feed: rows until then, stored"
+    assert others["title"] == "feed: rows until then, other fates"
+    assert (fates["names"], others["names"]) == (["stored"], ["malformed"])
+    assert found["zone"] == "UTC"
+    (stored,), (malformed,) = fates["columns"], others["columns"]
+    assert (stored[-1], malformed[-1]) == (239.0, 1.0)
+    assert stored == sorted(stored)
+    assert fates["times"] == sorted(set(fates["times"]))
+    assert fates["times"][0] == 120.0
     (failure,) = found["failures"]
     assert failure["times"] == 2
     assert "raise ValueError" in failure["traceback"]
@@ -162,3 +172,50 @@ def test_the_command_line_writes_it(tmp_path: Path) -> None:
     found = told((tmp_path / "out.html").read_text("utf-8"))
     assert found["title"] == "p"
     assert chart(found["stages"][0], "count") == {"count": [5.0, 5.0]}
+
+
+def test_the_command_line_draws_keys(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "from run_task import *\n"
+        "from run_task.aggregates import count\n"
+        "p = Pipeline('p')\n"
+        "for name, kind in (('texts', str), ('ints', int)):\n"
+        "    s = TimeSeries({'k': kind, 'x': float}, TimeUnit.SECONDS, key='k')\n"
+        "    p.source([(i, {'k': kind(i % 3), 'x': 1.0}) for i in range(9)], into=s)\n"
+        "    p.stage(name, [count()], s, '9s', by='k')\n"
+    )
+    options = ("--report", "out.html", "--key", "1", "--key", "none")
+    done = run_here("replay", "app.py", *options, cwd=tmp_path)
+    assert done.exit_code == 0, done.output
+    for stage in told((tmp_path / "out.html").read_text("utf-8"))["stages"]:
+        found = chart(stage, "count")
+        assert list(found) == ["lowest", "median", "highest", "1"]
+        assert found["1"] == [3.0]
+    done = run_here("replay", "app.py", "--key", "1", cwd=tmp_path)
+    assert done.exit_code == 2
+    assert "add --report" in done.output
+    many = [part for number in range(11) for part in ("--key", f"k{number}")]
+    done = run_here("replay", "app.py", "--report", "out.html", *many, cwd=tmp_path)
+    assert done.exit_code == 3
+    assert "10 can be told apart" in done.output
+
+
+def test_rows_of_a_long_history_are_counted_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = TimeSeries({"x": float}, TimeUnit.SECONDS)
+    made = Pipeline("p")
+    made.source([(i, {"x": 1.0}) for i in range(20_000)], into=series, name="feed")
+    made.stage("a", [count()], series, "1s")
+    replay = made.replay()
+    counted = 0
+    summary: Any = type(replay).summary
+
+    def noted(self: Any) -> Any:
+        nonlocal counted
+        counted += 1
+        return summary.fget(self)
+
+    monkeypatch.setattr(type(replay), "summary", property(noted))
+    (fates,) = told(report(replay).html)["fates"]
+    assert fates["columns"][0][-1] == 20_000.0
+    assert counted < 6_000
+    assert len(fates["times"]) <= 2 * MOST_PARTS

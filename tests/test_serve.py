@@ -227,6 +227,30 @@ def until_keys_are_of(served: Served, end_ms: float) -> None:
     eventually(lambda: served.get("/api/keys?stage=by")["end_ms"] == end_ms)
 
 
+def test_a_source_that_was_removed_is_told_as_such_with_its_counts() -> None:
+    bench = plain_bench()
+    series = TimeSeries(SERIES, TimeUnit.SECONDS, key="symbol")
+    inboxes: list[Inbox[Any]] = [Inbox(), Inbox()]
+    for name, inbox in zip(("feed", "other"), inboxes, strict=True):
+        bench.pipeline.source(inbox, series, name=name)
+    bench.stage("fed", series, tasks=[end_of])
+    with serving(bench.pipeline) as served:
+
+        def sources() -> Any:
+            with served.listening("/api/live") as told:
+                return next(told)[1]["sources"]
+
+        inboxes[0].put(0, {"symbol": "S", "price": 1.0})
+        eventually(lambda: sources()["feed"]["stored"] == 1)
+        assert not sources()["feed"]["removed"]
+        bench.pipeline.remove("feed")
+        eventually(lambda: sources()["feed"]["removed"])
+        found = sources()
+        assert (found["feed"]["stored"], found["other"]["removed"]) == (1, False)
+        assert served.get("/api/fates?source=feed")["source"] == "feed"
+        inboxes[1].close()
+
+
 def test_metrics_are_what_prometheus_reads_and_the_fates_of_rows_are_counted() -> None:
     parser: Any = importlib.import_module("prometheus_client.parser")
     bench = PipelineBench([end_of, both])

@@ -324,6 +324,14 @@ def replay(
             show_default=False,
         ),
     ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="A key that has a line of its own in the report, of stages by key. Up to ten.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Quiet = False,
     log_level: LogLevel = None,
     shards: ShardCount = None,
@@ -341,7 +349,8 @@ def replay(
 
     over = ShardOptions(shards, ray, local)
     said = _said(config, set_, log_level)
-    _end(command.replay_target(target, start, end, out, report, quiet, said, zone, over))
+    drawn = command.ReportOptions(report, key or ())
+    _end(command.replay_target(target, start, end, out, drawn, quiet, said, zone, over))
 
 
 @app.command(epilog=EPILOG)

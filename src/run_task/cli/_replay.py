@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from run_task.pipeline import ReplaySummary
+    from run_task.pipeline import Pipeline, ReplaySummary
     from run_task.tasks._keyed import AnyDataSet
 
 
@@ -54,18 +54,32 @@ class _Done:
         self.failed += len(dataset.errors)
 
 
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the command line says of a report.
+
+    :param file: where it is written; None: there is none
+    :param keys: the keys that have a line of their own
+    """
+
+    file: str | None
+    keys: Sequence[str] = ()
+
+
 def replay_target(
     target: str,
     start: str | None,
     end: str | None,
     out: str | None,
-    report: str | None,
+    report: ReportOptions,
     quiet: bool,
     said: GivenOptions,
     zone: str = "UTC",
     shards: ShardOptions = NOTHING_SAID,
 ) -> Exit:
     """Replay the pipeline that a target names."""
+    if report.keys and report.file is None:
+        raise typer.BadParameter("keys are drawn in a report: add --report", param_hint="--key")
     clock = clock_of(zone)
     first, last = instant_of(start, "--start", clock), instant_of(end, "--end", clock)
     with building():
@@ -73,7 +87,7 @@ def replay_target(
         over = shards.over(named.over)
         pipeline = named.load()
     done = {stage.name: _Done() for stage in pipeline.stages}
-    draft = None if report is None else ReportDraft()
+    draft: ReportDraft | None = None
     with running(), ExitStack() as opened:
         if quiet:
             opened.enter_context(no_progress())
@@ -83,6 +97,8 @@ def replay_target(
         opened.enter_context(files_closed(pipeline))
         # Closed here, since it flushes the file, which must not be closed before.
         results = opened.enter_context(closing(over.replay(pipeline, first, last)))
+        if report.file is not None:
+            draft = ReportDraft(_keys_of(pipeline, report.keys), results)
         check_ctrl_c = opened.enter_context(ctrl_c_raised_again())
         began = time.monotonic()
         try:
@@ -94,13 +110,31 @@ def replay_target(
         finally:
             if not quiet:
                 _summarize(done, results.summary, time.monotonic() - began)
-        if draft is not None and report is not None:
-            draft.made(pipeline.name, results.summary).save(report)
+        if draft is not None and report.file is not None:
+            draft.made(pipeline.name).save(report.file)
             if not quiet:
-                typer.echo(f"report written to {report}")
+                typer.echo(f"report written to {report.file}")
     if out is not None and not quiet:
         typer.echo(f"written to {out}")
     return Exit.DONE
+
+
+def _keys_of(pipeline: Pipeline, texts: Sequence[str]) -> Sequence[str | int]:
+    """The keys that texts name: of stages whose keys are ints, they are ints, too."""
+    found: list[str | int] = []
+    for text in texts:
+        kinds = {
+            series.columns[stage.keys.by].kind
+            for stage in pipeline.stages
+            if stage.keys is not None
+            for series in stage.keys.keyed(stage.data)
+        }
+        if kinds != {"i"}:
+            found.append(text)
+        if "i" in kinds:
+            with suppress(ValueError):
+                found.append(int(text))
+    return found
 
 
 def _summarize(done: Mapping[str, _Done], summary: ReplaySummary, seconds: float) -> None:

@@ -35,6 +35,16 @@ _MOST_KEYS: Final = 10
 
 _MOST_FAILURES: Final = 100
 
+_ROWS_COUNTED: Final = 1000
+"""About how often rows are counted while the windows double."""
+
+_FATES: Final = tuple(
+    kind
+    for kind in SourceStats.__dataclass_fields__
+    if kind not in ("received", "waiting", "restarts")
+)
+"""What may become of rows, as counts of them."""
+
 
 class HtmlReport:
     """A report, as one file of HTML. A notebook shows it in a frame.
@@ -80,19 +90,21 @@ def report(
     Each number that tasks gave has a chart: of more than some thousand windows, the least and the
     greatest of each part. Of a stage by key, it shows the lowest, the median and the highest of
     all keys, and the keys that are asked for. A replay is run to its end, and closed; of it, the
-    fates of rows are told, too.
+    fates of rows are told, too, and charts of them over time: how many rows of each source had
+    which fate by then. Sources are read ahead of windows, and so these may come in steps.
 
     :param results: a replay, DataSets of one stage, or those of several by their names
     :param title: what stands above it
     :param keys: keys that have a line of their own, ten at most
     :raises ConfigError: if results are none of these, or there are more keys
     """
-    draft = ReportDraft(keys)
     if isinstance(results, Replay):
+        draft = ReportDraft(keys, results)
         with results:
             for stage, dataset in results:
                 draft.note(stage, dataset)
-        return draft.made(title, results.summary)
+        return draft.made(title)
+    draft = ReportDraft(keys)
     named = isinstance(results, Mapping)
     by_stage = cast("Mapping[str, Iterable[Any]]", results if named else {"results": results})
     for stage, dataset in _each(by_stage):
@@ -138,10 +150,15 @@ class ReportDraft:
     """Takes results one after another, in bounded memory, and makes a report of them.
 
     :param keys: keys that have a line of their own
+    :param replay: where the results come from, which tells of rows; None: nobody does
     :raises ConfigError: if there are more than can be told apart
     """
 
-    def __init__(self, keys: Iterable[Any] = ()) -> None:
+    def __init__(self, keys: Iterable[Any] = (), replay: Replay | None = None) -> None:
+        self._replay = replay
+        self._rows: dict[str, Thinned] = {}  # by source
+        self._rows_until = -math.inf
+        self._until_rows = 0  # so many windows until rows are counted again
         self._keys = list(dict.fromkeys(keys))
         if len(self._keys) > _MOST_KEYS:
             raise ConfigError(
@@ -178,6 +195,7 @@ class ReportDraft:
         numbers = numbers_of(dataset) if keyed is None else self._over_keys(keyed)
         # Of DataSets that were made by hand, nobody knows what their times mean.
         time = float(dataset.timestamp) if dataset.interval is None else end_ms(dataset) / 1e3
+        self._note_rows(time)
         found.numbers.append(time, numbers)
         found.took.append(time, {"tasks together": sum(dataset.durations.values())})
 
@@ -195,12 +213,28 @@ class ReportDraft:
             found.update((_line(name, key), float(numbers[place])) for key, place in wanted)
         return found
 
-    def made(self, title: str, summary: ReplaySummary | None = None) -> HtmlReport:
+    def _note_rows(self, time: float) -> None:
+        """Count rows, as seldom as a picture of so many windows has points."""
+        self._until_rows -= 1
+        if self._replay is None or self._until_rows > 0 or time <= self._rows_until:
+            return
+        self._count_rows(time, self._replay.summary)
+        self._until_rows = sum(stage.windows for stage in self._stages.values()) // _ROWS_COUNTED
+
+    def _count_rows(self, time: float, summary: ReplaySummary) -> None:
+        self._rows_until = time
+        for name, counts in summary.sources.items():
+            of_source = {kind: float(getattr(counts, kind)) for kind in _FATES}
+            self._rows.setdefault(name, Thinned()).append(time, of_source)
+
+    def made(self, title: str) -> HtmlReport:
         """The report.
 
         :param title: what stands above it
-        :param summary: what became of the rows of a replay; None: it is not told
         """
+        summary = None if self._replay is None else self._replay.summary
+        if summary is not None and self._rows_until > -math.inf:
+            self._count_rows(math.nextafter(self._rows_until, math.inf), summary)
         windows = sum(stage.windows for stage in self._stages.values())
         facts = [("Stages", f"{len(self._stages):,}"), ("Windows", f"{windows:,}")]
         if summary is not None:
@@ -212,6 +246,8 @@ class ReportDraft:
             "facts": facts,
             "stages": [_stage_told(name, stage) for name, stage in self._stages.items()],
             "sources": [] if summary is None else _sources_told(summary),
+            "fates": _fates_told(self._rows),
+            "zone": _zone_of_all(self._stages.values()),
             "warnings": [] if summary is None else list(summary.warnings),
             "failures": [
                 {
@@ -245,17 +281,16 @@ def _stage_told(name: str, stage: _OfStage) -> dict[str, Any]:
             left_out.append(chart)
     interval = stage.interval
     if interval is None:
-        span, zone = f"{stage.first} to {stage.last}", None
+        span = f"{stage.first} to {stage.last}"
     else:
         span = f"{time_shown(stage.first, interval)} to {time_shown(stage.last, interval)}"
-        zone = str(getattr(zone_of(interval), "key", "UTC"))
     told = [_chart(title, stage.numbers, lines) for title, lines in charts.items()]
     told.append(_chart("How long tasks take, in seconds", stage.took, stage.took.columns))
     by = "" if stage.by is None else f", by {shown(stage.by)}"
     return {
         "name": shown(name),
         "about": f"{stage.windows:,} windows, {span}{by}",
-        "zone": zone,
+        "zone": _zone(interval),
         "left_out": list(dict.fromkeys(left_out)),
         "charts": told,
         "tasks": [
@@ -281,6 +316,32 @@ def _chart(title: str, over: Thinned, lines: Mapping[str, Sequence[float]]) -> d
             for column in lines.values()
         ],
     }
+
+
+def _fates_told(rows: Mapping[str, Thinned]) -> list[dict[str, Any]]:
+    """Of each source a chart of its rows that were stored, and one of what else became of some,
+    which are few beside these."""
+    found: list[dict[str, Any]] = []
+    for name, over in rows.items():
+        there = {kind: column for kind, column in over.columns.items() if max(column) > 0}
+        stored = {kind: column for kind, column in there.items() if kind == "stored"}
+        others = {kind: column for kind, column in there.items() if kind != "stored"}
+        for title, lines in (("stored", stored), ("other fates", others)):
+            if lines:
+                found.append(_chart(f"{shown(name)}: rows until then, {title}", over, lines))
+    return found
+
+
+def _zone_of_all(stages: Iterable[_OfStage]) -> str | None:
+    """The time zone of results of several stages; None: nobody knows what their times mean."""
+    zones = {_zone(stage.interval) for stage in stages}
+    if None in zones:
+        return None
+    return zones.pop() if len(zones) == 1 else "UTC"
+
+
+def _zone(interval: Interval | None) -> str | None:
+    return None if interval is None else str(getattr(zone_of(interval), "key", "UTC"))
 
 
 def _sources_told(summary: ReplaySummary) -> list[dict[str, Any]]:

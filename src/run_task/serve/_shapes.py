@@ -217,6 +217,8 @@ class SourceNow(ApiShape, frozen=True, kw_only=True):
     """How many rows it is behind; None: it does not tell, or is not connected."""
     last_row_ms: float | None
     """When a row was seen to have come last."""
+    removed: bool
+    """Whether it was removed while the pipeline ran: its counts stay."""
 
 
 class SinkNow(ApiShape, frozen=True, kw_only=True):

@@ -260,6 +260,7 @@ class WatchedPipeline:
                 connected=connected if self.state is RunState.RUNNING else None,
                 lag=lag,
                 last_row_ms=last_ms,
+                removed=name not in declared,
             )
         return _merge(self.sources, found, new)
 

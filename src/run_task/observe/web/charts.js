@@ -67,13 +67,21 @@ function moments(at, step, zone) {
 
 /** The parts of a chart's look that depend on whether the page is light or dark. */
 function colours(element) {
-  const style = getComputedStyle(element);
-  const of = (name, otherwise) => style.getPropertyValue(name).trim() || otherwise;
-  return {
+  // What a colour is there, light or dark, an element says that has it: as a property, it is two.
+  const probe = h("span");
+  element.append(probe);
+  const style = getComputedStyle(probe);
+  const of = (name, otherwise) => {
+    probe.style.color = `var(${name}, ${otherwise})`;
+    return style.color;
+  };
+  const found = {
     text: of("--muted", "#6b7280"),
     grid: of("--grid", "rgba(128,128,128,0.22)"),
     lines: Array.from({ length: COLOURS }, (_, i) => of(`--line-${i}`, "#4477aa")),
   };
+  probe.remove();
+  return found;
 }
 
 /** How the line of a place in a chart looks: its colour, and the dashes that tell it from others. */

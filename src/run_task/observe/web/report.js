@@ -25,19 +25,25 @@ function stage(of) {
   section.append(table(`Tasks of ${of.name}`, ["Task", "Results", "Errors", "Takes, mean", "Longest"],
     of.tasks.map((task) => [named(task.name), shownNumber(task.results), shownNumber(task.errors), shownSeconds(task.mean), shownSeconds(task.longest)])));
   if (of.left_out.length) section.append(h("p.muted", { dir: "auto" }, `Not drawn: ${of.left_out.join(", ")}`));
-  const charts = new Charts(of.name, { zone: of.zone ?? undefined, dated: of.zone !== null, moving: false });
+  draw(section, of.name, of.zone, of.charts);
+}
+
+function draw(section, name, zone, told) {
+  const charts = new Charts(name, { zone: zone ?? undefined, dated: zone !== null, moving: false });
   section.append(charts.element);
-  charts.arrange(of.charts.map((chart, i) => ({ id: String(i), title: chart.title, names: chart.names })));
-  of.charts.forEach((chart, i) => charts.set(String(i), chart.times, chart.columns));
+  charts.arrange(told.map((chart, i) => ({ id: String(i), title: chart.title, names: chart.names })));
+  told.forEach((chart, i) => charts.set(String(i), chart.times, chart.columns));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.restyle());
 }
 
 function sources() {
   const kinds = Object.keys(told.sources[0].counts);
-  main.append(h("section.panel", { "aria-label": "Fates of rows" }, heading(2, "Fates of rows"),
+  const section = h("section.panel", { "aria-label": "Fates of rows" }, heading(2, "Fates of rows"),
     table("Fates of rows", ["Source", ...kinds],
       told.sources.map((source) => [named(source.name), ...kinds.map((kind) => shownNumber(source.counts[kind]))])),
-    ...told.warnings.map((text) => h("p.notable", { dir: "auto" }, text))));
+    ...told.warnings.map((text) => h("p.notable", { dir: "auto" }, text)));
+  main.append(section);
+  if (told.fates.length) draw(section, "Fates of rows", told.zone, told.fates);
 }
 
 function failures() {

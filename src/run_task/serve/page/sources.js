@@ -56,7 +56,7 @@ export class SourcesView {
       ([name]) => h("tr", {}, h("th", { scope: "row" }, named(name)), h("td.number"), h("td"),
         ...Array.from({ length: 2 + COUNTS.length }, () => h("td.number"))),
       (row, [, now]) => {
-        const connection = now.connected === null ? "does not tell" : now.connected ? "connected" : "not connected";
+        const connection = now.removed ? "removed" : now.connected === null ? "does not tell" : now.connected ? "connected" : "not connected";
         const told = [shownRate(now.rate, "rows"), connection, now.lag === null ? "–" : shownCount(now.lag),
           shownTime(now.last_row_ms), ...COUNTS.map((name) => shownCount(now[name]))];
         told.forEach((text, i) => put(row.children[i + 1], text));
