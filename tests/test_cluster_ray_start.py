@@ -16,6 +16,8 @@ import pytest
 from tests.support.ray_nodes import add_node, nodes
 from tests.support.threads import PATIENCE, beside, eventually
 from tests.test_cluster import declared, orders
+from tests.test_cluster_ray import pipeline
+from tests.test_cluster_signs import sleeps
 
 from run_task import ConfigError
 from run_task.cluster._ray import ShardActor
@@ -103,6 +105,35 @@ def test_a_shutdown_while_shards_wait_for_room_ends_them_at_once(
             assert time.monotonic() - at.result() < PATIENCE
     assert {one.state for one in made.stats.shards.values()} == {ShardState.ENDED}
     assert not ray.is_initialized()
+
+
+def test_an_actor_that_is_stopped_is_killed_and_comes_back(
+    cluster: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_node(cluster)  # an actor that is stopped may keep its core for a while
+    made = pipeline()
+    expected = list(pipeline().replay())
+    with mock.patch("run_task.cluster._ray.MOST_SILENT", 2.0):
+        replay = made.replay_sharded(2, address=cluster.address)
+        found = [next(replay)]
+        shard = made.stats.shards["shard 1 of 2"].process
+        os.kill(shard, signal.SIGSTOP)
+        found += replay
+    assert found == expected
+    assert [one.restarts for one in made.stats.shards.values()] == [0, 1]
+    assert f"its process {shard} on" in caplog.text
+    assert "has given no sign of life for 2 s" in caplog.text
+
+
+def test_an_actor_whose_task_takes_its_time_is_waited_for(cluster: Any) -> None:
+    with (
+        mock.patch("run_task.cluster._ray.MOST_SILENT", 2.0),
+        mock.patch("run_task.cluster._ray._ASKED_AFTER", 1.0),
+    ):
+        made = declared(orders(), sleeps)
+        datasets = [dataset for _, dataset in made.replay_sharded(1, address=cluster.address)]
+    assert not any(dataset.errors for dataset in datasets)
+    assert [one.restarts for one in made.stats.shards.values()] == [0]
 
 
 def test_ctrl_c_while_ray_connects_leaves_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import pickle
 import socket
@@ -10,13 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
+from math import inf
 from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 
 from run_task._extras import need
 from run_task.cluster._link import ShardLost, ShardPlace
-from run_task.cluster._messages import ShardReply, ShardRequest
+from run_task.cluster._messages import SIGN_EVERY, ShardReply, ShardRequest
 from run_task.cluster._serving import own_place
 from run_task.cluster._shard import KeyShard
 from run_task.cluster._windows import LOOK
@@ -40,6 +43,17 @@ _HEARD: Final = 5.0
 """How many seconds the machine of an address has to accept a connection."""
 
 
+MOST_SILENT: Final = 300.0
+"""After how many seconds without a sign of life an actor is killed. A task that holds Python's lock
+keeps it from giving one, and whether it works cannot be seen from another machine."""
+
+_ASKED_AFTER: Final = 5.0
+"""After how many seconds of a call the actor is asked for a sign of life."""
+
+_SIGNS: Final = "signs"
+"""The group of calls that are done beside others."""
+
+
 class ShardActor:
     """A shard, as Ray runs it: one call after another, in order."""
 
@@ -52,6 +66,9 @@ class ShardActor:
     def place(self) -> ShardPlace:
         """Where it runs."""
         return own_place()
+
+    def is_there(self) -> None:
+        """Answer, also while it is at work: by a thread of its own."""
 
     def handle(self, data: bytes, *buffers: Any) -> _Packed:
         """Do what a request asks for."""
@@ -92,8 +109,8 @@ class RayTransport:
     def __init__(self, address: str) -> None:
         self._ray = need("ray", "ray")
         self._address = address
-        self._connection: _RayConnection | None = None
         self._actor: Any = None
+        self._watch = _RayWatch()
 
     def open(self, is_unwanted: Callable[[], bool]) -> bool:
         """Connect to the cluster.
@@ -102,18 +119,24 @@ class RayTransport:
         :return: whether it is connected to; or else nobody wants it
         :raises ConfigError: if there is none
         """
-        self._connection = _RayConnection.of_process(self._ray, self._address)
-        if self._connection is not None:
+        connection = _RayConnection.for_user(self, self._ray, self._address)
+        if connection is not None:
             try:
-                while not self._connection.is_there(LOOK):
+                while not connection.is_there(LOOK):
                     if is_unwanted():
                         return False
             except (Exception, SystemExit) as error:
                 raise _no_cluster(self._address, error) from error
         # What runs in it is started again by its driver, which knows what it is to be told.
-        self._actor = self._ray.remote(ShardActor).options(
-            num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
-        )
+        ShardActor.is_there = self._ray.method(concurrency_group=_SIGNS)(ShardActor.is_there)
+        self._actor = self._ray.remote(
+            num_cpus=1,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+            concurrency_groups={_SIGNS: 1},
+        )(ShardActor)
+        self._watch.begin()
         return True
 
     def start(self, number: int, given_up: threading.Event) -> RayLink:
@@ -130,7 +153,7 @@ class RayTransport:
         except BaseException:
             self._ray.kill(actor)
             raise
-        return RayLink(self._ray, actor, place)
+        return RayLink(self._ray, actor, place, self._watch)
 
     def _place(self, number: int, asked: Any, given_up: threading.Event) -> ShardPlace:
         until = time.monotonic() + _HELLO
@@ -161,9 +184,8 @@ class RayTransport:
 
     def close(self) -> None:
         """Let go of the cluster, if it was connected to for this run, and no other has it."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.leave()
+        self._watch.close()
+        _RayConnection.leave(self)
 
 
 class _RayConnection:
@@ -177,33 +199,40 @@ class _RayConnection:
 
     :param ray: Ray
     :param address: of the cluster
+    :param before: the thread of the one before, while that ends
     """
 
-    def __init__(self, ray: Any, address: str) -> None:
+    def __init__(self, ray: Any, address: str, before: threading.Thread | None) -> None:
         self._ray = ray
         self._address = address
+        self._before = before
         self._connected: Future[None] = Future()
         self._let_go = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="run-task Ray", daemon=True)
-        self._users = 1
+        self._users: set[object] = set()
 
     _mutex: ClassVar = threading.Lock()
     _there: ClassVar[_RayConnection | None] = None
+    _last: ClassVar[threading.Thread | None] = None  # which may still be about to end
 
     @classmethod
-    def of_process(cls, ray: Any, address: str) -> _RayConnection | None:
-        """That of this process, which begins to connect unless it has before. To be left. None: the
-        program itself has connected.
+    def for_user(cls, user: object, ray: Any, address: str) -> _RayConnection | None:
+        """That of this process, which begins to connect unless it has before. None: the program
+        itself has connected.
 
+        :param user: who is to leave it, also if this is broken off by Ctrl-C
         :raises ConfigError: if nothing listens there, or it is that to another cluster
         """
         with cls._mutex:
             there = cls._there
             if there is None:
-                if ray.is_initialized():
+                before = cls._last if cls._last is not None and cls._last.is_alive() else None
+                if before is None and ray.is_initialized():
                     return None
                 _refuse_closed_port(address)
-                there = cls._there = cls(ray, address)
+                there = cls._there = cls(ray, address, before)
+                there._users.add(user)
+                cls._last = there._thread
                 there._thread.start()
                 return there
             if there._address != address:
@@ -212,10 +241,12 @@ class _RayConnection:
                     f"{there._address!r}, and Ray connects a process to one cluster at a time: "
                     f"give the same address, or let this one run in a process of its own"
                 )
-            there._users += 1
+            there._users.add(user)
             return there
 
     def _keep(self) -> None:
+        if self._before is not None:
+            self._before.join()
         log = logging.getLogger("ray._private.worker")
         log.addFilter(_is_worth_saying)
         try:
@@ -247,17 +278,21 @@ class _RayConnection:
             return False
         return True
 
-    def leave(self) -> None:
-        """A run needs it no more. The last one ends it: at once, or as soon as it is there, which
-        is not waited for."""
-        with self._mutex:
-            self._users -= 1
-            if self._users:
+    @classmethod
+    def leave(cls, user: object) -> None:
+        """A run needs it no more, if it did. The last one ends it: at once, or as soon as it is
+        there, which is not waited for."""
+        with cls._mutex:
+            there = cls._there
+            if there is None or user not in there._users:
                 return
-            type(self)._there = None
-            self._let_go.set()
-            if self._connected.done():
-                self._thread.join()
+            there._users.discard(user)
+            if there._users:
+                return
+            cls._there = None
+            there._let_go.set()
+            if there._connected.done():
+                there._thread.join()
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:
@@ -287,18 +322,58 @@ def _no_cluster(address: str, error: BaseException) -> ConfigError:
     )
 
 
+class _RayWatch:
+    """A thread that looks at actors every second: whether they still give signs of life."""
+
+    def __init__(self) -> None:
+        self._links: set[RayLink] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="run-task Ray watch", daemon=True)
+
+    def begin(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it. Also if it was not begun."""
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def add(self, link: RayLink) -> None:
+        """Look at a shard."""
+        self._links.add(link)
+
+    def remove(self, link: RayLink) -> None:
+        """Look at it no more."""
+        self._links.discard(link)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(SIGN_EVERY):
+            for link in tuple(self._links):
+                link.look()
+
+
 class RayLink:
     """A shard that is an actor.
 
     :param ray: Ray
     :param actor: the actor
     :param place: where it runs
+    :param watch: what looks at it
     """
 
-    def __init__(self, ray: Any, actor: Any, place: ShardPlace) -> None:
+    def __init__(self, ray: Any, actor: Any, place: ShardPlace, watch: _RayWatch) -> None:
         self._ray = ray
         self._actor = actor
         self.place: ShardPlace = ShardPlace(*place)
+        self._calls = itertools.count()
+        self._out: dict[int, float] = {}  # since when, by the monotonic clock
+        self._sign: Future[Any] | None = None  # that it was asked for
+        self._silent = 0.0  # for how many seconds it has not given it
+        self._why: str | None = None
+        self._watch = watch
+        watch.add(self)
 
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         """Ask it to do something. Returns at once; what is large goes through Ray's store."""
@@ -308,28 +383,48 @@ class RayLink:
         try:
             asked: Future[Any] = self._actor.handle.remote(*packed).future()
         except Exception as error:
-            answer.set_exception(ShardLost(_in_short(error)))
+            answer.set_exception(self._lost(error))
             return answer
-        asked.add_done_callback(_into(answer, self._ray.exceptions.RayError))
+        number = next(self._calls)
+        self._out[number] = time.monotonic()
+
+        def settle(asked: Future[Any]) -> None:
+            self._out.pop(number, None)
+            error = asked.exception()
+            if error is None:
+                answer.set_result(_unpacked(asked.result()))
+            elif isinstance(error, self._ray.exceptions.RayError):
+                answer.set_exception(self._lost(error))
+            else:
+                answer.set_exception(error)
+
+        asked.add_done_callback(settle)
         return answer
+
+    def _lost(self, error: BaseException) -> ShardLost:
+        return ShardLost(_in_short(error) if self._why is None else self._why)
+
+    def look(self) -> None:
+        """Ask it for a sign of life while a call takes seconds, and kill it if it gives none: it
+        was stopped, or hangs."""
+        if time.monotonic() - min(tuple(self._out.values()), default=inf) < _ASKED_AFTER:
+            self._sign = None
+        elif self._sign is None or self._sign.done():
+            self._silent = 0.0
+            with suppress(Exception):  # it is gone, which the call tells
+                self._sign = self._actor.is_there.remote().future()
+        else:
+            self._silent += SIGN_EVERY
+            if self._silent >= MOST_SILENT:
+                process = f"its process {self.place.process} on {self.place.node}"
+                self._why = f"{process} has given no sign of life for {self._silent:g} s"
+                self.end()
 
     def end(self) -> None:
         """End it."""
+        self._watch.remove(self)
         if self._ray.is_initialized():
             self._ray.kill(self._actor)
-
-
-def _into(answer: Future[ShardReply], lost: type[Exception]) -> Callable[[Future[Any]], None]:
-    def settle(asked: Future[Any]) -> None:
-        error = asked.exception()
-        if error is None:
-            answer.set_result(_unpacked(asked.result()))
-        elif isinstance(error, lost):
-            answer.set_exception(ShardLost(_in_short(error)))
-        else:
-            answer.set_exception(error)
-
-    return settle
 
 
 def _in_short(error: BaseException) -> str:
