@@ -20,6 +20,7 @@ from tests.test_cluster_ray import pipeline
 from tests.test_cluster_signs import sleeps
 
 from run_task import ConfigError
+from run_task.cluster._link import ShardPlace
 from run_task.cluster._ray import ShardActor
 from run_task.runner._stats import ShardState
 
@@ -87,6 +88,33 @@ def test_one_that_cannot_be_made_is_told_at_once_with_its_cause(
         declared(orders()).run_sharded(1, cluster.address)
     assert begun() == 1
     assert not ray.is_initialized()
+
+
+def test_a_node_with_other_versions_is_refused_by_name(cluster: Any) -> None:
+    class Other(ShardActor):
+        def place(self) -> ShardPlace:
+            node, process, versions = super().place()
+            return ShardPlace(node, process, {**versions, "NumPy": "1.2.3"})
+
+    told = r"shard 0 on \S+ has NumPy 1\.2\.3, and this process has .*: install the same on each"
+    with (
+        mock.patch("run_task.cluster._ray.ShardActor", Other),
+        pytest.raises(ConfigError, match=told),
+    ):
+        declared(orders()).run_sharded(1, cluster.address)
+    assert not ray.is_initialized()
+
+
+def test_a_cluster_of_another_ray_is_refused_with_both_versions() -> None:
+    said = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.9.0\n    Python: 3.12.1\nThis"
+    )
+    told = r"Version mismatch: .* Ray: 2\.9\.0 Python: 3\.12\.1 This: install the same on each node"
+    with (
+        mock.patch("ray.init", side_effect=RuntimeError(said)),
+        pytest.raises(ConfigError, match=told),
+    ):
+        declared(orders()).run_sharded(1, "auto")
 
 
 def test_a_shutdown_while_shards_wait_for_room_ends_them_at_once(

@@ -128,7 +128,7 @@ class RayTransport:
             except (Exception, SystemExit) as error:
                 raise _no_cluster(self._address, error) from error
         # What runs in it is started again by its driver, which knows what it is to be told.
-        ShardActor.is_there = self._ray.method(concurrency_group=_SIGNS)(ShardActor.is_there)
+        self._ray.method(concurrency_group=_SIGNS)(ShardActor.is_there)  # which notes that there
         self._actor = self._ray.remote(
             num_cpus=1,
             max_restarts=0,
@@ -315,6 +315,11 @@ def _refuse_closed_port(address: str) -> None:
 
 
 def _no_cluster(address: str, error: BaseException) -> ConfigError:
+    if isinstance(error, RuntimeError) and "ersion" in str(error):  # of Ray, or of Python
+        said = " ".join(str(error).split())
+        return ConfigError(
+            f"address={address!r}: {said}: install the same on each node and where the driver runs"
+        )
     return ConfigError(
         f"address={address!r}: there is no cluster of Ray ({described(error)}): start one by "
         f"'ray start --head', give the address of one that runs, or 'local' for one that lives as "
