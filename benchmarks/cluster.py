@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -106,15 +106,6 @@ class Windows:
             self.cluster.close()
 
 
-@contextmanager
-def windows(*args: Any) -> Generator[Windows]:
-    made = Windows(*args)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 # A tick beside bare calls
 
 
@@ -149,7 +140,7 @@ class _Sizes:
 def sizes(address: str | None, shards: int, keys: int, rows: int) -> tuple[int, int]:
     """How many bytes go to a shard for a window, and come back."""
     transport = _Sizes(transport_for(address))
-    with windows(shards, transport, keys, rows, [count()]) as measured:
+    with closing(Windows(shards, transport, keys, rows, [count()])) as measured:
         for _ in range(3):
             measured.run()
     return transport.asked, transport.answered
@@ -235,7 +226,7 @@ def ticks(
     rounds: Rounds = {"bare": [], "ours": []}
     with (
         bare(shards, asked, answered) as call,
-        windows(shards, transport_for(address), keys, rows, [count()]) as measured,
+        closing(Windows(shards, transport_for(address), keys, rows, [count()])) as measured,
     ):
         for _ in range(3):
             measured.run()
@@ -263,7 +254,7 @@ def ray_recovery(repeats: int) -> list[float]:
     found: list[float] = []
     with nodes(0, 1, 1) as cluster:
         ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
-        with windows(2, transport_for(cluster.address), 1000, 10_000) as measured:
+        with closing(Windows(2, transport_for(cluster.address), 1000, 10_000)) as measured:
             measured.run()
             for _ in range(repeats):
                 taken = next(iter(cluster.worker_nodes))
@@ -301,7 +292,7 @@ def _rates(effort: Effort, counts: Sequence[int], keys: int, rows: int) -> Quest
         transport = transport_for(None) if shards else None
         took: list[float] = []
         rates: list[float] = []
-        with windows(shards, transport, keys, rows) as measured:
+        with closing(Windows(shards, transport, keys, rows)) as measured:
             measured.run()
             for _ in range(effort.repeats * 2):
                 begun = time.perf_counter()
@@ -317,8 +308,9 @@ def _rates(effort: Effort, counts: Sequence[int], keys: int, rows: int) -> Quest
 class _Threads:
     """Shards in threads of this process, which do nothing but sleep for their work."""
 
-    def open(self) -> None:
+    def open(self, is_unwanted: Callable[[], bool]) -> bool:
         """There is nothing to make ready."""
+        return True
 
     def start(self, number: int, given_up: threading.Event) -> Any:
         return _ThreadLink(number)
@@ -356,7 +348,7 @@ def _simulated(effort: Effort, counts: Sequence[int], keys: int, seconds: float)
     ideal = "best"
     lines: list[Line] = []
     for shards in counts:
-        with windows(shards, _Threads(), keys, keys, work) as measured:
+        with closing(Windows(shards, _Threads(), keys, keys, work)) as measured:
             measured.run()
             took = [measured.run() * 1e3 for _ in range(effort.repeats)]
         best = keys * seconds / shards * 1e3
