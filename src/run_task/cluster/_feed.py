@@ -256,8 +256,8 @@ def rows_in(changes: Sequence[SeriesChange]) -> int:
     )
 
 
-_PLACES: Final = 1
-"""The position of the column of places, behind that of the key."""
+_PLACES: Final = 0
+"""The position of the column of places, before that of the key."""
 
 _FEW: Final = 64
 """For how many texts more than there are there is room."""

@@ -51,5 +51,6 @@ def schema_of_places(schema: Schema) -> Schema:
     """
     key = schema.key
     assert key is not None  # it was checked
-    kinds: dict[str, Any] = {key: schema.columns[schema.positions[key]].dtype, PLACE: np.int64}
+    # The place first: whether a row has a value is then known without a look at its key.
+    kinds: dict[str, Any] = {PLACE: np.int64, key: schema.columns[schema.positions[key]].dtype}
     return Schema(kinds, schema.unit, schema.closed, schema.zone, key)
