@@ -403,7 +403,8 @@ def test_the_token_that_the_file_refers_to_is_checked(
         token.write_text("0123456789abcdef-token\n")
         assert told(line) == ""
     token.chmod(0o644)
-    assert "can be read or written by every user" in told('token_file = "token"')
+    for line in ('token = "file:token"', 'token_file = "token"'):
+        assert "can be read or written by every user" in told(line)
     monkeypatch.delenv("NO_SUCH_TOKEN", raising=False)
     assert "serve.token: there is no NO_SUCH_TOKEN" in told('token = "env:NO_SUCH_TOKEN"')
     monkeypatch.setenv("NO_SUCH_TOKEN", "0123456789abcdef-token")

@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from tests.support.served import Reply, Served, serving
 from tests.support.threads import eventually
 
 from run_task import Closed, ConfigError, Pipeline, RwLock, TimeSeries, TimeUnit, task
+from run_task.aggregates import count
 from run_task.serve import Service
 from run_task.serve._tokens import Tokens
 
@@ -350,6 +352,22 @@ def test_requests_that_are_too_large_or_none_are_refused() -> None:
         assert served.ask("/health").status == 200
 
 
+def test_a_body_that_is_no_http_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    chunked = b"Host: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with serving(bench().pipeline) as served:
+        for path, rest in product(
+            (b"/api/session", b"/api/stages/a/pause"),
+            (b"nothing\r\n", b"1;" + b"x" * 200_000, b"0\r\nX: " + b"x" * 200_000),
+        ):
+            with served.connect() as connection, suppress(OSError):
+                connection.sendall(b"POST " + path + b" HTTP/1.1\r\n" + chunked + rest)
+                while connection.recv(1000):
+                    pass
+        assert served.ask("/health").status == 200
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+    assert "Traceback" not in caplog.text
+
+
 # Several pipelines, and what cannot be
 
 
@@ -378,9 +396,33 @@ def test_what_cannot_be_served_is_refused() -> None:
         Service([bench().pipeline, bench().pipeline])
     with pytest.raises(ConfigError, match="max_lateness"):
         Service([bench().pipeline], max_lateness="soon")
+    for name in ("https://heat.example.org/", "heat.example.org:443", "", "a b", "[::1]"):
+        with pytest.raises(ConfigError, match="is no name of a machine: say what"):
+            Service([bench().pipeline], token=TOKEN, names=["well.example.org", name])
+    for name in ("heat.example.org", "heat", "xn--bcher-kva.example", "::1", "10.0.0.1"):
+        Service([bench().pipeline], token=TOKEN, names=[name])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         service = Service([bench().pipeline], port=taken.getsockname()[1])
         with pytest.raises(ConfigError, match=r"serve: it cannot listen .*: take another port="):
             service.run()
+
+
+def test_gauges_that_no_result_would_ever_be_are_refused() -> None:
+    made = bench()
+    prices = TimeSeries({"symbol": str, "price": float}, TimeUnit.SECONDS, key="symbol")
+    made.pipeline.stage("by", [count()], prices, "1s", by="symbol")
+    other = Pipeline("other", clock=made.clock)
+    other.stage("with/slash", [end_of], RwLock[object](object()), "1s")
+    both = [made.pipeline, other]
+    for gauge, told in (
+        ("end_of", "is no 'stage/task' that there is; those without keys are: 'a/end_of'"),
+        ("a/no", "is no 'stage/task'"),
+        ("no/end_of", "is no 'stage/task'"),
+        ("a/end_ofs", "is no 'stage/task'"),
+        ("by/count", "stage 'by' is by key, .* take a task of a stage without by="),
+    ):
+        with pytest.raises(ConfigError, match=f"serve: gauge='{gauge}'.*{told}"):
+            Service(both, gauges=["a/end_of", gauge])
+    Service(both, gauges=["a/end_of", "with/slash/end_of", "a/end_of_field"])

@@ -62,6 +62,15 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
 _REFERENCE: Final = re.compile(r"env:(?P<env>[A-Za-z_][A-Za-z0-9_]*)|file:(?!//)(?P<file>.+)")
 
 
+def referred_file(text: str) -> Path | None:
+    """The file in which a value stands; None: it stands elsewhere."""
+    found = _REFERENCE.fullmatch(text)
+    if found is None or found["file"] is None:
+        return None
+    path = path_of(found["file"])
+    return text.folder / path if isinstance(text, FileText) else path
+
+
 def is_reference(text: str) -> bool:
     """Whether it says where a value stands, as ``env:NAME`` or ``file:PATH``."""
     return _REFERENCE.fullmatch(text) is not None
@@ -75,7 +84,7 @@ def resolved(value: Any, where: str) -> Any:
     """
     if isinstance(value, str):
         found = _REFERENCE.fullmatch(value)
-        return value if found is None else _referred(found, value, where)
+        return value if found is None else _referred(value, found["env"], where)
     given: Any = value  # of which both checkers make the same
     if isinstance(value, list):
         items: list[Any] = given
@@ -86,15 +95,14 @@ def resolved(value: Any, where: str) -> Any:
     return value
 
 
-def _referred(reference: re.Match[str], text: str, where: str) -> str:
-    if (variable := reference["env"]) is not None:
+def _referred(text: str, variable: str | None, where: str) -> str:
+    path = referred_file(text)
+    if path is None:
+        name = str(variable)
         try:
-            return os.environ[variable]
+            return os.environ[name]
         except KeyError:
-            raise UserError(f"{where}: there is no {variable} in the environment") from None
-    path = path_of(reference["file"])
-    if isinstance(text, FileText):
-        path = text.folder / path
+            raise UserError(f"{where}: there is no {name} in the environment") from None
     try:
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeError) as error:

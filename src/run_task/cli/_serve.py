@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from run_task.cli._exits import Exit, building, running
 from run_task.cli._interrupt import ctrl_c
-from run_task.cli._params import path_of, resolved
+from run_task.cli._params import path_of, referred_file, resolved
 from run_task.cli._project import GivenOptions, Project
 from run_task.cli._shards import NOTHING_SAID, ShardChoice, ShardOptions
 
@@ -55,10 +55,10 @@ def check_token(project: Project) -> None:
     of_file = project.settings.serve
     if of_file.token is None and of_file.token_file is None:
         return
-    from run_task.serve._tokens import checked_token, read_token
+    from run_task.serve._tokens import read_token
 
     if of_file.token is not None:
-        checked_token(resolved(of_file.token, "serve.token"), "serve.token")
+        _token(of_file.token)
     if of_file.token_file is not None:
         read_token(path_of(of_file.token_file))
 
@@ -72,7 +72,7 @@ def _service(
     if project.settings is not None:
         of_file = project.settings.serve
         if of_file.token is not None and options.token_file is None:
-            token = resolved(of_file.token, "serve.token")
+            token = _token(of_file.token)
         file = of_file.token_file
         options = replace(
             ServeOptions(
@@ -99,6 +99,16 @@ def _service(
         over[id(pipeline)].run(pipeline)
 
     return Service(pipelines, token=token, run=run, **given)
+
+
+def _token(reference: str) -> str | None:
+    """The token that a reference stands for: a file with it is one that not every user can read."""
+    from run_task.serve._tokens import checked_token, read_token
+
+    path = referred_file(reference)
+    if path is not None:
+        return read_token(path)
+    return checked_token(resolved(reference, "serve.token"), "serve.token")
 
 
 def _tell(text: str) -> None:

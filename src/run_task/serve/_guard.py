@@ -174,7 +174,7 @@ class Guard:
         if not self.needs_token:
             allowed = is_loopback(host)  # all that listens there is asked by this machine
         else:
-            allowed = is_loopback(host) or _is_address(host) or host in self._names
+            allowed = is_loopback(host) or is_address(host) or host in self._names
         if not allowed:
             raise RefusedRequest(
                 HTTPStatus.MISDIRECTED_REQUEST,
@@ -219,7 +219,7 @@ def _is_page(path: str) -> bool:
     return path not in ("/api", "/metrics") and not path.startswith("/api/")
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
     """Whether it is no name, but an address, which nobody else can have point here."""
     try:
         ipaddress.ip_address(host)

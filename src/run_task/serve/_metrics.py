@@ -95,12 +95,12 @@ def _of_stages(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
     paused = _Family("run_task_stage_paused", "gauge", "Whether the stage is paused: 1 or 0")
     lateness = _Family(
         "run_task_tick_lateness_seconds",
-        "gauge",
+        "summary",
         "How late windows began, over the latest 4096",
     )
     duration = _Family(
         "run_task_tick_duration_seconds",
-        "gauge",
+        "summary",
         "How long the tasks of a window took, over the latest 4096",
     )
     for watched, name, part in _each(pipelines, "stages"):

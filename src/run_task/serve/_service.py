@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,8 @@ from run_task.observe._log import Log
 from run_task.pipeline import Pipeline
 from run_task.runner._signals import shut_down_on_sigterm
 from run_task.serve._app import Api
-from run_task.serve._guard import Guard, own_names
+from run_task.serve._gauges import check_gauges
+from run_task.serve._guard import Guard, is_address, own_names
 from run_task.serve._health import Bounds
 from run_task.serve._supervisor import Supervisor
 from run_task.serve._tokens import Tokens, checked_token, read_token
@@ -37,6 +39,9 @@ _LAST_WORDS: Final = 0.5
 """How many seconds streams have to tell that the pipelines have ended."""
 
 
+_HOST: Final = re.compile(r"\w[\w.-]*", re.ASCII)
+
+
 class Service:
     """Runs pipelines, and serves the page, the API, health and metrics meanwhile::
 
@@ -54,7 +59,8 @@ class Service:
     :param names: names under which it may be asked, besides addresses and those of this machine:
         that of a proxy, say. With any, looking needs the token, too
     :param max_lateness: a pipeline with a window that begins later than that is not ready
-    :param gauges: results of stages without keys that are metrics, each as ``"stage/task"``
+    :param gauges: results of stages without keys that are metrics, each as ``"stage/task"``; of
+        results with fields, as ``"stage/task_field"``. The stage is there when it begins
     :param run: runs one of them until it is shut down, or at its end, in a thread of its own: over
         shards, say, by ``lambda pipeline: pipeline.run_sharded(8)``
     :raises ConfigError: if one of these cannot be, or other machines could look without a token
@@ -98,13 +104,21 @@ class Service:
                 f"{where}: under the name {names[0]!r} others may look: give a token, by "
                 f"--token-file or RUN_TASK_TOKEN"
             )
+        for name in names:
+            if not _is_host(name):
+                raise ConfigError(
+                    f"{where}: name={name!r} is no name of a machine: say what stands in a URL "
+                    f"between '//' and the port, as in 'heat.example.org'"
+                )
         lateness = plain_length(max_lateness, "serve(max_lateness={})").nanos / 1e9
         self._tokens = Tokens(token)
         self._host = host
         self._port = port
         self._watched = [WatchedPipeline(pipeline, Bounds(lateness)) for pipeline in served]
         self._run_pipeline = run
-        self._api = Api(self._watched, self._tokens, gauges)
+        told = tuple(gauges)
+        check_gauges(served, told)
+        self._api = Api(self._watched, self._tokens, told)
         self._names = names
         self._server: HttpServer | None = None
         self._server_failure: BaseException | None = None
@@ -243,3 +257,8 @@ class Service:
         self._is_stopping = True
         server.stop()
         server.join()
+
+
+def _is_host(name: str) -> bool:
+    """Whether it is the name or the address of a machine, without anything else of a URL."""
+    return _HOST.fullmatch(name) is not None or is_address(name)

@@ -19,10 +19,10 @@ def deadlined(extra: str, seconds: float) -> Callable[..., asyncio.Protocol]:
         body that is no longer wanted, since the request was answered
     """
     protocol = need("uvicorn.protocols.http.h11_impl", extra).H11Protocol
-    idle, sending = need("h11", extra).IDLE, need("h11", extra).SEND_BODY
+    h11 = need("h11", extra)
 
     def make(**given: Any) -> asyncio.Protocol:
-        return RequestDeadline(protocol(**given), idle, sending, seconds)
+        return RequestDeadline(protocol(**given), h11.IDLE, h11.SEND_BODY, h11.ERROR, seconds)
 
     return make
 
@@ -33,13 +33,17 @@ class RequestDeadline(asyncio.Protocol):
     :param inner: what understands HTTP
     :param idle: the state of the other end before the end of the headers
     :param sending: its state while it sends a body
+    :param broken: its state once it has sent what is no HTTP
     :param seconds: how long it may take
     """
 
-    def __init__(self, inner: Any, idle: object, sending: object, seconds: float) -> None:
+    def __init__(
+        self, inner: Any, idle: object, sending: object, broken: object, seconds: float
+    ) -> None:
         self._inner = inner
         self._idle = idle
         self._sending = sending
+        self._broken = broken
         self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
         self._transport: Any = None
@@ -52,7 +56,13 @@ class RequestDeadline(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes have come."""
-        self._inner.data_received(data)
+        inner = self._inner
+        inner.data_received(data)
+        if inner.conn.their_state is self._broken and inner.cycle is not None:
+            # It was told so, and is no longer connected; an answer to what it asked before has no
+            # way left, and would be an error with a traceback in the log.
+            inner.cycle.disconnected = True
+            inner.cycle.message_event.set()
         if self._is_waited_for:
             if self._timer is None:
                 self._begin()
