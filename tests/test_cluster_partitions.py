@@ -45,8 +45,9 @@ from run_task import (
     TimeUnit,
     task,
 )
-from run_task.aggregates import corr, count, ewm, mean, quantile, std
+from run_task.aggregates import corr, count, ewm, last, mean, quantile, std
 from run_task.cluster._partitions import PartitionKeys, PartitionOnShards, PartitionSource
+from run_task.sinks import CsvSink, Layout
 from run_task.sources import Batch, OnFault, SourceInfo, paced
 from run_task.sources._partitioned import Partitions
 
@@ -385,6 +386,26 @@ def test_windows_wait_for_a_shard_that_reads_as_long_as_for_a_stage_and_name_it_
     # All rows have entered, those that came too late for their windows, too, or were counted.
     counts = made.stats.sources["source-1"]
     assert counts.stored + counts.expired == 400
+
+
+def test_a_table_has_the_columns_of_what_aggregates_give_of_rows_in_shards(tmp_path: Path) -> None:
+    rows = [(1000 + at, {"price": at / 7, "key": f"key-{at % 3}"}) for at in range(60)]
+    parts = Parts([Part([row for row in rows if row[1]["key"] == f"key-{n}"]) for n in range(3)])
+
+    def written(run: Callable[[Pipeline], object], name: str) -> str:
+        made, series = Pipeline("p"), trades()
+        made.source(paced(parts, 1e9, unit=TimeUnit.SECONDS), series, partitioned=True)
+        stage = made.stage("keyed", [last("price"), count()], series, "10s", by="key")
+        stage.sink(CsvSink(tmp_path / name, layout=Layout.WIDE))
+        made.stage("all", [mean("price_last")], stage.series(), "10s")
+        with local_shards():
+            run(made)
+        return (tmp_path / name).read_text()
+
+    expected = written(lambda made: list(made.replay()), "one.csv")
+    assert expected.startswith("window_start,window_end,key,price_last,count,")
+    assert written(lambda made: made.run_sharded(2), "live.csv") == expected
+    assert written(lambda made: list(made.replay_sharded(2)), "replay.csv") == expected
 
 
 def test_a_run_ends_at_once_while_a_shard_that_reads_is_away() -> None:

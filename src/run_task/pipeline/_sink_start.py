@@ -141,7 +141,7 @@ def _is_mixed(version: TaskVersion | None) -> bool:
 def output_of(pipeline: str, stage: AnyStage, tasks: Sequence[Runnable[Any, Any]]) -> StageOutput:
     """What a stage gives, as its tasks say."""
     data: Any = stage.data
-    columns = data.view().columns if isinstance(data, TimeSeries) else None
+    columns = data.columns if isinstance(data, TimeSeries) else None
     by, key = None, None
     if stage.keys is not None:
         by = stage.keys.by

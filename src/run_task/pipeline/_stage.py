@@ -318,7 +318,7 @@ class BaseStage(Generic[I, O, R]):
     @property
     def _columns_read(self) -> ColumnTypes | None:
         """What each column of the series holds that the tasks read; None: they read no series."""
-        return self.data.view().columns if isinstance(self.data, TimeSeries) else None
+        return self.data.columns if isinstance(self.data, TimeSeries) else None
 
     def _columns_by_key(self, shared: TimeSeries, by: str) -> tuple[str, ...]:
         """The columns of a series that results of tasks enter, besides that of the key."""
