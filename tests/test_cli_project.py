@@ -162,8 +162,8 @@ def test_secrets_are_referred_to_and_told_nowhere(
         ("dry=maybe", "Expected `bool`"),
         ("names=[1", "no list or table of TOML"),
         ("=5", "say name=value"),
-        ("serve.prot=80", "unknown field `prot`"),
-        ("serve.port=http", "Expected `int`"),
+        ("serve.prot=80", "serve: there is no setting 'prot'; there are: 'host', 'port', "),
+        ("serve.port=http", "serve.port: Expected `int`"),
         ("serve.token=0123456789abcdef", "no token stands in such a file"),
         ("log_level.x=1", "'log_level' is no table"),
     ],
@@ -176,8 +176,22 @@ def test_mistakes_in_the_file_are_told(folder: Path) -> None:
     path = folder / "run-task.toml"
     for text, told in (
         ("[pipelines", "is no TOML"),
-        ("[pipelines.x]\n", "required field `target`"),
-        ("log_format = 'xml'\n", "Invalid enum value 'xml'"),
+        ("[pipelines.x]\n", "pipelines.x: Object missing required field `target`"),
+        (
+            "[pipelines.x]\ntarget = 'app.py:plain'\n[pipelines.y]\ntraget = 'app.py:plain'\n",
+            "pipelines.y: there is no setting 'traget'; there are: 'target', 'params', 'shards'",
+        ),
+        ("[pipelines.x]\ntarget = 1\n", "pipelines.x: target: Expected `str`"),
+        ("pipelines = 1\n", "pipelines: Expected `object`"),
+        ("log_levl = 'info'\n", "there is no setting 'log_levl'; there are: 'log_level', "),
+        (
+            "log_format = 'xml'\n",
+            "log_format: Invalid enum value 'xml'; it is one of 'text', 'json'",
+        ),
+        (
+            "log_level = 'loud'\n",
+            "Invalid enum value 'loud'; it is one of 'debug', 'info', 'warning', 'error'",
+        ),
         ("[pipelines.x]\ntarget = 'no.py:build'\n", "there is no file"),
         ("[pipelines.x]\ntarget = 'app.py:nothing'\n", "nothing() gave no Pipeline but a int"),
         ("[pipelines.x]\ntarget = 'app.py:build'\n", "missing required field `every`"),
@@ -409,3 +423,41 @@ def test_the_token_that_the_file_refers_to_is_checked(
     assert "serve.token: there is no NO_SUCH_TOKEN" in told('token = "env:NO_SUCH_TOKEN"')
     monkeypatch.setenv("NO_SUCH_TOKEN", "0123456789abcdef-token")
     assert told('token = "env:NO_SUCH_TOKEN"') == ""
+
+
+SERVED = """
+from run_task import Pipeline, TimeSeries
+from run_task.aggregates import mean
+
+def build():
+    readings = TimeSeries({"room": str, "celsius": float}, key="room")
+    pipeline = Pipeline("heat")
+    pipeline.stage("rooms", [mean("celsius")], readings, "1s", by="room")
+    pipeline.stage("house", [mean("celsius")], readings, "1s")
+    return pipeline
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("port = 99999", "port=99999"),
+        ('host = ""', "host=''"),
+        ('max_lateness = "soon"', "max_lateness='soon'"),
+        ('names = ["https://heat.example.org"]', "name='https://heat.example.org' is no name"),
+        ('gauges = ["house"]', "gauge='house' is no 'stage/task'"),
+        ('gauges = ["rooms/celsius_mean"]', "stage 'rooms' is by key"),
+        ('port = 80\n[pipelines.other]\ntarget = "served.py:build"', "two pipelines are called"),
+    ],
+)
+def test_what_could_not_be_served_is_found_by_check(said: str, told: str, folder: Path) -> None:
+    pytest.importorskip("uvicorn")
+    (folder / "served.py").write_text(SERVED)
+    file = folder / "run-task.toml"
+    file.write_text(f'[pipelines.heat]\ntarget = "served.py:build"\n[serve]\n{said}\n')
+    assert told in refused(folder).replace("\n", " ")
+    well = said.replace("99999", "80").replace('"https://', '"').replace("soon", "5s")
+    well = well.replace("rooms/", "house/").replace('["house"]', '["house/celsius_mean"]')
+    well = well.replace('host = ""', 'host = "localhost"').partition("\n")[0]
+    file.write_text(f'[pipelines.heat]\ntarget = "served.py:build"\n[serve]\n{well}\n')
+    assert "stage house" in checked(folder)

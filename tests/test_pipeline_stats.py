@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.threads import PATIENCE
 
 from run_task import (
+    ConfigError,
     Percentiles,
     Pipeline,
     PipelineStats,
     RunnerStats,
+    RwLock,
     SourceStats,
     TaskInterval,
     TimeSeries,
@@ -103,3 +106,43 @@ def test_it_tells_all_mistakes_that_a_run_would_refuse() -> None:
     fine = Pipeline("fine")
     fine.stage("only", [count], data, TaskInterval.millis(10))
     assert fine.mistakes() == []
+
+
+def test_so_it_does_of_what_no_checkpoint_could_keep(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    rows = [(1, {"value": 1.0})]
+
+    def mistakes(name: str, source: Any, journal: Path | None = None, keep: bool = True) -> str:
+        pipeline = Pipeline(name, checkpoint=tmp_path / name if keep else None)
+        data = series()
+        pipeline.source(source, into=data, name="rows", journal=journal)
+        pipeline.stage("only", [count], data, TaskInterval.millis(10))
+        found = pipeline.mistakes()
+        if found:
+            with pytest.raises(ConfigError, match="after a kill"):
+                pipeline.run_sync()
+        return "\n".join(map(str, found))
+
+    assert mistakes("once", iter(rows)).startswith("source 'rows': after a kill, ")
+    assert mistakes("journal", iter(rows), tmp_path / "kept") == ""
+    assert mistakes("again", rows) == ""
+    assert mistakes("unkept", iter(rows), keep=False) == ""
+
+
+def test_so_it_does_of_data_that_no_checkpoint_could_keep(tmp_path: Path) -> None:
+    pipeline = Pipeline("kept", checkpoint=tmp_path)
+    latest = RwLock[list[float]]([])
+
+    @task
+    def last(values: list[float], start: int, end: int) -> float:
+        return values[-1]
+
+    def ingest(values: list[float], row: Any) -> None:
+        values.append(row["value"])
+
+    pipeline.source([(1, {"value": 1.0})], latest, ingest, unit=TimeUnit.MILLIS, name="rows")
+    pipeline.stage("only", [last], latest, TaskInterval.millis(10))
+    (mistake,) = pipeline.mistakes()
+    assert "source 'rows': it feeds a RwLock of a list" in str(mistake)
+    with pytest.raises(ConfigError, match="it feeds a RwLock of a list"):
+        pipeline.run_sync()

@@ -16,7 +16,7 @@ from run_task.cli._file_sample import warning_of
 from run_task.cli._grid import BAD, HEAD
 from run_task.cli._lenient_import import load
 from run_task.cli._project import GivenOptions
-from run_task.cli._serve import check_token
+from run_task.cli._serve import check_served, check_together
 from run_task.cli._shards import ALONE, ShardChoice
 from run_task.cli._target import Target
 from run_task.cli._user_error import error_text
@@ -45,30 +45,40 @@ def check_targets(targets: Sequence[str], said: GivenOptions) -> Exit:
     """Check the pipelines that targets name, or all of the project, and what the project says."""
     with building():
         project = said.project()
-        check_token(project)
+        check_served(project)
         found = project.targets(targets)
-    return max(_check(target) for target in found)
+    pipelines = [_check(target) for target in found]
+    well = [pipeline for pipeline in pipelines if pipeline is not None]
+    if len(well) < len(found):
+        return Exit.MISTAKE
+    if not targets:
+        with building():
+            check_together(project, well)
+    return Exit.DONE
 
 
-def _check(target: Target) -> Exit:
-    """Check the pipeline that a target names."""
+def _check(target: Target) -> Pipeline | None:
+    """Check the pipeline that a target names.
+
+    :return: it; None: there is a mistake in it
+    """
     recorder = _WarningRecorder()
     library = logging.getLogger("run_task")
     library.addHandler(recorder)
     try:
-        mistakes = _mistakes(target)
+        pipeline, mistakes = _mistakes(target)
     finally:
         library.removeHandler(recorder)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for warning in dict.fromkeys(recorder.messages):
         console.print(f"warning: {warning}", markup=False)
     if not mistakes:
-        return Exit.DONE
+        return pipeline
     _tell(mistakes, console)
-    return Exit.MISTAKE
+    return None
 
 
-def _mistakes(parsed: Target) -> Sequence[BaseException]:
+def _mistakes(parsed: Target) -> tuple[Pipeline | None, Sequence[BaseException]]:
     """Draw the pipeline that a target names, and find what is wrong with it."""
     with building():
         module, mistakes = load(parsed)
@@ -89,7 +99,7 @@ def _mistakes(parsed: Target) -> Sequence[BaseException]:
                 mistakes += misfits(stage)
             tree = drawn(pipeline, parsed.over)
         Console(highlight=False).print(tree)
-    return mistakes
+    return pipeline, mistakes
 
 
 def drawn(pipeline: Pipeline, over: ShardChoice = ALONE) -> Tree:

@@ -104,6 +104,13 @@ class Project:
         return cls(path, settings, params)
 
     @property
+    def says_of_service(self) -> bool:
+        """Whether it says anything of how pipelines are served."""
+        from run_task.cli._settings import ServeSettings
+
+        return self.settings is not None and self.settings.serve != ServeSettings()
+
+    @property
     def names(self) -> Sequence[str]:
         """The pipelines that it knows."""
         return () if self.settings is None else tuple(self.settings.pipelines)
@@ -223,14 +230,11 @@ def _value(text: str) -> Any:
 
 
 def _checked(path: Path | None, tree: Mapping[str, Any]) -> Settings:
-    msgspec = need("msgspec", "serve")
-    from run_task.cli._settings import Settings
+    need("msgspec", "serve")
+    from run_task.cli._settings import settings_of
 
     where = _PREFIX + "..." if path is None else str(path)
-    try:
-        settings: Settings = msgspec.convert(tree, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{where}: {error}") from None
+    settings = settings_of(tree, where)
     for name, pipeline in settings.pipelines.items():
         if pipeline.ray is not None and pipeline.shards is None:
             raise UserError(

@@ -44,23 +44,36 @@ def serve_targets(
     return Exit.DONE
 
 
-def check_token(project: Project) -> None:
-    """See whether there is a token where a project says so.
+def check_served(project: Project) -> None:
+    """See whether what a project says of its service can be, whatever its pipelines are, and
+    whether there is a token where it says so.
 
-    :raises UserError: if it cannot be read
-    :raises ConfigError: if it is none
+    :raises UserError: if the token cannot be read
+    :raises ConfigError: if it is none, or something else cannot be
     """
-    if project.settings is None:
+    if project.settings is None or not project.says_of_service:
         return
-    of_file = project.settings.serve
-    if of_file.token is None and of_file.token_file is None:
-        return
+    from run_task.serve._terms import check_terms
     from run_task.serve._tokens import read_token
 
+    of_file = project.settings.serve
+    check_terms(of_file.host, of_file.port, of_file.names, of_file.max_lateness)
     if of_file.token is not None:
         _token(of_file.token)
     if of_file.token_file is not None:
         read_token(path_of(of_file.token_file))
+
+
+def check_together(project: Project, pipelines: Sequence[Pipeline]) -> None:
+    """See whether all pipelines of a project can be of one service.
+
+    :raises ConfigError: if not
+    """
+    if project.settings is None or not project.says_of_service:
+        return
+    from run_task.serve._terms import check_pipelines
+
+    check_pipelines(pipelines, project.settings.serve.gauges)
 
 
 def _service(

@@ -856,7 +856,14 @@ class Pipeline(Live):
         :param address: as of :meth:`run_sharded`; whether there is a cluster is not looked at
         """
         found: list[ConfigError] = []
-        self._plan(found.append)
+        stages, declared = self._plan(found.append)
+        if self._checkpoint is not None:
+            self._check_kept(
+                stages,
+                # What shards read themselves is asked by them.
+                [one for one in declared if shards is None or partitions_in(one[0]) is None],
+                found.append,
+            )
         if shards is not None and self._graph.stages:
             sources = [(source, route) for source, route, _ in self._sources]
             found += refusals_of(self._name, self.stages, sources, shards, address, Pipeline)
@@ -1416,12 +1423,7 @@ class Pipeline(Live):
 
         :raises ConfigError: if something cannot be part of checkpoints
         """
-        for stage in stages:
-            check_stage(stage)
-        numbers = list(dict.fromkeys(route.number for _, _, route in sources))
-        ways = {n: [one for one in sources if one[2].number == n] for n in numbers}
-        for number, several in ways.items():
-            check_source(self._called(number), several[0][0], [route for _, _, route in several])
+        ways = self._check_kept(stages, sources)
         keeper = Keeper(store, self._name)
         restoring = Restoring(keeper.begin(), keeper)
         try:
@@ -1443,6 +1445,28 @@ class Pipeline(Live):
             raise
         going_on = [(read[route.number], unit_ns, route) for _, unit_ns, route in sources]
         return Checkpointing(keeper, restoring, self._checkpoint_every, self._called), going_on
+
+    def _check_kept(
+        self,
+        stages: Iterable[AnyStage],
+        sources: Sequence[RoutedSource],
+        refuse: Callable[[ConfigError], None] = _raise,
+    ) -> Mapping[int, Sequence[RoutedSource]]:
+        """Refuse what cannot be part of checkpoints. Returns the ways of each source, by number."""
+        for stage in stages:
+            try:
+                check_stage(stage)
+            except ConfigError as error:
+                refuse(error)
+        numbers = list(dict.fromkeys(route.number for _, _, route in sources))
+        ways = {n: [one for one in sources if one[2].number == n] for n in numbers}
+        for number, several in ways.items():
+            routes = [route for _, _, route in several]
+            try:
+                check_source(self._called(number), several[0][0], routes)
+            except ConfigError as error:
+                refuse(error)
+        return ways
 
     def _called(self, number: int) -> str:
         """What a source is called, by the number of its routes."""

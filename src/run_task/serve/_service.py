@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,15 +14,15 @@ from run_task.observe._log import Log
 from run_task.pipeline import Pipeline
 from run_task.runner._signals import shut_down_on_sigterm
 from run_task.serve._app import Api
-from run_task.serve._gauges import check_gauges
-from run_task.serve._guard import Guard, is_address, own_names
+from run_task.serve._guard import Guard, own_names
 from run_task.serve._health import Bounds
 from run_task.serve._supervisor import Supervisor
+from run_task.serve._terms import check_pipelines, check_terms
 from run_task.serve._tokens import Tokens, checked_token, read_token
 from run_task.serve._watched import WatchedPipeline
-from run_task.sources.http._server import HttpServer, check_address, is_loopback
+from run_task.sources.http._server import HttpServer, is_loopback
 from run_task.sync._alarm import Alarm
-from run_task.time._length import IntervalLike, plain_length
+from run_task.time._length import IntervalLike
 
 _log = Log(__name__)
 
@@ -37,9 +36,6 @@ _BEGUN_EVERY: Final = 0.02
 
 _LAST_WORDS: Final = 0.5
 """How many seconds streams have to tell that the pipelines have ended."""
-
-
-_HOST: Final = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 class Service:
@@ -80,17 +76,13 @@ class Service:
         run: Callable[[Pipeline], object] = Pipeline.run_sync,
     ) -> None:
         where = "serve"
-        check_address(where, host, port)
+        names = tuple(names)
+        lateness = check_terms(host, port, names, max_lateness)
         served: Sequence[Pipeline] = tuple(pipelines)
-        called = [pipeline.name for pipeline in served]
         if not served:
             raise ConfigError(f"{where}: it needs a pipeline")
-        if twice := {name for name in called if called.count(name) > 1}:
-            raise ConfigError(
-                f"{where}: two pipelines are called {min(twice)!r}: give each a name of its "
-                f"own: Pipeline('name')"
-            )
-        names = tuple(names)
+        shown_gauges = tuple(gauges)
+        check_pipelines(served, shown_gauges)
         if token is not None and token_file is not None:
             raise ConfigError(f"{where}: token= and token_file=: say one of them")
         token = read_token(token_file) if token is None else checked_token(token, "token=")
@@ -104,21 +96,12 @@ class Service:
                 f"{where}: under the name {names[0]!r} others may look: give a token, by "
                 f"--token-file or RUN_TASK_TOKEN"
             )
-        for name in names:
-            if not _is_host(name):
-                raise ConfigError(
-                    f"{where}: name={name!r} is no name of a machine: say what stands in a URL "
-                    f"between '//' and the port, as in 'heat.example.org'"
-                )
-        lateness = plain_length(max_lateness, "serve(max_lateness={})").nanos / 1e9
         self._tokens = Tokens(token)
         self._host = host
         self._port = port
         self._watched = [WatchedPipeline(pipeline, Bounds(lateness)) for pipeline in served]
         self._run_pipeline = run
-        told = tuple(gauges)
-        check_gauges(served, told)
-        self._api = Api(self._watched, self._tokens, told)
+        self._api = Api(self._watched, self._tokens, shown_gauges)
         self._names = names
         self._server: HttpServer | None = None
         self._server_failure: BaseException | None = None
@@ -257,8 +240,3 @@ class Service:
         self._is_stopping = True
         server.stop()
         server.join()
-
-
-def _is_host(name: str) -> bool:
-    """Whether it is the name or the address of a machine, without anything else of a URL."""
-    return _HOST.fullmatch(name) is not None or is_address(name)
