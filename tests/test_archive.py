@@ -114,6 +114,25 @@ def test_keys_are_kept_while_somebody_asks_for_them(monkeypatch: pytest.MonkeyPa
     assert kept == [False, False, True, True, True]
 
 
+def test_keys_that_there_are_not_take_no_room_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_archive, "_MOST_KEYS", 3)
+    archive = Archive()
+    for key in ("x", "y", "new"):
+        archive.watch("a", key, 0.0)
+        archive.note("a", by_key(1000 if key == "x" else 2000, x=1.0, y=2.0), 1.0)
+    for number in range(9):
+        archive.watch("a", f"no such {number}", 2.0)
+    archive.note("a", by_key(3000, x=1.0, y=2.0), 3.0)
+    assert list(archive.read("a", "x", 0).ends_ms) == [1000.0, 2000.0, 3000.0]
+    assert list(archive.read("a", "y", 0).ends_ms) == [2000.0, 3000.0]
+    archive.watch("a", "z", 4.0)  # no key but those that were asked for last is kept
+    archive.note("a", by_key(4000, x=1.0, y=2.0, z=3.0), 5.0)
+    assert archive.read("a", "x", 0).ends_ms
+    assert list(archive.read("a", "z", 0).ends_ms) == [4000.0]
+    archive.watch("a", "w", 6.0)
+    assert not archive.read("a", "x", 0).ends_ms
+
+
 def test_there_are_so_many_series_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_archive, "_MOST_SERIES", 10)
     archive = Archive()

@@ -57,7 +57,7 @@ def prices() -> Rows:
 
 def devices() -> Rows:
     """A row of each key every 4 s."""
-    names = [*(f"device-{number:05}" for number in range(KEYS - 3)), HTML, RTL, LONG]
+    names = [*(f"device-{number:05}" for number in range(KEYS - 4)), HTML, RTL, LONG, ""]
     while True:
         stamp = now()
         for number, name in enumerate(names):

@@ -246,7 +246,11 @@ class Archive:
                 while self._keys and (
                     len(self._keys) >= _MOST_KEYS or self._series() >= _MOST_SERIES
                 ):
-                    del self._keys[next(iter(self._keys))]
+                    # Keys that nothing has come for make room first: or else whoever asks for many
+                    # that there are not would take away the numbers of those that there are.
+                    found = self._keys.items()
+                    empty = (place for place, other in found if not other.recent.columns)
+                    del self._keys[next(empty, next(iter(self._keys)))]
                 track = _Track()
             self._keys[stage, key] = track
             track.asked_at = now

@@ -75,6 +75,9 @@ export function shownValue(value) {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
+/** A key, also one without a character, which would leave nothing to see or to click on. */
+export const shownKey = (key) => (key === "" ? "(empty)" : String(key));
+
 export const shownCount = (count) => (count ?? 0).toLocaleString("en");
 
 /** A table of the page in a frame that scrolls sideways where there is no room, also by keyboard.

@@ -1,7 +1,7 @@
 /* What tasks failed by, each cause once, the newest first. */
 
 import { ask, path } from "./requests.js";
-import { h, keep, named, put, shownCount, shownTime, widePanel } from "./dom.js";
+import { h, keep, named, put, shownCount, shownKey, shownTime, widePanel } from "./dom.js";
 
 /* How long the order stays as it is, in milliseconds: errors that take turns would change places. */
 const ORDER_FOR = 3000;
@@ -34,7 +34,7 @@ export class ErrorList {
       const [count, last] = node.querySelectorAll("[data-told]");
       put(count, `${shownCount(error.times)} ×`);
       put(last, `last ${shownTime(error.last_ms)}, first ${shownTime(error.first_ms)}${
-        error.key === null ? "" : `, last of key ${error.key}`}`);
+        error.key === null ? "" : `, last of key ${shownKey(error.key)}`}`);
     });
   }
 

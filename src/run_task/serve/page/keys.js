@@ -2,7 +2,7 @@
 /* global agGrid */
 
 import { ask, path, Refused } from "./requests.js";
-import { attribute, h, put, shownCount, shownTime, shownValue } from "./dom.js";
+import { attribute, h, put, shownCount, shownKey, shownTime, shownValue } from "./dom.js";
 
 const BLOCK = 100;
 /* How often, at most, rows in sight are asked for anew, in milliseconds. */
@@ -53,7 +53,7 @@ export class KeyTable {
         column("drawn", (row) => (of.isDrawn(row.key) ? "drawn" : ""), { headerName: "Drawn", sortable: false,
           flex: 0, width: 90, minWidth: 80 }),
         column("key", (row) => row.key, { headerName: of.by, minWidth: 160, flex: 2,
-          valueFormatter: (cell) => (cell.data ? String(cell.value) : "") }),
+          valueFormatter: (cell) => (cell.data ? shownKey(cell.value) : "") }),
         ...of.tasks.map((task, i) => column(`task-${i}`, (row) => row.results[task] ?? null, { headerName: task,
           cellClass: "number" })),
         column("errors", (row) => Object.entries(row.errors).map(([task, why]) => `${task}: ${why}`).join("; "),

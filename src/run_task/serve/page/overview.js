@@ -2,7 +2,7 @@
 
 import { Graph } from "./graph.js";
 import { shownShards } from "./shards.js";
-import { attribute, h, keep, named, panel, put, shownCount, shownRate, shownSeconds, shownTime, shownValue, table, widePanel } from "./dom.js";
+import { attribute, h, keep, named, panel, put, shownCount, shownKey, shownRate, shownSeconds, shownTime, shownValue, table, widePanel } from "./dom.js";
 
 /** What all of a pipeline looks like. */
 export class Overview {
@@ -53,7 +53,7 @@ export class Overview {
     put(this.checkpoints, saved
       ? `Number ${saved.number}${saved.last_ms ? `, written ${shownTime(saved.last_ms)}` : ""}: ${
         shownCount(saved.written)} written, ${shownCount(saved.skipped)} left out, ${
-        shownCount(saved.failed)} failed, ${shownCount(saved.bytes)} bytes.`
+        shownCount(saved.failed)} failed, ${shownCount(saved.bytes)} bytes in all.`
       : "This pipeline keeps none.");
   }
 
@@ -85,7 +85,7 @@ export class Overview {
     keep(this.alarms, alarms, (alarm) => JSON.stringify([alarm.stage, alarm.task, alarm.key]),
       (alarm) => h("li", {}, h("strong", {}, named(alarm.task)), " of ",
         h("a", { href: linkTo("stage", alarm.stage) }, named(alarm.stage)),
-        ...(alarm.key === null ? [] : [", key ", named(String(alarm.key))]), h("span.muted")),
+        ...(alarm.key === null ? [] : [", key ", named(shownKey(alarm.key))]), h("span.muted")),
       (node, alarm) => put(node.lastChild, alarm.since_ms ? `, since ${shownTime(alarm.since_ms)}` : ""));
   }
 

@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { ErrorList } from "./errors.js";
 import { KeyTable } from "./keys.js";
 import { Series } from "./series.js";
-import { attribute, h, keep, named, panel, put, shownCount, shownRate, shownSeconds, shownTime, shownValue, table } from "./dom.js";
+import { attribute, h, keep, named, panel, put, shownCount, shownKey, shownRate, shownSeconds, shownTime, shownValue, table } from "./dom.js";
 
 /* How many tasks are drawn to begin with, and how many keys at most. */
 const DRAWN_FIRST = 6;
@@ -161,7 +161,7 @@ export class StageView {
     this.worthPanel.hidden = !worth.length;
     keep(this.worth.body, worth, (each) => `${each.why} ${JSON.stringify(each.key)}`,
       (each) => h("tr", {}, h("th", { scope: "row" },
-        h("button.link", { type: "button", click: () => { this.#toggle(each.key); this.keys.redraw(); } }, named(String(each.key)))),
+        h("button.link", { type: "button", click: () => { this.#toggle(each.key); this.keys.redraw(); } }, named(shownKey(each.key)))),
         h("td", {}, each.why), h("td", { dir: "auto" })),
       (row, each) => put(row.lastChild, Object.entries(each.results).map(([task, value]) => `${task} ${shownValue(value)}`).join(", ")));
   }
@@ -173,7 +173,7 @@ export class StageView {
       return;
     } else this.series.set(key, new Series({ pipeline: this.app.pipeline, stage: this.name, key }));
     keep(this.watched, [...this.series.keys()], String,
-      (each) => h("li", {}, named(String(each)), h("button", { type: "button", "aria-label": `Stop drawing ${each}`,
+      (each) => h("li", {}, named(shownKey(each)), h("button", { type: "button", "aria-label": `Stop drawing ${shownKey(each)}`,
         click: () => { this.#toggle(each); this.keys.redraw(); } }, "×")), () => {});
     this.keysNew = true;
     this.#arrange();
@@ -205,7 +205,7 @@ export class StageView {
     this.noNumbers.hidden = names.length > 0;
     if (this.stage.by) {
       const keys = [...this.series.keys()];
-      this.charts.arrange(names.map((name) => ({ id: name, title: name, names: keys.map(String) })));
+      this.charts.arrange(names.map((name) => ({ id: name, title: name, names: keys.map(shownKey) })));
       const times = union(all.map((series) => series.times));
       for (const name of names) {
         this.charts.set(name, times, all.map((series) => placed(times, series.times, series.columns[name])));
