@@ -307,6 +307,7 @@ def test_without_room_a_pipeline_ends_where_its_sink_is_to_lose_nothing(
 
 
 def test_what_waits_when_a_pipeline_gives_up_goes_to_the_dead_letters() -> None:
+    before = _of_a_run()
     bench = Bench(shutdown_timeout=0.2)
     sink = Flaky(first_calls("write", 10**9, ConnectionError("gone")))
     letters: list[tuple[int, str]] = []
@@ -321,6 +322,7 @@ def test_what_waits_when_a_pipeline_gives_up_goes_to_the_dead_letters() -> None:
     eventually(lambda: len(letters) == 30)
     assert sorted(letters) == [(end, "lost") for end in range(1, 31)]
     assert bench.stats.lost == 30
+    eventually(lambda: not _of_a_run() - before)
 
 
 def test_who_waits_for_room_waits_no_more_once_the_sink_is_away(

@@ -601,16 +601,17 @@ class Cluster:
             member.reads = set()
             thread = threading.Thread(
                 target=self._bring_back,
-                args=(member, link),
+                args=(member, link, why),
                 name=f"run-task {self.name} shard {member.number}",
                 daemon=True,
             )
-            self._threads.add(thread)
-        node = link.place.node
-        self._tell(member, "%s on %s is gone, and is started again: %s", node, why, node=node)
-        thread.start()
+            # Those that are over are still to end, which who closes the cluster waits for.
+            self._threads = {thread, *(other for other in self._threads if other.is_alive())}
+            thread.start()
 
-    def _bring_back(self, member: _ShardHandle, before: Link) -> None:
+    def _bring_back(self, member: _ShardHandle, before: Link, why: ShardLost) -> None:
+        node = before.place.node
+        self._tell(member, "%s on %s is gone, and is started again: %s", node, why, node=node)
         pause = _WAIT[0]
         before.end()
         while True:
@@ -628,7 +629,6 @@ class Cluster:
                     return
             pause = min(2 * pause, _WAIT[1])
         with self._changed:
-            self._threads.discard(threading.current_thread())
             if self._closed:
                 link.end()
                 return

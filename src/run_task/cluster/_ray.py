@@ -26,7 +26,7 @@ from run_task.cluster._windows import LOOK
 from run_task.cluster._wire import as_frame, pieces_of
 from run_task.errors import ConfigError, RunTaskError, described
 from run_task.executors.processes._pickling import PROTOCOL
-from run_task.observe._log import quiet
+from run_task.observe._log import filtered, quiet
 
 _LOCAL: Final = "local"
 
@@ -247,20 +247,17 @@ class _RayConnection:
     def _keep(self) -> None:
         if self._before is not None:
             self._before.join()
-        log = logging.getLogger("ray._private.worker")
-        log.addFilter(_is_worth_saying)
         try:
-            self._ray.init(
-                address=self._address,
-                log_to_driver=False,
-                configure_logging=False,
-                include_dashboard=None if self._address != _LOCAL else False,
-            )
+            with filtered("ray._private.worker", _is_worth_saying):
+                self._ray.init(
+                    address=self._address,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    include_dashboard=None if self._address != _LOCAL else False,
+                )
         except BaseException as error:
             self._connected.set_exception(error)
             return
-        finally:
-            log.removeFilter(_is_worth_saying)
         self._connected.set_result(None)
         self._let_go.wait()
         self._ray.shutdown()
