@@ -63,6 +63,10 @@ def loose(params):
     return plain()
 
 
+def several(folder: str = "days", shards: int = 3):
+    return plain()
+
+
 def nothing():
     return 5
 
@@ -202,6 +206,10 @@ def test_mistakes_in_the_file_are_told(folder: Path) -> None:
         (
             "[pipelines.x]\ntarget = 'app.py:plain'\nparams = { a = 1 }\n",
             "it takes no parameters, and was given 'a'",
+        ),
+        (
+            "[pipelines.x]\ntarget = 'app.py:several'\nparams = { shards = 1 }\n",
+            "'folder' is of the type str, which has no values with names: a factory takes nothing",
         ),
         ("", "which pipeline? name one"),
     ):

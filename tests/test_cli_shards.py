@@ -96,6 +96,16 @@ def test_what_contradicts_itself_is_refused(
     assert told in " ".join(done.output.replace("│", " ").split())
 
 
+def test_a_task_that_cannot_be_sent_is_told_without_the_lines_of_libraries(app: Path) -> None:
+    pytest.importorskip("cloudpickle")
+    locked = KEYED.replace("    now = state + int", "    now = state + lock.locked() + int")
+    lock = "import threading\n\nlock = threading.Lock()\n"
+    (app / "app.py").write_text(lock + locked)
+    done = run_task("replay", "app.py", "--shards", "2", cwd=app)
+    assert done.returncode == 3
+    assert done.stderr.startswith("ConfigError: stage 'totals': task 'total' cannot be sent")
+
+
 PROJECT = """
 [pipelines.alone]
 target = "app.py"

@@ -533,6 +533,7 @@ def test_what_cannot_be_partitioned_is_refused_by_name() -> None:
         assert "'trades'" in str(raised.value)
 
     refuses("a folder of files, or one with partitions()", [(1000, {"price": 1.0, "key": "a"})])
+    refuses("(1000, {'key': 'a'}), ...] has no partitions", [(1000, {"key": "a"})] * 1000)
     refuses("has no partition", Parts([]))
     keyless = TimeSeries({"price": float, "key": str}, TimeUnit.SECONDS)
     refuses("make it with the key", source, keyless)

@@ -188,3 +188,11 @@ def test_ctrl_c_while_ray_connects_leaves_nothing() -> None:
         assert time.monotonic() < until
         time.sleep(0.01)
     assert not ray.is_initialized()
+
+
+def test_more_shards_than_the_cores_of_a_cluster_of_the_run_are_refused_at_once() -> None:
+    told = "shards at most, or run them in processes"
+    patient = mock.patch("run_task.cluster._ray._HELLO", 1e9)
+    with patient, pytest.raises(ConfigError, match=told):
+        declared(orders()).run_sharded(500, "local")
+    assert not ray.is_initialized()

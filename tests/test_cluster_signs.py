@@ -13,10 +13,12 @@ import pytest
 from tests.support.crews import alive
 from tests.support.threads import eventually
 from tests.test_cluster import orders, some_orders
+from tests.test_cluster_partitions import patiently, running
 
-from run_task import Pipeline, RunnerConfig, TimeSeriesView, task
+from run_task import Pipeline, RunnerConfig, TimeSeriesView, TimeUnit, task
 from run_task.aggregates import count
 from run_task.cluster import _processes
+from run_task.sources import paced
 
 BOUND = 3.0
 PATIENT = RunnerConfig(upstream_timeout=60)  # a busy machine takes its time to start a process
@@ -103,3 +105,33 @@ def test_a_task_that_hangs_with_pythons_lock_costs_its_window() -> None:
     assert not first.errors
     assert "no sign of life" in str(second.errors["hangs", "key-5"])
     assert not third.errors
+
+
+@task
+def never_ends(view: TimeSeriesView, start: int, end: int) -> int:
+    if view.key == "key-5":
+        time.sleep(1000)
+    return len(view.in_window)
+
+
+def test_a_shard_with_a_task_that_hangs_is_ended_at_a_shutdown_and_not_said_to_be_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made, series = Pipeline("p"), orders()
+    made.source(paced(some_orders(2000), 20, unit=TimeUnit.SECONDS), series)
+    config = RunnerConfig(shutdown_timeout=0.5)
+    made.stage("s", [never_ends], series, "10s", config, by="key")
+    with running(made) as run:
+
+        def one_hangs() -> bool:
+            behind = sorted(one.seconds_behind for one in made.stats.shards.values())
+            return len(behind) == 2 and behind[0] == 0 and behind[1] > 0.2
+
+        patiently(one_hangs)
+        shards = [one.process for one in made.stats.shards.values()]
+        made.shutdown()
+        run.result(60)
+    assert not any(map(alive, shards))
+    told = [r.getMessage() for r in caplog.records if r.name == "run_task.cluster"]
+    assert len(told) == 1
+    assert "is ended, and is started again: a window that it runs is given up" in told[0]

@@ -133,17 +133,41 @@ def built(factory: Callable[..., Any], params: Mapping[str, Any], where: str) ->
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
     ):
-        raise UserError(
-            f"{where}: a factory takes nothing, or one thing: build(params: Params) with a "
-            f"dataclass Params"
-        )
+        raise UserError(f"{where}: {_CURE}")
     if not required and not params:
         return factory()
     try:
         kind: Any = typing.get_type_hints(factory).get(taken[0].name, dict[str, Any])
     except NameError as error:
         raise UserError(f"{where}: the type of {taken[0].name!r} is not there: {error}") from None
+    if not _has_names(kind):
+        raise UserError(
+            f"{where}: its parameter {taken[0].name!r} is of the type "
+            f"{getattr(kind, '__name__', kind)}, which has no values with names: {_CURE}"
+        )
     return factory(_typed(dict(params), kind, where))
+
+
+_CURE: Final = (
+    "a factory takes nothing, or one thing: build(params: Params) with a dataclass Params"
+)
+
+
+def _has_names(kind: Any) -> bool:
+    """Whether something of a type is made of values with names."""
+    inspected = need("msgspec", "serve").inspect
+    try:
+        info = inspected.type_info(kind)
+    except TypeError:  # it is of what msgspec does not know, and says so itself
+        return True
+    named = (
+        inspected.AnyType,
+        inspected.DataclassType,
+        inspected.DictType,
+        inspected.StructType,
+        inspected.TypedDictType,
+    )
+    return any(isinstance(each, named) for each in getattr(info, "types", (info,)))
 
 
 def _typed(params: dict[str, Any], kind: Any, where: str) -> Any:

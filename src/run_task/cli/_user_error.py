@@ -10,13 +10,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, cast
 
-from run_task.errors import RunTaskError, TaskError, escaped
+from run_task.errors import ConfigError, RunTaskError, TaskError, escaped
 
 _LIBRARY: Final = f"{Path(__file__).parent.parent}{os.sep}"
 _STANDARD_LIBRARY: Final = tuple(
     f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")
 )
 _PACKAGES: Final = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib"))
+_PACKAGES_OF_OTHERS: Final = tuple(
+    f"{os.sep}{n}{os.sep}" for n in ("site-packages", "dist-packages")
+)
+"""Those of the user and of the system, which a virtual environment may see, too."""
+
 _MOST_PLACES: Final = 5
 """How many lines of a traceback are told: a recursion has a thousand."""
 
@@ -61,14 +66,21 @@ def _plain(text: str) -> str:
 
 
 def _raised_by_user(error: BaseException) -> BaseException:
-    """What a task, or another function of the user's, raised: that has the lines to look at."""
-    while isinstance(error, RunTaskError) and error.__cause__ is not None and not _places(error):
-        error = error.__cause__
-    return error
+    """What a task, or another function of the user's, raised: that has the lines to look at.
+
+    A mistake that only a library has found is told by its text: nobody mends it at those lines.
+    """
+    found = error
+    while isinstance(found, RunTaskError) and found.__cause__ is not None and not _places(found):
+        found = found.__cause__
+    return found if not isinstance(error, ConfigError) or _places(found, own=True) else error
 
 
-def _places(error: BaseException) -> Sequence[str]:
-    """The lines of the user's files that led to it, outermost first."""
+def _places(error: BaseException, *, own: bool = False) -> Sequence[str]:
+    """The lines of the user's files that led to it, outermost first.
+
+    :param own: only those that stand in no package
+    """
     if isinstance(error, SyntaxError) and error.filename is not None:
         column = " " * max(0, (error.offset or 1) - 1)
         text = (error.text or "").rstrip("\n")
@@ -77,17 +89,24 @@ def _places(error: BaseException) -> Sequence[str]:
         return [f"{_shown(error.filename)}, line {error.lineno}", f"    {text.strip()}", pointer]
     walked = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
     foreign = [place for place in walked if not place[0].startswith(("<", _LIBRARY))]
+    packaged = [place for place in foreign if _is_in_package(place[0])]
     theirs = [
-        place for place in foreign if not place[0].startswith((*_STANDARD_LIBRARY, *_PACKAGES))
+        place
+        for place in foreign
+        if place not in packaged and not place[0].startswith(_STANDARD_LIBRARY)
     ]
     # A pipeline may stand in a package that is installed, and then it has no other lines.
-    frames = theirs or [place for place in foreign if place[0].startswith(_PACKAGES)]
+    frames = theirs or ([] if own else packaged)
     places: list[str] = []
     if len(frames) > _MOST_PLACES:
         places.append(f"({len(frames) - _MOST_PLACES} more lines of your files before)")
     for path, line in frames[-_MOST_PLACES:]:
         places += [f"{_shown(path)}, line {line}", f"    {linecache.getline(path, line).strip()}"]
     return places
+
+
+def _is_in_package(path: str) -> bool:
+    return path.startswith(_PACKAGES) or any(part in path for part in _PACKAGES_OF_OTHERS)
 
 
 def _shown(path: str) -> str:

@@ -42,6 +42,7 @@ from run_task.cluster._telemetry import ShardTelemetry
 from run_task.cluster._windows import (
     LOOK,
     MOST_MISSED,
+    GivenUp,
     NoAnswer,
     ShardAnswer,
     StageOnShards,
@@ -482,7 +483,7 @@ class Cluster:
                         break
                     self._changed.wait(min(left, LOOK))
                 if member.link is None:
-                    self._miss(member, run)
+                    self._miss(member, run, is_told=not given_up.is_set())
                     return ShardAnswer(NoAnswer(None))
                 for feed in run.views:
                     self._feeds[feed].take()
@@ -504,8 +505,8 @@ class Cluster:
                     member.results += keys * len(reply.columns) - missing
                 member.keys[stage.number] = keys
 
-    def _miss(self, member: _ShardHandle, run: WindowRun) -> None:
-        if not member.is_missed:
+    def _miss(self, member: _ShardHandle, run: WindowRun, *, is_told: bool) -> None:
+        if is_told and not member.is_missed:
             member.is_missed = True
             self._tell(member, "windows go without %s: %s", member.why + member.why_away)
         if not run.stage.miss(member.number, run):
@@ -610,8 +611,8 @@ class Cluster:
             thread.start()
 
     def _bring_back(self, member: _ShardHandle, before: Link, why: ShardLost) -> None:
-        node = before.place.node
-        self._tell(member, "%s on %s is gone, and is started again: %s", node, why, node=node)
+        node, how = before.place.node, "ended" if isinstance(why, GivenUp) else "gone"
+        self._tell(member, "%s on %s is %s, and is started again: %s", node, how, why, node=node)
         pause = _WAIT[0]
         before.end()
         while True:
@@ -619,6 +620,8 @@ class Cluster:
                 link = self._transport.start(member.number, self._ended)
                 self._check(member.number, link.place)
             except Exception as error:
+                if self._ended.is_set():
+                    return
                 member.why_away = f"; it cannot be started again: {described(error)}"
                 again = "%s cannot be started again, and is tried once more in %g s: %s"
                 self._tell(member, again, pause, described(error))

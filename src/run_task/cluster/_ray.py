@@ -110,6 +110,7 @@ class RayTransport:
         self._ray = need("ray", "ray")
         self._address = address
         self._actor: Any = None
+        self._is_own = False  # the cluster is that of this process, to which no node is added
         self._watch = _RayWatch()
 
     def open(self, is_unwanted: Callable[[], bool]) -> bool:
@@ -127,6 +128,7 @@ class RayTransport:
                         return False
             except (Exception, SystemExit) as error:
                 raise _no_cluster(self._address, error) from error
+            self._is_own = self._address == _LOCAL
         # What runs in it is started again by its driver, which knows what it is to be told.
         self._ray.method(concurrency_group=_SIGNS)(ShardActor.is_there)  # which notes that there
         self._actor = self._ray.remote(
@@ -147,6 +149,11 @@ class RayTransport:
         :raises ShardLost: if it, or its node, dies before it is there
         :raises RunTaskError: if no node has room, it cannot be there, or nobody waits
         """
+        if self._is_own and 0 < (cores := self._cores()) <= number:
+            raise ConfigError(
+                f"shard {number} finds no node: each takes a core, and the cluster of this run has "
+                f"{cores:g}: give {cores:.0f} shards at most, or run them in processes, without Ray"
+            )
         actor = self._actor.remote(sys.path)
         try:
             place = self._place(number, actor.place.remote(), given_up)

@@ -18,6 +18,10 @@ MOST_MISSED: Final = 1024
 """How many windows of a stage a shard that is away is to catch up with: their rows are kept."""
 
 
+class GivenUp(ShardLost):
+    """A shard runs what nobody waits for any more, so that it has to be ended."""
+
+
 class WindowRun(NamedTuple):
     """A window that shards are to run."""
 
@@ -96,7 +100,8 @@ def result_of(future: Future[ShardReply], given_up: threading.Event) -> ShardRep
     """What a shard answers.
 
     :param given_up: set: nobody waits for it any more
-    :raises ShardLost: if it is gone, or nobody waits
+    :raises ShardLost: if it is gone
+    :raises GivenUp: if nobody waits
     """
     while True:
         try:
@@ -105,4 +110,4 @@ def result_of(future: Future[ShardReply], given_up: threading.Event) -> ShardRep
             if future.done():
                 raise
             if given_up.is_set():
-                raise ShardLost("nobody waits for it any more") from None
+                raise GivenUp("a window that it runs is given up") from None

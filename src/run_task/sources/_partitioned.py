@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.errors import ConfigError, SourceError
+from run_task.observe._format import brief
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._paced import Paced
 from run_task.sources._protocol import SourceInfo, about
@@ -234,21 +235,22 @@ def by_partition(where: str, source: Any) -> Any:
 def _partitions(where: str, source: Any) -> Partitions:
     if not isinstance(source, Partitioned):
         raise ConfigError(
-            f"{where}: partitioned=True: {source!r} has no partitions: give a source that has, "
-            f"such as a folder of files, or one with partitions(), or leave partitioned=True out"
+            f"{where}: partitioned=True: {brief(source)} has no partitions: give a source that "
+            f"has, such as a folder of files, or one with partitions(), or leave partitioned=True "
+            f"out"
         )
     parts = dict(source.partitions())
     if not parts:
-        raise ConfigError(f"{where}: partitioned=True: {source!r} has no partition")
+        raise ConfigError(f"{where}: partitioned=True: {brief(source)} has no partition")
     for name, part in parts.items():
         if not isinstance(part, Batched):
             raise ConfigError(
-                f"{where}: partitioned=True: partition {name!r} of {source!r} gives no batches: "
-                f"give it a batches()"
+                f"{where}: partitioned=True: partition {name!r} of {brief(source)} gives no "
+                f"batches: give it a batches()"
             )
         if about(part).endless:
             raise ConfigError(
-                f"{where}: partitioned=True: partition {name!r} of {source!r} has no end, and "
+                f"{where}: partitioned=True: partition {name!r} of {brief(source)} has no end, and "
                 f"partitions are brought together by time, each up to its end: leave "
                 f"partitioned=True out"
             )
