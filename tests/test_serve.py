@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 import io
 import math
+import time
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
+import pytest
 from tests.support.bench import PipelineBench
 from tests.support.served import Served, serving
-from tests.support.threads import eventually
+from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
+    Pipeline,
     RwLock,
     TimeSeries,
     TimeSeriesView,
@@ -288,6 +292,9 @@ def test_metrics_are_what_prometheus_reads_and_the_fates_of_rows_are_counted() -
         assert told["run_task_result", name, "both_low"] == 1.5
         assert told["run_task_rows_received_total", "feed"] == 3
         assert told["run_task_pipeline_ready",] == 1
+        assert told["run_task_last_window_end_timestamp_seconds", name] == 2
+        assert abs(told["run_task_last_row_timestamp_seconds", "feed"] - time.time()) < PATIENCE
+        assert ("run_task_last_checkpoint_timestamp_seconds",) not in told  # it keeps none
         assert ("run_task_tick_lateness_seconds", name, "0.99") in told
         of_quantiles = {
             family.name: family.type
@@ -303,4 +310,25 @@ def test_metrics_are_what_prometheus_reads_and_the_fates_of_rows_are_counted() -
         of_rows = served.get("/api/fates?source=feed")
         assert of_rows["columns"].keys() >= {"stored", "late", "ahead", "malformed", "expired"}
         assert served.ask("/api/fates?source=no").status == 404
+        inbox.close()
+
+
+def test_metrics_tell_when_the_last_checkpoint_was_written(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    pipeline = Pipeline("kept", checkpoint=tmp_path)
+    series = TimeSeries({"price": float}, TimeUnit.MILLIS)
+    inbox = Inbox[dict[str, float]](10)
+    pipeline.source(inbox, into=series, name="feed", journal=tmp_path / "journal")
+    pipeline.stage("means", [mean("price")], series, "100ms")
+    with serving(pipeline) as served:
+        name = 'run_task_last_checkpoint_timestamp_seconds{pipeline="kept"} '
+
+        def told() -> list[float]:
+            lines = served.ask("/metrics").body.decode().splitlines()
+            return [float(line.removeprefix(name)) for line in lines if line.startswith(name)]
+
+        eventually(lambda: bool(told()))
+        (at,) = told()
+        assert abs(at - time.time()) < PATIENCE
+        eventually(lambda: told() > [at])
         inbox.close()

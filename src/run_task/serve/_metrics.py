@@ -75,6 +75,11 @@ def _of_pipelines(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
     numbers = _Family(
         "run_task_checkpoints_total", "counter", "Checkpoints, by what became of them"
     )
+    saved = _Family(
+        "run_task_last_checkpoint_timestamp_seconds",
+        "gauge",
+        "When the last checkpoint was written, since the Unix epoch",
+    )
     for watched in pipelines:
         labels = {"pipeline": watched.name}
         up.add(labels, 0 if watched.unready() else 1)
@@ -83,7 +88,9 @@ def _of_pipelines(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
         if (made := watched.stats.checkpoints) is not None:
             for outcome in ("written", "skipped", "failed"):
                 numbers.add({**labels, "outcome": outcome}, getattr(made, outcome))
-    return up, waiting, alerts, numbers
+        if (now := watched.checkpoints.told) is not None and now.last_ms is not None:
+            saved.add(labels, now.last_ms / 1e3)
+    return up, waiting, alerts, numbers, saved
 
 
 def _of_stages(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
@@ -93,6 +100,11 @@ def _of_stages(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
     dropped = _Family("run_task_datasets_dropped_total", "counter", "DataSets that were lost")
     errors = _Family("run_task_task_errors_total", "counter", "Results that are missing")
     paused = _Family("run_task_stage_paused", "gauge", "Whether the stage is paused: 1 or 0")
+    newest = _Family(
+        "run_task_last_window_end_timestamp_seconds",
+        "gauge",
+        "The end of the newest window that gave a DataSet, since the Unix epoch",
+    )
     lateness = _Family(
         "run_task_tick_lateness_seconds",
         "summary",
@@ -111,10 +123,12 @@ def _of_stages(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
         dropped.add(labels, part.dropped)
         errors.add(labels, part.failed)
         paused.add(labels, part.paused)
+        if part.end_ms is not None:
+            newest.add(labels, part.end_ms / 1e3)
         for family, spread in ((lateness, part.lateness), (duration, part.duration)):
             for quantile, value in (("0.5", spread.p50), ("0.99", spread.p99), ("1", spread.max)):
                 family.add({**labels, "quantile": quantile}, value)
-    return ticks, missed, empty, dropped, errors, paused, lateness, duration
+    return ticks, missed, empty, dropped, errors, paused, newest, lateness, duration
 
 
 def _of_sources(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
@@ -124,6 +138,11 @@ def _of_sources(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
     unseen = _Family("run_task_rows_unseen_total", "counter", "Rows that no window has seen")
     lost = _Family("run_task_rows_dropped_total", "counter", "Rows that a source could not keep")
     waiting = _Family("run_task_rows_waiting", "gauge", "Rows that have not entered yet")
+    came = _Family(
+        "run_task_last_row_timestamp_seconds",
+        "gauge",
+        "When the last row of a source was seen to have come, since the Unix epoch",
+    )
     connected = _Family("run_task_source_connected", "gauge", "Whether a source is connected")
     lag = _Family("run_task_source_lag_rows", "gauge", "How many rows a source is behind")
     restarts = _Family("run_task_source_restarts_total", "counter", "Starts after a failure")
@@ -137,11 +156,13 @@ def _of_sources(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
         lost.add(labels, part.dropped)
         waiting.add(labels, part.waiting)
         restarts.add(labels, part.restarts)
+        if part.last_row_ms is not None:
+            came.add(labels, part.last_row_ms / 1e3)
         if part.connected is not None:
             connected.add(labels, part.connected)
         if part.lag is not None:
             lag.add(labels, part.lag)
-    return received, rows, late, unseen, lost, waiting, connected, lag, restarts
+    return received, rows, late, unseen, lost, waiting, came, connected, lag, restarts
 
 
 def _of_sinks(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
