@@ -455,6 +455,21 @@ def test_what_an_input_holds_that_cannot_be_sent_is_refused_by_name() -> None:
     assert not transport.links
 
 
+def test_a_shard_that_comes_back_with_other_versions_is_ended_each_time() -> None:
+    transport = LocalTransport()
+    made = declared(orders(), config=RunnerConfig(upstream_timeout=0.5))
+    with local_shards(transport):
+        replay = made.replay_sharded(2)
+        next(replay)
+        transport.versions = {**transport.versions, "NumPy": "1.2.3"}
+        transport.links[0].kill()
+        (named,) = {dataset.behind for _, dataset in replay}
+    assert named == ("shard 0 of 2",)
+    assert "has NumPy 1.2.3" in made.stats.shards["shard 0 of 2"].reason
+    assert len(transport.links) > 2
+    assert not [link for link in transport.links if link.shard is not None]
+
+
 def test_shards_of_other_versions_are_refused_and_ended() -> None:
     transport = LocalTransport()
     transport.versions = {**transport.versions, "NumPy": "1.2.3"}

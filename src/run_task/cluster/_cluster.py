@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from run_task.cluster._bytes import Packing, of_bytes
 from run_task.cluster._feed import Feed, rows_in
-from run_task.cluster._link import Link, ShardLost, ShardPlace, Transport
+from run_task.cluster._link import Link, ShardLost, Transport
 from run_task.cluster._messages import (
     ReadRows,
     RowsRead,
@@ -169,12 +169,7 @@ class Cluster:
             pool.shutdown(cancel_futures=True)
 
     def _start_one(self, member: _ShardHandle) -> None:
-        link = self._started(member)
-        try:
-            self._check(member.number, link.place)
-        except ConfigError:
-            link.end()
-            raise
+        link = self._checked(self._started(member), member)
         with self._changed:
             if not self._closed:
                 member.link, member.life = link, 1
@@ -201,14 +196,17 @@ class Cluster:
             f"pipeline {self.name!r}: {self.called(number)} cannot be started: {why}"
         )
 
-    def _check(self, number: int, place: ShardPlace) -> None:
-        own = versions()
-        for what, version in own.items():
+    def _checked(self, link: Link, member: _ShardHandle) -> Link:
+        """A shard that has the versions of this process. One that has others is ended."""
+        place = link.place
+        for what, version in versions().items():
             if (theirs := place.versions.get(what)) != version:
+                link.end()
                 raise ConfigError(
-                    f"pipeline {self.name!r}: shard {number} on {place.node} has {what} {theirs}, "
-                    f"and this process has {version}: install the same on each node"
+                    f"pipeline {self.name!r}: shard {member.number} on {place.node} has {what} "
+                    f"{theirs}, and this process has {version}: install the same on each node"
                 )
+        return link
 
     def _send_ahead(self) -> None:
         """Send what has come since, while no window asks for it, once it is much: or else it would
@@ -617,8 +615,7 @@ class Cluster:
         before.end()
         while True:
             try:
-                link = self._transport.start(member.number, self._ended)
-                self._check(member.number, link.place)
+                link = self._checked(self._transport.start(member.number, self._ended), member)
             except Exception as error:
                 if self._ended.is_set():
                     return
