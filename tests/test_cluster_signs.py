@@ -60,10 +60,13 @@ def test_a_shard_that_is_stopped_is_killed_and_comes_back(
 
 
 def hold(seconds: float) -> None:
-    """Work without letting go of Python's lock."""
-    begun = time.perf_counter()
-    sum(itertools.repeat(1, 10**6))
-    sum(itertools.repeat(1, int(10**6 * seconds / (time.perf_counter() - begun))))
+    """Work without letting go of Python's lock, but for a moment if it is done too early."""
+    until = time.perf_counter() + seconds
+    count = 10**6
+    while (begun := time.perf_counter()) < until:
+        sum(itertools.repeat(1, count))
+        now = time.perf_counter()
+        count = max(10**6, int(count * (until - now) / (now - begun)))
 
 
 @task
