@@ -55,6 +55,15 @@ class Packing:
                     self._cloudpickle.unregister_pickle_by_value(module)
         return joined([memoryview(data)])
 
+    def sent_whole(self, value: Any) -> bytes:
+        """A value, pickled, of which it was seen that it can be made again.
+
+        :raises Exception: whatever pickling, or making it again, raises
+        """
+        data = self.as_bytes(value)
+        of_bytes(data)
+        return data
+
 
 _REGISTERING: Final = threading.Lock()
 

@@ -232,15 +232,13 @@ def check_task(packing: Packing, stage: str, task: Runnable[Any, Any]) -> bytes:
     :raises ConfigError: if it cannot be sent
     """
     try:
-        data = packing.as_bytes(task)
-        of_bytes(data)
+        return packing.sent_whole(task)
     except Exception as error:
         raise ConfigError(
             f"stage {stage!r}: task {task.name!r} cannot be sent to a shard ({described(error)}): "
             f"let it hold only what can be pickled, and make what belongs to a process, such as a "
             f"lock or a connection, where it is used"
         ) from error
-    return data
 
 
 def value_as_bytes(packing: Packing, stage: str, data: object, value: Any) -> bytes:

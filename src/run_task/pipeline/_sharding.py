@@ -10,7 +10,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
-from run_task.cluster._bytes import Packing, of_bytes
+from run_task.cluster._bytes import Packing
 from run_task.cluster._cluster import Cluster
 from run_task.cluster._crew import check_task, value_as_bytes
 from run_task.cluster._executor import ShardsExecutor
@@ -207,10 +207,10 @@ def _sent(
     :raises ConfigError: if one cannot be sent
     """
     made: list[PartitionSource] = []
+    fatal = packing.as_bytes(on_bad_row)
     for name, part in partitions.parts.items():
         try:
-            source = packing.as_bytes(part)
-            of_bytes(source)
+            source = packing.sent_whole(part)
         except Exception as error:
             raise ConfigError(
                 f"{partitions.origin}: its partition {name!r} cannot be sent to a shard "
@@ -218,7 +218,6 @@ def _sent(
                 f"partitions can be pickled"
             ) from error
         told = partial(about, part)
-        fatal = packing.as_bytes(on_bad_row)
         made.append(PartitionSource(partitions.origin, name, told, source, fatal))
     return made
 
