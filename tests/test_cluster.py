@@ -82,6 +82,37 @@ ROWS = st.lists(
 )
 
 
+def add_stages(
+    made: Pipeline,
+    trades: TimeSeries,
+    kind: type[Any],
+    aggregates: Sequence[Any],
+    config: RunnerConfig,
+) -> None:
+    """Stages by key, and those that read their results, by key and of all together.
+
+    :param kind: the type of the keys
+    :param config: of those that read the trades
+    """
+    every = TaskInterval.seconds(10)
+    plain = made.stage("plain", aggregates, trades, every, config, by="key", key_idle="40s")
+    made.stage("tasks", [ema, spread, seen, reach, mean("price")], trades, every, config, by="key")
+    inline = RunnerConfig(executor="inline")
+    means = TimeSeries({"key": kind, "mean": float}, TimeUnit.SECONDS, None, Closed.RIGHT, None)
+    keyed_means = TimeSeries(
+        {"key": kind, "mean": float}, TimeUnit.SECONDS, None, Closed.RIGHT, None, "key"
+    )
+
+    def enter(series: TimeSeries, given: KeyedDataSet[Any, Any]) -> None:
+        for key, value in given["mean"].items():
+            series.append(given.timestamp, key=key, mean=value)
+
+    plain.into(means, enter)
+    plain.into(keyed_means, enter)
+    made.stage("all", [total], means, TaskInterval.seconds(20), inline)
+    made.stage("again", [count()], keyed_means, TaskInterval.seconds(20), inline, by="key")
+
+
 def pipeline(
     rows: Sequence[tuple[int, int, int, int]],
     texts: bool,
@@ -129,22 +160,7 @@ def pipeline(
         ewm("price", half_life="20s"),
         count(),
     ]
-    plain = made.stage("plain", aggregates, trades, every, config, by="key", key_idle="40s")
-    made.stage("tasks", [ema, spread, seen, reach, mean("price")], trades, every, config, by="key")
-    means = TimeSeries({"key": kind, "mean": float}, TimeUnit.SECONDS, None, Closed.RIGHT, None)
-    keyed_means = TimeSeries(
-        {"key": kind, "mean": float}, TimeUnit.SECONDS, None, Closed.RIGHT, None, "key"
-    )
-
-    def enter(series: TimeSeries, given: KeyedDataSet[Any, Any]) -> None:
-        for key, value in given["mean"].items():
-            series.append(given.timestamp, key=key, mean=value)
-
-    plain.into(means, enter)
-    plain.into(keyed_means, enter)
-    made.stage("all", [total], means, TaskInterval.seconds(20), RunnerConfig(executor="inline"))
-    inline = RunnerConfig(executor="inline")
-    made.stage("again", [count()], keyed_means, TaskInterval.seconds(20), inline, by="key")
+    add_stages(made, trades, kind, aggregates, config)
     made.stage("rows", [rows_of_all], trades, every, config)
     return made
 

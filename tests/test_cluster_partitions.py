@@ -27,13 +27,12 @@ from tests.support.proof import in_proof
 from tests.support.shards import LocalLink, LocalTransport, local_shards
 from tests.support.stateful import ema, seen
 from tests.support.threads import beside, eventually
-from tests.test_cluster import by_stage, ran, reach, spread, told
+from tests.test_cluster import add_stages, by_stage, ran, reach, told
 
 from run_task import (
     Closed,
     ConfigError,
     Empty,
-    KeyedDataSet,
     Pipeline,
     Retry,
     RunnerConfig,
@@ -116,12 +115,6 @@ def test_rows_of_all_partitions_come_in_the_order_in_which_they_arrive() -> None
         assert found == [(time, {"n": n}) for _, _, n, time in sorted(expected)]
 
 
-@task
-def total(view: TimeSeriesView, start: int, end: int) -> dict[str, float]:
-    rows = view.in_window
-    return dict(zip(map(str, rows["key"].tolist()), rows["mean"].tolist(), strict=True))
-
-
 PARTS = st.lists(
     st.lists(
         st.tuples(
@@ -180,7 +173,6 @@ def pipeline(
         empty=empty,
         window=None if window == 10 else TaskInterval.seconds(window),
     )
-    every = TaskInterval.seconds(10)
     aggregates = [
         mean("price").named("mean"),
         std("price"),
@@ -189,22 +181,7 @@ def pipeline(
         ewm("price", half_life="20s"),
         count(),
     ]
-    plain = made.stage("plain", aggregates, trades, every, config, by="key", key_idle="40s")
-    made.stage("tasks", [ema, spread, seen, reach, mean("price")], trades, every, config, by="key")
-    means = TimeSeries({"key": kind, "mean": float}, TimeUnit.SECONDS, None, Closed.RIGHT, None)
-    keyed_means = TimeSeries(
-        {"key": kind, "mean": float}, TimeUnit.SECONDS, None, Closed.RIGHT, None, "key"
-    )
-
-    def enter(series: TimeSeries, given: KeyedDataSet[Any, Any]) -> None:
-        for key, value in given["mean"].items():
-            series.append(given.timestamp, key=key, mean=value)
-
-    plain.into(means, enter)
-    plain.into(keyed_means, enter)
-    inline = RunnerConfig(executor="inline")
-    made.stage("all", [total], means, TaskInterval.seconds(20), inline)
-    made.stage("again", [count()], keyed_means, TaskInterval.seconds(20), inline, by="key")
+    add_stages(made, trades, kind, aggregates, config)
     return made
 
 
