@@ -225,9 +225,14 @@ class App {
     const { status, reasons } = this.state.health;
     const alarms = new Set((this.state.alarms ?? []).map((each) => `${each.task} of ${each.stage}${each.key === null ? "" : ` for ${each.key}`}`));
     const told = [];
-    const shards = new Map(this.#shards().map((shard) => [shard.name, shard.state]));
+    const shards = new Map(this.#shards().map((shard) => [shard.name, shard]));
     if (this.shards) {
-      for (const [name, now] of shards) if (this.shards.get(name) !== now) told.push(`${name}: ${now}`);
+      for (const [name, { state, restarts }] of shards) {
+        const before = this.shards.get(name);
+        if (before?.state !== state) told.push(`${name}: ${state}`);
+        // It went and came back between two messages.
+        else if (before.restarts !== restarts) told.push(`${name}: ${state} again`);
+      }
     }
     this.shards = shards;
     if (this.lastStatus !== undefined && this.lastStatus !== status) {
