@@ -18,6 +18,10 @@ export PYTEST_DEBUG_TEMPROOT ?= $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR ==
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 TEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 2 \
 	--timeout 120 --timeout-method signal
+# Tests of real servers, processes and browsers also depend on a machine that others use. As CPython's
+# do, those that failed run once more, one after another; that they failed at first stays in the output.
+TEST_AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none --exitfirst \
+	--timeout 120 --timeout-method signal
 # Whose output is told as each of them ends: they need nothing of one another.
 STATIC := ruff-format ruff-check mypy pyright verifytypes mkdocs
 BENCH := .venv-bench
@@ -35,7 +39,7 @@ proof: $(READY)  ## run the tests with many more examples, stores and kills; it 
 
 check: $(READY)  ## all that has to be green before a change lands
 	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) $(STATIC)
-	$(TEST)
+	$(TEST) || { [ $$? = 1 ] && echo "Those that failed, alone:" && $(TEST_AGAIN); }
 
 pyright: $(READY)
 	$(BIN)/pyright
