@@ -413,7 +413,9 @@ def test_shards_are_told_of_also_while_one_is_killed(browser: Browser) -> None:
             expect(cell["Process"]).not_to_have_text(process)
             # It is told of also where it went and came back between two messages of the service.
             log = page.get_by_role("log")
-            expect(log).to_contain_text(re.compile("shard 1 of 3: (coming back.*running|running again)"))
+            expect(log).to_contain_text(
+                re.compile("shard 1 of 3: (coming back.*running|running again)")
+            )
             windows = cell["Windows"].inner_text()
             expect(cell["Windows"]).not_to_have_text(windows)  # it goes on
             page.get_by_label("Find a shard or a node").fill("shard 2")
