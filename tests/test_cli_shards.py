@@ -86,7 +86,7 @@ def test_a_run_over_shards_says_the_same(app: Path) -> None:
         (["--shards", "0"], "shards=0: it is a positive int"),
     ],
 )
-@pytest.mark.parametrize("command", ["run", "replay", "serve"])
+@pytest.mark.parametrize("command", ["run", "replay", "serve", "check"])
 def test_what_contradicts_itself_is_refused(
     command: str, options: list[str], told: str, app: Path
 ) -> None:
@@ -189,6 +189,55 @@ def test_check_tells_what_cannot_be_run_over_shards(app: Path) -> None:
     assert "Expected `int | null`, got `str`" in told("--set", f"{shards}=many")
     alone = told("--set", "pipelines.alone.ray=auto")
     assert "pipelines.alone.ray is for shards: say how many there are, shards = 8" in alone
+
+
+PARTS = """
+from run_task import *
+from run_task.aggregates import count
+from run_task.sources import CsvFile
+
+trades = TimeSeries({"key": str, "size": int}, TimeUnit.SECONDS, "1m", key="key")
+pipeline = Pipeline("parts", checkpoint="state")
+pipeline.source(CsvFile("rows", unit=TimeUnit.SECONDS), trades, partitioned=True, name="trades")
+pipeline.stage("keyed", [count()], trades, "10s", by="key")
+"""
+
+NEED_ALL = """
+for name in ("one", "two"):
+    pipeline.stage(name, [count()], trades, "10s")
+trades.append(1000, key="a", size=1)
+"""
+
+
+def test_check_takes_the_shards_that_run_takes_and_tells_what_that_would_refuse(app: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (app / "rows").mkdir()
+    (app / "rows" / "a.csv").write_text("timestamp,key,size\n1000,a,1\n")
+    (app / "app.py").write_text(PARTS)
+    shards = ("app.py", "--shards", "2")
+    good = run_here("check", *shards, "--local", cwd=app)
+    assert good.exit_code == 0, good.output
+    assert "pipeline parts, over 2 shards (processes of this machine)" in good.output
+    (app / "app.py").write_text(PARTS + NEED_ALL)
+    assert run_here("check", "app.py", cwd=app).exit_code == 0  # in one process it can be run
+    done = run_here("check", *shards, cwd=app)
+    told = " ".join(done.output.split())
+    assert (done.exit_code, "3 mistakes" in told) == (3, True), done.output
+    assert "stage 'one' reads" in told
+    assert "stage 'two' reads" in told
+    assert "let it begin empty" in told
+    run = run_here("run", *shards, cwd=app)
+    assert run.exit_code == 3
+    assert "stage 'one' reads" in run.output
+    assert not (app / "state").exists()
+
+
+def test_check_over_shards_is_of_all_pipelines_of_a_project(app: Path) -> None:
+    (app / "run-task.toml").write_text(PROJECT)
+    (app / "app.py").write_text(KEYED.replace('.sink(JsonLinesSink("all.jsonl"))', ""))
+    done = run_here("check", "--shards", "3", cwd=app)
+    assert done.exit_code == 0, done.output
+    assert done.output.count("over 3 shards") == 2
 
 
 CANNOT = """

@@ -406,16 +406,22 @@ def check(
             show_default=False,
         ),
     ] = None,
+    shards: ShardCount = None,
+    ray: Ray = None,
+    local: Local = False,
     config: Config = None,
     set_: Set = None,
 ) -> None:
     """Draw pipelines without running them, and list mistakes, also those of run-task.toml.
 
-    Every mistake that is found is told, and not only the first.
+    Every mistake that is found is told, and not only the first. With --shards, also what cannot be
+    run over so many.
     """
     from run_task.cli import _check as command
+    from run_task.cli._shards import ShardOptions
 
-    _end(command.check_targets(targets or (), _said(config, set_)))
+    over = ShardOptions(shards, ray, local)
+    _end(command.check_targets(targets or (), _said(config, set_), over))
 
 
 @app.command(epilog=EPILOG)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.text import Text
@@ -17,7 +18,7 @@ from run_task.cli._grid import BAD, HEAD
 from run_task.cli._lenient_import import load
 from run_task.cli._project import GivenOptions
 from run_task.cli._serve import check_served, check_together
-from run_task.cli._shards import ALONE, ShardChoice
+from run_task.cli._shards import ALONE, NOTHING_SAID, ShardChoice, ShardOptions
 from run_task.cli._target import Target
 from run_task.cli._user_error import error_text
 from run_task.observe._format import named, shown
@@ -41,12 +42,16 @@ class _WarningRecorder(logging.Handler):
         self.messages.append(record.getMessage())
 
 
-def check_targets(targets: Sequence[str], said: GivenOptions) -> Exit:
+def check_targets(
+    targets: Sequence[str], said: GivenOptions, shards: ShardOptions = NOTHING_SAID
+) -> Exit:
     """Check the pipelines that targets name, or all of the project, and what the project says."""
     with building():
         project = said.project()
         check_served(project)
-        found = project.targets(targets)
+        found = [
+            replace(target, over=shards.over(target.over)) for target in project.targets(targets)
+        ]
     pipelines = [_check(target) for target in found]
     well = [pipeline for pipeline in pipelines if pipeline is not None]
     if len(well) < len(found):

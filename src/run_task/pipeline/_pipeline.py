@@ -867,7 +867,17 @@ class Pipeline(Live):
         if shards is not None and self._graph.stages:
             sources = [(source, route) for source, route, _ in self._sources]
             found += refusals_of(self._name, self.stages, sources, shards, address, Pipeline)
+            for route in self._partitioned:
+                try:
+                    check_empty(route, route.into)
+                except ConfigError as error:
+                    found.append(error)
         return found
+
+    @property
+    def _partitioned(self) -> Sequence[Route]:
+        """Where the rows of sources go whose partitions shards read by themselves."""
+        return [route for source, route, _ in self._sources if partitions_in(source) is not None]
 
     def _plan(
         self, refuse: Callable[[ConfigError], None] = _raise, of: Sequence[Route] | None = None
@@ -968,9 +978,7 @@ class Pipeline(Live):
         with self._changing.lock:
             self._plan()
             cluster = self._cluster_for(shards, address)
-            partitioned = [
-                route for source, route, _ in self._sources if partitions_in(source) is not None
-            ]
+            partitioned = self._partitioned
             for route in partitioned:
                 check_empty(route, route.into)
         self._cluster = cluster

@@ -82,11 +82,15 @@ def refusals_of(
     packing = Packing(_that_make(kind))
     for stage in keyed:
         yield from _refusals(stage, shards, packing)
-    try:
-        for source, route in sources:
-            if (partitions := partitions_in(source)) is not None:
-                check_partitioned(route, stages, [other for _, other in sources])
+    routes = [route for _, route in sources]
+    for source, route in sources:
+        if (partitions := partitions_in(source)) is not None:
+            yield from _refusals_of_partitions(route, stages, routes)
+            try:
                 _sent(packing, partitions, OnFault.SKIP)
+            except ConfigError as error:
+                yield error
+    try:
         transport_for(address)
     except ConfigError as error:
         yield error
@@ -134,28 +138,30 @@ def _refusals(stage: AnyStage, shards: int, packing: Packing) -> Iterator[Config
                     yield error
 
 
-def check_partitioned(
+def _refusals_of_partitions(
     route: Route, stages: Collection[AnyStage], routes: Collection[Route]
-) -> None:
-    """See whether shards can read what enters a series by themselves.
+) -> Iterator[ConfigError]:
+    """Why shards cannot read what enters a series by themselves.
 
     :param route: where the rows of the source go
     :param stages: all stages
     :param routes: the ways of all sources
-    :raises ConfigError: if they cannot; the message names the culprit and the cure
     """
     series = route.into
     beside = [other for other in routes if other is not route]
     beside += [way for stage in stages for way in stage.routes]
     for other in beside:
         if other.leads_to(series):
-            raise ConfigError(
+            yield ConfigError(
                 f"{route.origin}: partitioned=True, and {other.origin} enters {brief(series)}, "
                 f"too: rows that shards read by themselves are alone in their series: give the "
                 f"others another one"
             )
     for stage in stages:
-        check_reader(stage, series)
+        try:
+            check_reader(stage, series)
+        except ConfigError as error:
+            yield error
 
 
 def check_reader(stage: AnyStage, series: Any) -> None:
