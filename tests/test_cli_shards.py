@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.support.commands import run_here, run_task, start
+from tests.support.shards import LocalTransport, local_shards
 from tests.support.threads import eventually
 
 from run_task.cli._project import Project
@@ -104,6 +105,17 @@ def test_a_task_that_cannot_be_sent_is_told_without_the_lines_of_libraries(app: 
     done = run_task("replay", "app.py", "--shards", "2", cwd=app)
     assert done.returncode == 3
     assert done.stderr.startswith("ConfigError: stage 'totals': task 'total' cannot be sent")
+
+
+def test_a_replay_that_is_refused_tells_the_cause_and_no_empty_table(app: Path) -> None:
+    (app / "app.py").write_text(KEYED.replace('.sink(JsonLinesSink("all.jsonl"))', ""))
+    transport = LocalTransport()
+    transport.refuses = True
+    with local_shards(transport):
+        done = run_here("replay", "app.py", "--shards", "2", cwd=app)
+    assert done.exit_code == 3
+    assert "cannot be started: RuntimeError: there is no place for it" in done.output
+    assert "windows" not in done.output
 
 
 PROJECT = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -108,7 +109,7 @@ def replay_target(
                     draft.note(name, dataset)
                 check_ctrl_c()
         finally:
-            if not quiet:
+            if not quiet and (sys.exception() is None or _has_begun(results.summary)):
                 _summarize(done, results.summary, time.monotonic() - began)
         if draft is not None and report.file is not None:
             draft.made(pipeline.name).save(report.file)
@@ -117,6 +118,11 @@ def replay_target(
     if out is not None and not quiet:
         typer.echo(f"written to {out}")
     return Exit.DONE
+
+
+def _has_begun(summary: ReplaySummary) -> bool:
+    """Whether there is something to tell of a replay that has failed."""
+    return summary.windows > 0 or any(of.received for of in summary.sources.values())
 
 
 def _keys_of(pipeline: Pipeline, texts: Sequence[str]) -> Sequence[str | int]:
