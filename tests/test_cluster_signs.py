@@ -5,19 +5,22 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import re
 import signal
 import time
 from typing import Any
 
 import pytest
 from tests.support.crews import alive
+from tests.support.shards import LocalTransport, local_shards
 from tests.support.threads import eventually
 from tests.test_cluster import orders, some_orders
 from tests.test_cluster_partitions import patiently, running
 
 from run_task import Pipeline, RunnerConfig, TimeSeriesView, TimeUnit, task
 from run_task.aggregates import count
-from run_task.cluster import _processes
+from run_task.cluster import _cluster, _processes
+from run_task.cluster._link import MissedSigns
 from run_task.sources import paced
 
 BOUND = 3.0
@@ -27,6 +30,7 @@ PATIENT = RunnerConfig(upstream_timeout=60)  # a busy machine takes its time to 
 @pytest.fixture(autouse=True)
 def short_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_processes, "MOST_SILENT", BOUND)
+    monkeypatch.setattr(_cluster, "_SILENT", 2.0)
 
 
 def over(*tasks: Any, rows: int = 30) -> Pipeline:
@@ -56,7 +60,43 @@ def test_a_shard_that_is_stopped_is_killed_and_comes_back(
     assert found == expected
     assert [one.restarts for one in made.stats.shards.values()] == [0, 1]
     assert f"its process {shard} has given no sign of life for 3 s, and was killed" in caplog.text
+    told = re.findall(r"shard 1 of 2 on \S+ has given no sign of life .*", caplog.text)
+    assert len(told) == 1
+    assert re.search(
+        rf"for 2 s, since \d\d:\d\d:\d\d UTC: its process {shard} was stopped or hangs, or a task "
+        rf"holds Python's lock; it is killed after 3 s without, unless its process works",
+        told[0],
+    )
     eventually(lambda: not alive(shard))
+
+
+def test_a_shard_that_gives_no_signs_is_told_once_and_when_it_gives_them_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    transport = LocalTransport()
+    made, series = Pipeline("p"), orders()
+    made.source(paced(some_orders(2000), 20, unit=TimeUnit.SECONDS), series)
+    made.stage("s", [count()], series, "10s", PATIENT, by="key")
+
+    def told() -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.name == "run_task.cluster"]
+
+    with local_shards(transport), running(made) as run:
+        eventually(lambda: len(transport.links) == 2)
+        transport.links[1].missed_signs = MissedSigns(2.0, "killed after 30 s without")
+        eventually(told)
+        transport.links[1].missed_signs = MissedSigns(4.0, "killed after 30 s without")
+        time.sleep(1)  # a look comes every 0.2 s
+        transport.links[1].missed_signs = MissedSigns(0.0, "")
+        eventually(lambda: len(told()) == 2)
+        made.shutdown()
+        run.result(60)
+    silent, again = told()
+    assert silent.startswith("pipeline 'p': shard 1 of 2 on node-1 has given no sign of life for 2")
+    assert silent.endswith("it is killed after 30 s without")
+    assert re.fullmatch(
+        r"pipeline 'p': shard 1 of 2 gives signs of life again, after [24] s without", again
+    )
 
 
 def hold(seconds: float) -> None:

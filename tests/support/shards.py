@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from run_task.cluster._link import ShardLost, ShardPlace
+from run_task.cluster._link import MissedSigns, ShardLost, ShardPlace
 from run_task.cluster._messages import ShardReply, ShardRequest
 from run_task.cluster._shard import KeyShard, versions
 
@@ -32,6 +32,7 @@ class LocalLink:
         self._transport = transport
         self.shard: KeyShard | None = KeyShard()
         self.asked = 0
+        self.missed_signs: MissedSigns = MissedSigns(0.0, "")
 
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         future: Future[ShardReply] = Future()

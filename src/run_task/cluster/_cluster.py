@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from run_task.cluster._bytes import Packing, of_bytes
@@ -86,6 +87,7 @@ class _ShardHandle:
     dropped: list[int] = field(default_factory=list[int])  # feeds that it is to forget
     gone: list[int] = field(default_factory=list[int])  # and stages
     reads: set[int] = field(default_factory=set[int])  # partitions that it was told of
+    silent: float = 0.0  # for how long it gave no sign of life, once that was told
 
 
 class _AskedOf(NamedTuple):
@@ -216,6 +218,8 @@ class Cluster:
             if self._telemetry is not None and time.monotonic() - told_at >= _TOLD_EVERY:
                 told_at = time.monotonic()
                 self._telemetry.tell()
+            for member in self._members:
+                self._look_at_signs(member)
             if not any(feed.waiting > _MUCH for feed in tuple(self._feeds.values())):
                 continue
             with self._changed:
@@ -224,6 +228,29 @@ class Cluster:
                 for member in self._members:
                     if member.link is not None and member.feeds:
                         member.link.call(self._request(member, (), None))
+
+    def _look_at_signs(self, member: _ShardHandle) -> None:
+        """Tell of a shard that gives no signs of life any more, long before it is taken for dead,
+        and of one that gives them again."""
+        link = member.link
+        if link is None:  # that is told where it goes
+            member.silent = 0.0
+            return
+        seconds, then = link.missed_signs
+        if seconds < _SILENT:
+            before, member.silent = member.silent, 0.0
+            if before:
+                self._tell(member, "%s gives signs of life again, after %.0f s without", before)
+            return
+        if not member.silent:
+            since = datetime.fromtimestamp(time.time() - seconds, UTC)
+            self._tell(
+                member,
+                "%s on %s has given no sign of life for %.0f s, since %s: its process %d was "
+                "stopped or hangs, or a task holds Python's lock; it is %s",
+                *(link.place.node, seconds, f"{since:%H:%M:%S} UTC", link.place.process, then),
+            )
+        member.silent = seconds
 
     def close(self) -> None:
         """End all shards. Any number of times."""
@@ -646,6 +673,9 @@ _LOOK_AHEAD: Final = 0.2
 
 _TOLD_EVERY: Final = 1.0
 """How many seconds there are between two times that OpenTelemetry is told how shards do."""
+
+_SILENT: Final = 5.0
+"""After how many seconds without a sign of life a shard is told of: they come every second."""
 
 _MUCH: Final = 50_000
 """How many rows and views may wait for a window."""

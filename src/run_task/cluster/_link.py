@@ -28,12 +28,27 @@ class ShardPlace(NamedTuple):
     """As of :func:`~run_task.cluster._shard.versions`."""
 
 
+class MissedSigns(NamedTuple):
+    """Signs of life that a shard was to give, and has not."""
+
+    seconds: float
+    """For how long; 0: it gives them."""
+
+    then: str
+    """What becomes of it if it goes on so."""
+
+
 class Link(Protocol):
     """The way to a shard. What it is asked is done in order."""
 
     @property
     def place(self) -> ShardPlace:
         """Where the shard runs."""
+        ...
+
+    @property
+    def missed_signs(self) -> MissedSigns:
+        """Those of the last seconds. From any thread."""
         ...
 
     def call(self, request: ShardRequest) -> Future[ShardReply]:

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from math import inf
 from typing import Final
 
-from run_task.cluster._link import ShardLost, ShardPlace
+from run_task.cluster._link import MissedSigns, ShardLost, ShardPlace
 from run_task.cluster._messages import SIGN_EVERY, ShardReply, ShardRequest, SignOfLife
 from run_task.cluster._windows import LOOK
 from run_task.cluster._wire import receive, send
@@ -87,6 +87,7 @@ class ProcessLink:
         self._mutex = threading.Lock()
         self._calls: deque[Future[ShardReply]] = deque()
         self._lost: ShardLost | None = None
+        self._listening = _Listening(self._socket, self._process.pid)
         name = f"run-task shard {number} reader"
         self._reader = threading.Thread(target=self._read, name=name, daemon=True)
         self._reader.start()
@@ -106,6 +107,12 @@ class ProcessLink:
             self._process.wait()
             how = f"the process of shard {number} {self._how_it_ended()} before it was there"
             raise (ShardLost if self._process.returncode < 0 else RunTaskError)(how) from error
+
+    @property
+    def missed_signs(self) -> MissedSigns:
+        """Those of the last seconds."""
+        then = f"killed after {MOST_SILENT:g} s without, unless its process works"
+        return MissedSigns(self._listening.silent, then)
 
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         """Ask it to do something. Returns at once: it reads all that it is sent."""
@@ -127,11 +134,10 @@ class ProcessLink:
         self._reader.join()
 
     def _read(self) -> None:
-        end = _Listening(self._socket, self._process.pid)
         why = None
         try:
             while True:
-                reply: ShardReply | SignOfLife = receive(end)
+                reply: ShardReply | SignOfLife = receive(self._listening)
                 if not isinstance(reply, SignOfLife):
                     self._calls.popleft().set_result(reply)
         except TimeoutError as error:
@@ -173,25 +179,29 @@ class _Listening:
         self._process = process
         self._arrival = select.poll()
         self._arrival.register(end, select.POLLIN)
+        self.silent: float = 0.0
+        """For how many seconds nothing has come that was to."""
 
     def recv_into(self, buffer: memoryview, /) -> int:
         """Wait for bytes.
 
         :raises TimeoutError: if it has given no sign for too long, and was not at work either
         """
-        silent = 0.0
+        looked = 0.0  # since it was last seen to work
         before: float | None = None
         while not self._arrival.poll(SIGN_EVERY * 1000):
             if before is None:
                 before = _cpu_seconds(self._process)
-            silent += SIGN_EVERY
-            if silent < MOST_SILENT:
+            looked += SIGN_EVERY
+            self.silent += SIGN_EVERY
+            if looked < MOST_SILENT:
                 continue
             now = _cpu_seconds(self._process)
             # Who holds Python's lock lets no thread give signs, and works.
-            if now - before < _AT_WORK * silent:
-                raise TimeoutError(f"has given no sign of life for {silent:g} s, and was killed")
-            silent, before = 0.0, now
+            if now - before < _AT_WORK * looked:
+                raise TimeoutError(f"has given no sign of life for {looked:g} s, and was killed")
+            looked, before = 0.0, now
+        self.silent = 0.0
         return self._socket.recv_into(buffer)
 
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 import numpy as np
 
 from run_task._extras import need
-from run_task.cluster._link import ShardLost, ShardPlace
+from run_task.cluster._link import MissedSigns, ShardLost, ShardPlace
 from run_task.cluster._messages import SIGN_EVERY, ShardReply, ShardRequest
 from run_task.cluster._serving import own_place
 from run_task.cluster._shard import KeyShard
@@ -384,6 +384,11 @@ class RayLink:
         self._watch = watch
         watch.add(self)
 
+    @property
+    def missed_signs(self) -> MissedSigns:
+        """That it has not given the one that it was asked for."""
+        return MissedSigns(self._silent, f"killed after {MOST_SILENT:g} s without")
+
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         """Ask it to do something. Returns at once; what is large goes through Ray's store."""
         answer: Future[ShardReply] = Future()
@@ -417,7 +422,7 @@ class RayLink:
         """Ask it for a sign of life while a call takes seconds, and kill it if it gives none: it
         was stopped, or hangs."""
         if time.monotonic() - min(tuple(self._out.values()), default=inf) < _ASKED_AFTER:
-            self._sign = None
+            self._sign, self._silent = None, 0.0
         elif self._sign is None or self._sign.done():
             self._silent = 0.0
             with suppress(Exception):  # it is gone, which the call tells
