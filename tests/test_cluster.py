@@ -456,6 +456,31 @@ def test_what_cannot_be_sharded_is_refused_by_name() -> None:
     assert "no stage by key" in refused("give a stage by=", made)
 
 
+@pytest.mark.parametrize(
+    ("keys", "shards", "windows", "expected"),
+    [
+        (3, 5, 12, "3 keys in 10 windows: fewer than the 5 shards, of which 2 have nothing to do"),
+        (1, 2, 1, "1 key in 1 window: fewer than the 2 shards, of which 1 has nothing to do"),
+        (5, 5, 12, None),
+        (6, 5, 12, None),
+    ],
+)
+def test_fewer_keys_than_shards_are_told_once_with_the_cure(
+    keys: int, shards: int, windows: int, expected: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, series = Pipeline("p"), orders()
+    # One key a window: they are those of all windows.
+    rows = [(1000 + 10 * at, {"key": f"key-{at % keys}", "size": 1}) for at in range(windows)]
+    made.source(rows, series)
+    made.stage("s", [count()], series, "10s", by="key")
+    with local_shards():
+        assert len(list(made.replay_sharded(shards))) == windows
+    told = [r.getMessage() for r in caplog.records]
+    assert len(told) == (expected is not None)
+    if expected is not None:
+        assert told[0] == f"stage 's': {expected} for it: give {keys} at most"
+
+
 @task
 def mixed(data: tuple[TimeSeriesView, Holding], start: int, end: int) -> int:
     return 1

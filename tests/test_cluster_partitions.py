@@ -495,6 +495,17 @@ def both(views: tuple[TimeSeriesView, TimeSeriesView], start: int, end: int) -> 
     return 1
 
 
+def test_fewer_partitions_than_shards_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    made, _ = declared(parts_of("a", "b"))
+    with local_shards():
+        assert len(list(made.replay_sharded(2))) == 2
+        assert not caplog.records
+        assert len(list(made.replay_sharded(3))) == 2
+    told = [r.getMessage() for r in caplog.records]
+    expected = "Parts(): 2 partitions: fewer than the 3 shards, of which 1 has nothing to read"
+    assert told[0] == f"{expected} of it: give 2 at most"
+
+
 class Unsendable(Part):
     def __reduce__(self) -> Any:
         raise TypeError("it has a connection")

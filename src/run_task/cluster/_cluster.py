@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from run_task.cluster._bytes import Packing, of_bytes
 from run_task.cluster._feed import Feed, rows_in
+from run_task.cluster._few_keys import FewKeys
 from run_task.cluster._link import Link, ShardLost, Transport
 from run_task.cluster._messages import (
     ReadRows,
@@ -119,6 +120,7 @@ class Cluster:
         self._feed_of: dict[tuple[int, bool], Feed] = {}
         self._numbers = itertools.count()
         self._stages: set[StageOnShards] = set()
+        self._few_keys: dict[str, FewKeys] = {}  # by the name of a stage
         self._calls = itertools.count()
         self._counting = threading.Lock()  # stages run in threads of their own
         self._telemetry: ShardTelemetry | None = None
@@ -338,6 +340,10 @@ class Cluster:
             self._stages.add(made)
         return made
 
+    def few_keys(self, stage: str) -> FewKeys:
+        """What counts the keys of a stage: the same for all that run it, one after another."""
+        return self._few_keys.setdefault(stage, FewKeys(stage, self.count))
+
     def leave(self, stage: StageOnShards, feeds: Sequence[Feed]) -> None:
         """A stage is not run any more."""
         with self._changed:
@@ -378,6 +384,13 @@ class Cluster:
         :param bound: how many seconds a shard that is gone is waited for; None: without end
         :return: what of each enters the series, by name
         """
+        if (left := self.count - len(declared)) > 0:
+            _log.warning(
+                "%s: %d partition%s: fewer than the %d shards, of which %d %s nothing to read of "
+                "it: give %d at most",
+                *(declared[0].origin, len(declared), "" if len(declared) == 1 else "s"),
+                *(self.count, left, "has" if left == 1 else "have", len(declared)),
+            )
         with self._changed:
             keys = self._keys_of[id(series)] = PartitionKeys(series, self.count)
             made: dict[str, PartitionOnShards] = {}

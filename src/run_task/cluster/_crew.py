@@ -12,6 +12,7 @@ from typing import Any
 from run_task.cluster._bytes import Packing, of_bytes
 from run_task.cluster._cluster import Cluster
 from run_task.cluster._feed import Feed
+from run_task.cluster._few_keys import FewKeys
 from run_task.cluster._merging import ShardMerging, ShardPart
 from run_task.cluster._messages import (
     Input,
@@ -68,6 +69,7 @@ class ShardsCrew:
         states: States,
     ) -> None:
         self._cluster = cluster
+        self._few_keys: FewKeys = cluster.few_keys(config.name)
         self._roster = Roster(task.name for task in tasks)
         self._steppers = {i: task for i, task in enumerate(tasks) if isinstance(task, Stepper)}
         self._states = states
@@ -130,6 +132,7 @@ class ShardsCrew:
         keyed = tick.view
         assert isinstance(keyed, KeyedView)
         assert self._stage is not None
+        self._few_keys.note(keyed.keys)
         if self._unplaced is not None:
             had = [self._states.known(), *(task.states for task in self._steppers.values())]
             self._unplaced.wait_for(set(chain.from_iterable(had)), self._given_up)
@@ -221,6 +224,7 @@ class ShardsCrew:
         """Shards need not run it any more."""
         stage, self._stage = self._stage, None
         if stage is not None:
+            self._few_keys.tell()
             self._cluster.leave(stage, list(self._feeds.values()))
 
 
