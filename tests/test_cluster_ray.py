@@ -6,7 +6,11 @@ import importlib
 import itertools
 import os
 import signal
-from contextlib import closing
+import socketserver
+import threading
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,3 +124,42 @@ def test_an_address_without_a_cluster_is_refused() -> None:
     for wrong in ("", 3):
         with pytest.raises(ConfigError, match="it is that of a cluster of Ray"):
             pipeline().run_sharded(2, wrong)
+
+
+@contextmanager
+def answering(answer: bytes) -> Generator[int]:
+    """A service that answers this to whatever it is told, and ends the connection. Gives its
+    port."""
+
+    class Service(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(100)
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Service) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
+        serving.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"answers b'HTTP/1\.1 '"),
+        (b"-ERR\r\n", r"answers b'-ERR\\r\\n'"),
+        (b"", "ends the connection"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_another_service_at_the_address_is_refused_at_once(
+    scheme: str, answer: bytes, told: str
+) -> None:
+    with answering(answer) as port:
+        begun = time.monotonic()
+        with pytest.raises(ConfigError, match=f"no cluster of Ray .*listens there {told}, as no"):
+            pipeline().run_sharded(2, f"{scheme}127.0.0.1:{port}")
+        assert time.monotonic() - begun < 5  # Ray itself takes twenty and more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import pickle
 import socket
 import sys
@@ -40,7 +41,7 @@ _HELLO: Final = 60.0
 """How many seconds an actor has to be there: Ray waits without end for a node with room for it."""
 
 _HEARD: Final = 5.0
-"""How many seconds the machine of an address has to accept a connection."""
+"""How many seconds the machine of an address has to accept a connection, and to answer."""
 
 
 MOST_SILENT: Final = 300.0
@@ -236,7 +237,7 @@ class _RayConnection:
                 before = cls._last if cls._last is not None and cls._last.is_alive() else None
                 if before is None and ray.is_initialized():
                     return None
-                _refuse_closed_port(address)
+                _refuse_no_server(address)
                 there = cls._there = cls(ray, address, before)
                 there._users.add(user)
                 cls._last = there._thread
@@ -304,18 +305,48 @@ def _is_worth_saying(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("SIGTERM handler is not set")
 
 
-def _refuse_closed_port(address: str) -> None:
-    """Ray itself waits for minutes there.
+def _refuse_no_server(address: str) -> None:
+    """Ray itself waits for minutes where nothing listens, and for long where somebody else does.
 
-    :raises ConfigError: if nothing listens at an address with a port
+    :raises ConfigError: if no server of Ray listens at an address with a port
     """
     host, colon, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
     if not colon or not port.isdecimal():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _HEARD).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _HEARD) as end:
+            answer = _answer_to_http2(end)
     except (OSError, OverflowError) as error:
         raise _no_cluster(address, error) from error
+    if answer is None or answer[_FRAME_TYPE] == _SETTINGS:
+        return
+    what = f"answers {answer!r}" if answer else "ends the connection"
+    raise _no_cluster(address, ConnectionError(f"what listens there {what}, as no Ray does"))
+
+
+def _answer_to_http2(end: socket.socket) -> bytes | None:
+    """The first bytes that a server answers who is greeted in HTTP/2, as gRPC does, by which Ray
+    speaks. None: it is not known what it would."""
+    if os.environ.get("RAY_USE_TLS", "").lower() in ("1", "true"):
+        return None
+    answer = b""
+    try:
+        end.sendall(_HTTP2)
+        while len(answer) < _FRAME_HEAD and (more := end.recv(_FRAME_HEAD - len(answer))):
+            answer += more
+    except TimeoutError:
+        return answer or None  # one that is busy may answer later, and Ray waits for it
+    except ConnectionError:
+        pass
+    return answer
+
+
+_HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How a connection begins, with settings of no length (RFC 9113, 3.4)."""
+
+_FRAME_HEAD: Final = 9
+_FRAME_TYPE: Final = slice(3, 4)
+_SETTINGS: Final = b"\x04"
 
 
 def _no_cluster(address: str, error: BaseException) -> ConfigError:
