@@ -45,7 +45,12 @@ from run_task import (
     task,
 )
 from run_task.aggregates import corr, count, ewm, last, mean, quantile, std
-from run_task.cluster._partitions import PartitionKeys, PartitionOnShards, PartitionSource
+from run_task.cluster._partitions import (
+    PartitionKeys,
+    PartitionOnShards,
+    PartitionSource,
+    WhenAway,
+)
 from run_task.sinks import CsvSink, Layout
 from run_task.sources import Batch, OnFault, SourceInfo, paced
 from run_task.sources._partitioned import Partitions
@@ -365,6 +370,53 @@ def test_windows_wait_for_a_shard_that_reads_as_long_as_for_a_stage_and_name_it_
     assert counts.stored + counts.expired == 400
 
 
+def test_a_replay_ends_with_the_cause_if_a_shard_that_reads_stays_away() -> None:
+    transport = LocalTransport()
+    made, series = Pipeline("p"), trades()
+    made.source(parts_of("a", "b", rows=400), series, partitioned=True, name="trades")
+    config = RunnerConfig(upstream_timeout=0.5)
+    made.stage("s", [count()], series, "10s", config, by="key")
+    told = (
+        r"shard 1 of 2, which reads 'part-1', was gone for \d+ s, and could not be started again "
+        r"\d+ times: it was on node-1: it was killed; it cannot be started again: RuntimeError: "
+        r"there is no place for it: give it a place to run"
+    )
+    with local_shards(transport):
+        replay = made.replay_sharded(2)
+        next(replay)
+        transport.refuses = True
+        transport.links[1].kill()
+        begun = time.monotonic()
+        with pytest.raises(SourceError, match=told):
+            list(replay)
+        assert time.monotonic() - begun > 0.4
+
+
+def test_a_replay_waits_for_a_shard_that_reads_until_it_is_back() -> None:
+    transport = LocalTransport()
+    made, series = Pipeline("p"), trades()
+    made.source(parts_of("a", "b", rows=400), series, partitioned=True)
+    config = RunnerConfig(upstream_timeout=0.01)
+    made.stage("s", [count()], series, "10s", config, by="key")
+    expected = told(made.replay())
+    held = threading.Event()
+    start = transport.start
+
+    def slowly(number: int, given_up: threading.Event) -> Any:
+        held.wait(0.5)  # longer than windows wait
+        return start(number, given_up)
+
+    with local_shards(transport):
+        replay = made.replay_sharded(2)
+        found = told([next(replay)])
+        with mock.patch.object(transport, "start", slowly):
+            transport.links[1].kill()
+            found += told(replay)
+    assert [window for _, window, *_ in found] == [window for _, window, *_ in expected]
+    # Rows are waited for; one window at most, that was asked for as it went, lacks its keys.
+    assert sum(one != other for one, other in zip(found, expected, strict=True)) <= 1
+
+
 def test_a_table_has_the_columns_of_what_aggregates_give_of_rows_in_shards(tmp_path: Path) -> None:
     rows = [(1000 + at, {"price": at / 7, "key": f"key-{at % 3}"}) for at in range(60)]
     parts = Parts([Part([row for row in rows if row[1]["key"] == f"key-{n}"]) for n in range(3)])
@@ -610,13 +662,13 @@ def test_a_window_waits_until_it_is_known_where_the_keys_of_an_earlier_run_are()
             until()
 
     keys = PartitionKeys(trades(), 3)
-    first, second = (PartitionOnShards(n, source, keys, asking, None) for n in (1, 2))
+    first, second = (PartitionOnShards(n, source, keys, asking, 1, WhenAway.END) for n in (1, 2))
     keys.add(["a"], first)
     waits(keys, gone.set, gone)
     waits(keys, lambda: keys.add(["b"], second), never)
     assert [keys.shard_of(key) for key in "ab"] == [1, 2]
     others = PartitionKeys(trades(), 3)
-    first, second = (PartitionOnShards(n, source, others, asking, None) for n in (1, 2))
+    first, second = (PartitionOnShards(n, source, others, asking, 1, WhenAway.END) for n in (1, 2))
     others.end(first)
     waits(others, lambda: others.end(second), never)  # it is a key that there is no more
 

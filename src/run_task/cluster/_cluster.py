@@ -38,6 +38,7 @@ from run_task.cluster._partitions import (
     PartitionKeys,
     PartitionOnShards,
     PartitionSource,
+    WhenAway,
 )
 from run_task.cluster._shard import versions
 from run_task.cluster._telemetry import ShardTelemetry
@@ -83,6 +84,7 @@ class _ShardHandle:
     asked: dict[int, float] = field(default_factory=dict[int, float])  # when, of what is unanswered
     why: str = ""  # it is gone
     why_away: str = ""  # it is not back yet
+    failed_starts: int = 0  # since it went
     is_missed: bool = False  # windows went without it, since it went
     feeds: set[int] = field(default_factory=set[int])  # that it was told of
     dropped: list[int] = field(default_factory=list[int])  # feeds that it is to forget
@@ -375,13 +377,15 @@ class Cluster:
         self,
         series: TimeSeries,
         declared: Sequence[PartitionSource],
-        bound: float | None,
+        bound: float,
+        when_away: WhenAway,
     ) -> Mapping[str, PartitionOnShards]:
         """Have shards read the partitions of a source, which are dealt out to them in turn.
 
         :param series: what has the places of their rows
         :param declared: the partitions
-        :param bound: how many seconds a shard that is gone is waited for; None: without end
+        :param bound: how many seconds a shard that is gone is waited for at least
+        :param when_away: what becomes of its rows then
         :return: what of each enters the series, by name
         """
         if (left := self.count - len(declared)) > 0:
@@ -396,7 +400,7 @@ class Cluster:
             made: dict[str, PartitionOnShards] = {}
             for one in declared:
                 number = len(self._partitions)
-                made[one.name] = PartitionOnShards(number, one, keys, self, bound)
+                made[one.name] = PartitionOnShards(number, one, keys, self, bound, when_away)
                 self._partitions.append(made[one.name])
             return made
 
@@ -430,7 +434,8 @@ class Cluster:
         asked again.
 
         :return: the rows, or why there are none
-        :raises SourceError: if the shard was lost again and again while it read these rows
+        :raises SourceError: if the shard was lost again and again while it read these rows, or is
+            waited for no longer, where the run ends with that
         :raises Exception: what the shard raised
         """
         member = self._members[partition.number % self.count]
@@ -459,14 +464,23 @@ class Cluster:
                     return reply
             with self._changed:
                 if member.link is None and not self._closed:
-                    left = LOOK
-                    if partition.bound is not None:
-                        left = member.gone_since + partition.bound - time.monotonic()
-                    if left <= 0:
+                    left = member.gone_since + partition.bound - time.monotonic()
+                    if left <= 0 and partition.when_away is WhenAway.GO_ON:
                         return Missing.AWAY
-                    self._changed.wait(min(left, LOOK))
+                    if left <= 0 and member.failed_starts >= _TRIES:
+                        raise self._stays_away(member, partition)
+                    self._changed.wait(LOOK if left <= 0 else min(left, LOOK))
             asked = self.ask(partition)
         return Missing.CLOSED
+
+    def _stays_away(self, member: _ShardHandle, partition: PartitionOnShards) -> SourceError:
+        for_s = time.monotonic() - member.gone_since
+        return SourceError(
+            *(partition.declared.origin, None, None),
+            f"{self.called(member.number)}, which reads {partition.declared.name!r}, was gone for "
+            f"{for_s:.0f} s, and could not be started again {member.failed_starts} times: it was "
+            f"{member.why}{member.why_away}: give it a place to run, and replay again",
+        )
 
     # Windows
 
@@ -634,6 +648,7 @@ class Cluster:
             link, member.link = member.link, None
             member.gone_since = time.monotonic()
             member.why, member.why_away = f"on {link.place.node}: {why}", ""
+            member.failed_starts = 0
             member.is_missed = False
             member.asked.clear()
             member.feeds, member.gone, member.dropped = set(), [], []
@@ -660,6 +675,7 @@ class Cluster:
                 if self._ended.is_set():
                     return
                 member.why_away = f"; it cannot be started again: {described(error)}"
+                member.failed_starts += 1
                 again = "%s cannot be started again, and is tried once more in %g s: %s"
                 self._tell(member, again, pause, described(error))
             else:

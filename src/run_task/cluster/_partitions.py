@@ -54,6 +54,13 @@ class Missing(enum.Enum):
     """Nobody wants it any more."""
 
 
+class WhenAway(enum.Enum):
+    """What becomes of rows whose shard stays away."""
+
+    GO_ON = "those of the others come without them"
+    END = "they are waited for while the shard may come back, and then the run ends"
+
+
 class AskedRows(NamedTuple):
     """Rows that a shard was asked for."""
 
@@ -153,7 +160,8 @@ class PartitionOnShards:
     :param declared: what is read
     :param keys: the keys of all partitions of the source
     :param asking: the way to its shard
-    :param bound: how many seconds a shard that is gone is waited for; None: without end
+    :param bound: how many seconds a shard that is gone is waited for at least
+    :param when_away: what becomes of the rows then
     """
 
     def __init__(
@@ -162,12 +170,14 @@ class PartitionOnShards:
         declared: PartitionSource,
         keys: PartitionKeys,
         asking: Asking,
-        bound: float | None,
+        bound: float,
+        when_away: WhenAway,
     ) -> None:
         self.number: Final = number
         self.declared: Final = declared
         self.keys: Final = keys
         self.bound: Final = bound
+        self.when_away: Final = when_away
         self.closed: Final = threading.Event()
         """Set: no more rows are wanted."""
         self.start: int = 0

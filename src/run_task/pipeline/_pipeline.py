@@ -1268,7 +1268,7 @@ class Pipeline(Live):
             except ConfigError as error:
                 raise ConfigError(f"replay(): {error}") from None
             if cluster is not None:
-                sources, begun = self._read_by_shards(cluster, sources, begun)
+                sources, begun = self._read_by_shards(cluster, sources, begun, planned)
             copies = Copies(data, begun)
         elif not (self._before is None or self._before.is_unchanged(entered)):
             raise ConfigError(
@@ -1332,7 +1332,11 @@ class Pipeline(Live):
         return Replay(written, list(planned), fates)
 
     def _read_by_shards(
-        self, cluster: Cluster, sources: Sequence[RoutedSource], begun: Mapping[int, Any]
+        self,
+        cluster: Cluster,
+        sources: Sequence[RoutedSource],
+        begun: Mapping[int, Any],
+        stages: Mapping[AnyStage, RunnerConfig],
     ) -> tuple[Sequence[RoutedSource], Mapping[int, Any]]:
         """Have shards read what is partitioned. Returns the sources as they are read in a replay,
         and what data begins as."""
@@ -1344,7 +1348,12 @@ class Pipeline(Live):
                 check_empty(route, begun.get(id(series), series))
                 begun[id(series)] = places = series.of_places()
                 on_bad_row = self._policies[id(route)].on_bad_row
-                source = read_by_shards(cluster, source, places, on_bad_row)
+                readers = [
+                    config
+                    for stage, config in stages.items()
+                    if any(data is series for data in stage.inputs)
+                ]
+                source = read_by_shards(cluster, source, places, on_bad_row, readers, live=False)
             read.append((source, unit_ns, route))
         return read, begun
 
@@ -1417,7 +1426,7 @@ class Pipeline(Live):
             return routed
         readers = [stages[stage] for stage in self._graph.readers(route.into)]
         on_bad_row = self._policies[id(route)].on_bad_row
-        read = read_by_shards(cluster, source, series_of(route), on_bad_row, readers)
+        read = read_by_shards(cluster, source, series_of(route), on_bad_row, readers, live=True)
         return read, unit_ns, route
 
     def _go_on(

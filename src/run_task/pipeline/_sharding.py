@@ -14,7 +14,7 @@ from run_task.cluster._bytes import Packing
 from run_task.cluster._cluster import Cluster
 from run_task.cluster._crew import check_task, value_as_bytes
 from run_task.cluster._executor import ShardsExecutor
-from run_task.cluster._partitions import PartitionSource
+from run_task.cluster._partitions import PartitionSource, WhenAway
 from run_task.cluster._transports import transport_for
 from run_task.data import TimeSeries
 from run_task.data._buckets import BUCKETS
@@ -233,24 +233,28 @@ def read_by_shards(
     source: Any,
     places: TimeSeries,
     on_bad_row: OnFault,
-    readers: Collection[RunnerConfig] | None = None,
+    readers: Collection[RunnerConfig],
+    *,
+    live: bool,
 ) -> Any:
     """A source whose partitions shards read, as it is read here.
 
     :param source: the source
     :param places: what has the places of its rows
     :param on_bad_row: what is done with a row that is malformed
-    :param readers: how the stages behave whose windows wait for it; None: they wait without end, as
-        in a replay
+    :param readers: how the stages behave whose windows wait for it
+    :param live: whether rows come as time passes; if not, each is waited for: a replay that lacked
+        some would be another one
     """
     partitions = partitions_in(source)
     assert partitions is not None
     sent = _sent(cluster.packing, partitions, on_bad_row)
-    bound: float | None = None
-    if readers is not None:
+    bound = min(config.upstream_timeout for config in readers)
+    when_away = WhenAway.END
+    if live:
         # Before windows go on without it, which would then lack the rows of all partitions.
-        bound = min(config.upstream_timeout for config in readers) * _SHARE
-    return with_partitions(source, cluster.partitions(places, sent, bound))
+        bound, when_away = bound * _SHARE, WhenAway.GO_ON
+    return with_partitions(source, cluster.partitions(places, sent, bound, when_away))
 
 
 _SHARE: Final = 0.5
