@@ -253,7 +253,7 @@ class ShardStats:
     :param node: the machine that it runs on; empty: it does not run
     :param process: the number of its process there
     :param keys: of how many keys it gave results for its last window: of the stage that has most
-    :param rows: how many rows it was sent
+    :param rows: how many rows it was sent, or told of that it has read by itself
     :param windows: how many windows it has run
     :param results: how many results it has given, one for each key, task and window
     :param restarts: how often it was started again
