@@ -10,8 +10,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import closing
-from dataclasses import replace
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, overload
 
@@ -20,18 +18,19 @@ from run_task.columnar._any_frame import AnyFrame, is_frame
 from run_task.data import Shared, TimeSeries, Writable
 from run_task.errors import ConfigError, RunTaskError
 from run_task.executors._states import States
-from run_task.observe._format import brief, named
+from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._branches import RoutedSource, branched
 from run_task.pipeline._dedupe import DEDUPE_FOR, Dedupe
 from run_task.pipeline._delivery import Delivery
-from run_task.pipeline._fates import Fates, SourcePolicy
+from run_task.pipeline._fates import SourcePolicy
 from run_task.pipeline._graph import configs, group_unit_of, unit_of
+from run_task.pipeline._late_rows import warn_of_late_rows
 from run_task.pipeline._order import NEVER
 from run_task.pipeline._refusals import Omission
 from run_task.pipeline._route import Route, targets_of
 from run_task.pipeline._row_telemetry import RowTelemetry
-from run_task.pipeline._settings_told import of_checkpoint, of_sink, of_source
+from run_task.pipeline._settings_told import of_checkpoint, of_sink
 from run_task.pipeline._sharding import (
     check_empty,
     check_target,
@@ -40,34 +39,36 @@ from run_task.pipeline._sharding import (
     places_alone,
     read_by_shards,
     refusals_of,
+    replayed_by_shards,
     series_of,
     started,
     within,
 )
 from run_task.pipeline._sink_policy import SinkOptions
-from run_task.pipeline._sink_start import begin, begin_again
+from run_task.pipeline._sink_start import begin
 from run_task.pipeline._source_options import FunctionOptions, SourceOptions
+from run_task.pipeline._sources import Sources, unnamed
 from run_task.pipeline._stage import AnyStage, BaseStage, KeyedStage, Stage, check_sink
-from run_task.pipeline.checkpoint._checks import check_source, check_stage, store_of
-from run_task.pipeline.checkpoint._keeper import Keeper
-from run_task.pipeline.checkpoint._restoring import Restoring, roles_of
+from run_task.pipeline.checkpoint._checks import check_kept, check_source, check_stage, store_of
 from run_task.pipeline.checkpoint._store import CheckpointStore
-from run_task.pipeline.live._checkpoints import Checkpointing
+from run_task.pipeline.live._checkpoints import Checkpointing, going_on
 from run_task.pipeline.live._live import Live
 from run_task.pipeline.live._run import LiveRun
 from run_task.pipeline.replay._before import Before
 from run_task.pipeline.replay._copies import Copies
 from run_task.pipeline.replay._history import History, WantedWindows
 from run_task.pipeline.replay._instant import span
-from run_task.pipeline.replay._origins import Origins, origins_of
+from run_task.pipeline.replay._origins import origins_of
 from run_task.pipeline.replay._output import write_results
-from run_task.pipeline.replay._replacing import RecomputeSummary, Replacing
+from run_task.pipeline.replay._recomputing import recomputed
+from run_task.pipeline.replay._replacing import RecomputeSummary
 from run_task.pipeline.replay._replay import Replay
+from run_task.pipeline.replay._rows_there import check_rows, with_history
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL, SixOrMore
 from run_task.runner._keys import DEFAULT_IDLE, DEFAULT_MOST, Keys
 from run_task.runner._signals import shut_down_on_sigterm
-from run_task.runner._stats import PipelineStats, RunnerStats, SinkStats, SourceStats, both
+from run_task.runner._stats import PipelineStats, RunnerStats, SinkStats
 from run_task.sinks._protocol import DurableSink, Sink, TypedSink
 from run_task.sinks._spool import Spool
 from run_task.sources._backfill import Backfill
@@ -182,16 +183,8 @@ class Pipeline(Live):
             self._checkpoint = store_of(checkpoint)
             every = plain_length(checkpoint_every, "Pipeline(checkpoint_every={})")
             self._checkpoint_every = every.nanos / 1e9
-        self._sources: list[tuple[Any, Route, TimeUnit | None]] = []  # each with one of its targets
-        self._declared = 0  # how many sources were
-        self._names: dict[int, str] = {}  # of sources, by the number of their routes
-        self._removed: list[tuple[Route, str]] = []  # ways of sources that were, and their names
-        self._policies: dict[int, SourcePolicy] = {}  # by the id of the route
-        # What became of the rows, by the id of the route: in the last replay, and in the live run.
-        self._replayed: Mapping[int, Fates] = {}
-        self._received: Mapping[int, Fates] = {}
+        self._sources = Sources()
         self._sinks_of_all: list[Sink] = []
-        self._taken: set[int] = set()  # the ids of sources that were read, and are once
         self._resumed: set[int] = set()  # the ids of routes whose rows are in the data
         self._cluster: Cluster | None = None  # of the last run over shards
         self._before: Before | None = None  # what data was like before it was run or resumed
@@ -204,13 +197,13 @@ class Pipeline(Live):
     @property
     def sources(self) -> Sequence[tuple[object, object]]:
         """Its sources, each with the data that its rows enter: of several, once with each."""
-        return tuple((source, route.into) for source, route, _ in self._sources)
+        return tuple((source, route.into) for source, route in self._sources.routed)
 
     @property
     def source_titles(self) -> Sequence[str]:
         """What to call each of its sources where people read it: by the name that it was given, or
         else in its own words. In the order of :attr:`sources`."""
-        return tuple(self._name_of(route) or named(source) for source, route, _ in self._sources)
+        return self._sources.titles
 
     @property
     def settings(self) -> Sequence[str]:
@@ -222,9 +215,7 @@ class Pipeline(Live):
     @property
     def source_settings(self) -> Sequence[Sequence[str]]:
         """What was said of each of its sources, in words. In the order of :attr:`sources`."""
-        return tuple(
-            of_source(source, self._policies[id(route)]) for source, route, _ in self._sources
-        )
+        return self._sources.settings
 
     def sink_settings(self, sink: Sink) -> Sequence[str]:
         """What was said of a sink of its stages, in words."""
@@ -237,29 +228,14 @@ class Pipeline(Live):
         stages = {stage.name: RunnerStats() for stage in self.stages}
         waiting = lost = 0
         sinks: Mapping[str, SinkStats] = {}
-        live, fates = self._received, {**self._replayed, **self._received}
         if self._run is not None:
             known, waiting, lost, sinks = self._run.stats()
             stages |= known
-        sources: dict[str, SourceStats] = {}
-        entered: list[int] = []
-        declared, policies = self._sources, self._policies
-        for _, route, _ in declared:
-            policy = policies.get(id(route))
-            if policy is None:
-                continue  # it is just being added or removed
-            known_fates = fates.get(id(route))
-            counts = SourceStats() if known_fates is None else known_fates.stats()
-            sources[policy.name] = counts
-            entered.append(counts.stored if id(route) in live else 0)
-        for route, name in tuple(self._removed):
-            if (known_fates := fates.get(id(route))) is not None:
-                more, there = known_fates.stats(), sources.get(name)
-                sources[name] = more if there is None else both(more, there)
+        sources, entered = self._sources.stats()
         refused = self._changing.refusals.count(Omission.REFUSED)
         changes = self._changing.latest
         return PipelineStats(
-            *(stages, tuple(entered), waiting, refused, lost, sources, changes),
+            *(stages, entered, waiting, refused, lost, sources, changes),
             dropped=self._changing.refusals.count(Omission.DROPPED),
             rejected=self._changing.refusals.count(Omission.REJECTED),
             sinks=sinks,
@@ -446,8 +422,8 @@ class Pipeline(Live):
         if retry is not None:
             source = restarted(where, source, retry)
         with self._changing.lock:
-            number = self._declared + 1
-            called = _unnamed(number) if name is None else name
+            number = self._sources.next_number
+            called = unnamed(number) if name is None else name
             routes: list[Route] = []
             for one, enter in targets:
                 route = Route.checked(where, one, enter, zone=zone, number=number)
@@ -486,26 +462,14 @@ class Pipeline(Live):
         dedupe: Dedupe | None,
     ) -> None:
         """Add a source, under the lock: if the pipeline runs, it is read from now on."""
-        taken = {policy.name for policy in self._policies.values()}
-        checked = SourcePolicy.checked(
-            *(where, called, taken, on_bad_row, max_ahead, dead_letters, self._name, idle),
-            dedupe,
+        policy = SourcePolicy.checked(
+            *(where, called, self._sources.policy_names, on_bad_row, max_ahead, dead_letters),
+            *(self._name, idle, dedupe),
         )
-        names = [called] if len(routes) == 1 else [f"{called}[{i}]" for i in range(len(routes))]
-        policies = [checked.named(where, each, taken) for each in names]
-        before, policies_before = self._sources, self._policies
-        self._sources = [*before, *((source, route, unit) for route in routes)]
-        new = {id(route): policy for route, policy in zip(routes, policies, strict=True)}
-        self._policies = {**self._policies, **new}
-        if self._before is not None:
-            self._before.note(route.into for route in routes)
-        try:
+        with self._sources.adding(where, source, unit, routes, called, policy):
+            if self._before is not None:
+                self._before.note(route.into for route in routes)
             self._read_live(source, routes)
-        except BaseException:
-            self._sources, self._policies = before, policies_before
-            raise
-        self._declared = routes[0].number
-        self._names[self._declared] = called
 
     def _read_live(self, source: Any, routes: Sequence[Route]) -> None:
         """Read a source that was added, if the pipeline runs."""
@@ -524,34 +488,23 @@ class Pipeline(Live):
                 f"{routes[0].origin}: partitioned=True: shards read what is declared before they "
                 f"start: declare it before, or leave partitioned=True out"
             )
+        name = self._sources.policy(routes[0]).name
         if self._checkpoint is not None:
-            check_source(self._policies[id(routes[0])].name, source, routes)
+            check_source(name, source, routes)
         _, declared = self._plan(of=routes)
-        self._take(source)
-        fates = self._new_fates(declared, live=True)
-        _warn_of_late_rows(run.configs(), declared)
-        run.add_source(declared, fates, self._policies[id(routes[0])].name)
-        added = zip((id(route) for _, _, route in declared), fates, strict=True)
-        self._received = {**self._received, **dict(added)}
-        self._changing.note(f"source {self._policies[id(routes[0])].name!r} is added")
+        self._sources.take(declared)
+        fates = self._sources.new_fates(declared, live=True)
+        warn_of_late_rows(run.configs(), declared)
+        run.add_source(declared, fates, name)
+        self._sources.are_received(declared, fates)
+        self._changing.note(f"source {name!r} is added")
 
     def _remove_source(self, name: str, number: int) -> None:
         """Remove a source, under the lock: if the pipeline runs, it is closed."""
-        routes = [route for _, route, _ in self._sources if route.number == number]
         if self._run is not None and self._changing.is_running:
-            self._run.remove_source(routes)
+            self._run.remove_source(self._sources.routes_of(number))
             self._changing.note(f"source {name!r} is removed")
-        self._removed += [(route, self._policies[id(route)].name) for route in routes]
-        self._sources = [one for one in self._sources if one[1].number != number]
-        gone = {id(route) for route in routes}
-        self._policies = {key: one for key, one in self._policies.items() if key not in gone}
-        del self._names[number]
-
-    def _name_of(self, route: Route) -> str | None:
-        """The name that was given to the source of a route; None: none was."""
-        policy = self._policies.get(id(route))
-        given = self._names.get(route.number, _unnamed(route.number)) != _unnamed(route.number)
-        return policy.name if policy is not None and given else None
+        self._sources.remove(number)
 
     @overload
     def stage(
@@ -829,7 +782,7 @@ class Pipeline(Live):
                 self._changing.remove(name)
                 return
             stage = self._graph.find(name)
-            number = next((number for number, one in self._names.items() if one == name), None)
+            number = self._sources.number_of(name)
             if stage is not None and number is not None:
                 raise ConfigError(
                     f"remove({name!r}): a stage and a source have this name: give the source "
@@ -839,7 +792,7 @@ class Pipeline(Live):
                 self._remove_source(name, number)
                 return
             if stage is None:
-                names = [*(stage.name for stage in self._graph.stages), *self._names.values()]
+                names = [*(stage.name for stage in self._graph.stages), *self._sources.names]
                 known = ", ".join(map(repr, names)) or "none"
                 raise ConfigError(
                     f"remove({name!r}): there is no such stage or source, but {known}"
@@ -858,14 +811,11 @@ class Pipeline(Live):
         found: list[ConfigError] = []
         stages, declared = self._plan(found.append)
         if self._checkpoint is not None:
-            self._check_kept(
-                stages,
-                # What shards read themselves is asked by them.
-                [one for one in declared if shards is None or partitions_in(one[0]) is None],
-                found.append,
-            )
+            # What shards read themselves is asked by them.
+            read = [one for one in declared if shards is None or partitions_in(one[0]) is None]
+            check_kept(stages, read, self._sources.called, found.append)
         if shards is not None and self._graph.stages:
-            sources = [(source, route) for source, route, _ in self._sources]
+            sources = self._sources.routed
             found += refusals_of(self._name, self.stages, sources, shards, address, Pipeline)
             for route in self._partitioned:
                 try:
@@ -877,7 +827,9 @@ class Pipeline(Live):
     @property
     def _partitioned(self) -> Sequence[Route]:
         """Where the rows of sources go whose partitions shards read by themselves."""
-        return [route for source, route, _ in self._sources if partitions_in(source) is not None]
+        return [
+            route for source, route in self._sources.routed if partitions_in(source) is not None
+        ]
 
     def _plan(
         self, refuse: Callable[[ConfigError], None] = _raise, of: Sequence[Route] | None = None
@@ -890,7 +842,7 @@ class Pipeline(Live):
             refuse(ConfigError(f"pipeline {self._name!r} has no stages: add one by stage()"))
         fed_by = self._graph.upstreams()
         sources: list[tuple[Any, int, Route]] = []
-        for source, route, given in self._sources:
+        for source, route, given in self._sources.ways:
             if of is not None and route not in of:
                 continue
             readers = self._graph.readers(route.into)
@@ -902,7 +854,7 @@ class Pipeline(Live):
                     )
                 )
                 continue
-            beside = [other.into for _, other, _ in self._sources if other.number == route.number]
+            beside = [other.into for other in self._sources.routes_of(route.number)]
             try:
                 said = group_unit_of(source, beside, given)
                 unit = unit_of(source, route.into, said, readers)
@@ -922,7 +874,8 @@ class Pipeline(Live):
         """
         from run_task.pipeline._drawing import picture
 
-        sources = [(self._name_of(route), source, route) for source, route, _ in self._sources]
+        given_name = self._sources.given_name
+        sources = [(given_name(route), source, route) for source, route in self._sources.routed]
         return picture(self._name, sources, self._graph.stages)
 
     def show(self) -> LiveCharts:
@@ -995,7 +948,7 @@ class Pipeline(Live):
         return self._wish.phase >= Phase.STOPPING
 
     def _cluster_for(self, shards: int, address: str | None) -> Cluster:
-        sources = [(source, route) for source, route, _ in self._sources]
+        sources = self._sources.routed
         return cluster_for(self._name, self.stages, sources, shards, address, Pipeline)
 
     def replay_sharded(
@@ -1159,32 +1112,11 @@ class Pipeline(Live):
             part = WantedWindows(origins.stage, start_ns, end_ns, given)
             origins.check(part)
             copies = origins.copies()
-            fates = self._fates_again(origins)
-        ways = branched(origins.sources, _itself)
-        history = History(
-            *(origins.stages, ways, fates, copies.of, _new_states),
-            apart=copies.is_apart,
-            filled=origins.filled,
+            fates = self._sources.fates_again(origins.sources, origins.declared)
+        return recomputed(
+            *(self._name, found, durable, origins, copies, part, fates),
+            *(self._changing.policy_of, self._changing.refusals, run),
         )
-        for counts in fates:
-            counts.begin()
-        renewals = begin_again(durable, self._name, origins.stage)
-        replacing = Replacing(history, part, durable, renewals)
-        refusals = self._changing.refusals
-        before = refusals.count(Omission.REFUSED)
-        if run is None:
-            ways_out = [Delivery(s, self._changing.policy_of(s), refusals) for s in durable]
-            written = write_results(
-                *(self._name, replacing.given(), ways_out, history, refusals, _nothing)
-            )
-            with closing(written):
-                for _, datasets in written:
-                    for dataset in datasets:
-                        replacing.note(dataset)
-        else:
-            with closing(replacing.given()) as results:
-                run.write_again(found, durable, results, replacing.note)
-        return replacing.end(fates, refusals.count(Omission.REFUSED) - before)
 
     def _stage_of(self, stage: str | AnyStage, method: str) -> AnyStage:
         """A stage of this pipeline.
@@ -1198,29 +1130,13 @@ class Pipeline(Live):
             raise ConfigError(f"{method}({brief(stage)}): there is no such stage, but {names}")
         return found
 
-    def _fates_again(self, origins: Origins) -> Sequence[Fates]:
-        """Counts of their own for rows that are read again: what became of them was told before."""
-        made = [
-            Fates(
-                replace(self._policies[id(route)], dead_letters=None), source, unit_ns, live=False
-            )
-            for (source, unit_ns, _), route in zip(origins.sources, origins.declared, strict=True)
-        ]
-        for fates, route in zip(made, origins.declared, strict=True):
-            fates.beside = [
-                one
-                for one, its in zip(made, origins.declared, strict=True)
-                if its.number == route.number and one is not fates
-            ]
-        return made
-
     def _note_before(self) -> None:
         """Note what data is like before the pipeline changes it."""
         if self._before is None:
             stages = self._graph.stages
             data: list[Any] = [read for stage in stages for read in stage.inputs]
             data += [route.into for stage in stages for route in stage.routes]
-            self._before = Before([*data, *(route.into for _, route, _ in self._sources)])
+            self._before = Before([*data, *(route.into for _, route in self._sources.routed)])
 
     def _go_through(
         self,
@@ -1236,17 +1152,7 @@ class Pipeline(Live):
                 planned = over_shards(cluster, planned)
             # As they are now, whatever is changed while the replay is iterated over.
             stages = {copy.copy(stage): config for stage, config in planned.items()}
-        sources: Sequence[RoutedSource] = ()
-        for source, unit_ns, route in declared:
-            info = about(source)
-            if not info.endless:
-                recording = source if info.recording is None else info.recording
-                sources = [*sources, (recording, unit_ns, route)]
-            elif resumed is None:
-                raise ConfigError(
-                    f"{route.origin}: it has no history, and a replay waits for nothing: give rows "
-                    f"that were collected before"
-                )
+        sources = with_history(declared, is_resumed=resumed is not None)
         start_ns, end_ns = span(start, end, stages)
         sinks = list({id(sink): sink for stage in stages for sink in stage.sinks}.values())
         begin(sinks, self._name, list(stages))
@@ -1268,7 +1174,9 @@ class Pipeline(Live):
             except ConfigError as error:
                 raise ConfigError(f"replay(): {error}") from None
             if cluster is not None:
-                sources, begun = self._read_by_shards(cluster, sources, begun, planned)
+                sources, begun = replayed_by_shards(
+                    cluster, sources, begun, planned, self._sources.policy
+                )
             copies = Copies(data, begun)
         elif not (self._before is None or self._before.is_unchanged(entered)):
             raise ConfigError(
@@ -1276,26 +1184,15 @@ class Pipeline(Live):
                 f"that its data has rows of its sources, which would enter a second time: make a "
                 f"new one"
             )
-        if not declared and not any(map(_holds_rows, data)):
-            raise ConfigError(
-                f"pipeline {self._name!r} has no sources, and a replay goes through their rows, or "
-                f"those of a TimeSeries that has been filled: add one by source(), or fill the "
-                f"series; run_windows() of run_task.testing runs tasks over other data"
-            )
-        if declared and not sources:
-            told = ", ".join(route.origin for _, _, route in declared)
-            raise ConfigError(
-                f"{told}: none has a history, so there is nothing to resume from: declare what was "
-                f"recorded as a source, too, or run the pipeline live at once"
-            )
-        self._take_all(sources)
+        check_rows(self._name, declared, sources, data)
+        self._sources.take(sources)
         if resumed is not None:
             self._note_before()
             self._resumed.update(id(route) for _, _, route in sources)
             for source, _, _ in declared:
                 if isinstance(source, Backfill):
                     source.resumed()
-        fates = self._new_fates(sources, live=False)
+        fates = self._sources.new_fates(sources, live=False)
         ways = branched(sources, _itself)
         # Without sources, rows that are in a series already are all that there is.
         filled = () if declared else {id(read) for stage in stages for read in stage.inputs}
@@ -1313,7 +1210,7 @@ class Pipeline(Live):
             )
         for counts in fates:
             counts.begin()
-        self._replayed = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
+        self._sources.are_replayed(sources, fates)
         results = history.run(start_ns, end_ns, held)
         if cluster is not None:
             results = within(cluster, results)
@@ -1327,55 +1224,9 @@ class Pipeline(Live):
             ],
             history,
             self._changing.refusals,
-            _nothing if telemetry is None else telemetry.tell,
+            None if telemetry is None else telemetry.tell,
         )
         return Replay(written, list(planned), fates)
-
-    def _read_by_shards(
-        self,
-        cluster: Cluster,
-        sources: Sequence[RoutedSource],
-        begun: Mapping[int, Any],
-        stages: Mapping[AnyStage, RunnerConfig],
-    ) -> tuple[Sequence[RoutedSource], Mapping[int, Any]]:
-        """Have shards read what is partitioned. Returns the sources as they are read in a replay,
-        and what data begins as."""
-        begun, read = dict(begun), list[RoutedSource]()
-        for declared, unit_ns, route in sources:
-            source = declared
-            if partitions_in(source) is not None:
-                series = series_of(route)
-                check_empty(route, begun.get(id(series), series))
-                begun[id(series)] = places = series.of_places()
-                on_bad_row = self._policies[id(route)].on_bad_row
-                readers = [
-                    config
-                    for stage, config in stages.items()
-                    if any(data is series for data in stage.inputs)
-                ]
-                source = read_by_shards(cluster, source, places, on_bad_row, readers, live=False)
-            read.append((source, unit_ns, route))
-        return read, begun
-
-    def _take_all(self, sources: Iterable[RoutedSource]) -> None:
-        """Note that sources are going to be read: once, also into several data."""
-        for source in {route.number: source for source, _, route in sources}.values():
-            self._take(source)
-
-    def _take(self, source: Any) -> None:
-        """Note that a source is going to be read.
-
-        :raises ConfigError: if it was read before, and can be read only once
-        """
-        info = about(source)
-        rows = source if info.recording is None else info.recording
-        if info.once:
-            if id(rows) in self._taken:
-                raise ConfigError(
-                    f"source {brief(source)}: it has been read before, and an iterator gives its "
-                    f"rows once: give what can be iterated over again, such as a list or a file"
-                )
-            self._taken.add(id(rows))
 
     # Live
 
@@ -1389,17 +1240,20 @@ class Pipeline(Live):
             # What is in a journal is in the data then, and what comes is not.
             if id(one[2]) not in self._resumed or isinstance(one[0], Arriving | Backfill)
         ]
-        self._take_all(sources)
+        self._sources.take(sources)
         self._note_before()
         if self._changing.cluster is not None:
-            sources = [self._over_shards(self._changing.cluster, one, stages) for one in sources]
-        _warn_of_late_rows(stages, sources)
+            sources = [self._read_over(self._changing.cluster, one, stages) for one in sources]
+        warn_of_late_rows(stages, sources)
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
         checkpointing: Checkpointing | None = None
         if self._checkpoint is not None:
-            checkpointing, sources = self._go_on(self._checkpoint, stages, sources)
-        fates = self._new_fates(sources, live=True)
+            every, called = self._checkpoint_every, self._sources.called
+            checkpointing, sources = going_on(
+                *(self._checkpoint, every, self._name, stages, sources, called)
+            )
+        fates = self._sources.new_fates(sources, live=True)
         try:
             run = LiveRun(
                 *(self._name, stages, sources, fates, self._clock, self._changing.refusals),
@@ -1411,10 +1265,10 @@ class Pipeline(Live):
             if checkpointing is not None:
                 checkpointing.keeper.close()
             raise
-        self._received = dict(zip((id(route) for _, _, route in sources), fates, strict=True))
+        self._sources.are_received(sources, fates)
         return run
 
-    def _over_shards(
+    def _read_over(
         self,
         cluster: Cluster,
         routed: RoutedSource,
@@ -1425,80 +1279,9 @@ class Pipeline(Live):
         if partitions_in(source) is None:
             return routed
         readers = [stages[stage] for stage in self._graph.readers(route.into)]
-        on_bad_row = self._policies[id(route)].on_bad_row
+        on_bad_row = self._sources.policy(route).on_bad_row
         read = read_by_shards(cluster, source, series_of(route), on_bad_row, readers, live=True)
         return read, unit_ns, route
-
-    def _go_on(
-        self,
-        store: CheckpointStore,
-        stages: Mapping[AnyStage, RunnerConfig],
-        sources: Sequence[RoutedSource],
-    ) -> tuple[Checkpointing, Sequence[RoutedSource]]:
-        """Go on from the last checkpoint, if there is one. Returns how the next are made, and what
-        sources are to be read.
-
-        :raises ConfigError: if something cannot be part of checkpoints
-        """
-        ways = self._check_kept(stages, sources)
-        keeper = Keeper(store, self._name)
-        restoring = Restoring(keeper.begin(), keeper)
-        try:
-            roles = roles_of(
-                [
-                    (self._called(number), way, route.into)
-                    for number, several in ways.items()
-                    for way, (_, _, route) in enumerate(several)
-                ],
-                stages,
-            )
-            restoring.data(roles)
-            read = {
-                number: restoring.source(self._called(number), of_source[0][0], len(of_source))
-                for number, of_source in ways.items()
-            }
-        except BaseException:
-            keeper.close()
-            raise
-        going_on = [(read[route.number], unit_ns, route) for _, unit_ns, route in sources]
-        return Checkpointing(keeper, restoring, self._checkpoint_every, self._called), going_on
-
-    def _check_kept(
-        self,
-        stages: Iterable[AnyStage],
-        sources: Sequence[RoutedSource],
-        refuse: Callable[[ConfigError], None] = _raise,
-    ) -> Mapping[int, Sequence[RoutedSource]]:
-        """Refuse what cannot be part of checkpoints. Returns the ways of each source, by number."""
-        for stage in stages:
-            try:
-                check_stage(stage)
-            except ConfigError as error:
-                refuse(error)
-        numbers = list(dict.fromkeys(route.number for _, _, route in sources))
-        ways = {n: [one for one in sources if one[2].number == n] for n in numbers}
-        for number, several in ways.items():
-            routes = [route for _, _, route in several]
-            try:
-                check_source(self._called(number), several[0][0], routes)
-            except ConfigError as error:
-                refuse(error)
-        return ways
-
-    def _called(self, number: int) -> str:
-        """What a source is called, by the number of its routes."""
-        return self._names.get(number, _unnamed(number))
-
-    def _new_fates(
-        self, sources: Sequence[tuple[Any, int, Route]], *, live: bool
-    ) -> Sequence[Fates]:
-        made = [
-            (Fates(self._policies[id(route)], source, unit_ns, live=live), route.number)
-            for source, unit_ns, route in sources
-        ]
-        for fates, number in made:
-            fates.beside = [one for one, its in made if its == number and one is not fates]
-        return [fates for fates, _ in made]
 
     def _repr_html_(self) -> str:
         from run_task.observe._html import BOLD, marked
@@ -1508,38 +1291,6 @@ class Pipeline(Live):
     def __repr__(self) -> str:
         names = ", ".join(stage.name for stage in self._graph.stages)
         return f"<Pipeline {self._name!r} of {len(self._sources)} sources and stages: {names}>"
-
-
-def _unnamed(number: int) -> str:
-    """What a source is called that nobody has given a name."""
-    return f"source-{number}"
-
-
-def _warn_of_late_rows(
-    stages: Mapping[AnyStage, RunnerConfig], sources: Sequence[tuple[Any, int, Route]]
-) -> None:
-    """Warn of rows that come too late for the window that they end, as all do that are stamped with
-    the time at which they come."""
-    for source, _, route in sources:
-        if not route.holds_end or about(source).playback is not None:
-            continue
-        for stage, config in stages.items():
-            if any(map(route.leads_to, stage.inputs)) and not config.grace_ns:
-                _log.warning(
-                    "stage %r has no grace, and reads %s, which is closed on the right: a row of "
-                    "%s that is stamped with the end of a window has to be there by then to be in "
-                    "it; give RunnerConfig(grace=...), for how long to wait for it",
-                    *(stage.name, brief(route.into), brief(source)),
-                )
-
-
-def _holds_rows(data: object) -> bool:
-    """Whether there is something for a replay to go through."""
-    return isinstance(data, TimeSeries) and len(data.view()) > 0
-
-
-def _nothing() -> None:
-    """Nobody is to be told."""
 
 
 def _states_of(stage: AnyStage) -> States:

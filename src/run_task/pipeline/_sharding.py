@@ -20,6 +20,8 @@ from run_task.data import TimeSeries
 from run_task.data._buckets import BUCKETS
 from run_task.errors import ConfigError, described
 from run_task.observe._format import brief
+from run_task.pipeline._branches import RoutedSource
+from run_task.pipeline._fates import SourcePolicy
 from run_task.pipeline._route import Route
 from run_task.pipeline._stage import AnyStage
 from run_task.runner._config import RunnerConfig
@@ -255,6 +257,39 @@ def read_by_shards(
         # Before windows go on without it, which would then lack the rows of all partitions.
         bound, when_away = bound * _SHARE, WhenAway.GO_ON
     return with_partitions(source, cluster.partitions(places, sent, bound, when_away))
+
+
+def replayed_by_shards(
+    cluster: Cluster,
+    sources: Sequence[RoutedSource],
+    begun: Mapping[int, Any],
+    stages: Mapping[AnyStage, RunnerConfig],
+    policy_of: Callable[[Route], SourcePolicy],
+) -> tuple[Sequence[RoutedSource], Mapping[int, Any]]:
+    """Have shards read what is partitioned. Returns the sources as they are read in a replay, and
+    what data begins as.
+
+    :param begun: what data begins as that is not copied, by the id of that
+    :param stages: all stages, and how they behave
+    :param policy_of: what was said of a source
+    :raises ConfigError: if a series has rows already
+    """
+    begun, read = dict(begun), list[RoutedSource]()
+    for declared, unit_ns, route in sources:
+        source = declared
+        if partitions_in(source) is not None:
+            series = series_of(route)
+            check_empty(route, begun.get(id(series), series))
+            begun[id(series)] = places = series.of_places()
+            on_bad_row = policy_of(route).on_bad_row
+            readers = [
+                config
+                for stage, config in stages.items()
+                if any(data is series for data in stage.inputs)
+            ]
+            source = read_by_shards(cluster, source, places, on_bad_row, readers, live=False)
+        read.append((source, unit_ns, route))
+    return read, begun
 
 
 _SHARE: Final = 0.5

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from run_task._extras import need
 from run_task.data import Atom, RwLock, TimeSeries
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
+from run_task.pipeline._branches import RoutedSource
 from run_task.pipeline._route import Route
+from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.checkpoint._folder import FolderStore
 from run_task.pipeline.checkpoint._store import CheckpointStore
 from run_task.pipeline.checkpoint._values import check_state, kind_of
@@ -19,6 +21,10 @@ from run_task.sources._protocol import about
 from run_task.sources._restarted import AsyncFunctionRows, FunctionRows
 from run_task.tasks._state_bytes import has_own_bytes
 from run_task.tasks._stateful import with_state
+
+
+def _raise(error: ConfigError) -> None:
+    raise error
 
 
 def store_of(given: Any) -> CheckpointStore:
@@ -35,6 +41,33 @@ def store_of(given: Any) -> CheckpointStore:
             f"FolderStore(...)"
         )
     return given
+
+
+def check_kept(
+    stages: Iterable[AnyStage],
+    sources: Sequence[RoutedSource],
+    called: Callable[[int], str],
+    refuse: Callable[[ConfigError], None] = _raise,
+) -> Mapping[int, Sequence[RoutedSource]]:
+    """Refuse what cannot be part of checkpoints. Returns the ways of each source, by number.
+
+    :param called: what a source is called, by the number of its routes
+    :param refuse: is given each reason
+    """
+    for stage in stages:
+        try:
+            check_stage(stage)
+        except ConfigError as error:
+            refuse(error)
+    numbers = list(dict.fromkeys(route.number for _, _, route in sources))
+    ways = {n: [one for one in sources if one[2].number == n] for n in numbers}
+    for number, several in ways.items():
+        routes = [route for _, _, route in several]
+        try:
+            check_source(called(number), several[0][0], routes)
+        except ConfigError as error:
+            refuse(error)
+    return ways
 
 
 def check_source(name: str, source: Any, routes: Iterable[Route]) -> None:

@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from run_task.errors import ChannelClosed, described
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
+from run_task.pipeline._branches import RoutedSource
+from run_task.pipeline._stage import AnyStage
+from run_task.pipeline.checkpoint._checks import check_kept
 from run_task.pipeline.checkpoint._keeper import Keeper
-from run_task.pipeline.checkpoint._restoring import Restoring
+from run_task.pipeline.checkpoint._restoring import Restoring, roles_of
+from run_task.pipeline.checkpoint._store import CheckpointStore
 from run_task.pipeline.live._commits import Commits
 from run_task.pipeline.live._cutting import CutTaken, Cutting
 from run_task.pipeline.live._sink_thread import SinkThread
+from run_task.runner._config import RunnerConfig
 from run_task.runner._stats import CheckpointStats
 
 _log = Log(__name__)
@@ -54,6 +59,43 @@ class Checkpointing:
     restoring: Restoring
     every: float
     name_of: Callable[[int], str]
+
+
+def going_on(
+    store: CheckpointStore,
+    every: float,
+    pipeline: str,
+    stages: Mapping[AnyStage, RunnerConfig],
+    sources: Sequence[RoutedSource],
+    called: Callable[[int], str],
+) -> tuple[Checkpointing, Sequence[RoutedSource]]:
+    """Go on from the last checkpoint, if there is one. Returns how the next are made, and what
+    sources are to be read.
+
+    :param every: how many seconds a checkpoint is made after the one before
+    :param pipeline: the pipeline's name
+    :param called: what a source is called, by the number of its routes
+    :raises ConfigError: if something cannot be part of checkpoints
+    """
+    ways = check_kept(stages, sources, called)
+    keeper = Keeper(store, pipeline)
+    restoring = Restoring(keeper.begin(), keeper)
+    try:
+        entering = [
+            (called(number), way, route.into)
+            for number, several in ways.items()
+            for way, (_, _, route) in enumerate(several)
+        ]
+        restoring.data(roles_of(entering, stages))
+        read = {
+            number: restoring.source(called(number), several[0][0], len(several))
+            for number, several in ways.items()
+        }
+    except BaseException:
+        keeper.close()
+        raise
+    going = [(read[route.number], unit_ns, route) for _, unit_ns, route in sources]
+    return Checkpointing(keeper, restoring, every, called), going
 
 
 class Checkpoints:

@@ -21,7 +21,7 @@ def write_results(
     sinks: Sequence[Delivery],
     position: ReplayPosition,
     refusals: Refusals,
-    tell: Callable[[], None],
+    tell: Callable[[], None] | None = None,
 ) -> Generator[tuple[str, DataSetBatch]]:
     """Write results to the sinks of their stages, and hand them on.
 
@@ -35,7 +35,8 @@ def write_results(
     flush_at = time.monotonic() + FLUSH_EVERY
     to = {id(delivery.sink): delivery for delivery in sinks}
     with contextlib.ExitStack() as opened:
-        opened.callback(tell)
+        if tell is not None:
+            opened.callback(tell)
         opened.callback(refusals.log_rest)
         for sink in sinks:
             opened.enter_context(sink.replayed())  # each, whatever else goes wrong
