@@ -268,7 +268,8 @@ export class Lines {
 function upAndDown(low, high) {
   if (low === null || low === undefined) return [0, 1];
   if (low === high) {
-    const room = Math.abs(low) * 0.1 || 1;
+    if (low === 0) return [0, 1];
+    const room = Math.abs(low) * 0.1;
     return [low - room, high + room];
   }
   const room = (high - low) * 0.08;

@@ -20,7 +20,7 @@ const $ = (id) => document.getElementById(id);
 /** Everything that views share. */
 class App {
   constructor() {
-    this.pipeline = null;
+    this.pipeline = undefined; // not known yet; null: there is none
     this.state = null;
     this.topology = null;
     this.session = null;
@@ -77,7 +77,8 @@ class App {
     const [, kind, name] = parts;
     this.name = name;
     const View = VIEWS.find(([, word]) => word === kind)?.[2] ?? Overview;
-    if (known !== this.pipeline || !this.live.source) this.#follow(known);
+    if (known !== this.pipeline) this.#follow(known);
+    else if (!this.live.tries) this.live.open(known);
     this.view?.destroy();
     this.view = kind === "stage" && name ? new StageView(this, name) : new View(this);
     this.kind = kind === "stage" ? "stage" : View === Overview ? "overview" : kind;
@@ -256,6 +257,7 @@ class App {
       : `The service does not answer, since ${shownTime(since)}. What stands here is from before; the page tries again.`);
     attribute($("health"), "data-status", "unknown");
     put($("health-text"), "Not known");
+    this.#draw();
   }
 
   #isBack() {

@@ -41,11 +41,11 @@ export class Overview {
     this.graph.destroy();
   }
 
-  update({ state, topology, linkTo }) {
+  update({ state, topology, linkTo, gone }) {
     if (!state || !topology) return;
     if (!this.graph.topology) this.graph.arrange(topology);
     this.graph.update(state);
-    this.#health(state);
+    this.#health(state, gone);
     this.#alarms(state.alarms ?? [], linkTo);
     this.#stages(state, topology, linkTo);
     this.#sinks(state);
@@ -57,8 +57,9 @@ export class Overview {
       : "This pipeline keeps none.");
   }
 
-  #health(state) {
-    const reasons = state.health.reasons.length ? state.health.reasons : ["Nothing is wrong."];
+  #health(state, gone) {
+    const reasons = gone ? ["The service does not answer."]
+      : state.health.reasons.length ? state.health.reasons : ["Nothing is wrong."];
     keep(this.reasons, reasons, (text) => text, (text) => h("li", { dir: "auto" }, text), () => {});
     const stages = Object.values(state.stages);
     const sources = Object.values(state.sources);

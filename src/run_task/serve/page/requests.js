@@ -42,7 +42,13 @@ export class Live {
     this.told = told;
     this.wait = SHORTEST_WAIT;
     this.goneSince = null;
+    this.source = null;
     this.waiting = null;
+  }
+
+  /** Whether it is open, or is going to be opened again. */
+  get tries() {
+    return this.source !== null || this.waiting !== null;
   }
 
   /** @param {string|null} pipeline of which pipeline */
@@ -67,6 +73,7 @@ export class Live {
 
   close() {
     clearTimeout(this.waiting);
+    this.waiting = null;
     this.source?.close();
     this.source = null;
   }
