@@ -108,12 +108,20 @@ class Cluster:
     :param transport: where they are started
     :param count: how many there are
     :param packing: how values of the user are pickled
+    :param on_other_machines: whether they may be on other machines than this process
     """
 
     def __init__(
-        self, name: str, transport: Transport, count: int, packing: Packing | None = None
+        self,
+        name: str,
+        transport: Transport,
+        count: int,
+        packing: Packing | None = None,
+        *,
+        on_other_machines: bool = False,
     ) -> None:
         self.name: Final = name
+        self.on_other_machines: Final = on_other_machines
         self.count: Final = count
         self.packing: Final = Packing() if packing is None else packing
         self._transport = transport
@@ -613,7 +621,7 @@ class Cluster:
                 marks[number_of_feed] = mark
             else:
                 apart[number_of_feed] = feed.part_of(view, number)
-        window = RunWindow(run.stage.number, run.window, marks, apart, run.values)
+        window = RunWindow(run.stage.number, run.window, marks, apart, run.values, run.sinks)
         return link.call(self._request(member, new, setup, window))
 
     def _request(

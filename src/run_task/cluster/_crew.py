@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -24,6 +24,7 @@ from run_task.cluster._messages import (
 )
 from run_task.cluster._partitions import PartitionKeys
 from run_task.cluster._windows import NoAnswer, StageOnShards, WindowRun
+from run_task.cluster._writing import ShardedWriting, StageSinks
 from run_task.data import TimeSeries
 from run_task.data._buckets import bucket_of, part_of
 from run_task.data._several import members_of
@@ -48,6 +49,7 @@ class ShardsCrew:
 
     :param cluster: the shards
     :param executor: what runs tasks there
+    :param sinks: those of the stage that shards write to
     :param tasks: the tasks, as a runner runs them
     :param data: what they read
     :param interval: how often
@@ -61,6 +63,7 @@ class ShardsCrew:
         self,
         cluster: Cluster,
         executor: Executor | ExecutorName,
+        sinks: Sequence[ShardedWriting],
         tasks: Sequence[Runnable[Any, Any]],
         data: Any,
         interval: Interval,
@@ -76,6 +79,8 @@ class ShardsCrew:
         self._bound_s = config.upstream_timeout
         self._name = config.name
         self._tasks = [check_task(cluster.packing, config.name, declared(task)) for task in tasks]
+        own_tasks = [declared(task) for task in tasks]
+        self._sinks = StageSinks(config.name, cluster.packing, sinks, own_tasks)
         own = replace(config, executor=executor, workers=config.workers or 1)
         try:
             self._rest = cluster.packing.as_bytes((interval, own, keys))
@@ -124,7 +129,7 @@ class ShardsCrew:
         }
         begin = self._cluster.packing.as_bytes((states, own(self._states.known())))
         named = number, self._name, self._cluster.packing.names
-        return StageSetup(*named, self._tasks, inputs, self._rest, begin)
+        return StageSetup(*named, self._tasks, inputs, self._rest, begin, self._sinks.setups)
 
     def run(self, tick: Tick) -> KeyedDataSet[Any, Any]:
         """Have all shards run the tick, and put together what they give."""
@@ -149,11 +154,13 @@ class ShardsCrew:
                 views[feed.number] = view
         self._is_running = True
         try:
-            run = WindowRun(self._stage, (tick.start, tick.end), views, values)
+            sinks = self._sinks.that_take()
+            run = WindowRun(self._stage, (tick.start, tick.end), views, values, sinks)
             answers = self._cluster.run(run, self._bound_s, self._given_up)
         finally:
             self._is_running = False
         parts: list[ShardPart] = []
+        unwritten: list[Collection[int]] = []  # of each part, by whom its results are not there
         behind: list[str] = []
         for shard, answer in enumerate(answers):
             for before in answer.caught_up:
@@ -164,14 +171,21 @@ class ShardsCrew:
                 case NoAnswer():
                     own = self._own_keys(keyed.keys, shard)
                     parts.append(ShardPart(own, None, answer.reply.reason))
+                    unwritten.append(sinks)
                 case reply:
                     if (results := self._results(shard, reply)) is not None:
                         parts.append(ShardPart(self._keys_of[shard], results))
+                        unwritten.append(results.unwritten)
+                        self._sinks.note(self._cluster.called(shard), results.unwritten)
         merged = self._merging.merge(tick.window, keyed.keys, parts, whole=not behind)
         took = time.perf_counter() - begun
         noted = merged.keys, merged.flat, merged.seconds, took, merged.errors or None
         late = (*tick.behind, *behind)
-        return KeyedDataSet.of(tick.due, late, self._roster, keyed.by, *noted)
+        dataset = KeyedDataSet.of(tick.due, late, self._roster, keyed.by, *noted)
+        if sinks:
+            written = [(part.keys, without) for part, without in zip(parts, unwritten, strict=True)]
+            dataset.note_apart(self._sinks.apart(tick.end, sinks, written))
+        return dataset
 
     def _results(self, shard: int, reply: ShardReply) -> ShardResults | None:
         """What a shard gave.

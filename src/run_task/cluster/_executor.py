@@ -7,6 +7,7 @@ from typing import Any
 
 from run_task.cluster._cluster import Cluster
 from run_task.cluster._crew import ShardsCrew
+from run_task.cluster._writing import ShardedWriting
 from run_task.data import Shared
 from run_task.executors import Crew, Executor
 from run_task.executors._states import States
@@ -21,10 +22,14 @@ class ShardsExecutor:
 
     :param cluster: the shards
     :param config: how the stage was to be run: its executor runs the tasks in each shard
+    :param sinks: those that shards write to
     """
 
-    def __init__(self, cluster: Cluster, config: RunnerConfig) -> None:
+    def __init__(
+        self, cluster: Cluster, config: RunnerConfig, sinks: Sequence[ShardedWriting] = ()
+    ) -> None:
         self._cluster = cluster
+        self._sinks = sinks
         self._named: Executor | ExecutorName = config.executor
         self._executor = config.executor_instance
 
@@ -62,4 +67,5 @@ class ShardsExecutor:
         states: States,
     ) -> Crew:
         """Make ready to run these tasks for each key in shards."""
-        return ShardsCrew(self._cluster, self._named, tasks, data, interval, config, keys, states)
+        of = self._cluster, self._named, self._sinks
+        return ShardsCrew(*of, tasks, data, interval, config, keys, states)

@@ -128,6 +128,16 @@ Input: TypeAlias = ValueInput | FeedInput
 by its place among the inputs."""
 
 
+class SinkSetup(NamedTuple):
+    """A sink that a shard is to write to what it has of a stage."""
+
+    sink: int
+    """What it is called in messages: its place among those of the stage."""
+
+    opener: bytes
+    """What opens it, pickled."""
+
+
 class StageSetup(NamedTuple):
     """A stage that a shard is to run."""
 
@@ -146,6 +156,8 @@ class StageSetup(NamedTuple):
     states: bytes
     """The states to begin with, and the keys that are known, pickled."""
 
+    sinks: Sequence[SinkSetup]
+
 
 class RunWindow(NamedTuple):
     """A window that is to be run."""
@@ -160,6 +172,9 @@ class RunWindow(NamedTuple):
 
     values: Mapping[int, bytes]
     """Of inputs that are no series, by place; those that are missing are as before."""
+
+    sinks: Sequence[int]
+    """Those of the stage's sinks that the shard is to write to, before it answers."""
 
 
 class ShardRequest(NamedTuple):
@@ -204,6 +219,8 @@ class ShardResults(NamedTuple):
 
     seconds: Sequence[float]
     took: float
+    unwritten: Mapping[int, str]
+    """Of the sinks that it was to write to, those that it did not, and why."""
 
 
 class ShardFailed(NamedTuple):

@@ -60,10 +60,13 @@ class PackedResults:
             else:
                 self._columns.append(self._plain(task, column))
 
-    def message(self, keys_before: Sequence[Any] | None) -> ShardResults:
+    def message(
+        self, keys_before: Sequence[Any] | None, unwritten: Mapping[int, str]
+    ) -> ShardResults:
         """The message.
 
         :param keys_before: the keys of the reply before
+        :param unwritten: the sinks that were to be written to, and were not, and why
         """
         durations = self._dataset.durations
         return ShardResults(
@@ -74,6 +77,7 @@ class PackedResults:
             faults=self._faults,
             seconds=[durations.get(name, 0.0) for name in self._names],
             took=self._dataset.took,
+            unwritten=unwritten,
         )
 
     def _of_tasks(self) -> Sequence[Sequence[Any]]:

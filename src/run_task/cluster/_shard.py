@@ -1,9 +1,9 @@
 """A shard: the stages by key of a pipeline, over the rows of some of the keys.
 
-It has no clock, no sources and no sinks. What it does depends on the requests alone that it is
-sent, one after another: so it gives the same wherever it is, and one that replaces it goes on as it
-would have done. A window is run by what runs it in a pipeline without shards: a crew, over what
-``bound_of`` makes of a view.
+It has no clock, no sources, and no sinks but those to which it is told to write what it has of a
+window. What it does depends on the requests alone that it is sent, one after another: so it gives
+the same wherever it is, and one that replaces it goes on as it would have done. A window is run by
+what runs it in a pipeline without shards: a crew, over what ``bound_of`` makes of a view.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task._version import __version__
+from run_task._window import Window
 from run_task.cluster._bytes import joined, of_bytes, stand_in_for
+from run_task.cluster._merging import ShardMerging, ShardPart
 from run_task.cluster._messages import (
     Input,
     RunWindow,
@@ -29,14 +31,16 @@ from run_task.cluster._messages import (
 from run_task.cluster._reading import PartitionReader, rows_at
 from run_task.cluster._replica import Replica
 from run_task.cluster._results import PackedResults
+from run_task.cluster._writing import ShardSink
 from run_task.data import Atom
 from run_task.data._several import of_several
 from run_task.data.series._keyed_view import KeyedView
 from run_task.data.series._schema import NewRows
-from run_task.executors._states import States, Stepper
+from run_task.executors._states import States, Stepper, without_steps
 from run_task.executors.processes._exceptions import portable
 from run_task.runner._config import RunnerConfig
 from run_task.runner._keys import Keys, bound_of, crew_of
+from run_task.tasks._dataset import Roster
 from run_task.tasks._keyed import KeyedDataSet
 from run_task.tasks._tick import Tick
 from run_task.time._calendar import Interval
@@ -122,7 +126,8 @@ class _ShardStage:
         interval, config, keys = rest
         states, known = of_bytes(setup.states)
         tasks = [of_bytes(task) for task in setup.tasks]
-        self._names: Sequence[str] = [task.name for task in tasks]
+        self._roster = Roster(task.name for task in tasks)
+        self._names: Sequence[str] = self._roster.names
         self._values: dict[int, Any] = {}
         self._inputs: Sequence[Input] = setup.inputs
         self._replicas = replicas
@@ -140,6 +145,9 @@ class _ShardStage:
         self._crew = crew_of(bound, data, interval, config, keys, self._states)
         self._crew.open()
         self._keys: Sequence[Any] | None = None  # those of the reply before
+        self._sinks = {sink.sink: ShardSink(sink) for sink in setup.sinks}
+        self._interval = interval
+        self._merging = ShardMerging(self._names, self._steppers)
 
     def run(self, run: RunWindow) -> ShardResults | None:
         """Run a window."""
@@ -161,9 +169,30 @@ class _ShardStage:
             for key, step in zip(keys, steps, strict=True):
                 if step is not None:
                     states[key] = step.state
-        message = packed.message(self._keys)
+        unwritten = self._unwritten(run, packed, dataset)
+        message = packed.message(self._keys, unwritten)
         self._keys = keys
         return message
+
+    def _unwritten(
+        self, run: RunWindow, packed: PackedResults, dataset: KeyedDataSet[Any, Any]
+    ) -> Mapping[int, str]:
+        """Write a window to sinks. Returns those that have it not, and why.
+
+        What is written is what the driver makes of the message, by the code by which it does.
+        """
+        if not run.sinks:
+            return {}
+        message = packed.message(None, {})
+        assert message.keys is not None
+        part = ShardPart(message.keys, message)
+        merged = self._merging.merge(Window(*run.window), message.keys, [part], whole=True)
+        noted = merged.keys, merged.flat, merged.seconds, message.took, merged.errors or None
+        made = KeyedDataSet.of((*run.window, 0), (), self._roster, dataset.by, *noted)
+        made._interval = self._interval  # pyright: ignore[reportPrivateUsage]  as a runner does
+        given: Any = without_steps(made) if self._steppers else made
+        found = {number: self._sinks[number].write(given) for number in run.sinks}
+        return {number: why for number, why in found.items() if why is not None}
 
     def _view(self, run: RunWindow, of: Input, place: int) -> Any:
         what, number = of
@@ -176,3 +205,5 @@ class _ShardStage:
 
     def close(self) -> None:
         self._crew.close(0.0)
+        for sink in self._sinks.values():
+            sink.close()

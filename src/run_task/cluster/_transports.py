@@ -7,6 +7,14 @@ from run_task.cluster._processes import ProcessTransport
 from run_task.errors import ConfigError
 
 
+def on_other_machines(address: str | None) -> bool:
+    """Whether shards may be on other machines than this process.
+
+    :param address: as of :func:`transport_for`
+    """
+    return address not in (None, "local")
+
+
 def transport_for(address: str | None) -> Transport:
     """What starts shards there.
 

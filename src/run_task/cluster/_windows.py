@@ -33,6 +33,9 @@ class WindowRun(NamedTuple):
     values: Mapping[int, bytes]
     """Of inputs that are no series, by place."""
 
+    sinks: Sequence[int] = ()
+    """Those of the stage's sinks that shards are to write to, by place."""
+
 
 class NoAnswer(NamedTuple):
     """A shard that gave nothing for a window."""
@@ -80,7 +83,7 @@ class StageOnShards:
         missed = self._missed.setdefault(shard, [])
         if not missed:
             self._before[shard] = self._setup(shard)
-        missed.append(run)
+        missed.append(run._replace(sinks=()))  # sinks have it without this shard
         if len(missed) <= MOST_MISSED:
             return True
         self.caught_up(shard)

@@ -216,8 +216,7 @@ class States:
             for key, step in steps.items():
                 if type(step) is Stepped and not step.is_unchanged:
                     states[key] = step.state
-        settled: AnyDataSet = dataset.mapped(_result)
-        return settled
+        return without_steps(dataset)
 
     def forget(self, keys: Collection[Any]) -> None:
         """Let go of the states of keys."""
@@ -252,6 +251,12 @@ class States:
     def any(self) -> bool:
         """Whether a task has a state."""
         return bool(self._of)
+
+
+def without_steps(dataset: AnyDataSet) -> AnyDataSet:
+    """What a tick gave, with results in the place of steps."""
+    mapped: AnyDataSet = dataset.mapped(_result)
+    return mapped
 
 
 def declared(task: Runnable[Any, Any]) -> Runnable[Any, Any]:

@@ -3,10 +3,11 @@ written without these, so that they cost no others."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from run_task.errors import SinkError
+from run_task.pipeline._result_parts import of_keys
 from run_task.sinks._protocol import Result, Sink
 from run_task.tasks._keyed import KeyedDataSet
 
@@ -35,14 +36,20 @@ class RefusedKeys:
         :raises Exception: what the sink raises, other than a SinkError
         """
         dataset = self._result.dataset
-        if not isinstance(dataset, KeyedDataSet) or len(keys := dataset.keys_of_rows) < 2:
+        if not isinstance(dataset, KeyedDataSet):
+            return None
+        keys = dataset.keys_of_rows
+        # Where others write a part of the window, nothing may be left of this one.
+        is_part = self._result.elsewhere is None or len(self._result.elsewhere) > 0
+        most = len(keys) if is_part else len(keys) - 1
+        if most < 1:
             return None
         middle = len(keys) // 2
         self._look(keys[:middle])
         self._look(keys[middle:])
-        if self._is_over or not 0 < len(self.problems) < len(keys):
+        if self._is_over or not 0 < len(self.problems) <= most:
             return None
-        rest = _of_keys(self._result, [key for key in keys if key not in self.problems])
+        rest = of_keys(self._result, [key for key in keys if key not in self.problems])
         try:
             self._sink.write(rest)
         except SinkError:
@@ -51,14 +58,14 @@ class RefusedKeys:
 
     def refused(self, key: Any) -> Result:
         """What the sink has refused of a key."""
-        return _of_keys(self._result, [key], of_all=False)
+        return of_keys(self._result, [key], of_all=False)
 
     def _look(self, keys: Sequence[Any]) -> None:
         """Find those among some keys that cannot be stored."""
         if self._is_over:
             return
         try:
-            self._sink.write(_of_keys(self._result, keys))
+            self._sink.write(of_keys(self._result, keys))
         except SinkError as error:
             if len(keys) == 1:
                 self.problems[keys[0]] = error
@@ -67,33 +74,3 @@ class RefusedKeys:
             middle = len(keys) // 2
             self._look(keys[:middle])
             self._look(keys[middle:])
-
-
-def _of_keys(result: Result, keys: Collection[Any], *, of_all: bool = True) -> Result:
-    """What a result has of some keys.
-
-    :param of_all: whether also what concerns all keys
-    """
-    dataset: Any = result.dataset
-    wanted = set(keys)
-    values = {
-        task: {key: value for key, value in of_task.items() if key in wanted}
-        for task, of_task in dataset.items()
-    }
-    errors: dict[Any, Any] = {
-        name: error
-        for name, error in dataset.errors.items()
-        if (name[1] in wanted if isinstance(name, tuple) else of_all)
-    }
-    part: KeyedDataSet[Any, Any] = KeyedDataSet(
-        dataset.window,
-        dataset.by,
-        values,
-        errors,
-        dataset.durations,
-        dataset.lateness,
-        dataset.took,
-        dataset.behind,
-        dataset.interval,
-    )
-    return result._replace(dataset=part)

@@ -15,7 +15,8 @@ from run_task.cluster._cluster import Cluster
 from run_task.cluster._crew import check_task, value_as_bytes
 from run_task.cluster._executor import ShardsExecutor
 from run_task.cluster._partitions import PartitionSource, WhenAway
-from run_task.cluster._transports import transport_for
+from run_task.cluster._transports import on_other_machines, transport_for
+from run_task.cluster._writing import StageSinks
 from run_task.data import TimeSeries
 from run_task.data._buckets import BUCKETS
 from run_task.errors import ConfigError, described
@@ -23,8 +24,10 @@ from run_task.observe._format import brief
 from run_task.pipeline._branches import RoutedSource
 from run_task.pipeline._fates import SourcePolicy
 from run_task.pipeline._route import Route
+from run_task.pipeline._sharded_sinks import StageSinkOnShards, always
 from run_task.pipeline._stage import AnyStage
 from run_task.runner._config import RunnerConfig
+from run_task.sinks._protocol import Sink
 from run_task.sources._faults import OnFault
 from run_task.sources._partitioned import Partitions, partitions_in, with_partitions
 from run_task.sources._protocol import about
@@ -52,7 +55,9 @@ def cluster_for(
     """
     for refusal in refusals_of(name, stages, sources, shards, address, kind):
         raise refusal
-    return Cluster(name, transport_for(address), shards, Packing(_that_make(kind)))
+    packing = Packing(_that_make(kind))
+    other = on_other_machines(address)
+    return Cluster(name, transport_for(address), shards, packing, on_other_machines=other)
 
 
 def refusals_of(
@@ -84,6 +89,7 @@ def refusals_of(
     packing = Packing(_that_make(kind))
     for stage in keyed:
         yield from _refusals(stage, shards, packing)
+        yield from _sink_refusals(name, stage, packing, address)
     routes = [route for _, route in sources]
     for source, route in sources:
         if (partitions := partitions_in(source)) is not None:
@@ -138,6 +144,18 @@ def _refusals(stage: AnyStage, shards: int, packing: Packing) -> Iterator[Config
                     value_as_bytes(packing, stage.name, data, value)
                 except ConfigError as error:
                     yield error
+
+
+def _sink_refusals(
+    name: str, stage: AnyStage, packing: Packing, address: str | None
+) -> Iterator[ConfigError]:
+    other = on_other_machines(address)
+    for sink in stage.sharded_sinks:
+        one = StageSinkOnShards(name, stage, sink, always, other_machines=other)
+        try:
+            StageSinks(stage.name, packing, [one], stage.tasks)
+        except ConfigError as error:
+            yield error
 
 
 def _refusals_of_partitions(
@@ -315,13 +333,28 @@ def check_empty(route: Route, begun: Any) -> None:
 
 
 def over_shards(
-    cluster: Cluster, configs: Mapping[AnyStage, RunnerConfig]
+    cluster: Cluster,
+    configs: Mapping[AnyStage, RunnerConfig],
+    takes: Callable[[Sink], bool] = always,
 ) -> Mapping[AnyStage, RunnerConfig]:
-    """How stages behave whose tasks are run by key in shards."""
+    """How stages behave whose tasks are run by key in shards.
+
+    :param cluster: the shards
+    :param configs: how they are to behave otherwise
+    :param takes: whether nothing waits for a sink that is to be written before the next window
+    """
+
+    def sinks_of(stage: AnyStage) -> Sequence[StageSinkOnShards]:
+        other = cluster.on_other_machines
+        return [
+            StageSinkOnShards(cluster.name, stage, sink, takes, other_machines=other)
+            for sink in stage.sharded_sinks
+        ]
+
     return {
         stage: config
         if stage.keys is None
-        else replace(config, executor=ShardsExecutor(cluster, config))
+        else replace(config, executor=ShardsExecutor(cluster, config, sinks_of(stage)))
         for stage, config in configs.items()
     }
 

@@ -79,10 +79,12 @@ class Owner(Protocol):
         """
         ...
 
-    def write_to(self, stage: Any, sink: Sink, options: SinkOptions) -> None:
+    def write_to(
+        self, stage: Any, sink: Sink, options: SinkOptions, *, sharded: bool = False
+    ) -> None:
         """Let its results go to one more sink, from its next window on.
 
-        :raises ConfigError: if the options cannot work
+        :raises ConfigError: if the options cannot work, or shards cannot write to it and are to
         """
         ...
 
@@ -144,6 +146,8 @@ class BaseStage(Generic[I, O, R]):
     :ivar interval: how often
     :ivar config: everything else
     :ivar keys: by which keys its tasks are run; None: by none
+    :ivar sinks: where its results go
+    :ivar sharded_sinks: those of them to which shards write by themselves, if there are shards
     :ivar states: the states of its tasks, as of its last window
     :ivar is_paused: whether it runs no windows; :meth:`pause` and :meth:`resume` say so
     :ivar paused_tasks: the names of the tasks that its windows do without; the same say so
@@ -194,6 +198,7 @@ class BaseStage(Generic[I, O, R]):
         self.states: States = States()
         self.routes: Sequence[Route] = ()
         self.sinks: Sequence[Sink] = ()
+        self.sharded_sinks: Sequence[Sink] = ()
         self.is_paused = False
         self._owner = owner
         self._series: TimeSeries | None = None
@@ -375,6 +380,7 @@ class BaseStage(Generic[I, O, R]):
         retry: Retry | None = None,
         spool: str | os.PathLike[str] | Spool | None = None,
         dead_letters: Any = None,
+        sharded: bool = False,
     ) -> Self:
         """Let each DataSet be written to a sink: while the pipeline runs, from the next window on.
         Stages may share one, and what one of them says of it holds for all.
@@ -401,15 +407,25 @@ class BaseStage(Generic[I, O, R]):
             or lost, with the reason, as a :class:`DeadLetter`: a function, called with ``(result,
             reason, detail)``; shared data with an ingest, ``(data, ingest)``; or another sink,
             which is given a result of the name of this one and the microsecond of the letter
+        :param sharded: in a run over shards, each of these writes what it has of a window to the
+            sink by itself, before it answers, so that this process has only that part of it to
+            write that a shard could not. While the sink is away, this process writes all, as ever.
+            The sink holds what it would without: so it has to be a
+            :class:`~run_task.sinks.ShardedSink`, as an ``SqlSink`` is, and the stage one by key.
+            Said before the pipeline runs. Where there are no shards, it changes nothing
         :return: the stage
         :raises ConfigError: if it is no sink, or a table of the results of one stage that has
-            another one's, or something else was said of it before; while the pipeline runs, also if
-            it holds results of another version of a task
+            another one's, or something else was said of it before, or it is ``sharded`` and shards
+            cannot write to it; while the pipeline runs, also if it holds results of another version
+            of a task
         :raises RunTaskError: if the pipeline ends, or the stage was removed
         """
         check_sink(f"stage {self.name!r}", sink)
         self._owner.write_to(
-            self, sink, {"retry": retry, "spool": spool, "dead_letters": dead_letters}
+            self,
+            sink,
+            {"retry": retry, "spool": spool, "dead_letters": dead_letters},
+            sharded=sharded,
         )
         return self
 

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from run_task._window import Window
@@ -41,6 +41,11 @@ class Recorded(Protocol):
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to be stored of it."""
+        ...
+
+    @property
+    def elsewhere(self) -> Collection[Any] | None:
+        """The keys of it that others write; None: all but its own."""
         ...
 
 
@@ -305,11 +310,14 @@ class Durable(ABC):
         if self._waiting:
             self._attend()
             windows = list(self._waiting.values())
-            self._keep([w for w in windows if not (w.is_empty and self._is_new(w.key))])
+            self._keep([w for w in windows if not (w.is_empty and self._changes_nothing(w))])
             self._waiting = {}
 
-    def _is_new(self, key: WindowKey) -> bool:
-        """Whether there can be no earlier results of a window, which it would replace."""
+    def _changes_nothing(self, window: Recorded) -> bool:
+        """Whether there can be no earlier results that a window without any would replace."""
+        if window.elsewhere is None:
+            return True
+        key = window.key
         last = self._last(key.pipeline, key.stage)
         return last is None or key.end > last
 

@@ -75,10 +75,10 @@ class Database:
         self.is_sqlite: Final = self.url.get_backend_name() == "sqlite"
         self.is_mysql: Final = self.url.get_backend_name() in ("mysql", "mariadb")
         self.where: Final = f"{owner}({_shown(self.url, is_url='://' in text)!r})"
-        is_file = self.is_sqlite or self.url.get_backend_name() == "duckdb"
-        if is_file and self.url.database in (None, "", ":memory:"):
+        self.is_file: Final = self.is_sqlite or self.url.get_backend_name() == "duckdb"
+        if self.is_file and self.url.database in (None, "", ":memory:"):
             raise ConfigError(f"{self.where}: a database in memory does not last: give a path")
-        if is_file and os.path.isdir(self.url.database or ""):
+        if self.is_file and os.path.isdir(self.url.database or ""):
             raise ConfigError(f"{self.where}: this is a folder: give the path of a file")
 
     def engine(self) -> Engine:

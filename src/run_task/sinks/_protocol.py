@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -49,7 +49,7 @@ class Result(NamedTuple):
     """What a stage computed for one window: what a sink is given.
 
     All that a sink holds of ``(pipeline, stage, window, bucket)`` is replaced by a later result of
-    the same.
+    the same, but for what is of keys in :attr:`elsewhere`.
     """
 
     pipeline: str
@@ -65,6 +65,10 @@ class Result(NamedTuple):
     other sinks and stages."""
     bucket: int = 0
     """Which part of the keys it is of: 0, as yet always."""
+    elsewhere: Collection[Any] | None = ()
+    """Keys whose results others write to the same sink, so that what it holds of them stays; None:
+    all keys that the DataSet does not have. Only a :class:`ShardedSink` is given such results, of a
+    stage that was told ``sharded=True``; else there are none."""
 
     @classmethod
     def of(
@@ -227,6 +231,30 @@ class DurableSink(Sink, Protocol):
         written again, in any.
 
         :param stage: of which stage; None: of all
+        """
+        ...
+
+
+@runtime_checkable
+class ShardedSink(DurableSink, Protocol):
+    """A durable sink that several processes may write to at a time, each the results of some keys
+    of a window, as ``stage.sink(sink, sharded=True)`` asks for in a run over shards.
+
+    It follows :attr:`Result.elsewhere`: of a window that is written again, what it holds of the
+    keys there stays.
+    """
+
+    def for_shards(self, output: StageOutput, /, *, other_machines: bool) -> Callable[[], Any]:
+        """What opens another such sink of the same place, in the process of a shard. It is pickled.
+
+        Called when a stage is told ``sharded=True``, and again before shards are started. In a
+        shard, the sink that it gives is told :meth:`~DurableSink.begin` and, if it is a
+        :class:`TypedSink`, what the stage gives; and each result that it is given to write is
+        flushed at once, and is of all keys that the shard has of a window.
+
+        :param output: what the stage gives
+        :param other_machines: whether shards may be on other machines
+        :raises ConfigError: if the results cannot be written so; the message names the cure
         """
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from run_task.errors import SinkError
@@ -83,6 +83,8 @@ class WindowRecord(NamedTuple):
     unit: str | None
     revision: int
     tasks: tuple[TaskRecord, ...]
+    elsewhere: Collection[str] | None = ()
+    """As of :class:`Result`, with keys as they are stored."""
 
     @property
     def is_empty(self) -> bool:
@@ -162,7 +164,7 @@ def record(result: Result, encoder: Encoder) -> WindowRecord:
     :param encoder: makes JSON of the tasks' results
     :raises SinkError: if a name, a number or a task's result cannot be
     """
-    pipeline, stage, window, revision, dataset, bucket = result
+    pipeline, stage, window, revision, dataset, bucket, elsewhere = result
     values: Iterable[tuple[str, Any, Any]]
     errors: list[tuple[str, Any, str]] = []
     if isinstance(dataset, KeyedDataSet):
@@ -175,7 +177,10 @@ def record(result: Result, encoder: Encoder) -> WindowRecord:
         values = ((task, None, value) for task, value in dataset.items())
     unit = None if result.unit is None else result.unit.value
     key = WindowKey(pipeline, stage, *window, bucket)
-    return window_record(key, unit, revision, values, errors, encoder)
+    made = window_record(key, unit, revision, values, errors, encoder)
+    if elsewhere is None or elsewhere:
+        return made._replace(elsewhere=elsewhere and frozenset(map(str, elsewhere)))
+    return made
 
 
 def window_record(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from run_task._window import Window
@@ -12,7 +13,7 @@ from run_task.errors import ConfigError, SinkError
 from run_task.sinks._base import Durable, ResultForm
 from run_task.sinks._database import Database, keep_a_write_ahead_log
 from run_task.sinks._layout import Layout, check_layout
-from run_task.sinks._protocol import Row
+from run_task.sinks._protocol import Row, StageOutput
 from run_task.sinks._sql_limits import limits_of
 from run_task.sinks._sql_long import LongSql
 from run_task.sinks._sql_place import SqlPlace
@@ -36,6 +37,17 @@ class SqlForm(ResultForm, Protocol):
 
     def prepare(self) -> None:
         """See to it that there is a table for what was recorded."""
+        ...
+
+    def fix_columns(self, reason: str, /) -> None:
+        """Take no further column from now on.
+
+        :param reason: why there can be none, for messages
+        """
+        ...
+
+    def not_in_parts(self, output: StageOutput, /) -> str | None:
+        """Why several cannot write each a part of a window; None: they can."""
         ...
 
     def keep(self, windows: Any, connection: Connection, /) -> None:
@@ -111,6 +123,7 @@ class SqlSink(Durable):
         types: TypesGiven = (),
     ) -> None:
         self._database = Database(database, "SqlSink")
+        self._given = {"table": table, "layout": layout, "encode": encode, "types": types}
         wide = check_layout(layout, self._database.where) is Layout.WIDE
         self._engine: Engine = self._database.engine()
         try:
@@ -135,6 +148,39 @@ class SqlSink(Durable):
         except BaseException:
             self._engine.dispose()
             raise
+
+    def for_shards(self, output: StageOutput, /, *, other_machines: bool) -> Callable[[], SqlSink]:
+        """What opens this table in the process of a shard.
+
+        :param output: what the stage gives
+        :param other_machines: whether shards may be on other machines
+        :raises ConfigError: if shards cannot write to it, each a part of a window
+        """
+        where, database = self._database.where, self._database
+        if problem := self._form.not_in_parts(output):
+            raise ConfigError(f"{where}: {problem}")
+        url = database.url.render_as_string(hide_password=False)
+        if not database.is_file:
+            return partial(SqlSink._in_shard, url, self._given)
+        if not database.is_sqlite:
+            raise ConfigError(
+                f"{where}: one process at a time can write to such a file: take another database"
+            )
+        if other_machines:
+            raise ConfigError(
+                f"{where}: this is a file of this machine, and shards may be on others: take a "
+                f"database that all of them reach, such as PostgreSQL"
+            )
+        if not database.url.query:
+            url = os.path.abspath(database.url.database or "")  # a shard may be in another folder
+        return partial(SqlSink._in_shard, url, self._given)
+
+    @classmethod
+    def _in_shard(cls, database: str, given: dict[str, Any]) -> SqlSink:
+        """It in a shard, which adds no columns, since each shard has other values."""
+        sink = cls(database, **given)
+        sink._form.fix_columns("a shard adds none")
+        return sink
 
     def _check_name(self, name: Any) -> None:
         """Refuse what is no name of a table.

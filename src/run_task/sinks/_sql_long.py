@@ -11,8 +11,9 @@ from run_task._window import Window
 from run_task.errors import ConfigError, RunTaskError, SinkError
 from run_task.sinks._database import Database, columns_of
 from run_task.sinks._older import OlderWindow, older, table_windows
-from run_task.sinks._protocol import Row
+from run_task.sinks._protocol import Row, StageOutput
 from run_task.sinks._record import FORMAT, LongForm, WindowRecord, restored, unit_of
+from run_task.sinks._sql_parts import divided, make_way
 from run_task.sinks._sql_place import SqlPlace
 from run_task.sinks.encoding._json import Fallback
 from run_task.time._interval import TimeUnit
@@ -119,9 +120,16 @@ class LongSql(LongForm):
     def prepare(self) -> None:
         """The table is there since it was opened."""
 
+    def fix_columns(self, _reason: str) -> None:
+        """Its columns are always the same."""
+
+    def not_in_parts(self, _output: StageOutput) -> str | None:
+        """Why several cannot write each a part of a window: they can."""
+        return None
+
     def keep(self, windows: list[WindowRecord], connection: Connection) -> None:
         """Put windows into the place of those that are there."""
-        from sqlalchemy import bindparam, delete, insert
+        from sqlalchemy import and_, bindparam, delete, insert
 
         rows = [dict(row) for window in windows for row in window.rows()]
         for row in rows:
@@ -137,7 +145,20 @@ class LongSql(LongForm):
             table.c.bucket == bindparam("of_bucket"),
         )
         names = "of_pipeline", "of_stage", "from", "to", "of_bucket"
-        connection.execute(replaced, [dict(zip(names, window.key)) for window in windows])
+        whole, parts = divided(windows)
+        if whole:
+            connection.execute(replaced, [dict(zip(names, window.key)) for window in whole])
+        for window in parts:
+            *_, start, end, bucket = window.key
+            of_window = and_(
+                table.c.pipeline == window.key.pipeline,
+                table.c.stage == window.key.stage,
+                table.c.window_end == end,
+                table.c.window_start == start,
+                table.c.bucket == bucket,
+            )
+            own = (task.key for task in window.tasks)
+            make_way(connection, table, of_window, table.c.key, own, window.elsewhere)
         if rows:
             connection.execute(insert(table), rows)
 

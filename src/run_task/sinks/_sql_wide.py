@@ -15,6 +15,7 @@ from run_task.sinks._database import columns_of
 from run_task.sinks._protocol import Row
 from run_task.sinks._record import FORMAT
 from run_task.sinks._results_table import LENGTHS
+from run_task.sinks._sql_parts import divided, make_way
 from run_task.sinks._sql_place import SqlPlace
 from run_task.sinks._wide_table import (
     REGISTRY,
@@ -190,8 +191,11 @@ class WideSql(WideForm):
         """
         from sqlalchemy.exc import DBAPIError
 
-        schema = self._table.schema
-        if schema is None or schema is self._fitted:
+        schema, fitted = self._table.schema, self._fitted
+        if schema is None or schema is fitted:
+            return
+        if fitted is not None and schema == fitted and schema.names == fitted.names:
+            self._fitted = schema
             return
         with self._engine.begin() as connection:
             schema = self._with_others(connection, schema)
@@ -288,19 +292,28 @@ class WideSql(WideForm):
 
     def keep(self, windows: Sequence[WideRecord], connection: Connection) -> None:
         """Put windows into the place of those that are there."""
-        from sqlalchemy import bindparam, delete, insert
+        from sqlalchemy import and_, bindparam, delete, insert
 
         schema = self._fitted
         assert schema is not None
-        self._lock(connection)
+        whole, parts = divided(windows)
+        self._lock(connection, shared=not whole)
         table = self._table_of(schema)
         unit = schema.unit
         place = {name: f"c{number}" for number, name in enumerate(schema.names)}
-        times = [(_moment(w.key.start, unit), _moment(w.key.end, unit)) for w in windows]
+        times = [_moments(window, unit) for window in windows]
         replaced = delete(table).where(
             table.c[place[END]] == bindparam("to"), table.c[place[START]] == bindparam("from")
         )
-        connection.execute(replaced, [{"from": start, "to": end} for start, end in times])
+        if whole:
+            of_whole = [_moments(window, unit) for window in whole]
+            connection.execute(replaced, [{"from": start, "to": end} for start, end in of_whole])
+        for window in parts:
+            start, end = _moments(window, unit)
+            of_window = and_(table.c[place[END]] == end, table.c[place[START]] == start)
+            assert schema.by is not None  # of a stage by key alone there are parts
+            key = table.c[place[schema.by]]
+            make_way(connection, table, of_window, key, window.keys or (), window.elsewhere)
         rows: list[dict[str, Any]] = []
         for window, (start, end) in zip(windows, times):
             rows += self._rows_of(schema, window, start, end)
@@ -308,15 +321,18 @@ class WideSql(WideForm):
             names = place.values()
             connection.execute(insert(table), [dict(zip(names, row)) for row in rows])
 
-    def _lock(self, connection: Connection) -> None:
+    def _lock(self, connection: Connection, *, shared: bool) -> None:
         """Let others wait who write to the table: two that put a window into its place at one time
-        would both find none there."""
+        would both find none there.
+
+        :param shared: whether others are let by that are of other keys, as those who write parts
+        """
         from sqlalchemy import select
 
         if self._dialect in _LOCKING:
             of = self._registry.c
             query = select(of.table_name).where(of.table_name == self._name)
-            connection.execute(query.with_for_update())
+            connection.execute(query.with_for_update(read=shared))
 
     def _rows_of(
         self, schema: WideSchema, window: WideRecord, start: datetime, end: datetime
@@ -428,6 +444,11 @@ def _bound(time: int, unit: TimeUnit) -> datetime:
     except OverflowError:
         last, first = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
         return last if time > 0 else first
+
+
+def _moments(window: WideRecord, unit: TimeUnit) -> tuple[datetime, datetime]:
+    """Where a window starts and ends."""
+    return _moment(window.key.start, unit), _moment(window.key.end, unit)
 
 
 def _moment(time: int, unit: TimeUnit) -> datetime:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, overload
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 from run_task._window import Due, Window
 from run_task.errors import TaskError
@@ -77,6 +77,16 @@ class Keyed(Mapping[K, O_co]):
         return f"Keyed({{{', '.join(parts)}{f', and {more:,} more' if more else ''}}})"
 
 
+class ApartKeys(NamedTuple):
+    """What of a KeyedDataSet was written to a sink where it was computed."""
+
+    left: Collection[Any]
+    """The keys of which it was not, so that whoever is given the KeyedDataSet is to write them."""
+
+    elsewhere: Collection[Any] | None
+    """The keys of which it was; None: all others, and of the window nothing else is there."""
+
+
 class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
     """What the tasks of a runner gave for each key in one window: a mapping of task name to
     :class:`Keyed`, which is a mapping of key to result.
@@ -102,7 +112,7 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         knows
     """
 
-    __slots__ = ("_by", "_durations", "_flat", "_keys", "_roster", "_values")
+    __slots__ = ("_apart", "_by", "_durations", "_flat", "_keys", "_roster", "_values")
 
     # A tick notes by position, and most of it is never looked at: it is put into mappings on
     # demand.
@@ -112,6 +122,7 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
     _flat: Sequence[Any]
     _values: Mapping[str, Keyed[K, O_co]] | None
     _durations: Mapping[str, float]
+    _apart: Mapping[int, ApartKeys]
 
     def __init__(
         self,
@@ -135,6 +146,7 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         self._errors = MappingProxyType(dict(errors)) if errors else NOTHING
         self._behind = tuple(behind)
         self._durations = MappingProxyType(dict(durations))
+        self._apart = NOTHING
         self._took = sum(durations.values()) if took is None else took
         failed = _by_task(self._errors)
         self._values = {
@@ -181,6 +193,7 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         self._took = took
         self._errors = NOTHING if errors is None else MappingProxyType(errors)
         self._values = None
+        self._apart = NOTHING
         return self
 
     def _mapping(self) -> Mapping[str, Keyed[K, O_co]]:
@@ -198,6 +211,20 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
                 made[name] = Keyed(results, failed.get(name, NOTHING))
             self._values = values = made
         return values
+
+    def note_apart(self, apart: Mapping[int, ApartKeys]) -> None:
+        """Note what of it was written where it was computed: for a runner, before it delivers it.
+
+        :param apart: by sink
+        """
+        self._apart = apart
+
+    def apart_of(self, sink: int) -> ApartKeys | None:
+        """What of it was written to a sink where it was computed; None: nothing was.
+
+        :param sink: which sink, as it was noted
+        """
+        return self._apart.get(sink)
 
     @property
     def by(self) -> str:

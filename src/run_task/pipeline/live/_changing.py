@@ -16,6 +16,7 @@ from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._result_faults import ResultFaults
 from run_task.pipeline._result_rows import RowIngest
 from run_task.pipeline._route import Route
+from run_task.pipeline._sharded_sinks import check_sharded
 from run_task.pipeline._sharding import check_reader, check_target, has_places, over_shards
 from run_task.pipeline._sink_policy import SinkOptions, SinkPolicy
 from run_task.pipeline._sink_start import declare
@@ -129,26 +130,44 @@ class Changing:
                 raise
             self.note(f"results of stage {stage.name!r} enter {brief(route.into)}")
 
-    def write_to(self, stage: AnyStage, sink: Sink, options: SinkOptions) -> None:
+    def write_to(
+        self, stage: AnyStage, sink: Sink, options: SinkOptions, *, sharded: bool = False
+    ) -> None:
         """Let the results of a stage go to one more sink, from its next window on.
 
+        :param sharded: whether shards write to it by themselves
         :raises ConfigError: if the sink takes those of one stage alone, and has one, or its options
-            cannot work, or others were said of it before
+            cannot work, or others were said of it before, or shards cannot write to it and are to
         :raises RunTaskError: if the pipeline ends, or the stage was removed
         """
         with self.lock:
             self._check_there(stage)
             self._check_alone(stage, sink)
+            if sharded:
+                self._check_sharded(stage, sink)
             self.say_of_sink(f"stage {stage.name!r}", sink, options)
-            before, stage.sinks = stage.sinks, (*stage.sinks, sink)
+            before = stage.sinks, stage.sharded_sinks
+            stage.sinks = (*stage.sinks, sink)
+            if sharded:
+                stage.sharded_sinks = (*stage.sharded_sinks, sink)
             if self.run is None or not self.is_running:
                 return
             try:
                 self.run.write_to(stage, stage.sinks)
             except BaseException:
-                stage.sinks = before
+                stage.sinks, stage.sharded_sinks = before
                 raise
             self.note(f"results of stage {stage.name!r} go to {brief(sink)}")
+
+    def _check_sharded(self, stage: AnyStage, sink: Sink) -> None:
+        """See whether shards can write to a sink."""
+        check_sharded(self._name, stage, sink, stage.tasks)
+        if self.cluster is not None and self.run is not None and self.is_running:
+            raise ConfigError(
+                f"stage {stage.name!r}: sink={brief(sink)}: sharded=True: its shards are at work, "
+                f"and were told before which sinks they write to: say it before the pipeline runs, "
+                f"or leave sharded=True out"
+            )
 
     def _check_alone(self, stage: AnyStage, sink: Sink) -> None:
         """See whether a sink that takes the results of one stage alone has no other one."""
@@ -202,7 +221,11 @@ class Changing:
 
     def spread(self, given: Mapping[AnyStage, RunnerConfig]) -> Mapping[AnyStage, RunnerConfig]:
         """How stages behave: those by key over the shards, if there are any."""
-        return given if self.cluster is None else over_shards(self.cluster, given)
+        return given if self.cluster is None else over_shards(self.cluster, given, self._takes)
+
+    def _takes(self, sink: Sink) -> bool:
+        """Whether nothing waits for a sink that is to be written before the next window."""
+        return self.run is not None and self.run.is_caught_up(sink)
 
     def _check_graces(self, stage: AnyStage) -> None:
         """See whether those who are fed wait for results as long as these take."""
@@ -262,6 +285,8 @@ class Changing:
                 check_inputs([task], stage.data, None if stage.keys is None else stage.keys.by)
             except ConfigError as error:
                 raise ConfigError(f"stage {stage.name!r}: {error}") from None
+            for sink in stage.sharded_sinks:
+                check_sharded(self._name, stage, sink, tasks.tasks)
             if self.run is not None and self.is_running:
                 declare(self._name, stage, tasks.tasks)
             self._change_tasks(stage, tasks, f"task {task.name!r} of stage {stage.name!r} is added")

@@ -537,6 +537,11 @@ class LiveRun:
             if live is not None:
                 live.write_to([self._sinks[id(sink)] for sink in sinks])
 
+    def is_caught_up(self, sink: Sink) -> bool:
+        """Whether a sink is not away, and has what waited for it on disk."""
+        thread = self._sinks.get(id(sink))
+        return thread is not None and thread.is_caught_up
+
     # Windows that are computed again
 
     def given_until_ns(self, stage: AnyStage) -> float:

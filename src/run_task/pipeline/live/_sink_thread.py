@@ -13,6 +13,7 @@ from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.pipeline._delivery import Delivery
 from run_task.pipeline._refusals import Omission, Refusals
+from run_task.pipeline._result_parts import result_for
 from run_task.pipeline._sink_policy import SinkPolicy
 from run_task.pipeline.live._backlog import Backlog, Marker
 from run_task.runner._stats import SinkStats
@@ -83,7 +84,7 @@ class SinkThread:
 
         :raises ChannelClosed: if the sink has failed
         """
-        result = Result.of(self._pipeline, stage, dataset)
+        result = result_for(self._sink, self._pipeline, stage, dataset)
         with self._mutex:
             self._results += 1
         letters = self._policy.letters
@@ -120,6 +121,11 @@ class SinkThread:
         marker = Marker()
         self._backlog.put(marker)
         return marker.passed
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether it is not away, and has all that waited on disk."""
+        return not self._is_away and not self._backlog.keeps_all
 
     def __len__(self) -> int:
         """How many DataSets wait to be written."""

@@ -8,11 +8,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 
 from run_task.pipeline._delivery import Delivery
 from run_task.pipeline._refusals import Refusals
+from run_task.pipeline._result_parts import result_for
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.live._sink_thread import FLUSH_EVERY
 from run_task.pipeline.replay._history import ComputedBatch, DataSetBatch
 from run_task.pipeline.replay._progress_bar import ProgressBar, ReplayPosition
-from run_task.sinks._protocol import Result, ResultBatch
+from run_task.sinks._protocol import ResultBatch
 
 
 def write_results(
@@ -48,10 +49,8 @@ def write_results(
                 continue
             with contextlib.closing(_Bulk(name, stage, datasets, to)) as bulk:
                 for dataset in datasets:
-                    if bulk.others:
-                        result = Result.of(name, stage.name, dataset)
-                        for other in bulk.others:
-                            other.write(result)
+                    for other in bulk.others:
+                        other.write(result_for(other.sink, name, stage.name, dataset))
                     bulk.given += 1
                     if progress.shown:
                         progress.note(dataset.timestamp * stage.interval.unit.nanos)

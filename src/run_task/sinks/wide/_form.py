@@ -8,6 +8,7 @@ from run_task.sinks._protocol import Result, ResultBatch, Row, StageOutput
 from run_task.sinks.encoding._json import Encoder, Fallback
 from run_task.sinks.encoding._tag import Types
 from run_task.sinks.wide._record import WideBatch, WideRecord
+from run_task.sinks.wide._said import said
 from run_task.sinks.wide._schema import NameRules, WideSchema
 from run_task.sinks.wide._table import WideTable
 
@@ -50,6 +51,25 @@ class WideForm:
         :raises SinkError: if it cannot be stored
         """
         return self._table.record(result)
+
+    def fix_columns(self, reason: str) -> None:
+        """Take no further column from now on.
+
+        :param reason: why there can be none, for messages
+        """
+        self._table.fix(reason)
+
+    def not_in_parts(self, output: StageOutput) -> str | None:
+        """Why several cannot write each a part of a window; None: they can. What the columns are
+        has to be known before the first value, since each would take them from its own."""
+        for task, annotation in output.tasks.items():
+            if not said(annotation).is_whole:
+                return (
+                    f"task {task!r} does not say what columns its results are, so that each shard "
+                    f"would take them from its own values: let it say what it returns, such as "
+                    f"-> float, or a NamedTuple or dataclass of these"
+                )
+        return None
 
     def has_result(self, row: Row) -> bool:
         """Whether a row that was read tells of a result or an error: nothing in all columns of a

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +19,7 @@ class WideRecord(NamedTuple):
     :param numbers: which row of a table each is, None where that has none; None: there is no table
     :param columns: by the name of a column, what each row has; those that it has not are NULL
     :param errors: the cell of the column ``error`` for each row; None: there are none
+    :param elsewhere: as of :class:`~run_task.sinks.Result`
     """
 
     key: WindowKey
@@ -28,6 +29,7 @@ class WideRecord(NamedTuple):
     numbers: list[int | None] | None
     columns: Mapping[str, Sequence[Any]]
     errors: list[str | None] | None
+    elsewhere: Collection[Any] | None = ()
 
     @property
     def is_empty(self) -> bool:
@@ -107,6 +109,7 @@ class WideBatch(NamedTuple):
     keys: None = None
     numbers: None = None
     errors: None = None
+    elsewhere: tuple[()] = ()
 
     @property
     def height(self) -> int:

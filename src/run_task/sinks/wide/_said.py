@@ -30,6 +30,8 @@ class Said(NamedTuple):
     shape: Shape | None
     kinds: Mapping[str | None, WideKind]
     others: WideKind | None = None
+    is_whole: bool = False
+    """Whether these are all columns that there are."""
 
 
 NOTHING_SAID: Final = Said(None, {})
@@ -43,7 +45,7 @@ def said(annotation: Any) -> Said:
         if (record := fields_said(only)) is not None:
             kinds = {name: kind_said(of_field) for name, of_field in record.items()}
             known: dict[str | None, WideKind] = {n: of for n, of in kinds.items() if of is not None}
-            return Said(Shape.FIELDS, known)
+            return Said(Shape.FIELDS, known, is_whole=len(known) == len(kinds))
         if is_table_type(only):
             return Said(Shape.TABLE, {})
         arguments = typing.get_args(only)
@@ -52,7 +54,7 @@ def said(annotation: Any) -> Said:
     if any(_is_mapping(of) or fields_said(of) is not None or is_table_type(of) for of in types):
         return NOTHING_SAID  # its shape depends on the value
     kind = kind_said(annotation)
-    return NOTHING_SAID if kind is None else Said(Shape.SCALAR, {None: kind})
+    return NOTHING_SAID if kind is None else Said(Shape.SCALAR, {None: kind}, is_whole=True)
 
 
 def _is_mapping(annotation: Any) -> bool:

@@ -126,7 +126,7 @@ class WideTable:
         if usual is None and self._schema is not None:
             self._usual = UsualWindow.like(self._schema, dataset, self._finest_ns)
         key = WindowKey(schema.pipeline, schema.stage, *result.window, 0)
-        return found._replace(key=key, unit=schema.unit.value)
+        return found._replace(key=key, unit=schema.unit.value, elsewhere=result.elsewhere)
 
     def batch(self, batch: ResultBatch) -> WideBatch:
         """Many windows as rows, if all of them have a row of columns that there are.

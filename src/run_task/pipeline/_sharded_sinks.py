@@ -1,0 +1,100 @@
+"""Sinks that shards write to, as a stage declares them by ``sharded=True``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from run_task.errors import ConfigError
+from run_task.observe._format import brief
+from run_task.pipeline._sink_start import output_of
+from run_task.pipeline._stage import AnyStage
+from run_task.sinks._in_shards import PartWriterOpener
+from run_task.sinks._protocol import ShardedSink, Sink
+from run_task.tasks._task import Runnable
+
+
+class StageSinkOnShards:
+    """A sink to which shards write what they have of a stage.
+
+    :param pipeline: the pipeline's name
+    :param stage: the stage
+    :param sink: the sink
+    :param takes: whether nothing waits for it that is to be written before the next window
+    :param other_machines: whether shards may be on other machines
+    """
+
+    def __init__(
+        self,
+        pipeline: str,
+        stage: AnyStage,
+        sink: Sink,
+        takes: Callable[[Sink], bool],
+        *,
+        other_machines: bool,
+    ) -> None:
+        self._pipeline = pipeline
+        self._stage = stage
+        self._sink: Any = sink
+        self._takes = takes
+        self._other_machines = other_machines
+        self.number: Final = id(sink)
+
+    def opener(self, tasks: Sequence[Runnable[Any, Any]]) -> PartWriterOpener:
+        """What opens it in a shard.
+
+        :param tasks: those of the stage
+        :raises ConfigError: if shards cannot write to it; the message names it
+        """
+        stage, sink = self._stage, self._sink
+        if not isinstance(sink, ShardedSink):
+            raise ConfigError(
+                f"stage {stage.name!r}: sink={brief(sink)}: sharded=True is for a sink of which a "
+                f"window's keys can be replaced by themselves, as an SqlSink: take one, or leave "
+                f"sharded=True out, so that this process writes to it"
+            )
+        output = output_of(self._pipeline, stage, tasks)
+        try:
+            opened = sink.for_shards(output, other_machines=self._other_machines)
+        except ConfigError as error:
+            raise ConfigError(
+                f"stage {stage.name!r}: sink={brief(sink)}: sharded=True: {error}"
+            ) from None
+        return PartWriterOpener(opened, output)
+
+    def takes(self) -> bool:
+        """Whether nothing waits for it that is to be written before the next window."""
+        return self._takes(self._sink)
+
+    def held(self) -> float:
+        """The end of the last window that it has of the stage; infinitely long ago: it has none.
+
+        :raises Exception: if it cannot be known
+        """
+        last: int | None = self._sink.last(self._stage.name)
+        return float("-inf") if last is None else last
+
+    def __repr__(self) -> str:
+        return brief(self._sink)
+
+
+def check_sharded(
+    pipeline: str, stage: AnyStage, sink: Sink, tasks: Sequence[Runnable[Any, Any]]
+) -> None:
+    """See whether shards can write to a sink what they have of a stage.
+
+    :param pipeline: the pipeline's name
+    :param tasks: those of the stage
+    :raises ConfigError: if they cannot
+    """
+    if stage.keys is None:
+        raise ConfigError(
+            f"stage {stage.name!r}: sink={brief(sink)}: sharded=True is for a stage by key, whose "
+            f"keys shards share: give the stage by=, or leave sharded=True out"
+        )
+    StageSinkOnShards(pipeline, stage, sink, always, other_machines=False).opener(tasks)
+
+
+def always(_sink: Sink) -> bool:
+    """Nothing waits for any sink."""
+    return True

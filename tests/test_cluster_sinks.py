@@ -1,0 +1,472 @@
+"""Shards that write to a sink by themselves: it holds what one process would have written."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pytest
+from tests.support.part_sinks import FAULTS, HomeSink
+from tests.support.shards import LocalLink, LocalTransport, local_shards
+from tests.support.stateful import ema, seen
+from tests.support.threads import PATIENCE, beside, eventually
+
+from run_task import (
+    ConfigError,
+    KeyedDataSet,
+    Pipeline,
+    Retry,
+    RunnerConfig,
+    SinkError,
+    TimeSeries,
+    TimeSeriesView,
+    TimeUnit,
+    Window,
+    task,
+)
+from run_task.aggregates import count, mean
+from run_task.cluster._cluster import Cluster
+from run_task.pipeline._refusals import Refusals
+from run_task.pipeline._sink_policy import SinkPolicy
+from run_task.pipeline._sink_start import output_of
+from run_task.pipeline.live._sink_thread import SinkThread
+from run_task.sinks import CallbackSink, CsvSink, Layout, Result, Row, Spool, SqlSink
+from run_task.sources import paced
+
+pytest.importorskip("sqlalchemy")
+
+
+class Span(NamedTuple):
+    low: float
+    high: float | None
+
+
+@task
+def span(view: TimeSeriesView, start: int, end: int) -> Span:
+    prices = view.in_window["price"]
+    if prices[-1] > 80:
+        raise ValueError(f"{prices[-1]} is too much")
+    return Span(float(prices.min()), float(prices.max()) if len(prices) > 1 else None)
+
+
+@task
+def prices(view: TimeSeriesView, start: int, end: int) -> dict[str, Any]:
+    return {"first": float(view.in_window["price"][0]), "all": view.in_window["price"].tolist()}
+
+
+def rows(*, number: int = 600) -> list[tuple[int, dict[str, Any]]]:
+    return [
+        (1000 + i // 4 - 9 * (i % 13 == 0), {"symbol": f"s{i * i % 23}", "price": i / 7})
+        for i in range(number)
+    ]
+
+
+def pipeline(
+    sink: Any,
+    *,
+    tasks: Any = None,
+    given: Any = None,
+    sharded: bool = True,
+    options: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Pipeline:
+    series = TimeSeries({"symbol": str, "price": float}, TimeUnit.SECONDS, "60s", key="symbol")
+    made = Pipeline("p", **more).source(rows() if given is None else given, series, name="rows")
+    config = RunnerConfig(grace="5s", upstream_timeout=60)
+    of = [ema, seen, span, prices, count()] if tasks is None else tasks
+    stage = made.stage("s", of, series, "10s", config, by="symbol")
+    stage.sink(sink, sharded=sharded, **(options or {}))
+    return made
+
+
+WIDE = [span, mean("price"), count()]
+
+
+def held(sink: SqlSink, stage: str = "s") -> list[Row]:
+    """All rows, in one order: which those of a window have does not tell who wrote them."""
+    sink.begin("p")
+    return sorted(sink.rows(stage), key=lambda row: (*row[:4], row.key, row.task))
+
+
+def expected(folder: Path, tasks: Any = None, layout: Layout = Layout.LONG) -> list[Row]:
+    """What one process writes."""
+    sink = SqlSink(folder / "expected.db", layout=layout)
+    for _ in pipeline(sink, tasks=tasks, sharded=False).replay():
+        pass
+    found = held(sink)
+    sink.close()
+    assert found
+    return found
+
+
+@contextmanager
+def faults(called: Callable[[Result], object]) -> Generator[str]:
+    """A block in which sinks in shards call something before they flush."""
+    FAULTS["test"] = called
+    try:
+        yield "test"
+    finally:
+        del FAULTS["test"]
+
+
+def replayed(made: Pipeline, shards: int = 3) -> list[tuple[str, Any]]:
+    with local_shards():
+        return list(made.replay_sharded(shards))
+
+
+@pytest.mark.parametrize("layout", [Layout.LONG, Layout.WIDE])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_the_table_is_that_of_one_process_and_nothing_is_written_at_home(
+    tmp_path: Path, layout: Layout, shards: int
+) -> None:
+    tasks = WIDE if layout is Layout.WIDE else None
+    wanted = expected(tmp_path, tasks, layout)
+    sink = HomeSink(tmp_path / "p.db", layout=layout)
+    results = replayed(pipeline(sink, tasks=tasks), shards)
+    assert held(sink) == wanted
+    other = HomeSink(tmp_path / "other.db", layout=layout)
+    assert results == [*pipeline(other, tasks=tasks, sharded=False).replay()]
+    assert len(sink.at_home) == len(results)
+    assert not sink.keys_at_home
+
+
+def test_without_shards_the_sink_is_written_as_ever(tmp_path: Path) -> None:
+    sink = HomeSink(tmp_path / "p.db")
+    for _ in pipeline(sink).replay():
+        pass
+    assert held(sink) == expected(tmp_path)
+    assert sink.keys_at_home
+
+
+def test_live_counts_are_those_of_windows_and_other_sinks_get_all(tmp_path: Path) -> None:
+    sink, told = HomeSink(tmp_path / "p.db"), list[Any]()
+    made = pipeline(sink, given=paced(rows(), speed=1_000, unit=TimeUnit.SECONDS))
+    made.sink(CallbackSink(lambda _, dataset: told.append(dataset)))
+    with local_shards():
+        made.run_sharded(2)
+    sink = HomeSink(tmp_path / "p.db")
+    assert held(sink) == expected(tmp_path)
+    (first, second) = made.stats.sinks.values()
+    assert first == second
+    assert first.results == first.written == len(told)
+    assert len({row.key for row in held(sink)}) == len({k for one in told for k in keys_in(one)})
+
+
+def keys_in(dataset: Any) -> list[Any]:
+    return list(dataset.keys_of_rows)
+
+
+def test_a_window_that_is_run_again_takes_out_keys_that_it_no_longer_has(tmp_path: Path) -> None:
+    wanted = expected(tmp_path)
+    sink = HomeSink(tmp_path / "p.db")
+    sink.begin("p")
+    # As an earlier run has left it, with windows that had other keys, and one that goes on.
+    for start in (1000, 1050, 1140):
+        values = {"count": {"gone": 1, "s1": 7}}
+        dataset = KeyedDataSet(Window(start, start + 10), "symbol", values)
+        sink.write(Result.of("p", "s", dataset))
+    sink.flush()
+    sink.at_home.clear()
+    replayed(pipeline(sink))
+    assert held(sink) == wanted
+    assert not sink.keys_at_home
+
+
+def test_wide_rows_of_keys_that_a_window_no_longer_has_are_taken_out(tmp_path: Path) -> None:
+    wanted = expected(tmp_path, WIDE, Layout.WIDE)
+    sink = HomeSink(tmp_path / "p.db", layout=Layout.WIDE)
+    more = [(time, {**row, "symbol": f"{row['symbol']}x"}) for time, row in rows(number=200)]
+    for _ in pipeline(sink, tasks=WIDE, given=more, sharded=False).replay():
+        pass
+    assert "s1x" in {row.key for row in held(sink)}
+    sink.at_home.clear()
+    replayed(pipeline(sink, tasks=WIDE))
+    assert held(sink) == wanted
+    assert not sink.keys_at_home
+
+
+def test_what_a_shard_cannot_write_is_written_at_home(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed: list[set[Any]] = []
+
+    def fail(result: Result) -> None:
+        if result.window.start == 1050 and len(failed) < 2:
+            dataset: Any = result.dataset
+            failed.append(set(dataset.keys_of_rows))
+            raise OSError("no route to host")
+
+    sink = HomeSink(tmp_path / "p.db")
+    with faults(fail) as sink.faults:
+        replayed(pipeline(sink))
+    assert held(sink) == expected(tmp_path)
+    at_1050 = {key for keys in failed for key in keys}
+    assert at_1050
+    assert sink.keys_at_home >= at_1050
+    in_full = [one for one in sink.at_home if one.window.start == 1050]
+    assert {key for one in in_full for key in keys_in(one.dataset)} == at_1050
+    told = [record for record in caplog.messages if "could not write to" in record]
+    assert len(told) == 1
+    assert "no route to host" in told[0]
+
+
+def test_a_sink_that_is_lost_in_a_shard_is_left_alone_for_a_time(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def fail(result: Result) -> None:
+        tries.append(result.window.start)
+        raise OSError("no route to host")
+
+    sink = HomeSink(tmp_path / "p.db")
+    with faults(fail) as sink.faults:
+        results = replayed(pipeline(sink), 1)
+    assert held(sink) == expected(tmp_path)
+    assert tries
+    assert len(tries) < len(results)
+
+
+def refused(view: TimeSeriesView, start: int, end: int) -> Any:
+    if start == 1050 and view.in_window["symbol"][0] == "s1":
+        return object
+    return float(view.in_window["price"][0])
+
+
+def test_what_no_sink_can_store_costs_its_key_as_without_shards(tmp_path: Path) -> None:
+    tasks = [task(refused), count()]
+    found: list[Any] = []
+    for sharded in (False, True):
+        letters: list[Any] = []
+
+        def keep(result: Any, reason: str, detail: str, letters: list[Any] = letters) -> None:
+            letters.append(result)
+
+        sink = HomeSink(tmp_path / f"{sharded}.db")
+        options = {"dead_letters": keep}
+        given = paced(rows(), speed=1_000, unit=TimeUnit.SECONDS)
+        made = pipeline(sink, tasks=tasks, given=given, sharded=sharded, options=options)
+        if sharded:
+            with local_shards():
+                made.run_sharded(3)
+        else:
+            made.run_sync()
+        (stats,) = made.stats.sinks.values()
+        keys = [(letter.window, keys_in(letter.dataset)) for letter in letters]
+        found.append((held(HomeSink(tmp_path / f"{sharded}.db")), stats, keys))
+    one, over_shards = found
+    assert over_shards == one
+    assert one[2] == [((1050, 1060), ["s1"])]
+
+
+def test_a_shard_that_goes_after_it_has_written_writes_again(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def kill(link: LocalLink) -> None:
+        asked.append(link.number)
+        if len(asked) in (4, 9, 14):
+            link.kill()
+
+    sink = HomeSink(tmp_path / "p.db")
+    with local_shards(LocalTransport(on_answer=kill)):
+        made = pipeline(sink)
+        results = list(made.replay_sharded(2))
+    assert sum(one.restarts for one in made.stats.shards.values()) == 3
+    assert not any(dataset.behind for _, dataset in results)
+    assert held(sink) == expected(tmp_path)
+    assert not sink.keys_at_home
+
+
+def test_keys_of_a_shard_that_is_lost_in_a_window_have_their_errors(tmp_path: Path) -> None:
+    def kill(link: LocalLink) -> None:
+        shard = link.shard
+        assert shard is not None
+        if link.number == 1 and at_1050:
+            link.kill()
+
+    at_1050: list[bool] = []
+    lost = set[Any]()
+    sink = HomeSink(tmp_path / "p.db")
+    with local_shards(LocalTransport(on_answer=kill)):
+        replay = pipeline(sink, tasks=WIDE).replay_sharded(2)
+        for _, dataset in replay:
+            at_1050.clear()
+            if dataset.window.end == 1050:
+                at_1050.append(True)
+            if dataset.window.start == 1050:
+                lost = {key for name, key in dataset.errors if name == "count"}
+    assert lost
+    got = {row.key: row for row in held(sink) if row.start == 1050 and row.task == "count"}
+    # It had written them before it went: what counts is what the window gave.
+    assert {key for key, row in got.items() if row.error} == lost
+    assert [one for one in held(sink) if one.start != 1050] == [
+        one for one in expected(tmp_path, WIDE) if one.start != 1050
+    ]
+
+
+def test_windows_that_went_without_a_shard_are_not_written_when_it_has_caught_up(
+    tmp_path: Path,
+) -> None:
+    transport = LocalTransport()
+    sink = HomeSink(tmp_path / "p.db")
+    with local_shards(transport):
+        made = pipeline(sink)
+        stage = made.stages[0]
+        assert stage.name == "s"
+        without: list[int] = []
+        replay = made.replay_sharded(2)
+        with mock_bound(0.2):
+            for _, dataset in replay:
+                if dataset.window.end == 1050:
+                    transport.refuses = True
+                    next(link for link in transport.links if link.number == 1).kill()
+                if dataset.behind:
+                    without.append(dataset.window.start)
+                if len(without) == 2 and transport.refuses:
+                    transport.refuses = False
+                    eventually(lambda: made.stats.shards["shard 1 of 2"].state.value == "running")
+    assert len(without) >= 2
+    present = {(row.start, row.key) for row in held(sink)}
+    keys = {row.key for row in held(sink) if row.start in without}
+    of_all = {row.key for row in expected(tmp_path) if row.start in without}
+    assert keys < of_all
+    wanted = [
+        r for r in expected(tmp_path) if (r.start, r.key) in present or r.start not in without
+    ]
+    assert held(sink) == wanted
+
+
+@contextmanager
+def mock_bound(seconds: float) -> Generator[None]:
+    """A block in which windows wait for shards no longer than this."""
+    answer = Cluster._answer  # pyright: ignore[reportPrivateUsage]
+
+    def bounded(self: Any, member: Any, asked: Any, run: Any, bound: float, given_up: Any) -> Any:
+        return answer(self, member, asked, run, seconds, given_up)
+
+    with mock.patch.object(Cluster, "_answer", bounded):
+        yield
+
+
+def test_while_a_sink_is_away_all_comes_home(tmp_path: Path) -> None:
+    taken = itertools.cycle([True, False, False])
+    sink = HomeSink(tmp_path / "p.db")
+    made = pipeline(sink, given=paced(rows(), speed=1_000, unit=TimeUnit.SECONDS))
+    is_caught_up = mock.PropertyMock(side_effect=lambda: next(taken))
+    with local_shards(), mock.patch.object(SinkThread, "is_caught_up", is_caught_up):
+        made.run_sharded(2)
+    assert held(HomeSink(tmp_path / "p.db")) == expected(tmp_path)
+    at_home = [bool(keys_in(one.dataset)) for one in sink.at_home]
+    assert at_home == [number % 3 != 0 for number in range(len(at_home))]
+
+
+def test_a_sink_thread_knows_whether_something_waits_that_comes_first(tmp_path: Path) -> None:
+    failed: list[BaseException] = []
+    policy = SinkPolicy(Retry(wait="1ms"), Spool(tmp_path / "spool"))
+    result = KeyedDataSet(Window(0, 10), "k", {"count": {"a": 1}})
+
+    def thread_for(sink: HomeSink) -> SinkThread:
+        sink.begin("p")
+        return SinkThread(sink, policy, "p", "a sink", 8, Refusals(), failed.append)
+
+    away = HomeSink(tmp_path / "p.db")
+    away.fails = 10**9
+    thread = thread_for(away)
+    assert thread.is_caught_up
+    thread.start()
+    thread.write("s", result)
+    thread.flushed()
+    eventually(lambda: not thread.is_caught_up)
+    thread.close()
+    assert thread.join(PATIENCE)
+    with suppress(SinkError):
+        away.close()
+
+    back = HomeSink(tmp_path / "p.db")
+    thread = thread_for(back)
+    assert not thread.is_caught_up  # what an earlier run has left comes first
+    thread.start()
+    eventually(lambda: thread.is_caught_up)
+    thread.close()
+    assert thread.join(PATIENCE)
+    assert not failed
+    back = HomeSink(tmp_path / "p.db")
+    assert [row.value for row in held(back)] == [1]
+
+
+def test_a_task_that_is_added_while_it_runs_is_written_by_shards(tmp_path: Path) -> None:
+    sink = HomeSink(tmp_path / "p.db", layout=Layout.WIDE)
+    begun, added = threading.Event(), threading.Event()
+
+    def source() -> Iterator[tuple[int, dict[str, Any]]]:
+        for time, row in rows():
+            if time == 1080:
+                begun.set()
+                assert added.wait(PATIENCE)
+            yield time, row
+
+    made = pipeline(sink, given=paced(source(), speed=1_000, unit=TimeUnit.SECONDS), tasks=WIDE)
+    (stage,) = made.stages
+    with local_shards(), beside(lambda: made.run_sharded(2)):
+        assert begun.wait(PATIENCE)
+        other = HomeSink(tmp_path / "other.db")
+        with pytest.raises(ConfigError, match=r"its shards are at work.*before the pipeline runs"):
+            stage.sink(other, sharded=True)
+        with pytest.raises(ConfigError, match="task 'prices' does not say what columns"):
+            stage.add(prices)
+        stage.add(mean("price").named("again"))
+        added.set()
+    found = held(HomeSink(tmp_path / "p.db", layout=Layout.WIDE))
+    assert not sink.keys_at_home
+    again = {(row.start, row.key): row.value for row in found if row.task == "again" and row.value}
+    means = {(row.start, row.key): row.value for row in found if row.task == "price_mean"}
+    assert again
+    assert again == {of: means[of] for of in again}
+
+
+def test_what_cannot_be_written_by_shards_is_refused_by_name(tmp_path: Path) -> None:
+    series = TimeSeries({"symbol": str, "price": float}, TimeUnit.SECONDS, "60s", key="symbol")
+    made = Pipeline("p").source(rows(), series)
+    by_key = made.stage("by key", [count()], series, "10s", by="symbol")
+    with pytest.raises(ConfigError, match=r"stage 'all': sink=.*sharded=True is for a stage by"):
+        made.stage("all", [count()], series, "10s").sink(SqlSink(tmp_path / "p.db"), sharded=True)
+    told = r"stage 'by key': sink=CsvSink.*as an SqlSink: take one, or leave sharded=True out"
+    with pytest.raises(ConfigError, match=told):
+        by_key.sink(CsvSink(tmp_path / "p.csv"), sharded=True)
+    wide = SqlSink(tmp_path / "p.db", table="wide", layout=Layout.WIDE)
+    told = r"stage 'wide': sink=SqlSink.*task 'prices' does not say what columns.*-> float"
+    with pytest.raises(ConfigError, match=told):
+        made.stage("wide", [prices], series, "10s", by="symbol").sink(wide, sharded=True)
+    assert not made.stages[-1].sinks
+
+    by_key.sink(SqlSink(tmp_path / "p.db", encode=threading.Lock().acquire), sharded=True)
+    told = r"stage 'by key': sink SqlSink.*cannot be sent to a shard.*leave sharded=True out"
+    with pytest.raises(ConfigError, match=told):
+        made.replay_sharded(2)
+    assert any("cannot be sent" in str(error) for error in made.mistakes(2))
+
+
+def test_a_file_that_other_machines_do_not_have_is_refused(tmp_path: Path) -> None:
+    made = pipeline(SqlSink(tmp_path / "p.db"))
+    for address in ("auto", "10.0.0.1:6379"):
+        found = [str(error) for error in made.mistakes(2, address)]
+        assert any("a file of this machine" in one and "PostgreSQL" in one for one in found)
+    assert not any("a file of this" in str(error) for error in made.mistakes(2, "local"))
+
+
+def test_a_path_is_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sink = SqlSink("here.db")
+    (stage,) = pipeline(sink).stages
+    output = output_of("p", stage, stage.tasks)
+    opener = pickle.loads(pickle.dumps(sink.for_shards(output, other_machines=False)))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    opener().close()
+    assert not [*(tmp_path / "elsewhere").iterdir()]
