@@ -232,7 +232,7 @@ class Cluster:
                 self._telemetry.tell()
             for member in self._members:
                 self._look_at_signs(member)
-            if not any(feed.waiting > _MUCH for feed in tuple(self._feeds.values())):
+            if not any(feed.waiting > _MUCH for feed in list(self._feeds.values())):
                 continue
             with self._changed:
                 for feed in self._feeds.values():
@@ -278,7 +278,7 @@ class Cluster:
             feeds = list(self._feeds.values())
         for feed in feeds:
             feed.close()
-        for thread in tuple(self._threads):
+        for thread in list(self._threads):
             thread.join()
         for link in links:
             link.end()
@@ -293,13 +293,13 @@ class Cluster:
 
     def _stats_of(self, member: _ShardHandle) -> ShardStats:
         link, life, now = member.link, member.life, time.monotonic()
-        behind = sum(len(stage.missed(member.number)) for stage in tuple(self._stages))
+        behind = sum(len(stage.missed(member.number)) for stage in list(self._stages))
         waits = 0.0
         if self._closed:
             state = ShardState.ENDED
         elif link is not None:
             state = ShardState.RUNNING
-            waits = now - min(tuple(member.asked.values()), default=now)
+            waits = now - min(list(member.asked.values()), default=now)
         elif not life:
             state = ShardState.STARTING
         else:

@@ -390,7 +390,7 @@ class _RayWatch:
 
     def _watch(self) -> None:
         while not self._ended.wait(SIGN_EVERY):
-            for link in tuple(self._links):
+            for link in list(self._links):
                 link.look()
 
 
@@ -452,7 +452,7 @@ class RayLink:
     def look(self) -> None:
         """Ask it for a sign of life while a call takes seconds, and kill it if it gives none: it
         was stopped, or hangs."""
-        if time.monotonic() - min(tuple(self._out.values()), default=inf) < _ASKED_AFTER:
+        if time.monotonic() - min(list(self._out.values()), default=inf) < _ASKED_AFTER:
             self._sign, self._silent = None, 0.0
         elif self._sign is None or self._sign.done():
             self._silent = 0.0

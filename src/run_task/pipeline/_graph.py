@@ -37,7 +37,7 @@ class Graph:
     @property
     def stages(self) -> Collection[AnyStage]:
         """All stages, as they were declared."""
-        return tuple(self._stages.values())  # which others may change meanwhile
+        return list(self._stages.values())  # which others may change meanwhile
 
     def find(self, name: str) -> AnyStage | None:
         """The stage of a name, if there is one."""

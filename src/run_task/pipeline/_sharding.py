@@ -55,7 +55,7 @@ def cluster_for(
     """
     for refusal in refusals_of(name, stages, sources, shards, address, kind):
         raise refusal
-    packing = Packing(_that_make(kind))
+    packing = Packing(that_make(kind))
     other = on_other_machines(address)
     return Cluster(name, transport_for(address), shards, packing, on_other_machines=other)
 
@@ -86,7 +86,7 @@ def refusals_of(
             f"pipeline {name!r} has no stage by key, and the keys are what shards share: give a "
             f"stage by=, or run it by run()"
         )
-    packing = Packing(_that_make(kind))
+    packing = Packing(that_make(kind))
     for stage in keyed:
         yield from _refusals(stage, shards, packing)
         yield from _sink_refusals(name, stage, packing, address)
@@ -104,15 +104,15 @@ def refusals_of(
         yield error
 
 
-def _that_make(kind: type[Any]) -> Sequence[ModuleType]:
+def that_make(kind: type[Any]) -> Sequence[ModuleType]:
     """The modules that make a pipeline when they are imported, with its sinks and all that it has:
     in a shard, a second one would be in the way of the first."""
     return [
         module
-        for name, module in tuple(sys.modules.items())
-        if isinstance(module, ModuleType)  # pyright: ignore[reportUnnecessaryIsInstance] some put others there
+        for name in list(sys.modules)  # to which other threads may add
+        if isinstance(module := sys.modules.get(name), ModuleType)
         and name not in ("__main__", "__mp_main__")
-        and any(isinstance(value, kind) for value in tuple(vars(module).values()))
+        and any(isinstance(value, kind) for value in list(vars(module).values()))
     ]
 
 

@@ -240,7 +240,7 @@ class Scheduler:
 
         A thread in which something hangs is not waited for.
         """
-        for member in tuple(self._members):
+        for member in list(self._members):
             thread = member.thread
             if thread is None or thread is threading.current_thread():
                 continue

@@ -110,7 +110,7 @@ def topology(
 
 
 def _all(nodes: _Nodes) -> Iterable[Any]:
-    return tuple(nodes.things.values())
+    return list(nodes.things.values())
 
 
 def _data_node(place: str, data: Any) -> DataNode:

@@ -122,7 +122,7 @@ class _Buffer(Generic[T]):
     def blocked_for(self) -> float:
         """How many seconds senders have waited for room, all together, up to now."""
         now = time.monotonic()
-        since = tuple(self.blocked_since.values())
+        since = list(self.blocked_since.values())
         return self.blocked + sum(now - begun for begun in since)
 
     def warn(self, seconds: float) -> None:

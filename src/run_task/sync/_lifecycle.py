@@ -76,7 +76,7 @@ class Lifecycle:
 
     def since(self, phase: Phase) -> float | None:
         """When it came to a phase, or past it, by :func:`time.monotonic`; None: it has not."""
-        times = [when for reached, when in tuple(self._reached.items()) if reached >= phase]
+        times = [self._reached[reached] for reached in list(self._reached) if reached >= phase]
         return min(times, default=None)
 
     def until(self, alarm: AnyAlarm, phase: Phase, timeout: float | None = None) -> Wait[bool]:

@@ -196,7 +196,7 @@ class TimeSeries:
     def _limit_in_force(self) -> KeyLimit | None:
         """The least limit, put into force if that is another than before. Under the lock."""
         limit, key = self._key_limit, self._schema.key
-        least = min(tuple(self._key_limits.values()), default=None)
+        least = min(list(self._key_limits.values()), default=None)
         if key is not None and least != (None if limit is None else limit.most):
             place = self._schema.positions[key]
             limit = None if least is None else KeyLimit(key, place, least)

@@ -122,10 +122,11 @@ class ThreadsCrew:
 
     def hanging(self) -> Sequence[Hanging]:
         found = self._hung_elsewhere.copy()
-        for job, at in tuple(self._hung.items()):
+        hung = self._hung
+        for job in list(hung):
             position: int
             position, key = job if self._keyed else (job, None)
-            found.append((self._declared[position], key, at))
+            found.append((self._declared[position], key, hung[job]))
         return [one for one in found if one[2][0].is_running(one[2][1])]
 
     def succeed(self, hanging: Sequence[Hanging]) -> None:
@@ -496,7 +497,7 @@ class ThreadsCrew:
         return True
 
     def running(self) -> Sequence[str]:
-        hung = [(i, of) for of, i in tuple(self._hung.values()) if of.is_running(i)]
+        hung = [(i, of) for of, i in list(self._hung.values()) if of.is_running(i)]
         shared, leader = self._shared, self._leader
         found = [of.label(i) for i, of in sorted(hung, key=itemgetter(0))]
         if shared is not None:
@@ -529,7 +530,7 @@ class ThreadsCrew:
             self._stand_in.alarm.ring()
         deadline = time.monotonic() + timeout
         # A thread that is not the crew's has other things to do once a task has let it.
-        for shared, position in tuple(self._hung.values()):
+        for shared, position in list(self._hung.values()):
             while shared.is_running(position):
                 if not shared.progress.wait(deadline - time.monotonic()):
                     break

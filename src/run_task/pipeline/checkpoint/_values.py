@@ -70,7 +70,7 @@ def types_of(task: StatefulTask[Any, Any, Any]) -> FindType:
     def find(name: str) -> type[Any] | None:
         if name in found:
             return found[name]
-        for thing in tuple(vars(module).values()) if module is not None else ():
+        for thing in list(vars(module).values()) if module is not None else ():
             if isinstance(thing, type) and type_name(thing) == name:
                 return thing
         return None

@@ -244,14 +244,14 @@ class LiveRun:
             before = stages.get(live.stage.name)
             now = live.stats
             stages[live.stage.name] = now if before is None else one_after_another(before, now)
-        sinks = tuple(self._sinks.values())
+        sinks = list(self._sinks.values())
         lost = sum(sink.lost for sink in sinks)
         return stages, sum(map(len, sinks)), lost, self._of_sinks()
 
     def _of_sinks(self) -> Mapping[str, SinkStats]:
         """What has become of the results for each sink, by how it shows itself."""
         found: dict[str, SinkStats] = {}
-        for sink in tuple(self._sinks.values()):
+        for sink in list(self._sinks.values()):
             shown, number = repr(sink), 1
             while (name := shown if number == 1 else f"{shown} ({number})") in found:
                 number += 1
@@ -302,7 +302,7 @@ class LiveRun:
             checkpointing.keeper,
             checkpointing.every,
             Cutting(wiring, name_of),
-            lambda: tuple(self._sinks.values()),
+            lambda: list(self._sinks.values()),
             Commits(f"run-task {self._name} commits", lambda: self._sources),
             restoring.settle(self._name),
         )
