@@ -17,11 +17,19 @@ STORE = 80_000_000
 
 
 @contextmanager
-def nodes(*cores: int) -> Generator[Any]:
-    """A cluster of nodes, each with so many cores, the first of which is the head."""
+def nodes(*cores: int, client_port: int | None = None) -> Generator[Any]:
+    """A cluster of nodes, each with so many cores, the first of which is the head.
+
+    :param client_port: where the head serves clients, for ``ray://``; None: it serves none
+    """
     os.environ["RAY_DISABLE_IMPORT_WARNING"] = "1"
     make: Any = importlib.import_module("ray.cluster_utils").Cluster  # of no types
-    head = {"num_cpus": cores[0], "include_dashboard": False, "object_store_memory": STORE}
+    head = {
+        "num_cpus": cores[0],
+        "include_dashboard": False,
+        "object_store_memory": STORE,
+        "ray_client_server_port": client_port,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with _own_sigterm():

@@ -1,0 +1,29 @@
+"""A driver that reaches a cluster of Ray from elsewhere, by ``ray://``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.brokers import free_port
+from tests.support.ray_nodes import nodes
+from tests.test_cli_shards import KEYED, lines
+
+pytest.importorskip("ray", reason="Ray is not installed")
+pytest.importorskip("grpc", reason="grpcio is not installed, which Ray's client needs")
+pytest.importorskip("cloudpickle")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def test_a_run_over_shards_that_a_client_reaches_says_what_one_process_does(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(KEYED)
+    alone = lines(tmp_path)
+    port = free_port()
+    with nodes(0, 1, 1, client_port=port):
+        assert lines(tmp_path, "--shards", "2", "--ray", f"ray://127.0.0.1:{port}") == alone
