@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import checkpointed, partitioned
+from tests.support.databases import postgres
 from tests.support.forking import Forking
 from tests.support.proof import in_proof
 from tests.test_checkpoint_kills import undisturbed
@@ -38,6 +39,20 @@ def test_after_kills_the_results_are_those_of_one_process(tmp_path: Path) -> Non
     where.mkdir()
     # Another number each time: keys move, with their states. 0: one process.
     kill_and_go_on("sharded", where, (2, 3, 1, 0), KILLS, expected)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_after_kills_a_table_that_shards_write_is_that_of_one_process(
+    kind: str, tmp_path: Path
+) -> None:
+    expected = undisturbed("ways", tmp_path / "undisturbed")
+    where = tmp_path / "killed"
+    where.mkdir()
+    (where / "sharded").touch()
+    with postgres() if kind == "postgres" else contextlib.nullcontext("") as url:
+        if url:
+            (where / "database").write_text(url)
+        kill_and_go_on("sharded", where, (2, 3, 1, 0), KILLS, expected)
 
 
 def test_after_kills_shards_that_read_by_themselves_give_the_same(tmp_path: Path) -> None:

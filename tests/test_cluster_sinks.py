@@ -6,16 +6,22 @@ import itertools
 import pickle
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.databases import mariadb, postgres
 from tests.support.part_sinks import FAULTS, HomeSink
+from tests.support.proof import in_proof
 from tests.support.shards import LocalLink, LocalTransport, local_shards
 from tests.support.stateful import ema, seen
 from tests.support.threads import PATIENCE, beside, eventually
+from tests.test_cluster_partitions import folder, of_files
 
 from run_task import (
     ConfigError,
@@ -71,16 +77,16 @@ def pipeline(
     sink: Any,
     *,
     tasks: Any = None,
-    given: Any = None,
+    of: Any = None,
     sharded: bool = True,
     options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Pipeline:
     series = TimeSeries({"symbol": str, "price": float}, TimeUnit.SECONDS, "60s", key="symbol")
-    made = Pipeline("p", **more).source(rows() if given is None else given, series, name="rows")
+    made = Pipeline("p", **more).source(rows() if of is None else of, series, name="rows")
     config = RunnerConfig(grace="5s", upstream_timeout=60)
-    of = [ema, seen, span, prices, count()] if tasks is None else tasks
-    stage = made.stage("s", of, series, "10s", config, by="symbol")
+    run = [ema, seen, span, prices, count()] if tasks is None else tasks
+    stage = made.stage("s", run, series, "10s", config, by="symbol")
     stage.sink(sink, sharded=sharded, **(options or {}))
     return made
 
@@ -88,9 +94,9 @@ def pipeline(
 WIDE = [span, mean("price"), count()]
 
 
-def held(sink: SqlSink, stage: str = "s") -> list[Row]:
+def held(sink: SqlSink, stage: str = "s", of: str = "p") -> list[Row]:
     """All rows, in one order: which those of a window have does not tell who wrote them."""
-    sink.begin("p")
+    sink.begin(of)
     return sorted(sink.rows(stage), key=lambda row: (*row[:4], row.key, row.task))
 
 
@@ -132,8 +138,7 @@ def test_the_table_is_that_of_one_process_and_nothing_is_written_at_home(
     assert held(sink) == wanted
     other = HomeSink(tmp_path / "other.db", layout=layout)
     assert results == [*pipeline(other, tasks=tasks, sharded=False).replay()]
-    assert len(sink.at_home) == len(results)
-    assert not sink.keys_at_home
+    assert not sink.at_home
 
 
 def test_without_shards_the_sink_is_written_as_ever(tmp_path: Path) -> None:
@@ -146,7 +151,7 @@ def test_without_shards_the_sink_is_written_as_ever(tmp_path: Path) -> None:
 
 def test_live_counts_are_those_of_windows_and_other_sinks_get_all(tmp_path: Path) -> None:
     sink, told = HomeSink(tmp_path / "p.db"), list[Any]()
-    made = pipeline(sink, given=paced(rows(), speed=1_000, unit=TimeUnit.SECONDS))
+    made = pipeline(sink, of=paced(rows(), speed=1_000, unit=TimeUnit.SECONDS))
     made.sink(CallbackSink(lambda _, dataset: told.append(dataset)))
     with local_shards():
         made.run_sharded(2)
@@ -182,7 +187,7 @@ def test_wide_rows_of_keys_that_a_window_no_longer_has_are_taken_out(tmp_path: P
     wanted = expected(tmp_path, WIDE, Layout.WIDE)
     sink = HomeSink(tmp_path / "p.db", layout=Layout.WIDE)
     more = [(time, {**row, "symbol": f"{row['symbol']}x"}) for time, row in rows(number=200)]
-    for _ in pipeline(sink, tasks=WIDE, given=more, sharded=False).replay():
+    for _ in pipeline(sink, tasks=WIDE, of=more, sharded=False).replay():
         pass
     assert "s1x" in {row.key for row in held(sink)}
     sink.at_home.clear()
@@ -248,8 +253,8 @@ def test_what_no_sink_can_store_costs_its_key_as_without_shards(tmp_path: Path) 
 
         sink = HomeSink(tmp_path / f"{sharded}.db")
         options = {"dead_letters": keep}
-        given = paced(rows(), speed=1_000, unit=TimeUnit.SECONDS)
-        made = pipeline(sink, tasks=tasks, given=given, sharded=sharded, options=options)
+        source = paced(rows(), speed=1_000, unit=TimeUnit.SECONDS)
+        made = pipeline(sink, tasks=tasks, of=source, sharded=sharded, options=options)
         if sharded:
             with local_shards():
                 made.run_sharded(3)
@@ -355,47 +360,89 @@ def mock_bound(seconds: float) -> Generator[None]:
 def test_while_a_sink_is_away_all_comes_home(tmp_path: Path) -> None:
     taken = itertools.cycle([True, False, False])
     sink = HomeSink(tmp_path / "p.db")
-    made = pipeline(sink, given=paced(rows(), speed=1_000, unit=TimeUnit.SECONDS))
-    is_caught_up = mock.PropertyMock(side_effect=lambda: next(taken))
-    with local_shards(), mock.patch.object(SinkThread, "is_caught_up", is_caught_up):
+    made = pipeline(sink, of=paced(rows(), speed=1_000, unit=TimeUnit.SECONDS))
+
+    def has_all(*_: Any) -> bool:
+        return next(taken)
+
+    with local_shards(), mock.patch.object(SinkThread, "has_all", has_all):
         made.run_sharded(2)
-    assert held(HomeSink(tmp_path / "p.db")) == expected(tmp_path)
-    at_home = [bool(keys_in(one.dataset)) for one in sink.at_home]
-    assert at_home == [number % 3 != 0 for number in range(len(at_home))]
+    wanted = expected(tmp_path)
+    assert held(HomeSink(tmp_path / "p.db")) == wanted
+    starts = sorted({row.start for row in wanted})
+    at_home = [one.window.start for one in sink.at_home if keys_in(one.dataset)]
+    assert at_home == [start for number, start in enumerate(starts) if number % 3]
 
 
-def test_a_sink_thread_knows_whether_something_waits_that_comes_first(tmp_path: Path) -> None:
-    failed: list[BaseException] = []
+def thread_for(sink: HomeSink, policy: SinkPolicy) -> SinkThread:
+    sink.begin("p")
+    return SinkThread(sink, policy, "p", "a sink", 8, Refusals(), raised)
+
+
+def raised(error: BaseException) -> None:
+    raise error
+
+
+def test_what_waits_for_a_sink_comes_before_what_shards_write(tmp_path: Path) -> None:
     policy = SinkPolicy(Retry(wait="1ms"), Spool(tmp_path / "spool"))
     result = KeyedDataSet(Window(0, 10), "k", {"count": {"a": 1}})
-
-    def thread_for(sink: HomeSink) -> SinkThread:
-        sink.begin("p")
-        return SinkThread(sink, policy, "p", "a sink", 8, Refusals(), failed.append)
+    never, given_up = threading.Event(), threading.Event()
+    given_up.set()
 
     away = HomeSink(tmp_path / "p.db")
-    away.fails = 10**9
-    thread = thread_for(away)
-    assert thread.is_caught_up
+    thread = thread_for(away, policy)
+    assert thread.has_all("s", never)
     thread.start()
     thread.write("s", result)
-    thread.flushed()
-    eventually(lambda: not thread.is_caught_up)
+    assert thread.has_all("other", never)
+    assert thread.has_all("s", never)  # it has flushed it for that, and not a second later
+    assert thread.stats.written == 1
+    away.fails = 10**9
+    thread.write("s", result)
+    assert not thread.has_all("s", never)
     thread.close()
     assert thread.join(PATIENCE)
     with suppress(SinkError):
         away.close()
 
     back = HomeSink(tmp_path / "p.db")
-    thread = thread_for(back)
-    assert not thread.is_caught_up  # what an earlier run has left comes first
+    thread = thread_for(back, policy)
+    assert not thread.has_all("s", never)  # what an earlier run has left comes first
     thread.start()
-    eventually(lambda: thread.is_caught_up)
+    eventually(lambda: thread.has_all("s", never))
+    back.waits.clear()
+    thread.write("s", result)
+    assert not thread.has_all("s", given_up)
+    back.waits.set()
     thread.close()
     assert thread.join(PATIENCE)
-    assert not failed
-    back = HomeSink(tmp_path / "p.db")
-    assert [row.value for row in held(back)] == [1]
+    assert [row.value for row in held(HomeSink(tmp_path / "p.db"))] == [1]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_sink_that_has_a_window_has_all_before_it(tmp_path: Path, live: bool) -> None:
+    """What a shard could not write of a window lasts before the next one is written: or else a run
+    that resumes from what the sink holds would go on behind it."""
+    there: list[set[Any]] = []
+
+    def fail(result: Result) -> None:
+        if result.window.start == 1050 and not there:
+            there.append(set())
+            raise SinkError("it is away")
+        if result.window.start == 1060 and len(there) == 1:
+            beside = SqlSink(tmp_path / "p.db")
+            there.append({row.key for row in held(beside) if row.start == 1050})
+            beside.close()
+
+    sink = HomeSink(tmp_path / "p.db")
+    source = paced(rows(), speed=1_000, unit=TimeUnit.SECONDS) if live else None
+    made = pipeline(sink, of=source)
+    with faults(fail) as sink.faults, local_shards():
+        if live:
+            made.run_sharded(2)
+        else:
+            list(made.replay_sharded(2))
+    assert there[1] == {row.key for row in expected(tmp_path) if row.start == 1050}
 
 
 def test_a_task_that_is_added_while_it_runs_is_written_by_shards(tmp_path: Path) -> None:
@@ -409,7 +456,7 @@ def test_a_task_that_is_added_while_it_runs_is_written_by_shards(tmp_path: Path)
                 assert added.wait(PATIENCE)
             yield time, row
 
-    made = pipeline(sink, given=paced(source(), speed=1_000, unit=TimeUnit.SECONDS), tasks=WIDE)
+    made = pipeline(sink, of=paced(source(), speed=1_000, unit=TimeUnit.SECONDS), tasks=WIDE)
     (stage,) = made.stages
     with local_shards(), beside(lambda: made.run_sharded(2)):
         assert begun.wait(PATIENCE)
@@ -470,3 +517,91 @@ def test_a_path_is_found_from_another_folder(
     monkeypatch.chdir(tmp_path / "elsewhere")
     opener().close()
     assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
+@pytest.mark.parametrize("layout", [Layout.LONG, Layout.WIDE])
+def test_shards_in_processes_write_at_the_same_time(
+    tmp_path: Path, kind: str, layout: Layout
+) -> None:
+    tasks = WIDE if layout is Layout.WIDE else [prices, span, count()]
+    wanted = expected(tmp_path, tasks, layout)
+    databases = {"postgres": postgres, "mariadb": mariadb}
+    with databases.get(kind, lambda: nullcontext(str(tmp_path / "p.db")))() as url:
+        for shards in (2, 3):  # the second time, in the place of what is there
+            sink = HomeSink(url, layout=layout)
+            made = pipeline(sink, tasks=tasks)
+            for _ in made.replay_sharded(shards):
+                pass
+            assert not sink.keys_at_home
+            assert held(sink) == wanted
+            sink.close()
+
+
+def test_rows_that_shards_read_by_themselves_are_written_by_them(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    where = folder(tmp_path / "rows")
+    found: list[list[Row]] = []
+    for name in ("one", "sharded"):
+        made = of_files(where)
+        sink = HomeSink(tmp_path / f"{name}.db")
+        for stage in made.stages:
+            if stage.keys is not None:
+                stage.sink(sink, sharded=True)
+        if name == "one":
+            list(made.replay())
+        else:
+            list(made.replay_sharded(3))
+        assert bool(sink.keys_at_home) == (name == "one")
+        beside = SqlSink(tmp_path / f"{name}.db")
+        found.append([row for stage in made.stages for row in held(beside, stage.name, made.name)])
+        beside.close()
+    assert found[0]
+    assert found[1] == found[0]
+
+
+def test_windows_that_shards_have_written_are_computed_again(tmp_path: Path) -> None:
+    wanted = expected(tmp_path, WIDE, Layout.WIDE)
+    sink = HomeSink(tmp_path / "p.db", layout=Layout.WIDE)
+    replayed(pipeline(sink, tasks=WIDE))
+    before = held(sink)
+    done = pipeline(sink, tasks=WIDE).recompute("s", 1050, 1090)
+    assert done.windows == 4
+    rows_of = [row for row in before if 1050 <= row.start < 1090]
+    assert list(done.replaced.values()) == [len(rows_of)]
+    assert held(sink) == wanted
+
+
+RUNS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 2, 5]),  # how many shards; 0: none
+        st.lists(
+            st.tuples(st.integers(0, 60), st.integers(0, 9), st.integers(0, 99)),
+            min_size=1,
+            max_size=30,
+        ),
+    ),
+    min_size=1,
+    max_size=2,
+)
+
+
+@settings(max_examples=in_proof(150, short=8), deadline=None)
+@given(RUNS, st.sampled_from(Layout))
+def test_whatever_was_there_the_table_is_that_of_one_process(
+    runs: list[tuple[int, list[tuple[int, int, int]]]], layout: Layout
+) -> None:
+    """Runs over other rows, with other keys and windows, with other numbers of shards."""
+    with TemporaryDirectory() as folder:
+        tables = [HomeSink(Path(folder) / name, layout=layout) for name in ("one", "several")]
+        for shards, of_run in runs:
+            rows_given = [(t, {"symbol": f"k{k}", "price": float(p)}) for t, k, p in sorted(of_run)]
+            for sink, number in zip(tables, (0, shards), strict=True):
+                made = pipeline(sink, tasks=WIDE, of=rows_given)
+                with local_shards():
+                    for _ in made.replay_sharded(number) if number else made.replay():
+                        pass
+        one, several = tables
+        assert held(several) == held(one)
+        for sink in tables:
+            sink.close()

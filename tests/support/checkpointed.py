@@ -207,9 +207,9 @@ def pipeline(
     grace = RunnerConfig(grace=TaskInterval.millis(30 if published is None else 1_000))
     by_key = made.stage("by key", [decayed, kept], series, "100ms", grace, by="k")
     every = made.stage("every", [windows], by_key.series("5s"), "500ms", grace)
-    sink = DyingSink(where / "results.db")
+    sink = DyingSink(database(where))
     sink.store = store if isinstance(store, Dying) else None
-    by_key.sink(sink)
+    by_key.sink(sink, sharded=(where / "sharded").exists())
     every.sink(sink)
     if published is not None:
         by_key.sink(published)
@@ -233,8 +233,14 @@ def write_csv(where: Path) -> None:
             file.write(f"{stamp},{row['k']},{row['v']!r}\n")
 
 
+def database(where: Path) -> str | Path:
+    """Where the results are: a database that a file names, or a file of SQLite."""
+    named = where / "database"
+    return named.read_text() if named.exists() else where / "results.db"
+
+
 def results(where: Path) -> list[Row]:
-    sink = SqlSink(where / "results.db")
+    sink = SqlSink(database(where))
     sink.begin("p")
     found = sorted(sink.rows(), key=lambda row: (row.stage, row.end, row.key, row.task))
     sink.close()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+from tests.support.threads import PATIENCE
 
 from run_task.errors import SinkError
 from run_task.sinks import Result, SqlSink, StageOutput
@@ -17,6 +20,9 @@ class HomeSink(SqlSink):
     """A table to which shards write, and of which is known what was written at home.
 
     :ivar faults: the name of what is called in a shard
+    :ivar at_home: the results that were written at home
+    :ivar fails: how many times it is still to raise when it is flushed
+    :ivar waits: set: it does not wait there
     """
 
     faults = ""
@@ -25,12 +31,15 @@ class HomeSink(SqlSink):
         super().__init__(*given, **more)
         self.at_home: list[Result] = []
         self.fails = 0
+        self.waits = threading.Event()
+        self.waits.set()
 
     def write(self, result: Any, *more: Any) -> None:
         self.at_home.append(result)
         super().write(result, *more)
 
     def flush(self) -> None:
+        assert self.waits.wait(PATIENCE)
         if self.fails:
             self.fails -= 1
             raise SinkError("it is away")

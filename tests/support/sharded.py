@@ -21,5 +21,5 @@ def run(where: str, shards: str, speed: str) -> None:
 
 
 if __name__ == "__main__":
-    preload("arrow", "sqlite")
+    preload("arrow", "sqlite", "postgres")
     fork_when_told(run)

@@ -154,7 +154,7 @@ class ShardsCrew:
                 views[feed.number] = view
         self._is_running = True
         try:
-            sinks = self._sinks.that_take()
+            sinks = self._sinks.that_take(self._given_up)
             run = WindowRun(self._stage, (tick.start, tick.end), views, values, sinks)
             answers = self._cluster.run(run, self._bound_s, self._given_up)
         finally:

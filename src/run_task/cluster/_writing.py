@@ -6,6 +6,7 @@ decides what a sink is, and shards only know that results can be given to it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -97,8 +98,12 @@ class ShardedWriting(Protocol):
         """
         ...
 
-    def takes(self) -> bool:
-        """Whether nothing waits for it that is to be written before the next window."""
+    def has_all(self, given_up: threading.Event, /) -> bool:
+        """Wait until it has all of the stage that was given to who writes it here. Returns whether
+        it has; or else it is away.
+
+        :param given_up: set: nobody waits any more
+        """
         ...
 
     def held(self) -> float:
@@ -135,12 +140,16 @@ class StageSinks:
         self._held: dict[int, float] = {}  # by place: before shards wrote
         self._unwritten = Recurrence()
 
-    def that_take(self) -> Sequence[int]:
+    def that_take(self, given_up: threading.Event) -> Sequence[int]:
         """The places of those that shards are to write the next window to. Of others, what waits
-        has to come first, so that it does not replace what is newer."""
+        has to come first: so it replaces nothing that is newer, and a sink that has a window has
+        all before it.
+
+        :param given_up: set: nobody waits any more
+        """
         found: list[int] = []
         for place, sink in enumerate(self._sinks):
-            if not sink.takes():
+            if not sink.has_all(given_up):
                 continue
             if place not in self._held:
                 try:

@@ -119,6 +119,20 @@ class Delivery:
         self._kept.append(result)
         self._bring(flush=len(self._kept) >= _MOST_KEPT)
 
+    def note_written(self) -> None:
+        """Note that others have written a result."""
+        self.written += 1
+
+    def has_all(self, stage: str) -> bool:
+        """Flush what it was given of a stage. Returns whether it is flushed; not: it has raised, as
+        it is going to with the next result."""
+        if any(one.stage == stage for one in self._kept):
+            try:
+                self.flush()
+            except Exception:
+                return False
+        return True
+
     @property
     def takes_many(self) -> bool:
         """Whether it takes results by column."""

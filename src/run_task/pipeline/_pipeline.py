@@ -1145,17 +1145,26 @@ class Pipeline(Live):
         resumed: DurableSink | None,
         cluster: Cluster | None = None,
     ) -> Replay:
+        ways_out: dict[int, Delivery] = {}
+
+        def has_all(sink: Sink, stage: str, _given_up: object) -> bool:
+            return ways_out[id(sink)].has_all(stage)
+
         with self._changing.lock:
             planned, declared = self._plan()
             if cluster is not None:
                 self._cluster = cluster
-                planned = over_shards(cluster, planned)
+                planned = over_shards(cluster, planned, has_all)
             # As they are now, whatever is changed while the replay is iterated over.
             stages = {copy.copy(stage): config for stage, config in planned.items()}
         sources = with_history(declared, is_resumed=resumed is not None)
         start_ns, end_ns = span(start, end, stages)
         sinks = list({id(sink): sink for stage in stages for sink in stage.sinks}.values())
         begin(sinks, self._name, list(stages))
+        ways_out |= {
+            id(sink): Delivery(sink, self._changing.policy_of(sink), self._changing.refusals)
+            for sink in sinks
+        }
 
         def held(stage: AnyStage) -> int | None:
             last = resumed.last(stage.name) if resumed in stage.sinks and resumed else None
@@ -1218,10 +1227,7 @@ class Pipeline(Live):
         written = write_results(
             self._name,
             results,
-            [
-                Delivery(sink, self._changing.policy_of(sink), self._changing.refusals)
-                for sink in sinks
-            ],
+            list(ways_out.values()),
             history,
             self._changing.refusals,
             None if telemetry is None else telemetry.tell,

@@ -9,8 +9,9 @@ from run_task.sinks._protocol import Result, Sink
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 
 
-def result_for(sink: Sink, pipeline: str, stage: str, dataset: AnyDataSet) -> Result:
-    """What a sink is given of a DataSet: what shards have not written to it.
+def result_for(sink: Sink, pipeline: str, stage: str, dataset: AnyDataSet) -> Result | None:
+    """What a sink is given of a DataSet: what shards have not written to it; None: they have
+    written all that there is.
 
     :param sink: the sink
     :param pipeline: the pipeline's name
@@ -23,7 +24,10 @@ def result_for(sink: Sink, pipeline: str, stage: str, dataset: AnyDataSet) -> Re
     apart = dataset.apart_of(id(sink))
     if apart is None:
         return result
-    return of_keys(result, apart.left)._replace(elsewhere=apart.elsewhere)
+    part = of_keys(result, apart.left)
+    if apart.elsewhere is None and not (apart.left or part.dataset.errors):
+        return None
+    return part._replace(elsewhere=apart.elsewhere)
 
 
 def of_keys(result: Result, keys: Collection[Any], *, of_all: bool = True) -> Result:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from run_task.errors import ConfigError
 from run_task.observe._format import brief
@@ -13,6 +14,10 @@ from run_task.sinks._in_shards import PartWriterOpener
 from run_task.sinks._protocol import ShardedSink, Sink
 from run_task.tasks._task import Runnable
 
+HasAll: TypeAlias = Callable[[Sink, str, threading.Event], bool]
+"""Waits until a sink has all that was given to who writes to it of the stage of a name. Returns
+whether it has; not: it is away, or nobody waits any more."""
+
 
 class StageSinkOnShards:
     """A sink to which shards write what they have of a stage.
@@ -20,7 +25,7 @@ class StageSinkOnShards:
     :param pipeline: the pipeline's name
     :param stage: the stage
     :param sink: the sink
-    :param takes: whether nothing waits for it that is to be written before the next window
+    :param has_all: waits until a sink has all of a stage, as :class:`HasAll` says
     :param other_machines: whether shards may be on other machines
     """
 
@@ -29,14 +34,14 @@ class StageSinkOnShards:
         pipeline: str,
         stage: AnyStage,
         sink: Sink,
-        takes: Callable[[Sink], bool],
+        has_all: HasAll,
         *,
         other_machines: bool,
     ) -> None:
         self._pipeline = pipeline
         self._stage = stage
         self._sink: Any = sink
-        self._takes = takes
+        self._has_all = has_all
         self._other_machines = other_machines
         self.number: Final = id(sink)
 
@@ -62,9 +67,13 @@ class StageSinkOnShards:
             ) from None
         return PartWriterOpener(opened, output)
 
-    def takes(self) -> bool:
-        """Whether nothing waits for it that is to be written before the next window."""
-        return self._takes(self._sink)
+    def has_all(self, given_up: threading.Event) -> bool:
+        """Wait until it has all of the stage that was given to who writes it here. Returns whether
+        it has; or else it is away.
+
+        :param given_up: set: nobody waits any more
+        """
+        return self._has_all(self._sink, self._stage.name, given_up)
 
     def held(self) -> float:
         """The end of the last window that it has of the stage; infinitely long ago: it has none.
@@ -92,9 +101,9 @@ def check_sharded(
             f"stage {stage.name!r}: sink={brief(sink)}: sharded=True is for a stage by key, whose "
             f"keys shards share: give the stage by=, or leave sharded=True out"
         )
-    StageSinkOnShards(pipeline, stage, sink, always, other_machines=False).opener(tasks)
+    StageSinkOnShards(pipeline, stage, sink, at_once, other_machines=False).opener(tasks)
 
 
-def always(_sink: Sink) -> bool:
-    """Nothing waits for any sink."""
+def at_once(_sink: Sink, _stage: str, _given_up: threading.Event) -> bool:
+    """Nothing is given to any sink but by shards."""
     return True

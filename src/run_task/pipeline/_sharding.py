@@ -24,10 +24,9 @@ from run_task.observe._format import brief
 from run_task.pipeline._branches import RoutedSource
 from run_task.pipeline._fates import SourcePolicy
 from run_task.pipeline._route import Route
-from run_task.pipeline._sharded_sinks import StageSinkOnShards, always
+from run_task.pipeline._sharded_sinks import HasAll, StageSinkOnShards, at_once
 from run_task.pipeline._stage import AnyStage
 from run_task.runner._config import RunnerConfig
-from run_task.sinks._protocol import Sink
 from run_task.sources._faults import OnFault
 from run_task.sources._partitioned import Partitions, partitions_in, with_partitions
 from run_task.sources._protocol import about
@@ -151,7 +150,7 @@ def _sink_refusals(
 ) -> Iterator[ConfigError]:
     other = on_other_machines(address)
     for sink in stage.sharded_sinks:
-        one = StageSinkOnShards(name, stage, sink, always, other_machines=other)
+        one = StageSinkOnShards(name, stage, sink, at_once, other_machines=other)
         try:
             StageSinks(stage.name, packing, [one], stage.tasks)
         except ConfigError as error:
@@ -335,19 +334,19 @@ def check_empty(route: Route, begun: Any) -> None:
 def over_shards(
     cluster: Cluster,
     configs: Mapping[AnyStage, RunnerConfig],
-    takes: Callable[[Sink], bool] = always,
+    has_all: HasAll,
 ) -> Mapping[AnyStage, RunnerConfig]:
     """How stages behave whose tasks are run by key in shards.
 
     :param cluster: the shards
     :param configs: how they are to behave otherwise
-    :param takes: whether nothing waits for a sink that is to be written before the next window
+    :param has_all: waits until a sink has all of a stage
     """
 
     def sinks_of(stage: AnyStage) -> Sequence[StageSinkOnShards]:
         other = cluster.on_other_machines
         return [
-            StageSinkOnShards(cluster.name, stage, sink, takes, other_machines=other)
+            StageSinkOnShards(cluster.name, stage, sink, has_all, other_machines=other)
             for sink in stage.sharded_sinks
         ]
 

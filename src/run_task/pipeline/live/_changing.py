@@ -221,11 +221,14 @@ class Changing:
 
     def spread(self, given: Mapping[AnyStage, RunnerConfig]) -> Mapping[AnyStage, RunnerConfig]:
         """How stages behave: those by key over the shards, if there are any."""
-        return given if self.cluster is None else over_shards(self.cluster, given, self._takes)
+        return given if self.cluster is None else over_shards(self.cluster, given, self._has_all)
 
-    def _takes(self, sink: Sink) -> bool:
-        """Whether nothing waits for a sink that is to be written before the next window."""
-        return self.run is not None and self.run.is_caught_up(sink)
+    def _has_all(self, sink: Sink, stage: str, given_up: threading.Event) -> bool:
+        """Wait until a sink has all that its thread was given of a stage. Returns whether it has.
+
+        :param given_up: set: nobody waits any more
+        """
+        return self.run is not None and self.run.has_all(sink, stage, given_up)
 
     def _check_graces(self, stage: AnyStage) -> None:
         """See whether those who are fed wait for results as long as these take."""

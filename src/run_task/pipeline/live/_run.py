@@ -537,10 +537,14 @@ class LiveRun:
             if live is not None:
                 live.write_to([self._sinks[id(sink)] for sink in sinks])
 
-    def is_caught_up(self, sink: Sink) -> bool:
-        """Whether a sink is not away, and has what waited for it on disk."""
+    def has_all(self, sink: Sink, stage: str, given_up: threading.Event) -> bool:
+        """Wait until a sink has all that its thread was given of a stage. Returns whether it has;
+        or else it is away.
+
+        :param given_up: set: nobody waits any more
+        """
         thread = self._sinks.get(id(sink))
-        return thread is not None and thread.is_caught_up
+        return thread is not None and thread.has_all(stage, given_up)
 
     # Windows that are computed again
 

@@ -28,6 +28,10 @@ FLUSH_EVERY: Final = 1.0
 """After how many seconds at the latest what was written is flushed."""
 
 
+_LOOK: Final = 0.1
+"""After how many seconds whoever waits for a flush looks whether there is going to be one."""
+
+
 class SinkThread:
     """Writes to a sink, flushes it every second, and closes it in the end.
 
@@ -69,6 +73,8 @@ class SinkThread:
         self._mutex = threading.Lock()
         # That were to be written, with those of an earlier run.
         self._results = 0 if self._spool is None else self._spool.unread
+        self._by_others = 0  # of these, those that others have written
+        self._not_flushed: set[str] = set()  # of these stages, something may be so
         self._overflown = 0  # of these, those that were dropped, since there was no room
         self._lost = 0
         self._abandoned: list[Result] = []  # of these, those that were not taken by then
@@ -85,8 +91,14 @@ class SinkThread:
         :raises ChannelClosed: if the sink has failed
         """
         result = result_for(self._sink, self._pipeline, stage, dataset)
+        if result is None:
+            with self._mutex:
+                self._results += 1
+                self._by_others += 1
+            return
         with self._mutex:
             self._results += 1
+            self._not_flushed.add(stage)
         letters = self._policy.letters
         try:
             has_room = self._backlog.put(result)
@@ -122,10 +134,29 @@ class SinkThread:
         self._backlog.put(marker)
         return marker.passed
 
-    @property
-    def is_caught_up(self) -> bool:
-        """Whether it is not away, and has all that waited on disk."""
-        return not self._is_away and not self._backlog.keeps_all
+    def has_all(self, stage: str, given_up: threading.Event) -> bool:
+        """Wait until all that it was given of a stage is flushed. Returns whether it is; not: the
+        sink is away, or something waits on disk.
+
+        :param given_up: set: nobody waits any more
+        """
+        if self._is_away or self._backlog.keeps_all:
+            return False
+        with self._mutex:
+            if stage not in self._not_flushed:
+                return True
+        try:
+            flushed = self.flushed()
+        except ChannelClosed:
+            return False
+        while not flushed.wait(_LOOK):
+            if self._is_away or self.is_over or given_up.is_set():
+                return False
+        if self._is_away or self._backlog.keeps_all:
+            return False
+        with self._mutex:
+            self._not_flushed.discard(stage)
+        return True
 
     def __len__(self) -> int:
         """How many DataSets wait to be written."""
@@ -143,7 +174,7 @@ class SinkThread:
         """What has become of the results. At any time, from any thread."""
         delivery = self._delivery
         # What is counted last is read first: so none is more than those before it.
-        written, refused = delivery.written, delivery.refused
+        written, refused = self._by_others + delivery.written, delivery.refused
         dropped, lost = delivery.dropped + self._overflown, self.lost
         results = self._results
         return SinkStats(

@@ -50,7 +50,11 @@ def write_results(
             with contextlib.closing(_Bulk(name, stage, datasets, to)) as bulk:
                 for dataset in datasets:
                     for other in bulk.others:
-                        other.write(result_for(other.sink, name, stage.name, dataset))
+                        result = result_for(other.sink, name, stage.name, dataset)
+                        if result is None:
+                            other.note_written()
+                        else:
+                            other.write(result)
                     bulk.given += 1
                     if progress.shown:
                         progress.note(dataset.timestamp * stage.interval.unit.nanos)
