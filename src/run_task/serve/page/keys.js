@@ -21,6 +21,7 @@ export class KeyTable {
     this.of = of;
     this.sort = { sort: null, descending: false };
     this.asked = 0;
+    this.refused = null; // what could not be searched for
     this.count = h("p.muted", { role: "status" });
     this.search = h("input", { type: "search", placeholder: `Find a ${of.by}`, "aria-label": `Find a ${of.by}`,
       input: () => this.#anew() });
@@ -75,6 +76,7 @@ export class KeyTable {
   /** There is another window: the rows in sight are asked for. */
   async refresh() {
     const now = performance.now();
+    if (this.refused && same(this.refused, this.searched)) return; // it would be again
     if (this.busy || now - this.asked < EVERY) return;
     this.asked = now;
     this.busy = true;
@@ -134,14 +136,15 @@ export class KeyTable {
     } catch (error) {
       if (this.gone) return;
       if (searched.where && same(searched, this.searched) && error instanceof Refused && error.status < 500) {
-        this.#refused(error.message);
+        this.#refuse(searched, error.message);
         successCallback([], 0);
       } else failCallback();
     }
   }
 
   /** The condition cannot be read. */
-  #refused(message) {
+  #refuse(searched, message) {
+    this.refused = searched;
     put(this.fault, message);
     attribute(this.where, "aria-invalid", "true");
     put(this.count, "");
@@ -150,6 +153,7 @@ export class KeyTable {
 
   #told(page) {
     this.matching = page.matching;
+    this.refused = null;
     put(this.fault, "");
     attribute(this.where, "aria-invalid", "false");
     const { search, where } = this.searched;
