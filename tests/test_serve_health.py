@@ -125,3 +125,6 @@ def test_what_fails_now_and_alerts_that_are_on_are_warnings() -> None:
     told = health([], pipeline.stages, monitor, 2, {})
     assert told.status == "warning"
     assert told.reasons == ["stage 'a': task 'end_of' gives no result", "2 alerts on"]
+    monitor.of("a").failing = set()
+    told = health([], pipeline.stages, monitor, 0, {}, "a checkpoint is due for 20 s")
+    assert (told.status, told.reasons) == ("warning", ["a checkpoint is due for 20 s"])

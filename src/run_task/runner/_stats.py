@@ -216,6 +216,8 @@ class CheckpointStats:
     :param bytes: how many bytes were written for them, all in all
     :param unfit: what of the one that the run has begun with does not fit the pipeline any more,
         each in a line
+    :param seconds_behind: for how many seconds another one has been due; some are usual, as it
+        waits for a moment at which no window is in hand
     """
 
     number: int = 0
@@ -224,6 +226,7 @@ class CheckpointStats:
     failed: int = 0
     bytes: int = 0
     unfit: Sequence[str] = ()
+    seconds_behind: float = 0.0
 
 
 class ShardState(enum.Enum):

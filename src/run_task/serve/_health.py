@@ -95,15 +95,18 @@ def health(
     monitor: Monitor,
     alarms: int,
     shards: Mapping[str, ShardStats],
+    no_checkpoint: str | None = None,
 ) -> HealthTold:
     """Whether all is well, and what is not: failing, if the pipeline is not ready; else a warning
-    where tasks give no results now, a shard is coming back, or alerts are on.
+    where tasks give no results now, a shard is coming back, no checkpoint is made, or alerts are
+    on.
 
     :param reasons: why it is not ready
     :param stages: its stages
     :param monitor: what is known of it
     :param alarms: how many alerts are on
     :param shards: how its shards do, by what they are called
+    :param no_checkpoint: that none has been made for too long; None: it is not so
     """
     if reasons:
         return HealthTold(status="failing", reasons=list(reasons))
@@ -116,6 +119,8 @@ def health(
         for name, shard in shards.items()
         if shard.state is ShardState.COMING_BACK
     ]
+    if no_checkpoint is not None:
+        found.append(no_checkpoint)
     if alarms:
         found.append(f"{alarms:,} alert{'' if alarms == 1 else 's'} on")
     return HealthTold(status="warning" if found else "ok", reasons=found[:_MOST_REASONS])

@@ -80,6 +80,9 @@ def _of_pipelines(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
         "gauge",
         "When the last checkpoint was written, since the Unix epoch",
     )
+    behind = _Family(
+        "run_task_checkpoint_behind_seconds", "gauge", "For how long a checkpoint has been due"
+    )
     for watched in pipelines:
         labels = {"pipeline": watched.name}
         up.add(labels, 0 if watched.unready() else 1)
@@ -88,9 +91,10 @@ def _of_pipelines(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
         if (made := watched.stats.checkpoints) is not None:
             for outcome in ("written", "skipped", "failed"):
                 numbers.add({**labels, "outcome": outcome}, getattr(made, outcome))
+            behind.add(labels, made.seconds_behind)
         if (now := watched.checkpoints.told) is not None and now.last_ms is not None:
             saved.add(labels, now.last_ms / 1e3)
-    return up, waiting, alerts, numbers, saved
+    return up, waiting, alerts, numbers, saved, behind
 
 
 def _of_stages(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:

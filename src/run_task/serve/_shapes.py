@@ -280,6 +280,8 @@ class CheckpointsNow(ApiShape, frozen=True, kw_only=True):
     bytes: int
     last_ms: float | None
     """When the last one was seen."""
+    seconds_behind: float
+    """For how long another one has been due."""
 
 
 class HealthTold(ApiShape, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from run_task.observe._format import shown
+from run_task.observe._format import seconds, shown
 from run_task.pipeline import Pipeline
 from run_task.pipeline._alarms import alarms_on
 from run_task.pipeline._archive import Archive, end_ms, numbers_of
@@ -189,7 +189,14 @@ class WatchedPipeline:
         changed = self._look_at_failures(new) or changed
         alarms = len(self.alarms.told)
         shards = self.stats.shards
-        told = health(self.unready(), self.pipeline.stages, self.monitor, alarms, shards)
+        told = health(
+            self.unready(),
+            self.pipeline.stages,
+            self.monitor,
+            alarms,
+            shards,
+            self._no_checkpoint(),
+        )
         if told != self.health.told:
             self.health, changed = ToldPart(told, new), True
         if changed:
@@ -299,7 +306,15 @@ class WatchedPipeline:
             failed=stats.failed,
             bytes=stats.bytes,
             last_ms=last_ms,
+            seconds_behind=round(stats.seconds_behind),
         )
+
+    def _no_checkpoint(self) -> str | None:
+        """That no checkpoint has been made for too long."""
+        stats = self.stats.checkpoints
+        if stats is None or stats.seconds_behind <= self._bounds.lateness:
+            return None
+        return f"a checkpoint is due for {seconds(stats.seconds_behind)}"
 
     def _look_at_failures(self, new: int) -> bool:
         version = self.monitor.failures.version

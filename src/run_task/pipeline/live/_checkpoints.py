@@ -35,8 +35,12 @@ from run_task.runner._stats import CheckpointStats
 
 _log = Log(__name__)
 
-_HELD: Final = 1.0
-"""For how many seconds windows may be held for a cut."""
+_HANGS: Final = 1.0
+"""For how many seconds the one in hand is waited for at the end."""
+
+_REST: Final = 2.0
+"""How many times as long as they were held for a cut windows are left alone then, if that is longer
+than it is to the next one."""
 
 _LONGEST: Final = 5.0
 """After how many seconds a cut is tried again at the latest, where none could be taken."""
@@ -128,6 +132,8 @@ class Checkpoints:
         self._commits = commits
         self._unfit = tuple(unfit)
         self._ended = threading.Event()
+        self._made_at: float | None = None  # by the monotonic clock, or when the run began
+        self._is_told = False  # that none could be made since
         self._missed = Recurrence()
         self._failed = Recurrence()
         self._written = self._skipped = self._failures = self._bytes = 0
@@ -146,7 +152,15 @@ class Checkpoints:
             failed=self._failures,
             bytes=self._bytes,
             unfit=self._unfit,
+            seconds_behind=0.0 if self._ended.is_set() else self._seconds_behind,
         )
+
+    @property
+    def _seconds_behind(self) -> float:
+        made_at = self._made_at
+        if made_at is None:
+            return 0.0
+        return max(0.0, time.monotonic() - made_at - self._every)
 
     def start(self) -> None:
         """Begin to make them."""
@@ -169,7 +183,7 @@ class Checkpoints:
             that changes anything
         :param timeout: for how many seconds to wait for the one in hand
         """
-        if not self.join(timeout) or not self._mutex.acquire(timeout=_HELD):
+        if not self.join(timeout) or not self._mutex.acquire(timeout=_HANGS):
             _log.error("%s: its checkpoints hang, and are left as they are", self._name)
             return
         try:
@@ -184,26 +198,32 @@ class Checkpoints:
 
     def _run(self) -> None:
         wait = self._every
-        due = time.monotonic()  # one at once: what comes first is not to be lost
+        due = self._made_at = time.monotonic()  # one at once: what comes first is not to be lost
         while not self._ended.wait(max(due - time.monotonic(), 0.0)):
             with self._mutex:
                 wait = self._every if self._make() else min(2 * wait, max(_LONGEST, self._every))
-            due = max(due + wait, time.monotonic())
+            now = time.monotonic()
+            due = max(due + wait, now)
+            if self._cutting.held > self._every:
+                due = max(due, now + self._cutting.held * _REST)
 
     def _make(self) -> bool:
         """Make one. Returns whether a cut could be taken."""
         try:
-            taken = self._cutting.take(self._every, _HELD)
+            taken = self._cutting.take(self._every)
         except Exception as error:
             self._note_failure(error)
             return False
         if taken is None:
             self._skipped += 1
             if not self._ended.is_set() and (times := self._missed.happen()):
+                self._is_told = True
+                in_hand = ", ".join(map(repr, self._cutting.in_hand)) or "none, but rows were"
                 _log.warning(
-                    "%s: no checkpoint could be made (%d times): at no moment all stages were done "
-                    "with the windows that they had begun",
-                    *(self._name, times),
+                    "%s: no checkpoint could be made (%d times), and %.1f s ago one was due: at no "
+                    "moment all stages were done with the windows that they had begun; in hand "
+                    "was that of: %s",
+                    *(self._name, times, self._seconds_behind, in_hand),
                 )
             return False
         try:
@@ -230,6 +250,11 @@ class Checkpoints:
     def _write(self, taken: CutTaken) -> None:
         self._bytes += self._keeper.write(taken.cut)
         self._written += 1
+        if self._is_told:
+            self._is_told = False
+            again = "%s: a checkpoint was made again, %.1f s after it was due"
+            _log.warning(again, self._name, self._seconds_behind)
+        self._made_at = time.monotonic()
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -47,6 +48,7 @@ class Coordinator:
         """How often the order has been made another one. It is counted before anything is."""
         self.holding: bool = False
         """Whether no window is to begin of which nobody has taken a view."""
+        self._stands_by_since: float | None = None  # by the monotonic clock: a window, for that
         self.early: set[SourceMark] = set()
         """The sources of which rows wait for their time."""
 
@@ -136,6 +138,7 @@ class Coordinator:
     def held(self) -> Generator[None]:
         """Let no window begin while a block is in hand. One of which somebody has taken a view
         ahead goes on; rows enter."""
+        self._stands_by_since = None
         self.holding = True
         try:
             yield
@@ -144,14 +147,21 @@ class Coordinator:
                 self.holding = False
                 self._moved()
 
-    def until_nothing_is_in_hand(self, timeout: float) -> bool:
-        """Wait until no stage has a window in hand. Returns whether that was so for a moment."""
+    @property
+    def stands_by(self) -> float:
+        """For how many seconds a window has been standing by that would have begun."""
+        since = self._stands_by_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def until_nothing_is_in_hand(self, timeout: float) -> Sequence[StageMark]:
+        """Wait until no stage has a window in hand. Returns those that still have one: none, if
+        that was so for a moment."""
 
         def in_hand() -> Sequence[StageMark]:
             with self._lock:
                 return self._order.in_hand
 
-        return not self.wait(in_hand, timeout)
+        return self.wait(in_hand, timeout)
 
     @contextmanager
     def still(self) -> Generator[bool]:
@@ -179,7 +189,27 @@ class Coordinator:
                 in_hand = self._order.in_hand
             if any(other is not stage and other.due_ns >= due_ns for other in in_hand):
                 return ()
+            if self._stands_by_since is None:
+                self._stands_by_since = time.monotonic()
             return [stage]
+
+        self.wait(held, _LONGEST_HOLD)
+
+    def stand_by_with_row(self, arrival_ns: float, unseen: Callable[[], bool]) -> None:
+        """Wait with a row while no window is to begin, if a view would have to be taken for one
+        before it enters: that window would be in hand then, and so there might be one at any time.
+        A row that a window in hand may wait for enters.
+
+        :param arrival_ns: when the row arrives
+        :param unseen: whether a window that comes before it has no view
+        """
+
+        def held() -> Sequence[StageMark]:
+            if not self.holding or not unseen():
+                return ()
+            with self._lock:
+                in_hand = self._order.in_hand
+            return () if any(other.due_ns > arrival_ns for other in in_hand) else in_hand
 
         self.wait(held, _LONGEST_HOLD)
 

@@ -2,8 +2,9 @@
 
 It is one at which no stage has a window in hand: each window that has begun has given its results,
 to other data and to sinks, and each row that was read has entered, or is noted as waiting. No
-window begins until such a moment has come. Rows enter meanwhile, since windows may wait for them;
-then they are held, for as long as it takes to look. Nothing is encoded or written here: states and
+window begins until such a moment has come. Rows enter meanwhile, since windows may wait for them,
+but those for which a view of another window would have to be taken; then they are held, for as long
+as it takes to look. Nothing is encoded or written here: states and
 views of series do not change.
 """
 
@@ -16,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from run_task.data import Atom, RwLock, TimeSeries
 from run_task.pipeline._branches import Way
+from run_task.pipeline._order import NEVER, StageMark
 from run_task.pipeline.checkpoint._cut import (
     Cut,
     DataCut,
@@ -31,6 +33,29 @@ from run_task.pipeline.live._stage import LiveStage
 from run_task.pipeline.live._wiring import Wiring
 from run_task.sources._positioned import UNKNOWN, Position, Positioned, positioned
 from run_task.tasks._stateful import with_state
+
+_HELD: Final = 1.0
+"""For how many seconds windows may be held for a cut that would have begun."""
+
+_LOOK: Final = 0.1
+"""After how many seconds it is looked whether there are such."""
+
+_LONGEST_HELD: Final = 8.0
+"""For how many seconds it is waited for those in hand, however long they take."""
+
+_MOST_QUIET: Final = 30.0
+"""For how many seconds a moment is waited for at which nothing is in hand anyway, however long
+windows take."""
+
+_SHARE: Final = 0.8
+"""For which share of the time that stages wait for each other at most, so that none goes on without
+another that is held."""
+
+_MOST: Final = 100
+"""How many windows are counted that have their view."""
+
+_MARGIN: Final = 1.25
+"""How much longer a window may take than most do."""
 
 _VALUE: Final = 0.2
 """For how many seconds the value of an RwLock is waited for."""
@@ -53,28 +78,56 @@ class Cutting:
     def __init__(self, wiring: Wiring, name_of: Callable[[int], str]) -> None:
         self._wiring = wiring
         self._name_of = name_of
+        self.held: float = 0.0
+        """For how many seconds windows were held for the last one."""
+        self.in_hand: Sequence[StageMark] = ()
+        """The stages that had a window in hand all the while, where there was none."""
 
-    def take(self, quiet: float, timeout: float) -> CutTaken | None:
+    def take(self, quiet: float) -> CutTaken | None:
         """Take a cut.
 
-        :param quiet: for how many seconds to wait first for a moment at which nothing is in hand
-            anyway
-        :param timeout: for how many seconds windows may be held
-        :return: None: there was no such moment
+        :param quiet: for how many seconds to wait first, at least, for a moment at which nothing
+            is in hand anyway
+        :return: None: there was no such moment, nor one while windows were held, for as long as
+            most take
         """
         coordinator = self._wiring.coordinator
-        coordinator.until_nothing_is_in_hand(quiet)
-        deadline = time.monotonic() + timeout
-        with coordinator.held():
-            while (left := deadline - time.monotonic()) > 0:
-                if not coordinator.until_nothing_is_in_hand(left):
+        self.in_hand, self.held = (), 0.0
+        # Who has a moment without a window in each interval need not be held for one.
+        coordinator.until_nothing_is_in_hand(max(quiet, min(self._left(), _MOST_QUIET)))
+        bound = max(_HELD, min(self._left(), self._timeout() * _SHARE, _LONGEST_HELD))
+        begun = time.monotonic()
+        try:
+            with coordinator.held():
+                return self._take_held(begun + bound)
+        finally:
+            self.held = time.monotonic() - begun
+
+    def _left(self) -> float:
+        """For how many seconds windows are likely to be in hand: as long as those take that have
+        their view, of the stage that takes longest. A task that hangs has no part in that."""
+        stages = [live for live in self._wiring.stages if not live.leaves]
+        return max(map(_left, stages), default=0.0) * _MARGIN
+
+    def _timeout(self) -> float:
+        """For how many seconds stages wait for each other."""
+        stages = self._wiring.stages
+        return min((live.config.upstream_timeout for live in stages), default=_LONGEST_HELD)
+
+    def _take_held(self, deadline: float) -> CutTaken | None:
+        """Take a cut while windows are held, until a time; but for a second at most, if one of a
+        stage that has none in hand would have begun."""
+        coordinator = self._wiring.coordinator
+        while (left := deadline - time.monotonic()) > 0 and coordinator.stands_by < _HELD:
+            if in_hand := coordinator.until_nothing_is_in_hand(min(left, _LOOK)):
+                self.in_hand = in_hand
+                continue
+            with contextlib.ExitStack() as hands:
+                if not self._take_hands(hands, deadline):
                     return None
-                with contextlib.ExitStack() as hands:
-                    if not self._take_hands(hands, deadline):
-                        return None
-                    with coordinator.still() as is_still:
-                        if is_still:
-                            return self.look()
+                with coordinator.still() as is_still:
+                    if is_still:
+                        return self.look()
         return None
 
     def _take_hands(self, hands: contextlib.ExitStack, deadline: float) -> bool:
@@ -119,6 +172,20 @@ class Cutting:
             return None
         cuts = {live.stage.name: _stage_cut(live) for live in stages}
         return CutTaken(Cut(wiring.now_ns, sources, cuts, data), commits)
+
+
+def _left(live: LiveStage) -> float:
+    """How many seconds a stage takes for the windows that have their view, if each takes as long as
+    those before."""
+    took = live.stats.duration.p99
+    mark, windows = live.mark, 0
+    end_ns, seen_ns = max(mark.first_ns, mark.done_ns), max(mark.seen.values())
+    if end_ns == -NEVER:
+        return 0.0  # it has not begun
+    while end_ns < seen_ns and windows * took < _MOST_QUIET and windows < _MOST:
+        end_ns = mark.windows.after_ns(end_ns)
+        windows += 1
+    return windows * took
 
 
 def _source_cut(threads: Sequence[SourceThread]) -> SourceCut:

@@ -102,6 +102,10 @@ class RowGate:
                 return blind
             return coordinator.before_row(mark, arrival_ns, late=late).readers
 
+        def unseen() -> bool:
+            blind = coordinator.before_row(mark, arrival_ns, late=late).readers
+            return any(self._early_views((stage, mark.enters)) for stage in blind)
+
         def due_ns() -> float:
             """A row may be ahead of the clock: then windows can have their views only later."""
             stages = coordinator.before_row(mark, arrival_ns, late=late).readers
@@ -112,6 +116,8 @@ class RowGate:
             ]
             return min(views, default=NEVER)
 
+        if coordinator.holding:
+            coordinator.stand_by_with_row(arrival_ns, unseen)
         behind: list[Mark] = [*self._writers_turn.wait(writers, self.timeout)]
         behind += self._readers_turn.wait(readers, self.timeout, due_ns)
         for one in behind:

@@ -53,7 +53,8 @@ export class Overview {
     put(this.checkpoints, saved
       ? `Number ${saved.number}${saved.last_ms ? `, written ${shownTime(saved.last_ms)}` : ""}: ${
         shownCount(saved.written)} written, ${shownCount(saved.skipped)} left out, ${
-        shownCount(saved.failed)} failed, ${shownCount(saved.bytes)} bytes in all.`
+        shownCount(saved.failed)} failed, ${shownCount(saved.bytes)} bytes in all.${
+        saved.seconds_behind ? ` Another one is due for ${shownSeconds(saved.seconds_behind)}.` : ""}`
       : "This pipeline keeps none.");
   }
 
