@@ -87,7 +87,11 @@ def told_by(served: Served) -> Any:
 
 def takes(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let windows take so long, as far as is known of those before."""
-    monkeypatch.setattr(_cutting, "_left", lambda _: seconds)
+
+    def left(_: object) -> float:
+        return seconds
+
+    monkeypatch.setattr(_cutting, "_left", left)
     monkeypatch.setattr(_cutting, "_MOST_QUIET", 0.05)
 
 

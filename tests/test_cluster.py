@@ -456,6 +456,67 @@ def test_what_cannot_be_sharded_is_refused_by_name() -> None:
     assert "no stage by key" in refused("give a stage by=", made)
 
 
+def cannot_be_loaded() -> None:
+    raise ValueError("it belongs to a process")
+
+
+class Elsewhere:
+    """A result that cannot be loaded."""
+
+    def __reduce__(self) -> Any:
+        return cannot_be_loaded, ()
+
+
+class Locked(NamedTuple):
+    lock: Any = None
+    windows: int = 0
+
+
+@task
+def gives_a_lock(view: TimeSeriesView, start: int, end: int) -> Any:
+    return threading.Lock() if view.key == "key-1" and start == 1010 else len(view.in_window)
+
+
+@task(state=Locked)
+def keeps_a_lock(view: TimeSeriesView, start: int, end: int, state: Locked) -> tuple[int, Locked]:
+    is_locked = view.key == "key-1" and start == 1010
+    now = Locked(threading.Lock() if is_locked else None, state.windows + 1)
+    return now.windows, now
+
+
+@task(state=int)
+def gives_what_cannot_be_loaded(
+    view: TimeSeriesView, start: int, end: int, state: int
+) -> tuple[Any, int]:
+    return Elsewhere() if view.key == "key-1" and start == 1010 else state, state + 1
+
+
+def test_a_result_or_state_that_cannot_be_sent_costs_itself_and_is_told_with_the_cure() -> None:
+    made, series = Pipeline("p"), orders()
+    made.source([(1000 + 5 * at, {"key": f"key-{at % 2}", "size": 1}) for at in range(8)], series)
+    tasks = [gives_a_lock, keeps_a_lock, gives_what_cannot_be_loaded]
+    made.stage("s", tasks, series, "10s", by="key")
+    with local_shards():
+        first, second, third, last = [dataset for _, dataset in made.replay_sharded(2)]
+    assert not any(dataset.errors for dataset in (first, third, last))
+    cure = "return only what can be pickled: its numbers and texts, and no lock"
+    told = {name: (str(error), str(error.__cause__)) for name, error in second.errors.items()}
+    assert told.keys() == {(one.name, "key-1") for one in tasks}
+    error, cause = told["gives_a_lock", "key-1"]
+    assert error.startswith("task 'gives_a_lock' gave no result for 'key-1' in ")
+    assert "its result, a lock, cannot be sent back (TypeError: cannot pickle" in cause
+    assert cure in error
+    error, cause = told["keeps_a_lock", "key-1"]
+    assert "its result, a int with a state of type Locked, cannot be sent back" in cause
+    assert cure in error
+    error, _ = told["gives_what_cannot_be_loaded", "key-1"]
+    assert "its result cannot be loaded (ValueError: it belongs to a process)" in error
+    assert cure in error
+    # A task that gives no result leaves its state as it was, in the shard as in the driver.
+    assert dict(last[keeps_a_lock]) == {"key-0": 4, "key-1": 3}
+    assert dict(last[gives_what_cannot_be_loaded]) == {"key-0": 3, "key-1": 2}
+
+
 @pytest.mark.parametrize(
     ("keys", "shards", "windows", "expected"),
     [

@@ -354,6 +354,11 @@ class Cluster:
         """What counts the keys of a stage: the same for all that run it, one after another."""
         return self._few_keys.setdefault(stage, FewKeys(stage, self.count))
 
+    def renew(self, stage: StageOnShards, shard: int) -> None:
+        """A shard is to go on with a stage from the states that this process has."""
+        with self._changed:
+            stage.renew(shard)
+
     def leave(self, stage: StageOnShards, feeds: Sequence[Feed]) -> None:
         """A stage is not run any more."""
         with self._changed:

@@ -123,13 +123,34 @@ class ShardsCrew:
         def own(of: Mapping[Any, Any]) -> dict[Any, Any]:
             return {key: value for key, value in of.items() if self._shard_of(key) == shard}
 
-        states = {
-            task.name: {key: to_send(state) for key, state in own(task.states).items()}
-            for task in self._steppers.values()
-        }
-        begin = self._cluster.packing.as_bytes((states, own(self._states.known())))
+        known = own(self._states.known())
+        try:
+            states = {
+                task.name: {key: to_send(state) for key, state in own(task.states).items()}
+                for task in self._steppers.values()
+            }
+            begin = self._cluster.packing.as_bytes((states, known))
+        except Exception as error:
+            raise self._unsendable_state(error) from error
         named = number, self._name, self._cluster.packing.names
         return StageSetup(*named, self._tasks, inputs, self._rest, begin, self._sinks.setups)
+
+    def _unsendable_state(self, error: Exception) -> RunTaskError:
+        """Which of the states cannot be sent to a shard."""
+        for task in self._steppers.values():
+            for key, state in task.states.items():
+                try:
+                    self._cluster.packing.as_bytes(to_send(state))
+                except Exception as why:
+                    return RunTaskError(
+                        f"stage {self._name!r}, task {task.name!r}: its state for {brief(key)}, a "
+                        f"{type(state).__qualname__}, cannot be sent to a shard "
+                        f"({described(why)}): let states hold only what can be pickled, or give "
+                        f"their type to_bytes() and the classmethod from_bytes()"
+                    )
+        return RunTaskError(
+            f"stage {self._name!r}: its states cannot be sent to a shard ({described(error)})"
+        )
 
     def run(self, tick: Tick) -> KeyedDataSet[Any, Any]:
         """Have all shards run the tick, and put together what they give."""
@@ -160,6 +181,7 @@ class ShardsCrew:
         finally:
             self._is_running = False
         parts: list[ShardPart] = []
+        of_shard: list[int] = []  # whose each part is
         unwritten: list[Collection[int]] = []  # of each part, by whom its results are not there
         behind: list[str] = []
         for shard, answer in enumerate(answers):
@@ -171,13 +193,17 @@ class ShardsCrew:
                 case NoAnswer():
                     own = self._own_keys(keyed.keys, shard)
                     parts.append(ShardPart(own, None, answer.reply.reason))
+                    of_shard.append(shard)
                     unwritten.append(sinks)
                 case reply:
                     if (results := self._results(shard, reply)) is not None:
                         parts.append(ShardPart(self._keys_of[shard], results))
+                        of_shard.append(shard)
                         unwritten.append(results.unwritten)
                         self._sinks.note(self._cluster.called(shard), results.unwritten)
         merged = self._merging.merge(tick.window, keyed.keys, parts, whole=not behind)
+        for part in merged.unloaded:  # the states are what they were, there as here
+            self._cluster.renew(self._stage, of_shard[part])
         took = time.perf_counter() - begun
         noted = merged.keys, merged.flat, merged.seconds, took, merged.errors or None
         late = (*tick.behind, *behind)

@@ -13,6 +13,7 @@ from run_task.cluster._messages import ShardResults
 from run_task.cluster._results import error_of
 from run_task.errors import TaskError, TaskLost, described
 from run_task.executors._states import Stepped
+from run_task.executors.processes._exceptions import PICKLED
 
 
 class ShardPart(NamedTuple):
@@ -33,6 +34,9 @@ class MergedResults(NamedTuple):
     flat: Sequence[Any]
     seconds: Sequence[float]
     errors: dict[Any, TaskError]
+    unloaded: Collection[int]
+    """Parts, by position, of which a step of a task with a state cannot be loaded: its shard has
+    gone on from there."""
 
 
 class ShardMerging:
@@ -74,10 +78,11 @@ class ShardMerging:
             for part in parts:
                 column += self._column(part, task)
             flat[task::count] = _picked(column, order)
+        unloaded: set[int] = set()
         place_of: dict[int, int] = {}
         if any(part.results is None or part.results.own or part.results.faults for part in parts):
             place_of = {at: place for place, at in enumerate(order)}
-        for part, offset in zip(parts, offsets):
+        for number, (part, offset) in enumerate(zip(parts, offsets)):
             for task, place, error in self._faults(part, window):
                 errors[task, place_of[offset + place]] = error
             for task, place, data in () if part.results is None else part.results.own:
@@ -85,9 +90,11 @@ class ShardMerging:
                 try:
                     flat[at * count + task] = of_bytes(data)
                 except BaseException as error:  # any code of its class may have run
-                    reason = f"its result cannot be loaded ({described(error)})"
+                    reason = f"its result cannot be loaded ({described(error)}): {PICKLED}"
                     errors[task, at] = TaskError(self._names[task], window, reason, keys[at])
-        return MergedResults(keys, flat, seconds, self._named(errors, keys, window))
+                    if task in self._stateful:
+                        unloaded.add(number)
+        return MergedResults(keys, flat, seconds, self._named(errors, keys, window), unloaded)
 
     def steps(self, part: ShardPart) -> Iterator[tuple[int, int, Stepped]]:
         """The steps of tasks that have a state: the task, the place of the key, and the step."""
@@ -96,7 +103,14 @@ class ShardMerging:
         for task in part.results.states:
             if (task, None) in failed:
                 continue
-            own = {place: of_bytes(data) for at, place, data in part.results.own if at == task}
+            own: dict[int, Any] = {}
+            for at, place, data in part.results.own:
+                if at != task:
+                    continue
+                try:
+                    own[place] = of_bytes(data)
+                except BaseException:  # it has not been in the window itself, and is told of then
+                    failed.add((task, place))
             for place, step in enumerate(self._column(part, task)):
                 if (task, place) not in failed:
                     yield task, place, own.get(place, step)

@@ -18,6 +18,7 @@ from run_task.executors._protocol import failed
 from run_task.executors._states import Stepped
 from run_task.executors.processes._columns import PLAIN, as_column, is_plain
 from run_task.executors.processes._exceptions import portable, unsendable
+from run_task.executors.processes._task_states import named
 from run_task.tasks._keyed import KeyedDataSet
 
 _Fault = tuple[int, int | None, bytes]
@@ -121,15 +122,10 @@ class PackedResults:
         try:
             self._own.append((task, place, as_bytes(value)))
         except Exception as error:
-            self._faults.append((task, place, joined_unsendable(value, error)))
+            fault = as_bytes((_RAISED, joined(unsendable(named(value), error))))
+            self._faults.append((task, place, fault))
             return False
         return True
-
-
-def joined_unsendable(value: Any, error: BaseException) -> bytes:
-    """The fault of a result that cannot be sent."""
-    what = f"of type {type(value.result if isinstance(value, Stepped) else value).__qualname__}"
-    return as_bytes((_RAISED, joined(unsendable(what, error))))
 
 
 _RAISED: Final = "raised"

@@ -78,6 +78,10 @@ class StageOnShards:
         before = self._before.get(shard)
         return self._setup(shard) if before is None else before
 
+    def renew(self, shard: int) -> None:
+        """A shard is to be told of it once more, with the states as they are then."""
+        self._known.pop(shard, None)
+
     def miss(self, shard: int, run: WindowRun) -> bool:
         """Note that a window went without a shard. Returns whether it can still catch up."""
         missed = self._missed.setdefault(shard, [])

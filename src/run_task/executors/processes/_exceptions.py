@@ -8,10 +8,15 @@ from __future__ import annotations
 import pickle
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from run_task.errors import described
 from run_task.executors.processes._wire import loads, pickled
+
+PICKLED: Final = (
+    "return only what can be pickled: its numbers and texts, and no lock, connection or open file"
+)
+LESS: Final = "there is no room for it: return less at once, or give the machine more memory"
 
 
 def portable(error: BaseException) -> Sequence[memoryview]:
@@ -65,13 +70,16 @@ def _rebuilt(
     return error
 
 
-def unsendable(result: str, error: BaseException) -> Sequence[memoryview]:
+def unsendable(result: str, error: BaseException, cure: str = PICKLED) -> Sequence[memoryview]:
     """The pieces of an exception that says why a result cannot be sent.
 
     :param result: what it is
     :param error: what pickling or packing it raised
+    :param cure: what to do about it
     """
-    told = pickle.PicklingError(f"its result, {result}, cannot be sent back ({described(error)})")
+    told = pickle.PicklingError(
+        f"its result, {result}, cannot be sent back ({described(error)}): {cure}"
+    )
     told.__cause__ = error
     return portable(told)
 

@@ -12,7 +12,7 @@ from run_task.data.series._keyed_view import KeyedView, KeyView
 from run_task.executors._outcomes import Run
 from run_task.executors._states import Stepped, Stepper, key_of
 from run_task.executors.processes._columns import PLAIN, ResultColumns, is_plain, packed_columns
-from run_task.executors.processes._exceptions import LoadFailure, portable, unsendable
+from run_task.executors.processes._exceptions import LESS, LoadFailure, portable, unsendable
 from run_task.executors.processes._keyed_states import KeyedStatesSent
 from run_task.executors.processes._messages import KeyedReport, KeyedWork
 from run_task.executors.processes._progress import Progress
@@ -217,7 +217,7 @@ class _Made:
             raise error
         size = _size(self.outcomes[largest])
         position = self.outcomes[largest][0]
-        told = unsendable(f"of {size:,} bytes", error)
+        told = unsendable(f"of {size:,} bytes", error, LESS)
         self.outcomes[largest] = position, True, told
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from run_task.data._memory import MapMode, SharedBlock, mapped
 from run_task.executors._states import Stepped, Stepper
-from run_task.executors.processes._exceptions import LoadFailure, portable, unsendable
+from run_task.executors.processes._exceptions import LESS, LoadFailure, portable, unsendable
 from run_task.executors.processes._keyed_work import KeyedTasks
 from run_task.executors.processes._messages import (
     Assignment,
@@ -190,7 +190,7 @@ class _TaskServer:
                 largest = max(results, key=_size)
                 if largest.raised:
                     raise
-                pieces = unsendable(f"of {_size(largest):,} bytes", error)
+                pieces = unsendable(f"of {_size(largest):,} bytes", error, LESS)
                 results[results.index(largest)] = largest._replace(raised=True, pieces=pieces)
         outcomes = [(*result[:4], len(result.pieces), result.value) for result in results]
         self._send(Report(outcomes, payload), memory)
