@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import pickle
 import socket
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 import numpy as np
 
 from run_task._extras import need
+from run_task.cluster._encoding import decoded, encoded
 from run_task.cluster._link import MissedSigns, ShardLost, ShardPlace
 from run_task.cluster._messages import SIGN_EVERY, ShardReply, ShardRequest
 from run_task.cluster._serving import own_place
@@ -26,7 +26,6 @@ from run_task.cluster._shard import KeyShard
 from run_task.cluster._windows import LOOK
 from run_task.cluster._wire import as_frame, pieces_of
 from run_task.errors import ConfigError, RunTaskError, described
-from run_task.executors.processes._pickling import PROTOCOL
 from run_task.observe._log import filtered, quiet
 
 _LOCAL: Final = "local"
@@ -73,29 +72,27 @@ class ShardActor:
 
     def handle(self, data: bytes, *buffers: Any) -> _Packed:
         """Do what a request asks for."""
-        request: ShardRequest = _unpacked((data, *buffers))
-        return _packed(self._shard.handle(request))
+        request: ShardRequest = unpacked((data, *buffers))
+        return packed(self._shard.handle(request))
 
 
-def _packed(message: Any) -> _Packed:
+def packed(message: Any) -> _Packed:
     """A message as Ray is given it: bytes, which it takes as they are, and beside these what is
     large, which it puts into its store, to be read there without a copy. Of anything else, it looks
     at each part, and pickles it once more."""
-    buffers: list[pickle.PickleBuffer] = []
-    data = pickle.dumps(message, PROTOCOL, buffer_callback=buffers.append)
-    raws = [buffer.raw() for buffer in buffers]
-    if sum(raw.nbytes for raw in raws) < _SMALL:
-        return as_frame([memoryview(data), *raws])
+    pieces = encoded(message)
+    data, *arrays = pieces
+    if sum(array.nbytes for array in arrays) < _SMALL:
+        return as_frame(pieces)
     empty = np.empty(0, np.uint8)
-    return data, *(np.frombuffer(raw, np.uint8) if raw.nbytes else empty for raw in raws)
+    beside = [np.frombuffer(array, np.uint8) if array.nbytes else empty for array in arrays]
+    return bytes(data), *beside
 
 
-def _unpacked(packed: Any) -> Any:
+def unpacked(given: Any) -> Any:
     """The message."""
-    data, *buffers = (packed,) if isinstance(packed, bytes) else packed
-    if not buffers:
-        data, *buffers = pieces_of(data)
-    return pickle.loads(data, buffers=buffers)
+    pieces = (given,) if isinstance(given, bytes) else given
+    return decoded(pieces if len(pieces) > 1 else pieces_of(pieces[0]))
 
 
 class RayTransport:
@@ -423,10 +420,10 @@ class RayLink:
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         """Ask it to do something. Returns at once; what is large goes through Ray's store."""
         answer: Future[ShardReply] = Future()
-        message = _packed(request)
-        packed = (message,) if isinstance(message, bytes) else message
+        message = packed(request)
+        given = (message,) if isinstance(message, bytes) else message
         try:
-            asked: Future[Any] = self._actor.handle.remote(*packed).future()
+            asked: Future[Any] = self._actor.handle.remote(*given).future()
         except Exception as error:
             answer.set_exception(self._lost(error))
             return answer
@@ -437,7 +434,7 @@ class RayLink:
             self._out.pop(number, None)
             error = asked.exception()
             if error is None:
-                answer.set_result(_unpacked(asked.result()))
+                answer.set_result(unpacked(asked.result()))
             elif isinstance(error, self._ray.exceptions.RayError):
                 answer.set_exception(self._lost(error))
             else:

@@ -1,14 +1,13 @@
-"""Messages over a socket: a pickle, and the arrays beside it, which are not copied into it."""
+"""Messages over a socket: what is no array, and the arrays beside it, which are not copied."""
 
 from __future__ import annotations
 
-import pickle
 import socket
 import struct
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from run_task.executors.processes._pickling import PROTOCOL
+from run_task.cluster._encoding import decoded, encoded
 
 _COUNT: Final = struct.Struct("=I")
 _SIZE: Final = struct.Struct("=Q")
@@ -28,9 +27,7 @@ def send(end: socket.socket, message: Any) -> None:
 
     :raises OSError: if the other end is gone
     """
-    buffers: list[pickle.PickleBuffer] = []
-    data = pickle.dumps(message, PROTOCOL, buffer_callback=buffers.append)
-    pieces = [memoryview(data), *(buffer.raw() for buffer in buffers)]
+    pieces = encoded(message)
     if sum(piece.nbytes for piece in pieces) < _SMALL:
         end.sendall(as_frame(pieces))
         return
@@ -68,8 +65,7 @@ def receive(end: Incoming) -> Any:
     """
     (count,) = _COUNT.unpack(_exactly(end, _COUNT.size))
     sizes = _exactly(end, count * _SIZE.size)
-    pieces = [_exactly(end, size) for (size,) in _SIZE.iter_unpack(sizes)]
-    return pickle.loads(pieces[0], buffers=pieces[1:])
+    return decoded([_exactly(end, size) for (size,) in _SIZE.iter_unpack(sizes)])
 
 
 def _exactly(end: Incoming, size: int) -> bytearray:
