@@ -6,15 +6,19 @@ import gc
 import pickle
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from run_task import ConfigError, TimeSeries, TimeSeriesView
+from run_task import ConfigError, RunnerConfig, TaskInterval, TimeSeries, TimeSeriesView, TimeUnit
 from run_task.data._buckets import BUCKETS, bucket_of, buckets_of_ints, part_of, parts_of
+from run_task.data.series._grouped import keys_and_lasts
 from run_task.data.series._keyed_view import KeyedView, KeyView
+from run_task.executors._states import States
+from run_task.runner._keys import Keys, bound_of
 
 TEXTS = st.text(max_size=3)
 NARROW = st.integers(-5, 5)
@@ -233,3 +237,27 @@ def test_a_view_is_there_for_as_long_as_somebody_has_it() -> None:
     assert [view.key for view in views[3:5]] == [3, 4]
     with pytest.raises(IndexError):
         views[1000]
+
+
+@pytest.mark.parametrize("looks_at_rows", [True, False])
+def test_keys_are_looked_for_apart_where_nobody_asks_for_their_rows(looks_at_rows: bool) -> None:
+    series = TimeSeries({"key": int, "value": float}, TimeUnit.SECONDS, key="key")
+    every, by = TaskInterval.seconds(10), Keys.checked("key", "1h", 100)
+    bound = bound_of(series, every, RunnerConfig(), by, States())
+    assert bound is not None
+    with mock.patch(
+        "run_task.data.series._keyed_view.keys_and_lasts", wraps=keys_and_lasts
+    ) as look:
+        for start in range(0, 50, 10):
+            series.extend(start + np.arange(6), key=np.arange(6) % 4, value=np.arange(6.0))
+            view = bound(series.view(), start, start + 10)
+            assert view.keys == [0, 1, 2, 3]
+            assert dict(view.last_times()) == {
+                0: start + 4,
+                1: start + 5,
+                2: start + 2,
+                3: start + 3,
+            }
+            if looks_at_rows:
+                assert [len(one.in_window) for one in view.views()] == [2, 2, 1, 1]
+    assert look.call_count == (1 if looks_at_rows else 5)

@@ -11,7 +11,7 @@ from run_task.data import Shared, TimeSeries
 from run_task.data._protocol import window_bound
 from run_task.data._several import inputs_of, members_of, none_if_empty
 from run_task.data._several_keyed import SeveralKeyedView
-from run_task.data.series._keyed_view import KeyedView
+from run_task.data.series._keyed_view import KeyedView, WindowBefore
 from run_task.data.series._sliding_keys import SlidingKeys
 from run_task.errors import ConfigError
 from run_task.executors import Crew, Executor, KeyedExecutor
@@ -248,7 +248,8 @@ def _grouping(
         sliding = None
         if pane is not None and keys.keyed(data)[0].unit is interval.unit:
             sliding = SlidingKeys(by, pane)
-        return lambda view: KeyedView(view, by, sliding=sliding)
+        before = WindowBefore()
+        return lambda view: KeyedView(view, by, sliding=sliding, before=before)
     having = {id(series) for series in keys.keyed(data)}
     positions = [i for i, member in enumerate(members) if id(member) in having]
     return lambda views: SeveralKeyedView(views, positions, by)

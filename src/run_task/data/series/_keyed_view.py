@@ -68,6 +68,16 @@ class KeyView(TimeSeriesView):
         return object.__getattribute__(self, name)
 
 
+class WindowBefore:
+    """What became of the rows of the window before, from which it is told what will of the next."""
+
+    __slots__ = ("brought_together",)
+
+    def __init__(self) -> None:
+        self.brought_together: bool = False
+        """Whether those of each key were: then the keys of the next are found so."""
+
+
 class KeyedView:
     """The rows up to the end of a window, by key.
 
@@ -78,10 +88,12 @@ class KeyedView:
     :param by: the column of the key
     :param part: which of the keys; None: all
     :param sliding: looks at windows that slide over a grid; None: they do not
+    :param before: the window before; None: there was none
     """
 
     __slots__ = (
         "_all",
+        "_before",
         "_in_window",
         "_keys",
         "_lasts",
@@ -101,6 +113,7 @@ class KeyedView:
         by: str,
         part: KeyPart | None = None,
         sliding: SlidingKeys | None = None,
+        before: WindowBefore | None = None,
     ) -> None:
         schema, _, _, _, window = placed(view)
         self.schema: Schema = schema
@@ -111,6 +124,7 @@ class KeyedView:
         self.by: str = by
         """The column of the key."""
         self._part = part
+        self._before = before or WindowBefore()
         self._quiet: frozenset[Any] = frozenset()
         self._in_window: Groups | None = None
         self._all: tuple[Groups, Mapping[Any, int]] | None = None
@@ -189,7 +203,7 @@ class KeyedView:
         lasts = self._lasts
         if lasts is None:
             _, storage, first, stop, _ = placed(self._view.in_window)
-            if self._part is None and self._in_window is None:
+            if self._part is None and not self._before.brought_together:
                 lasts = keys_and_lasts(storage, self.schema.positions[self.by], first, stop)
             if lasts is None:
                 groups = self._groups()
@@ -202,6 +216,7 @@ class KeyedView:
         groups = self._in_window
         if groups is None:
             groups = self._in_window = self._grouped(self._view.in_window)
+            self._before.brought_together = True
         return groups
 
     def _grouped(self, view: TimeSeriesView) -> Groups:
