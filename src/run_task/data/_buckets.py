@@ -61,9 +61,11 @@ def buckets_of_ints(keys: NDArray[Any]) -> NDArray[np.uint16]:
     """
     wide = keys.astype("<u8" if keys.dtype.kind == "u" else "<i8")
     octets = wide.view(np.uint8).reshape(len(keys), _BYTES)
+    largest = int(wide.view("<u8").max(initial=0))
     buckets = np.full(len(keys), crc32(bytes(_BYTES)) % BUCKETS, np.uint16)
     # A CRC of so many bytes is the exclusive or of what each byte makes of it on its own.
-    for place, table in enumerate(_tables()):
+    # Zero makes nothing of it, which the high bytes of most keys are.
+    for place, table in zip(range(-(-largest.bit_length() // 8)), _tables()):
         buckets ^= table[octets[:, place]]
     return buckets
 
