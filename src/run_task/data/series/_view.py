@@ -227,7 +227,7 @@ class TimeSeriesView:
             )
         start, end = window
         latest = self._latest
-        if latest is not None and latest[0] == start and latest[1] == end:
+        if latest is not None and latest[0] is start and latest[1] is end:
             return latest[2]
         return self._between(start, end)
 
@@ -240,10 +240,10 @@ class TimeSeriesView:
         :param end: when they end
         :raises ConfigError: if one of them is no time
         """
+        latest = self._latest  # the tasks of a tick ask for the same one
+        if latest is not None and latest[0] is start and latest[1] is end:
+            return latest[2]
         if type(start) is int and type(end) is int:
-            latest = self._latest  # the tasks of a tick ask for the same one
-            if latest is not None and latest[0] == start and latest[1] == end:
-                return latest[2]
             return self._between(start, end)
         return self._between(self._schema.bound(start), self._schema.bound(end))
 
@@ -301,6 +301,9 @@ class TimeSeriesView:
 
     def _between(self, start: int, end: int) -> TimeSeriesView:
         """The rows between two bounds, in :attr:`unit`; remembered."""
+        latest = self._latest
+        if latest is not None and latest[0] == start and latest[1] == end:
+            return latest[2]
         self._check_order("between()")
         # Not by the array of timestamps, which takes longer to make than it saves.
         schema, storage, first, stop = self._schema, self._storage, self._first, self._stop
