@@ -50,16 +50,14 @@ class WindowGrid:
                 self._grid = interval.grid_from(end)
         if first_ns is not None:
             first_end = self._grid.after(first_ns // unit_ns)
+        self.after: Final = self._grid.after
+        """Gives the first end after a time."""
         self.cover_time: Final = reach is None or reach.shortest_ns >= interval.longest_ns
         """Whether each time is in a window; not, if that cannot be told of all windows."""
         self.overlap_ns: int | None = None
         """By how much each overlaps the one before, in nanoseconds; None: that differs."""
         self.first_end: Final = first_end
         """The end of the first window, which is the first after that time."""
-
-    def after(self, time: int) -> int:
-        """The first end after a time."""
-        return self._grid.after(time)
 
     def some(self, end: int, last: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The starts and ends of the windows from one on.

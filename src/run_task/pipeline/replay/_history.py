@@ -687,7 +687,9 @@ class History:
                         if replay.was_empty:
                             replay.jump(self._next_change_ns(replay, replays))
                         continue
-                    yield from _until_error(replay, (dataset,))
+                    yield replay.stage, (dataset,)
+                    if dataset.errors:
+                        _raise_error(replay, dataset)
 
     def _ingest_before(self, due_ns: int) -> float:
         """Let all rows enter that come before a window which is due at a time. Returns until when
@@ -795,7 +797,16 @@ def _until_error(replay: _StageReplay, datasets: DataSetBatch) -> Generator[Give
     for dataset in datasets:
         yield replay.stage, (dataset,)
         if dataset.errors:
-            raise next(iter(dataset.errors.values()))
+            _raise_error(replay, dataset)
+
+
+def _raise_error(replay: _StageReplay, dataset: AnyDataSet) -> None:
+    """See whether a replay ends with the error of a window.
+
+    :raises TaskError: if so
+    """
+    if replay.config.on_error is OnError.RAISE:
+        raise next(iter(dataset.errors.values()))
 
 
 @contextlib.contextmanager
