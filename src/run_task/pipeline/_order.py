@@ -68,6 +68,7 @@ class StageMark:
     """
 
     __slots__ = (
+        "bounded",
         "done_ns",
         "ended",
         "enters",
@@ -97,6 +98,8 @@ class StageMark:
         self.windows: WindowGrid = windows
         self.grace_ns: int = grace_ns
         self.reads: Sequence[Place] = (reads,) if isinstance(reads, Place) else tuple(reads)
+        self.bounded: bool = all(place.bounded for place in self.reads)
+        """Whether views of all that it reads end with their windows."""
         self.enter(enters)
         self.first_ns: float = -NEVER  # the end of the first window; before it starts, unknown
         # By what it reads, the end of the first window without a view of that.
@@ -141,11 +144,6 @@ class StageMark:
             return False
         next_ns = max(self.first_ns, self.done_ns)
         return self.sending or next_ns == -NEVER or max(self.seen.values()) > next_ns
-
-    @property
-    def bounded(self) -> bool:
-        """Whether views of all that it reads end with their windows."""
-        return all(place.bounded for place in self.reads)
 
     def _due(self, end_ns: float) -> float:
         if self.ended and end_ns > self.last_ns:

@@ -24,6 +24,26 @@ class Ticker:
     :param first_ns: as of :class:`WindowGrid`
     """
 
+    __slots__ = (
+        "_at_once",
+        "_before",
+        "_due_ns",
+        "_grace_ns",
+        "_last_ns",
+        "_length",
+        "_may_be_over",
+        "_monotonic_ns",
+        "_offset_ns",
+        "_period_ns",
+        "_plain_ns",
+        "_schedule",
+        "_stopped",
+        "_unit_ns",
+        "_windows",
+        "first_end_ns",
+        "timeline",
+    )
+
     def __init__(
         self,
         interval: Interval,
@@ -134,4 +154,4 @@ class Ticker:
     @property
     def over(self) -> bool:
         """Whether there are no more windows."""
-        return self._stopped or self.next_end_ns > self._last_ns
+        return self._may_be_over and (self._stopped or self.next_end_ns > self._last_ns)

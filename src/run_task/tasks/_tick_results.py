@@ -45,8 +45,8 @@ class TickResults:
     @property
     def window(self) -> Window:
         """The window that was computed, in the interval's unit since the Unix epoch."""
-        start, end, _ = self._due
-        return Window(start, end)
+        # In half of the time.
+        return tuple.__new__(Window, self._due[:2])  # pyright: ignore[reportUnknownMemberType]  as of Tick
 
     @property
     def timestamp(self) -> int:

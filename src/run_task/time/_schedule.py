@@ -61,11 +61,12 @@ class _OnGrid:
     :param missed: what to do with windows that are overdue
     """
 
-    __slots__ = ("_end", "_lag", "_missed", "_skipped")
+    __slots__ = ("_lag", "_missed", "_skipped", "end")
 
     def __init__(self, start: int, missed: MissedTick) -> None:
         self._missed = missed
-        self._end: int = start  # of the next window
+        self.end: int = start
+        """The end of the next window, or of the first of those that ``COALESCE`` will put in it."""
         # How long after its end it is handed out: more than 0 once DELAY put it off.
         self._lag: int = 0
         self._skipped: int = 0
@@ -73,12 +74,7 @@ class _OnGrid:
     @property
     def deadline(self) -> int:
         """When the next window falls due, in the schedule's unit."""
-        return self._end + self._lag
-
-    @property
-    def end(self) -> int:
-        """The end of the next window, or of the first of those that ``COALESCE`` will put in it."""
-        return self._end
+        return self.end + self._lag
 
     @property
     def skipped(self) -> int:
@@ -120,7 +116,7 @@ class Schedule(_OnGrid):
         :param now: the time, in the schedule's unit
         :return: the window; None if none is due
         """
-        late = now - self._end - self._lag
+        late = now - self.end - self._lag
         return None if late < 0 else Window(*self.take(late))
 
     def step(self) -> int:
@@ -129,8 +125,8 @@ class Schedule(_OnGrid):
 
         :return: its end
         """
-        end = self._end
-        self._end = end + self._period
+        end = self.end
+        self.end = end + self._period
         return end
 
     def take(self, late: int) -> tuple[int, int]:
@@ -148,7 +144,7 @@ class Schedule(_OnGrid):
             self._lag += late
             return end - period, end
         more = late // period  # windows that are due besides this one
-        self._end += more * period
+        self.end += more * period
         if self._missed is MissedTick.COALESCE:
             return end - period, end + more * period
         self._skipped += more
@@ -179,13 +175,13 @@ class GridSchedule(_OnGrid):
 
     def step(self) -> int:
         """As :meth:`Schedule.step`."""
-        end = self._end
-        self._end = self._after(end)
+        end = self.end
+        self.end = self._after(end)
         return end
 
     def take(self, late: int) -> tuple[int, int]:
         """As :meth:`Schedule.take`."""
-        end = self._end
+        end = self.end
         start = self._start(end)
         following = self._after(end)
         if self._missed is MissedTick.DELAY:
@@ -198,5 +194,5 @@ class GridSchedule(_OnGrid):
                 else:
                     self._skipped += 1
                 following = self._after(following)
-        self._end = following
+        self.end = following
         return start, end

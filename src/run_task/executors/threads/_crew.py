@@ -71,6 +71,37 @@ class ThreadsCrew:
     :param keyed: whether each task is run once for each key
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_added",
+        "_closed",
+        "_declared",
+        "_glance",
+        "_helpers",
+        "_hung",
+        "_hung_elsewhere",
+        "_is_watched",
+        "_keyed",
+        "_leader",
+        "_limit",
+        "_log",
+        "_mutex",
+        "_name",
+        "_no_ends",
+        "_no_values",
+        "_notable",
+        "_policy",
+        "_refused",
+        "_roster",
+        "_runs",
+        "_shared",
+        "_stand_in",
+        "_threads",
+        "_timeout",
+        "_watch",
+        "_workers",
+    )
+
     def __init__(
         self,
         tasks: Sequence[Runnable[Any, Any]],

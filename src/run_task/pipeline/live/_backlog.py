@@ -42,11 +42,16 @@ class Backlog:
         self._mutex = threading.Lock()
         self._filled = threading.Condition(self._mutex)
         self._room = threading.Condition(self._mutex)
+        # Who waits for these: to notify nobody takes as long as all else that is done for a result.
+        self._is_idle = False
+        self._blocked = 0
         self._is_away = False
         self._is_closed = False  # nothing more comes
         self._is_over = False  # nothing more is taken
         self.problem: str | None = None
         """Why there was no room on disk, when that was last so."""
+        self.given: int = 0 if spool is None else spool.unread
+        """How many results were to wait, with those of an earlier run."""
 
     def __len__(self) -> int:
         """How many results wait."""
@@ -69,23 +74,27 @@ class Backlog:
         :return: whether there was room for it; not: the sink is away
         :raises ChannelClosed: if nothing more is taken
         """
+        is_marker = type(item) is Marker
         with self._mutex:
+            self.given += not is_marker
             while True:
                 if self._is_over or self._is_closed:
                     raise ChannelClosed("the sink has failed, or is closed")
                 if self._spooling:
                     return self._put_on_disk(item)
-                is_marker = isinstance(item, Marker)
                 if is_marker or len(self._queue) - self._markers < self._capacity:
                     self._queue.append(item)
                     self._markers += is_marker
-                    self._filled.notify()
+                    if self._is_idle:
+                        self._wake()
                     return True
                 if self._spill():
                     continue
                 if self._is_away:
                     return False
+                self._blocked += 1
                 self._room.wait()
+                self._blocked -= 1
 
     def _put_on_disk(self, item: Result | Marker) -> bool:
         assert self._spool is not None
@@ -102,7 +111,7 @@ class Backlog:
         except SpoolFull as error:
             self.problem = str(error)
             return False
-        self._filled.notify()
+        self._wake()
         return True
 
     def _spill(self) -> bool:
@@ -127,8 +136,13 @@ class Backlog:
         for marker in markers:
             marker.passed.set()
         self._room.notify_all()
-        self._filled.notify()
+        self._wake()
         return True
+
+    def _wake(self) -> None:
+        """Something waits, for who empties it."""
+        self._is_idle = False
+        self._filled.notify()
 
     def take(self, timeout: float) -> Result | Marker:
         """The next result, or marker.
@@ -138,7 +152,8 @@ class Backlog:
         :raises ChannelClosed: if none will come
         """
         with self._mutex:
-            if not (len(self) or self._queue or self._is_closed or self._is_over):
+            if not (self._queue or len(self) or self._is_closed or self._is_over):
+                self._is_idle = True
                 self._filled.wait(min(timeout, threading.TIMEOUT_MAX))
             if self._is_over:
                 raise ChannelClosed("nothing more is taken")
@@ -151,7 +166,8 @@ class Backlog:
                 if isinstance(item, Marker):
                     self._markers -= 1
                 else:
-                    self._room.notify()
+                    if self._blocked:
+                        self._room.notify()
                     if self._spool is not None:
                         self._hand.append(item)
                 return item

@@ -50,7 +50,8 @@ class CatchUp:
         self._mutex = threading.Lock()
         self._ended_ns: float = -float("inf")  # by the monotonic clock
         self._left = 0  # how many pauses there may still be since the last oversleep
-        self._looks = False
+        self.looks: bool = False
+        """Whether it is looked that the process has not stood still."""
         self._looked = 0.0  # when it was last seen that the process runs, by time.monotonic()
 
     def add(self, mark: SourceMark, tally: Tally) -> None:
@@ -61,16 +62,16 @@ class CatchUp:
         """Look from now on whether the process stands still, where sources have rows that could
         wait meanwhile. A wait that is too long shows that by itself; nothing does, if it stood
         still in the middle of a task."""
-        if self._sources and not self._looks and type(self._clock) is SystemClock:
+        if self._sources and not self.looks and type(self._clock) is SystemClock:
             self._looked = time.monotonic()
-            self._looks = True
+            self.looks = True
             watch().add(self)
             watch().wake()
 
     def end(self) -> None:
         """Look no longer."""
-        if self._looks:
-            self._looks = False
+        if self.looks:
+            self.looks = False
             watch().remove(self)
             watch().settle()
 
@@ -82,7 +83,7 @@ class CatchUp:
     def has_stood_still(self) -> bool:
         """Whether it stood still since somebody looked, as when it was suspended in the middle of a
         task: then all that is due by now has been overslept."""
-        if not self._looks:
+        if not self.looks:
             return False
         now = time.monotonic()
         passed, self._looked = now - self._looked, now
@@ -96,7 +97,7 @@ class CatchUp:
 
         :param each: as for :meth:`wait`
         """
-        if self._looks and self.has_stood_still():
+        if self.has_stood_still():
             self.wait(self._clock.monotonic_ns(), each=each)
 
     def remove(self, mark: SourceMark) -> None:

@@ -54,6 +54,22 @@ class EarlyViews:
     :param all_recordings: whether all rows that enter are recordings', which can wait
     """
 
+    __slots__ = (
+        "_all_recordings",
+        "_clock",
+        "_coordinator",
+        "_data",
+        "_given",
+        "_lags",
+        "_place",
+        "_stage",
+        "_taken",
+        "_windows",
+        "begun_ns",
+        "lock",
+        "overrun",
+    )
+
     def __init__(
         self,
         stage: StageMark,
@@ -77,7 +93,8 @@ class EarlyViews:
         self._lags = lags
         self._all_recordings = all_recordings
         self._taken: deque[EarlyView] = deque()
-        self._overrun = False  # so far behind that no more are taken
+        self.overrun: bool = False
+        """Whether the stage is so far behind that no more are taken."""
         self.begun_ns: float = -NEVER
         """The end of the window that has begun: it is run, whatever is paused from then on."""
         self.lock: Final = threading.RLock()
@@ -125,8 +142,8 @@ class EarlyViews:
                     self._taken.append(EarlyView(end_ns, view, missing))
                 elif self._all_recordings:
                     return
-                elif not self._overrun:
-                    self._overrun = True
+                elif not self.overrun:
+                    self.overrun = True
                     _log.warning(
                         "%s is %d windows behind: further ones may %s",
                         *(stage, MOST),
@@ -148,13 +165,13 @@ class EarlyViews:
     def view(self, start_ns: float, end_ns: float) -> Any:
         """What a window is to see: the view that was taken for it, or the data as it is now."""
         with self.lock:
-            early_view = self.pop(end_ns)
+            early_view = self.pop(end_ns) if self._taken else None
             return self._view(start_ns, end_ns) if early_view is None else early_view.view
 
     def pop(self, end_ns: float) -> EarlyView | None:
         """As :meth:`find`, and it is let go of."""
         with self.lock:
-            early_view = self.find(end_ns) if self._taken else None
+            early_view = self.find(end_ns)
             if early_view is not None:
                 self._taken.popleft()
             return early_view
@@ -179,9 +196,8 @@ class EarlyViews:
 
     def caught_up(self, next_ns: float) -> None:
         """The stage's windows before this end have their views."""
-        if self._overrun:
-            with self.lock:
-                self._overrun = self._stage.seen[self._place] > next_ns
+        with self.lock:
+            self.overrun = self._stage.seen[self._place] > next_ns
 
     def clear(self) -> None:
         """Let go of all."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import Final
 
 from run_task.observe._log import Log
 from run_task.pipeline._edges import Edges
@@ -31,6 +30,23 @@ class WindowGate:
     :param lags: knows which sources are behind
     """
 
+    __slots__ = (
+        "_catch_up",
+        "_coordinator",
+        "_edges",
+        "_end_ns",
+        "_lags",
+        "_mark",
+        "_overlap_ns",
+        "_timeout",
+        "_turn",
+        "_unit_ns",
+        "_views",
+        "_waits_for_nobody",
+        "next_end_ns",
+        "read",
+    )
+
     def __init__(
         self,
         mark: StageMark,
@@ -46,6 +62,8 @@ class WindowGate:
         self._lags = lags
         self._mark = mark
         self._views = views
+        self.read: Final = views.read
+        """Gives a window its view of the data: its own, if something later has entered since."""
         self._unit_ns = unit_ns
         self._edges = edges
         self._timeout = upstream_timeout
@@ -71,13 +89,13 @@ class WindowGate:
         is a row as late as that. Returns the stages that took too long; None: run neither it nor
         any after it."""
         mark, coordinator = self._mark, self._coordinator
-        self._catch_up.wait_if_stood_still(each=not mark.bounded)
+        if self._catch_up.looks:
+            self._catch_up.wait_if_stood_still(each=not mark.bounded)
         end_ns = self._end_ns = end * self._unit_ns
         start_ns = start * self._unit_ns
-        if self._lags.any:  # before it is looked whether it is held: rows may be, for long
-            due_ns = end_ns + mark.grace_ns
-            if not self._lags.wait(lambda: coordinator.owed(mark, due_ns)):
-                return None
+        # Before it is looked whether it is held: rows may be, for long.
+        if self._lags.any and not self._wait_for_rows(end_ns):
+            return None
         if coordinator.holding:
             coordinator.stand_by(mark, end_ns)
         self._views.begin(start_ns, end_ns)
@@ -89,11 +107,25 @@ class WindowGate:
             fresh_ns = mark.windows.fresh_ns(first_end_ns)
         self.next_end_ns = next_end_ns
         if self._waits_for_nobody and not coordinator.early:
-            if first_end_ns > mark.last_ns:
-                return None
-            if self._leaves_out():
-                return LEFT_OUT
-            return PAUSED if self._passes_over() else ()
+            return None if first_end_ns > mark.last_ns else self._left_out() or ()
+        return self._wait_for_others(first_end_ns, fresh_ns, end_ns)
+
+    def _wait_for_rows(self, end_ns: int) -> bool:
+        """Wait for sources that are behind. Returns whether what they owe may be there."""
+        mark, coordinator = self._mark, self._coordinator
+        due_ns = end_ns + mark.grace_ns
+        return self._lags.wait(lambda: coordinator.owed(mark, due_ns))
+
+    def _wait_for_others(
+        self, first_end_ns: int, fresh_ns: int, end_ns: int
+    ) -> Sequence[str] | LeftOut | None:
+        """As :meth:`wait`, once the window is in hand.
+
+        :param first_end_ns: its end, or that of the first of several in one
+        :param fresh_ns: from when on what it holds is fresh
+        :param end_ns: its end
+        """
+        mark, coordinator = self._mark, self._coordinator
 
         def before() -> Sequence[Mark]:
             return coordinator.before_window(mark, fresh_ns, end_ns)
@@ -105,36 +137,24 @@ class WindowGate:
         missing = self._views.missing()
         if first_end_ns > mark.last_ns or (coordinator.released and (missing or before())):
             return None  # there was to be no such window; or it would not be what it should
-        if self._leaves_out():
-            return LEFT_OUT
-        if self._passes_over():
-            return PAUSED
+        if (left_out := self._left_out()) is not None:
+            return left_out
         for one in late:
             _log.warning("%r goes on without %r, which is behind", mark, one)
         return tuple(missing)
 
-    def _leaves_out(self) -> bool:
-        """Whether no row has come that the window in hand holds, which ended before the first
-        one's begins: then it is given without a view."""
-        if self._end_ns >= self._edges.given_from_ns:
-            return False
-        if not self._views.leave_out():
-            return False  # one has come right now
+    def _left_out(self) -> LeftOut | None:
+        """Whether the window in hand is given without a view: no row has come that it holds, which
+        ended before the first one's begins; or it is not run, since its stage is paused."""
+        if self._end_ns < self._edges.given_from_ns and self._views.leave_out():
+            left_out = LEFT_OUT
+        elif self._views.pass_over():
+            left_out = PAUSED
+        else:
+            return None
         self._pass()
         self.done()
-        return True
-
-    def _passes_over(self) -> bool:
-        """Whether the window in hand is not run, since its stage is paused."""
-        if not self._views.pass_over():
-            return False
-        self._pass()
-        self.done()
-        return True
-
-    def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
-        """Give a window its view of the data: its own, if something later has entered since."""
-        return self._views.read(timeout)
+        return left_out
 
     def done(self) -> None:
         """A window gives nothing: what comes after its results may go on."""

@@ -36,6 +36,22 @@ class StageOutlet:
     :param on_close: called when nothing more comes
     """
 
+    __slots__ = (
+        "_coordinator",
+        "_data_timeout",
+        "_early_views",
+        "_gate",
+        "_given",
+        "_mark",
+        "_on_close",
+        "_readers_turn",
+        "_routes",
+        "_unit_ns",
+        "_writers_turn",
+        "sinks",
+        "timeout",
+    )
+
     def __init__(
         self,
         mark: StageMark,

@@ -71,11 +71,10 @@ class SinkThread:
         self._overflow: SinkError | None = None
         self._is_away = False
         self._mutex = threading.Lock()
-        # That were to be written, with those of an earlier run.
-        self._results = 0 if self._spool is None else self._spool.unread
-        self._by_others = 0  # of these, those that others have written
+        # Of the results that were to be written:
+        self._by_others = 0  # those that others have written
         self._not_flushed: set[str] = set()  # of these stages, something may be so
-        self._overflown = 0  # of these, those that were dropped, since there was no room
+        self._overflown = 0  # those that were dropped, since there was no room
         self._lost = 0
         self._abandoned: list[Result] = []  # of these, those that were not taken by then
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -93,12 +92,9 @@ class SinkThread:
         result = result_for(self._sink, self._pipeline, stage, dataset)
         if result is None:
             with self._mutex:
-                self._results += 1
                 self._by_others += 1
             return
-        with self._mutex:
-            self._results += 1
-            self._not_flushed.add(stage)
+        self._not_flushed.add(stage)
         letters = self._policy.letters
         try:
             has_room = self._backlog.put(result)
@@ -176,7 +172,7 @@ class SinkThread:
         # What is counted last is read first: so none is more than those before it.
         written, refused = self._by_others + delivery.written, delivery.refused
         dropped, lost = delivery.dropped + self._overflown, self.lost
-        results = self._results
+        results = self._backlog.given + self._by_others
         return SinkStats(
             results=results,
             written=written,
@@ -301,7 +297,7 @@ class SinkThread:
                 item.passed.set()
                 continue
             delivery.write(item)
-            if not delivery.keeps_any:
+            if self._spool is not None and not delivery.keeps_any:
                 self._backlog.settle()
             if flush_at == math.inf:
                 flush_at = time.monotonic() + FLUSH_EVERY

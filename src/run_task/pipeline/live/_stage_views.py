@@ -30,21 +30,6 @@ class StageInput(NamedTuple):
     """Views that were taken ahead, if it has such as can be kept."""
 
 
-class _EarlyRead:
-    """Gives the window in hand its own view. There is one at a time, so one serves all."""
-
-    __slots__ = ("_views",)
-
-    def __init__(self, views: StageViews) -> None:
-        self._views = views
-
-    def __enter__(self) -> Any:
-        return self._views.kept()
-
-    def __exit__(self, *exc: object) -> None:
-        """Nothing is held: the view is of a moment that has passed."""
-
-
 class StageViews:
     """The views of one stage, for one window after the other.
 
@@ -58,6 +43,20 @@ class StageViews:
     :param edges: with which window it begins
     :param coordinator: keeps the marks
     """
+
+    __slots__ = (
+        "_coordinator",
+        "_data",
+        "_edges",
+        "_end_ns",
+        "_held",
+        "_inputs",
+        "_kept",
+        "_mark",
+        "_only",
+        "_start_ns",
+        "_view_all",
+    )
 
     def __init__(
         self,
@@ -75,7 +74,6 @@ class StageViews:
         self._edges = edges
         self._coordinator = coordinator
         self._start_ns = self._end_ns = 0
-        self._early_read = _EarlyRead(self)
         self._only: EarlyViews | None = None  # of the one input, where there is no tuple
         self._data: Any = data
         if isinstance(data, Several):
@@ -149,12 +147,15 @@ class StageViews:
 
     def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
         """Give the window in hand its view: its own, if something later has entered since."""
-        return self._data.read(timeout) if self._only is None else self._early_read
+        return self._data.read(timeout) if self._only is None else self
 
-    def kept(self) -> Any:
-        """The view of the only input."""
+    def __enter__(self) -> Any:
+        """The view of the only input. There is one window at a time."""
         assert self._only is not None
         return self._only.view(self._start_ns, self._end_ns)
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing is held: the view is of a moment that has passed."""
 
     def _parts(self) -> Sequence[Any]:
         """The views of those inputs whose views can be kept."""
@@ -182,7 +183,8 @@ class StageViews:
     def caught_up(self, next_ns: float) -> None:
         """The windows before this end have their views."""
         for _, views in self._kept:
-            views.caught_up(next_ns)
+            if views.overrun:
+                views.caught_up(next_ns)
 
 
 def _lock(inputs: Sequence[StageInput], locked: contextlib.ExitStack) -> None:
