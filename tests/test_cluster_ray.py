@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 from tests.support.brokers import free_port
+from tests.support.databases import postgres
+from tests.support.part_sinks import HomeSink
 from tests.support.ray_nodes import add_node, nodes
 from tests.support.stateful import ema, seen
 from tests.support.threads import PATIENCE, beside, eventually
@@ -24,6 +26,7 @@ from tests.test_cluster_partitions import folder, of_files
 
 from run_task import ConfigError, Pipeline, RunnerConfig, TimeSeries, TimeUnit
 from run_task.aggregates import count, mean
+from run_task.sinks import Layout
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -35,7 +38,7 @@ pytestmark = [
 ]
 
 
-def pipeline() -> Pipeline:
+def pipeline(tasks: Any = None) -> Pipeline:
     series = TimeSeries({"symbol": str, "price": float}, TimeUnit.SECONDS, "60s", key="symbol")
     rows = [
         (1000 + i // 4 - 9 * (i % 13 == 0), {"symbol": f"s{i * i % 23}", "price": i / 7})
@@ -43,7 +46,8 @@ def pipeline() -> Pipeline:
     ]
     made = Pipeline("p").source(rows, series)
     config = RunnerConfig(grace="5s", upstream_timeout=60)
-    made.stage("s", [ema, seen, mean("price"), count()], series, "10s", config, by="symbol")
+    run = [ema, seen, mean("price"), count()] if tasks is None else tasks
+    made.stage("s", run, series, "10s", config, by="symbol")
     return made
 
 
@@ -163,3 +167,29 @@ def test_another_service_at_the_address_is_refused_at_once(
         with pytest.raises(ConfigError, match=f"no cluster of Ray .*listens there {told}, as no"):
             pipeline().run_sharded(2, f"{scheme}127.0.0.1:{port}")
         assert time.monotonic() - begun < 5  # Ray itself takes twenty and more
+
+
+@pytest.mark.parametrize("layout", [Layout.LONG, Layout.WIDE])
+def test_actors_write_to_a_database_by_themselves(tmp_path: Path, layout: Layout) -> None:
+    tasks: list[Any] = [mean("price"), count()]
+    tasks += [ema, seen] if layout is Layout.LONG else []
+    found: list[Any] = []
+    with postgres() as url, nodes(0, 1, 1) as cluster:
+        for table in ("one", "sharded"):
+            made = pipeline(tasks)
+            sink = HomeSink(url, table=table, layout=layout)
+            made.stages[0].sink(sink, sharded=True)
+            if table == "one":
+                list(made.replay())
+            else:
+                replay = made.replay_sharded(2, address=cluster.address)
+                for _ in range(4):
+                    next(replay)
+                os.kill(made.stats.shards["shard 1 of 2"].process, 9)
+                list(replay)
+                assert sum(one.restarts for one in made.stats.shards.values()) == 1
+            assert bool(sink.keys_at_home) == (table == "one")
+            found.append(sorted(sink.rows(), key=lambda row: (*row[:4], row.key, row.task)))
+            sink.close()
+    assert found[0]
+    assert found[1] == found[0]

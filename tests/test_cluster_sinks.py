@@ -257,7 +257,7 @@ def test_what_no_sink_can_store_costs_its_key_as_without_shards(tmp_path: Path) 
         made = pipeline(sink, tasks=tasks, of=source, sharded=sharded, options=options)
         if sharded:
             with local_shards():
-                made.run_sharded(3)
+                made.run_sharded(7)  # of which one has no other key
         else:
             made.run_sync()
         (stats,) = made.stats.sinks.values()
@@ -437,12 +437,40 @@ def test_a_sink_that_has_a_window_has_all_before_it(tmp_path: Path, live: bool) 
     sink = HomeSink(tmp_path / "p.db")
     source = paced(rows(), speed=1_000, unit=TimeUnit.SECONDS) if live else None
     made = pipeline(sink, of=source)
-    with faults(fail) as sink.faults, local_shards():
+    later = mock.patch.multiple  # than it would be flushed by itself
+    with (
+        faults(fail) as sink.faults,
+        local_shards(),
+        later("run_task.pipeline.replay._output", FLUSH_EVERY=1e6),
+        later("run_task.pipeline.live._sink_thread", FLUSH_EVERY=1e6),
+    ):
         if live:
             made.run_sharded(2)
         else:
             list(made.replay_sharded(2))
     assert there[1] == {row.key for row in expected(tmp_path) if row.start == 1050}
+
+
+@task
+def more(view: TimeSeriesView, start: int, end: int) -> Span:
+    found: Any = Span(1.0, float(start))
+    key = view.in_window["symbol"][0]
+    if start == 1050 and key == "s2":
+        return found._asdict() | {"of_s2": 2}  # type: ignore[no-any-return]
+    if start == 1060 and key in ("s3", "s4"):
+        return found._asdict() | {"of_both": key}  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]
+
+
+def test_a_column_that_nobody_said_is_added_at_home(tmp_path: Path) -> None:
+    wanted = expected(tmp_path, [more], Layout.WIDE)
+    assert {"low", "high", "of_s2", "of_both"} == {
+        name for row in wanted if row.value for name in row.value
+    }
+    for shards in (1, 3):
+        sink = HomeSink(tmp_path / f"{shards}.db", layout=Layout.WIDE)
+        replayed(pipeline(sink, tasks=[more]), shards)
+        assert held(sink) == wanted
 
 
 def test_a_task_that_is_added_while_it_runs_is_written_by_shards(tmp_path: Path) -> None:

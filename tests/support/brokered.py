@@ -142,7 +142,7 @@ def pipeline(
     by_key = made.stage("by key", [decayed, rows], series, "100ms", config, by="k")
     every = made.stage("every", [total], by_key.series("5s"), "500ms", config)
     sink = SqlSink(folder / "results.db" if database is None else database)
-    by_key.sink(sink)
+    by_key.sink(sink, sharded=True)  # which says something where there are shards
     every.sink(sink)
     return made, every
 

@@ -73,7 +73,11 @@ class FaultySink:
 
     def flush(self) -> None:
         if self._faults is not None and self._result is not None:
-            self._faults(self._result)
+            try:
+                self._faults(self._result)
+            except BaseException:
+                self._sink._waiting.clear()  # pyright: ignore[reportPrivateUsage]  it is lost
+                raise
         self._sink.flush()
 
     def begin(self, pipeline: str) -> None:

@@ -219,7 +219,9 @@ class Pipeline(Live):
 
     def sink_settings(self, sink: Sink) -> Sequence[str]:
         """What was said of a sink of its stages, in words."""
-        return of_sink(self._changing.policy_of(sink))
+        of_shards = any(one is sink for stage in self.stages for one in stage.sharded_sinks)
+        written = ("written by shards, where there are any",) if of_shards else ()
+        return (*of_sink(self._changing.policy_of(sink)), *written)
 
     @property
     def stats(self) -> PipelineStats:
