@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -40,6 +43,7 @@ from run_task import (
 )
 from run_task.aggregates import corr, count, ewm, mean, quantile, std, vwap
 from run_task.data._buckets import bucket_of, part_of
+from run_task.sinks import Layout, SqlSink
 from run_task.sources import paced
 
 Given = list[tuple[str, Any]]
@@ -332,6 +336,25 @@ def test_a_window_waits_for_a_shard_as_long_as_for_a_stage_and_names_it_then() -
         there = mine if dataset.behind else {*whole[position]}
         assert dataset[position] == {k: v for k, v in whole[position].items() if k in there}
         assert not dataset.errors
+
+
+def test_a_wide_table_tells_which_shards_a_window_lacks(tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    transport = LocalTransport()
+    made, series = Pipeline("p"), orders()
+    made.source(some_orders(40), series)
+    config = RunnerConfig(upstream_timeout=0.1)
+    stage = made.stage("s", [count()], series, "10s", config, by="key")
+    stage.sink(SqlSink(tmp_path / "bars.db", table="bars", layout=Layout.WIDE))
+    with local_shards(transport), made.replay_sharded(2) as replay:
+        next(replay)
+        transport.refuses = True
+        transport.links[1].kill()
+        behind = [dataset.behind for _, dataset in replay]
+    assert behind == [("shard 1 of 2",)] * 3
+    with contextlib.closing(sqlite3.connect(tmp_path / "bars.db")) as database:
+        found = database.execute("select key, error from bars where error is not null").fetchall()
+    assert found == [(None, "without 'shard 1 of 2', which was behind")] * 3
 
 
 def by_stage(given: list[tuple[str, Any]]) -> dict[str, list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -442,3 +443,83 @@ def test_names_are_quoted(opened: Open) -> None:
     sink.close()
     found = held(begun(opened))
     assert found == {(60, "", name): place + 1 for place, name in enumerate(names)}
+
+
+def cells_of_errors(kind: str, where: Path, sink: Any) -> list[tuple[str | None, str]]:
+    """What the column ``error`` tells: the key of the row, and the cell."""
+    rows: list[dict[str, Any]]
+    if kind == "csv":
+        csv: Any = importlib.import_module("pyarrow.csv")
+        nulls = csv.ConvertOptions(strings_can_be_null=True)
+        rows = csv.read_csv(where / "file.csv", convert_options=nulls).to_pylist()
+    elif kind == "parquet":
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+        rows = parquet.read_table(where / "folder").to_pylist()
+    else:
+        import sqlalchemy
+
+        with sink._engine.connect() as connection:
+            query = sqlalchemy.text(f"select * from {sink._given['table']}")
+            rows = [dict(row._mapping) for row in connection.execute(query)]
+    return [(row.get("symbol"), row["error"]) for row in rows if row["error"] is not None]
+
+
+def behind(result: Result, *names: str) -> Result:
+    dataset: Any = result.dataset
+    by = [dataset.by] if isinstance(result.dataset, KeyedDataSet) else []
+    rest: Any = dataset.durations, dataset.lateness, dataset.took, names
+    made: Any = dataset.__class__
+    of_window = made(dataset.window, *by, dict(dataset), dataset.errors, *rest, interval=MINUTE)
+    return Result.of("p", "s", of_window)
+
+
+def test_what_a_window_lacks_is_told_to_people_and_is_no_result(
+    kind: str, opened: Open, tmp_path: Path
+) -> None:
+    sink = begun(opened)
+    error = failure("other", 120, "it fails")
+    results = [
+        keyed(60, vwap={"a": 1.0, "b": 2.0}),
+        keyed(120, {"other": error}, vwap={"a": 3.0}),
+        keyed(180, vwap={}),
+        keyed(240, vwap={"a": 4.0}),
+    ]
+    for result in results[:3]:
+        sink.write(behind(result, "shard 1 of 2", "it\nelse"))
+    sink.write(results[3])
+    sink.flush()
+
+    def stored() -> dict[tuple[int, str, str], str]:
+        return {at: str(value) for at, value in held(sink).items() if value is not None}
+
+    failed = str(error)
+    expected = {
+        (60, "a", "vwap"): "1.0",
+        (60, "b", "vwap"): "2.0",
+        (120, "a", "vwap"): "3.0",
+        (120, "", "other"): failed,
+        (240, "a", "vwap"): "4.0",
+    }
+    assert stored() == expected
+    told = "without 'shard 1 of 2', which was behind\nwithout 'it\\nelse', which was behind"
+    cells = cells_of_errors(kind, tmp_path, sink)
+    assert cells == [(None, told), (None, f"{failed}\n{told}"), (None, told)]
+    for result in results[:3]:  # as recomputed
+        sink.write(result)
+    sink.flush()
+    assert stored() == expected
+    if kind != "csv":  # in which they stand behind the others until it is rewritten
+        assert cells_of_errors(kind, tmp_path, sink) == [(None, failed)]
+
+
+def test_what_a_window_without_keys_lacks_stands_in_its_row(
+    kind: str, opened: Open, tmp_path: Path
+) -> None:
+    sink = begun(opened)
+    for end in (60, 120, 180):
+        result = plain(end, value=end / 7)
+        sink.write(behind(result, "stage a") if end == 120 else result)
+    sink.flush()
+    assert held(sink) == {(end, "", "value"): end / 7 for end in (60, 120, 180)}
+    told = (None, "without 'stage a', which was behind")
+    assert cells_of_errors(kind, tmp_path, sink) == [told]

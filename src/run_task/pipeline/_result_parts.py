@@ -25,7 +25,8 @@ def result_for(sink: Sink, pipeline: str, stage: str, dataset: AnyDataSet) -> Re
     if apart is None:
         return result
     part = of_keys(result, apart.left)
-    if apart.elsewhere is None and not (apart.left or part.dataset.errors):
+    told = part.dataset.errors or part.dataset.behind  # of which shards write nothing
+    if apart.elsewhere is None and not (apart.left or told):
         return None
     return part._replace(elsewhere=apart.elsewhere)
 

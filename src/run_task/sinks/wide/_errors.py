@@ -1,14 +1,15 @@
 """The column ``error``: why tasks have no result, as a person reads it, and back.
 
 Each entry begins a line, and further lines of it are indented by a blank. It begins with the task's
-name, in the words of a TaskError.
+name, in the words of a TaskError. Others are for people alone: that a window lacks the results of
+somebody who was behind.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -40,6 +41,15 @@ def error_cell(errors: Iterable[tuple[str, str]]) -> str | None:
     :param errors: the task, and why it has no result
     """
     return "\n".join(_entry(task, error_text(error)) for task, error in errors) or None
+
+
+def with_missing(cell: str | None, behind: Sequence[str]) -> str:
+    """The cell of a row that tells what a window lacks.
+
+    :param behind: who was behind, and gave nothing for it
+    """
+    told = [f"without {error_text(repr(name))}, which was behind" for name in behind]
+    return "\n".join([cell, *told] if cell else told)
 
 
 def with_numbers(cell: str | None, numbers: Iterable[tuple[str, float]]) -> str:

@@ -14,7 +14,7 @@ from run_task.sinks._record import WindowKey, is_storable
 from run_task.sinks.encoding._json import Encoder
 from run_task.sinks.encoding._tag import Types
 from run_task.sinks.wide._draft import SchemaDraft, told_of
-from run_task.sinks.wide._errors import error_cell
+from run_task.sinks.wide._errors import error_cell, with_missing
 from run_task.sinks.wide._kinds import UnfitError, WideKind, stored
 from run_task.sinks.wide._record import NO_WINDOW, WideBatch, WideRecord
 from run_task.sinks.wide._said import Said, said
@@ -291,6 +291,8 @@ class WideTable:
         errors: list[str | None] | None = None
         if dataset.errors:
             errors = [error_cell((t, str(e)) for t, e in dataset.errors.items())]
+        if dataset.behind:
+            errors = [with_missing(None if errors is None else errors[0], dataset.behind)]
         values = [(task, [value]) for task, value in dataset.items()]
         found = self._rows(draft, values, 1, None, errors)
         return found if dataset or dataset.errors else found._replace(height=0)
@@ -310,7 +312,10 @@ class WideTable:
                     of_all.append((name, str(error)))
             errors = [error_cell(of_keys.get(key, ())) for key in keys]
         found = self._rows(draft, list(dataset.by_task()), len(keys), keys, errors)
-        return found.with_row_of_all_keys(error_cell(of_all)) if of_all else found
+        told = error_cell(of_all)
+        if dataset.behind and draft.schema.key_kind is not None:
+            told = with_missing(told, dataset.behind)
+        return found if told is None else found.with_row_of_all_keys(told)
 
     def _rows(
         self,

@@ -68,6 +68,7 @@ class UsualWindow(NamedTuple):
             or result.unit is not self.unit
             or not (self.first <= start <= self.last and self.first <= end <= self.last)
             or dataset.errors
+            or dataset.behind
         ):
             return None
         key = WindowKey(*self.of[:2], start, end, 0)
