@@ -132,7 +132,7 @@ UNTOLD: list[Any] = [
 
 @pytest.mark.parametrize(("annotation", "kind"), SCALARS, ids=str)
 def test_a_type_tells_what_a_column_holds(annotation: Any, kind: WideKind) -> None:
-    assert said(annotation) == Said(Shape.SCALAR, {None: kind})
+    assert said(annotation) == Said(Shape.SCALAR, {None: kind}, is_whole=True)
 
 
 @pytest.mark.parametrize("annotation", UNTOLD, ids=str)
@@ -141,12 +141,12 @@ def test_a_type_that_leaves_it_open_tells_nothing(annotation: Any) -> None:
 
 
 def test_records_tell_their_fields() -> None:
-    assert said(Bar | None) == Said(Shape.FIELDS, {"open": FLOAT, "size": INT})
+    assert said(Bar | None) == Said(Shape.FIELDS, {"open": FLOAT, "size": INT}, is_whole=True)
     assert said(Fit[int]) == Said(
         Shape.FIELDS, {"level": FLOAT, "name": TEXT, "more": INT, "bars": JSON}
     )
     assert said(Fit) == Said(Shape.FIELDS, {"level": FLOAT, "name": TEXT, "bars": JSON})
-    assert said(Loose) == Said(Shape.FIELDS, {"a": INT, "b": TEXT})
+    assert said(Loose) == Said(Shape.FIELDS, {"a": INT, "b": TEXT}, is_whole=True)
     assert said(Mapping[str, float]) == Said(Shape.FIELDS, {}, FLOAT)
     assert said(OrderedDict[str, Any]) == Said(Shape.FIELDS, {})
     polars = pytest.importorskip("polars")
