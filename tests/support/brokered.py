@@ -110,6 +110,7 @@ def pipeline(
     grace: int | None = None,
     idle: str = "2m",
     database: str | None = None,
+    partitioned: bool = False,
 ) -> tuple[Pipeline, Stage[Any, Any]]:
     """Two stages with state and keys, into a database.
 
@@ -122,6 +123,7 @@ def pipeline(
         kind
     :param idle: how long they wait for a broker that is away
     :param database: the URL of where its results go; None: into SQLite, in the folder
+    :param partitioned: whether shards read its partitions by themselves
     """
     made = Pipeline(
         "p", checkpoint=folder / "state" if checkpoint else None, checkpoint_every="200ms"
@@ -134,6 +136,7 @@ def pipeline(
         idle=idle,
         journal=journal,
         dedupe="n" if kind in REPEATING else None,
+        partitioned=partitioned,
     )
     config = RunnerConfig(
         grace=TaskInterval.millis(grace or grace_ms(kind)),

@@ -437,9 +437,7 @@ class Cluster:
             elif feed.number in member.feeds:  # else it is told later what has entered by now
                 needed_from = feed.needed_from()
                 feed.take()  # after that, so that it is told of all that has entered by then
-            keep_from = partition.keep_from(needed_from)
-            read = ReadRows(partition.number, partition.start, keep_from)
-            request = self._request(member, (), None, read=read)
+            request = self._request(member, (), None, read=partition.next_rows(needed_from))
             return AskedRows(member.life, member.link.call(request))
 
     def answer(self, partition: PartitionOnShards, asked: AskedRows | None) -> RowsRead | Missing:

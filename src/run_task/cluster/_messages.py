@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from run_task.data.series._column_types import Array
 from run_task.data.series._tap import SeriesPattern
+from run_task.sources._positioned import Position
 
 NewTexts: TypeAlias = tuple[NDArray[Any], Sequence[str]]
 """Codes that a shard has not seen, and the text of each."""
@@ -82,6 +83,10 @@ class PartitionSetup(NamedTuple):
     row: int
     """The number of the first row that may be named."""
 
+    position: Position | None
+    """Where that is, as the source tells it; None: it has no positions, and is read from its
+    beginning."""
+
 
 class ReadRows(NamedTuple):
     """Rows of a partition that the driver wants to be told of."""
@@ -92,6 +97,12 @@ class ReadRows(NamedTuple):
 
     keep_from: int
     """Rows before this are named no more."""
+
+    position: Position | None
+    """Where the first is; None: the source has no positions."""
+
+    commit: Position | None = None
+    """Up to where rows are kept, which the source takes note of; None: as before."""
 
 
 class RowsRead(NamedTuple):
@@ -118,6 +129,14 @@ class RowsRead(NamedTuple):
 
     error: bytes | None = None
     """What the source has raised, pickled."""
+
+    position: Position | None = None
+    """Where the source goes on behind these rows; None: it has no positions, or, where these are
+    none, it is as before."""
+
+    lag: int | None = None
+    """How many rows the source has besides, at least; None: it does not know. Where these are none,
+    and it has no end, that tells whether some are to be waited for."""
 
 
 ValueInput: TypeAlias = tuple[Literal["value"], int]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence, Set
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.cluster._bytes import of_bytes
-from run_task.cluster._messages import PartitionSetup, RowsRead, ShardReply
+from run_task.cluster._messages import PartitionSetup, ReadRows, RowsRead, ShardReply
 from run_task.cluster._windows import LOOK
 from run_task.data import TimeSeries
 from run_task.data._buckets import bucket_of, part_of
@@ -25,8 +26,14 @@ from run_task.errors import SourceError
 from run_task.observe._format import brief
 from run_task.sources._batch import Batch
 from run_task.sources._faults import StampedAhead, tell_fault
-from run_task.sources._partitioned import NOTHING_YET
+from run_task.sources._partitioned import COMING, NOTHING_YET
+from run_task.sources._positioned import Position
 from run_task.sources._protocol import SourceInfo
+
+_FRESH: Final = 0.35
+"""For how many seconds it holds what a shard has said of how far a partition is behind."""
+
+_BEFORE_ALL: Final = -(2**63)
 
 
 class PartitionSource(NamedTuple):
@@ -42,6 +49,9 @@ class PartitionSource(NamedTuple):
 
     on_bad_row: bytes
     """What is done with a row that is malformed, pickled."""
+
+    position: Position | None = None
+    """Where it begins; None: it has no positions, but an end."""
 
 
 class Missing(enum.Enum):
@@ -152,6 +162,9 @@ class _Bookmark(NamedTuple):
     latest: int
     """The latest timestamp of all rows before."""
 
+    position: Position | None
+    """Where it is, as the source tells it."""
+
 
 class PartitionOnShards:
     """A partition that a shard reads: a source of times, keys and places.
@@ -183,24 +196,43 @@ class PartitionOnShards:
         self.start: int = 0
         """The number of the row that comes next."""
         self._asking = asking
-        self._bookmarks: deque[_Bookmark] = deque([_Bookmark(0, -(2**63))])
+        begin = _Bookmark(0, _BEFORE_ALL, declared.position)
+        self._bookmarks: deque[_Bookmark] = deque([begin])
+        self._before = begin  # before the last batch
+        self._skip = 0  # how many rows of the next one an earlier run was given
+        self._commit: Position | None = None  # what its shard is to be told
+        self._asked_at = 0.0  # when its shard was asked last, by the monotonic clock
+        self._lag: int | None = None
+        self._shown_at = float("-inf")  # up to when that held, by the monotonic clock
         self._known: set[Any] = set()  # keys that it has had
+        self._told_keys: Sequence[Any] = ()  # the same, as positions have them
         self._malformed = 0
         keys.begin(self)
 
     def setup(self) -> PartitionSetup:
         """What a shard is told of it."""
-        declared = self.declared
+        declared, first = self.declared, self._bookmarks[0]
         return PartitionSetup(
             self.number,
             f"{declared.origin}: {declared.name}",
             declared.source,
             declared.on_bad_row,
             self.keys.pattern,
-            self._bookmarks[0].row,
+            first.row,
+            first.position,
         )
 
-    def keep_from(self, needed_from: int | None) -> int:
+    def next_rows(self, needed_from: int | None) -> ReadRows:
+        """What its shard is asked for next.
+
+        :param needed_from: rows of an earlier timestamp are named no more
+        """
+        self._asked_at = time.monotonic()
+        commit, self._commit = self._commit, None
+        keep_from, position = self._keep_from(needed_from), self._bookmarks[-1].position
+        return ReadRows(self.number, self.start, keep_from, position, commit)
+
+    def _keep_from(self, needed_from: int | None) -> int:
         """The number of the first row that may still be named.
 
         :param needed_from: rows of an earlier timestamp are not
@@ -218,6 +250,54 @@ class PartitionOnShards:
         """Give no more rows. From any thread."""
         self.closed.set()
 
+    # Of one without end, as of Positioned
+
+    def position_before(self, left: int) -> Position:
+        """Where to go on, and from where on rows may be named that were given before.
+
+        :param left: how many rows of the last batch have not been given
+        """
+        first, following, given = self._bookmarks[0], self._bookmarks[-1], self._skip
+        if left:
+            following = self._before
+            given = self.start - following.row - left
+        if len(self._told_keys) != len(self._known):
+            self._told_keys = [*self._known]
+        return {
+            "number": self.number,
+            "from": [*first],
+            "next": [*following],
+            "given": given,
+            "keys": self._told_keys,
+        }
+
+    def seek(self, position: Position) -> None:
+        """Go on from there. Before it is read.
+
+        :raises SourceError: if it had another number then, by which rows are named
+        """
+        if position["number"] != self.number:
+            raise SourceError(
+                *(self.declared.origin, None, None),
+                f"there are other partitions before {self.declared.name!r} than when the "
+                f"checkpoint was made: begin with another checkpoint=",
+            )
+        first, following = (_Bookmark(*position[name]) for name in ("from", "next"))
+        self._bookmarks = deque([first] if first.row == following.row else [first, following])
+        self._before, self.start, self._skip = following, following.row, position["given"]
+        self._known = set(position["keys"])
+        self.keys.add(position["keys"], self)
+
+    def commit(self, position: Position) -> None:
+        """All rows before that are kept. From any thread."""
+        self._commit = position["next"][2]
+
+    @property
+    def lag(self) -> int | None:
+        """How many rows are to come, or on their way, at least; None: it is not known. From any
+        thread."""
+        return self._lag if time.monotonic() - self._shown_at <= _FRESH else None
+
     def batches(self) -> Generator[Batch]:
         """Of all rows the time, the key and the place.
 
@@ -227,14 +307,18 @@ class PartitionOnShards:
             yield from self._read_on()
         finally:
             self.keys.end(self)
+            if self._commit is not None:
+                self._asking.ask(self)  # by which its shard is told
 
     def _read_on(self) -> Generator[Batch]:
         asked = self._asking.ask(self)
         while (read := self._asking.answer(self, asked)) is not Missing.CLOSED:
             if read is Missing.AWAY:
+                self._lag = None
                 yield NOTHING_YET
                 asked = self._asking.ask(self)
                 continue
+            shown_at = self._asked_at
             for fault in read.faults:
                 error, _ = of_bytes(fault)
                 self._malformed += not isinstance(error, StampedAhead)
@@ -245,7 +329,17 @@ class PartitionOnShards:
                 raise error
             if read.ended:
                 return
+            if not len(read.times):
+                self._lag, self._shown_at = read.lag, shown_at
+                if read.position is not None:
+                    self._bookmarks[-1] = self._bookmarks[-1]._replace(position=read.position)
+                asked = self._asking.ask(self)
+                # Where it waited here for long, some may have come since.
+                yield NOTHING_YET if self.lag == 0 else COMING
+                continue
+            self._lag = len(read.times) + (read.lag or 0)  # until there are none
             batch = self._batch(read)
+            self._before = self._bookmarks[-1]
             self.start += len(read.times)
             if self.start > MOST_ROWS:
                 raise SourceError(
@@ -253,9 +347,11 @@ class PartitionOnShards:
                     f"{self.declared.name!r} has more than {MOST_ROWS:,} rows: divide it",
                 )
             latest = max(self._bookmarks[-1].latest, int(read.times.max()))
-            self._bookmarks.append(_Bookmark(self.start, latest))
+            self._bookmarks.append(_Bookmark(self.start, latest, read.position))
             asked = self._asking.ask(self)  # before these are taken: it is read meanwhile
-            yield batch
+            skip, self._skip = self._skip, max(0, self._skip - len(batch))
+            if skip < len(batch):
+                yield batch[skip:] if skip else batch
 
     def __iter__(self) -> Generator[tuple[int, dict[str, Any]]]:
         for batch in self.batches():

@@ -1,9 +1,10 @@
 """A partition of a source as a shard reads it.
 
 The driver asks for its rows, and is told of each the time, the key and whether it fits: so it lets
-them enter in the order of the whole cluster, and tells the shard which have. What it asks for
-depends on it alone, so the partition is read in the thread that serves it, and the shard gives the
-same rows wherever it is, from whatever row it begins with.
+them enter in the order of the whole cluster, and tells the shard which have. The shard gives the
+same rows wherever it is, from whatever row it begins with. A partition that has an end is read in
+the thread that serves the shard; one that has none, by a thread of its own, and what is there is
+told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_task.cluster._bytes import joined, of_bytes
+from run_task.cluster._live_reading import LiveReading
 from run_task.cluster._messages import PartitionSetup, ReadRows, RowsRead
 from run_task.data.series._column_types import Array
 from run_task.data.series._places import partitions_of, rows_of
@@ -25,6 +27,7 @@ from run_task.errors import ConfigError, RunTaskError, SourceError
 from run_task.executors.processes._exceptions import portable
 from run_task.sources._batch import Batch
 from run_task.sources._faults import faults_told_to
+from run_task.sources._positioned import Position
 
 
 class _ReadChunk(NamedTuple):
@@ -32,6 +35,9 @@ class _ReadChunk(NamedTuple):
 
     first: int
     """The number of the first."""
+
+    begins_at: Position | None
+    """Where the source stood before; None: it has no positions."""
 
     times: NDArray[np.int64]
     fitted: Sequence[Array]
@@ -47,6 +53,10 @@ class _ReadChunk(NamedTuple):
         """The number of the row after the last one."""
         return self.first + len(self.times)
 
+    def before(self, row: int) -> _ReadChunk:
+        """Those of them that come before a row."""
+        return self._replace(times=self.times[: row - self.first])
+
 
 class PartitionReader:
     """Reads a partition, and keeps its rows as long as the driver may name them.
@@ -55,6 +65,7 @@ class PartitionReader:
     """
 
     def __init__(self, setup: PartitionSetup) -> None:
+        self._setup = setup
         self._source: Any = of_bytes(setup.source)
         self._on_bad_row: Any = of_bytes(setup.on_bad_row)
         pattern: SeriesPattern = setup.pattern
@@ -67,21 +78,30 @@ class PartitionReader:
         self._key = self._schema.positions[key]
         self._texts: Texts | None = Texts() if self._schema.columns[self._key].encoded else None
         self._next = setup.row
+        self._position = setup.position
         self._chunks: list[_ReadChunk] = []
         self._batches: Generator[Batch] | None = None
+        self._live: LiveReading | None = None  # of one without end
         self._end: RowsRead | None = None
         self._faults: list[bytes] = []
 
     def read(self, asked: ReadRows) -> RowsRead:
-        """The rows from a number on: as many as the source gives together."""
+        """The rows from a number on: as many as the source gives together; none, if it has no end,
+        and none are there."""
         self._chunks = [chunk for chunk in self._chunks if chunk.stop > asked.keep_from]
-        for chunk in self._chunks:
-            if chunk.first == asked.start:
-                return chunk.told
+        if asked.commit is not None and self._live is not None:
+            self._live.commit(asked.commit)
         while True:
-            read = self._read_on()
+            for chunk in self._chunks:
+                if chunk.first == asked.start and chunk.begins_at == asked.position:
+                    return chunk.told
+            if asked.position is not None and self._is_elsewhere(asked):
+                self._go_back(asked)
+            read = self._read_on(wait=False)
             if read.start == asked.start or read.ended:
                 return read
+            if not len(read.times):  # it is not there yet
+                return read._replace(lag=None, position=None, faults=())
 
     def rows(self, numbers: NDArray[np.int64]) -> NewRows:
         """Rows that it has been told to name, in this order.
@@ -92,7 +112,7 @@ class PartitionReader:
             return NewRows(numbers, [np.empty(0, d) for d in self._schema.stored[1:]], 0)
         last = int(numbers.max())
         while self._next <= last:
-            read = self._read_on()
+            read = self._read_on(wait=True)
             if read.ended:
                 raise self._fewer(read)
         chunks: Sequence[_ReadChunk] = self._chunks
@@ -126,6 +146,9 @@ class PartitionReader:
 
     def close(self) -> None:
         """Read no more."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.close()
         batches, self._batches = self._batches, None
         if batches is not None:
             batches.close()
@@ -143,9 +166,12 @@ class PartitionReader:
             f"a source that is read by partition gives the same rows each time"
         )
 
-    def _read_on(self) -> RowsRead:
+    def _read_on(self, *, wait: bool) -> RowsRead:
+        """What comes next; nothing, if it has no end, is not to be waited for, and is not there."""
         if self._end is not None:
             return self._end
+        if self._setup.position is not None:
+            return self._read_live(wait)
         try:
             with faults_told_to(self._note, self._on_bad_row):
                 if self._batches is None:
@@ -153,9 +179,48 @@ class PartitionReader:
                 batch = next(self._batches, None)
         except Exception as error:
             return self._ended(joined(portable(error)))
-        if batch is None:
-            return self._ended(None)
-        chunk = self._chunk(batch)
+        return self._ended(None) if batch is None else self._kept(self._chunk(batch))
+
+    def _read_live(self, wait: bool) -> RowsRead:
+        live = self._live
+        if live is None:
+            source = of_bytes(self._setup.source)
+            live = LiveReading(source, self._position, self._on_bad_row, self._where)
+            self._live = live
+        lag = live.lag
+        taken = live.take(wait=wait)  # after that: where it had no more, all it had is here
+        if taken is None:
+            position = None
+            if (passed := live.passed()) is not None:
+                position, self._faults = passed
+                self._position = position
+            return self._none()._replace(lag=lag, position=position)
+        self._faults = taken.faults
+        if taken.batch is None:
+            return self._ended(taken.error)
+        chunk = self._chunk(taken.batch)
+        self._position = taken.position
+        told = chunk.told._replace(position=taken.position, lag=lag)
+        return self._kept(chunk._replace(told=told))
+
+    def _is_elsewhere(self, asked: ReadRows) -> bool:
+        """Whether it stands behind the row that is asked for, or not where the driver knows that to
+        be: what is malformed in between has been told, or is still to be."""
+        at_row = self._next == asked.start
+        return self._next > asked.start or (at_row and self._position != asked.position)
+
+    def _go_back(self, asked: ReadRows) -> None:
+        """Read on from a row that came among others: before, it was the first of some, by which the
+        driver knows what comes."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.close()
+        before = [chunk for chunk in self._chunks if chunk.first < asked.start]
+        self._chunks = [chunk.before(asked.start) for chunk in before]
+        self._next, self._position = asked.start, asked.position
+        self._faults, self._end = [], None
+
+    def _kept(self, chunk: _ReadChunk) -> RowsRead:
         self._chunks.append(chunk)
         self._next = chunk.stop
         return chunk.told
@@ -181,10 +246,13 @@ class PartitionReader:
         self._faults.append(joined(portable(error)))
 
     def _ended(self, error: bytes | None) -> RowsRead:
+        self._end = self._none()._replace(ended=True, error=error)
+        return self._end
+
+    def _none(self) -> RowsRead:
         faults, self._faults = self._faults, []
         none: NDArray[np.int64] = np.empty(0, np.int64)
-        self._end = RowsRead(self._next, none, none, (), {}, faults, ended=True, error=error)
-        return self._end
+        return RowsRead(self._next, none, none, (), {}, faults)
 
     def _chunk(self, batch: Batch) -> _ReadChunk:
         times: Any = batch.timestamps
@@ -209,7 +277,7 @@ class PartitionReader:
             texts = self._texts.decode(np.flatnonzero(there).astype(CODES)).tolist()
             keys = (np.cumsum(there, dtype=CODES) - CODES.type(1))[codes]
         told = RowsRead(self._next, times, keys, texts, unfit, faults)
-        return _ReadChunk(self._next, times, fitted, index, told)
+        return _ReadChunk(self._next, self._position, times, fitted, index, told)
 
     def _one_by_one(
         self, batch: Batch

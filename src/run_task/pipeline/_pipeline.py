@@ -385,9 +385,10 @@ class Pipeline(Live):
         :param dedupe_for: how long a row is remembered, in the time of the rows. At most a million
             are remembered
         :param partitioned: whether its partitions are divided by the key of ``into``, so that all
-            rows of a key are in one of them, as in a folder with a file for each of some keys. Then
-            shards read them by themselves, and keep the rows (:meth:`run_sharded`); and rows of all
-            partitions are brought together by time, with shards and without
+            rows of a key are in one of them, as in a folder with a file for each of some keys, or
+            in a topic of Kafka whose messages have it as their key. Then shards read them by
+            themselves, and keep the rows (:meth:`run_sharded`); and rows of all partitions are
+            brought together by time, with shards and without
         :return: the pipeline
         :raises ConfigError: if something about it cannot work; while it runs, also if no stage
             reads the data, or it is a recording that is played, by paced()

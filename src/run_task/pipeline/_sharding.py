@@ -28,7 +28,8 @@ from run_task.pipeline._sharded_sinks import HasAll, StageSinkOnShards, at_once
 from run_task.pipeline._stage import AnyStage
 from run_task.runner._config import RunnerConfig
 from run_task.sources._faults import OnFault
-from run_task.sources._partitioned import Partitions, partitions_in, with_partitions
+from run_task.sources._partitioned import Undivided, partitions_in, with_partitions
+from run_task.sources._positioned import positioned
 from run_task.sources._protocol import about
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ def refusals_of(
         if (partitions := partitions_in(source)) is not None:
             yield from _refusals_of_partitions(route, stages, routes)
             try:
-                _sent(packing, partitions, OnFault.SKIP)
+                _sent(packing, partitions.origin, partitions.parts, OnFault.SKIP)
             except ConfigError as error:
                 yield error
     try:
@@ -225,7 +226,7 @@ def check_target(route: Route) -> None:
 
 
 def _sent(
-    packing: Packing, partitions: Partitions, on_bad_row: OnFault
+    packing: Packing, origin: str, parts: Mapping[str, Any], on_bad_row: OnFault
 ) -> Sequence[PartitionSource]:
     """The partitions of a source as they are sent to shards.
 
@@ -233,17 +234,18 @@ def _sent(
     """
     made: list[PartitionSource] = []
     fatal = packing.as_bytes(on_bad_row)
-    for name, part in partitions.parts.items():
+    for name, part in parts.items():
         try:
             source = packing.sent_whole(part)
         except Exception as error:
             raise ConfigError(
-                f"{partitions.origin}: its partition {name!r} cannot be sent to a shard "
+                f"{origin}: its partition {name!r} cannot be sent to a shard "
                 f"({described(error)}): leave partitioned=True out, or give a source whose "
                 f"partitions can be pickled"
             ) from error
-        told = partial(about, part)
-        made.append(PartitionSource(partitions.origin, name, told, source, fatal))
+        told, tracked = partial(about, part), positioned(part) if about(part).endless else None
+        position = None if tracked is None else tracked.position
+        made.append(PartitionSource(origin, name, told, source, fatal, position))
     return made
 
 
@@ -267,7 +269,8 @@ def read_by_shards(
     """
     partitions = partitions_in(source)
     assert partitions is not None
-    sent = _sent(cluster.packing, partitions, on_bad_row)
+    parts = partitions.divided() if isinstance(partitions, Undivided) else partitions.parts
+    sent = _sent(cluster.packing, partitions.origin, parts, on_bad_row)
     bound = min(config.upstream_timeout for config in readers)
     when_away = WhenAway.END
     if live:

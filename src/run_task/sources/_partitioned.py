@@ -9,6 +9,7 @@ each of them is read.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Final, Protocol, runtime_checkable
@@ -18,9 +19,13 @@ from numpy.typing import NDArray
 
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
+from run_task.observe._log import Log
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._paced import Paced
+from run_task.sources._positioned import Position, positioned
 from run_task.sources._protocol import SourceInfo, about
+
+_log = Log(__name__)
 
 
 @runtime_checkable
@@ -30,7 +35,11 @@ class Partitioned(Protocol):
 
     def partitions(self) -> Mapping[str, Any]:
         """The partitions by name, in an order that stays the same: each a source that gives
-        batches, and can be read by itself, also in another process."""
+        batches, and can be read by itself, also in another process.
+
+        Where they have no end, each is :class:`Positioned`, and knows before it is read where it
+        begins. They are asked for when shards have been started, and may be looked up by then.
+        """
         ...
 
 
@@ -38,8 +47,18 @@ NOTHING_YET: Final = Batch(np.empty(0, np.int64), {})
 """What a partition gives in the place of rows that it is not to be waited for any longer: rows of
 the others come before them then, and its own out of order."""
 
+COMING: Final = Batch(np.empty(0, np.int64), {})
+"""What a partition gives in the place of rows that it is behind with: those of others that may come
+after them wait."""
+
 _PAUSE: Final = 0.05
 """After how many seconds partitions are asked again of which none has anything."""
+
+_PATIENCE: Final = 10.0
+"""How many seconds a partition that is behind is waited for, unless somebody has said another
+number."""
+
+_BEFORE_ALL: Final = -(1 << 63)
 
 
 class Partitions:
@@ -55,6 +74,8 @@ class Partitions:
         self.parts: Final = parts
         """The partitions, by name."""
         self._closed = threading.Event()
+        self._open: Sequence[_OpenPart] = ()
+        self._patience = _PATIENCE
 
     def about(self) -> SourceInfo:
         """What its partitions say of themselves, together."""
@@ -62,6 +83,7 @@ class Partitions:
         lasts = [one.last for one in known]
         return SourceInfo(
             unit=known[0].unit,
+            endless=any(one.endless for one in known),
             once=any(one.once for one in known),
             last=max((last for last in lasts if last is not None), default=None),
             malformed=sum(one.malformed for one in known),
@@ -88,20 +110,135 @@ class Partitions:
                 if callable(close):
                     opened.callback(close)
                 open_parts.append(_OpenPart(number, f"{self.origin}: {name}", batches))
+            self._open = tuple(open_parts)
             while True:
                 open_parts = [one for one in open_parts if one.fill()]
                 if not open_parts:
                     return
-                if not (here := [one for one in open_parts if one.has_rows]):
-                    self._closed.wait(_PAUSE)
-                    continue
-                # All rows that a partition is still to give come after its last one here.
-                until = min((one.last, one.number) for one in here)
-                yield _in_order([one.take(until) for one in here])
+                here = [one for one in open_parts if one.has_rows]
+                coming = [one for one in open_parts if one.is_coming]
+                if here:
+                    # All rows that a partition is still to give come after its last one.
+                    until = min((one.last, one.number) for one in (*here, *coming))
+                    if some := [part for one in here if len((part := one.take(until)).batch)]:
+                        yield _in_order(some)
+                        continue
+                    for one in coming:
+                        one.wait(self._patience)
+                self._closed.wait(_PAUSE)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for batch in self.batches():
             yield from batch.rows()
+
+    def __repr__(self) -> str:
+        return self.origin
+
+
+class LivePartitions(Partitions):
+    """Partitions without end, which are read elsewhere: each says by ``lag`` how far it is behind,
+    and by ``position`` where to go on, as :class:`Positioned` does.
+
+    :param origin: the source, as messages call it
+    :param parts: the partitions, by name
+    """
+
+    @property
+    def position(self) -> Position:
+        """As of :class:`Positioned`: of each partition where it goes on."""
+        left = {one.number: one.left for one in self._open}
+        return {
+            name: part.position_before(left.get(number, 0))
+            for number, (name, part) in enumerate(self.parts.items())
+        }
+
+    def seek(self, position: Position, /) -> None:
+        """As of :class:`Positioned`.
+
+        :raises SourceError: if these are other partitions than those of before
+        """
+        before: Mapping[str, Any] = position
+        if [*before] != [*self.parts]:
+            raise SourceError(
+                *(self.origin, None, None),
+                f"its partitions are {', '.join(self.parts)}, and were {', '.join(before)} when "
+                f"the checkpoint was made: rows of a key may be in another one now: begin with "
+                f"another checkpoint=",
+            )
+        for name, part in self.parts.items():
+            part.seek(before[name])
+
+    def commit(self, position: Position, /) -> None:
+        """As of :class:`Positioned`."""
+        for name, part in self.parts.items():
+            part.commit(position[name])
+
+    @property
+    def lag(self) -> int | None:
+        """As of :class:`Positioned`."""
+        lags: list[int | None] = [part.lag for part in self.parts.values()]
+        known = [lag for lag in lags if lag is not None]
+        return sum(known) if len(known) == len(lags) else None
+
+    def wait_for_streams(self, seconds: float, /) -> None:
+        """As of :class:`Merging`."""
+        self._patience = seconds
+
+
+class Undivided:
+    """A source without end whose partitions shards may read: one process reads all of it, as it
+    reads any.
+
+    :param source: the source
+    """
+
+    def __init__(self, source: Any) -> None:
+        self.inner: Final = source
+        """The source."""
+        self.positioned: Final = source
+        """What has its positions."""
+        self.origin: Final = repr(source)
+        """The source, as messages call it."""
+        self.parts: Final[Mapping[str, Any]] = {"all": source}
+        """What can be known of its partitions before they are looked up."""
+
+    @property
+    def position(self) -> Position:
+        """Where the source is."""
+        return self.positioned.position
+
+    def about(self) -> SourceInfo:
+        """What the source says of itself."""
+        return about(self.inner)
+
+    def batches(self) -> Iterator[Batch]:
+        """The rows of the source."""
+        batches: Iterator[Batch] = self.inner.batches()
+        return batches
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        return iter(self.inner)
+
+    def close(self) -> None:
+        """Give no more rows. From any thread."""
+        close: object = getattr(self.inner, "close", None)
+        if callable(close):
+            close()
+
+    def divided(self) -> Mapping[str, Any]:
+        """Its partitions, as they are now.
+
+        :raises Exception: whatever the source raises where it cannot tell them
+        """
+        parts = _checked(self.origin, self.inner)
+        for name, part in parts.items():
+            if positioned(part) is None:
+                raise ConfigError(
+                    f"{self.origin}: partitioned=True: its partition {name!r} has neither an end "
+                    f"nor positions, so that no shard could read on behind another one: give it "
+                    f"position, seek() and commit(), or leave partitioned=True out"
+                )
+        return parts
 
     def __repr__(self) -> str:
         return self.origin
@@ -130,11 +267,39 @@ class _OpenPart:
         self._latest: int | None = None  # when the last row arrived
         self._here: _ArrivedRows | None = None
         self._at = 0
+        self._waits = False  # it is behind, and has nothing here
+        self._waited_since: float | None = None  # by the monotonic clock, while others wait for it
+        self._is_given_up = False
 
     @property
     def has_rows(self) -> bool:
         """Whether there is a row here."""
         return self._here is not None
+
+    @property
+    def left(self) -> int:
+        """How many rows there are here."""
+        return 0 if self._here is None else len(self._here.arrivals) - self._at
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether rows of it are waited for."""
+        return self._waits and not self._is_given_up
+
+    def wait(self, patience: float) -> None:
+        """Rows of others wait for those of this one.
+
+        :param patience: for how many seconds they do
+        """
+        now = time.monotonic()
+        if self._waited_since is None:
+            self._waited_since = now
+        elif now - self._waited_since > patience:
+            self._is_given_up = True
+            _log.warning(
+                "%s is behind, and has given nothing for %g s: the others go on without it",
+                *(self._where, patience),
+            )
 
     def fill(self) -> bool:
         """Have a row here, unless it has none to be waited for. Returns whether one may come."""
@@ -142,6 +307,10 @@ class _OpenPart:
             batch = next(self._batches, None)
             if batch is None:
                 return False
+            if batch is COMING:
+                self._waits = True
+                return True
+            self._waits, self._is_given_up, self._waited_since = False, False, None
             if batch is NOTHING_YET:
                 return True
             if not len(batch):
@@ -162,9 +331,8 @@ class _OpenPart:
 
     @property
     def last(self) -> int:
-        """When the last row here arrives."""
-        assert self._latest is not None
-        return self._latest
+        """When the last row arrived that has come here."""
+        return _BEFORE_ALL if self._latest is None else self._latest
 
     def take(self, until: tuple[int, int]) -> _ArrivedRows:
         """The rows that come before all that are still to come.
@@ -175,7 +343,9 @@ class _OpenPart:
         assert here is not None
         time, number = until
         side: Any = "right" if self.number <= number else "left"
-        begun, end = self._at, int(here.arrivals.searchsorted(time, side))
+        # One that has given nothing for a while, and was not waited for, may be far behind.
+        begun = self._at
+        end = max(begun, int(here.arrivals.searchsorted(time, side)))
         self._at = end
         if end == len(here.arrivals):
             self._here = None
@@ -184,14 +354,13 @@ class _OpenPart:
 
 def _in_order(parts: Sequence[_ArrivedRows]) -> Batch:
     """Rows of several partitions, by when they arrive; at one time in the order of these."""
-    some = [part for part in parts if len(part.batch)]
-    if len(some) == 1:
-        return some[0].batch
-    order = np.concatenate([part.arrivals for part in some]).argsort(kind="stable")
-    names = list(dict.fromkeys(name for part in some for name in part.batch.columns))
-    times = np.concatenate([part.batch.timestamps for part in some])[order]
+    if len(parts) == 1:
+        return parts[0].batch
+    order = np.concatenate([part.arrivals for part in parts]).argsort(kind="stable")
+    names = list(dict.fromkeys(name for part in parts for name in part.batch.columns))
+    times = np.concatenate([part.batch.timestamps for part in parts])[order]
     columns = {
-        name: np.concatenate([part.batch.columns[name] for part in some])[order] for name in names
+        name: np.concatenate([part.batch.columns[name] for part in parts])[order] for name in names
     }
     return Batch(times, columns)
 
@@ -228,11 +397,34 @@ def by_partition(where: str, source: Any) -> Any:
     """
     played: Any = source
     if isinstance(source, Paced):
-        return played.playing(_partitions(where, played.about().recording))
-    return _partitions(where, source)
+        recording = played.about().recording
+        return played.playing(Partitions(repr(recording), _ended(where, recording)))
+    if isinstance(source, Partitioned) and about(source).endless:
+        return Undivided(source)
+    return Partitions(repr(source), _ended(where, source))
 
 
-def _partitions(where: str, source: Any) -> Partitions:
+def _ended(where: str, source: Any) -> Mapping[str, Any]:
+    """The partitions of a source, each of which has an end.
+
+    :raises ConfigError: if one has none
+    """
+    parts = _checked(where, source)
+    for name, part in parts.items():
+        if about(part).endless:
+            raise ConfigError(
+                f"{where}: partitioned=True: partition {name!r} of {brief(source)} has no end, and "
+                f"others have: leave partitioned=True out, or have the source say in its about() "
+                f"that it is endless"
+            )
+    return parts
+
+
+def _checked(where: str, source: Any) -> Mapping[str, Any]:
+    """The partitions of a source.
+
+    :raises ConfigError: if it has none, or they cannot be read by themselves
+    """
     if not isinstance(source, Partitioned):
         raise ConfigError(
             f"{where}: partitioned=True: {brief(source)} has no partitions: give a source that "
@@ -248,19 +440,13 @@ def _partitions(where: str, source: Any) -> Partitions:
                 f"{where}: partitioned=True: partition {name!r} of {brief(source)} gives no "
                 f"batches: give it a batches()"
             )
-        if about(part).endless:
-            raise ConfigError(
-                f"{where}: partitioned=True: partition {name!r} of {brief(source)} has no end, and "
-                f"partitions are brought together by time, each up to its end: leave "
-                f"partitioned=True out"
-            )
-    return Partitions(repr(source), parts)
+    return parts
 
 
-def partitions_in(source: Any) -> Partitions | None:
-    """The partitions that a source brings together, or plays; None: it has none."""
+def partitions_in(source: Any) -> Partitions | Undivided | None:
+    """The partitions that a source brings together, or plays, or would have; None: it has none."""
     found = source.about().recording if isinstance(source, Paced) else source
-    return found if isinstance(found, Partitions) else None
+    return found if isinstance(found, Partitions | Undivided) else None
 
 
 def with_partitions(source: Any, parts: Mapping[str, Any]) -> Any:
@@ -271,5 +457,7 @@ def with_partitions(source: Any, parts: Mapping[str, Any]) -> Any:
     """
     found = partitions_in(source)
     assert found is not None
+    if isinstance(found, Undivided):
+        return LivePartitions(found.origin, parts)
     made = Partitions(found.origin, parts)
     return source.playing(made) if isinstance(source, Paced) else made

@@ -111,6 +111,19 @@ class KafkaSource(BrokerSource[int]):
         password_env: str | None = None,
         **options: Unpack[MessageOptions],
     ) -> None:
+        self._declared: Mapping[str, Any] = {
+            "servers": servers,
+            "group": group,
+            "start": start,
+            "key_from": key_from,
+            "on_lost": on_lost,
+            "config": config,
+            "username": username,
+            "password": password,
+            "password_file": password_file,
+            "password_env": password_env,
+            **options,
+        }
         names = [topics] if isinstance(topics, str) else list(topics)
         where = f"KafkaSource({', '.join(map(repr, names))}) at {servers}"
         if not names or not all(isinstance(name, str) and name for name in names):  # pyright: ignore[reportUnnecessaryIsInstance]  the caller may have no type checker
@@ -131,6 +144,7 @@ class KafkaSource(BrokerSource[int]):
         self._group = group
         self._topics = names
         self._partitions = None if partitions is None else frozenset(partitions)
+        self._divided_by: int | None = None  # how many partitions there are to be
         self._by_record = key_from is KafkaKey.RECORD
         self._on_lost = on_lost
         self._consumer: Any = None
@@ -146,6 +160,47 @@ class KafkaSource(BrokerSource[int]):
         cure = "Is Kafka there, and are servers= its addresses?"
         super().__init__(where, cure, MessageReader(where, "kafka", _place, **options))
         self._make().close()  # which refuses settings that there are not
+
+    def partitions(self) -> Mapping[str, KafkaSource]:
+        """Its partitions as they are now, each as a source that begins where this one would: for
+        shards that read them by themselves, each those of its keys.
+
+        :raises ConfigError: if its messages are stamped when they come
+        :raises SourceError: if there is no such topic, or no broker answers
+        """
+        if not self._reader.stamps_by_message:
+            raise ConfigError(
+                f"{self._where}: partitioned=True, and timestamp=Stamp.ARRIVAL: a message that a "
+                f"shard reads again would have another time: take a field, or Stamp.BROKER"
+            )
+        probe = self._again(self._topics, self._partitions)
+        try:
+            probe._open()
+        except self._kafka.KafkaException as error:
+            reason = redacted(str(error), self._secrets())
+            raise SourceError(
+                *(self._where, None, None),
+                f"its partitions cannot be looked up ({reason}). Is Kafka there, and are servers= "
+                f"its addresses?",
+            ) from None
+        finally:
+            probe._end()
+        found: dict[str, KafkaSource] = {}
+        for stream, offset in probe._marks.items():
+            topic, _, number = stream.rpartition("/")
+            part = found[stream] = self._again([topic], [int(number)])
+            part._marks = {stream: offset}
+            if self._partitions is None:
+                part._divided_by = sum(one.rpartition("/")[0] == topic for one in probe._marks)
+        return found
+
+    def _again(self, topics: Sequence[str], partitions: Collection[int] | None) -> KafkaSource:
+        """Another one like it, of some topics and partitions."""
+        return _made(topics, partitions, self._declared)
+
+    def __reduce__(self) -> Any:
+        state = {"_marks": self._marks, "_skip": self._skip, "_divided_by": self._divided_by}
+        return _made, (self._topics, self._partitions, self._declared), state
 
     def commit(self, position: Any, /) -> None:
         """Have the group's offsets follow, if there is a group. By the thread that reads: where two
@@ -254,6 +309,12 @@ class KafkaSource(BrokerSource[int]):
                 )
             raise self._kafka.KafkaException(told.error)
         there = sorted(told.partitions)
+        if self._divided_by not in (None, len(there)):
+            raise SourceError(
+                *(self._where, None, None),
+                f"topic {topic!r} has {len(there)} partitions now, and had {self._divided_by} when "
+                f"shards began to read it: rows of a key may be in another one now: run it anew",
+            )
         if self._partitions is None:
             return there
         if absent := sorted(self._partitions.difference(there)):
@@ -503,6 +564,13 @@ class KafkaSource(BrokerSource[int]):
             behind += max(0, end - self._pulled[stream])
         merge = self._merge
         return behind + (0 if merge is None else len(merge))
+
+
+def _made(
+    topics: Sequence[str], partitions: Collection[int] | None, declared: Mapping[str, Any]
+) -> KafkaSource:
+    some = None if partitions is None else sorted(partitions)
+    return KafkaSource(topics, partitions=some, **declared)
 
 
 def _record_key(message: Any) -> str:
