@@ -20,10 +20,10 @@ _ARRAYS_ONLY: Final = "eUS"
 """The kinds of item that a memoryview cannot store: half floats and texts."""
 
 
-class Store:
-    """A block of memory, seen as a column of timestamps and one for each column of the series.
-
-    What has been published of it is not written to again while a lease covers it.
+class StoredRows:
+    """A block of memory, seen as a column of timestamps and one for each column of the series, by
+    those who read it: it is made in a tenth of the time of a :class:`Store`, and a worker process
+    makes one for each view.
 
     :param block: the memory
     :param layout: what lies where in it
@@ -31,33 +31,48 @@ class Store:
         the columns
     """
 
-    __slots__ = (
-        "_places",
-        "address",
-        "arrays",
-        "block",
-        "cells",
-        "exported",
-        "layout",
-        "leases",
-        "limit",
-        "texts",
-        "times",
-        "turn",
-    )
+    __slots__ = ("address", "block", "exported", "layout", "leases", "texts", "times")
 
     def __init__(self, block: Block, layout: BlockLayout, texts: Mapping[int, Texts]) -> None:
-        memory = block.memory
         self.block: Block = block
         self.layout: BlockLayout = layout
         self.texts: Mapping[int, Texts] = texts
+        times: Any = np.ndarray((layout.capacity,), np.int64, block.memory)  # they lie first
+        self.times: memoryview = memoryview(times)
+        """The timestamps, one by one: an item takes less time so than in an array."""
+        self.address: int = times.__array_interface__["data"][0]
+        self.leases: dict[int, int] = {}
+        """Up to which row each lease protects the rows, by the id of the lease."""
+        self.exported: int = 0
+        """Up to which row other processes may read, without end."""
+
+    def covered(self) -> int:
+        """Up to which row readers may be reading."""
+        # Looking at leases comes first: a view that is exported holds one meanwhile.
+        return max(max(list(self.leases.values()), default=0), self.exported)
+
+    def export(self, until: int) -> None:
+        """Note that other processes may read the rows before this one, without end."""
+        with _EXPORTING:
+            self.exported = max(self.exported, until)
+
+
+class Store(StoredRows):
+    """A block of memory that a series writes its rows to.
+
+    What has been published of it is not written to again while a lease covers it.
+    """
+
+    __slots__ = ("_places", "arrays", "cells", "limit", "turn")
+
+    def __init__(self, block: Block, layout: BlockLayout, texts: Mapping[int, Texts]) -> None:
+        super().__init__(block, layout, texts)
+        memory = block.memory
         self.arrays: list[Array] = [
             np.ndarray((layout.capacity,), dtype, memory, offset)
             for dtype, offset in zip(layout.dtypes, layout.offsets)
         ]
         """The timestamps, and each column: all rows there is room for."""
-        self.times: memoryview = self._cells(0)
-        """The timestamps, one by one: storing an item is cheaper so than in an array."""
         columns = layout.schema.columns
         key = layout.schema.key
         # That of the key is the first, since it may refuse a text, too.
@@ -74,15 +89,10 @@ class Store:
         """For each column: its name, the type whose values are stored as they are, what makes
         such a value of others, and where to store it. Those of texts come last, and before them is
         seen whether all of these are texts, so that a row that is refused leaves none."""
-        self.address: int = self.arrays[0].__array_interface__["data"][0]
-        self.leases: dict[int, int] = {}
-        """Up to which row each lease protects the rows, by the id of the lease."""
         self.limit: int = layout.capacity
         """The row before which there is room. Rows behind it may be in use by readers."""
         self.turn: int = layout.capacity
         """Once the first row of the series is this one, it is time to write over those before."""
-        self.exported: int = 0
-        """Up to which row other processes may read, without end."""
 
     def convert_by(self, place: int, convert: Callable[[Any], Any], exact: type | None) -> None:
         """Have the values of a column converted in another way.
@@ -114,16 +124,6 @@ class Store:
         """The timestamps and each column of some rows, not copied."""
         return [buffer[start:stop] for buffer in self.arrays]
 
-    def covered(self) -> int:
-        """Up to which row readers may be reading."""
-        # Looking at leases comes first: a view that is exported holds one meanwhile.
-        return max(max(list(self.leases.values()), default=0), self.exported)
-
-    def export(self, until: int) -> None:
-        """Note that other processes may read the rows before this one, without end."""
-        with _EXPORTING:
-            self.exported = max(self.exported, until)
-
 
 class Lease:
     """A reader uses the rows of a store before ``until``, which stay as they are meanwhile.
@@ -136,8 +136,8 @@ class Lease:
 
     __slots__ = ("store",)
 
-    def __init__(self, store: Store, until: int) -> None:
-        self.store: Store = store
+    def __init__(self, store: StoredRows, until: int) -> None:
+        self.store: StoredRows = store
         store.leases[id(self)] = until
 
     def __del__(self) -> None:

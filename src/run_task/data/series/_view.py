@@ -16,7 +16,7 @@ from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
 from run_task.data.series._gathered import MISSING, NO_TIME, GatheredStorage
 from run_task.data.series._schema import TIME, BlockLayout, Schema
-from run_task.data.series._store import Lease, Store
+from run_task.data.series._store import Lease, StoredRows
 from run_task.data.series._texts import EncodedTexts, TextBlocks, Texts, texts_at
 from run_task.errors import ConfigError
 from run_task.time._interval import TimeUnit
@@ -489,8 +489,8 @@ def view_at(
     texts: Mapping[int, TextBlocks] = NO_TEXTS,
 ) -> TimeSeriesView:
     """The view of some rows of a block. That they stay as they are is for its owner to see to."""
-    store = Store(block, layout, {i: texts_at(segments) for i, segments in texts.items()})
-    return TimeSeriesView(layout.schema, Lease(store, stop), first, stop, window)
+    rows = StoredRows(block, layout, {i: texts_at(segments) for i, segments in texts.items()})
+    return TimeSeriesView(layout.schema, Lease(rows, stop), first, stop, window)
 
 
 def _by_value(
