@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from run_task.sinks._protocol import Result, Sink
+from run_task.tasks._dataset import DataSet
 from run_task.tasks._keyed import AnyDataSet, KeyedDataSet
 
 
@@ -19,7 +20,7 @@ def result_for(sink: Sink, pipeline: str, stage: str, dataset: AnyDataSet) -> Re
     :param dataset: what the stage gave
     """
     result = Result.of(pipeline, stage, dataset)
-    if not isinstance(dataset, KeyedDataSet):
+    if isinstance(dataset, DataSet):  # asked so: of its own type, that is known at once
         return result
     apart = dataset.apart_of(id(sink))
     if apart is None:
