@@ -177,11 +177,11 @@ class Cutting:
 def _left(live: LiveStage) -> float:
     """How many seconds a stage takes for the windows that have their view, if each takes as long as
     those before."""
-    took = live.stats.duration.p99
     mark, windows = live.mark, 0
     end_ns, seen_ns = max(mark.first_ns, mark.done_ns), max(mark.seen.values())
-    if end_ns == -NEVER:
-        return 0.0  # it has not begun
+    if end_ns == -NEVER or end_ns >= seen_ns:
+        return 0.0  # it has not begun, or has none in hand
+    took = live.stats.duration.p99  # which takes a while
     while end_ns < seen_ns and windows * took < _MOST_QUIET and windows < _MOST:
         end_ns = mark.windows.after_ns(end_ns)
         windows += 1
