@@ -31,7 +31,7 @@ from run_task import (
 from run_task.aggregates import count, last, mean, std
 from run_task.cluster._cluster import Cluster
 from run_task.cluster._executor import ShardsExecutor
-from run_task.cluster._link import ShardPlace, Transport
+from run_task.cluster._link import MissedSigns, ShardPlace, Transport
 from run_task.cluster._messages import ShardReply, ShardRequest
 from run_task.cluster._shard import KeyShard, versions
 from run_task.cluster._transports import transport_for
@@ -322,6 +322,7 @@ class _Threads:
 class _ThreadLink:
     def __init__(self, number: int) -> None:
         self.place = ShardPlace("here", number, versions())
+        self.missed_signs = MissedSigns(0.0, "")
         self._shard = KeyShard()
         self._thread = ThreadPoolExecutor(1)
 
