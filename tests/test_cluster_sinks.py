@@ -22,6 +22,7 @@ from tests.support.shards import LocalLink, LocalTransport, local_shards
 from tests.support.stateful import ema, seen
 from tests.support.threads import PATIENCE, beside, eventually
 from tests.test_cluster_partitions import folder, of_files
+from tests.test_sink_retry import cut_off
 
 from run_task import (
     ConfigError,
@@ -147,6 +148,13 @@ def test_without_shards_the_sink_is_written_as_ever(tmp_path: Path) -> None:
         pass
     assert held(sink) == expected(tmp_path)
     assert sink.keys_at_home
+
+
+def test_what_was_said_of_a_sink_tells_that_shards_write_it(tmp_path: Path) -> None:
+    sink = SqlSink(tmp_path / "p.db")
+    told = "written by shards, where there are any"
+    assert told in pipeline(sink).sink_settings(sink)
+    assert told not in pipeline(sink, sharded=False).sink_settings(sink)
 
 
 def test_live_counts_are_those_of_windows_and_other_sinks_get_all(tmp_path: Path) -> None:
@@ -564,6 +572,33 @@ def test_shards_in_processes_write_at_the_same_time(
             assert not sink.keys_at_home
             assert held(sink) == wanted
             sink.close()
+
+
+def test_a_database_that_is_cut_off_while_shards_write_has_each_window_once(
+    tmp_path: Path,
+) -> None:
+    with postgres() as url, cut_off(url) as (through, cut):
+        sink = HomeSink(through)
+
+        def source() -> Iterator[tuple[int, dict[str, Any]]]:
+            for time, row in rows():
+                if time == 1050:
+                    cut.set()
+                if time == 1090:
+                    eventually(lambda: any(one.failures >= 2 for one in made.stats.sinks.values()))
+                    cut.clear()
+                yield time, row
+
+        given = paced(source(), speed=200, unit=TimeUnit.SECONDS)
+        made = pipeline(sink, of=given, options={"retry": Retry(wait="10ms", longest="100ms")})
+        with local_shards():
+            made.run_sharded(2)
+        (stats,) = made.stats.sinks.values()
+        assert stats.results == stats.written
+        assert sink.keys_at_home  # those that shards could not write
+        beside = SqlSink(url)
+        assert held(beside) == expected(tmp_path)
+        beside.close()
 
 
 def test_rows_that_shards_read_by_themselves_are_written_by_them(tmp_path: Path) -> None:
