@@ -28,6 +28,7 @@ from tests.support.forking import Forking
 from tests.support.proof import in_proof
 from tests.support.shards import LocalLink, LocalTransport, local_shards
 from tests.support.stateful import ema, seen
+from tests.support.tcp_proxy import proxy
 from tests.support.threads import beside, eventually
 from tests.support.topics import COMMITTED, Topic, TopicPart
 from tests.test_cluster import by_stage, told
@@ -89,6 +90,12 @@ class Publishing:
         self.malformed = self.unfit = 0
         self._chance = random.Random(1)
 
+    def begin(self, made: Pipeline) -> None:
+        """Wait until a run has begun: what is published before is not in its windows."""
+        self.topic.put(0, None)
+        self.malformed += 1
+        eventually(lambda: made.stats.sources["trades"].malformed, 60)
+
     def publish(self, seconds: float) -> None:
         """Publish for so long."""
         until = time.monotonic() + seconds
@@ -148,9 +155,9 @@ def test_shards_read_what_has_no_end_and_again_what_they_had_when_they_die(death
     made = pipeline(topic, partitioned=True)
     never = mock.patch("run_task.cluster._cluster._TRIES", 1000)
     with local_shards(LocalTransport(kill)), never, running(made, 3) as run:
-        eventually(lambda: made.stats.shards)
+        published.begin(made)
         published.publish(2.0)
-        eventually(past_the_last(made, published), 30)
+        eventually(past_the_last(made, published), 60)
         made.shutdown()
         run.result(60)
     expected = by_stage(windows_until(expected_of(published), published.rows))
@@ -174,9 +181,10 @@ def test_a_run_goes_on_from_its_checkpoint_with_any_number_of_shards(tmp_path: P
     for number, shards in enumerate((2, 3, 1, 2)):
         made = pipeline(topic, tmp_path / "state", partitioned=True)
         with local_shards(), beside(partial(made.run_sharded, shards)) as run:
+            published.begin(made)
             published.publish(0.7)
             if number == 3:
-                eventually(past_the_last(made, published), 30)
+                eventually(past_the_last(made, published), 60)
             made.shutdown()
             run.result(60)
         given = [(stage, *rest) for stage, *rest in told(recorded(made).results)]
@@ -193,41 +201,61 @@ def test_a_run_goes_on_from_its_checkpoint_with_any_number_of_shards(tmp_path: P
     assert all(COMMITTED[topic.name, part] for part in range(3))
 
 
+def _place(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
 def test_after_kills_shards_that_read_a_topic_give_what_one_process_gives(tmp_path: Path) -> None:
     pytest.importorskip("confluent_kafka")
     seed = random.randrange(10**9)
     chance = random.Random(seed)
     where, shards = tmp_path / "killed", itertools.cycle((2, 3, 1))
     where.mkdir()
-    kills, deaths = in_proof((15, 15), short=(3, 3))
-    with mock_kafka() as address, Forking("divided") as program:
+    each = in_proof(15, short=3)
+    with (
+        mock_kafka() as address,
+        proxy(*_place(address), advertised=True) as between,
+        Forking("divided") as program,
+    ):
         feed = KafkaFeed(address)
         published = broker_kills.Published(feed, chance, repeats=False)
         assert program.line() == "ready\n"
-        program.start(feed.port, feed.name, where, next(shards))
-        broker_kills.until(lambda: broker_kills.last_number(where / "state"))
-        before = broker_kills.last_number(where / "state")
-        publish_until = time.monotonic() + 1.0
-        while kills or deaths or time.monotonic() < publish_until:
-            published.publish(2_000)
-            time.sleep(0.005)
-            number = broker_kills.last_number(where / "state")
-            if number <= before + 3 or time.monotonic() < publish_until:
-                continue
-            publish_until = time.monotonic() + chance.random()
-            if deaths and (found := shards_of(program.pid)):
-                deaths -= 1
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(chance.choice(found), signal.SIGKILL)
-            elif kills:
-                kills -= 1
+        program.start(between.port, feed.name, where, next(shards))
+        try:
+            broker_kills.until(lambda: broker_kills.last_number(where / "state"))
+            before = broker_kills.last_number(where / "state")
+            publish_until = time.monotonic() + 1.0
+            events: list[Any] = [between.stall, between.cut, *["driver", "shard"] * each]
+            chance.shuffle(events)
+            while events or time.monotonic() < publish_until:
+                published.publish(2_000)
+                time.sleep(0.005)
+                if time.monotonic() > publish_until - 0.3:
+                    between.resume()
+                number = broker_kills.last_number(where / "state")
+                if not events or number <= before + 3 or time.monotonic() < publish_until:
+                    continue
+                publish_until = time.monotonic() + chance.random()
+                event = events.pop()
+                if event == "shard":
+                    with contextlib.suppress(ProcessLookupError, IndexError):
+                        os.kill(chance.choice(shards_of(program.pid)), signal.SIGKILL)
+                elif event != "driver":
+                    event()  # the network is silent, or cut
+                    publish_until += 0.7
+                else:
+                    program.kill()
+                    program.reap()
+                    before = number
+                    program.start(between.port, feed.name, where, next(shards))
+            published.say_the_last(where / "last")
+            broker_kills.until((where / "ended").exists)
+        finally:
+            if not (where / "ended").exists():
                 program.kill()
-                program.reap()
-                before = number
-                program.start(feed.port, feed.name, where, next(shards))
-        published.say_the_last(where / "last")
-        broker_kills.until((where / "ended").exists)
-        assert "failed\n" not in program.reap(), f"seed {seed}"
+            lines = program.reap()
+        assert "failed\n" not in lines, f"seed {seed}"
         program.finish()
     rows = [
         (row["timestamp"], {name: row[name] for name in brokered.COLUMNS}) for row in published.rows
@@ -444,6 +472,9 @@ def test_what_of_kafka_cannot_be_read_by_shards_is_refused() -> None:
     stamped = KafkaSource("t", timestamp=Stamp.ARRIVAL)
     with pytest.raises(ConfigError, match=r"timestamp=Stamp.ARRIVAL: a message that a shard reads"):
         stamped.partitions()
+    skipping = KafkaSource("t", on_lost=OnFault.SKIP)
+    with pytest.raises(ConfigError, match=r"on_lost=OnFault.SKIP: the driver knows"):
+        skipping.partitions()
     nobody = KafkaSource("t", servers=f"127.0.0.1:{free_port()}")
     with (
         mock.patch("run_task.sources.brokers._kafka._PATIENCE", 0.3),

@@ -165,13 +165,20 @@ class KafkaSource(BrokerSource[int]):
         """Its partitions as they are now, each as a source that begins where this one would: for
         shards that read them by themselves, each those of its keys.
 
-        :raises ConfigError: if its messages are stamped when they come
+        :raises ConfigError: if its messages are stamped when they come, or it would go on without
+            such as are lost
         :raises SourceError: if there is no such topic, or no broker answers
         """
         if not self._reader.stamps_by_message:
             raise ConfigError(
                 f"{self._where}: partitioned=True, and timestamp=Stamp.ARRIVAL: a message that a "
                 f"shard reads again would have another time: take a field, or Stamp.BROKER"
+            )
+        if self._on_lost is not OnFault.RAISE:
+            raise ConfigError(
+                f"{self._where}: partitioned=True, and on_lost={self._on_lost}: the driver knows "
+                f"rows by how many came before them, and without some it would be others: leave "
+                f"on_lost= out"
             )
         probe = self._again(self._topics, self._partitions)
         try:
