@@ -3,7 +3,8 @@
 Rows of all partitions are brought together in one order: that in which they arrive, where a row
 arrives at its own time, or, if it is out of order, right after the row before it in its partition.
 At one time, partitions come in their own order. So the order is the same wherever and however fast
-each of them is read.
+each of them is read, if it has an end. One that has none, and has given all that it has, is not
+waited for: what it gives later comes behind what others were given by then.
 """
 
 from __future__ import annotations
