@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ from run_task import (
     TimeSeries,
     TimeSeriesView,
     TimeUnit,
+    VirtualClock,
 )
 from run_task.pipeline.live import _cutting
+from run_task.pipeline.live._coordinator import Coordinator
 from run_task.sources import paced
 
 pytest.importorskip("pyarrow")
@@ -53,10 +56,10 @@ class Blocked:
             self._changed.notify_all()
 
 
-def declared(where: Path, task: Any, retention: str | None, every: str) -> Pipeline:
+def declared(where: Path, task: Any, every: str) -> Pipeline:
     made = Pipeline("p", checkpoint=where, checkpoint_every="50ms")
     rows = [(1_000_000 + 10 * at, {"v": float(at)}) for at in range(6000)]
-    series = TimeSeries({"v": float}, TimeUnit.MILLIS, retention=retention)
+    series = TimeSeries({"v": float}, TimeUnit.MILLIS)
     made.source(paced(rows, 1, unit=TimeUnit.MILLIS), series)
     made.stage("slow", [task], series, every, PATIENT)
     return made
@@ -79,15 +82,6 @@ def kept(made: Pipeline) -> CheckpointStats:
     return stats
 
 
-def happens(condition: Callable[[], bool]) -> bool:
-    """Whether a condition comes to hold within some seconds."""
-    try:
-        eventually(condition, 2)
-    except AssertionError:
-        return False
-    return True
-
-
 def told_by(served: Served) -> Any:
     """The first state of a stream."""
     with served.listening("/api/live") as events:
@@ -104,30 +98,38 @@ def takes(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(_cutting, "_MOST_QUIET", 0.05)
 
 
-@pytest.mark.parametrize("retention", [None, "1m"])
 def test_a_window_is_waited_for_as_long_as_windows_take(
-    retention: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With a retention, a row takes the view of each window that is due before it enters: that would
-    # be in hand, too, and so there would be one without end.
     takes(monkeypatch, 6)
     task = Blocked()
-    made = declared(tmp_path, task, retention, "3s")
+    made = declared(tmp_path, task, "3s")
     with running(made, task):
-        for _ in range(
-            4
-        ):  # a checkpoint takes seconds on a busy disk, and windows are not held then
-            begun = task.begun
-            eventually(lambda: task.begun > begun)  # noqa: B023 - it is called here
-            threading.Event().wait(4)  # the next window is due by now
-            before = kept(made).number
-            task.let_go(task.begun)
-            if happens(lambda: kept(made).number > before):  # noqa: B023
-                return
-            task.let_go(10**6)
-            eventually(lambda: kept(made).number > before + 1)  # noqa: B023
-            task.let_go(task.begun)
-        pytest.fail("at no time was one made between two windows")
+        eventually(lambda: task.begun == 1)
+        threading.Event().wait(4)  # the next window is due by now
+        before = kept(made).number
+        task.let_go(1)
+        eventually(lambda: kept(made).number > before, 60)
+
+
+def test_a_row_that_would_have_a_view_taken_stands_by_while_windows_are_held() -> None:
+    # That window would be in hand, too, and where a stage is behind there would be no end of them.
+    order: Any = SimpleNamespace(in_hand=[SimpleNamespace(due_ns=5.0)])
+    coordinator = Coordinator(order, VirtualClock())
+
+    def yes() -> bool:
+        return True
+
+    coordinator.stand_by_with_row(7, yes)
+    with ExitStack() as held:
+        held.enter_context(coordinator.held())
+        coordinator.stand_by_with_row(7, lambda: False)
+        coordinator.stand_by_with_row(3, yes)  # a window in hand may wait for it
+        with beside(lambda: coordinator.stand_by_with_row(7, yes)) as row:
+            with pytest.raises(TimeoutError):
+                row.result(0.3)
+            held.close()
+            row.result(60)
 
 
 def test_a_window_that_would_have_begun_is_held_for_a_second_at_most(
@@ -136,7 +138,7 @@ def test_a_window_that_would_have_begun_is_held_for_a_second_at_most(
     takes(monkeypatch, 60)
     monkeypatch.setattr(_cutting, "_LONGEST_HELD", 40.0)
     task = Blocked()
-    made = declared(tmp_path, task, None, "1s")
+    made = declared(tmp_path, task, "1s")
     count = Blocked()
     count.let_go(10**6)
     quick = TimeSeries({"v": float}, TimeUnit.MILLIS)
@@ -157,7 +159,7 @@ def test_that_none_is_made_is_told_with_how_late_it_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = Blocked()
-    made = declared(tmp_path, task, None, "1s")
+    made = declared(tmp_path, task, "1s")
     with serving(made, max_lateness="1s") as served:
         try:
             eventually(lambda: kept(made).skipped > 0)
