@@ -21,12 +21,14 @@ pytestmark = [
 ]
 
 
+@pytest.mark.timeout(240)
 def test_a_run_over_shards_that_a_client_reaches_says_what_one_process_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # For the process that Ray starts for each client, which a busy machine takes its time for.
     for wait in ("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "TIMEOUT_FOR_SPECIFIC_SERVER_S"):
         monkeypatch.setenv(wait, "90")
+    monkeypatch.setattr("tests.support.commands.PATIENCE", 25.0)
     (tmp_path / "app.py").write_text(KEYED)
     alone = lines(tmp_path)
     port = free_port()
