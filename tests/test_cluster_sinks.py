@@ -427,6 +427,29 @@ def test_what_waits_for_a_sink_comes_before_what_shards_write(tmp_path: Path) ->
     assert [row.value for row in held(HomeSink(tmp_path / "p.db"))] == [1]
 
 
+def test_what_comes_while_a_sink_flushes_for_shards_is_not_taken_for_flushed(
+    tmp_path: Path,
+) -> None:
+    never = threading.Event()
+    thread = thread_for(HomeSink(tmp_path / "p.db"), SinkPolicy(Retry(wait="1ms")))
+    thread.start()
+    flushed = thread.flushed
+
+    def and_more_comes() -> threading.Event:
+        marker = flushed()
+        thread.write("s", KeyedDataSet(Window(0, 10), "k", {"count": {"a": 2}}))
+        return marker
+
+    thread.write("s", KeyedDataSet(Window(10, 20), "k", {"count": {"a": 1}}))
+    with mock.patch.object(thread, "flushed", and_more_comes):
+        assert thread.has_all("s", never)
+    with mock.patch.object(thread, "flushed", wraps=flushed) as again:
+        assert thread.has_all("s", never)
+    again.assert_called_once()
+    thread.close()
+    assert thread.join(PATIENCE)
+
+
 @pytest.mark.parametrize("live", [False, True])
 def test_a_sink_that_has_a_window_has_all_before_it(tmp_path: Path, live: bool) -> None:
     """What a shard could not write of a window lasts before the next one is written: or else a run

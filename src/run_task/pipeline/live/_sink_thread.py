@@ -138,9 +138,15 @@ class SinkThread:
         """
         if self._is_away or self._backlog.keeps_all:
             return False
-        with self._mutex:
-            if stage not in self._not_flushed:
-                return True
+        if stage not in self._not_flushed:
+            return True
+        self._not_flushed.discard(stage)  # before: what is computed again may come meanwhile
+        if self._all_flushed(given_up):
+            return True
+        self._not_flushed.add(stage)
+        return False
+
+    def _all_flushed(self, given_up: threading.Event) -> bool:
         try:
             flushed = self.flushed()
         except ChannelClosed:
@@ -148,11 +154,7 @@ class SinkThread:
         while not flushed.wait(_LOOK):
             if self._is_away or self.is_over or given_up.is_set():
                 return False
-        if self._is_away or self._backlog.keeps_all:
-            return False
-        with self._mutex:
-            self._not_flushed.discard(stage)
-        return True
+        return not (self._is_away or self._backlog.keeps_all)
 
     def __len__(self) -> int:
         """How many DataSets wait to be written."""
