@@ -99,6 +99,8 @@ class Schedule(_OnGrid):
 
     __slots__ = ("_period",)
 
+    end: int  # told again to those who ask for the types of this class alone
+
     def __init__(self, period: int, start: int, missed: MissedTick = MissedTick.BURST) -> None:
         if type(period) is not int or period < 1:
             raise ConfigError(f"a schedule's period is a positive int, not {brief(period)}")
