@@ -19,7 +19,7 @@ from tests.test_cluster_partitions import patiently, running
 
 from run_task import Pipeline, RunnerConfig, TimeSeriesView, TimeUnit, task
 from run_task.aggregates import count
-from run_task.cluster import _cluster, _processes
+from run_task.cluster import _member, _processes
 from run_task.cluster._link import MissedSigns
 from run_task.sources import paced
 
@@ -30,7 +30,7 @@ PATIENT = RunnerConfig(upstream_timeout=60)  # a busy machine takes its time to 
 @pytest.fixture(autouse=True)
 def short_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_processes, "MOST_SILENT", BOUND)
-    monkeypatch.setattr(_cluster, "_SILENT", 2.0)
+    monkeypatch.setattr(_member, "_SILENT", 2.0)
 
 
 def over(*tasks: Any, rows: int = 30) -> Pipeline:

@@ -12,14 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from run_task.cluster._bytes import Packing, of_bytes
-from run_task.cluster._feed import Feed, rows_in
+from run_task.cluster._feed import Feed
 from run_task.cluster._few_keys import FewKeys
 from run_task.cluster._link import Link, ShardLost, Transport
+from run_task.cluster._member import ShardMember
 from run_task.cluster._messages import (
     ReadRows,
     RowsRead,
@@ -29,7 +28,6 @@ from run_task.cluster._messages import (
     ShardFailed,
     ShardReply,
     ShardRequest,
-    ShardResults,
     StageSetup,
 )
 from run_task.cluster._partitions import (
@@ -57,7 +55,7 @@ from run_task.data.series._tap import mark_of
 from run_task.data.series._view import placed
 from run_task.errors import ConfigError, SourceError, described
 from run_task.observe._log import Log
-from run_task.runner._stats import ShardState, ShardStats
+from run_task.runner._stats import ShardStats
 
 _log = Log(__name__)
 
@@ -67,30 +65,6 @@ started, before the run is given up."""
 
 _WAIT: Final = (0.1, 5.0)
 """How many seconds there are between two attempts to start a shard: at first, and at most."""
-
-
-@dataclass(slots=True, eq=False)
-class _ShardHandle:
-    number: int
-    link: Link | None = None
-    life: int = 0  # how often it has been started
-    gone_since: float = 0.0  # in seconds of the monotonic clock, while there is no link
-    windows: int = 0
-    seconds: float = 0.0
-    rows: int = 0
-    results: int = 0
-    keys: dict[int, int] = field(default_factory=dict[int, int])  # of the last window, by stage
-    known_keys: dict[int, int] = field(default_factory=dict[int, int])  # that replies refer to
-    asked: dict[int, float] = field(default_factory=dict[int, float])  # when, of what is unanswered
-    why: str = ""  # it is gone
-    why_away: str = ""  # it is not back yet
-    failed_starts: int = 0  # since it went
-    is_missed: bool = False  # windows went without it, since it went
-    feeds: set[int] = field(default_factory=set[int])  # that it was told of
-    dropped: list[int] = field(default_factory=list[int])  # feeds that it is to forget
-    gone: list[int] = field(default_factory=list[int])  # and stages
-    reads: set[int] = field(default_factory=set[int])  # partitions that it was told of
-    silent: float = 0.0  # for how long it gave no sign of life, once that was told
 
 
 class _AskedOf(NamedTuple):
@@ -125,14 +99,13 @@ class Cluster:
         self.count: Final = count
         self.packing: Final = Packing() if packing is None else packing
         self._transport = transport
-        self._members = [_ShardHandle(number) for number in range(count)]
+        self._members = [ShardMember(name, number, count) for number in range(count)]
         self._feeds: dict[int, Feed] = {}
         self._feed_of: dict[tuple[int, bool], Feed] = {}
         self._numbers = itertools.count()
         self._stages: set[StageOnShards] = set()
         self._few_keys: dict[str, FewKeys] = {}  # by the name of a stage
         self._calls = itertools.count()
-        self._counting = threading.Lock()  # stages run in threads of their own
         self._telemetry: ShardTelemetry | None = None
         self._partitions: list[PartitionOnShards] = []  # by number
         self._keys_of: dict[int, PartitionKeys] = {}  # by the id of what their rows enter
@@ -182,7 +155,7 @@ class Cluster:
                 self._ended.set()  # the others need not be waited for
             pool.shutdown(cancel_futures=True)
 
-    def _start_one(self, member: _ShardHandle) -> None:
+    def _start_one(self, member: ShardMember) -> None:
         link = self._checked(self._started(member), member)
         with self._changed:
             if not self._closed:
@@ -190,7 +163,7 @@ class Cluster:
                 return
         link.end()
 
-    def _started(self, member: _ShardHandle) -> Link:
+    def _started(self, member: ShardMember) -> Link:
         number, tried = member.number, 0
         while True:
             tried += 1
@@ -199,18 +172,16 @@ class Cluster:
             except ShardLost as error:
                 if tried == _TRIES or self._ended.wait(_WAIT[0]):
                     why = f"it was lost {tried} times: {error}"
-                    raise self._not_started(number, why) from error
+                    raise self._not_started(member, why) from error
                 again = "%s was lost while it was started, and is started again: %s"
-                self._tell(member, again, error)
+                member.tell(again, error)
             except Exception as error:
-                raise self._not_started(number, described(error)) from error
+                raise self._not_started(member, described(error)) from error
 
-    def _not_started(self, number: int, why: str) -> ConfigError:
-        return ConfigError(
-            f"pipeline {self.name!r}: {self.called(number)} cannot be started: {why}"
-        )
+    def _not_started(self, member: ShardMember, why: str) -> ConfigError:
+        return ConfigError(f"pipeline {self.name!r}: {member.called} cannot be started: {why}")
 
-    def _checked(self, link: Link, member: _ShardHandle) -> Link:
+    def _checked(self, link: Link, member: ShardMember) -> Link:
         """A shard that has the versions of this process. One that has others is ended."""
         place = link.place
         for what, version in versions().items():
@@ -231,7 +202,7 @@ class Cluster:
                 told_at = time.monotonic()
                 self._telemetry.tell()
             for member in self._members:
-                self._look_at_signs(member)
+                member.look_at_signs()
             if not any(feed.waiting > _MUCH for feed in list(self._feeds.values())):
                 continue
             with self._changed:
@@ -240,29 +211,6 @@ class Cluster:
                 for member in self._members:
                     if member.link is not None and member.feeds:
                         member.link.call(self._request(member, (), None))
-
-    def _look_at_signs(self, member: _ShardHandle) -> None:
-        """Tell of a shard that gives no signs of life any more, long before it is taken for dead,
-        and of one that gives them again."""
-        link = member.link
-        if link is None:  # that is told where it goes
-            member.silent = 0.0
-            return
-        seconds, then = link.missed_signs
-        if seconds < _SILENT:
-            before, member.silent = member.silent, 0.0
-            if before:
-                self._tell(member, "%s gives signs of life again, after %.0f s without", before)
-            return
-        if not member.silent:
-            since = datetime.fromtimestamp(time.time() - seconds, UTC)
-            self._tell(
-                member,
-                "%s on %s has given no sign of life for %.0f s, since %s: its process %d was "
-                "stopped or hangs, or a task holds Python's lock; it is %s",
-                *(link.place.node, seconds, f"{since:%H:%M:%S} UTC", link.place.process, then),
-            )
-        member.silent = seconds
 
     def close(self) -> None:
         """End all shards. Any number of times."""
@@ -289,42 +237,14 @@ class Cluster:
     @property
     def stats(self) -> Mapping[str, ShardStats]:
         """How each shard has been doing. At any time, from any thread."""
-        return {self.called(member.number): self._stats_of(member) for member in self._members}
-
-    def _stats_of(self, member: _ShardHandle) -> ShardStats:
-        link, life, now = member.link, member.life, time.monotonic()
-        behind = sum(len(stage.missed(member.number)) for stage in list(self._stages))
-        waits = 0.0
-        if self._closed:
-            state = ShardState.ENDED
-        elif link is not None:
-            state = ShardState.RUNNING
-            waits = now - min(list(member.asked.values()), default=now)
-        elif not life:
-            state = ShardState.STARTING
-        else:
-            state = ShardState.LOST if member.is_missed else ShardState.COMING_BACK
-            waits = now - member.gone_since
-        node, process = ("", 0) if link is None else link.place[:2]
-        with self._counting:
-            return ShardStats(
-                state=state,
-                node=node,
-                process=process,
-                keys=max(member.keys.values(), default=0),
-                rows=member.rows,
-                windows=member.windows,
-                results=member.results,
-                restarts=max(0, life - 1),
-                seconds=member.seconds,
-                windows_behind=behind,
-                seconds_behind=max(0.0, waits),
-                reason="" if link is not None else member.why + member.why_away,
-            )
+        stages = list(self._stages)
+        return {
+            member.called: member.stats(stages, is_closed=self._closed) for member in self._members
+        }
 
     def called(self, shard: int) -> str:
         """What a shard is called where people read it, and in ``behind``."""
-        return f"shard {shard} of {self.count}"
+        return self._members[shard].called
 
     # Stages
 
@@ -379,10 +299,8 @@ class Cluster:
                 if stage.is_known(member.number, member.life):
                     member.gone.append(stage.number)
             self._stages.discard(stage)
-        with self._counting:
-            for member in self._members:
-                member.keys.pop(stage.number, None)
-                member.known_keys.pop(stage.number, None)
+        for member in self._members:
+            member.forget(stage)
 
     # Partitions
 
@@ -463,7 +381,7 @@ class Cluster:
                     if tries >= _TRIES:
                         raise SourceError(
                             *(partition.declared.origin, None, None),
-                            f"{self.called(member.number)} was lost {tries} times while it read "
+                            f"{member.called} was lost {tries} times while it read "
                             f"on in {partition.declared.name!r} ({error})",
                         ) from error
                 else:
@@ -484,13 +402,13 @@ class Cluster:
             asked = self.ask(partition)
         return Missing.CLOSED
 
-    def _stays_away(self, member: _ShardHandle, partition: PartitionOnShards) -> SourceError:
+    def _stays_away(self, member: ShardMember, partition: PartitionOnShards) -> SourceError:
         for_s = time.monotonic() - member.gone_since
         return SourceError(
             *(partition.declared.origin, None, None),
-            f"{self.called(member.number)}, which reads {partition.declared.name!r}, was gone for "
+            f"{member.called}, which reads {partition.declared.name!r}, was gone for "
             f"{for_s:.0f} s, and could not be started again {member.failed_starts} times: it was "
-            f"{member.why}{member.why_away}: give it a place to run, and replay again",
+            f"{member.why_gone}: give it a place to run, and replay again",
         )
 
     # Windows
@@ -516,7 +434,7 @@ class Cluster:
 
     def _answer(
         self,
-        member: _ShardHandle,
+        member: ShardMember,
         asked: _AskedOf | None,
         run: WindowRun,
         bound: float,
@@ -534,7 +452,7 @@ class Cluster:
                         why = f"its shard was lost {tries} times in this window ({error})"
                         return ShardAnswer(NoAnswer(why))
                 else:
-                    self._note(member, run.stage, [*before, reply])
+                    member.note_given(run.stage, [*before, reply])
                     if before:
                         self._has_caught_up(member, run.stage, len(before))
                     return ShardAnswer(reply, before)
@@ -552,48 +470,22 @@ class Cluster:
                     self._feeds[feed].take()
                 asked = self._ask(member, run)
 
-    def _note(
-        self, member: _ShardHandle, stage: StageOnShards, replies: Sequence[ShardReply]
-    ) -> None:
-        """Count what a shard has given for windows."""
-        with self._counting:
-            for reply in replies:
-                member.windows += 1
-                keys = 0
-                if isinstance(reply, ShardResults):
-                    if reply.keys is not None:
-                        member.known_keys[stage.number] = len(reply.keys)
-                    keys = member.known_keys.get(stage.number, 0)
-                    missing = sum(keys if place is None else 1 for _, place, _ in reply.faults)
-                    member.results += keys * len(reply.columns) - missing
-                member.keys[stage.number] = keys
-
-    def _miss(self, member: _ShardHandle, run: WindowRun, *, is_told: bool) -> None:
+    def _miss(self, member: ShardMember, run: WindowRun, *, is_told: bool) -> None:
         if is_told and not member.is_missed:
             member.is_missed = True
-            self._tell(member, "windows go without %s: %s", member.why + member.why_away)
+            member.tell("windows go without %s: %s", member.why_gone)
         if not run.stage.miss(member.number, run):
-            self._tell(
-                member,
+            member.tell(
                 "%s has missed more than %d windows, with which it does not catch up",
                 MOST_MISSED,
             )
 
-    def _has_caught_up(self, member: _ShardHandle, stage: StageOnShards, windows: int) -> None:
+    def _has_caught_up(self, member: ShardMember, stage: StageOnShards, windows: int) -> None:
         with self._changed:
             stage.caught_up(member.number)
-        self._tell(member, "%s has caught up with %d windows that went without it", windows)
+        member.tell("%s has caught up with %d windows that went without it", windows)
 
-    def _tell(self, member: _ShardHandle, text: str, *args: object, node: str = "") -> None:
-        """Log what becomes of a shard; the first of what is filled in is what it is called."""
-        link = member.link
-        _log.warning(
-            f"pipeline %r: {text}",
-            *(self.name, self.called(member.number), *args),
-            extra={"shard": member.number, "node": node or (link and link.place.node) or None},
-        )
-
-    def _ask(self, member: _ShardHandle, run: WindowRun) -> _AskedOf | None:
+    def _ask(self, member: ShardMember, run: WindowRun) -> _AskedOf | None:
         """Ask a shard for a window, and for those before that it has missed, under the lock; None:
         it is gone."""
         if member.link is None:
@@ -610,7 +502,7 @@ class Cluster:
         calls[-1].add_done_callback(note)
         return _AskedOf(member.life, calls)
 
-    def _call(self, member: _ShardHandle, link: Link, run: WindowRun) -> Future[ShardReply]:
+    def _call(self, member: ShardMember, link: Link, run: WindowRun) -> Future[ShardReply]:
         number = member.number
         setup = run.stage.setup(number, member.life)
         new = [feed for feed in run.views if feed not in member.feeds]
@@ -629,7 +521,7 @@ class Cluster:
 
     def _request(
         self,
-        member: _ShardHandle,
+        member: ShardMember,
         new: Sequence[int],
         setup: StageSetup | None,
         window: RunWindow | None = None,
@@ -638,8 +530,7 @@ class Cluster:
         """What a shard is asked, with all that it is still to be told."""
         number, feeds = member.number, self._feeds
         changes = [(feed, told) for feed in member.feeds if (told := feeds[feed].told(number))]
-        with self._counting:
-            member.rows += sum(rows_in(told) for _, told in changes)
+        member.note_sent(changes)
         gone, member.gone = member.gone, []
         dropped, member.dropped = member.dropped, []
         series = [
@@ -652,18 +543,11 @@ class Cluster:
 
     # A shard that is gone
 
-    def _is_gone(self, member: _ShardHandle, life: int, why: ShardLost) -> None:
+    def _is_gone(self, member: ShardMember, life: int, why: ShardLost) -> None:
         with self._changed:
             if member.life != life or member.link is None or self._closed:
                 return
-            link, member.link = member.link, None
-            member.gone_since = time.monotonic()
-            member.why, member.why_away = f"on {link.place.node}: {why}", ""
-            member.failed_starts = 0
-            member.is_missed = False
-            member.asked.clear()
-            member.feeds, member.gone, member.dropped = set(), [], []
-            member.reads = set()
+            link = member.lose(why)
             thread = threading.Thread(
                 target=self._bring_back,
                 args=(member, link, why),
@@ -674,9 +558,9 @@ class Cluster:
             self._threads = {thread, *(other for other in self._threads if other.is_alive())}
             thread.start()
 
-    def _bring_back(self, member: _ShardHandle, before: Link, why: ShardLost) -> None:
+    def _bring_back(self, member: ShardMember, before: Link, why: ShardLost) -> None:
         node, how = before.place.node, "ended" if isinstance(why, GivenUp) else "gone"
-        self._tell(member, "%s on %s is %s, and is started again: %s", node, how, why, node=node)
+        member.tell("%s on %s is %s, and is started again: %s", node, how, why, node=node)
         pause = _WAIT[0]
         before.end()
         while True:
@@ -688,7 +572,7 @@ class Cluster:
                 member.why_away = f"; it cannot be started again: {described(error)}"
                 member.failed_starts += 1
                 again = "%s cannot be started again, and is tried once more in %g s: %s"
-                self._tell(member, again, pause, described(error))
+                member.tell(again, pause, described(error))
             else:
                 break
             with self._changed:
@@ -705,7 +589,7 @@ class Cluster:
                 feed.take()
                 feed.restart(member.number)
             self._changed.notify_all()
-        self._tell(member, "%s is back, on %s", link.place.node)
+        member.tell("%s is back, on %s", link.place.node)
 
 
 _LOOK_AHEAD: Final = 0.2
@@ -713,9 +597,6 @@ _LOOK_AHEAD: Final = 0.2
 
 _TOLD_EVERY: Final = 1.0
 """How many seconds there are between two times that OpenTelemetry is told how shards do."""
-
-_SILENT: Final = 5.0
-"""After how many seconds without a sign of life a shard is told of: they come every second."""
 
 _MUCH: Final = 50_000
 """How many rows and views may wait for a window."""
