@@ -323,6 +323,7 @@ class _ThreadLink:
     def __init__(self, number: int) -> None:
         self.place = ShardPlace("here", number, versions())
         self.missed_signs = MissedSigns(0.0, "")
+        self.ended = None
         self._shard = KeyShard()
         self._thread = ThreadPoolExecutor(1)
 

@@ -14,13 +14,17 @@ import pytest
 from tests.support.crews import alive
 from tests.support.shards import LocalTransport, local_shards
 from tests.support.threads import eventually
+from tests.test_arrived import LiveFeed
 from tests.test_cluster import orders, some_orders
 from tests.test_cluster_partitions import patiently, running
 
 from run_task import Pipeline, RunnerConfig, TimeSeriesView, TimeUnit, task
 from run_task.aggregates import count
 from run_task.cluster import _member, _processes
+from run_task.cluster._cluster import Cluster
 from run_task.cluster._link import MissedSigns
+from run_task.pipeline._sharding import over_shards
+from run_task.pipeline._stage import AnyStage
 from run_task.sources import paced
 
 BOUND = 3.0
@@ -68,6 +72,42 @@ def test_a_shard_that_is_stopped_is_killed_and_comes_back(
         told[0],
     )
     eventually(lambda: not alive(shard))
+
+
+def test_a_shard_that_dies_while_no_window_asks_for_it_is_started_again_at_once() -> None:
+    made, series = Pipeline("p"), orders()
+    feed = LiveFeed()
+    made.source(feed, series)
+    made.stage("s", [count()], series, "1h", PATIENT, by="key")
+    shard = "shard 1 of 2"
+    with running(made):
+        patiently(lambda: made.is_running)
+        before = made.stats.shards[shard].process
+        os.kill(before, signal.SIGKILL)
+        patiently(lambda: made.stats.shards[shard].restarts == 1)
+        assert made.stats.shards[shard].process not in (before, 0)
+        feed.put(None)
+
+
+def test_who_is_fed_by_a_stage_over_shards_waits_for_these_and_for_its_own_time() -> None:
+    made, series = Pipeline("p"), orders()
+    by_key = made.stage("s", [count()], series, "10s", RunnerConfig(upstream_timeout=3), by="key")
+    all_ = made.stage("all", [newest], by_key.series(), "10s", RunnerConfig(upstream_timeout=5))
+    last = made.stage("last", [newest], all_.series(), "10s", RunnerConfig(upstream_timeout=7))
+    beside = made.stage("beside", [newest], series, "10s", RunnerConfig(upstream_timeout=9))
+    stages: list[AnyStage] = [by_key, all_, last, beside]
+    cluster = Cluster("p", LocalTransport(), 2)
+    waits = over_shards(cluster, {stage: stage.config for stage in stages}, has_all)
+    assert [waits[stage].upstream_timeout for stage in stages] == [3, 8, 10, 9]
+
+
+@task
+def newest(view: TimeSeriesView, start: int, end: int) -> int:
+    return len(view)
+
+
+def has_all(*_: Any) -> bool:
+    return True
 
 
 def test_a_shard_that_gives_no_signs_is_told_once_and_when_it_gives_them_again(

@@ -33,6 +33,7 @@ class LocalLink:
         self.shard: KeyShard | None = KeyShard()
         self.asked = 0
         self.missed_signs: MissedSigns = MissedSigns(0.0, "")
+        self.ended: ShardLost | None = None
 
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         future: Future[ShardReply] = Future()

@@ -195,7 +195,8 @@ class Cluster:
 
     def _send_ahead(self) -> None:
         """Send what has come since, while no window asks for it, once it is much: or else it would
-        wait here for a window that may be long in coming. Tell how the shards do, too."""
+        wait here for a window that may be long in coming. Tell how the shards do, and bring back
+        those that are gone, too."""
         told_at = time.monotonic()
         while not self._ended.wait(_LOOK_AHEAD):
             if self._telemetry is not None and time.monotonic() - told_at >= _TOLD_EVERY:
@@ -203,6 +204,9 @@ class Cluster:
                 self._telemetry.tell()
             for member in self._members:
                 member.look_at_signs()
+                link, life = member.link, member.life
+                if link is not None and (why := link.ended) is not None:
+                    self._is_gone(member, life, why)  # it is back before a window asks for it
             if not any(feed.waiting > _MUCH for feed in list(self._feeds.values())):
                 continue
             with self._changed:
@@ -495,9 +499,10 @@ class Cluster:
         number, asked = next(self._calls), time.monotonic()
         member.asked[number] = asked
 
-        def note(_: Future[ShardReply]) -> None:
-            member.seconds = time.monotonic() - asked
+        def note(call: Future[ShardReply]) -> None:
             member.asked.pop(number, None)
+            if not call.cancelled() and call.exception() is None:
+                member.seconds = time.monotonic() - asked
 
         calls[-1].add_done_callback(note)
         return _AskedOf(member.life, calls)

@@ -51,6 +51,11 @@ class Link(Protocol):
         """Those of the last seconds. From any thread."""
         ...
 
+    @property
+    def ended(self) -> ShardLost | None:
+        """That the shard is gone, where this is known without a call. From any thread."""
+        ...
+
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         """Ask it to do something. Returns at once.
 

@@ -114,6 +114,11 @@ class ProcessLink:
         then = f"killed after {MOST_SILENT:g} s without, unless its process works"
         return MissedSigns(self._listening.silent, then)
 
+    @property
+    def ended(self) -> ShardLost | None:
+        """That its process is gone."""
+        return self._lost
+
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         """Ask it to do something. Returns at once: it reads all that it is sent."""
         future: Future[ShardReply] = Future()

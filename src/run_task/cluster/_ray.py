@@ -417,6 +417,11 @@ class RayLink:
         """That it has not given the one that it was asked for."""
         return MissedSigns(self._silent, f"killed after {MOST_SILENT:g} s without")
 
+    @property
+    def ended(self) -> ShardLost | None:
+        """Nothing: that an actor is gone is told to who calls it."""
+        return None
+
     def call(self, request: ShardRequest) -> Future[ShardReply]:
         """Ask it to do something. Returns at once; what is large goes through Ray's store."""
         answer: Future[ShardReply] = Future()

@@ -339,10 +339,13 @@ def over_shards(
     configs: Mapping[AnyStage, RunnerConfig],
     has_all: HasAll,
 ) -> Mapping[AnyStage, RunnerConfig]:
-    """How stages behave whose tasks are run by key in shards.
+    """How stages behave where the tasks of those by key are run in shards.
+
+    A window by key may wait for a shard for as long as its ``upstream_timeout``. So those that are
+    fed by it wait as long in addition to their own: or else they would go on without it just then.
 
     :param cluster: the shards
-    :param configs: how they are to behave otherwise
+    :param configs: how they are to behave otherwise, those that are fed after those that feed them
     :param has_all: waits until a sink has all of a stage
     """
 
@@ -353,12 +356,19 @@ def over_shards(
             for sink in stage.sharded_sinks
         ]
 
-    return {
-        stage: config
-        if stage.keys is None
-        else replace(config, executor=ShardsExecutor(cluster, config, sinks_of(stage)))
-        for stage, config in configs.items()
-    }
+    late_s: dict[int, float] = {}  # by the data: how much later what enters it may come for them
+    given: dict[AnyStage, RunnerConfig] = {}
+    for stage, config in configs.items():
+        before_s = max(late_s.get(id(data), 0.0) for data in stage.inputs)
+        own_s = 0.0
+        given[stage] = waits = replace(config, upstream_timeout=config.upstream_timeout + before_s)
+        if stage.keys is not None:
+            own_s = config.upstream_timeout
+            executor = ShardsExecutor(cluster, config, sinks_of(stage))
+            given[stage] = replace(waits, executor=executor)
+        for route in stage.routes:
+            late_s[id(route.into)] = max(late_s.get(id(route.into), 0.0), before_s + own_s)
+    return given
 
 
 @contextmanager
