@@ -20,8 +20,7 @@ TEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max
 	--timeout 120 --timeout-method signal
 # Tests of real servers, processes and browsers also depend on a machine that others use. As CPython's
 # do, those that failed run once more, one after another; that they failed at first stays in the output.
-TEST_AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none --exitfirst \
-	--timeout 120 --timeout-method signal
+TEST_AGAIN := $(BIN)/python -m tests.support.again
 # Whose output is told as each of them ends: they need nothing of one another.
 STATIC := ruff-format ruff-check mypy pyright verifytypes mkdocs
 BENCH := .venv-bench
@@ -39,7 +38,7 @@ proof: $(READY)  ## run the tests with many more examples, stores and kills; it 
 
 check: $(READY)  ## all that has to be green before a change lands
 	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) $(STATIC)
-	$(TEST) || { [ $$? = 1 ] && echo "Those that failed, alone:" && $(TEST_AGAIN); }
+	$(TEST) || { [ $$? = 1 ] && $(TEST_AGAIN); }
 
 pyright: $(READY)
 	$(BIN)/pyright

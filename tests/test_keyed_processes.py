@@ -374,7 +374,7 @@ def test_large_results_arrive_and_keep_no_file_open(bench: KeyedBench) -> None:
     bench.next(dict.fromkeys(KEYS, "a:array"))
     before = descriptors()
     kept = [bench.next(dict.fromkeys(KEYS, "a:array")) for _ in range(10)]
-    assert descriptors() == before
+    assert descriptors() <= before  # of other tests, some may be closed meanwhile
     for dataset in kept:
         assert not dataset.errors
         for array in dataset["a"].values():
