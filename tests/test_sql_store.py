@@ -185,8 +185,10 @@ def until_it_saves(store: SqlStore, number: int) -> None:
 
 
 def test_what_is_no_database_for_it_is_refused_and_no_secret_is_shown(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a database in memory does not last"):
-        SqlStore("sqlite://")
+    shared = "sqlite:///file:x?mode=memory&cache=shared&uri=true"
+    for memory in ("sqlite://", "sqlite:///file::memory:?uri=true", shared):
+        with pytest.raises(ConfigError, match="a database in memory does not last"):
+            SqlStore(memory)
     with pytest.raises(ConfigError, match="checkpoints are kept in PostgreSQL, MariaDB, MySQL or"):
         SqlStore(f"duckdb:///{tmp_path / 'x.db'}")
     away = SqlStore("postgresql+psycopg://me:s3cret-one@127.0.0.1:1/x")

@@ -76,7 +76,8 @@ class Database:
         self.is_mysql: Final = self.url.get_backend_name() in ("mysql", "mariadb")
         self.where: Final = f"{owner}({_shown(self.url, is_url='://' in text)!r})"
         self.is_file: Final = self.is_sqlite or self.url.get_backend_name() == "duckdb"
-        if self.is_file and self.url.database in (None, "", ":memory:"):
+        name = (self.url.database or "").removeprefix("file:")  # SQLite's URIs of files
+        if self.is_file and (name in ("", ":memory:") or self.url.query.get("mode") == "memory"):
             raise ConfigError(f"{self.where}: a database in memory does not last: give a path")
         if self.is_file and os.path.isdir(self.url.database or ""):
             raise ConfigError(f"{self.where}: this is a folder: give the path of a file")
