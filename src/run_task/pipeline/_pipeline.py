@@ -445,34 +445,15 @@ class Pipeline(Live):
             group_unit_of(source, [one for one, _ in targets], unit)
             as_is = [one for one, enter in targets if isinstance(one, TimeSeries) and not enter]
             told_apart = Dedupe.checked(where, dedupe, dedupe_for, as_is)
-            self._add_source(
-                *(where, source, unit, routes, called, on_bad_row, max_ahead, dead_letters, idle),
-                told_apart,
+            policy = SourcePolicy.checked(
+                *(where, called, self._sources.policy_names, on_bad_row, max_ahead, dead_letters),
+                *(self._name, idle, told_apart),
             )
+            with self._sources.adding(where, source, unit, routes, called, policy):
+                if self._before is not None:
+                    self._before.note(route.into for route in routes)
+                self._read_live(source, routes)
         return self
-
-    def _add_source(
-        self,
-        where: str,
-        source: Any,
-        unit: TimeUnit | None,
-        routes: Sequence[Route],
-        called: str,
-        on_bad_row: Any,
-        max_ahead: Any,
-        dead_letters: Any,
-        idle: Any,
-        dedupe: Dedupe | None,
-    ) -> None:
-        """Add a source, under the lock: if the pipeline runs, it is read from now on."""
-        policy = SourcePolicy.checked(
-            *(where, called, self._sources.policy_names, on_bad_row, max_ahead, dead_letters),
-            *(self._name, idle, dedupe),
-        )
-        with self._sources.adding(where, source, unit, routes, called, policy):
-            if self._before is not None:
-                self._before.note(route.into for route in routes)
-            self._read_live(source, routes)
 
     def _read_live(self, source: Any, routes: Sequence[Route]) -> None:
         """Read a source that was added, if the pipeline runs."""
