@@ -78,6 +78,31 @@ def test_what_the_sections_found_is_reported(tmp_path: Path) -> None:
     assert f"{met} of {goals} goals are met" in done.stdout
 
 
+_IMPORTED = """
+import sys
+from importlib.metadata import packages_distributions
+before = set(sys.modules)
+import benchmarks.sections, run_task.serve
+known = packages_distributions()
+tops = {name.partition(".")[0] for name in sys.modules.keys() - before}
+print(*{name.lower().replace("_", "-") for top in tops & known.keys() for name in known[top]})
+"""
+
+
+def test_the_environment_of_the_bench_has_what_is_imported() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORTED], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    locked = {
+        line.partition("==")[0]
+        for line in (ROOT / "requirements-bench.txt").read_text().splitlines()
+        if "==" in line
+    }
+    imported = set(done.stdout.split()) - {"run-task"}
+    assert {"numpy", "starlette"} <= imported
+    assert imported <= locked
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
