@@ -968,7 +968,7 @@ def test_what_comes_of_other_partitions_waits_for_one_that_is_behind_and_no_long
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     merge = StreamMerge("it", lambda messages: [message[3] for message in messages], lambda: 10)
-    merge.patience = 0.02
+    merge.idle_timeout = 0.02
 
     def taken(*behind: str) -> list[Any]:
         chunk = merge.take(behind)

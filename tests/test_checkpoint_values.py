@@ -20,7 +20,7 @@ from tests.support.proof import examples
 from run_task import FolderStore, TimeSeries, TimeUnit, task
 from run_task.pipeline.checkpoint._cut import Cut, DataCut, SeriesCut, StageCut
 from run_task.pipeline.checkpoint._keeper import Keeper
-from run_task.pipeline.checkpoint._restoring import kinds_of
+from run_task.pipeline.checkpoint._restorer import kinds_of
 from run_task.pipeline.checkpoint._rows import rows_of
 from run_task.pipeline.checkpoint._states_form import (
     StatesForm,

@@ -23,7 +23,7 @@ from run_task import (
     TimeUnit,
     VirtualClock,
 )
-from run_task.pipeline.live import _cutting
+from run_task.pipeline.live import _cut_taker
 from run_task.pipeline.live._coordinator import Coordinator
 from run_task.sources import paced
 
@@ -94,8 +94,8 @@ def takes(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     def left(_: object) -> float:
         return seconds
 
-    monkeypatch.setattr(_cutting, "_left", left)
-    monkeypatch.setattr(_cutting, "_MOST_QUIET", 0.05)
+    monkeypatch.setattr(_cut_taker, "_left", left)
+    monkeypatch.setattr(_cut_taker, "_MOST_QUIET", 0.05)
 
 
 def test_a_window_is_waited_for_as_long_as_windows_take(
@@ -136,7 +136,7 @@ def test_a_window_that_would_have_begun_is_held_for_a_second_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     takes(monkeypatch, 60)
-    monkeypatch.setattr(_cutting, "_LONGEST_HELD", 40.0)
+    monkeypatch.setattr(_cut_taker, "_LONGEST_HELD", 40.0)
     task = Blocked()
     made = declared(tmp_path, task, "1s")
     count = Blocked()

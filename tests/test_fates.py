@@ -36,7 +36,7 @@ from run_task import (
     task,
 )
 from run_task.pipeline._given import GivenWindows, ReaderWindows
-from run_task.pipeline._unseen import Unseen
+from run_task.pipeline._unseen import UnseenRows
 from run_task.pipeline.live import _early_rows
 from run_task.runner._window_grid import windows_of
 from run_task.sinks import CallbackSink, SqlSink
@@ -601,7 +601,7 @@ def test_where_windows_see_all_rows_before_they_pass_out_none_is_unseen() -> Non
 @pytest.mark.parametrize("seed", range(20))
 def test_rows_in_any_order_are_unseen_exactly_if_they_pass_out_before_a_window(seed: int) -> None:
     chance = random.Random(seed)
-    unseen = Unseen(lambda: None)
+    unseen = UnseenRows(lambda: None)
     kept: list[int] = []
     noted: list[int] = []
     passed = newest = 0
@@ -629,7 +629,7 @@ def test_rows_in_any_order_are_unseen_exactly_if_they_pass_out_before_a_window(s
 
 
 def test_of_several_rows_of_the_oldest_time_those_are_unseen_for_which_there_is_no_room() -> None:
-    unseen = Unseen(lambda: None)
+    unseen = UnseenRows(lambda: None)
     unseen.extend(np.array([5, 7, 7, 7, 9]))
     unseen.settle(np.array([7, 9]), None)
     assert unseen.count == 3

@@ -26,7 +26,7 @@ from run_task.sources._arrived_batch import ArrivedBatch
 from run_task.sources._faults import faults_told_to
 from run_task.sources.journal import _segments
 from run_task.sources.journal._frames import MAGIC
-from run_task.sources.journal._journaled import Journaled, journaled
+from run_task.sources.journal._journaled import JournaledSource, journaled
 
 pytest.importorskip("pyarrow")
 
@@ -54,7 +54,7 @@ class Steps:
             assert self._more.acquire(timeout=PATIENCE)
             yield from step
 
-    def through(self, kept: Journaled) -> Iterator[Any]:
+    def through(self, kept: JournaledSource) -> Iterator[Any]:
         left = [len(step) for step in self._steps]
         for item in kept:
             yield item
@@ -454,7 +454,7 @@ class Broker:
         return self._offsets.stop - self.next
 
 
-def of(broker: Broker, folder: Path, **options: Any) -> Journaled:
+def of(broker: Broker, folder: Path, **options: Any) -> JournaledSource:
     made = journaled("s", broker, Journal(folder, **options), None)
     made.count_in(TimeUnit.MILLIS)
     return made

@@ -24,7 +24,7 @@ from run_task import (
     task,
 )
 from run_task.aggregates import count, mean
-from run_task.pipeline._thinned import MOST_PARTS, Thinned
+from run_task.pipeline._thinned import MOST_PARTS, ThinnedSeries
 
 EVIL = "</script><script>alert(1)</script><!--"
 
@@ -137,7 +137,7 @@ def test_what_makes_no_report_is_refused() -> None:
 
 
 def test_a_long_history_is_thinned_and_keeps_its_peaks() -> None:
-    kept = Thinned()
+    kept = ThinnedSeries()
     for time in range(100_000):
         kept.append(float(time), {"a": 1000.0 if time == 31_415 else float(time % 10)})
     kept.append(100_000.0, {"a": 1.0, "late": 5.0})

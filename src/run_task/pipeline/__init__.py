@@ -8,8 +8,8 @@ from run_task.pipeline._stage import KeyedStage, Stage
 from run_task.pipeline.checkpoint._folder import FolderStore
 from run_task.pipeline.checkpoint._sql import SqlStore
 from run_task.pipeline.checkpoint._store import CheckpointStore
-from run_task.pipeline.replay._replacing import RecomputeSummary
 from run_task.pipeline.replay._replay import Replay, ReplaySummary
+from run_task.pipeline.replay._sink_replacement import RecomputeSummary
 
 __all__ = [
     "CheckpointStore",

@@ -38,7 +38,7 @@ class _Next:
         self.row_ns = row_ns
 
 
-class Taken(NamedTuple):
+class SourceItem(NamedTuple):
     """What was read of a source."""
 
     item: Any
@@ -102,7 +102,7 @@ class Split:
                     if self._ahead is not None and len(queue) == self._ahead:
                         changed.notify_all()  # somebody may wait for that
                     item = queue.popleft()
-                    if type(item) is Taken:
+                    if type(item) is SourceItem:
                         self.ways[number].position = item
                 elif self._over:
                     return _END
@@ -146,7 +146,7 @@ class Split:
         self._rows += len(item) if isinstance(item, Batch) else 1
         if self.positioned is not None:
             self._position = self.source.position
-        taken = Taken(item, self._count, self._position)
+        taken = SourceItem(item, self._count, self._position)
         for number, queue in enumerate(self._queues):
             if number not in self._left:
                 queue.append(taken)
@@ -155,14 +155,14 @@ class Split:
         """It goes on from a position of an earlier run."""
         self._position = position
 
-    def waiting(self) -> tuple[int, Position, Sequence[Sequence[Taken]]]:
+    def waiting(self) -> tuple[int, Position, Sequence[Sequence[SourceItem]]]:
         """How many rows have been read, the position behind them, and for each way the item that it
         took last, and those that it has not taken yet."""
         with self._changed:
-            queues: list[list[Taken]] = []
+            queues: list[list[SourceItem]] = []
             for way, queue in zip(self.ways, self._queues):
                 last = [] if way.position is None else [way.position]
-                queues.append(last + [item for item in queue if type(item) is Taken])
+                queues.append(last + [item for item in queue if type(item) is SourceItem])
             return self._rows, self._position, queues
 
     def _note_next(self, time_ns: float) -> None:
@@ -262,7 +262,7 @@ class Way:
         """Which of them it is."""
         self.positioned: Positioned | None = split.positioned
         """The source, if it says how far it has been read."""
-        self.position: Taken | None = None
+        self.position: SourceItem | None = None
         """What was taken last."""
 
     def about(self) -> SourceInfo:

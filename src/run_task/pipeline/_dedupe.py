@@ -85,7 +85,7 @@ class Dedupe:
         return cls(given, plain_length(kept, f"{where}: dedupe_for={{}}"))
 
 
-class Kept:
+class SegmentsPlace:
     """Where a checkpoint has rows that are remembered: that is for who writes it to know."""
 
     __slots__ = ("where",)
@@ -94,7 +94,7 @@ class Kept:
         self.where = where
 
 
-class Remembered(NamedTuple):
+class RememberedRows(NamedTuple):
     """The rows that are remembered at a moment. They have numbers, each one more than the one
     before: what comes later changes nothing of them."""
 
@@ -110,7 +110,7 @@ class Remembered(NamedTuple):
     """What tells them, and with which time each is remembered, in nanoseconds."""
     number: int
     """The number of the first of :attr:`rows`, of which there may be more."""
-    kept: Kept
+    kept: SegmentsPlace
 
     def since(self, first: int, stop: int) -> tuple[Sequence[RowId], Sequence[int]]:
         """Some of the rows, by number."""
@@ -144,7 +144,7 @@ class SeenRows:
         self._at = 0  # where the first is that is remembered
         self._latest_ns: int | None = None
         self._is_told = False
-        self._kept = Kept()
+        self._kept = SegmentsPlace()
 
     def __len__(self) -> int:
         """How many rows are remembered."""
@@ -244,14 +244,14 @@ class SeenRows:
             self._number += until
             self._at = 0
 
-    def remembered(self) -> Remembered:
+    def remembered(self) -> RememberedRows:
         """What is remembered now, for a checkpoint."""
         first, stop = self._number + self._at, self._number + len(self._ids)
         rows = self._ids, self._times
         names = self._dedupe.names
-        return Remembered(names, self._latest_ns, first, stop, rows, self._number, self._kept)
+        return RememberedRows(names, self._latest_ns, first, stop, rows, self._number, self._kept)
 
-    def restore(self, before: Remembered) -> None:
+    def restore(self, before: RememberedRows) -> None:
         """Go on with what an earlier run remembered; not, if rows are told by other values now.
 
         :param before: that

@@ -19,7 +19,7 @@ from run_task.pipeline._fates import Fate, Fates, Tally
 from run_task.pipeline._given import GivenWindows
 from run_task.pipeline._route import Route
 from run_task.pipeline._stamps import Stamps
-from run_task.pipeline._unseen import Unseen
+from run_task.pipeline._unseen import UnseenRows
 from run_task.sources._batch import Batch
 from run_task.sources._faults import OnFault
 from run_task.time._interval import unit_of_nanos
@@ -58,7 +58,7 @@ class Entrance:
         self.unit_ns: int = unit_ns
         self.fates: Fates = fates
         self.tally: Tally = fates.tally()
-        self._unseen: Unseen | None = None
+        self._unseen: UnseenRows | None = None
         self.given: GivenWindows = given
         unit = unit_of_nanos(unit_ns)
         self.stamps: Stamps = Stamps(unit, route.clock, fates, self.tally, years=years)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from run_task.data import TimeSeries
 from run_task.pipeline._edges import Edges
-from run_task.pipeline._unseen import Unseen
+from run_task.pipeline._unseen import UnseenRows
 from run_task.runner._window_grid import WindowGrid
 
 _NEVER: Final = float("inf")
@@ -104,7 +104,7 @@ class GivenWindows:
     def __init__(self, data: object = None) -> None:
         self._evicting = data if isinstance(data, TimeSeries) and data.retention else None
         # Of each who lets rows enter, and how many nanoseconds the unit of its timestamps has.
-        self._unseen: list[tuple[Unseen, int]] = []
+        self._unseen: list[tuple[UnseenRows, int]] = []
         self.lock: Final = threading.Lock()
         self.horizon_ns: float = -_NEVER
         """Rows of this time or later are late for no window."""
@@ -222,7 +222,7 @@ class GivenWindows:
             if reader.windows.overlap_ns == 0:
                 reader.gaps.append((start_ns, end_ns))
 
-    def unseen(self, unit_ns: int) -> Unseen | None:
+    def unseen(self, unit_ns: int) -> UnseenRows | None:
         """What rows are noted in that enter the data: no window has seen them yet. None: where all
         rows stay, there is no need to.
 
@@ -230,7 +230,7 @@ class GivenWindows:
         """
         if self._evicting is None:
             return None
-        unseen = Unseen(self.settle)
+        unseen = UnseenRows(self.settle)
         self._unseen.append((unseen, unit_ns))
         return unseen
 

@@ -51,7 +51,7 @@ from run_task.pipeline._sources import Sources, unnamed
 from run_task.pipeline._stage import AnyStage, BaseStage, KeyedStage, Stage, check_sink
 from run_task.pipeline.checkpoint._checks import check_kept, check_source, check_stage, store_of
 from run_task.pipeline.checkpoint._store import CheckpointStore
-from run_task.pipeline.live._checkpoints import Checkpointing, going_on
+from run_task.pipeline.live._checkpoints import CheckpointSetup, going_on
 from run_task.pipeline.live._live import Live
 from run_task.pipeline.live._run import LiveRun
 from run_task.pipeline.replay._before import Before
@@ -61,9 +61,9 @@ from run_task.pipeline.replay._instant import span
 from run_task.pipeline.replay._origins import origins_of
 from run_task.pipeline.replay._output import write_results
 from run_task.pipeline.replay._recomputing import recomputed
-from run_task.pipeline.replay._replacing import RecomputeSummary
 from run_task.pipeline.replay._replay import Replay
 from run_task.pipeline.replay._rows_there import check_rows, with_history
+from run_task.pipeline.replay._sink_replacement import RecomputeSummary
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import DEFAULT_INTERVAL, SixOrMore
 from run_task.runner._keys import DEFAULT_IDLE, DEFAULT_MOST, Keys
@@ -1237,7 +1237,7 @@ class Pipeline(Live):
         warn_of_late_rows(stages, sources)
         if declared and not sources:
             self.shutdown()  # it is at its end before it begins
-        checkpointing: Checkpointing | None = None
+        checkpointing: CheckpointSetup | None = None
         if self._checkpoint is not None:
             every, called = self._checkpoint_every, self._sources.called
             checkpointing, sources = going_on(

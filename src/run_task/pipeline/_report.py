@@ -18,7 +18,7 @@ from run_task.observe._report_page import framed, report_page
 from run_task.pipeline._archive import end_ms, numbers_of
 from run_task.pipeline._failures import Failures
 from run_task.pipeline._over_keys import numbers_by_key, spread
-from run_task.pipeline._thinned import Thinned
+from run_task.pipeline._thinned import ThinnedSeries
 from run_task.pipeline.replay._replay import Replay, ReplaySummary
 from run_task.runner._stats import SourceStats
 from run_task.tasks._collect import DataSets, KeyedDataSets
@@ -142,8 +142,8 @@ class _OfStage:
     first: int = 0
     last: int = 0
     tasks: dict[str, _OfTask] = field(default_factory=dict[str, _OfTask])
-    numbers: Thinned = field(default_factory=Thinned)
-    took: Thinned = field(default_factory=Thinned)
+    numbers: ThinnedSeries = field(default_factory=ThinnedSeries)
+    took: ThinnedSeries = field(default_factory=ThinnedSeries)
 
 
 class ReportDraft:
@@ -156,7 +156,7 @@ class ReportDraft:
 
     def __init__(self, keys: Iterable[Any] = (), replay: Replay | None = None) -> None:
         self._replay = replay
-        self._rows: dict[str, Thinned] = {}  # by source
+        self._rows: dict[str, ThinnedSeries] = {}  # by source
         self._rows_until = -math.inf
         self._until_rows = 0  # so many windows until rows are counted again
         self._keys = list(dict.fromkeys(keys))
@@ -225,7 +225,7 @@ class ReportDraft:
         self._rows_until = time
         for name, counts in summary.sources.items():
             of_source = {kind: float(getattr(counts, kind)) for kind in _FATES}
-            self._rows.setdefault(name, Thinned()).append(time, of_source)
+            self._rows.setdefault(name, ThinnedSeries()).append(time, of_source)
 
     def made(self, title: str) -> HtmlReport:
         """The report.
@@ -306,7 +306,7 @@ def _stage_told(name: str, stage: _OfStage) -> dict[str, Any]:
     }
 
 
-def _chart(title: str, over: Thinned, lines: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _chart(title: str, over: ThinnedSeries, lines: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     return {
         "title": title,
         "names": list(lines),
@@ -318,7 +318,7 @@ def _chart(title: str, over: Thinned, lines: Mapping[str, Sequence[float]]) -> d
     }
 
 
-def _fates_told(rows: Mapping[str, Thinned]) -> list[dict[str, Any]]:
+def _fates_told(rows: Mapping[str, ThinnedSeries]) -> list[dict[str, Any]]:
     """Of each source a chart of its rows that were stored, and one of what else became of some,
     which are few beside these."""
     found: list[dict[str, Any]] = []

@@ -10,8 +10,8 @@ from run_task.pipeline._fates import SourcePolicy
 from run_task.pipeline._sink_policy import SinkPolicy
 from run_task.sources._faults import OnFault
 from run_task.sources._positioned import positioned
-from run_task.sources._restarted import Restarted
-from run_task.sources.journal._journaled import Journaled
+from run_task.sources._restarted import RestartedSource
+from run_task.sources.journal._journaled import JournaledSource
 from run_task.time._length import in_short
 from run_task.time._retry import Retry, Then
 
@@ -25,8 +25,8 @@ def of_source(source: Any, policy: SourcePolicy) -> Sequence[str]:
     """What was said of a source."""
     found: list[str] = []
     inner: Any = source
-    while isinstance(inner, Journaled | Restarted):
-        if isinstance(inner, Journaled):
+    while isinstance(inner, JournaledSource | RestartedSource):
+        if isinstance(inner, JournaledSource):
             found.append(f"journal {brief(inner.journal)}")
         else:
             found.append(_of_retry(inner.retry))

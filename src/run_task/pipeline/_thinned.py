@@ -12,7 +12,7 @@ MOST_PARTS: Final = 4000
 """Up to how many windows each is kept as it is; beyond, there are half as many parts, or more."""
 
 
-class Thinned:
+class ThinnedSeries:
     """Numbers by name, over times in ascending order.
 
     They lie in parts of one length, in windows, which doubles whenever there are too many.

@@ -13,7 +13,7 @@ _MOST: Final = 4096
 """How many rows are noted before those are let go of that have passed out, at least."""
 
 
-class Unseen:
+class UnseenRows:
     """The rows of one source that have entered a series of which rows pass out, and that no window
     has seen yet.
 

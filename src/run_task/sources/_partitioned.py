@@ -55,7 +55,7 @@ after them wait."""
 _PAUSE: Final = 0.05
 """After how many seconds partitions are asked again of which none has anything."""
 
-_PATIENCE: Final = 10.0
+_IDLE_TIMEOUT: Final = 10.0
 """How many seconds a partition that is behind is waited for, unless somebody has said another
 number."""
 
@@ -76,7 +76,7 @@ class Partitions:
         """The partitions, by name."""
         self._closed = threading.Event()
         self._open: Sequence[_OpenPart] = ()
-        self._patience = _PATIENCE
+        self._idle_timeout = _IDLE_TIMEOUT
 
     def about(self) -> SourceInfo:
         """What its partitions say of themselves, together."""
@@ -125,7 +125,7 @@ class Partitions:
                         yield _in_order(some)
                         continue
                     for one in coming:
-                        one.wait(self._patience)
+                        one.wait(self._idle_timeout)
                 self._closed.wait(_PAUSE)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -183,7 +183,7 @@ class LivePartitions(Partitions):
 
     def wait_for_streams(self, seconds: float, /) -> None:
         """As of :class:`Merging`."""
-        self._patience = seconds
+        self._idle_timeout = seconds
 
 
 class Undivided:
@@ -287,19 +287,19 @@ class _OpenPart:
         """Whether rows of it are waited for."""
         return self._waits and not self._is_given_up
 
-    def wait(self, patience: float) -> None:
+    def wait(self, timeout: float) -> None:
         """Rows of others wait for those of this one.
 
-        :param patience: for how many seconds they do
+        :param timeout: for how many seconds they do
         """
         now = time.monotonic()
         if self._waited_since is None:
             self._waited_since = now
-        elif now - self._waited_since > patience:
+        elif now - self._waited_since > timeout:
             self._is_given_up = True
             _log.warning(
                 "%s is behind, and has given nothing for %g s: the others go on without it",
-                *(self._where, patience),
+                *(self._where, timeout),
             )
 
     def fill(self) -> bool:

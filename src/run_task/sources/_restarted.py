@@ -60,7 +60,7 @@ class AsyncFunctionRows:
         return getattr(self._function, "__name__", None) or brief(self._function)
 
 
-def restarted(where: str, source: Any, retry: Retry) -> Restarted:
+def restarted(where: str, source: Any, retry: Retry) -> RestartedSource:
     """A source that is started again.
 
     :param where: the source, for messages
@@ -96,7 +96,7 @@ def restarted(where: str, source: Any, retry: Retry) -> Restarted:
     return (PositionedRows if has_positions else RestartedRows)(source, retry)
 
 
-class Restarted:
+class RestartedSource:
     """A source that is started again after a wait, when it raises or ends by mistake.
 
     What has positions goes on behind the last row that it gave. What has an end and gives the same
@@ -180,7 +180,7 @@ class Restarted:
         return brief(self.inner)
 
 
-class RestartedRows(Restarted):
+class RestartedRows(RestartedSource):
     """One that gives rows."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -238,7 +238,7 @@ class RestartedBatches(RestartedRows):
         return self._given(self.inner.batches, len, lambda batch, skipped: batch[skipped:])
 
 
-class RestartedAsync(Restarted):
+class RestartedAsync(RestartedSource):
     """One that is read in an event loop."""
 
     async def __aiter__(self) -> AsyncIterator[Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from run_task.data.series._growth import Grown
-from run_task.pipeline._dedupe import Remembered
+from run_task.pipeline._dedupe import RememberedRows
 from run_task.sources._arrived import Stamped
 from run_task.sources._batch import Batch
 from run_task.sources._positioned import Position
@@ -29,7 +29,7 @@ class WayCut:
     """What was given, and had not entered."""
     early: Sequence[tuple[int, Any]] = ()
     """Rows that wait for their time."""
-    seen: Remembered | None = None
+    seen: RememberedRows | None = None
     """Those that have entered, where such as come again are left out."""
 
 

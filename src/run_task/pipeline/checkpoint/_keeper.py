@@ -14,10 +14,16 @@ from typing import Final
 from run_task.errors import RunTaskError, described
 from run_task.observe._log import Log
 from run_task.pipeline.checkpoint._cut import Cut
-from run_task.pipeline.checkpoint._saved import FORMAT, DamagedError, Saved, SavedSeries, read
+from run_task.pipeline.checkpoint._saved import (
+    FORMAT,
+    DamagedError,
+    SavedCheckpoint,
+    SavedSeries,
+    read,
+)
 from run_task.pipeline.checkpoint._store import CheckpointStore
 from run_task.pipeline.checkpoint._values import OutdatedError
-from run_task.pipeline.checkpoint._writing import Writing, Written
+from run_task.pipeline.checkpoint._writer import CheckpointContents, CheckpointWriter
 
 _log = Log(__name__)
 
@@ -37,14 +43,14 @@ class Keeper:
         self._pipeline = pipeline
         self._number = 0
         self._kept: list[tuple[int, set[str]]] = []  # checkpoints, and the parts of each
-        self._before = Written()
+        self._before = CheckpointContents()
 
     @property
     def number(self) -> int:
         """The number of the last checkpoint; 0: there is none."""
         return self._number
 
-    def begin(self) -> Saved | None:
+    def begin(self) -> SavedCheckpoint | None:
         """Have the store to ourselves, and read the last checkpoint that is whole.
 
         :return: None: there is none
@@ -94,7 +100,7 @@ class Keeper:
         :raises Exception: if it cannot be written; then those before are as they were
         """
         number = self._number + 1
-        writing = Writing(self._before, number, cut)
+        writing = CheckpointWriter(self._before, number, cut)
         body = json.dumps(
             {
                 "format": FORMAT,

@@ -52,7 +52,7 @@ class SavedData:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedCheckpoint:
     """A checkpoint that was read."""
 
     number: int
@@ -64,7 +64,7 @@ class Saved:
     checksums: Mapping[str, tuple[int, int]]
 
 
-def read(text: bytes, part: Callable[[str], bytes], pipeline: str, number: int) -> Saved:
+def read(text: bytes, part: Callable[[str], bytes], pipeline: str, number: int) -> SavedCheckpoint:
     """A checkpoint, of its text and parts.
 
     :param text: the text
@@ -86,7 +86,7 @@ def read(text: bytes, part: Callable[[str], bytes], pipeline: str, number: int) 
         parts[name] = data = part(name)
         if len(data) != size or zlib.crc32(data) != crc:
             raise DamagedError(f"its part {name} is not what was written")
-    return Saved(
+    return SavedCheckpoint(
         number,
         tree["at_ns"],
         {name: source_of(one, parts) for name, one in tree["sources"].items()},

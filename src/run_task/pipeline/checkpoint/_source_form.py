@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from run_task.pipeline._dedupe import Kept, Remembered, RowId
+from run_task.pipeline._dedupe import RememberedRows, RowId, SegmentsPlace
 from run_task.pipeline.checkpoint._cut import SourceCut, WayCut
 from run_task.pipeline.checkpoint._infinity import finite, or_before_all
 from run_task.pipeline.checkpoint._segments import RowSegment
@@ -15,7 +15,7 @@ from run_task.sources._arrived import Arrived, Stamped, is_arrived
 from run_task.sources._batch import Batch
 
 
-def source_tree(cut: SourceCut, seen: Callable[[Remembered], JsonTree]) -> JsonTree:
+def source_tree(cut: SourceCut, seen: Callable[[RememberedRows], JsonTree]) -> JsonTree:
     """How far a source has been read, as what JSON has.
 
     :param seen: writes rows that are remembered, and says where
@@ -81,13 +81,13 @@ def _item(tree: JsonTree, plain: Values) -> Stamped[Any] | Batch:
 # Rows that are remembered
 
 
-def seen_as_bytes(seen: Remembered, first: int, stop: int) -> bytes:
+def seen_as_bytes(seen: RememberedRows, first: int, stop: int) -> bytes:
     """Some of the rows that are remembered, by number."""
     ids, times = seen.since(first, stop)
     return json.dumps([times, ids], separators=(",", ":"), check_circular=False).encode("ascii")
 
 
-def seen_tree(seen: Remembered, segments: list[RowSegment]) -> JsonTree:
+def seen_tree(seen: RememberedRows, segments: list[RowSegment]) -> JsonTree:
     """What is remembered, but for the rows themselves.
 
     :param segments: which parts these are in
@@ -101,7 +101,7 @@ def seen_tree(seen: Remembered, segments: list[RowSegment]) -> JsonTree:
     }
 
 
-def _seen(tree: JsonTree, parts: Mapping[str, bytes]) -> Remembered:
+def _seen(tree: JsonTree, parts: Mapping[str, bytes]) -> RememberedRows:
     segments = [(part, at, start, stop) for part, at, start, stop in tree["segments"]]
     first, stop = tree["first"], tree["stop"]
     ids: list[RowId] = []
@@ -112,8 +112,16 @@ def _seen(tree: JsonTree, parts: Mapping[str, bytes]) -> Remembered:
         ids += map(_id, of_rows[begin - at : end - at])
     if not len(ids) == len(times) == stop - first:
         raise ValueError("rows that are remembered are not all there")
-    return Remembered(
-        *(tree["names"], tree["latest_ns"], first, stop, (ids, times), first, Kept(segments))
+    return RememberedRows(
+        *(
+            tree["names"],
+            tree["latest_ns"],
+            first,
+            stop,
+            (ids, times),
+            first,
+            SegmentsPlace(segments),
+        )
     )
 
 

@@ -3,7 +3,7 @@
 A checkpoint is made in these steps; the architecture's page tells what a kill between any two of
 them leaves behind.
 
-1. A cut is taken (:mod:`_cutting`), at a moment at which no window is in hand.
+1. A cut is taken (:mod:`_cut_taker`), at a moment at which no window is in hand.
 2. Each sink flushes all that it was given up to there.
 3. The store makes the new parts last, and then the text that refers to them.
 4. What no checkpoint refers to any more is let go of.
@@ -25,10 +25,10 @@ from run_task.pipeline._branches import RoutedSource
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.checkpoint._checks import check_kept
 from run_task.pipeline.checkpoint._keeper import Keeper
-from run_task.pipeline.checkpoint._restoring import Restoring, roles_of
+from run_task.pipeline.checkpoint._restorer import Restorer, roles_of
 from run_task.pipeline.checkpoint._store import CheckpointStore
 from run_task.pipeline.live._commits import Commits
-from run_task.pipeline.live._cutting import CutTaken, Cutting
+from run_task.pipeline.live._cut_taker import CutTaken, CutTaker
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.runner._config import RunnerConfig
 from run_task.runner._stats import CheckpointStats
@@ -50,7 +50,7 @@ _LOOK: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpointing:
+class CheckpointSetup:
     """What a run needs to make checkpoints, and to go on from the last.
 
     :param keeper: writes them
@@ -60,7 +60,7 @@ class Checkpointing:
     """
 
     keeper: Keeper
-    restoring: Restoring
+    restoring: Restorer
     every: float
     name_of: Callable[[int], str]
 
@@ -72,7 +72,7 @@ def going_on(
     stages: Mapping[AnyStage, RunnerConfig],
     sources: Sequence[RoutedSource],
     called: Callable[[int], str],
-) -> tuple[Checkpointing, Sequence[RoutedSource]]:
+) -> tuple[CheckpointSetup, Sequence[RoutedSource]]:
     """Go on from the last checkpoint, if there is one. Returns how the next are made, and what
     sources are to be read.
 
@@ -83,7 +83,7 @@ def going_on(
     """
     ways = check_kept(stages, sources, called)
     keeper = Keeper(store, pipeline)
-    restoring = Restoring(keeper.begin(), keeper)
+    restoring = Restorer(keeper.begin(), keeper)
     try:
         entering = [
             (called(number), way, route.into)
@@ -99,7 +99,7 @@ def going_on(
         keeper.close()
         raise
     going = [(read[route.number], unit_ns, route) for _, unit_ns, route in sources]
-    return Checkpointing(keeper, restoring, every, called), going
+    return CheckpointSetup(keeper, restoring, every, called), going
 
 
 class Checkpoints:
@@ -119,7 +119,7 @@ class Checkpoints:
         name: str,
         keeper: Keeper,
         every: float,
-        cutting: Cutting,
+        cutting: CutTaker,
         sinks: Callable[[], Sequence[SinkThread]],
         commits: Commits,
         unfit: Sequence[str],

@@ -9,7 +9,7 @@ from typing import Final
 from run_task.errors import described
 from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
-from run_task.pipeline._branches import Taken, Way
+from run_task.pipeline._branches import SourceItem, Way
 from run_task.pipeline.live._source_thread import SourceThread
 from run_task.sources._positioned import UNKNOWN, Position, Positioned, positioned
 
@@ -26,7 +26,7 @@ def entered(threads: Sequence[SourceThread]) -> Sequence[tuple[Positioned, Posit
     """How far the rows of those sources have entered their data that have positions: into all data
     that they enter."""
     found: dict[int, tuple[Positioned, Position]] = {}
-    slowest: dict[int, Taken] = {}
+    slowest: dict[int, SourceItem] = {}
     for thread in threads:
         source = positioned(thread.source)
         if source is None or thread.is_stopping:
@@ -38,7 +38,7 @@ def entered(threads: Sequence[SourceThread]) -> Sequence[tuple[Positioned, Posit
             continue
         before = slowest.get(id(source))
         if position is UNKNOWN:
-            position = Taken(None, 0, UNKNOWN)
+            position = SourceItem(None, 0, UNKNOWN)
         if before is None or position.number < before.number:
             slowest[id(source)] = position
             found[id(source)] = source, position.position

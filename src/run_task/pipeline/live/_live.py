@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from run_task.errors import RunTaskError, add_note, described
 from run_task.pipeline._graph import Graph
-from run_task.pipeline.live._changing import Changing
 from run_task.pipeline.live._run import LiveRun
+from run_task.pipeline.live._stage_changes import StageChanges
 from run_task.runner._running import Running
 from run_task.runner._signals import shut_down_on_sigterm
 from run_task.sync._alarm import AnyAlarm
@@ -29,7 +29,7 @@ class Live(Running):
         self._wish = Lifecycle()  # STOPPING: it was shut down, perhaps before it began
         self._all_begun = False  # what is begun after a shutdown would have nobody to end it
         self._graph = Graph()
-        self._changing = Changing(name, self._graph)
+        self._changing = StageChanges(name, self._graph)
 
     @property
     def _run(self) -> LiveRun | None:

@@ -28,13 +28,13 @@ from run_task.pipeline._sink_policy import SinkPolicy
 from run_task.pipeline._sink_start import begin, declare
 from run_task.pipeline._stage import AnyStage
 from run_task.pipeline.checkpoint._cut import StageCut
-from run_task.pipeline.live._checkpoints import Checkpointing, Checkpoints
+from run_task.pipeline.live._checkpoints import Checkpoints, CheckpointSetup
 from run_task.pipeline.live._commits import Commits
-from run_task.pipeline.live._cutting import Cutting
-from run_task.pipeline.live._leaving import Leaving
+from run_task.pipeline.live._cut_taker import CutTaker
 from run_task.pipeline.live._sink_thread import SinkThread
 from run_task.pipeline.live._source_thread import SourceThread
 from run_task.pipeline.live._stage import LiveStage, grid_of
+from run_task.pipeline.live._stage_removal import StageRemoval
 from run_task.pipeline.live._wiring import Wiring
 from run_task.runner._config import RunnerConfig
 from run_task.runner._engine import DELIVERY
@@ -50,7 +50,7 @@ from run_task.sinks._protocol import Sink
 from run_task.sources._backfill import Backfill
 from run_task.sources._positioned import UNKNOWN, positioned
 from run_task.sources._protocol import Playback, about
-from run_task.sources.journal._journaled import Journaled
+from run_task.sources.journal._journaled import JournaledSource
 from run_task.sync._alarm import Alarm
 from run_task.sync._fork import forget_after_fork
 from run_task.sync._lifecycle import Lifecycle, Phase
@@ -111,7 +111,7 @@ class LiveRun:
         refusals: Refusals,
         policy_of: Callable[[Sink], SinkPolicy],
         upstream_first: Callable[[], Sequence[AnyStage]],
-        checkpointing: Checkpointing | None = None,
+        checkpointing: CheckpointSetup | None = None,
     ) -> None:
         self._name = name
         self._upstream_first = upstream_first
@@ -134,7 +134,7 @@ class LiveRun:
         self._finishing = False  # all sources have ended
         self._sinks: dict[int, SinkThread] = {}  # by the id of the sink
         self._wiring: Wiring | None = None
-        self._leaving: list[Leaving] = []
+        self._leaving: list[StageRemoval] = []
         self._parting: list[SourceThread] = []  # sources that were removed
         self._commits: Commits | None = None
         self._checkpointing = checkpointing
@@ -301,7 +301,7 @@ class LiveRun:
             self._name,
             checkpointing.keeper,
             checkpointing.every,
-            Cutting(wiring, name_of),
+            CutTaker(wiring, name_of),
             lambda: list(self._sinks.values()),
             Commits(f"run-task {self._name} commits", lambda: self._sources),
             restoring.settle(self._name),
@@ -309,7 +309,7 @@ class LiveRun:
 
     def _iterable(self, source: Any) -> Any:
         """A source, for threads: one that is async is read by an event loop."""
-        if isinstance(source, Journaled | Backfill):
+        if isinstance(source, JournaledSource | Backfill):
             known = len(self._async_sources)
             source.read(self._iterable(source.inner))
             if isinstance(source, Backfill) and source.by_position:
@@ -453,7 +453,7 @@ class LiveRun:
             if live is None:
                 return  # it has ended by itself
             live.leave(wiring.now_ns)
-            self._leaving.append(Leaving(live, Deadline(live.config.shutdown_timeout)))
+            self._leaving.append(StageRemoval(live, Deadline(live.config.shutdown_timeout)))
         self._alarm.ring()
 
     def add_source(

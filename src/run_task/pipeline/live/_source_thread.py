@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from run_task.errors import ConfigError, SourceError, add_note, described
 from run_task.observe._format import brief
 from run_task.observe._log import Log
-from run_task.pipeline._dedupe import Remembered
+from run_task.pipeline._dedupe import RememberedRows
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fate
 from run_task.pipeline._ingest import ArrivedCursor, BatchCursor
@@ -28,7 +28,7 @@ from run_task.sources._arrived_batch import ArrivedBatch
 from run_task.sources._batch import Batch, Batched
 from run_task.sources._positioned import Position
 from run_task.sources._protocol import Playback, TellsRowTimes
-from run_task.sources.journal._journaled import Journaled
+from run_task.sources.journal._journaled import JournaledSource
 from run_task.sync._lifecycle import Lifecycle, Phase
 
 _log = Log(__name__)
@@ -105,7 +105,7 @@ class SourceThread:
         return max(self._last_ns, self._early.last_ns), self.mark.given_ns
 
     @property
-    def remembered(self) -> Remembered | None:
+    def remembered(self) -> RememberedRows | None:
         """The rows that have entered, where such as come again are left out. While both hands are
         held."""
         seen = self._entrance.seen
@@ -223,7 +223,7 @@ class SourceThread:
             elif isinstance(source, Batched) and self.route.ingest is None:
                 rows = source.batches()
                 self._read_batches(rows)
-            elif isinstance(source, Journaled) and self._takes_groups:
+            elif isinstance(source, JournaledSource) and self._takes_groups:
                 rows = source.groups()
                 self._read_groups(source, rows)
             elif isinstance(source, Batched):
@@ -451,7 +451,7 @@ class SourceThread:
                     return
 
     def _read_groups(
-        self, source: Journaled, groups: Iterator[ArrivedBatch | Iterator[Any]]
+        self, source: JournaledSource, groups: Iterator[ArrivedBatch | Iterator[Any]]
     ) -> None:
         """Let rows enter that a journal has kept together."""
         for group in groups:

@@ -25,7 +25,7 @@ from run_task.runner._window_grid import windows_of
 from run_task.sources._backfill import Backfill
 from run_task.sources._positioned import positioned
 from run_task.sources._protocol import Source, about
-from run_task.sources._restarted import Restarted
+from run_task.sources._restarted import RestartedSource
 from run_task.tasks._stateful import with_state
 from run_task.time._shown import time_shown
 
@@ -247,7 +247,7 @@ def _can_be_read_twice(source: Any) -> bool:
     if isinstance(source, list | tuple):
         return True
     return isinstance(source, Source) and not (
-        isinstance(source, Restarted) or positioned(source) is not None
+        isinstance(source, RestartedSource) or positioned(source) is not None
     )
 
 

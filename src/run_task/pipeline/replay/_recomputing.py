@@ -19,7 +19,7 @@ from run_task.pipeline.replay._copies import Copies
 from run_task.pipeline.replay._history import History, WantedWindows
 from run_task.pipeline.replay._origins import Origins
 from run_task.pipeline.replay._output import write_results
-from run_task.pipeline.replay._replacing import RecomputeSummary, Replacing
+from run_task.pipeline.replay._sink_replacement import RecomputeSummary, SinkReplacement
 from run_task.sinks._protocol import DurableSink, Sink
 
 
@@ -56,7 +56,7 @@ def recomputed(
     )
     for counts in fates:
         counts.begin()
-    replacing = Replacing(history, part, sinks, begin_again(sinks, pipeline, origins.stage))
+    replacing = SinkReplacement(history, part, sinks, begin_again(sinks, pipeline, origins.stage))
     before = refusals.count(Omission.REFUSED)
     if run is None:
         ways_out = [Delivery(sink, policy_of(sink), refusals) for sink in sinks]

@@ -18,7 +18,7 @@ _PAUSE_S: Final = 1.0
 """After how many seconds to look whether a source has been asked, if none is being waited for."""
 
 
-class Asked(Protocol):
+class AwaitingReader(Protocol):
     """Who asks a source for rows."""
 
     @property
@@ -50,7 +50,7 @@ class Silence:
 
     def __init__(
         self,
-        readers: Sequence[Asked],
+        readers: Sequence[AwaitingReader],
         limit_s: float = SILENCE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,7 +67,7 @@ class Silence:
 
 
 class _AskedSource:
-    def __init__(self, reader: Asked, limit_s: float) -> None:
+    def __init__(self, reader: AwaitingReader, limit_s: float) -> None:
         self._reader = reader
         self._limit_s = limit_s
         self._seen: tuple[float, int] | None = None  # when it was asked, and what had come since

@@ -17,7 +17,7 @@ from run_task.sources.brokers._credentials import Credentials
 from run_task.sources.brokers._kafka_settings import KafkaSettings
 from run_task.sources.brokers._outage import not_again
 
-_PATIENCE: Final = 10.0
+_DELIVERY_TIMEOUT: Final = 10.0
 """How many seconds delivery is waited for."""
 
 
@@ -111,18 +111,19 @@ class KafkaSink:
         with self._mutex:
             if self._producer is None:
                 return
-            waiting = self._producer.flush(_PATIENCE)
+            waiting = self._producer.flush(_DELIVERY_TIMEOUT)
             if waiting:
                 # They are written again, by who retries: else they would be there twice.
                 self._producer.purge()
-                self._producer.flush(_PATIENCE)
+                self._producer.flush(_DELIVERY_TIMEOUT)
             self._check()
             self._failed = None
             if waiting:
                 told = f": {self._told}" if self._told else ""
                 raise ConnectionError(
-                    f"{self._where}: {waiting:,} messages were not taken within {_PATIENCE:g} s"
-                    f"{told}. Is Kafka there, and are servers= its addresses?"
+                    f"{self._where}: {waiting:,} messages were not taken within "
+                    f"{_DELIVERY_TIMEOUT:g} s{told}. "
+                    "Is Kafka there, and are servers= its addresses?"
                 )
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from run_task._extras import need
 from run_task.errors import ConfigError, SinkError
 from run_task.observe._url import url_shown
 from run_task.sinks.brokers._place_template import PlaceTemplate
-from run_task.sinks.brokers._publishing import PATIENCE, Outgoing, PublishingSink
+from run_task.sinks.brokers._publishing import ANSWER_TIMEOUT, Outgoing, PublishingSink
 from run_task.sources.brokers._credentials import Credentials
 from run_task.sources.brokers._mqtt_link import MqttFailure, MqttLink
 
@@ -131,12 +131,12 @@ class MqttSink(PublishingSink):
     def _until(self, waiting: int) -> None:
         """Wait until no more messages than that are without an answer."""
         with self._changed:
-            before, deadline = self._waiting, time.monotonic() + PATIENCE
+            before, deadline = self._waiting, time.monotonic() + ANSWER_TIMEOUT
             while self._failure is None and self._refusal is None and self._waiting > waiting:
                 if self._waiting < before:  # it answers
-                    before, deadline = self._waiting, time.monotonic() + PATIENCE
+                    before, deadline = self._waiting, time.monotonic() + ANSWER_TIMEOUT
                 if not self._changed.wait(deadline - time.monotonic()):
-                    raise TimeoutError(f"it has not answered for {PATIENCE:g} s")
+                    raise TimeoutError(f"it has not answered for {ANSWER_TIMEOUT:g} s")
             failure = self._failure or self._refusal
         if isinstance(failure, MqttFailure) and failure.of_message:
             raise SinkError(f"{self._where}: {failure}")

@@ -13,7 +13,7 @@ from typing import Any, Final
 from run_task._extras import need
 from run_task.errors import ConfigError, SinkError
 from run_task.sinks.brokers._place_template import PlaceTemplate
-from run_task.sinks.brokers._publishing import PATIENCE, Outgoing, PublishingSink
+from run_task.sinks.brokers._publishing import ANSWER_TIMEOUT, Outgoing, PublishingSink
 from run_task.sources.brokers._credentials import Credentials
 from run_task.sources.brokers._nats_link import CONNECTING, NatsLink, addressed, check_name
 from run_task.sources.brokers._outage import not_again
@@ -187,13 +187,13 @@ class NatsSink(PublishingSink):
         await self._changed.wait()
 
     def _settle(self) -> None:
-        self._link.call(self._until_over(self._answers()), 2 * PATIENCE)
+        self._link.call(self._until_over(self._answers()), 2 * ANSWER_TIMEOUT)
 
     async def _answers(self) -> None:
         """Wait until all is published and answered."""
         await self._publish()
         if self._stream is None:
-            await self._link.client.flush(PATIENCE)
+            await self._link.client.flush(ANSWER_TIMEOUT)
             return
         while self._waiting and self._refusal is None:
             await self._change()
@@ -234,11 +234,13 @@ class NatsSink(PublishingSink):
         doing = asyncio.ensure_future(deed)
         over = asyncio.ensure_future(self._over.wait())
         try:
-            await asyncio.wait((doing, over), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (doing, over), timeout=ANSWER_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+            )
             if self._failure is not None:
                 raise self._failure
             if not doing.done():
-                raise TimeoutError(f"it has not answered for {PATIENCE:g} s")
+                raise TimeoutError(f"it has not answered for {ANSWER_TIMEOUT:g} s")
             doing.result()
         finally:
             doing.cancel()

@@ -13,7 +13,7 @@ from run_task.sinks._protocol import Result
 from run_task.sinks.brokers._place_template import PlaceTemplate
 from run_task.sinks.brokers._result_messages import messages_of
 
-PATIENCE: Final = 10.0
+ANSWER_TIMEOUT: Final = 10.0
 """How many seconds an answer of the broker is waited for."""
 
 

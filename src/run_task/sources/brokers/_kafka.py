@@ -22,12 +22,12 @@ from run_task.sources.brokers._kafka_ends import KafkaEnds
 from run_task.sources.brokers._kafka_settings import KafkaSettings
 from run_task.sources.brokers._message import Message, MessageOptions, MessageReader
 from run_task.sources.brokers._outage import not_again
-from run_task.sources.brokers._stream_merge import PATIENCE, StreamMerge
+from run_task.sources.brokers._stream_merge import IDLE_TIMEOUT, StreamMerge
 from run_task.time._epoch import nanos_since_epoch
 
 _log = Log(__name__)
 
-_PATIENCE: Final = 5.0
+_ANSWER_TIMEOUT: Final = 5.0
 """How many seconds an answer is waited for."""
 
 _AT_ONCE: Final = 400
@@ -152,7 +152,7 @@ class KafkaSource(BrokerSource[int]):
         self._ends = KafkaEnds()
         self._pulled: dict[str, int] = {}  # behind what has come of each
         self._merge: StreamMerge | None = None  # where there are several
-        self._patience = PATIENCE
+        self._idle_timeout = IDLE_TIMEOUT
         self._paused: dict[str, Any] = {}  # those that are ahead of others, as in `_assigned`
         self._kept: Mapping[str, Any] | None = None  # what is to be committed
         self._denied: str | None = None  # why there is no use in trying again
@@ -250,7 +250,7 @@ class KafkaSource(BrokerSource[int]):
         if self._consumer is None:
             self._consumer = self._make()
         # Only who polls is told that a broker is not there; who asks something waits for long.
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _ANSWER_TIMEOUT
         while not self._ends.is_up and not self._closed and self._denied is None:
             if time.monotonic() > deadline:
                 errors = self._kafka.KafkaError
@@ -293,17 +293,17 @@ class KafkaSource(BrokerSource[int]):
         if streams < 2 or not self._reader.stamps_by_message:
             return None
         made = StreamMerge(self._where, self._reader.times, self._reader.now)
-        made.patience = self._patience
+        made.idle_timeout = self._idle_timeout
         return made
 
     def wait_for_streams(self, seconds: float, /) -> None:
         """As of :class:`Merging`."""
-        self._patience = seconds
+        self._idle_timeout = seconds
         if self._merge is not None:
-            self._merge.patience = seconds
+            self._merge.idle_timeout = seconds
 
     def _partitions_of(self, topic: str) -> Sequence[int]:
-        told = self._consumer.list_topics(topic, timeout=_PATIENCE).topics[topic]
+        told = self._consumer.list_topics(topic, timeout=_ANSWER_TIMEOUT).topics[topic]
         if told.error is not None:
             code = told.error.code()
             if code in (
@@ -334,7 +334,7 @@ class KafkaSource(BrokerSource[int]):
     def _committed(self, new: Sequence[Any], added_later: bool) -> Sequence[Any]:
         if self._group is None or added_later or not new:
             return new
-        found: Sequence[Any] = self._consumer.committed(list(new), timeout=_PATIENCE)
+        found: Sequence[Any] = self._consumer.committed(list(new), timeout=_ANSWER_TIMEOUT)
         for one in found:
             if one.error is not None:
                 raise self._kafka.KafkaException(one.error)
@@ -343,12 +343,12 @@ class KafkaSource(BrokerSource[int]):
     def _beginning(self, one: Any, added_later: bool) -> Any:
         """Where to begin in a partition of which no position is known, as a plain offset."""
         if one.offset < 0:
-            low, high = self._consumer.get_watermark_offsets(one, timeout=_PATIENCE)
+            low, high = self._consumer.get_watermark_offsets(one, timeout=_ANSWER_TIMEOUT)
             if added_later or self._start == "earliest":
                 one.offset = low
             elif isinstance(self._start, datetime):
                 one.offset = -(-nanos_since_epoch(self._start) // 1_000_000)
-                (found,) = self._consumer.offsets_for_times([one], timeout=_PATIENCE)
+                (found,) = self._consumer.offsets_for_times([one], timeout=_ANSWER_TIMEOUT)
                 if found.error is not None:
                     raise self._kafka.KafkaException(found.error)
                 one.offset = found.offset if found.offset >= 0 else high
@@ -359,7 +359,7 @@ class KafkaSource(BrokerSource[int]):
 
     def _check_kept(self, one: Any) -> None:
         """Tell of messages that are no longer there and were not read, if there are some."""
-        low, high = self._consumer.get_watermark_offsets(one, timeout=_PATIENCE)
+        low, high = self._consumer.get_watermark_offsets(one, timeout=_ANSWER_TIMEOUT)
         stream = f"{one.topic}/{one.partition}"
         self._ends.of[stream] = high
         if low <= one.offset <= high:

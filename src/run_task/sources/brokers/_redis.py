@@ -135,7 +135,7 @@ class RedisStreamSource(BrokerSource[str]):
     def wait_for_streams(self, seconds: float, /) -> None:
         """As of :class:`Merging`."""
         if self._merge is not None:
-            self._merge.patience = seconds
+            self._merge.idle_timeout = seconds
 
     def _open(self) -> None:
         retry, backoff = need("redis.retry", "redis"), need("redis.backoff", "redis")

@@ -15,7 +15,7 @@ from run_task.sources.brokers._message import Message
 
 _log = Log(__name__)
 
-PATIENCE: Final = 10.0
+IDLE_TIMEOUT: Final = 10.0
 """How many seconds a stream is waited for, unless somebody has said another number."""
 
 _MOST: Final = 5_000
@@ -68,7 +68,7 @@ class StreamMerge:
         self._where = where
         self._times = times
         self._now = now
-        self.patience: float = PATIENCE
+        self.idle_timeout: float = IDLE_TIMEOUT
         """How many seconds a stream that is behind and gives nothing is waited for."""
         self._streams: dict[str, _Waiting] = {}
         self._ready: list[Message] = []
@@ -162,9 +162,9 @@ class StreamMerge:
                 stream.waited_since, stream.is_given_up = None, False
             elif stream.waited_since is None:
                 stream.waited_since = now
-            elif now - stream.waited_since > self.patience and not stream.is_given_up:
+            elif now - stream.waited_since > self.idle_timeout and not stream.is_given_up:
                 stream.is_given_up = True
                 _log.warning(
                     "%s: %s is behind, and has given nothing for %g s: the others go on without it",
-                    *(self._where, name, self.patience),
+                    *(self._where, name, self.idle_timeout),
                 )

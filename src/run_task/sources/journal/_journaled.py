@@ -62,7 +62,7 @@ class _CameBatch(NamedTuple):
     arrivals: NDArray[np.int64]
 
 
-def journaled(where: str, source: Any, journal: Any, zone: WallClock | None) -> Journaled:
+def journaled(where: str, source: Any, journal: Any, zone: WallClock | None) -> JournaledSource:
     """A source with a journal.
 
     :param where: the source, for messages
@@ -75,10 +75,12 @@ def journaled(where: str, source: Any, journal: Any, zone: WallClock | None) -> 
             f"{where}: journal={brief(journal)}: it plays a recording, which a replay reads as it "
             f"is: leave the journal out"
         )
-    return Journaled(source, journal if isinstance(journal, Journal) else Journal(journal), zone)
+    return JournaledSource(
+        source, journal if isinstance(journal, Journal) else Journal(journal), zone
+    )
 
 
-class Journaled:
+class JournaledSource:
     """A source that keeps the rows of another one in a journal, and then gives them on.
 
     A thread of its own reads the other source and notes when each row comes. Whoever iterates

@@ -27,7 +27,7 @@ from run_task.pipeline.checkpoint._cut import (
     StageCut,
     WayCut,
 )
-from run_task.pipeline.checkpoint._restoring import kinds_of, roles_of
+from run_task.pipeline.checkpoint._restorer import kinds_of, roles_of
 from run_task.pipeline.live._source_thread import SourceThread
 from run_task.pipeline.live._stage import LiveStage
 from run_task.pipeline.live._wiring import Wiring
@@ -68,7 +68,7 @@ class CutTaken(NamedTuple):
     commits: Sequence[tuple[Positioned, Position]]
 
 
-class Cutting:
+class CutTaker:
     """Takes cuts through a pipeline that runs.
 
     :param wiring: its stages and sources

@@ -54,7 +54,7 @@ class RecomputeSummary:
     seconds: float
 
 
-class Replacing:
+class SinkReplacement:
     """What is written to sinks, so that they hold what a replay of all would have written to them.
 
     :param history: computes the windows

@@ -14,7 +14,7 @@ from run_task.pipeline.checkpoint._behind import behind
 from run_task.pipeline.checkpoint._cut import SourceCut, StageCut
 from run_task.pipeline.checkpoint._keeper import Keeper
 from run_task.pipeline.checkpoint._rows import rows_of
-from run_task.pipeline.checkpoint._saved import Saved, SavedData, SavedSeries
+from run_task.pipeline.checkpoint._saved import SavedCheckpoint, SavedData, SavedSeries
 from run_task.pipeline.checkpoint._states_form import states_of
 from run_task.pipeline.checkpoint._values import OutdatedError, kind_of
 from run_task.sources._paced import Paced
@@ -24,14 +24,14 @@ from run_task.tasks._stateful import StatefulTask, with_state
 _log = Log(__name__)
 
 
-class Restoring:
+class Restorer:
     """Takes a checkpoint over into a pipeline that has not begun to run.
 
     :param saved: the checkpoint; None: there is none
     :param keeper: what read it
     """
 
-    def __init__(self, saved: Saved | None, keeper: Keeper) -> None:
+    def __init__(self, saved: SavedCheckpoint | None, keeper: Keeper) -> None:
         self._saved = saved
         self._keeper = keeper
         self._sources: dict[str, SourceCut] = {} if saved is None else dict(saved.sources)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from run_task.pipeline._dedupe import Kept, Remembered
+from run_task.pipeline._dedupe import RememberedRows, SegmentsPlace
 from run_task.pipeline.checkpoint._cut import Cut, DataCut, SeriesCut, StageCut
 from run_task.pipeline.checkpoint._rows import rows_as_bytes
 from run_task.pipeline.checkpoint._segments import RowSegment, carried
@@ -19,7 +19,7 @@ from run_task.pipeline.checkpoint._values import JsonTree
 
 
 @dataclass(slots=True)
-class Written:
+class CheckpointContents:
     """What stands in the last checkpoint, as far as the next one refers to it."""
 
     checksums: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
@@ -39,7 +39,7 @@ class Written:
     was looked at for was not written."""
 
 
-class Writing:
+class CheckpointWriter:
     """One checkpoint on its way to text and parts.
 
     :param before: what stands in the one before
@@ -47,14 +47,14 @@ class Writing:
     :param cut: what it holds
     """
 
-    def __init__(self, before: Written, number: int, cut: Cut) -> None:
+    def __init__(self, before: CheckpointContents, number: int, cut: Cut) -> None:
         self._before = before
         self._number = number
         self._cut = cut
-        self._seen: list[tuple[Kept, list[RowSegment]]] = []
+        self._seen: list[tuple[SegmentsPlace, list[RowSegment]]] = []
         self.parts: dict[str, bytes] = {}
         """What is new."""
-        self.written = Written(forms=before.forms)
+        self.written = CheckpointContents(forms=before.forms)
         """What stands in it, once it has been made."""
 
     def tree(self) -> JsonTree:
@@ -83,7 +83,7 @@ class Writing:
     def _refer(self, name: str) -> None:
         self.written.checksums[name] = self._before.checksums[name]
 
-    def _seen_tree(self, seen: Remembered) -> JsonTree:
+    def _seen_tree(self, seen: RememberedRows) -> JsonTree:
         segments, begin = carried(seen.kept.where, seen.first, math.inf, seen.stop)
         for part, _, _, _ in segments:
             self._refer(part)

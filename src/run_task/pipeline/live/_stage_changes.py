@@ -34,7 +34,7 @@ from run_task.tasks._task import Runnable
 _log = Log(__name__)
 
 
-class Changing:
+class StageChanges:
     """What the stages of a pipeline ask when something about them changes: one change at a time.
 
     :param name: the pipeline's name

@@ -12,7 +12,7 @@ _AGAIN: Final = 0.01
 """After how many seconds it is looked at again, once it has delivered everything."""
 
 
-class Leaving:
+class StageRemoval:
     """Sees to it that a stage that was removed ends: what hangs is given up.
 
     :param live: the stage
