@@ -25,7 +25,7 @@ from tests.support.servers import (
     unique,
 )
 from tests.support.tcp_proxy import proxy as tcp_proxy
-from tests.support.threads import eventually
+from tests.support.threads import PATIENCE, eventually
 
 from run_task import ConfigError, Pipeline, SourceError, TimeSeries, TimeSeriesView, TimeUnit, task
 from run_task.sources import MqttSource, OnFault, Positioned, Stamp, about
@@ -288,6 +288,28 @@ def test_a_pipeline_acknowledges_what_has_entered_and_shuts_down_in_time(topic: 
     with gathering(again) as found:
         eventually(lambda: again.lag == 0)
         assert found.rows == []
+
+
+def test_a_broker_that_is_slow_has_read_what_was_acknowledged_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("run_task.sources.brokers._mqtt_link._SETTLING", PATIENCE)
+    with own_mosquitto(tmp_path) as broker:
+        url, client_id = f"mqtt://127.0.0.1:{broker.port}", unique("c")
+        source = source_of("a", url, client_id=client_id)
+        with gathering(source) as found:
+            eventually(lambda: source.lag == 0)
+            mqtt_publish("a", *messages(*range(500)), port=broker.port)
+            found.until(500)
+            with broker.held_up():
+                eventually(lambda: source.lag is None)  # it is asked, and does not answer
+                source.commit(source.position)
+                source.close()
+                found.ends(0.5)  # as it would at once, if it did not wait for the broker
+        again = source_of("a", url, client_id=client_id)
+        with gathering(again) as found:
+            eventually(lambda: again.lag == 0)
+            assert found.rows == []
 
 
 def test_what_a_session_has_comes_however_long_that_takes(

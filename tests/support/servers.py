@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -70,10 +71,20 @@ class OwnServer:
         """Have it end in order."""
         self._end(15)
 
-    def _end(self, signal: int) -> None:
+    @contextlib.contextmanager
+    def held_up(self) -> Generator[None]:
+        """Have it do nothing until the block is left; the system still takes what it is sent."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, number: int) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.send_signal(signal)
+            process.send_signal(number)
             process.wait(PATIENCE)
 
 
@@ -220,6 +231,11 @@ class Gathered:
         self._thread.join(3 * PATIENCE)
         assert self.failure is not None
         return self.failure
+
+    def ends(self, within: float) -> bool:
+        """Wait until it gives no more, for so many seconds at most. Returns whether it does not."""
+        self._thread.join(within)
+        return not self._thread.is_alive()
 
     def close(self) -> None:
         self.source.close()

@@ -189,6 +189,7 @@ class MqttSource(BrokerSource[int]):
 
     def _shut(self) -> None:
         self._mailbox.close()
+        self._link.settle()
         self._link.close()
 
     def _failures(self) -> tuple[type[BaseException], ...]:

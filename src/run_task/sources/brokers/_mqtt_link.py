@@ -24,6 +24,9 @@ _CONNECTING: Final = 5.0
 _KEEP_ALIVE: Final = 5
 """After how many seconds without a word the broker is asked whether it is there."""
 
+_SETTLING: Final = 0.3
+"""How many seconds the broker is waited for before the connection is closed."""
+
 _NOTHING: Final = "run-task/nothing"
 """A topic to which nobody subscribes."""
 
@@ -102,7 +105,8 @@ class MqttLink:
         """How many bytes a packet may have at most; None: the broker has not said."""
         self.answered_at = float("-inf")
         """When the broker last answered :meth:`ask`, by the monotonic clock."""
-        self._is_asked = False
+        self._answered = threading.Event()
+        self._answered.set()  # it is asked nothing yet
 
     def open(
         self,
@@ -146,7 +150,7 @@ class MqttLink:
         client.max_inflight_messages_set(IN_FLIGHT)  # who publishes counts
         settled = threading.Event()
         failures: list[MqttFailure] = []
-        self._is_asked = False
+        self._answered.set()
 
         def fail(code: Any) -> None:
             failure = failure_of(code)
@@ -176,13 +180,15 @@ class MqttLink:
             settled.set()
 
         def on_disconnect(_: Any, __: Any, ___: Any, code: Any, ____: Any) -> None:
+            self._answered.set()  # it never is
             fail(code)
 
         client.on_connect, client.on_disconnect = on_connect, on_disconnect
         client.on_subscribe = on_subscribe
 
         def on_unsubscribe(*_: object) -> None:
-            self.answered_at, self._is_asked = time.monotonic(), False
+            self.answered_at = time.monotonic()
+            self._answered.set()
 
         client.on_unsubscribe = on_unsubscribe
         if take is not None:
@@ -223,9 +229,21 @@ class MqttLink:
         told to end a subscription that there is not, which it has to answer. What MQTT has for it,
         a ping, tells nobody that it was answered."""
         client = self.client
-        if client is not None and not self._is_asked:
-            self._is_asked = True
+        if client is not None and self._answered.is_set():
+            self._answered.clear()
             client.unsubscribe(_NOTHING)
+
+    def settle(self) -> None:
+        """Wait until the broker has read what it was sent, if it is connected; not for long. A
+        broker that sends something to a connection that is closed, an answer for one, loses what
+        it has not read of it: acknowledgements, whose messages would come again."""
+        deadline = time.monotonic() + _SETTLING
+        for _ in range(2):  # what it is being asked may have been sent before these
+            if self.client is None or not self.client.is_connected():
+                return
+            self.ask()
+            if not self._answered.wait(deadline - time.monotonic()):
+                return
 
     def acknowledge(self, numbers: Sequence[int]) -> None:
         """Acknowledge messages, if it is connected. From any thread."""
