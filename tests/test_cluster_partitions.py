@@ -126,7 +126,7 @@ PARTS = st.lists(
             st.sampled_from([0, 0, 1, 4, 5, 12, 80]),  # how long after the row before in order
             st.sampled_from([0, 0, 0, 2, 6, 14, 45]),  # how late it is
             st.integers(0, 2),
-            st.sampled_from([*range(10), None, "no number"]),
+            st.sampled_from([*range(10), None, "no number", "no key"]),
         ),
         max_size=20,
     ),
@@ -166,6 +166,10 @@ def pipeline(
                 row["price"] = price / 1.7
             if price is None:
                 row["key"] = None  # it has no value
+            elif price == "no number":
+                row["key"] = "key-0-0" if texts else 0  # also of another partition
+            elif price == "no key":
+                row |= {"price": 1.0, "key": "" if texts else None, "size": 1}
             arrived.append((1000 + present - late, row))
         declared.append(Part(arrived, size))
     source: Any = Parts(declared)
@@ -207,6 +211,16 @@ def pipeline(
     empty=None,
     window=10,
     retention=12,
+    closed=Closed.LEFT,
+    size=2,
+)
+@example(
+    # Of a partition no row has a key.
+    parts=[[(1, 0, 0, "no key")], []],
+    texts=True,
+    empty=None,
+    window=10,
+    retention=None,
     closed=Closed.LEFT,
     size=2,
 )
@@ -673,21 +687,52 @@ def test_a_window_waits_until_it_is_known_where_the_keys_of_an_earlier_run_are()
     waits(others, lambda: others.end(second), never)  # it is a key that there is no more
 
 
-def test_a_key_of_two_partitions_is_told_by_name() -> None:
+@pytest.mark.parametrize("shards", [None, 2])
+def test_a_key_of_two_partitions_is_told_by_name(shards: int | None) -> None:
     source = Parts([*parts_of("a", "b").parts, *parts_of("b").parts])
     made, _ = declared(source)
     with local_shards(), pytest.raises(SourceError) as raised:
-        list(made.replay_sharded(2))
+        list(made.replay() if shards is None else made.replay_sharded(shards))
     assert "key 'b' has rows in 'part-1' and in 'part-2'" in str(raised.value)
 
 
-def test_a_key_that_comes_later_in_another_partition_ends_a_run() -> None:
+def test_a_row_without_a_key_is_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    rows: list[Row] = [(1000 + at, {"price": 1.0, "key": "a"}) for at in range(9)]
+    other: list[Row] = [(1000 + at, {"price": 1.0, "key": "b"}) for at in range(9)]
+    rows[6] = other[7] = (1006, {"price": 1.0, "key": ""})
+    expected: list[Any] = []
+    for shards in (None, 2):
+        made, _ = declared(Parts([Part(rows), Part(other)]))
+        with local_shards():
+            found = told(made.replay() if shards is None else made.replay_sharded(shards))
+        expected = expected or [*found]
+        assert [*found] == expected
+        assert (made.stats.sources["trades"].malformed, made.stats.sources["trades"].stored) == (
+            *(2, 16),
+        )
+        assert "part-0, column 'key': the row of timestamp 1006 has no key" in caplog.text
+        caplog.clear()
+
+
+@pytest.mark.parametrize("shards", [None, 2])
+def test_a_row_without_a_key_is_fatal_where_that_was_said(shards: int | None) -> None:
+    rows: list[Row] = [(1000 + at, {"price": 1.0, "key": "a"}) for at in range(40)]
+    rows[30] = (1030, {"price": 1.0, "key": ""})
+    made, _ = declared(Parts([Part(rows)]), on_bad_row=OnFault.RAISE)
+    found: list[Any] = []
+    with local_shards(), pytest.raises(SourceError, match="1030 has no key"):
+        found.extend(made.replay() if shards is None else made.replay_sharded(shards))
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("shards", [None, 2])
+def test_a_key_that_comes_later_in_another_partition_ends_a_run(shards: int | None) -> None:
     rows: list[Row] = [(1000 + at, {"price": 1.0, "key": "a"}) for at in range(40)]
     other: list[Row] = [(1000 + at, {"price": 1.0, "key": "b"}) for at in range(40)]
     other[30] = (1030, {"price": 1.0, "key": "a"})
     made, _ = declared(paced(Parts([Part(rows), Part(other)]), 1e9, unit=TimeUnit.SECONDS))
     with local_shards(), pytest.raises(ExceptionGroup) as group:
-        made.run_sharded(2)
+        made.run_sync() if shards is None else made.run_sharded(shards)
     assert group.group_contains(SourceError, match="key 'a' has rows in")
 
 

@@ -81,8 +81,8 @@ def new_topic(count: int = 4) -> Topic:
 
 
 class Publishing:
-    """Rows that are published as time goes by, some of them late, malformed, or such as do not
-    fit."""
+    """Rows that are published as time goes by, some of them late, malformed, without a key, or such
+    as do not fit."""
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
@@ -109,7 +109,8 @@ class Publishing:
                 row = stamp, {"price": price, "key": f"key-{number}-{chance.randrange(3)}"}
                 if chance.random() < 0.03:
                     self.malformed += 1
-                    self.topic.put(number, None)
+                    keyless = stamp, {"price": 1.0, "key": ""}
+                    self.topic.put(number, chance.choice([None, keyless]))
                 else:
                     self.topic.put(number, row)
                     self.rows.append(row)
@@ -503,8 +504,11 @@ def test_one_process_reads_all_partitions_by_itself(servers: str) -> None:
     made, _ = declared(KafkaSource(topic.name, servers=servers, start="earliest"))
     with made:
         eventually(lambda: made.stats.sources["trades"].malformed)
-        topic.raw([json.dumps({"timestamp": now(), "price": 1, "key": "a"}).encode()], partition=3)
+        for key in (None, "a"):
+            message = {"timestamp": now(), "price": 1, "key": key}
+            topic.raw([json.dumps(message).encode()], partition=3)
         eventually(lambda: made.stats.sources["trades"].stored == 1)
+        assert made.stats.sources["trades"].malformed == 2
 
 
 @pytest.mark.parametrize("position", [2, 3])

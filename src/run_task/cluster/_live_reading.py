@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 from run_task.cluster._bytes import joined
 from run_task.errors import SourceError
 from run_task.executors.processes._exceptions import portable
 from run_task.sources._batch import Batch
-from run_task.sources._faults import OnFault, faults_told_to
+from run_task.sources._faults import Faults, OnFault, faults_told_to
+from run_task.sources._partitioned import with_key
 from run_task.sources._positioned import Position
 
 _MOST: Final = 20_000
@@ -45,10 +46,15 @@ class LiveReading:
     :param position: where to begin
     :param on_bad_row: what is done with a row that is malformed
     :param name: what it is called
+    :param key: the column of the key
     """
 
-    def __init__(self, source: Any, position: Position, on_bad_row: OnFault, name: str) -> None:
+    def __init__(
+        self, source: Any, position: Position, on_bad_row: OnFault, name: str, key: str
+    ) -> None:
         self._source = source
+        self._name = name
+        self._key = key
         self._on_bad_row = on_bad_row
         self._faults: list[bytes] = []
         self._read: deque[LiveBatch] = deque()
@@ -112,20 +118,16 @@ class LiveReading:
         self._thread.join(_CLOSING)
 
     def _run(self) -> None:
-        batches: Iterator[Batch] | None = None
         error: bytes | None = None
         try:
             with faults_told_to(self._note, self._on_bad_row):
-                batches = given = self._source.batches()
-                for batch in given:
-                    if len(batch) and not self._put(batch):
-                        break
+                read, faults = self._source.batches(), Faults(OnFault.SKIP)
+                with closing(with_key(self._name, self._key, read, faults)) as batches:
+                    for batch in batches:
+                        if len(batch) and not self._put(batch):
+                            break
         except Exception as raised:
             error = joined(portable(raised))
-        finally:
-            close: object = getattr(batches, "close", None)
-            if callable(close):
-                close()
         with self._changed:
             self._read.append(LiveBatch(None, None, self._faults, error))
             self._changed.notify_all()

@@ -23,10 +23,9 @@ from run_task.data._buckets import bucket_of, part_of
 from run_task.data.series._places import MOST_ROWS, PLACE, places_of
 from run_task.data.series._tap import SeriesPattern
 from run_task.errors import SourceError
-from run_task.observe._format import brief
 from run_task.sources._batch import Batch
 from run_task.sources._faults import StampedAhead, tell_fault
-from run_task.sources._partitioned import COMING, NOTHING_YET
+from run_task.sources._partitioned import COMING, NOTHING_YET, key_in_two
 from run_task.sources._positioned import Position
 from run_task.sources._protocol import SourceInfo
 
@@ -128,12 +127,8 @@ class PartitionKeys:
             for key in keys:
                 other = self._partition_of.setdefault(key, partition)
                 if other is not partition:
-                    raise SourceError(
-                        *(partition.declared.origin, None, None),
-                        f"key {brief(key)} has rows in {other.declared.name!r} and in "
-                        f"{partition.declared.name!r}: with partitioned=True, a key is in one "
-                        f"partition: divide the rows by key, or leave partitioned=True out",
-                    )
+                    one, another = other.declared, partition.declared
+                    raise key_in_two(one.origin, key, one.name, another.name)
             self._changed.notify_all()
 
     def begin(self, partition: PartitionOnShards) -> None:

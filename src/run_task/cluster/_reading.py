@@ -9,7 +9,8 @@ told.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +21,15 @@ from run_task.cluster._live_reading import LiveReading
 from run_task.cluster._messages import PartitionSetup, ReadRows, RowsRead
 from run_task.data.series._column_types import Array
 from run_task.data.series._places import partitions_of, rows_of
-from run_task.data.series._schema import NewRows, Schema
+from run_task.data.series._schema import NewRows
 from run_task.data.series._tap import SeriesPattern
 from run_task.data.series._texts import CODES, Texts
-from run_task.errors import ConfigError, RunTaskError, SourceError
+from run_task.errors import RunTaskError, SourceError
 from run_task.executors.processes._exceptions import portable
 from run_task.sources._batch import Batch
-from run_task.sources._faults import faults_told_to
+from run_task.sources._faults import Faults, OnFault, faults_told_to
+from run_task.sources._fitted_rows import rows_that_fit
+from run_task.sources._partitioned import with_key
 from run_task.sources._positioned import Position
 
 
@@ -69,13 +72,11 @@ class PartitionReader:
         self._source: Any = of_bytes(setup.source)
         self._on_bad_row: Any = of_bytes(setup.on_bad_row)
         pattern: SeriesPattern = setup.pattern
-        self._schema = Schema(
-            pattern.columns, pattern.unit, pattern.closed, pattern.zone, pattern.key
-        )
+        self._schema = pattern.schema()
         self._where = setup.name
-        key = pattern.key
-        assert key is not None
-        self._key = self._schema.positions[key]
+        assert pattern.key is not None  # it was checked
+        self._key_name: str = pattern.key
+        self._key = self._schema.positions[pattern.key]
         self._texts: Texts | None = Texts() if self._schema.columns[self._key].encoded else None
         self._next = setup.row
         self._position = setup.position
@@ -185,7 +186,8 @@ class PartitionReader:
         live = self._live
         if live is None:
             source = of_bytes(self._setup.source)
-            live = LiveReading(source, self._position, self._on_bad_row, self._where)
+            name, key = self._where, self._key_name
+            live = LiveReading(source, self._position, self._on_bad_row, name, key)
             self._live = live
         lag = live.lag
         taken = live.take(wait=wait)  # after that: where it had no more, all it had is here
@@ -227,20 +229,17 @@ class PartitionReader:
 
     def _behind(self, count: int) -> Generator[Batch]:
         """Its rows without the first, of which all has been told."""
-        batches: Any = iter(self._source.batches())
-        batch: Batch
-        try:
+        read: Iterator[Batch] = iter(self._source.batches())
+        with closing(with_key(self._where, self._key_name, read, Faults(OnFault.SKIP))) as batches:
             for batch in batches:
+                if not len(batch):  # of which nothing is told: what was malformed comes with others
+                    continue
                 if count >= len(batch):
                     count -= len(batch)
                     self._faults.clear()
                     continue
                 yield batch[count:] if count else batch
                 count = 0
-        finally:
-            close: object = getattr(batches, "close", None)
-            if callable(close):
-                close()
 
     def _note(self, error: SourceError) -> None:
         self._faults.append(joined(portable(error)))
@@ -259,15 +258,7 @@ class PartitionReader:
         faults, self._faults = self._faults, []
         if times.dtype != np.int64:
             raise SourceError(self._where, None, None, "its timestamps are no ints")
-        unfit: dict[int, str | None] = {}
-        index: NDArray[np.intp] | None = None
-        try:
-            _, fitted, omitted = self._schema.rows(times, batch.columns)
-        except ConfigError:
-            omitted = 1
-            fitted = ()
-        if omitted:
-            unfit, fitted, index = self._one_by_one(batch)
+        fitted, position, unfit = rows_that_fit(self._schema, batch)
         keys = fitted[self._key]
         texts: Sequence[str] = ()
         if self._texts is not None:
@@ -277,33 +268,7 @@ class PartitionReader:
             texts = self._texts.decode(np.flatnonzero(there).astype(CODES)).tolist()
             keys = (np.cumsum(there, dtype=CODES) - CODES.type(1))[codes]
         told = RowsRead(self._next, times, keys, texts, unfit, faults)
-        return _ReadChunk(self._next, self._position, times, fitted, index, told)
-
-    def _one_by_one(
-        self, batch: Batch
-    ) -> tuple[dict[int, str | None], Sequence[Array], NDArray[np.intp]]:
-        """Of rows of which some cannot be stored: which, and why; and the others."""
-        unfit: dict[int, str | None] = {}
-        good: list[NewRows] = []
-        index: NDArray[np.intp] = np.zeros(len(batch), np.intp)
-        for at, (time, row) in enumerate(batch.rows()):
-            try:
-                made = self._schema.row(time, row)
-            except ConfigError as error:
-                unfit[at] = str(error)
-                continue
-            if made.omitted:
-                unfit[at] = None
-                continue
-            index[at] = len(good)
-            good.append(made)
-        fitted = [
-            np.concatenate([one.columns[i] for one in good])
-            if good
-            else np.empty(0, object if column.encoded else column.dtype)
-            for i, column in enumerate(self._schema.columns)
-        ]
-        return unfit, fitted, index
+        return _ReadChunk(self._next, self._position, times, fitted, position, told)
 
 
 def rows_at(readers: Mapping[int, PartitionReader], places: NDArray[np.int64]) -> NewRows:

@@ -421,7 +421,7 @@ class Pipeline(Live):
         if partitioned:
             needing = {"journal": journal, "retry": retry, "dedupe": dedupe}
             check_options(where, targets, {**needing, "dead_letters": dead_letters})
-            source = by_partition(where, source)
+            source = by_partition(where, source, targets[0][0])
         if retry is not None:
             source = restarted(where, source, retry)
         with self._changing.lock:

@@ -5,6 +5,9 @@ arrives at its own time, or, if it is out of order, right after the row before i
 At one time, partitions come in their own order. So the order is the same wherever and however fast
 each of them is read, if it has an end. One that has none, and has given all that it has, is not
 waited for: what it gives later comes behind what others were given by then.
+
+A row is in the partition of its key. So one without a key, which is an empty text, is malformed,
+and a key that comes in two partitions ends the reading, in one process as in shards.
 """
 
 from __future__ import annotations
@@ -13,15 +16,20 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from run_task.data import TimeSeries
+from run_task.data.series._schema import Schema
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief
 from run_task.observe._log import Log
 from run_task.sources._batch import Batch, Batched
+from run_task.sources._faults import Faults, OnFault
+from run_task.sources._fitted_rows import rows_that_fit
 from run_task.sources._paced import Paced
 from run_task.sources._positioned import Position, positioned
 from run_task.sources._protocol import SourceInfo, about
@@ -62,18 +70,111 @@ number."""
 _BEFORE_ALL: Final = -(1 << 63)
 
 
+def with_key(where: str, key: str, batches: Iterator[Batch], faults: Faults) -> Generator[Batch]:
+    """The rows of a partition without those that have no key: which partition is theirs, nobody can
+    say. An empty text is what files and brokers give where there is none.
+
+    :param where: the partition, for messages
+    :param key: the column of the key
+    :param faults: takes note of each such row
+    :raises SourceError: at the first of them, if that is fatal; the rows before it have been given
+    """
+    try:
+        for batch in batches:
+            column = batch.columns.get(key)
+            if column is None or column.dtype.kind not in "OU":
+                yield batch
+                continue
+            values: list[Any] = column.tolist()
+            empty = np.fromiter(
+                (isinstance(one, str) and not one for one in values), np.bool_, len(values)
+            )
+            if not empty.any():
+                yield batch
+                continue
+            if faults.are_fatal:
+                yield batch[: int(empty.argmax())]
+            for timestamp in batch.timestamps[empty].tolist():
+                faults.note(
+                    SourceError(
+                        *(where, None, key),
+                        f"the row of timestamp {timestamp} has no key: with partitioned=True, a "
+                        f"row is in the partition of its key: give it one, or leave "
+                        f"partitioned=True out",
+                    )
+                )
+            yield batch.where(~empty)
+    finally:
+        close: object = getattr(batches, "close", None)
+        if callable(close):
+            close()
+
+
+def key_in_two(origin: str, key: object, first: str, second: str) -> SourceError:
+    """What is raised where a key comes in two partitions.
+
+    :param origin: the source, as messages call it
+    :param first: one of the partitions
+    :param second: the other one
+    """
+    return SourceError(
+        *(origin, None, None),
+        f"key {brief(key)} has rows in {first!r} and in {second!r}: with partitioned=True, a key "
+        f"is in one partition: divide the rows by key, or leave partitioned=True out",
+    )
+
+
+class _SeenKeys:
+    """Sees that each key is in one partition.
+
+    :param origin: the source, as messages call it
+    :param series: what the rows enter
+    """
+
+    def __init__(self, origin: str, series: TimeSeries) -> None:
+        self._origin = origin
+        self._schema: Schema = series.pattern.schema()
+        assert series.key is not None  # it was checked
+        self.key: Final[str] = series.key
+        """The column of the key."""
+        self._partition_of: dict[Any, str] = {}
+
+    def seen(self, name: str, batches: Iterator[Batch]) -> Generator[Batch]:
+        """The rows of a partition.
+
+        :param name: the partition
+        :raises SourceError: if a key comes that another one has, too
+        """
+        known: set[Any] = set()
+        position = self._schema.positions[self.key]
+        for batch in batches:
+            # A row that is not going to be stored is in no partition.
+            keys = set(rows_that_fit(self._schema, batch).columns[position].tolist())
+            for key in keys - known:
+                if (other := self._partition_of.setdefault(key, name)) != name:
+                    raise key_in_two(self._origin, key, other, name)
+            known |= keys
+            yield batch
+
+
 class Partitions:
     """The rows of all partitions, in one order.
 
     :param origin: the source, as messages call it
     :param parts: the partitions, by name
+    :param into: the series that the rows enter, whose keys are looked at; None: that was done where
+        they were read
     """
 
-    def __init__(self, origin: str, parts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, origin: str, parts: Mapping[str, Any], into: TimeSeries | None = None
+    ) -> None:
         self.origin: Final = origin
         """The source, as messages call it."""
         self.parts: Final = parts
         """The partitions, by name."""
+        self._into = into
+        self._faults = Faults(OnFault.SKIP)
         self._closed = threading.Event()
         self._open: Sequence[_OpenPart] = ()
         self._idle_timeout = _IDLE_TIMEOUT
@@ -87,7 +188,7 @@ class Partitions:
             endless=any(one.endless for one in known),
             once=any(one.once for one in known),
             last=max((last for last in lasts if last is not None), default=None),
-            malformed=sum(one.malformed for one in known),
+            malformed=sum(one.malformed for one in known) + self._faults.count,
         )
 
     def close(self) -> None:
@@ -101,16 +202,21 @@ class Partitions:
     def batches(self) -> Generator[Batch]:
         """The rows of all partitions.
 
-        :raises SourceError: where a partition raises it, or gives times that are no ints
+        :raises SourceError: where a partition raises it, or gives times that are no ints, and where
+            a key comes in two of them
         """
+        keys = None if self._into is None else _SeenKeys(self.origin, self._into)
         with ExitStack() as opened:
             open_parts: list[_OpenPart] = []
             for number, (name, part) in enumerate(self.parts.items()):
                 batches: Iterator[Batch] = part.batches()
+                where = f"{self.origin}: {name}"
+                if keys is not None:
+                    batches = keys.seen(name, with_key(where, keys.key, batches, self._faults))
                 close: object = getattr(batches, "close", None)
                 if callable(close):
                     opened.callback(close)
-                open_parts.append(_OpenPart(number, f"{self.origin}: {name}", batches))
+                open_parts.append(_OpenPart(number, where, batches))
             self._open = tuple(open_parts)
             while True:
                 open_parts = [one for one in open_parts if one.fill()]
@@ -188,12 +294,15 @@ class LivePartitions(Partitions):
 
 class Undivided:
     """A source without end whose partitions shards may read: one process reads all of it, as it
-    reads any.
+    reads any. Of which partition a row is, it does not see then.
 
     :param source: the source
+    :param key: the column of the key
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, key: str) -> None:
+        self._key = key
+        self._faults = Faults(OnFault.SKIP)
         self.inner: Final = source
         """The source."""
         self.positioned: Final = source
@@ -210,15 +319,16 @@ class Undivided:
 
     def about(self) -> SourceInfo:
         """What the source says of itself."""
-        return about(self.inner)
+        known = about(self.inner)
+        return replace(known, malformed=known.malformed + self._faults.count)
 
     def batches(self) -> Iterator[Batch]:
         """The rows of the source."""
-        batches: Iterator[Batch] = self.inner.batches()
-        return batches
+        return with_key(self.origin, self._key, self.inner.batches(), self._faults)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        return iter(self.inner)
+        for batch in self.batches():
+            yield from batch.rows()
 
     def close(self) -> None:
         """Give no more rows. From any thread."""
@@ -390,19 +500,21 @@ def check_options(
             )
 
 
-def by_partition(where: str, source: Any) -> Any:
+def by_partition(where: str, source: Any, into: TimeSeries) -> Any:
     """A source, read by partition: also one that is played.
 
     :param where: the source, for messages
+    :param into: the series that its rows enter
     :raises ConfigError: if it cannot be; the message names the cure
     """
     played: Any = source
     if isinstance(source, Paced):
         recording = played.about().recording
-        return played.playing(Partitions(repr(recording), _ended(where, recording)))
+        return played.playing(Partitions(repr(recording), _ended(where, recording), into))
     if isinstance(source, Partitioned) and about(source).endless:
-        return Undivided(source)
-    return Partitions(repr(source), _ended(where, source))
+        assert into.key is not None  # it was checked
+        return Undivided(source, into.key)
+    return Partitions(repr(source), _ended(where, source), into)
 
 
 def _ended(where: str, source: Any) -> Mapping[str, Any]:

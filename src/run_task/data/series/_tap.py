@@ -10,6 +10,7 @@ import numpy as np
 
 from run_task.data.series._closed import Closed
 from run_task.data.series._column_types import Array
+from run_task.data.series._schema import Schema
 from run_task.data.series._store import Lease, Store
 from run_task.data.series._texts import Texts
 from run_task.data.series._view import TimeSeriesView
@@ -25,6 +26,10 @@ class SeriesPattern(NamedTuple):
     closed: Closed
     zone: tzinfo | None
     key: str | None
+
+    def schema(self) -> Schema:
+        """What its rows are made of."""
+        return Schema(self.columns, self.unit, self.closed, self.zone, self.key)
 
 
 class Tap(Protocol):
