@@ -68,7 +68,7 @@ class Parts:
     def leave_out(self, start_ns: int, end_ns: int) -> bool:
         """Give a window without a view, if that can be."""
         views = self.views
-        views.begin(start_ns, end_ns)
+        views.begin(start_ns, end_ns, 2 * end_ns - start_ns)
         return views.leave_out()
 
 
@@ -115,7 +115,7 @@ def test_a_window_that_is_left_out_is_given_once_and_in_its_place(ahead: int) ->
     parts.early_views.take_before(5 * SECOND_NS + 1)
     for second in range(2, 6):
         assert parts.early_views.find(second * SECOND_NS)
-        parts.early_views.view((second - 1) * SECOND_NS, second * SECOND_NS)
+        parts.early_views.begin((second - 1) * SECOND_NS, second * SECOND_NS)
     late = [parts.given.is_late(second * SECOND_NS) for second in range(7)]
     assert late == [True] * 5 + [False] * 2
 
@@ -153,7 +153,7 @@ def test_no_window_gets_two_views(run: int, switching: None) -> None:
 
     def window() -> None:
         for second in range(1, windows + 1):
-            seen[second] = parts.early_views.view((second - 1) * SECOND_NS, second * SECOND_NS)
+            seen[second] = parts.early_views.begin((second - 1) * SECOND_NS, second * SECOND_NS)
             parts.coordinator.advance_seen(parts.down, (second + 1) * SECOND_NS)
 
     together(ahead, window)

@@ -110,14 +110,11 @@ class Gate(Protocol):
         ...
 
     def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
-        """Give the window that has waited its view of the data.
+        """Give the window that has waited its view of the data. What comes after it may enter once
+        the block is entered.
 
         :raises LockTimeout: on entering the block, if it could not be had in time
         """
-        ...
-
-    def passed(self) -> None:
-        """The window has its view of the data."""
         ...
 
     def done(self) -> None:
@@ -380,8 +377,6 @@ class Engine:
                         if self._crew_closed:  # given up while it waited for the view
                             ticker.stop()
                             break
-                        if gate is not None:
-                            gate.passed()
                         if bound is not None:
                             view = bound(view, due[0], due[1])  # noqa: PLW2901  # the rest goes
                             if view is None:  # the window is empty

@@ -103,20 +103,21 @@ class Coordinator:
         """A stage's windows that end before this have their views. Once a window, and so cheap."""
         seen = stage.seen
         with self._lock:
-            moved = False
-            for place, before_ns in seen.items():
-                if seen_ns > before_ns:
+            for place in seen:
+                if seen[place] < seen_ns:
                     seen[place] = seen_ns
-                    moved = True
-            if moved:
-                self._moved()
+            self.moves += 1
+            if self._alarms:
+                self._ring()
 
     def advance_done(self, stage: StageMark, done_ns: float) -> None:
         """The results of a stage's windows that end before this have entered. Once a window."""
         with self._lock:
             if done_ns > stage.done_ns:
                 stage.done_ns = done_ns
-                self._moved()
+                self.moves += 1
+                if self._alarms:
+                    self._ring()
 
     def set_early(self, source: SourceMark, time_ns: float) -> None:
         """Note when the first row of a source enters of those that wait for their time."""
@@ -170,12 +171,10 @@ class Coordinator:
         with self._lock:
             yield not self._order.in_hand
 
-    def sent(self, stage: StageMark) -> None:
-        """Sinks have been given the results of the window in hand."""
-        stage.sending = False
-        if self.holding:
-            with self._lock:
-                self._moved()
+    def look_again(self) -> None:
+        """Have those that wait look again: what is no mark has changed."""
+        with self._lock:
+            self._moved()
 
     def stand_by(self, stage: StageMark, end_ns: float) -> None:
         """Wait while no window is to begin, unless there is a view of it by now, or one is in hand
@@ -223,9 +222,11 @@ class Coordinator:
 
     def _moved(self) -> None:
         self.moves += 1
-        if self._alarms:
-            for alarm in self._alarms:
-                alarm.ring()
+        self._ring()
+
+    def _ring(self) -> None:
+        for alarm in self._alarms:
+            alarm.ring()
 
     # What the order says now
 

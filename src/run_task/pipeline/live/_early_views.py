@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -20,6 +21,15 @@ _log = Log(__name__)
 MOST: Final = 1024
 """How many are taken ahead for a stage that is behind. Each holds on to rows that others may have
 no more use for."""
+
+
+class PassedOver(enum.Enum):
+    """What is said of a window that is passed over."""
+
+    PASSED_OVER = "passed over"
+
+
+PASSED_OVER: Final = PassedOver.PASSED_OVER
 
 
 class EarlyView(NamedTuple):
@@ -162,11 +172,26 @@ class EarlyViews:
                 self._taken.popleft()
             return self._taken[0] if self._taken and self._taken[0].end_ns == end_ns else None
 
-    def view(self, start_ns: float, end_ns: float) -> Any:
-        """What a window is to see: the view that was taken for it, or the data as it is now."""
+    def begin(self, start_ns: float, end_ns: float) -> Any:
+        """Begin a window, unless it is passed over, since its stage is paused, or was when somebody
+        wanted to know what it sees.
+
+        :return: what it is to see, the view that was taken for it, or the data as it is now; or
+            ``PASSED_OVER``
+        """
         with self.lock:
             early_view = self.pop(end_ns) if self._taken else None
-            return self._view(start_ns, end_ns) if early_view is None else early_view.view
+            if early_view is None:
+                if self._stage.paused:
+                    return PASSED_OVER
+                self.begun_ns = end_ns
+                return self._view(start_ns, end_ns)
+            if early_view.paused:
+                return PASSED_OVER
+            if self._stage.paused:
+                self._given.take_back(self._windows, start_ns, end_ns)
+                return PASSED_OVER
+            return early_view.view
 
     def pop(self, end_ns: float) -> EarlyView | None:
         """As :meth:`find`, and it is let go of."""

@@ -34,7 +34,6 @@ class WindowGate:
         "_catch_up",
         "_coordinator",
         "_edges",
-        "_end_ns",
         "_lags",
         "_mark",
         "_overlap_ns",
@@ -71,7 +70,6 @@ class WindowGate:
         self._turn = Turn(coordinator)
         self._waits_for_nobody = False  # until the order is known
         self._overlap_ns = mark.windows.overlap_ns
-        self._end_ns = 0  # of the window in hand
         self.next_end_ns: int = 0
         """The end of the window after the one in hand, in nanoseconds since the Unix epoch."""
 
@@ -91,24 +89,19 @@ class WindowGate:
         mark, coordinator = self._mark, self._coordinator
         if self._catch_up.looks:
             self._catch_up.wait_if_stood_still(each=not mark.bounded)
-        end_ns = self._end_ns = end * self._unit_ns
+        end_ns = end * self._unit_ns
         start_ns = start * self._unit_ns
         # Before it is looked whether it is held: rows may be, for long.
         if self._lags.any and not self._wait_for_rows(end_ns):
             return None
         if coordinator.holding:
             coordinator.stand_by(mark, end_ns)
-        self._views.begin(start_ns, end_ns)
-        # Of several windows in one, it is the first that counts, and fresh is what is so in that.
-        first_end_ns = self.next_end_ns or end_ns
-        if self._overlap_ns is not None:
-            fresh_ns = start_ns + self._overlap_ns
-        else:
-            fresh_ns = mark.windows.fresh_ns(first_end_ns)
+        self._views.begin(start_ns, end_ns, next_end_ns)
+        first_end_ns = self.next_end_ns or end_ns  # of several windows in one, the first counts
         self.next_end_ns = next_end_ns
-        if self._waits_for_nobody and not coordinator.early:
-            return None if first_end_ns > mark.last_ns else self._left_out() or ()
-        return self._wait_for_others(first_end_ns, fresh_ns, end_ns)
+        if not self._waits_for_nobody or coordinator.early:
+            return self._wait_for_others(first_end_ns, start_ns, end_ns)
+        return None if first_end_ns > mark.last_ns else self._left_out(end_ns) or ()
 
     def _wait_for_rows(self, end_ns: int) -> bool:
         """Wait for sources that are behind. Returns whether what they owe may be there."""
@@ -117,15 +110,20 @@ class WindowGate:
         return self._lags.wait(lambda: coordinator.owed(mark, due_ns))
 
     def _wait_for_others(
-        self, first_end_ns: int, fresh_ns: int, end_ns: int
+        self, first_end_ns: int, start_ns: int, end_ns: int
     ) -> Sequence[str] | LeftOut | None:
         """As :meth:`wait`, once the window is in hand.
 
         :param first_end_ns: its end, or that of the first of several in one
-        :param fresh_ns: from when on what it holds is fresh
+        :param start_ns: its start
         :param end_ns: its end
         """
         mark, coordinator = self._mark, self._coordinator
+        # Of several windows in one, fresh is what is so in the first.
+        if self._overlap_ns is not None:
+            fresh_ns = start_ns + self._overlap_ns
+        else:
+            fresh_ns = mark.windows.fresh_ns(first_end_ns)
 
         def before() -> Sequence[Mark]:
             return coordinator.before_window(mark, fresh_ns, end_ns)
@@ -137,34 +135,25 @@ class WindowGate:
         missing = self._views.missing()
         if first_end_ns > mark.last_ns or (coordinator.released and (missing or before())):
             return None  # there was to be no such window; or it would not be what it should
-        if (left_out := self._left_out()) is not None:
+        if (left_out := self._left_out(end_ns)) is not None:
             return left_out
         for one in late:
             _log.warning("%r goes on without %r, which is behind", mark, one)
         return tuple(missing)
 
-    def _left_out(self) -> LeftOut | None:
+    def _left_out(self, end_ns: int) -> LeftOut | None:
         """Whether the window in hand is given without a view: no row has come that it holds, which
         ended before the first one's begins; or it is not run, since its stage is paused."""
-        if self._end_ns < self._edges.given_from_ns and self._views.leave_out():
+        if end_ns < self._edges.given_from_ns and self._views.leave_out():
             left_out = LEFT_OUT
         elif self._views.pass_over():
             left_out = PAUSED
         else:
             return None
-        self._pass()
+        self._views.passed(given=False)
         self.done()
         return left_out
 
     def done(self) -> None:
         """A window gives nothing: what comes after its results may go on."""
         self._coordinator.advance_done(self._mark, self.next_end_ns)
-
-    def passed(self) -> None:
-        """A window has its view of the data: what comes after it may enter."""
-        self._pass()
-        self._views.passed()
-
-    def _pass(self) -> None:
-        self._coordinator.advance_seen(self._mark, self.next_end_ns)
-        self._views.caught_up(self.next_end_ns)

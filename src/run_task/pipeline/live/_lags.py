@@ -96,11 +96,8 @@ class Lags:
         self._lags: Sequence[_Lag] = ()
         self._failed: Sequence[SourceMark] = ()
         self._lacks = False
-
-    @property
-    def any(self) -> bool:
+        self.any: bool = False
         """Whether there are such sources."""
-        return self._lacks or bool(self._lags)
 
     def add(
         self,
@@ -122,10 +119,12 @@ class Lags:
         """
         lag = _Lag(mark, source, tally, idle_ns, stopping, entering)
         self._lags = [*self._lags, lag]
+        self.any = True
 
     def remove(self, mark: SourceMark) -> None:
         """A source has ended."""
         self._lags = [lag for lag in self._lags if lag.mark is not mark]
+        self.any = self._lacks or bool(self._lags)
 
     def stop(self) -> None:
         """Sources are about to be stopped: what those that are behind have not given yet, they do
@@ -134,7 +133,7 @@ class Lags:
             self._look()
             for lag in self._lags:
                 if lag.mark.behind:
-                    self._lacks = lag.mark.lacking = True
+                    self.any = self._lacks = lag.mark.lacking = True
 
     def note_failed(self, mark: SourceMark) -> None:
         """A source has failed. Others go on without it."""
@@ -147,7 +146,7 @@ class Lags:
         """
         if self._resumed:
             for mark in self._failed:
-                self._lacks = mark.lacking = True
+                self.any = self._lacks = mark.lacking = True
         return self._lacks
 
     def wait(self, owed: Callable[[], Sequence[SourceMark]]) -> bool:

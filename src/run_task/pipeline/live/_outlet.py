@@ -114,8 +114,9 @@ class StageOutlet:
         coordinator.advance_done(mark, self._gate.next_end_ns)
         for sink in sinks:
             sink.write(mark.name, dataset)
-        if sinks:
-            coordinator.sent(mark)
+        mark.sending = False
+        if coordinator.holding:
+            coordinator.look_again()
 
     def _enter(self, route: Route, dataset: AnyDataSet) -> None:
         try:

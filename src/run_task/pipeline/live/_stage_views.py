@@ -13,7 +13,7 @@ from run_task.pipeline._edges import Edges
 from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._order import Place, StageMark
 from run_task.pipeline.live._coordinator import Coordinator
-from run_task.pipeline.live._early_views import EarlyViews
+from run_task.pipeline.live._early_views import PASSED_OVER, EarlyViews
 
 
 class StageInput(NamedTuple):
@@ -45,6 +45,7 @@ class StageViews:
     """
 
     __slots__ = (
+        "_access",
         "_coordinator",
         "_data",
         "_edges",
@@ -53,8 +54,10 @@ class StageViews:
         "_inputs",
         "_kept",
         "_mark",
+        "_next_ns",
         "_only",
         "_start_ns",
+        "_view",
         "_view_all",
     )
 
@@ -73,17 +76,24 @@ class StageViews:
         self._view_all = Moment([one.data for one, _ in self._kept])
         self._edges = edges
         self._coordinator = coordinator
-        self._start_ns = self._end_ns = 0
+        self._start_ns = self._end_ns = self._next_ns = 0
         self._only: EarlyViews | None = None  # of the one input, where there is no tuple
+        self._view: Any = None  # of that, from when a window begins until it is read
+        self._access: AbstractContextManager[Any] | None = None  # else, while it is read
         self._data: Any = data
         if isinstance(data, Several):
             self._data = Several(data.members, self._parts)
         elif self._kept:
             self._only = self._kept[0][1]
 
-    def begin(self, start_ns: int, end_ns: int) -> None:
-        """A window is in hand."""
-        self._start_ns, self._end_ns = start_ns, end_ns
+    def begin(self, start_ns: int, end_ns: int, next_ns: int) -> None:
+        """A window is in hand.
+
+        :param start_ns: its start, in nanoseconds since the Unix epoch
+        :param end_ns: its end
+        :param next_ns: the end of the window after it
+        """
+        self._start_ns, self._end_ns, self._next_ns = start_ns, end_ns, next_ns
 
     def missing(self) -> Sequence[str]:
         """The stages whose results have not entered what the window in hand is to see."""
@@ -127,35 +137,40 @@ class StageViews:
         """See whether the window in hand is to be passed over, since its stage is paused, or was
         when somebody wanted to know what it sees. Else it has begun, and is run. Returns whether it
         is so."""
-        start_ns, end_ns, mark = self._start_ns, self._end_ns, self._mark
-        # Once a window, and so without an ExitStack, which costs as much as all the rest.
-        for _, views in self._kept:
-            views.lock.acquire()
-        try:
-            paused = mark.paused
+        start_ns, end_ns = self._start_ns, self._end_ns
+        if self._only is not None:
+            self._view = view = self._only.begin(start_ns, end_ns)
+            return view is PASSED_OVER
+        with contextlib.ExitStack() as locked:
             for _, views in self._kept:
-                paused = paused or views.is_paused(end_ns)
+                locked.enter_context(views.lock)
+            paused = self._mark.paused or any(views.is_paused(end_ns) for _, views in self._kept)
             for _, views in self._kept:
                 if paused:
                     views.take_back(start_ns, end_ns)
                 else:
                     views.begun_ns = end_ns
             return paused
-        finally:
-            for _, views in self._kept:
-                views.lock.release()
 
     def read(self, timeout: float | None = None, /) -> AbstractContextManager[Any]:
-        """Give the window in hand its view: its own, if something later has entered since."""
-        return self._data.read(timeout) if self._only is None else self
+        """Give the window in hand its view: its own, if something later has entered since. There is
+        one window at a time."""
+        if self._only is None:
+            self._access = self._data.read(timeout)
+        return self
 
     def __enter__(self) -> Any:
-        """The view of the only input. There is one window at a time."""
-        assert self._only is not None
-        return self._only.view(self._start_ns, self._end_ns)
+        """The view. From here on, what comes after the window may enter."""
+        if self._access is None:
+            view, self._view = self._view, None
+        else:
+            view = self._access.__enter__()
+        self.passed()
+        return view
 
-    def __exit__(self, *exc: object) -> None:
-        """Nothing is held: the view is of a moment that has passed."""
+    def __exit__(self, *exc: Any) -> None:
+        if self._access is not None:
+            self._access.__exit__(*exc)
 
     def _parts(self) -> Sequence[Any]:
         """The views of those inputs whose views can be kept."""
@@ -174,17 +189,19 @@ class StageViews:
             viewed = iter(view())
             return [next(viewed) if early is None else early.view for early in taken]
 
-    def passed(self) -> None:
-        """The window in hand has its view."""
-        for one in self._held:  # nothing enters the data while somebody reads it
-            with one.given.lock:
-                one.given.note(one.windows, self._start_ns, self._end_ns)
+    def passed(self, *, given: bool = True) -> None:
+        """The window in hand has its view, or is not given: what comes after it may enter.
 
-    def caught_up(self, next_ns: float) -> None:
-        """The windows before this end have their views."""
+        :param given: whether it has its view
+        """
+        if given:
+            for one in self._held:  # nothing enters the data while somebody reads it
+                with one.given.lock:
+                    one.given.note(one.windows, self._start_ns, self._end_ns)
+        self._coordinator.advance_seen(self._mark, self._next_ns)
         for _, views in self._kept:
             if views.overrun:
-                views.caught_up(next_ns)
+                views.caught_up(self._next_ns)
 
 
 def _lock(inputs: Sequence[StageInput], locked: contextlib.ExitStack) -> None:
