@@ -29,6 +29,9 @@ _EARLY_BYTES: Final = 1 << 28
 bytes. Memory is taken up only where it is written to, and to be given new memory takes several
 times as long as writing to it: so it is better to have room, and not to copy."""
 
+_LARGE: Final = 1 << 24
+"""Of how many retained bytes of a column a page of 2 MiB is a small part: an eighth."""
+
 
 class Retention:
     """How many of the last rows stay, or for how long before the newest.
@@ -53,6 +56,12 @@ class Retention:
         elif kept is not None:
             self.rows = kept
             self._text = f"{kept:,} rows"
+
+    @property
+    def large_bytes(self) -> int:
+        """How many bytes of a column are written to before it may go on in pages of 2 MiB, of the
+        last of which only the first row may be written: with a retention twice what is retained."""
+        return 2 * _LARGE if self.limited else _LARGE
 
     def first(self, store: Store, first: int, stop: int, newest: int) -> int:
         """The first row that stays, of those from ``first`` to ``stop``."""

@@ -802,6 +802,12 @@ class TimeSeries:
             # Some systems promise no more than there is, though most of it would stay untouched.
             layout = BlockLayout(self._schema, rows + rows // 8 + 1)
             block = self._allocate(layout.size)
+        if isinstance(block, PrivateBlock):
+            # What is going to be full, and that of which a page more is a small part.
+            large = self._retention.large_bytes
+            for dtype, offset in zip(layout.dtypes, layout.offsets):
+                block.in_large_pages(offset, offset + dtype.itemsize * rows)
+                block.in_large_pages(offset + large, offset + dtype.itemsize * layout.capacity)
         return Store(block, layout, texts)
 
     def _move(self, first: int, stop: int, rows: Sequence[Array]) -> None:
