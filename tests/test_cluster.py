@@ -43,6 +43,7 @@ from run_task import (
 )
 from run_task.aggregates import corr, count, ewm, mean, quantile, std, vwap
 from run_task.data._buckets import bucket_of, part_of
+from run_task.data.series._grouped import keys_and_lasts
 from run_task.sinks import Layout, SqlSink
 from run_task.sources import paced
 
@@ -424,6 +425,29 @@ def test_rows_are_sent_while_no_window_asks_for_them() -> None:
     assert (
         sum(dict(dataset[count()])["key-3"] for _, dataset in rest.result()[:1]) == many // 11 + 1
     )
+
+
+def test_keys_are_not_looked_for_where_shards_tell_them_and_they_are_those_of_before() -> None:
+    looks: list[int] = []
+
+    def rows() -> Iterator[tuple[int, Any]]:
+        for start in range(1000, 1120, 10):
+            looks.append(look.call_count)
+            for number in range(400 if start < 1110 else 399):
+                yield start, {"key": f"key-{number}", "size": 1}
+
+    made, series = Pipeline("p"), orders()
+    made.source(rows(), series)
+    made.stage("s", [count()], series, "10s", by="key")
+    with (
+        local_shards(),
+        mock.patch("run_task.data.series._keyed_view.keys_and_lasts", wraps=keys_and_lasts) as look,
+    ):
+        sizes = [len(dataset[count()]) for _, dataset in made.replay_sharded(2)]
+    assert sizes == [400] * 11 + [399]
+    # By then it is known that they come again, and that each shard has one.
+    assert set(looks[6:]) == {looks[6]}
+    assert look.call_count == looks[6] + 1  # for the last window, which has others
 
 
 # What is refused

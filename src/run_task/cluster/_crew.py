@@ -158,7 +158,7 @@ class ShardsCrew:
         keyed = tick.view
         assert isinstance(keyed, KeyedView)
         assert self._stage is not None
-        self._few_keys.note(keyed.keys)
+        self._few_keys.note(keyed)
         if self._unplaced is not None:
             had = [self._states.known(), *(task.states for task in self._steppers.values())]
             self._unplaced.wait_for(set(chain.from_iterable(had)), self._given_up)
@@ -201,7 +201,7 @@ class ShardsCrew:
                         of_shard.append(shard)
                         unwritten.append(results.unwritten)
                         self._sinks.note(self._cluster.called(shard), results.unwritten)
-        merged = self._merging.merge(tick.window, keyed.keys, parts, whole=not behind)
+        merged = self._merging.merge(tick.window, lambda: keyed.keys, parts, whole=not behind)
         for part in merged.unloaded:  # the states are what they were, there as here
             self._cluster.renew(self._stage, of_shard[part])
         took = time.perf_counter() - begun

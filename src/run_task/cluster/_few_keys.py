@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
+from run_task.data.series._keyed_view import KeyedView
 from run_task.observe._log import Log
 
 _WINDOWS: Final = 10
@@ -27,10 +27,13 @@ class FewKeys:
         self._seen: set[Any] | None = set()
         self._windows = 0
 
-    def note(self, keys: Sequence[Any]) -> None:
-        """Note the keys that have rows in a window."""
+    def note(self, keyed: KeyedView) -> None:
+        """Note the keys that have rows in a window.
+
+        :param keyed: what its tasks see. Once enough are known, it is not asked for them
+        """
         seen = self._seen
-        if seen is None or not keys:
+        if seen is None or not (keys := keyed.keys):
             return
         if len(keys) >= self._shards:
             self._seen = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 from operator import is_, itemgetter
 from typing import Any, Final, NamedTuple
@@ -54,16 +54,22 @@ class ShardMerging:
         self._known: tuple[Sequence[Sequence[Any]], Sequence[Any], Sequence[int]] | None = None
 
     def merge(
-        self, window: Window, keys: Sequence[Any], parts: Sequence[ShardPart], *, whole: bool
+        self,
+        window: Window,
+        all_keys: Callable[[], Sequence[Any]],
+        parts: Sequence[ShardPart],
+        *,
+        whole: bool,
     ) -> MergedResults:
         """Put together what was given for a window.
 
         :param window: the window
-        :param keys: all keys that there are, in order
+        :param all_keys: gives all keys that there are, in order: it is called where the keys of
+            parts are others than those of the window before
         :param parts: what each shard gave
         :param whole: whether no shard is missing
         """
-        keys, order = self._in_order(keys, [part.keys for part in parts], whole=whole)
+        keys, order = self._in_order(all_keys, [part.keys for part in parts], whole=whole)
         count = len(self._names)
         flat: list[Any] = [None] * (count * len(keys))
         errors: dict[tuple[int, int], TaskError] = {}
@@ -147,7 +153,11 @@ class ShardMerging:
         return {(self._names[task], keys[at]): errors[task, at] for task, at in sorted(errors)}
 
     def _in_order(
-        self, keys: Sequence[Any], of_parts: Sequence[Sequence[Any]], *, whole: bool
+        self,
+        all_keys: Callable[[], Sequence[Any]],
+        of_parts: Sequence[Sequence[Any]],
+        *,
+        whole: bool,
     ) -> tuple[Sequence[Any], Sequence[int]]:
         known = self._known
         if (
@@ -158,6 +168,7 @@ class ShardMerging:
         ):
             return known[1], known[2]
         place_of = {key: at for at, key in enumerate(chain.from_iterable(of_parts))}
+        keys = all_keys()
         if not whole:
             keys = [key for key in keys if key in place_of]
         order = [place_of[key] for key in keys]

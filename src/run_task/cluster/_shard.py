@@ -184,9 +184,10 @@ class _ShardStage:
         if not run.sinks:
             return {}
         message = packed.message(None, {})
-        assert message.keys is not None
-        part = ShardPart(message.keys, message)
-        merged = self._merging.merge(Window(*run.window), message.keys, [part], whole=True)
+        keys = message.keys
+        assert keys is not None
+        part = ShardPart(keys, message)
+        merged = self._merging.merge(Window(*run.window), lambda: keys, [part], whole=True)
         noted = merged.keys, merged.flat, merged.seconds, message.took, merged.errors or None
         made = KeyedDataSet.of((*run.window, 0), (), self._roster, dataset.by, *noted)
         made._interval = self._interval  # pyright: ignore[reportPrivateUsage]  as a runner does

@@ -35,6 +35,10 @@ class SeveralKeyedView(KeyedView):
         self._of_inputs = [KeyedView(views[position], by, part) for position in positions]
 
     @property
+    def has_rows(self) -> bool:
+        return any(view.has_rows for view in self._of_inputs)
+
+    @property
     def inputs(self) -> Sequence[Any]:
         return self._inputs
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
+from run_task.data.series._keyed_view import KeyedView
 from run_task.observe._log import Log
 
 _MANY: Final = 1_000
-"""Of how many keys it is worth to know whether they come again."""
+"""Of how many keys it is worth to know whether they come again; and they do once so many have."""
 
 _WINDOWS: Final = 3
 """In how many windows they have had a chance to."""
@@ -38,16 +38,20 @@ class KeyCensus:
         self._again = 0
         self._windows = 0
 
-    def note(self, present: Sequence[Any]) -> None:
-        """Note the keys that have rows in a window."""
+    def note(self, keyed: KeyedView) -> None:
+        """Note the keys that have rows in a window.
+
+        :param keyed: what its tasks see. Once it is known whether keys come again, it is not asked
+            for them
+        """
         seen = self._seen
-        if seen is None or not present:
+        if seen is None or not (present := keyed.keys):
             return
         self._windows += 1
         before = len(seen)
         seen.update(present)
         self._again += len(present) - (len(seen) - before)
-        if len(seen) < _MANY or self._windows < _WINDOWS:
+        if max(len(seen), self._again) < _MANY or self._windows < _WINDOWS:
             return
         self._seen = None  # it is known now
         if self._again * _HARDLY < len(seen):

@@ -225,9 +225,9 @@ def bound_of(
 
     def bounded(view: Any, start: int, end: int) -> KeyedView | None:
         keyed = grouped(cut(view, start, end))
-        if not keyed.keys and not runs_all:
+        if not runs_all and not keyed.has_rows:
             return None
-        census.note(keyed.keys)
+        census.note(keyed)
         if known is not None:
             states.forget(known.note(keyed))
             if runs_all:

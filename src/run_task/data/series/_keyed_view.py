@@ -143,6 +143,11 @@ class KeyedView:
         return self._known()[0]
 
     @property
+    def has_rows(self) -> bool:
+        """Whether a key has rows in the window."""
+        return len(self.rows_in_window) > 0
+
+    @property
     def inputs(self) -> Sequence[Any]:
         """The view of each input, as the tasks of the window would have it without keys."""
         return (self._view,)
@@ -187,7 +192,7 @@ class KeyedView:
         if known is None:
             present = self._present()
             known = present, None
-            if not self._quiet.issubset(present):
+            if self._quiet and not self._quiet.issubset(present):  # which looks at each of these
                 places = _places(present)
                 keys = sorted(self._quiet.union(present))
                 known = keys, [places.get(key) for key in keys]
