@@ -75,6 +75,11 @@ def rows_of_all(view: TimeSeriesView, start: int, end: int) -> int:
     return len(view.in_window)
 
 
+@task
+def end_of(views: tuple[TimeSeriesView, TimeSeriesView], start: int, end: int) -> int:
+    return end
+
+
 ROWS = st.lists(
     st.tuples(
         st.sampled_from([0, 0, 1, 4, 5, 12, 80]),  # how long after the row before in order
@@ -356,6 +361,64 @@ def test_a_wide_table_tells_which_shards_a_window_lacks(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "bars.db")) as database:
         found = database.execute("select key, error from bars where error is not null").fetchall()
     assert found == [(None, "without 'shard 1 of 2', which was behind")] * 3
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_windows_name_the_shards_that_results_lack_which_they_hold(live: bool) -> None:
+    transport = LocalTransport()
+
+    def go(link: LocalLink) -> None:
+        if link.number == 1 and link.asked == 3 and len(transport.links) == 2:
+            transport.refuses = True
+            link.kill()
+
+    def come_back() -> None:
+        transport.refuses = False
+        eventually(lambda: made.stats.shards["shard 1 of 2"].is_running)
+
+    def rows() -> Iterator[tuple[int, Any]]:
+        for time_of, row in some_orders(200):
+            if time_of == 1100 and live:  # those that come after it are late
+                eventually(lambda: any(d.behind for d in sink.of("last")))
+                come_back()
+            yield time_of, row
+
+    transport.on_call = go
+    made, series, sink = Pipeline("p"), orders(), RecordingSink()
+    made.source(paced(rows(), 1e3, unit=TimeUnit.SECONDS) if live else rows(), series)
+    config = RunnerConfig(upstream_timeout=0.05)
+    results = made.stage("s", [count()], series, "10s", config, by="key").series()
+    sliding = RunnerConfig(window="30s", upstream_timeout=0.05)
+    again = made.stage("again", [mean("count")], results, "10s", sliding, by="key").series()
+    made.stage("all", [rows_of_all], results, "20s")
+    made.stage("last", [end_of], (results, again), "10s")
+    given: list[tuple[str, Any]] = sink.results
+    with local_shards(transport):
+        if live:
+            made.sink(sink)
+            made.run_sharded(2)
+        else:
+            given = []
+            for stage, dataset in made.replay_sharded(2):
+                given.append((stage, dataset))
+                if (stage, dataset.timestamp) == ("last", 1080):
+                    come_back()
+    assert len([link for link in transport.links if link.number == 1]) == 2
+    away = ("shard 1 of 2",)
+    behind: dict[str, dict[int, Any]] = {}
+    for stage, dataset in given:
+        assert dataset.behind in ((), away)
+        behind.setdefault(stage, {})[dataset.timestamp] = dataset.behind
+    lacked = {end for end, names in behind["s"].items() if names}
+    assert 1040 in lacked
+    assert 1110 not in lacked
+    for end, names in behind["all"].items():
+        assert names == (away if lacked & {end - 10, end} else ())
+    for end, names in behind["again"].items():
+        if lacked & {end - 20, end - 10, end}:
+            assert names == away  # it may also have gone without the shard by itself
+    for end, names in behind["last"].items():
+        assert names == (away if end in lacked or behind["again"].get(end) else ())
 
 
 def by_stage(given: list[tuple[str, Any]]) -> dict[str, list[Any]]:

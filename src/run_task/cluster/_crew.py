@@ -206,7 +206,7 @@ class ShardsCrew:
             self._cluster.renew(self._stage, of_shard[part])
         took = time.perf_counter() - begun
         noted = merged.keys, merged.flat, merged.seconds, took, merged.errors or None
-        late = (*tick.behind, *behind)
+        late = tuple(dict.fromkeys((*tick.behind, *behind)))  # results that it reads may lack both
         dataset = KeyedDataSet.of(tick.due, late, self._roster, keyed.by, *noted)
         if sinks:
             written = [(part.keys, without) for part, without in zip(parts, unwritten, strict=True)]

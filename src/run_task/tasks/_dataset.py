@@ -70,7 +70,7 @@ class DataSet(TickResults, Mapping[str, O_co]):
     :param durations: how long each task ran, in seconds, by task name
     :param lateness: how long after the window's end (and grace) the tick began, in seconds
     :param took: how long the tasks took together, in seconds; by default the sum of the durations
-    :param behind: the stages of a pipeline whose results the tasks did not see
+    :param behind: who gave nothing for the window, or for results that it holds
     :param starts: when each task began, in seconds after the tick did, by task name; by default
         each began as the one before it ended
     :param interval: the interval whose window it is, which tells what its times mean; None: nobody
@@ -138,7 +138,7 @@ class DataSet(TickResults, Mapping[str, O_co]):
         """The DataSet of a tick, from what was noted of its tasks by position.
 
         :param due: the window, and how late the tick began
-        :param behind: the stages of a pipeline whose results the tasks did not see
+        :param behind: who gave nothing for the window, or for results that it holds
         :param roster: the tasks
         :param results: what each returned; of those in ``errors``, anything
         :param begun: when the first began, in seconds by any one clock

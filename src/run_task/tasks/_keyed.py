@@ -107,7 +107,7 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
     :param durations: how long each task ran for all keys together, in seconds, by task name
     :param lateness: how long after the window's end (and grace) the tick began, in seconds
     :param took: how long the tasks took together, in seconds; by default the sum of the durations
-    :param behind: the stages of a pipeline whose results the tasks did not see
+    :param behind: who gave nothing for the window, or for results that it holds
     :param interval: the interval whose window it is, which tells what its times mean; None: nobody
         knows
     """
@@ -172,7 +172,7 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         """The KeyedDataSet of a tick, from what was noted of its tasks by position.
 
         :param due: the window, and how late the tick began
-        :param behind: the stages of a pipeline whose results the tasks did not see
+        :param behind: who gave nothing for the window, or for results that it holds
         :param roster: the tasks
         :param by: the column of the keys
         :param keys: the keys, sorted

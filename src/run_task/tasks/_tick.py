@@ -25,7 +25,7 @@ class Tick(_Parts):
     :param start: the start of the window, in the interval's unit since the Unix epoch
     :param end: its end, which is not part of it
     :param late_ns: how long after the window's end (and grace) the tick begins, in nanoseconds
-    :param behind: the stages of a pipeline whose results are not in the view
+    :param behind: who gave nothing for the window, or for results that it holds
     """
 
     __slots__ = ()

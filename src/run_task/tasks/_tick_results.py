@@ -32,8 +32,9 @@ class TickResults:
 
     @property
     def behind(self) -> Sequence[str]:
-        """Stages of a pipeline whose results up to this window the tasks did not see: they failed,
-        or took too long to be waited for."""
+        """Who gave nothing for this window, or for results of other stages that it holds: stages of
+        a pipeline that failed, or took too long to be waited for, by their names, and shards that
+        were away, as ``shard 3 of 8``."""
         return self._behind
 
     @property

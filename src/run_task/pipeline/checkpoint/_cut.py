@@ -8,6 +8,7 @@ from typing import Any
 
 from run_task.data.series._growth import Grown
 from run_task.pipeline._dedupe import RememberedRows
+from run_task.pipeline._lacking import Lacked
 from run_task.sources._arrived import Stamped
 from run_task.sources._batch import Batch
 from run_task.sources._positioned import Position
@@ -82,6 +83,8 @@ class StageCut:
     """The keys that have had rows of late, and when each had its last."""
     paused_tasks: Sequence[str] = ()
     """The names of the tasks that its windows do without."""
+    lacked: Sequence[Lacked] = ()
+    """What results lack that its windows may still hold."""
 
 
 @dataclass(frozen=True, slots=True)

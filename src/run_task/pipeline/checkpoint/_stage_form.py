@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from run_task.pipeline._lacking import Lacked
 from run_task.pipeline.checkpoint._cut import ReaderCut, StageCut
 from run_task.pipeline.checkpoint._infinity import finite, or_before_all
 from run_task.pipeline.checkpoint._states_form import joined
@@ -27,6 +28,7 @@ def stage_tree(cut: StageCut) -> JsonTree:
             ]
             for reader in cut.readers
         ],
+        "lacked": [[one.end_ns, [*one.names]] for one in cut.lacked],
     }
 
 
@@ -54,6 +56,7 @@ def stage_of(tree: JsonTree, parts: Mapping[str, bytes]) -> tuple[StageCut, Json
         tree["by"],
         tree["paused"],
         known=known,
-        paused_tasks=tree.get("paused_tasks", ()),  # older ones have none
+        paused_tasks=tree.get("paused_tasks", ()),  # older ones have none, nor what follows
+        lacked=[Lacked(end_ns, names) for end_ns, names in tree.get("lacked", ())],
     )
     return cut, states

@@ -263,6 +263,7 @@ def _stage_cut(live: LiveStage) -> StageCut:
         {name: dict(of[name]) for name in tasks if name in of},
         stage.states.known(),
         sorted(stage.paused_tasks),
+        live.lacking.noted,
     )
 
 

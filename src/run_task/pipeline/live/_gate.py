@@ -7,6 +7,7 @@ from typing import Final
 
 from run_task.observe._log import Log
 from run_task.pipeline._edges import Edges
+from run_task.pipeline._lacking import Lacking, together
 from run_task.pipeline._order import Mark, StageMark
 from run_task.pipeline.live._catch_up import CatchUp
 from run_task.pipeline.live._coordinator import Coordinator, Turn
@@ -28,12 +29,16 @@ class WindowGate:
     :param coordinator: what it waits by
     :param catch_up: lets sources run after an oversleep
     :param lags: knows which sources are behind
+    :param lacking: knows what the results lack that the stage reads
     """
 
     __slots__ = (
+        "_behind",
         "_catch_up",
         "_coordinator",
         "_edges",
+        "_end_ns",
+        "_lacking",
         "_lags",
         "_mark",
         "_overlap_ns",
@@ -56,9 +61,11 @@ class WindowGate:
         coordinator: Coordinator,
         catch_up: CatchUp,
         lags: Lags,
+        lacking: Lacking,
     ) -> None:
         self._catch_up = catch_up
         self._lags = lags
+        self._lacking = lacking
         self._mark = mark
         self._views = views
         self.read: Final = views.read
@@ -70,12 +77,16 @@ class WindowGate:
         self._turn = Turn(coordinator)
         self._waits_for_nobody = False  # until the order is known
         self._overlap_ns = mark.windows.overlap_ns
+        self._behind: Sequence[str] = ()  # what the window in hand lacks
+        self._end_ns = 0  # of that, if it lacks something
         self.next_end_ns: int = 0
         """The end of the window after the one in hand, in nanoseconds since the Unix epoch."""
 
     def arranged(self) -> None:
         """The order is another one."""
         self._waits_for_nobody = self._coordinator.waits_for_nobody(self._mark)
+        if self._lacking.noted:  # by who has been removed
+            self._waits_for_nobody = False
 
     def catch_up(self, due_ns: int, /) -> None:
         """Let sources run until they block: their rows are there, and have yet to be read."""
@@ -84,8 +95,9 @@ class WindowGate:
 
     def wait(self, start: int, end: int, next_end_ns: int, /) -> Sequence[str] | LeftOut | None:
         """Wait for all that enters its data before a window, and until it is known whether there
-        is a row as late as that. Returns the stages that took too long; None: run neither it nor
-        any after it."""
+        is a row as late as that. Returns the stages that took too long, and what the results lack
+        that it holds; None: run neither it nor any after it."""
+        self._behind = ()
         mark, coordinator = self._mark, self._coordinator
         if self._catch_up.looks:
             self._catch_up.wait_if_stood_still(each=not mark.bounded)
@@ -139,7 +151,10 @@ class WindowGate:
             return left_out
         for one in late:
             _log.warning("%r goes on without %r, which is behind", mark, one)
-        return tuple(missing)
+        lacked = self._lacking.within(start_ns, end_ns)
+        if missing or lacked:
+            self._end_ns, self._behind = end_ns, together(missing, lacked)
+        return self._behind
 
     def _left_out(self, end_ns: int) -> LeftOut | None:
         """Whether the window in hand is given without a view: no row has come that it holds, which
@@ -156,4 +171,6 @@ class WindowGate:
 
     def done(self) -> None:
         """A window gives nothing: what comes after its results may go on."""
+        if self._behind:
+            self._lacking.tell(self._end_ns, self._behind)
         self._coordinator.advance_done(self._mark, self.next_end_ns)

@@ -9,6 +9,7 @@ from typing import Any
 from run_task.errors import ChannelClosed, LockTimeout, RunTaskError
 from run_task.observe._log import Log
 from run_task.pipeline._given import GivenWindows
+from run_task.pipeline._lacking import Lacking
 from run_task.pipeline._order import Mark, Place, StageMark
 from run_task.pipeline._route import Route
 from run_task.pipeline.live._coordinator import Coordinator, Turn
@@ -33,6 +34,7 @@ class StageOutlet:
     :param coordinator: what it waits by
     :param gate: what the stage's windows have passed
     :param given: the windows that have been given to those who read what the results enter
+    :param lacking: tells those what the results lack
     :param on_close: called when nothing more comes
     """
 
@@ -42,6 +44,7 @@ class StageOutlet:
         "_early_views",
         "_gate",
         "_given",
+        "_lacking",
         "_mark",
         "_on_close",
         "_readers_turn",
@@ -64,6 +67,7 @@ class StageOutlet:
         coordinator: Coordinator,
         gate: WindowGate,
         given: Sequence[GivenWindows],
+        lacking: Lacking,
         on_close: Callable[[], None],
     ) -> None:
         self._mark = mark
@@ -78,6 +82,7 @@ class StageOutlet:
         self._coordinator = coordinator
         self._gate = gate
         self._given = given
+        self._lacking = lacking
         self._on_close = on_close
         self._writers_turn = Turn(coordinator)
         self._readers_turn = Turn(coordinator)
@@ -109,6 +114,8 @@ class StageOutlet:
                 self._enter(route, dataset)
             for given in self._given:
                 given.enter_results(end_ns)
+            if behind := dataset.behind:
+                self._lacking.tell(end_ns, behind)
         mark, coordinator, sinks = self._mark, self._coordinator, self.sinks
         mark.sending = bool(sinks)  # before others see that it is done
         coordinator.advance_done(mark, self._gate.next_end_ns)

@@ -8,6 +8,7 @@ from typing import Any
 from run_task.data._protocol import Viewable
 from run_task.pipeline._edges import Edges
 from run_task.pipeline._given import GivenWindows, ReaderWindows
+from run_task.pipeline._lacking import Lacking
 from run_task.pipeline._order import Place, StageMark
 from run_task.pipeline._route import ends_with_rows
 from run_task.pipeline._stage import AnyStage
@@ -94,6 +95,8 @@ class LiveStage:
         self.mark = mark
         mark.paused = stage.is_paused
         self.edges = edges
+        self.lacking: Lacking = Lacking(() if before is None else before.lacked)
+        """What the results lack that it reads."""
         unit_ns = stage.interval.unit.nanos
         self.inputs: Sequence[StageInput] = [
             self._input(data, place, given, coordinator, clock, lags, all_recordings=all_recordings)
@@ -108,6 +111,7 @@ class LiveStage:
             coordinator,
             catch_up,
             lags,
+            self.lacking,
         )
         outlet = self._outlet = StageOutlet(
             mark,
@@ -120,6 +124,7 @@ class LiveStage:
             coordinator,
             gate,
             (),
+            self.lacking,
             on_end,
         )
         self._coordinator = coordinator

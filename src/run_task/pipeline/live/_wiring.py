@@ -10,6 +10,7 @@ from run_task.observe._format import brief
 from run_task.pipeline._edges import Edges
 from run_task.pipeline._entrance import Entrance
 from run_task.pipeline._fates import Fates
+from run_task.pipeline._lacking import Lacking
 from run_task.pipeline._order import NEVER, Order, Place, SourceMark, StageMark
 from run_task.pipeline._route import Route
 from run_task.pipeline._stage import AnyStage
@@ -201,6 +202,7 @@ class Wiring:
         for live in lives:
             for one in live.inputs:
                 self._early_views[live.mark, one.place] = one.early_views
+        Lacking.connect({live.lacking: live.stage for live in lives})
         with self.coordinator.arranging() as order:
             for live in lives:
                 live.mark.enter(

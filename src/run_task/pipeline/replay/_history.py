@@ -27,6 +27,7 @@ from run_task.pipeline._fates import Fates
 from run_task.pipeline._given import GivenWindows, ReaderWindows
 from run_task.pipeline._graph import have_calendar
 from run_task.pipeline._ingest import SourceReader
+from run_task.pipeline._lacking import Lacking
 from run_task.pipeline._order import NEVER
 from run_task.pipeline._route import Route, ends_with_rows
 from run_task.pipeline._stage import AnyStage
@@ -177,6 +178,8 @@ class _StageReplay:
         self._routes = [(id(r.into), replace(r, into=made(r.into))) for r in stage.routes]
         self._before_write = before_write
         self._entered = entered
+        self.lacking: Lacking = Lacking()
+        """What the results lack that it reads."""
         self._states = states
         tasks = states.bind(stage.tasks)
         self._stateful = states.any
@@ -252,14 +255,16 @@ class _StageReplay:
         if leads:
             self._note_given(due)
             return None
+        end_ns = end * self._unit_ns
+        behind = self.lacking.within(due[0] * self._unit_ns, end_ns)
         if self._keeps_view:
             view = self._view
             if view is None:
                 view = self._view = self.data.view()
-            dataset = self._run(view, due)
+            dataset = self._run(view, due, behind)
         else:
             with self.data.read(self.config.data_timeout) as view:
-                dataset = self._run(view, due)
+                dataset = self._run(view, due, behind)
                 if (
                     self._changes
                     and dataset is not None
@@ -269,6 +274,10 @@ class _StageReplay:
                     self._own.settle(references(view))
         self._note_given(due)
         self.was_empty = dataset is None
+        if dataset is not None:
+            behind = dataset.behind
+        if behind:
+            self.lacking.tell(end_ns, behind)
         if dataset is None:
             self._skipped_from = due[0]
             return None
@@ -278,8 +287,8 @@ class _StageReplay:
             self._before_write(data)
             with route.into.write() as target:
                 route.enter(target, dataset)
-            self._entered(data, end * self._unit_ns)
-        if end * self._unit_ns <= self._known_ns:
+            self._entered(data, end_ns)
+        if end_ns <= self._known_ns:
             return None
         if self._tell is not None:
             self._tell(dataset)
@@ -383,6 +392,8 @@ class _StageReplay:
 
         :param change_ns: nothing enters its data before the window that is due after this time
         """
+        if self.lacking.noted:
+            return  # each that is empty may lack something, which those who are fed are told
         unit_ns = self._unit_ns
         last_ns = self._windows.floor_ns(self.end_ns - 1)
         for series in inputs_of(self.data):
@@ -407,13 +418,13 @@ class _StageReplay:
         for given, windows in self._given:
             given.note(windows, due[0] * self._unit_ns, due[1] * self._unit_ns)
 
-    def _run(self, view: Any, due: Due) -> AnyDataSet | None:
+    def _run(self, view: Any, due: Due, behind: Sequence[str]) -> AnyDataSet | None:
         """Run a window; None if it is skipped."""
         if self._bound is not None:
             view = self._bound(view, due[0], due[1])
             if view is None:
                 return None
-        dataset = self._crew.run(Tick.of((view, due, ())))
+        dataset = self._crew.run(Tick.of((view, due, behind)))
         if self._stateful:
             dataset = self._states.settle(dataset)
         dataset._interval = self.stage.interval  # pyright: ignore[reportPrivateUsage]  no call for it
@@ -629,6 +640,7 @@ class History:
                 replays.append(replay)
                 for data in stage.inputs:
                     self._replays_of.setdefault(id(data), []).append(replay)
+            Lacking.connect({replay.lacking: replay.stage for replay in replays})
             self._leading = any(replay.leads for replay in replays)
             wanted = None if part is None else next(r for r in replays if r.stage is part.stage)
             if wanted is not None:
