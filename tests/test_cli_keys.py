@@ -246,6 +246,8 @@ def test_a_line_tells_what_many_keys_have_in_common() -> None:
             "2 device keys; x: a=1; y: a failed; a failed for y: it is too hot; b failed: no data\n"
         )
     )
+    lacking = KeyedDataSet(few.window, few.by, dict(few), few.errors, behind=("shard 1 of 2", "up"))
+    assert as_text(of_heat(lacking)).endswith(b"; without shard 1 of 2; without up\n")
     asked = as_text(of_heat(many), "0000").decode()
     assert "10,000 device keys, 10 with 0000; dev-00000: a=1, b=text; " in asked
     assert "dev-00003: b=text, a failed; " in asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import json
@@ -13,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from run_task import ConfigError, DataSet, SinkError, TaskError, TaskInterval, Window
+from run_task import (
+    ConfigError,
+    DataSet,
+    KeyedDataSet,
+    SinkError,
+    TaskError,
+    TaskInterval,
+    Window,
+)
 from run_task.sinks import CsvSink, JsonLinesSink, ParquetSink, Result, Row
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -242,6 +251,24 @@ def test_json_lines_are_strict_json(tmp_path: Path) -> None:
         "errors": {"bad": str(dataset.errors["bad"])},
         "nonfinite": {"nan": "NaN", "list": "[1, -Infinity]"},
     }
+
+
+def test_a_json_line_tells_what_its_window_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    away = ["shard 3 of 8", 'it\udc80"else']
+    keyed: Any = {"n": {"a": 1, "b": math.nan}}
+    whole = DataSet(Window(0, 60), {"n": 1})
+    with contextlib.closing(JsonLinesSink(path)) as sink:
+        sink.begin("p")
+        sink.write(Result.of("p", "s", DataSet(Window(0, 60), {"n": 1}, behind=away)))
+        sink.write(Result.of("p", "keyed", KeyedDataSet(Window(0, 60), "k", keyed, behind=away)))
+        sink.write(Result.of("p", "whole", whole))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("behind") for line in lines] == [away, away, away, None]
+    assert lines[2]["nonfinite"] == {"n": "NaN"}
+    with contextlib.closing(JsonLinesSink(path)) as sink:  # which reads it
+        sink.begin("p")
+        assert [row.value for row in sink.rows()][:2] == [1, 1]
 
 
 def test_a_csv_can_be_read_by_anybody(tmp_path: Path) -> None:

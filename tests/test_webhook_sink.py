@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import math
 import secrets
@@ -25,6 +26,7 @@ from tests.support.threads import eventually
 from run_task import (
     ConfigError,
     DataSet,
+    KeyedDataSet,
     Pipeline,
     Retry,
     RwLock,
@@ -38,6 +40,7 @@ from run_task import (
     task,
 )
 from run_task.sinks import AlertChange, Result, WebhookSink, alert_changes
+from run_task.sinks.brokers._result_messages import messages_of
 
 SECOND = TaskInterval.seconds(1)
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -87,6 +90,21 @@ def test_a_window_is_posted_as_json_that_says_what_it_is() -> None:
             "errors": [],
         },
     }
+
+
+def test_what_a_window_lacks_is_posted() -> None:
+    away = ("shard 1 of 2",)
+    keyed: dict[str, Any] = {"mean": {"a": 1.5}}
+    plain = DataSet(Window(0, 60), {"mean": 1.5}, behind=away)
+    by_key = KeyedDataSet[str, float](Window(0, 60), "k", keyed, behind=away)
+    with receiver() as to:
+        sink = webhook(to.url)
+        sink.write(Result.of("plant", "minutes", plain))
+        sink.write(Result.of("plant", "minutes", by_key))
+        sink.close()
+    assert [posted.json["data"]["behind"] for posted in to.posted] == [[*away]] * 2
+    messages = list(messages_of(Result.of("plant", "minutes", by_key)))
+    assert [json.loads(one.body)["behind"] for one in messages] == [[*away]]
 
 
 def test_the_signature_is_verified_by_another_implementation() -> None:

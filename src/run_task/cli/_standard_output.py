@@ -100,6 +100,7 @@ def as_text(result: Result, key: str | None = None) -> bytes:
     else:
         parts = [f"{shown(name)}={shown(value)}" for name, value in dataset.items()]
         parts += [f"{shown(name)} failed: {error_shown(e)}" for name, e in dataset.errors.items()]
+    parts += [f"without {shown(name)}" for name in dataset.behind]
     window = window_shown(*dataset.window, dataset.interval)
     return f"{shown(stage)} {window}  {'; '.join(parts)}\n".encode(errors="replace")
 

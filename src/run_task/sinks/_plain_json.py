@@ -50,6 +50,8 @@ def result_as_json(result: Result) -> dict[str, Any]:
         {"task": error.task, "key": as_plain(error.key, "key"), "error": str(error)}
         for error in dataset.errors.values()
     ]
+    if dataset.behind:
+        known["behind"] = [*dataset.behind]
     return known
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from run_task.errors import SinkError
@@ -85,6 +85,8 @@ class WindowRecord(NamedTuple):
     tasks: tuple[TaskRecord, ...]
     elsewhere: Collection[str] | None = ()
     """As of :class:`Result`, with keys as they are stored."""
+    behind: Sequence[str] = ()
+    """Who gave nothing for it: of which lines of JSON tell, and no table of such columns."""
 
     @property
     def is_empty(self) -> bool:
@@ -178,6 +180,8 @@ def record(result: Result, encoder: Encoder) -> WindowRecord:
     unit = None if result.unit is None else result.unit.value
     key = WindowKey(pipeline, stage, *window, bucket)
     made = window_record(key, unit, revision, values, errors, encoder)
+    if dataset.behind:
+        made = made._replace(behind=dataset.behind)
     if elsewhere is None or elsewhere:
         return made._replace(elsewhere=elsewhere and frozenset(map(str, elsewhere)))
     return made

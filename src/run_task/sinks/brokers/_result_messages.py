@@ -20,7 +20,8 @@ class ResultMessage(NamedTuple):
     """Pipeline, stage and, of a stage by key, the key."""
     body: bytes
     """Plain JSON: ``id``, ``pipeline``, ``stage``, ``start``, ``end``, ``unit``, ``key`` of a stage
-    by key, ``results`` by task, and ``errors``, a list of ``task`` and ``error``."""
+    by key, ``results`` by task, ``errors``, a list of ``task`` and ``error``, and, where the window
+    lacks something, ``behind``, a list of who gave nothing for it."""
 
 
 def messages_of(result: Result) -> Iterator[ResultMessage]:

@@ -44,6 +44,8 @@ class JsonLinesSink(AppendedFile):
     Every line is JSON in the strict sense. What is not finite has a null in ``values``, and
     stands in ``nonfinite``, in the spelling of Python's json, as a text:
     ``"values":{"mean":null},"errors":{},"nonfinite":{"mean":"NaN"}``.
+    What a window lacks, as :attr:`DataSet.behind` names it, stands in each of its lines, and
+    nowhere if that is nothing: ``"errors":{},"behind":["shard 3 of 8"]``.
 
     **What survives.** A flush ends with an fsync: what was flushed survives a kill -9 and a loss
     of power. Later windows may be there or not, but not in part: a line that was not written to
@@ -182,7 +184,11 @@ def _line(window: WindowRecord, key: str, tasks: list[TaskRecord], count: int) -
         "lines": count,
     }
     head = json.dumps(begin, separators=(",", ":"))[:-1]
-    tail = {"errors": errors, "nonfinite": nonfinite} if nonfinite else {"errors": errors}
+    tail: dict[str, Any] = {"errors": errors}
+    if nonfinite:
+        tail["nonfinite"] = nonfinite
+    if window.behind:
+        tail["behind"] = [*window.behind]
     end = json.dumps(tail, separators=(",", ":"))[1:]
     return f'{head},"values":{{{",".join(values)}}},{end}\n'.encode()
 
