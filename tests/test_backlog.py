@@ -67,7 +67,7 @@ def test_results_that_nothing_comes_of_were_given_and_markers_were_not() -> None
     backlog.note_away(True)
     assert backlog.put(result("a", 1))
     assert not backlog.put(result("a", 2)), "there is no room, and nobody is waited for"
-    assert backlog.put(Marker())
+    backlog.mark(Marker())
     backlog.close()
     with pytest.raises(ChannelClosed):
         backlog.put(result("a", 3))

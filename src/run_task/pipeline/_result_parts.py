@@ -19,7 +19,7 @@ def result_for(sink: Sink, pipeline: str, stage: str, dataset: AnyDataSet) -> Re
     :param stage: the stage's name
     :param dataset: what the stage gave
     """
-    result = Result.of(pipeline, stage, dataset)
+    result = Result(pipeline, stage, dataset.window, 0, dataset)
     if isinstance(dataset, DataSet):  # asked so: of its own type, that is known at once
         return result
     apart = dataset.apart_of(id(sink))

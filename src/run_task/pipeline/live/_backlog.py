@@ -33,7 +33,7 @@ class Backlog:
     """
 
     def __init__(self, capacity: int, spool: SpoolFolder | None = None) -> None:
-        self._capacity: float = capacity
+        self._limit: float = capacity  # and as many more as there are markers
         self._spool = spool
         self._spooling = spool is not None and spool.unread > 0
         self._queue: deque[Result | Marker] = deque()
@@ -68,23 +68,22 @@ class Backlog:
         """Whether nothing more comes."""
         return self._is_closed
 
-    def put(self, item: Result | Marker) -> bool:
-        """Let a result wait, or a marker behind all that waits, for which there is always room.
+    def put(self, result: Result) -> bool:
+        """Let a result wait.
 
         :return: whether there was room for it; not: the sink is away
         :raises ChannelClosed: if nothing more is taken
         """
-        is_marker = type(item) is Marker
+        queue = self._queue
         with self._mutex:
-            self.given += not is_marker
+            self.given += 1
             while True:
                 if self._is_over or self._is_closed:
                     raise ChannelClosed("the sink has failed, or is closed")
                 if self._spooling:
-                    return self._put_on_disk(item)
-                if is_marker or len(self._queue) - self._markers < self._capacity:
-                    self._queue.append(item)
-                    self._markers += is_marker
+                    return self._put_on_disk(result)
+                if len(queue) < self._limit:
+                    queue.append(result)
                     if self._is_idle:
                         self._wake()
                     return True
@@ -92,22 +91,37 @@ class Backlog:
                     continue
                 if self._is_away:
                     return False
-                self._blocked += 1
-                self._room.wait()
+                self._blocked += 1  # first: who takes one looks at it after that
+                if len(queue) >= self._limit:
+                    self._room.wait()
                 self._blocked -= 1
 
-    def _put_on_disk(self, item: Result | Marker) -> bool:
-        assert self._spool is not None
-        if isinstance(item, Marker):
+    def mark(self, marker: Marker) -> None:
+        """Let a marker wait behind all that waits. There is always room for it.
+
+        :raises ChannelClosed: if nothing more is taken
+        """
+        with self._mutex:
+            if self._is_over or self._is_closed:
+                raise ChannelClosed("the sink has failed, or is closed")
+            if not self._spooling:
+                self._markers += 1
+                self._limit += 1
+                self._queue.append(marker)
+                self._wake()
+                return
+            assert self._spool is not None
             try:
                 self._spool.sync()
             except OSError as error:  # then nobody is told that it lasts
                 self.problem = described(error)
-                return False
-            item.passed.set()
-            return True
+            else:
+                marker.passed.set()
+
+    def _put_on_disk(self, result: Result) -> bool:
+        assert self._spool is not None
         try:
-            self._spool.append([self._spool.encoded(item)])
+            self._spool.append([self._spool.encoded(result)])
         except SpoolFull as error:
             self.problem = str(error)
             return False
@@ -130,14 +144,23 @@ class Backlog:
             self.problem = str(error)
             return False
         self._hand.clear()
-        self._queue.clear()
-        self._markers = 0
+        self._clear()
         self._spooling = True
         for marker in markers:
             marker.passed.set()
         self._room.notify_all()
         self._wake()
         return True
+
+    def _clear(self) -> list[Result | Marker]:
+        """Take out all that waits in memory. One by one, since others may take some meanwhile."""
+        taken: list[Result | Marker] = []
+        with suppress(IndexError):
+            while True:
+                taken.append(self._queue.popleft())
+        self._limit -= self._markers
+        self._markers = 0
+        return taken
 
     def _wake(self) -> None:
         """Something waits, for who empties it."""
@@ -151,6 +174,17 @@ class Backlog:
         :raises TimeoutError: if none came
         :raises ChannelClosed: if none will come
         """
+        if self._queue and self._spool is None and not self._markers:
+            # As most often: what is first is a result, and to take it out is one operation.
+            try:
+                item = self._queue.popleft()
+            except IndexError:
+                pass  # nothing more is taken
+            else:
+                if self._blocked:
+                    with self._mutex:
+                        self._room.notify()
+                return item
         with self._mutex:
             if not (self._queue or len(self) or self._is_closed or self._is_over):
                 self._is_idle = True
@@ -165,6 +199,7 @@ class Backlog:
                 item = self._queue.popleft()
                 if isinstance(item, Marker):
                     self._markers -= 1
+                    self._limit -= 1
                 else:
                     if self._blocked:
                         self._room.notify()
@@ -203,7 +238,7 @@ class Backlog:
     def unbound(self) -> None:
         """Let nobody wait for room any more."""
         with self._mutex:
-            self._capacity = float("inf")
+            self._limit = float("inf")
             self._room.notify_all()
 
     def close(self) -> None:
@@ -217,9 +252,7 @@ class Backlog:
         """Nothing more is taken. Returns what waited, and is not on disk."""
         with self._mutex:
             self._is_over = True
-            rest = [item for item in self._queue if isinstance(item, Result)]
-            self._queue.clear()
-            self._markers = 0
+            rest = [item for item in self._clear() if isinstance(item, Result)]
             self._filled.notify_all()
             self._room.notify_all()
             return rest

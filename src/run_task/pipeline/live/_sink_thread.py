@@ -95,16 +95,16 @@ class SinkThread:
                 self._by_others += 1
             return
         self._not_flushed.add(stage)
-        letters = self._policy.letters
         try:
-            has_room = self._backlog.put(result)
+            if self._backlog.put(result):
+                return
         except ChannelClosed as error:
             with self._mutex:
                 self._lost += 1
+            letters = self._policy.letters
             self._refusals.note(Omission.LOST, self._sink, [result], str(error), letters)
             raise
-        if has_room:
-            return
+        letters = self._policy.letters
         full = f"it is away, and {self._capacity:,} results wait"
         if self._spool is not None:
             full = f"it is away, and {self._backlog.problem}"
@@ -127,7 +127,7 @@ class SinkThread:
         :raises ChannelClosed: if it takes nothing any more
         """
         marker = Marker()
-        self._backlog.put(marker)
+        self._backlog.mark(marker)
         return marker.passed
 
     def has_all(self, stage: str, given_up: threading.Event) -> bool:
