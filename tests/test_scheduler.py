@@ -115,7 +115,10 @@ def advance(plan: Plan, seconds: int) -> None:
     plan.clock.advance(TaskInterval.seconds(seconds))
 
 
-def test_what_is_due_first_runs_first_and_at_one_time_the_least_rank(plan: Plan) -> None:
+def test_what_is_due_first_runs_first_and_at_one_time_the_least_rank(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_scheduler, "_HOLD", PATIENCE)  # on a busy machine none is cheap
     last = plan.step("d", rank=9)
     for name, due, rank in (("c", 2, 1), ("b", 2, 0), ("a", 1, 5)):
         plan.step(name, rank=rank).put(due * SECOND_NS)
@@ -174,6 +177,34 @@ def test_one_that_hangs_holds_up_no_other(real: Plan) -> None:
     assert other.ran.wait(PATIENCE)
     assert not hangs.ran.is_set()
     over.set()
+
+
+def test_one_that_hangs_holds_up_none_that_are_due_at_the_same_time(plan: Plan) -> None:
+    over = threading.Event()
+    plan.step("first", rank=0).put(SECOND_NS)
+    hangs = plan.step("hangs", lambda step: wait(over), rank=1)
+    hangs.put(SECOND_NS)
+    for rank, name in ((3, "b"), (2, "a"), (4, "c")):
+        plan.step(name, rank=rank).put(SECOND_NS)
+    advance(plan, 1)
+    for step in plan.steps:
+        assert step is hangs or step.ran.wait(PATIENCE)
+    over.set()
+    assert hangs.ran.wait(PATIENCE)
+    assert all(len(step.threads) == 1 for step in plan.steps)
+
+
+def test_one_that_is_removed_by_another_that_is_due_at_the_same_time_is_not_run(
+    plan: Plan,
+) -> None:
+    removed = plan.step("removed", rank=1)
+    remover = plan.step(run=lambda step: plan.scheduler.remove(removed.entry))
+    last = plan.step("last", rank=2)
+    for step in (removed, remover, last):
+        step.put(SECOND_NS)
+    advance(plan, 1)
+    assert last.ran.wait(PATIENCE)
+    assert not removed.threads
 
 
 def test_one_that_hangs_alone_holds_up_nobody_who_comes_later(real: Plan) -> None:

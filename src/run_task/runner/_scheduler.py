@@ -1,15 +1,16 @@
 """Runs what is due, for all runners that share a clock, in as few threads as will do.
 
-One thread leads: it waits for whatever falls due first, and runs it itself, since what is cheap
-costs less than to wake another thread for it. What takes long, or blocks, must not hold up
-others. So the lead is a role and not a thread:
+One thread leads: it waits for whatever falls due first, takes all that is due by then, and runs it
+itself, one after another, since what is cheap costs less than to wake another thread for it. What
+takes long, or blocks, must not hold up others. So the lead is a role and not a thread:
 
 - An activity that was slow last time is run by a thread that has given up the lead before.
 - A thread that is about to block says so (:func:`step_aside`), and gives up the lead.
 - A thread that is found with one activity for longer than ``_HOLD`` loses the lead to another one.
   The process's watch sees to that.
 
-A thread without the lead finishes what it has in hand, and then rests until it is needed again.
+Who gets the lead goes on with what has been taken. A thread without it finishes what it has in
+hand, and then rests until it is needed again.
 
 There is a leader whenever there is an activity: the lead passes from one thread to another under
 the mutex. Waking an activity takes no lock, so that it can be done in a signal handler.
@@ -23,7 +24,7 @@ import threading
 import time
 from collections import deque
 from itertools import count
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from run_task.observe._log import Log
 from run_task.sync._alarm import Alarm
@@ -117,17 +118,13 @@ class _Member:
     :ivar alarm: rings when it gets the lead, or is to end
     """
 
-    __slots__ = ("alarm", "entry", "thread")
+    __slots__ = ("alarm", "begun", "entry", "thread")
 
     def __init__(self, thread: threading.Thread | None = None) -> None:
         self.alarm: Alarm = Alarm()
-        self.entry: Entry | None = None  # what it is busy with
+        self.begun: float = 0.0  # since when it is busy, in seconds of time.monotonic()
+        self.entry: Entry | None = None  # with what
         self.thread: threading.Thread | None = thread
-
-
-_Hold: TypeAlias = tuple[_Member, float]
-"""The leader is busy with an activity: which thread that is, and since when, in seconds of
-:func:`time.monotonic`."""
 
 
 class Scheduler:
@@ -140,12 +137,12 @@ class Scheduler:
         self._clock = clock
         self._mutex = threading.Lock()
         self._heap: list[tuple[int, int, int, Entry]] = []  # when it is due, rank, number, what
+        self._due: deque[Entry] = deque()  # what was due when it was last looked
         self._numbers = count(1)
         self._entries: set[Entry] = set()
         self._woken: deque[Entry] = deque()
         self._alarm = Alarm()  # rings when the leader is to look again
         self._lead: _Member | None = None
-        self._hold: _Hold | None = None
         self._resting: list[_Member] = []
         self._members: set[_Member] = set()
         self._started = count(1)
@@ -190,15 +187,16 @@ class Scheduler:
             if entry.stepped:
                 entry.stepped = False
                 due_ns = entry.activity.follow_clock()
-            self._push(entry, _AT_ONCE if entry.woken else due_ns)
-            place = _this_thread.place
-            if place is not None and place[1] is self._lead:
+            entry.number = number = next(self._numbers)
+            due_ns = _AT_ONCE if entry.woken else due_ns
+            heapq.heappush(self._heap, (due_ns, entry.rank, number, entry))
+            place, lead = _this_thread.place, self._lead
+            if place is not None and place[1] is lead:
                 return  # this thread will look by itself
-            hold = self._hold
-            if hold is not None and hold[0].entry is entry and self._pass_on():
-                # The leader hangs in it, and another thread has gone on with it.
-                self._hold = hold = None
-        if hold is not None:
+            is_busy = lead is not None and lead.entry is not None
+            if lead is not None and lead.entry is entry and self._pass_on():
+                is_busy = False  # it hangs there, and another thread has gone on with it
+        if is_busy:
             self._watch.wake()  # while there was nothing else to run, it may have slept
         self._alarm.ring()
 
@@ -219,7 +217,7 @@ class Scheduler:
             self._tidy()
             if self._entries:
                 return
-            self._hold = None  # so that no thread is started any more
+            self._due.clear()
             lead = self._lead
             if lead is not None and lead.entry is not None:
                 self._lead = None  # what it is in may hang, and then it would never lead again
@@ -259,37 +257,48 @@ class Scheduler:
             if self._lead is not member or len(self._entries) < 2:
                 return
             if self._pass_on():
-                self._hold = None
                 return
         self._watch.wake()  # it tries again
 
     def _run(self, member: _Member) -> None:
         _this_thread.place = self, member
         while True:
-            entry = self._next(member)
-            if entry is not None:
-                self._activate(member, entry)
+            if self._wait(member):
+                self._activate(member)
             elif not self._rest(member):
                 return
 
-    def _activate(self, member: _Member, entry: Entry) -> None:
-        begun = time.monotonic()
-        self._hold = member, begun
-        if self._heap:
-            if entry.slow:
-                self.step_aside(member)
-            elif self._watch.asleep:
-                self._watch.wake()
-        try:
-            entry.activity.activate()
-        except BaseException:
-            _log.exception("%r failed", entry.activity)  # it is an error of this library
-        member.entry = None
-        entry.slow = time.monotonic() - begun > _SLOW
+    def _activate(self, member: _Member) -> None:
+        """Run what is due, as long as this thread has the lead."""
+        due, heap, entries, monotonic = self._due, self._heap, self._entries, time.monotonic
+        now = monotonic()
+        # Who loses the lead right here takes one more. That is nobody else's, and holds up nobody.
+        while self._lead is member:
+            try:
+                entry = due.popleft()
+            except IndexError:
+                return
+            if entry not in entries:
+                continue  # it was removed meanwhile
+            member.begun = begun = now
+            member.entry = entry
+            entry.woken = False
+            if due or heap:
+                if entry.slow:
+                    self.step_aside(member)
+                elif self._watch.asleep:
+                    self._watch.wake()
+            try:
+                entry.activity.activate()
+            except BaseException:
+                _log.exception("%r failed", entry.activity)  # it is an error of this library
+            member.entry = None
+            now = monotonic()
+            entry.slow = now - begun > _SLOW
 
-    def _next(self, member: _Member) -> Entry | None:
-        """Wait for what is due, as long as this thread has the lead; None if it has not."""
-        heap = self._heap
+    def _wait(self, member: _Member) -> bool:
+        """Wait until something is due, and take it. Returns whether this thread has the lead."""
+        heap, due = self._heap, self._due
         until_ns = _NEVER
         while True:
             try:
@@ -301,21 +310,19 @@ class Scheduler:
                 self.overslept_ns = now_ns
             with self._mutex:
                 if self._lead is not member:
-                    return None
-                self._hold = None
+                    return False
                 if self._woken:
                     self._take_woken()
-                while heap and heap[0][3].number != heap[0][2]:
-                    heapq.heappop(heap)  # it has been put elsewhere, or removed
-                if heap and heap[0][0] <= now_ns:
-                    entry = heapq.heappop(heap)[3]
-                    entry.number = 0
-                    entry.woken = False
-                    member.entry = entry
-                    return entry
+                while heap and (heap[0][0] <= now_ns or heap[0][3].number != heap[0][2]):
+                    _, _, number, entry = heapq.heappop(heap)
+                    if entry.number == number:  # else it has been put elsewhere, or removed
+                        entry.number = 0
+                        due.append(entry)
+                if due:
+                    return True
                 if not self._entries:
                     self._lead = None
-                    return None
+                    return False
                 until_ns = heap[0][0] if heap else _NEVER
             try:
                 if not self._follow_clock(now_ns):
@@ -339,7 +346,8 @@ class Scheduler:
                     self._resting.append(member)
             member.alarm.wait()
 
-    def _push(self, entry: Entry, due_ns: int) -> None:
+    def _move(self, entry: Entry, due_ns: int) -> None:
+        """Put an activity elsewhere in the heap."""
         entry.number = next(self._numbers)
         heapq.heappush(self._heap, (due_ns, entry.rank, entry.number, entry))
         if len(self._heap) > 2 * len(self._entries) + _STALE:
@@ -361,7 +369,7 @@ class Scheduler:
             entry = self._woken.popleft()
             # What is being run is looked at when it is put back.
             if entry.number and entry.woken:
-                self._push(entry, _AT_ONCE)
+                self._move(entry, _AT_ONCE)
 
     def _follow_clock(self, before_ns: int) -> bool:
         """Look whether the wall clock has stepped, and if so, put everything where it is due.
@@ -384,7 +392,7 @@ class Scheduler:
         with self._mutex:
             for entry in self._entries:
                 if entry.number:
-                    self._push(entry, entry.activity.follow_clock())
+                    self._move(entry, entry.activity.follow_clock())
                 else:
                     entry.stepped = True  # when it is put, it may not know of it
         return True
@@ -430,18 +438,19 @@ class Scheduler:
 
     def look(self) -> float | None:
         """Take the lead from a thread that has been busy with one activity for too long."""
-        hold = self._hold
-        if hold is None or not self._heap:
+        lead = self._lead
+        entry = None if lead is None else lead.entry
+        if lead is None or entry is None or not (self._heap or self._due):
             return None
-        remaining = hold[1] + _HOLD - time.monotonic()
+        begun = lead.begun
+        remaining = begun + _HOLD - time.monotonic()
         if remaining > 0:
             return remaining
         with self._mutex:
-            if self._hold is not hold or self._lead is not hold[0]:
+            if self._lead is not lead or lead.entry is not entry or lead.begun != begun:
                 return None
             if not self._pass_on():
                 return _TRY_AGAIN
-            self._hold = None
         return None
 
 
