@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -43,7 +44,16 @@ from run_task.pipeline._refusals import Refusals
 from run_task.pipeline._sink_policy import SinkPolicy
 from run_task.pipeline._sink_start import output_of
 from run_task.pipeline.live._sink_thread import SinkThread
-from run_task.sinks import CallbackSink, CsvSink, Layout, Result, Row, Spool, SqlSink
+from run_task.sinks import (
+    CallbackSink,
+    CsvSink,
+    Layout,
+    Result,
+    Row,
+    Spool,
+    SqlSink,
+    StageOutput,
+)
 from run_task.sources import paced
 
 pytest.importorskip("sqlalchemy")
@@ -554,6 +564,62 @@ def test_what_cannot_be_written_by_shards_is_refused_by_name(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=told):
         made.replay_sharded(2)
     assert any("cannot be sent" in str(error) for error in made.mistakes(2))
+
+
+class Doubling(SqlSink):
+    """Writes in its own way."""
+
+    def write(self, result: Any, *more: Any) -> None:
+        raise AssertionError("it is refused before")
+
+
+class Around:
+    """A sink around another one, which it writes to in its own way."""
+
+    def __init__(self, inner: SqlSink) -> None:
+        self._inner = inner
+
+    def write(self, result: Result) -> None:
+        raise AssertionError("it is refused before")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class Opened(SqlSink):
+    """Has what is its own in shards, too."""
+
+    def write(self, result: Any, *more: Any) -> None:
+        super().write(result._replace(stage=f"own {result.stage}"))
+
+    def for_shards(self, output: StageOutput, /, *, other_machines: bool) -> Callable[[], Any]:
+        super().for_shards(output, other_machines=other_machines)
+        return partial(Opened, self._database.url.database)
+
+
+def test_a_sink_that_writes_in_its_own_way_is_refused_unless_it_says_how_in_shards(
+    tmp_path: Path,
+) -> None:
+    told = (
+        r"Doubling has a write\(\) of its own, which nobody would call in a shard.*for_shards\(\)"
+    )
+    with pytest.raises(ConfigError, match=told):
+        pipeline(Doubling(tmp_path / "p.db"))
+    sink: Any = SqlSink(tmp_path / "p.db")
+    sink.flush = lambda: None
+    with pytest.raises(ConfigError, match=r"SqlSink has a flush\(\) of its own"):
+        pipeline(sink)
+    told = r"sharded=True: its for_shards is that of the sink that it is around"
+    with pytest.raises(ConfigError, match=told):
+        pipeline(Around(SqlSink(tmp_path / "p.db")))
+    for _ in pipeline(Doubling(tmp_path / "p.db"), of=[], sharded=False).replay():
+        pass
+
+    opened = Opened(tmp_path / "own.db")
+    with local_shards():
+        list(pipeline(opened, tasks=WIDE).replay_sharded(2))
+    assert held(opened, "own s")
+    assert not held(opened)
 
 
 def test_a_file_that_other_machines_do_not_have_is_refused(tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ class StageSinkOnShards:
                 f"window's keys can be replaced by themselves, as an SqlSink: take one, or leave "
                 f"sharded=True out, so that this process writes to it"
             )
+        if getattr(sink.for_shards, "__self__", sink) is not sink:
+            raise ConfigError(
+                f"stage {stage.name!r}: sink={brief(sink)}: sharded=True: its for_shards is that "
+                f"of the sink that it is around, which shards would write to past it: give it a "
+                f"for_shards() of its own, or leave sharded=True out"
+            )
         output = output_of(self._pipeline, stage, tasks)
         try:
             opened = sink.for_shards(output, other_machines=self._other_machines)

@@ -31,6 +31,9 @@ _ATTEMPTS: Final = 6
 _FIRST_WAIT_S: Final = 0.01
 """How many seconds to wait before the third attempt; twice as many before each further one."""
 
+_IN_SHARDS: Final = ("begin", "declare", "write", "flush")
+"""What a shard calls."""
+
 
 class SqlForm(ResultForm, Protocol):
     """What stands in a table of a database, in one of the layouts."""
@@ -154,9 +157,18 @@ class SqlSink(Durable):
 
         :param output: what the stage gives
         :param other_machines: whether shards may be on other machines
-        :raises ConfigError: if shards cannot write to it, each a part of a window
+        :raises ConfigError: if shards cannot write to it, each a part of a window; also if it is of
+            a class that writes in its own way, and has no ``for_shards`` of its own
         """
         where, database = self._database.where, self._database
+        if (own := type(self)).for_shards is SqlSink.for_shards:
+            for name in _IN_SHARDS:
+                if getattr(own, name) is not getattr(SqlSink, name) or name in vars(self):
+                    raise ConfigError(
+                        f"{where}: {own.__name__} has a {name}() of its own, which nobody would "
+                        f"call in a shard, where a plain SqlSink is opened: give it a for_shards() "
+                        f"that opens one like it there, or leave sharded=True out"
+                    )
         if problem := self._form.not_in_parts(output):
             raise ConfigError(f"{where}: {problem}")
         url = database.url.render_as_string(hide_password=False)
