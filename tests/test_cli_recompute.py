@@ -76,7 +76,7 @@ def test_windows_of_a_stage_are_computed_again(tmp_path: Path) -> None:
     done = run_here("recompute", "app.py", "tens", *times, cwd=tmp_path)
     assert done.exit_code == Exit.DONE, done.output
     assert "stage tens: 2 windows computed again in" in done.output
-    assert "results.db'): in the place of 2 rows" in done.output
+    assert "results.db', table='results'): in the place of 2 rows" in done.output
     assert totals(tmp_path) == [10, 30, 30, 10, 10]
     told = run_here("recompute", "app.py", "hours", cwd=tmp_path)
     assert told.exit_code == Exit.MISTAKE

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import re
+import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -401,7 +403,9 @@ def raised(error: BaseException) -> None:
     raise error
 
 
-def test_what_waits_for_a_sink_comes_before_what_shards_write(tmp_path: Path) -> None:
+def test_what_waits_for_a_sink_comes_before_what_shards_write(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     policy = SinkPolicy(Retry(wait="1ms"), Spool(tmp_path / "spool"))
     result = KeyedDataSet(Window(0, 10), "k", {"count": {"a": 1}})
     never, given_up = threading.Event(), threading.Event()
@@ -431,7 +435,14 @@ def test_what_waits_for_a_sink_comes_before_what_shards_write(tmp_path: Path) ->
     back.waits.clear()
     thread.write("s", result)
     assert not thread.has_all("s", given_up)
-    back.waits.set()
+    with (
+        mock.patch("run_task.pipeline.live._sink_thread._SLOW", 0.1),
+        beside(lambda: thread.has_all("s", never)) as waits,
+    ):
+        told = r"SqlSink\(.*, table='results'\) has not taken for 0.1 s what stage 's' gave it"
+        eventually(lambda: re.search(told, caplog.text))
+        back.waits.set()
+        assert waits.result(PATIENCE)
     thread.close()
     assert thread.join(PATIENCE)
     assert [row.value for row in held(HomeSink(tmp_path / "p.db"))] == [1]
@@ -458,6 +469,25 @@ def test_what_comes_while_a_sink_flushes_for_shards_is_not_taken_for_flushed(
     again.assert_called_once()
     thread.close()
     assert thread.join(PATIENCE)
+
+
+def test_a_table_that_is_locked_while_shards_write_is_told_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = SqlSink(tmp_path / "p.db", table="bars", layout=Layout.WIDE)
+    replay = pipeline(sink, tasks=WIDE, of=rows(number=120)).replay_sharded(1)
+    told = (
+        r"shard 0 of 1 has been at a window.*stage 's' gives to SqlSink\('.*p.db', table='bars'\)"
+    )
+    with mock.patch("run_task.cluster._member._SLOW", 0.1), closing(replay):
+        next(replay)
+        with closing(sqlite3.connect(tmp_path / "p.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with beside(lambda: next(replay)) as following:
+                eventually(lambda: re.search(told, caplog.text), 60)
+                other.execute("ROLLBACK")
+                following.result(60)
+        eventually(lambda: "is done with the window that took it long" in caplog.text)
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -594,7 +624,7 @@ class Opened(SqlSink):
 
     def for_shards(self, output: StageOutput, /, *, other_machines: bool) -> Callable[[], Any]:
         super().for_shards(output, other_machines=other_machines)
-        return partial(Opened, self._database.url.database)
+        return partial(Opened, self._database.url.database or "")
 
 
 def test_a_sink_that_writes_in_its_own_way_is_refused_unless_it_says_how_in_shards(

@@ -171,7 +171,7 @@ def test_an_index_whose_name_somebody_else_has_is_told_by_name(place: Place, of:
     told = f"of one of table 'other_{place.table}'" if of == "index" else "of a table"
     with pytest.raises(
         ConfigError,
-        match=f"table '{place.table}': its index '{name}' has the name {told}: rename that, "
+        match=rf"table='{place.table}'\): its index '{name}' has the name {told}: rename that, "
         f"or give another table=",
     ):
         sink.declare(output)
@@ -285,7 +285,7 @@ def test_a_table_of_somebody_else_is_refused_and_stays(place: Place) -> None:
     for columns in ("a INTEGER", "window_start INTEGER, window_end INTEGER, error VARCHAR(9)"):
         place.run(f"CREATE TABLE {place.table} ({columns})")
         with pytest.raises(
-            ConfigError, match=f"table '{place.table}': this table is one of somethi"
+            ConfigError, match=rf"table='{place.table}'\): this table is one of somethi"
         ):
             place.sink()
         assert place.run(f"SELECT * FROM {place.table}") == []

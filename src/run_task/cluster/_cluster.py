@@ -18,7 +18,7 @@ from run_task.cluster._bytes import Packing, of_bytes
 from run_task.cluster._feed import Feed
 from run_task.cluster._few_keys import FewKeys
 from run_task.cluster._link import Link, ShardLost, Transport
-from run_task.cluster._member import ShardMember
+from run_task.cluster._member import AskedWindow, ShardMember
 from run_task.cluster._messages import (
     ReadRows,
     RowsRead,
@@ -204,6 +204,7 @@ class Cluster:
                 self._telemetry.tell()
             for member in self._members:
                 member.look_at_signs()
+                member.look_at_writing()
                 link, life = member.link, member.life
                 if link is not None and (why := link.ended) is not None:
                     self._is_gone(member, life, why)  # it is back before a window asks for it
@@ -497,7 +498,7 @@ class Cluster:
         runs = *run.stage.missed(member.number), run
         calls = [self._call(member, member.link, each) for each in runs]
         number, asked = next(self._calls), time.monotonic()
-        member.asked[number] = asked
+        member.asked[number] = AskedWindow(asked, run.told)
 
         def note(call: Future[ShardReply]) -> None:
             member.asked.pop(number, None)

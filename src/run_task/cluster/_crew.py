@@ -176,7 +176,8 @@ class ShardsCrew:
         self._is_running = True
         try:
             sinks = self._sinks.that_take(self._given_up)
-            run = WindowRun(self._stage, (tick.start, tick.end), views, values, sinks)
+            told = self._sinks.told(sinks)
+            run = WindowRun(self._stage, (tick.start, tick.end), views, values, sinks, told)
             answers = self._cluster.run(run, self._bound_s, self._given_up)
         finally:
             self._is_running = False

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from run_task.cluster._feed import rows_in
 from run_task.cluster._link import Link, ShardLost
@@ -17,8 +17,21 @@ from run_task.runner._stats import ShardState, ShardStats
 
 _log = Log(__name__)
 
+_SLOW: Final = 5.0
+"""After how many seconds it is told that a window takes long in which a shard writes to a sink."""
+
 _SILENT: Final = 5.0
 """After how many seconds without a sign of life a shard is told of: they come every second."""
+
+
+class AskedWindow(NamedTuple):
+    """A window that a shard was asked for."""
+
+    at: float
+    """When, by the monotonic clock."""
+
+    writes: str
+    """What it writes by itself, for messages; empty: nothing."""
 
 
 class ShardMember:
@@ -54,13 +67,14 @@ class ShardMember:
         """The stages that it is to forget."""
         self.reads: set[int] = set()
         """The partitions that it was told of."""
-        self.asked: dict[int, float] = {}
-        """When it was asked for what is unanswered, by the number of the call."""
+        self.asked: dict[int, AskedWindow] = {}
+        """The windows that it was asked for and has not answered, by the number of the call."""
         self.seconds = 0.0
         """How long the last window took, there and back."""
         self._pipeline = pipeline
         self._why = ""  # it is gone
         self._silent = 0.0  # for how long it gave no sign of life, once that was told
+        self._slow: int | None = None  # the call of which was told that it takes long
         self._mutex = threading.Lock()  # of what is counted
         self._windows = self._rows = self._results = 0
         self._keys: dict[int, int] = {}  # of the last window, by stage
@@ -124,7 +138,7 @@ class ShardMember:
             state = ShardState.ENDED
         elif link is not None:
             state = ShardState.RUNNING
-            waits = now - min(list(self.asked.values()), default=now)
+            waits = now - min((one.at for one in list(self.asked.values())), default=now)
         elif not life:
             state = ShardState.STARTING
         else:
@@ -158,6 +172,26 @@ class ShardMember:
             *(self._pipeline, self.called, *args),
             extra={"shard": self.number, "node": node or (link and link.place.node) or None},
         )
+
+    def look_at_writing(self) -> None:
+        """Tell if a window in which it writes to a sink takes long, as where a table is locked: no
+        window after it begins before."""
+        asked = dict(self.asked)
+        if self._slow is not None and self._slow not in asked:
+            self._slow = None
+            if self.link is not None:
+                self.tell("%s is done with the window that took it long")
+        if self._slow is not None or not asked:
+            return
+        number, first = min(asked.items(), key=lambda one: one[1].at)
+        seconds = time.monotonic() - first.at
+        if first.writes and seconds >= _SLOW:
+            self._slow = number
+            self.tell(
+                "%s has been at a window for %.0f s, by its tasks or while it writes %s, and the "
+                "stage waits for it: is it locked there?",
+                *(seconds, first.writes),
+            )
 
     def look_at_signs(self) -> None:
         """Tell if it gives no signs of life any more, long before it is taken for dead, and when it

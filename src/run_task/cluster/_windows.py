@@ -36,6 +36,9 @@ class WindowRun(NamedTuple):
     sinks: Sequence[int] = ()
     """Those of the stage's sinks that shards are to write to, by place."""
 
+    told: str = ""
+    """What it is that shards write to, for messages."""
+
 
 class NoAnswer(NamedTuple):
     """A shard that gave nothing for a window."""
@@ -87,7 +90,7 @@ class StageOnShards:
         missed = self._missed.setdefault(shard, [])
         if not missed:
             self._before[shard] = self._setup(shard)
-        missed.append(run._replace(sinks=()))  # sinks have it without this shard
+        missed.append(run._replace(sinks=(), told=""))  # sinks have it without this shard
         if len(missed) <= MOST_MISSED:
             return True
         self.caught_up(shard)

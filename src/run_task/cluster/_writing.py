@@ -159,6 +159,11 @@ class StageSinks:
             found.append(place)
         return found
 
+    def told(self, places: Sequence[int]) -> str:
+        """What shards are to write, and to which sinks, for messages; empty: none."""
+        sinks = ", ".join(repr(self._sinks[place]) for place in places)
+        return f"what stage {self._name!r} gives to {sinks}" if sinks else ""
+
     def apart(
         self, end: int, asked: Sequence[int], parts: Sequence[tuple[Sequence[Any], Collection[int]]]
     ) -> Mapping[int, ApartKeys]:

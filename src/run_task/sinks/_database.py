@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from run_task._extras import need
 from run_task.errors import ConfigError, RunTaskError
-from run_task.observe._format import SURROGATE
+from run_task.observe._format import SURROGATE, brief
 from run_task.observe._url import looks_like_url, redacted, url_shown, user_in
 
 if TYPE_CHECKING:
@@ -45,10 +45,11 @@ class Database:
 
     :param given: a path, for SQLite, or a URL of SQLAlchemy's
     :param owner: who uses it, for messages
+    :param table: which table of it, for messages; None: none of its own
     :raises ConfigError: if that is no database, or its driver is not installed
     """
 
-    def __init__(self, given: str | os.PathLike[str], owner: str) -> None:
+    def __init__(self, given: str | os.PathLike[str], owner: str, table: object = None) -> None:
         need("sqlalchemy", "sql")
         text: Any = given
         with suppress(TypeError):
@@ -74,7 +75,8 @@ class Database:
         self._secrets = _secrets(self.url, text)
         self.is_sqlite: Final = self.url.get_backend_name() == "sqlite"
         self.is_mysql: Final = self.url.get_backend_name() in ("mysql", "mariadb")
-        self.where: Final = f"{owner}({_shown(self.url, is_url='://' in text)!r})"
+        told = "" if table is None else f", table={brief(table)}"
+        self.where: Final = f"{owner}({_shown(self.url, is_url='://' in text)!r}{told})"
         self.is_file: Final = self.is_sqlite or self.url.get_backend_name() == "duckdb"
         name = (self.url.database or "").removeprefix("file:")  # SQLite's URIs of files
         if self.is_file and (name in ("", ":memory:") or self.url.query.get("mode") == "memory"):

@@ -125,7 +125,7 @@ class SqlSink(Durable):
         encode: Fallback | None = None,
         types: TypesGiven = (),
     ) -> None:
-        self._database = Database(database, "SqlSink")
+        self._database = Database(database, "SqlSink", table)
         self._given = {"table": table, "layout": layout, "encode": encode, "types": types}
         wide = check_layout(layout, self._database.where) is Layout.WIDE
         self._engine: Engine = self._database.engine()
@@ -201,10 +201,10 @@ class SqlSink(Durable):
         """
         where = self._database.where
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise ConfigError(f"{where}: table={name!r}: it is a name that can be printed")
+            raise ConfigError(f"{where}: the name of a table is a text that can be printed")
         longest = self._engine.dialect.max_identifier_length
         if len(name.encode()) > longest:  # PostgreSQL would cut it off there
-            raise ConfigError(f"{where}: table={name!r}: it is longer than {longest} bytes")
+            raise ConfigError(f"{where}: the name of its table is longer than {longest} bytes")
 
     def _prepare(self) -> None:
         try:
@@ -264,7 +264,7 @@ def has_table(database: str, table: str) -> bool:
     """
     from sqlalchemy import inspect
 
-    found = Database(database, "SqlSink")
+    found = Database(database, "SqlSink", table)
     if found.is_sqlite and not os.path.exists(found.url.database or ""):
         return False
     engine = found.engine()

@@ -73,17 +73,17 @@ class LongSql(LongForm):
             there = set(columns_of(connection, table))
         missing = {column.name for column in table.columns} - there
         if missing and there.issuperset(_OLDER_COLUMNS):
-            raise older(f"{self._where}, table {name!r}")
+            raise older(self._where)
         if missing:
             raise ConfigError(
-                f"{self._where}: table {name!r} is one of something else, it has no "
+                f"{self._where}: this table is one of something else, it has no "
                 f"column {', '.join(map(repr, sorted(missing)))}: give another table="
             )
         with self._engine.begin() as connection:
             form = connection.execute(select(table.c.format).limit(1)).scalar()
             if form not in (None, FORMAT):
                 raise ConfigError(
-                    f"{self._where}: table {name!r} was written in format {form!r}, and this "
+                    f"{self._where}: this table was written in format {form!r}, and this "
                     f"version of run-task knows {FORMAT}: give another table="
                 )
             connection.execute(delete(table).where(false()))  # shows now whether one may write
@@ -242,7 +242,7 @@ def older_table(database: str, table: str) -> Generator[Iterator[OlderWindow] | 
     """
     from sqlalchemy import MetaData, Table, inspect, select
 
-    found = Database(database, "convert")
+    found = Database(database, "convert", table)
     engine = found.engine()
     problem = ""
     try:
@@ -264,4 +264,4 @@ def older_table(database: str, table: str) -> Generator[Iterator[OlderWindow] | 
     finally:
         engine.dispose()
     if problem:
-        raise ConfigError(f"{found.where}, table {table!r}: cannot be read: {problem}")
+        raise ConfigError(f"{found.where}: cannot be read: {problem}")

@@ -32,7 +32,7 @@ class VersionsTable:
     """
 
     def __init__(self, database: Database, engine: Engine, limits: SqlLimits, name: str) -> None:
-        self._where = f"{database.where}, table {name!r}"
+        self._where = database.where
         self._database = database
         self._engine = engine
         self._limits = limits

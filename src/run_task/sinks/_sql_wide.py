@@ -65,7 +65,7 @@ class WideSql(WideForm):
         self._place = place
         database, self._engine, self._limits, self._name = place
         dialect = self._engine.dialect
-        self._where = f"{database.where}, table {self._name!r}"
+        self._where = database.where
         self._dialect = dialect.name
         self._longest_name = _LONGEST_NAMES.get(self._dialect, dialect.max_identifier_length)
         self._registry = registry_table(self._limits)

@@ -28,6 +28,9 @@ FLUSH_EVERY: Final = 1.0
 """After how many seconds at the latest what was written is flushed."""
 
 
+_SLOW: Final = 5.0
+"""After how many seconds it is told that a stage waits for a sink that takes long."""
+
 _LOOK: Final = 0.1
 """After how many seconds whoever waits for a flush looks whether there is going to be one."""
 
@@ -141,19 +144,27 @@ class SinkThread:
         if stage not in self._not_flushed:
             return True
         self._not_flushed.discard(stage)  # before: what is computed again may come meanwhile
-        if self._all_flushed(given_up):
+        if self._all_flushed(stage, given_up):
             return True
         self._not_flushed.add(stage)
         return False
 
-    def _all_flushed(self, given_up: threading.Event) -> bool:
+    def _all_flushed(self, stage: str, given_up: threading.Event) -> bool:
         try:
             flushed = self.flushed()
         except ChannelClosed:
             return False
+        since, is_told = time.monotonic(), False
         while not flushed.wait(_LOOK):
             if self._is_away or self.is_over or given_up.is_set():
                 return False
+            if not is_told and time.monotonic() - since >= _SLOW:
+                is_told = True
+                _log.warning(
+                    "%r has not taken for %g s what stage %r gave it before, and the stage waits "
+                    "for that: is it locked?",
+                    *(self, _SLOW, stage),
+                )
         return not (self._is_away or self._backlog.keeps_all)
 
     def __len__(self) -> int:
