@@ -589,6 +589,9 @@ def test_what_cannot_be_partitioned_is_refused_by_name() -> None:
     refuses("a folder of files, or one with partitions()", [(1000, {"price": 1.0, "key": "a"})])
     refuses("(1000, {'key': 'a'}), ...] has no partitions", [(1000, {"key": "a"})] * 1000)
     refuses("has no partition", Parts([]))
+    yes: Any = "yes"
+    with pytest.raises(ConfigError, match=r"'trades': partitioned='yes': it is True or False"):
+        Pipeline("p").source(source, series, name="trades", partitioned=yes)
     keyless = TimeSeries({"price": float, "key": str}, TimeUnit.SECONDS)
     refuses("make it with the key", source, keyless)
     refuses("make it with the key", source, (series, trades()))

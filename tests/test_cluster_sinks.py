@@ -580,6 +580,9 @@ def test_what_cannot_be_written_by_shards_is_refused_by_name(tmp_path: Path) -> 
     by_key = made.stage("by key", [count()], series, "10s", by="symbol")
     with pytest.raises(ConfigError, match=r"stage 'all': sink=.*sharded=True is for a stage by"):
         made.stage("all", [count()], series, "10s").sink(SqlSink(tmp_path / "p.db"), sharded=True)
+    yes: Any = "yes"
+    with pytest.raises(ConfigError, match=r"sharded='yes': it is True or False"):
+        by_key.sink(SqlSink(tmp_path / "p.db"), sharded=yes)
     told = r"stage 'by key': sink=CsvSink.*as an SqlSink: take one, or leave sharded=True out"
     with pytest.raises(ConfigError, match=told):
         by_key.sink(CsvSink(tmp_path / "p.csv"), sharded=True)

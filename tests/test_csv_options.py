@@ -59,6 +59,12 @@ def test_half_a_pair_in_utf16_costs_its_row(read: Any) -> None:
     assert (values(found), found[1]) == (["a", "c"], 1)
 
 
+@pytest.mark.parametrize("sort", ["yes", 1, None])
+def test_to_sort_is_said_by_true_or_false(sort: Any, read: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"sort={sort!r}: it is True or False"):
+        read("timestamp,v\n1,2\n", sort=sort)
+
+
 def test_an_encoding_that_is_none_is_refused(read: Any) -> None:
     for encoding in ("utf-7000", "base64", "hex", None, 5, "\0"):
         with pytest.raises(ConfigError, match=r"encoding=.*: there is none of this name"):

@@ -152,6 +152,8 @@ def test_what_cannot_be_followed_is_refused(path: Path, form: Format, tmp_path: 
             form.source(paths, follow=True)
     with pytest.raises(ConfigError, match="with follow= it has no end, and cannot be sorted"):
         form.source(path, follow=True, sort=True)
+    with pytest.raises(ConfigError, match=r"follow='yes': it is True or False"):
+        form.source(path, follow="yes")
     with pytest.raises(ConfigError, match=r"poll='often'"):
         form.source(path, follow=True, poll="often")
     os.mkfifo(tmp_path / "pipe")

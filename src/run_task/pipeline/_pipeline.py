@@ -71,6 +71,7 @@ from run_task.runner._signals import shut_down_on_sigterm
 from run_task.runner._stats import PipelineStats, RunnerStats, SinkStats
 from run_task.sinks._protocol import DurableSink, Sink, TypedSink
 from run_task.sinks._spool import Spool
+from run_task.sources._arguments import check_flag
 from run_task.sources._backfill import Backfill
 from run_task.sources._faults import OnFault
 from run_task.sources._partitioned import by_partition, check_options, partitions_in
@@ -418,6 +419,7 @@ class Pipeline(Live):
             series = [one for one, enter in targets if isinstance(one, TimeSeries) and not enter]
             fitting = [source.fitting(one) for one in series]
             source = fitting[0] if fitting else source
+        check_flag(where, "partitioned", partitioned)
         if partitioned:
             needing = {"journal": journal, "retry": retry, "dedupe": dedupe}
             check_options(where, targets, {**needing, "dead_letters": dead_letters})

@@ -32,6 +32,7 @@ from run_task.runner._keys import Keys
 from run_task.runner._task_set import TaskSet
 from run_task.sinks._protocol import Sink
 from run_task.sinks._spool import Spool
+from run_task.sources._arguments import check_flag
 from run_task.sources._faults import OnFault
 from run_task.sync._channel import Receiver, Sender, channel
 from run_task.sync._overflow import Overflow
@@ -421,6 +422,7 @@ class BaseStage(Generic[I, O, R]):
         :raises RunTaskError: if the pipeline ends, or the stage was removed
         """
         check_sink(f"stage {self.name!r}", sink)
+        check_flag(f"stage {self.name!r}: sink={brief(sink)}", "sharded", sharded)
         self._owner.write_to(
             self,
             sink,

@@ -21,6 +21,15 @@ def check(where: str, unit: object, stored: object, on_fault: object) -> None:
         raise ConfigError(f"{where}: {on_fault!r} is not one of {choices}")
 
 
+def check_flag(where: str, name: str, given: object) -> None:
+    """Refuse what is taken for true and is not: a text, as of a file of settings.
+
+    :raises ConfigError: if it is neither True nor False
+    """
+    if not isinstance(given, bool):
+        raise ConfigError(f"{where}: {name}={given!r}: it is True or False")
+
+
 def check_share(where: str, most: object) -> float:
     """The largest share of malformed rows, as it was given.
 

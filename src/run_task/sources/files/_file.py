@@ -22,7 +22,7 @@ from run_task.columnar._timestamps import Times
 from run_task.errors import ConfigError, SourceError
 from run_task.observe._format import brief, quoted
 from run_task.observe._url import url_shown
-from run_task.sources._arguments import check, check_share
+from run_task.sources._arguments import check, check_flag, check_share
 from run_task.sources._batch import Batch
 from run_task.sources._chunk import Chunk, without_faults
 from run_task.sources._faults import MOST_MALFORMED, Faults, OnFault, faults_told_to
@@ -103,6 +103,7 @@ class RecordedFile(ABC):
             if type(count) is not int or count < 1:
                 raise ConfigError(f"{self._where}: {name}={count!r}: it is a positive int")
         check_order(self._where, order)
+        check_flag(self._where, "sort", sort)
         self._timestamp = timestamp
         self._unit = unit
         self._times = Times(self._where, unit, stored, zone, fold, format)

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Final
 
 from run_task.errors import ConfigError
 from run_task.observe._log import Log
+from run_task.sources._arguments import check_flag
 from run_task.sources._stoppable import StoppableReader
 from run_task.sources.files._lines import Stopped, WholeLines
 from run_task.sync._alarm import Alarm
@@ -43,6 +44,7 @@ def following(
 
     :raises ConfigError: if it cannot be
     """
+    check_flag(where, "follow", follow)
     try:
         poll_ns = length(poll, "poll={}").nanos
     except ConfigError as error:
