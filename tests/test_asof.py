@@ -140,7 +140,7 @@ def test_the_times_of_another_view_are_in_its_own_unit() -> None:
     assert there["price"].tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("bad", [["x"], "2024-01-01", [1.5], [np.datetime64("NaT")], [None]])
+@pytest.mark.parametrize("bad", [["x"], "2024-01-01", [1.5], [np.datetime64("NaT", "s")], [None]])
 def test_what_is_no_time_is_refused(bad: Any) -> None:
     with pytest.raises(ConfigError):
         quotes(1, 2).asof(bad)

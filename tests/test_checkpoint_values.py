@@ -234,7 +234,7 @@ def row(number: int) -> dict[str, Any]:
         "b": number % 2 == 0,
         "u": ["x", "yé", ""][number % 3],
         "s": [b"x", b"", b"yz"][number % 3],
-        "d": np.datetime64(number, "ms") if number % 5 else np.datetime64("NaT"),
+        "d": np.datetime64(number, "ms") if number % 5 else np.datetime64("NaT", "ms"),
     }
 
 

@@ -115,8 +115,10 @@ def test_a_replay_leaves_checkpoints_alone_and_resume_is_refused(tmp_path: Path)
     made = Run(folder, rows(0, 25))
     assert len(list(made.pipeline.replay())) == 3
     assert not folder.exists()
+    sink = SqlSink(tmp_path / "results.db")
     with pytest.raises(ConfigError, match="has checkpoints, and goes on from the last one"):
-        made.pipeline.resume(SqlSink(tmp_path / "results.db"))
+        made.pipeline.resume(sink)
+    sink.close()
 
 
 def test_a_position_is_sought_and_what_a_checkpoint_holds_is_committed(place: Place) -> None:

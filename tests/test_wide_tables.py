@@ -147,7 +147,7 @@ def test_what_is_equal_stands_for_what_python_has(opened: Open) -> None:
         "flag": (np.bool_(True), True),
         "zoned": (datetime(2026, 1, 2, 3, tzinfo=east), datetime(2026, 1, 2, 1, tzinfo=UTC)),
         "moment": (np.datetime64("2026-01-02T03"), datetime(2026, 1, 2, 3)),  # noqa: DTZ001
-        "nat": (np.datetime64("NaT"), None),
+        "nat": (np.datetime64("NaT", "s"), None),
     }
     sink = begun(opened)
     sink.write(plain(60, **{name: value for name, (value, _) in given.items()}))

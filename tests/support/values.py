@@ -168,10 +168,11 @@ SAMPLES: tuple[Any, ...] = (
     date(1, 1, 1),
     timedelta.min,
     timedelta.max,
-    np.datetime64("NaT"),
+    # Without a unit. NumPy warns of one that is made so.
+    np.array(-(2**63)).view("M8")[()],
     np.datetime64(2**62, "W"),
     np.array(5, "M8[25s]")[()],
-    np.timedelta64(5),
+    np.array(5).view("m8")[()],
     np.array(5.5),
     np.zeros((0, 3)),
     np.array([[1], None, "a"], dtype=object),

@@ -157,7 +157,7 @@ def _moments(found: NDArray[Any], dtype: np.dtype[Any]) -> Found:
     made, good = rescale(counts, own, wanted)
     if wanted > own:
         good = made * (wanted // own) == counts
-    made[none] = np.datetime64("NaT").view(np.int64)
+    made[none] = np.datetime64("NaT", "ns").view(np.int64)
     lost = np.flatnonzero(~good).tolist()
     reasons = {row: f"{found[row]} cannot be told exactly in {dtype}" for row in lost}
     return made.view(dtype), reasons

@@ -64,7 +64,7 @@ class GatheredStorage:
             elif self.texts(position - 1) is not None:
                 found[missing] = NO_CODE
             elif found.dtype.kind == "M":
-                found[missing] = np.datetime64("NaT")
+                found[missing] = np.datetime64("NaT", "ns")
             else:
                 raise ConfigError(
                     f"{int(np.count_nonzero(missing))} of the times that asof() was asked for come "

@@ -19,6 +19,9 @@ from run_task.sinks.encoding._tag import (
 _KINDS: Final = "biufcmMUSO"
 """The kinds of dtypes of which an array can be: not those of bytes with a structure."""
 
+_NAT: Final = -(2**63)
+"""The bits of what is no time."""
+
 _LONGEST_ITEM: Final = 2**24
 """How many bytes an item of an array that is read has at most: a short text must not take much."""
 
@@ -46,15 +49,18 @@ def _unit(dtype: np.dtype[Any]) -> str:
     return unit if count == 1 else f"{count}{unit}"
 
 
-def _moment_dtype(kind: str, unit: str) -> np.dtype[Any]:
-    return np.dtype(kind if unit == "generic" else f"{kind}[{unit}]")
+def _moment(told: Any, kind: str, unit: str) -> Any:
+    if unit == "generic":  # NumPy has such, and is about to make no more of them
+        count = _NAT if told == "NaT" else told
+        return np.array(count, "i8").view(kind)[()]
+    return np.array(told, f"{kind}[{unit}]")[()]
 
 
 def _datetime64(value: Any, _: Inward) -> Tree:
     unit, text = _unit(value.dtype), str(value)
     count = int(value.view("i8"))
     # The text of a week some billions of years away is another's.
-    exact = int(np.array(text, value.dtype).view("i8")) == count
+    exact = int(_moment(text, "M8", unit).view("i8")) == count
     return [text if exact else count, unit]
 
 
@@ -65,7 +71,7 @@ def _timedelta64(value: Any, _: Inward) -> Tree:
 def _to_moment(kind: str) -> Any:
     def decode(stored: Tree, _: Inward, __: Types) -> Any:
         told, unit = stored
-        return np.array(told, _moment_dtype(kind, unit))[()]
+        return _moment(told, kind, unit)
 
     return decode
 
