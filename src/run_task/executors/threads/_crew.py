@@ -28,7 +28,7 @@ from run_task.executors.threads._shared_tick import (
     SharedWork,
     Worker,
 )
-from run_task.executors.threads._stand_in import StandIn, TickResult, one_tick
+from run_task.executors.threads._stand_in import SingleTicks, StandIn
 from run_task.observe._log import Log
 from run_task.sync._alarm import Alarm
 from run_task.sync._fork import forget_after_fork
@@ -76,6 +76,7 @@ class ThreadsCrew:
         "_added",
         "_closed",
         "_declared",
+        "_done",
         "_glance",
         "_helpers",
         "_hung",
@@ -95,6 +96,7 @@ class ThreadsCrew:
         "_roster",
         "_runs",
         "_shared",
+        "_single",
         "_stand_in",
         "_threads",
         "_timeout",
@@ -144,6 +146,8 @@ class ThreadsCrew:
         # The same of tasks that are not among these any more.
         self._hung_elsewhere: list[Hanging] = []
         self._helpers: list[Worker] = []
+        self._done = Alarm() if self._timeout < math.inf else None  # rung after a single tick
+        self._single = SingleTicks(self._done)
         self._stand_in: StandIn | None = None
         self._threads: list[threading.Thread] = []
         self._glance = SOLO_LIMIT  # when to look again at a leader whose ticks were brief so far
@@ -168,7 +172,7 @@ class ThreadsCrew:
             else:
                 self._hung[(position, key) if self._keyed else position] = at
 
-    def _new_leader(self, ticks: Ticks | None) -> Leader:
+    def _new_leader(self, ticks: Ticks | SingleTicks | None) -> Leader:
         return Leader(ticks, self._no_values.copy(), self._no_ends.copy())
 
     # The lead
@@ -179,33 +183,32 @@ class ThreadsCrew:
     def run(self, tick: Tick) -> AnyDataSet:
         """Run one tick. With a task_timeout, in a thread of the crew's: the caller is to come back
         also when a task hangs."""
-        done = Alarm() if self._timeout < math.inf else None
-        ended: TickResult = []
-        if done is None or not self._run_beside(one_tick(tick, ended, done)):
-            self.drive(one_tick(tick, ended, done))
-        while not ended:
-            if done is None:  # abandoned: another thread has taken the loop on
+        ticks, done = self._single, self._done
+        ticks.tick = tick
+        if done is None or not self._run_beside():
+            self.drive(ticks)
+        while (result := ticks.result) is None:
+            if done is None:  # abandoned: another thread has taken it on
                 time.sleep(SOLO_LIMIT)
             else:
                 done.wait()
-        dataset = ended[0]
-        if isinstance(dataset, BaseException):
-            raise dataset
-        return dataset
+        ticks.result = None
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
-    def _run_beside(self, ticks: Ticks) -> bool:
-        """Have a loop driven in another thread, the same each time; False if none can be had."""
+    def _run_beside(self) -> bool:
+        """Have a tick run in another thread, the same each time; False if none can be had."""
         stand_in = self._stand_in
         if stand_in is None:
-            stand_in = StandIn(self.drive)
+            stand_in = StandIn(self._single, self.drive)
             if not self._start_thread("", stand_in.serve):
                 return False
             self._stand_in = stand_in
-        stand_in.ticks = ticks
         stand_in.alarm.ring()
         return True
 
-    def drive(self, ticks: Ticks) -> None:
+    def drive(self, ticks: Ticks | SingleTicks) -> None:
         if self._is_watched and not self._added:
             self._be_watched()
         leader = self._leader
@@ -245,14 +248,15 @@ class ThreadsCrew:
         # tick began is of an earlier one.
         values, ends = leader.values, leader.ends
         together = self._together()
-        while True:
-            parts = next(ticks) if dataset is None else ticks.send(dataset)
+        parts = next(ticks) if dataset is None else ticks.send(dataset)
+        while parts is not None:
             if together:
                 dataset = self._run_together(Tick.of(parts), leader)
                 if dataset is None:
                     return
                 together = self._together()
                 del parts
+                parts = ticks.send(dataset)
                 continue
             view, due, behind = parts
             begin, until, _ = due
@@ -298,6 +302,7 @@ class ThreadsCrew:
             # While it waits for the next tick, it must not keep this one's data alive.
             leader.parts = None
             del parts, view
+            parts = ticks.send(dataset)
 
     def _together(self) -> bool:
         """Whether the next tick is for more than its leader: as has been learned of those before.

@@ -15,6 +15,7 @@ from run_task._window import Window
 from run_task.executors._outcomes import Failure, Run, Spans, clock, dataset_of
 from run_task.executors._protocol import Ticks
 from run_task.executors.threads._helper_policy import Help
+from run_task.executors.threads._stand_in import SingleTicks
 from run_task.sync._alarm import Alarm
 from run_task.tasks._dataset import DataSet, Roster
 from run_task.tasks._keyed import AnyDataSet
@@ -43,16 +44,18 @@ class Leader(Worker):
     The leader writes its fields at every tick, and the watch reads them without a lock. It reads
     ``ownership`` first, and of a tick that is over by then that tells it so: see :meth:`share`.
 
-    :param ticks: the loop; None: none yet
+    :param ticks: where its ticks come from; None: there are none yet
     :param values: where it notes what tasks return, by position
     :param ends: where it notes when they end
     """
 
     __slots__ = ("begun", "claims", "ends", "ownership", "parts", "ticks", "values")
 
-    def __init__(self, ticks: Ticks | None, values: list[Any], ends: list[float]) -> None:
+    def __init__(
+        self, ticks: Ticks | SingleTicks | None, values: list[Any], ends: list[float]
+    ) -> None:
         super().__init__()
-        self.ticks: Ticks | None = ticks
+        self.ticks: Ticks | SingleTicks | None = ticks
         self.parts: TickParts | None = None
         self.ownership: Ownership = []
         self.claims: Claims = iter(())
