@@ -173,6 +173,8 @@ class _StageReplay:
     ) -> None:
         self.stage = stage
         self.config = config
+        self.ends_with_error: Final = config.on_error is OnError.RAISE
+        """Whether the first error of a task ends the replay, once its window has been given."""
         self.edges = edges
         self.data: Any = each_by(stage.data, made)
         self._routes = [(id(r.into), replace(r, into=made(r.into))) for r in stage.routes]
@@ -249,14 +251,14 @@ class _StageReplay:
 
     def run(self) -> AnyDataSet | None:
         """Run the window that is due; None if it is not given, or its results are known already."""
-        end, leads = self._end, self.leads
-        due = self._windows.start(end), end, 0
+        end, end_ns, leads = self._end, self.end_ns, self.leads
+        start = self._windows.start(end)
+        start_ns, due = start * self._unit_ns, (start, end, 0)
         self._go_to(self._windows.after(end))
         if leads:
-            self._note_given(due)
+            self._note_given(start_ns, end_ns)
             return None
-        end_ns = end * self._unit_ns
-        behind = self.lacking.within(due[0] * self._unit_ns, end_ns)
+        behind = self.lacking.within(start_ns, end_ns)
         if self._keeps_view:
             view = self._view
             if view is None:
@@ -272,14 +274,13 @@ class _StageReplay:
                 ):
                     dataset = self._own.refuse(dataset, view)
                     self._own.settle(references(view))
-        self._note_given(due)
+        self._note_given(start_ns, end_ns)
         self.was_empty = dataset is None
-        if dataset is not None:
-            behind = dataset.behind
-        if behind:
-            self.lacking.tell(end_ns, behind)
+        lacks = behind if dataset is None else dataset.behind
+        if lacks:
+            self.lacking.tell(end_ns, lacks)
         if dataset is None:
-            self._skipped_from = due[0]
+            self._skipped_from_ns = start_ns
             return None
         if dataset.errors:
             _raise_interrupt(dataset)
@@ -326,7 +327,7 @@ class _StageReplay:
         last = int(ends[-1])
         self._go_to(self._windows.after(last))
         if missed is None:
-            self._note_given((int(starts[0]), last, 0))
+            self._note_given(int(starts[0]) * self._unit_ns, last * self._unit_ns)
         else:
             self._note_one_by_one(starts, ends, missed, let_enter)
         count = len(ends)
@@ -382,9 +383,9 @@ class _StageReplay:
             if place > before:
                 for given, windows in self._given:
                     given.saw(windows, int(ends[place - 1]) * self._unit_ns)
-            end = int(ends[place])
-            let_enter(end * self._unit_ns + self._grace_ns)
-            self._note_given((int(starts[before]), end, 0))
+            end_ns = int(ends[place]) * self._unit_ns
+            let_enter(end_ns + self._grace_ns)
+            self._note_given(int(starts[before]) * self._unit_ns, end_ns)
             before = place + 1
 
     def jump(self, change_ns: float) -> None:
@@ -410,13 +411,13 @@ class _StageReplay:
             return
         end = self._windows.after_ns(change_ns - self._grace_ns) // unit_ns
         if end > self._end:
-            last = self._windows.floor_ns((end - 1) * unit_ns) // unit_ns
-            self._note_given((self._skipped_from, last, 0))
+            last_ns = self._windows.floor_ns((end - 1) * unit_ns)
+            self._note_given(self._skipped_from_ns, last_ns)
             self._go_to(end)
 
-    def _note_given(self, due: Due) -> None:
+    def _note_given(self, start_ns: int, end_ns: int) -> None:
         for given, windows in self._given:
-            given.note(windows, due[0] * self._unit_ns, due[1] * self._unit_ns)
+            given.note(windows, start_ns, end_ns)
 
     def _run(self, view: Any, due: Due, behind: Sequence[str]) -> AnyDataSet | None:
         """Run a window; None if it is skipped."""
@@ -700,8 +701,8 @@ class History:
                             replay.jump(self._next_change_ns(replay, replays))
                         continue
                     yield replay.stage, (dataset,)
-                    if dataset.errors:
-                        _raise_error(replay, dataset)
+                    if replay.ends_with_error:
+                        _raise_error(dataset)
 
     def _ingest_before(self, due_ns: int) -> float:
         """Let all rows enter that come before a window which is due at a time. Returns until when
@@ -803,22 +804,21 @@ def _until_error(replay: _StageReplay, datasets: DataSetBatch) -> Generator[Give
 
     :raises TaskError: then
     """
-    if replay.config.on_error is not OnError.RAISE:
+    if not replay.ends_with_error:
         yield replay.stage, datasets
         return
     for dataset in datasets:
         yield replay.stage, (dataset,)
-        if dataset.errors:
-            _raise_error(replay, dataset)
+        _raise_error(dataset)
 
 
-def _raise_error(replay: _StageReplay, dataset: AnyDataSet) -> None:
-    """See whether a replay ends with the error of a window.
+def _raise_error(dataset: AnyDataSet) -> None:
+    """See whether a task of a window has failed.
 
-    :raises TaskError: if so
+    :raises TaskError: the first that has
     """
-    if replay.config.on_error is OnError.RAISE:
-        raise next(iter(dataset.errors.values()))
+    for error in dataset.errors.values():
+        raise error
 
 
 @contextlib.contextmanager
