@@ -67,9 +67,7 @@ class Parts:
 
     def leave_out(self, start_ns: int, end_ns: int) -> bool:
         """Give a window without a view, if that can be."""
-        views = self.views
-        views.begin(start_ns, end_ns, 2 * end_ns - start_ns)
-        return views.leave_out()
+        return self.views.leave_out(start_ns, end_ns, 2 * end_ns - start_ns)
 
 
 @pytest.mark.parametrize("run", range(5))

@@ -339,7 +339,7 @@ class Engine:
         timeout = self.config.data_timeout
         interval = self._interval
         gate = self._gate
-        scheduler = self._place[0]
+        scheduler, entry = self._place
         data = self._data if gate is None else gate
         bound = self._bound
         send = self._send
@@ -347,9 +347,7 @@ class Engine:
         note_duration = self._duration.append
         changes = self._changes
         states, stateful = self.states, self.states.any
-        own = self._own
-        usual = own.references
-        count_of = references
+        usual = self._own.references
         behind: Sequence[str] = ()
         failure: BaseException | None = None
         try:
@@ -388,7 +386,8 @@ class Engine:
                         dataset = yield view, due, behind
                         if stateful:
                             dataset = states.settle(dataset)
-                        if changes and count_of(view) != usual:
+                        if changes and references(view) != usual:
+                            own = self._own
                             dataset = own.refuse(dataset, view)
                             own.settle(references(view))
                             usual = own.references
@@ -411,7 +410,8 @@ class Engine:
                 if dataset._errors:  # pyright: ignore[reportPrivateUsage]  as just said
                     self._note(dataset.errors)
             if not ticker.over:
-                self._put_back(ticker)
+                self._is_back = True  # from then on another thread may run the next one
+                scheduler.put(entry, ticker.follow())
                 return
         except GeneratorExit:
             raise  # the interpreter is going down

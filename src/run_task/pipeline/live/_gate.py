@@ -108,12 +108,11 @@ class WindowGate:
             return None
         if coordinator.holding:
             coordinator.stand_by(mark, end_ns)
-        self._views.begin(start_ns, end_ns, next_end_ns)
         first_end_ns = self.next_end_ns or end_ns  # of several windows in one, the first counts
         self.next_end_ns = next_end_ns
         if not self._waits_for_nobody or coordinator.early:
             return self._wait_for_others(first_end_ns, start_ns, end_ns)
-        return None if first_end_ns > mark.last_ns else self._left_out(end_ns) or ()
+        return None if first_end_ns > mark.last_ns else self._left_out(start_ns, end_ns) or ()
 
     def _wait_for_rows(self, end_ns: int) -> bool:
         """Wait for sources that are behind. Returns whether what they owe may be there."""
@@ -144,10 +143,10 @@ class WindowGate:
             return coordinator.behind_window(mark, fresh_ns, end_ns)
 
         late = self._turn.wait(before, self._timeout, behind=behind)
-        missing = self._views.missing()
+        missing = self._views.missing(end_ns)
         if first_end_ns > mark.last_ns or (coordinator.released and (missing or before())):
             return None  # there was to be no such window; or it would not be what it should
-        if (left_out := self._left_out(end_ns)) is not None:
+        if (left_out := self._left_out(start_ns, end_ns)) is not None:
             return left_out
         for one in late:
             _log.warning("%r goes on without %r, which is behind", mark, one)
@@ -156,16 +155,17 @@ class WindowGate:
             self._end_ns, self._behind = end_ns, together(missing, lacked)
         return self._behind
 
-    def _left_out(self, end_ns: int) -> LeftOut | None:
-        """Whether the window in hand is given without a view: no row has come that it holds, which
-        ended before the first one's begins; or it is not run, since its stage is paused."""
-        if end_ns < self._edges.given_from_ns and self._views.leave_out():
+    def _left_out(self, start_ns: int, end_ns: int) -> LeftOut | None:
+        """Begin the window in hand, unless it is given without a view: no row has come that it
+        holds, which ended before the first one's begins; or it is not run, since its stage is
+        paused."""
+        views, next_ns = self._views, self.next_end_ns
+        if end_ns < self._edges.given_from_ns and views.leave_out(start_ns, end_ns, next_ns):
             left_out = LEFT_OUT
-        elif self._views.pass_over():
-            left_out = PAUSED
-        else:
+        elif views.begin(start_ns, end_ns, next_ns):
             return None
-        self._views.passed(given=False)
+        else:
+            left_out = PAUSED
         self.done()
         return left_out
 

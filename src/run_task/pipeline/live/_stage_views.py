@@ -86,35 +86,28 @@ class StageViews:
         elif self._kept:
             self._only = self._kept[0][1]
 
-    def begin(self, start_ns: int, end_ns: int, next_ns: int) -> None:
-        """A window is in hand.
+    def missing(self, end_ns: int) -> Sequence[str]:
+        """The stages whose results have not entered what a window is to see.
 
-        :param start_ns: its start, in nanoseconds since the Unix epoch
-        :param end_ns: its end
-        :param next_ns: the end of the window after it
+        :param end_ns: its end, in nanoseconds since the Unix epoch
         """
-        self._start_ns, self._end_ns, self._next_ns = start_ns, end_ns, next_ns
-
-    def missing(self) -> Sequence[str]:
-        """The stages whose results have not entered what the window in hand is to see."""
         if self._only is not None:
-            return self._missing(self._inputs[0])
+            return self._missing(self._inputs[0], end_ns)
         names: dict[str, None] = {}
         for one in self._inputs:
-            names.update(dict.fromkeys(self._missing(one)))
+            names.update(dict.fromkeys(self._missing(one, end_ns)))
         return list(names)
 
-    def _missing(self, one: StageInput) -> Sequence[str]:
-        early = None if one.early_views is None else one.early_views.find(self._end_ns)
+    def _missing(self, one: StageInput, end_ns: int) -> Sequence[str]:
+        early = None if one.early_views is None else one.early_views.find(end_ns)
         if early is not None:
             return early.missing
         mark, coordinator = self._mark, self._coordinator
-        return [stage.name for stage in coordinator.missing(mark, self._end_ns, one.place)]
+        return [stage.name for stage in coordinator.missing(mark, end_ns, one.place)]
 
-    def leave_out(self) -> bool:
-        """Give the window in hand without a view, if no row has come by now that it holds, and it
-        ended before the first row's begins. Returns whether it is so."""
-        start_ns, end_ns = self._start_ns, self._end_ns
+    def leave_out(self, start_ns: int, end_ns: int, next_ns: int) -> bool:
+        """Give a window without a view, if no row has come by now that it holds, and it ended
+        before the first row's begins. Returns whether it is so."""
         with contextlib.ExitStack() as locked:
             early: list[EarlyViews] = []
             noted = list(self._held)
@@ -131,16 +124,31 @@ class StageViews:
                 one.given.note(one.windows, start_ns, end_ns)
             for views in early:
                 views.pop(end_ns)
-            return True
+        self._pass(next_ns)
+        return True
 
-    def pass_over(self) -> bool:
-        """See whether the window in hand is to be passed over, since its stage is paused, or was
-        when somebody wanted to know what it sees. Else it has begun, and is run. Returns whether it
-        is so."""
-        start_ns, end_ns = self._start_ns, self._end_ns
+    def begin(self, start_ns: int, end_ns: int, next_ns: int) -> bool:
+        """Begin a window, unless it is to be passed over, since its stage is paused, or was when
+        somebody wanted to know what it sees. Returns whether it has begun, and is run.
+
+        :param start_ns: its start, in nanoseconds since the Unix epoch
+        :param end_ns: its end
+        :param next_ns: the end of the window after it
+        """
+        self._start_ns, self._end_ns, self._next_ns = start_ns, end_ns, next_ns
         if self._only is not None:
             self._view = view = self._only.begin(start_ns, end_ns)
-            return view is PASSED_OVER
+            is_paused = view is PASSED_OVER
+        else:
+            is_paused = self._pass_over(start_ns, end_ns)
+        if is_paused:
+            self._pass(next_ns)
+            return False
+        return True
+
+    def _pass_over(self, start_ns: int, end_ns: int) -> bool:
+        """As :meth:`begin`, of several inputs, or one that has no such views. Returns whether it is
+        passed over."""
         with contextlib.ExitStack() as locked:
             for _, views in self._kept:
                 locked.enter_context(views.lock)
@@ -165,7 +173,10 @@ class StageViews:
             view, self._view = self._view, None
         else:
             view = self._access.__enter__()
-        self.passed()
+            for one in self._held:  # nothing enters the data while somebody reads it
+                with one.given.lock:
+                    one.given.note(one.windows, self._start_ns, self._end_ns)
+        self._pass(self._next_ns)
         return view
 
     def __exit__(self, *exc: Any) -> None:
@@ -189,19 +200,13 @@ class StageViews:
             viewed = iter(view())
             return [next(viewed) if early is None else early.view for early in taken]
 
-    def passed(self, *, given: bool = True) -> None:
-        """The window in hand has its view, or is not given: what comes after it may enter.
-
-        :param given: whether it has its view
-        """
-        if given:
-            for one in self._held:  # nothing enters the data while somebody reads it
-                with one.given.lock:
-                    one.given.note(one.windows, self._start_ns, self._end_ns)
-        self._coordinator.advance_seen(self._mark, self._next_ns)
+    def _pass(self, next_ns: int) -> None:
+        """The windows before this end have their views, or are not given: what comes after them may
+        enter."""
+        self._coordinator.advance_seen(self._mark, next_ns)
         for _, views in self._kept:
             if views.overrun:
-                views.caught_up(self._next_ns)
+                views.caught_up(next_ns)
 
 
 def _lock(inputs: Sequence[StageInput], locked: contextlib.ExitStack) -> None:
