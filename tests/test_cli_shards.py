@@ -85,6 +85,11 @@ def test_a_run_over_shards_says_the_same(app: Path) -> None:
         (["--local"], "--local is for shards: say how many there are"),
         (["--ray", "auto"], "--ray is for shards: say how many there are"),
         (["--shards", "0"], "shards=0: it is a positive int"),
+        (
+            ["--shards", "2", "--ray", "foo"],
+            "address='foo': it is that of a cluster of Ray, 'auto'",
+        ),
+        (["--shards", "2", "--ray", "ray://foo"], "'host:6379' or 'ray://host:10001'"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "replay", "serve", "check"])
@@ -214,6 +219,14 @@ pipeline.source(CsvFile("rows", unit=TimeUnit.SECONDS), trades, partitioned=True
 pipeline.stage("keyed", [count()], trades, "10s", by="key")
 """
 
+KAFKA = """
+from run_task.sources import KafkaSource, Stamp
+
+prices = TimeSeries({"key": str, "price": float}, retention="1m", key="key")
+pipeline.source(KafkaSource("t"), prices, partitioned=True)
+pipeline.stage("prices", [count()], prices, "10s", by="key")
+"""
+
 NEED_ALL = """
 for name in ("one", "two"):
     pipeline.stage(name, [count()], trades, "10s")
@@ -223,6 +236,7 @@ trades.append(1000, key="a", size=1)
 
 def test_check_takes_the_shards_that_run_takes_and_tells_what_that_would_refuse(app: Path) -> None:
     pytest.importorskip("pyarrow")
+    pytest.importorskip("confluent_kafka")
     (app / "rows").mkdir()
     (app / "rows" / "a.csv").write_text("timestamp,key,size\n1000,a,1\n")
     (app / "app.py").write_text(PARTS)
@@ -230,6 +244,14 @@ def test_check_takes_the_shards_that_run_takes_and_tells_what_that_would_refuse(
     good = run_here("check", *shards, "--local", cwd=app)
     assert good.exit_code == 0, good.output
     assert "pipeline parts, over 2 shards (processes of this machine)" in good.output
+    assert "partitioned: 1 part, read by shards" in good.output
+    (app / "app.py").write_text(PARTS + KAFKA)
+    of_kafka = run_here("check", "app.py", cwd=app)
+    assert "which alone see a key that comes in two" in of_kafka.output, of_kafka.output
+    (app / "app.py").write_text(PARTS + KAFKA.replace('"t"', '"t", timestamp=Stamp.ARRIVAL'))
+    for options in (shards, ("app.py",)):
+        done = run_here("check", *options, cwd=app)
+        assert (done.exit_code, "timestamp=Stamp.ARRIVAL" in done.output) == (3, True), done.output
     (app / "app.py").write_text(PARTS + NEED_ALL)
     assert run_here("check", "app.py", cwd=app).exit_code == 0  # in one process it can be run
     done = run_here("check", *shards, cwd=app)

@@ -468,7 +468,9 @@ def test_a_topic_whose_partitions_are_others_by_now_is_told(servers: str) -> Non
         next(iter(part))
 
 
-def test_what_of_kafka_cannot_be_read_by_shards_is_refused() -> None:
+def test_what_of_kafka_cannot_be_read_by_shards_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     pytest.importorskip("confluent_kafka")
     stamped = KafkaSource("t", timestamp=Stamp.ARRIVAL)
     with pytest.raises(ConfigError, match=r"timestamp=Stamp.ARRIVAL: a message that a shard reads"):
@@ -476,12 +478,16 @@ def test_what_of_kafka_cannot_be_read_by_shards_is_refused() -> None:
     skipping = KafkaSource("t", on_lost=OnFault.SKIP)
     with pytest.raises(ConfigError, match=r"on_lost=OnFault.SKIP: the driver knows"):
         skipping.partitions()
+    for source in (stamped, skipping):  # before anything runs
+        with pytest.raises(ConfigError, match=r"partitioned=True, and (timestamp|on_lost)="):
+            Pipeline("p").source(source, trades(), partitioned=True)
     nobody = KafkaSource("t", servers=f"127.0.0.1:{free_port()}")
     with (
-        mock.patch("run_task.sources.brokers._kafka._PATIENCE", 0.3),
-        pytest.raises(SourceError, match=r"cannot be looked up .*Is Kafka there"),
+        mock.patch("run_task.sources.brokers._kafka._ANSWER_TIMEOUT", 0.5),
+        pytest.raises(SourceError, match=r"looked up .*refused.*It is not tried again"),
     ):
         nobody.partitions()
+    assert "tried again until it is there" not in caplog.text
 
 
 def test_shards_commit_for_the_group_what_is_in_the_data(servers: str) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from run_task.cluster._link import Transport
 from run_task.cluster._processes import ProcessTransport
 from run_task.errors import ConfigError
+
+_ADDRESS: Final = re.compile(r"auto|local|(ray://)?[^/\s]+:\d+(/\S*)?|(?!ray:)\w+://\S+")
+"""What Ray takes for an address; those with another scheme are of its add-ons."""
 
 
 def on_other_machines(address: str | None) -> bool:
@@ -24,9 +30,9 @@ def transport_for(address: str | None) -> Transport:
     """
     if address is None:
         return ProcessTransport()
-    if not isinstance(address, str) or not address:  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
+    if not isinstance(address, str) or not _ADDRESS.fullmatch(address):  # pyright: ignore[reportUnnecessaryIsInstance] the caller may have no type checker
         raise ConfigError(
-            f"address={address!r}: it is that of a cluster of Ray, such as 'auto', 'local' or "
+            f"address={address!r}: it is that of a cluster of Ray, 'auto', 'local', 'host:6379' or "
             f"'ray://host:10001', or None for processes of this machine"
         )
     # With Ray, which others can do without.

@@ -9,6 +9,7 @@ from run_task.observe._format import brief, named, seconds
 from run_task.pipeline._fates import SourcePolicy
 from run_task.pipeline._sink_policy import SinkPolicy
 from run_task.sources._faults import OnFault
+from run_task.sources._partitioned import Undivided, partitions_in
 from run_task.sources._positioned import positioned
 from run_task.sources._restarted import RestartedSource
 from run_task.sources.journal._journaled import JournaledSource
@@ -31,6 +32,13 @@ def of_source(source: Any, policy: SourcePolicy) -> Sequence[str]:
         else:
             found.append(_of_retry(inner.retry))
         inner = inner.inner
+    if (partitions := partitions_in(source)) is not None:
+        if isinstance(partitions, Undivided):
+            found.append("partitioned: read by shards, which alone see a key that comes in two")
+        else:
+            count = len(partitions.parts)
+            parts = "1 part" if count == 1 else f"{count:,} parts"
+            found.append(f"partitioned: {parts}, read by shards")
     if policy.dedupe is not None:
         names = ", ".join(policy.dedupe.names)
         found.append(f"without rows that come again by {names} for {in_short(policy.dedupe.kept)}")

@@ -52,6 +52,18 @@ class Partitioned(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksPartitions(Protocol):
+    """A source that knows before it is read whether its partitions can be."""
+
+    def check_partitions(self) -> None:
+        """See whether shards can read its partitions by themselves.
+
+        :raises ConfigError: if they cannot; the message names the cure
+        """
+        ...
+
+
 NOTHING_YET: Final = Batch(np.empty(0, np.int64), {})
 """What a partition gives in the place of rows that it is not to be waited for any longer: rows of
 the others come before them then, and its own out of order."""
@@ -511,6 +523,8 @@ def by_partition(where: str, source: Any, into: TimeSeries) -> Any:
     if isinstance(source, Paced):
         recording = played.about().recording
         return played.playing(Partitions(repr(recording), _ended(where, recording), into))
+    if isinstance(source, ChecksPartitions):
+        source.check_partitions()
     if isinstance(source, Partitioned) and about(source).endless:
         assert into.key is not None  # it was checked
         return Undivided(source, into.key)

@@ -156,18 +156,50 @@ class KafkaSource(BrokerSource[int]):
         self._paused: dict[str, Any] = {}  # those that are ahead of others, as in `_assigned`
         self._kept: Mapping[str, Any] | None = None  # what is to be committed
         self._denied: str | None = None  # why there is no use in trying again
+        self._is_probe = True  # its client looks once, and whoever asks it tells what is wrong
+        self._unreached: str | None = None  # of a probe: why there is no answer
         self._looked_at = 0.0
         cure = "Is Kafka there, and are servers= its addresses?"
         super().__init__(where, cure, MessageReader(where, "kafka", _place, **options))
         self._make().close()  # which refuses settings that there are not
+        self._is_probe = False
 
     def partitions(self) -> Mapping[str, KafkaSource]:
         """Its partitions as they are now, each as a source that begins where this one would: for
         shards that read them by themselves, each those of its keys.
 
+        :raises ConfigError: as of :meth:`check_partitions`
+        :raises SourceError: if there is no such topic, or no broker answers
+        """
+        self.check_partitions()
+        probe = self._again(self._topics, self._partitions)
+        probe._is_probe = True
+        try:
+            probe._open()
+        except self._kafka.KafkaException as error:
+            reason = redacted(probe._unreached or str(error), self._secrets())
+            raise SourceError(
+                *(self._where, None, None),
+                f"its partitions cannot be looked up in {_ANSWER_TIMEOUT:g} s ({reason}), and "
+                f"shards can only begin once they are known. Is Kafka there, and are servers= its "
+                f"addresses? It is not tried again: start the run once Kafka is there",
+            ) from None
+        finally:
+            probe._end()
+        found: dict[str, KafkaSource] = {}
+        for stream, offset in probe._marks.items():
+            topic, _, number = stream.rpartition("/")
+            part = found[stream] = self._again([topic], [int(number)])
+            part._marks = {stream: offset}
+            if self._partitions is None:
+                part._divided_by = sum(one.rpartition("/")[0] == topic for one in probe._marks)
+        return found
+
+    def check_partitions(self) -> None:
+        """See whether shards can read its partitions by themselves. Nothing is asked of Kafka.
+
         :raises ConfigError: if its messages are stamped when they come, or it would go on without
             such as are lost
-        :raises SourceError: if there is no such topic, or no broker answers
         """
         if not self._reader.stamps_by_message:
             raise ConfigError(
@@ -180,26 +212,6 @@ class KafkaSource(BrokerSource[int]):
                 f"rows by how many came before them, and without some it would be others: leave "
                 f"on_lost= out"
             )
-        probe = self._again(self._topics, self._partitions)
-        try:
-            probe._open()
-        except self._kafka.KafkaException as error:
-            reason = redacted(str(error), self._secrets())
-            raise SourceError(
-                *(self._where, None, None),
-                f"its partitions cannot be looked up ({reason}). Is Kafka there, and are servers= "
-                f"its addresses?",
-            ) from None
-        finally:
-            probe._end()
-        found: dict[str, KafkaSource] = {}
-        for stream, offset in probe._marks.items():
-            topic, _, number = stream.rpartition("/")
-            part = found[stream] = self._again([topic], [int(number)])
-            part._marks = {stream: offset}
-            if self._partitions is None:
-                part._divided_by = sum(one.rpartition("/")[0] == topic for one in probe._marks)
-        return found
 
     def _again(self, topics: Sequence[str], partitions: Collection[int] | None) -> KafkaSource:
         """Another one like it, of some topics and partitions."""
@@ -507,7 +519,11 @@ class KafkaSource(BrokerSource[int]):
         ):
             self._denied = not_again(redacted(error.str(), self._secrets()))
             return
-        self._outage.failed(f"{error.name()}: {error.str()}", self._secrets())
+        told = f"{error.name()}: {error.str()}"
+        if self._is_probe:
+            self._unreached = told
+        else:
+            self._outage.failed(told, self._secrets())
 
     def _take_statistics(self, text: str) -> None:
         shown_at = self._ends.take(text, self._paused)
