@@ -977,6 +977,37 @@ def test_where_most_rows_go_the_wrong_way_the_likely_cause_is_told(
     assert "likely" not in told(declared(rows_at(1, 2, 30, 3)), caplog)
 
 
+@pytest.mark.parametrize("speed", [None, 1e9])
+def test_files_that_are_read_one_after_another_are_the_likely_cause(
+    speed: float | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(2):
+        lines = [f"{1000 + at},{number}" for at in range(100)]
+        (tmp_path / f"{number}.csv").write_text("\n".join(["timestamp,v", *lines]) + "\n")
+
+    def late_of(**options: Any) -> tuple[str, int]:
+        source: Any = CsvFile(tmp_path, unit=TimeUnit.SECONDS, **options)
+        data = series()
+        source = source if speed is None else paced(source, speed)
+        pipeline = Pipeline("p").source(source, data)
+        pipeline.stage("a", [times], data, TEN)
+        text = told(pipeline, caplog, live=speed is not None)
+        return text, only(pipeline).late
+
+    text, late = late_of()
+    assert late == 90
+    assert "the likely cause is that its 2 files or parts are read one after another" in text
+    assert "by sort=True or" in text
+    assert "order of the rows" not in text
+    assert late_of(sort=True) == ("", 0)
+    # Within a file, too, rows are out of order.
+    lines = [f"{1000 + at},0" for at in range(99, -1, -1)]
+    (tmp_path / "1.csv").write_text("\n".join(["timestamp,v", *lines]) + "\n")
+    text, late = late_of()
+    assert late == 90
+    assert "by now, the last stamped 1970-01-01T00:16:40Z: windows that would have" in text
+
+
 def test_a_replay_has_a_summary_at_any_time() -> None:
     data = series()
     pipeline = Pipeline("p").source(rows_at(1, 12, 25, 13), data, name="mine")

@@ -9,7 +9,7 @@ import numpy as np
 
 from run_task.errors import SourceError
 from run_task.observe._format import brief
-from run_task.pipeline._likely_cause import MALFORMED, of_order, of_times
+from run_task.pipeline._likely_cause import MALFORMED, of_order, of_parts, of_times
 from run_task.sources._faults import faults_told_to
 from run_task.sources._protocol import about
 from run_task.sources.files._file import RecordedFile
@@ -51,7 +51,7 @@ def warning_of(source: object) -> str | None:
     for count, what, cause in (
         (len(faults), "malformed", f"{MALFORMED}; the first: {faults[0] if faults else ''}"),
         (ahead, "stamped after the present", of_times(stamp * unit_ns, present_ns, unit_ns)),
-        (backward, "older than rows before them", of_order(backward, backward)),
+        (backward, "older than rows before them", of_parts(source) or of_order(backward, backward)),
     ):
         if count * 2 > rows:
             told = f"{count:,} of the first {rows:,} rows are {what}"

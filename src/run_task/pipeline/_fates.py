@@ -15,10 +15,16 @@ from run_task.observe._log import Log
 from run_task.observe._recurrence import Recurrence
 from run_task.pipeline._dead_letters import DeadLetter, DeadLetters
 from run_task.pipeline._dedupe import Dedupe
-from run_task.pipeline._likely_cause import MALFORMED, UNSEEN, of_order, of_times
+from run_task.pipeline._likely_cause import (
+    MALFORMED,
+    UNSEEN,
+    of_order,
+    of_parts,
+    of_times,
+)
 from run_task.runner._stats import SourceStats
 from run_task.sources._faults import OnFault, StampedAhead, faults_told_to, told_ahead
-from run_task.sources._protocol import Source
+from run_task.sources._protocol import Source, about
 from run_task.time._interval import TaskInterval, unit_of_nanos
 from run_task.time._length import length, plain_length
 from run_task.time._shown import time_shown
@@ -302,16 +308,27 @@ class Fates:
             return MALFORMED
         if what != "late" or self._last_late is None:
             return self._cause.get(what)
+        if (parts := self._of_parts()) is not None:
+            return parts
         if self._live:
             return of_times(self._last_late * self._unit_ns, self.time_ns(), self._unit_ns)
         return of_order(self._backward, self._late.count)
 
+    def _of_parts(self) -> str | None:
+        """What explains late rows of parts that are read one after another; live, only of what is
+        played: or else all of a recording is late."""
+        if self._live and about(self._source).playback is None:
+            return None
+        return of_parts(self._source, self._backward)
+
     def _tell_late(self, since: int) -> None:
         rows = "a row has" if since == 1 else f"{since:,} rows have"
+        cause = self._of_parts()
         _log.warning(
             "%s: %s come late, %s by now, the last stamped %s: windows that would have held them "
-            "were given before",
+            "were given before%s",
             *(self._where(), rows, f"{self._late.count:,}", self._shown_late()),
+            "" if cause is None else f"; the likely cause is {cause}",
         )
 
     def _shown_late(self) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from run_task.observe._format import seconds
+from run_task.sources._paced import Paced
+from run_task.sources._partitioned import Partitioned, partitions_in
+from run_task.sources._protocol import about
 from run_task.time._interval import TimeUnit
 
 _HOUR: Final = 3600.0
@@ -59,6 +62,29 @@ def of_times(stamp_ns: int, present_ns: int, unit_ns: int) -> str | None:
             f"before, collect the rows and replay() them"
         )
     return f"the clock that stamps them: it is {seconds(off)} ahead of that of the run"
+
+
+def of_parts(source: object, backward: int = 0) -> str | None:
+    """What explains that rows come late of a source whose parts are read one after another, such as
+    the files of a folder.
+
+    :param source: the source
+    :param backward: how many of those late are older than the late one before
+    :return: the likely cause and its cure; None: it has no such parts, or it is another one
+    """
+    if partitions_in(source) is not None:
+        return None  # these are brought together by time
+    read: object = source.about().recording if isinstance(source, Paced) else source
+    if not isinstance(read, Partitioned) or about(read).endless:
+        return None
+    count = len(read.partitions())
+    if count < 2 or backward >= count:
+        return None
+    return (
+        f"that its {count:,} files or parts are read one after another, and each begins before "
+        f"the one before it ends: bring their rows in order by sort=True or, where each has all "
+        f"rows of some keys, by partitioned=True"
+    )
 
 
 def of_order(backward: int, late: int) -> str:
