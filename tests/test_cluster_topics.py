@@ -49,6 +49,7 @@ from run_task.aggregates import count, mean
 from run_task.cluster._bytes import as_bytes
 from run_task.cluster._messages import PartitionSetup, ReadRows
 from run_task.cluster._reading import PartitionReader
+from run_task.sinks import SqlSink
 from run_task.sources import Batch, KafkaSource, OnFault, SourceInfo, Stamp, paced
 from run_task.sources._partitioned import COMING, NOTHING_YET, LivePartitions
 
@@ -315,6 +316,16 @@ def test_what_a_partition_raises_comes_home() -> None:
     ):
         made.run_sharded(2)
     assert group.group_contains(SourceError, match="is lost")
+
+
+def test_what_cannot_be_computed_again_is_told_with_a_cure_that_there_is(tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    made = Pipeline("p").source(new_topic(2), series := trades(), partitioned=True)
+    stage = made.stage("counts", [count()], series, "100ms", by="key")
+    stage.sink(SqlSink(tmp_path / "p.db"), sharded=True)
+    told = r"cannot be read again: compute these windows of a copy of its rows"
+    with pytest.raises(ConfigError, match=told):
+        made.recompute(stage, 0, 1000)
 
 
 class Endless(TopicPart):

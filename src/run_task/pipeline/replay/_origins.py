@@ -23,6 +23,7 @@ from run_task.pipeline.replay._history import WantedWindows
 from run_task.runner._config import Align, Empty, RunnerConfig
 from run_task.runner._window_grid import windows_of
 from run_task.sources._backfill import Backfill
+from run_task.sources._partitioned import partitions_in
 from run_task.sources._positioned import positioned
 from run_task.sources._protocol import Source, about
 from run_task.sources._restarted import RestartedSource
@@ -180,9 +181,11 @@ class _Search:
             return _kept_from_ns(data)  # nobody changes it but the program itself
         for source, route in ways:
             if self.histories[route.number] is None:
+                cure = "give it a journal="
+                if partitions_in(source) is not None:  # which cannot have one
+                    cure = "compute these windows of a copy of its rows, such as files"
                 return self._held(
-                    data,
-                    f"{route.origin}, {brief(source)}, cannot be read again: give it a journal=",
+                    data, f"{route.origin}, {brief(source)}, cannot be read again: {cure}"
                 )
         problem = self._changed(data)
         whole_ns = -NEVER
