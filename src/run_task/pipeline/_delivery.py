@@ -116,8 +116,18 @@ class Delivery:
 
         :raises BaseException: what the sink raises, if it is of no more use
         """
-        self._kept.append(result)
-        self._bring(flush=len(self._kept) >= _MOST_KEPT)
+        kept = self._kept
+        kept.append(result)
+        flush = len(kept) >= _MOST_KEPT
+        if self._taken == len(kept) - 1 and not (flush or self._is_away):
+            # As most often: it has taken all before, and there is nothing to do but to write.
+            try:
+                self._write_next()
+            except BaseException as error:
+                self._fail(error, flushing=False)
+            else:
+                return
+        self._bring(flush=flush)
 
     def note_written(self) -> None:
         """Note that others have written a result."""
@@ -211,13 +221,20 @@ class Delivery:
                     self._taken = self._in_batches = 0
                     self._kept.clear()
             except BaseException as error:
-                self._is_over = True
                 self._fail(error, flushing=flushing)
-                self._is_over = False
             else:
                 if self._is_away:
                     self._recover()
                 return
+
+    def _fail(self, error: BaseException, *, flushing: bool) -> None:
+        """See what to do about an error: return to try again.
+
+        :raises BaseException: the error, if it is not tried again
+        """
+        self._is_over = True
+        self._follow_policy(error, flushing=flushing)
+        self._is_over = False
 
     def _write_next(self) -> None:
         result = self._kept[self._taken]
@@ -271,11 +288,8 @@ class Delivery:
         else:
             self._taken += 1
 
-    def _fail(self, error: BaseException, *, flushing: bool) -> None:
-        """See what to do about an error: return to try again.
-
-        :raises BaseException: the error, if it is not tried again
-        """
+    def _follow_policy(self, error: BaseException, *, flushing: bool) -> None:
+        """As :meth:`_fail`."""
         self._in_a_row += 1
         if not self._is_away:
             self._since, self._before = time.monotonic(), self._raised.count
