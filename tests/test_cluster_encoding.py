@@ -50,7 +50,7 @@ SERIES = SeriesSetup(
     SeriesPattern({"key": np.dtype(str)}, TimeUnit.SECONDS, None, Closed.LEFT, None, "key"),
     by_place=False,
 )
-STAGE = StageSetup(4, "s", [], [b"task"], [("feed", 1), ("value", 0)], b"rest", b"states", ())
+STAGE = StageSetup(4, "s", [], [b"task"], [("feed", 1), ("value", 0)], b"rest", ())
 ALL: Sequence[Any] = [
     ShardRequest([], [], [], [], None, None),
     ShardRequest(
@@ -59,7 +59,7 @@ ALL: Sequence[Any] = [
         [4],
         [9],
         STAGE,
-        RunWindow(4, (0, 10), {1: 2}, {7: rows(2)}, {0: b"value"}, (1,)),
+        RunWindow(4, (0, 10), {1: 2}, {7: rows(2)}, {0: b"value"}, (1,), b"states"),
     ),
     ShardRequest([], [(1, [DropViews([1, 2]), MoreRows(rows(20_000))])], [], [], None, None),
     ShardResults(

@@ -9,18 +9,25 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 from tests.support.bench import RecordingSink
 from tests.support.crews import children
+from tests.support.shards import LocalTransport, local_shards
 from tests.support.threads import PATIENCE, beside, eventually
-from tests.test_cluster import declared, orders
+from tests.test_cluster import declared, orders, rows_of_all, some_orders
 
-from run_task import ConfigError
+from run_task import ConfigError, Pipeline, RunnerConfig, RunTaskError, TimeUnit
+from run_task.aggregates import count
 from run_task.executors.processes._parent import interpreter
 from run_task.runner._signals import shut_down_on_sigterm
 from run_task.runner._stats import ShardState
+from run_task.sinks import SqlSink, StageOutput
+from run_task.sources import paced
 
 
 @contextmanager
@@ -153,3 +160,90 @@ def test_a_pipeline_that_was_shut_down_before_starts_no_shard() -> None:
     with done_to_each(kill) as started:
         made.run_sharded(2)
     assert not children() & {*started}
+
+
+SET_UP: list[str] = []
+"""What has been set up in shards."""
+
+IN_SHARD = threading.local()
+"""Whether a shard is at work: in this process, which loads tasks, too, to see whether it can."""
+
+
+def shards_that_say_so() -> LocalTransport:
+    return LocalTransport(
+        lambda _link: setattr(IN_SHARD, "now", True), lambda _link: setattr(IN_SHARD, "now", False)
+    )
+
+
+class SlowTask:
+    """A task that takes long to load: it stands for one that imports much.
+
+    :param fails: whether it cannot be loaded at all
+    """
+
+    name = "slow"
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails = fails
+
+    def run(self, data: Any, start: int, end: int) -> int:
+        return len(data.in_window)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _loaded, (self.fails,)
+
+
+def _loaded(fails: bool) -> SlowTask:
+    if getattr(IN_SHARD, "now", False):
+        if fails:
+            raise ImportError("there is no such module here")
+        _set_up("task")
+    return SlowTask(fails)
+
+
+class SlowSink(SqlSink):
+    """A table that takes long to be opened in a shard."""
+
+    def for_shards(self, output: StageOutput, /, *, other_machines: bool) -> Callable[[], Any]:
+        return partial(_opened, super().for_shards(output, other_machines=other_machines))
+
+
+def _opened(opener: Callable[[], Any]) -> Any:
+    _set_up("sink")
+    return opener()
+
+
+def _set_up(what: str) -> None:
+    SET_UP.append(what)
+    time.sleep(1)
+
+
+@pytest.mark.parametrize("slow", ["task", "sink"])
+def test_shards_are_ready_before_the_first_window_so_that_nobody_goes_on_without_it(
+    slow: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    SET_UP.clear()
+    made, series, sink = Pipeline("p"), orders(), RecordingSink()
+    made.source(paced(some_orders(40), 1e3, unit=TimeUnit.SECONDS), series)
+    config = RunnerConfig(upstream_timeout=0.4)
+    tasks: list[Any] = [SlowTask() if slow == "task" else count()]
+    by_key = made.stage("s", tasks, series, "10s", config, by="key")
+    if slow == "sink":
+        by_key.sink(SlowSink(tmp_path / "bars.db"), sharded=True)
+    made.stage("all", [rows_of_all], by_key.series(), "10s", config)
+    made.sink(sink)
+    with local_shards(shards_that_say_so()):
+        made.run_sharded(2)
+    assert [slow] * 2 == SET_UP
+    assert [dataset.behind for dataset in sink.of("all")] == [()] * 4
+
+
+def test_what_cannot_be_loaded_in_shards_ends_the_start_with_its_cause() -> None:
+    made, series = Pipeline("p"), orders()
+    made.source(some_orders(), series)
+    made.stage("s", [SlowTask(fails=True)], series, "10s", by="key")
+    with local_shards(shards_that_say_so()) as transport, pytest.raises(RunTaskError) as raised:
+        made.run_sharded(2)
+    assert "stage 's': shard 0 of 2 failed: ImportError: there is no such" in str(raised.value)
+    assert not any(link.asked for link in transport.links)

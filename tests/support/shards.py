@@ -43,7 +43,7 @@ class LocalLink:
         if shard is None:
             future.set_exception(ShardLost("it was killed"))
             return future
-        self.asked += 1
+        self.asked += request.setup is None or request.run is not None  # and not to make ready
         sent = pickle.dumps(request, 5)
         reply = shard.handle(pickle.loads(sent))
         if self._transport.on_answer is not None:

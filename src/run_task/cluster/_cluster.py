@@ -8,9 +8,10 @@ all anew: the driver has the rows that are retained, and the states as of the la
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Final, NamedTuple
 
@@ -111,6 +112,7 @@ class Cluster:
         self._keys_of: dict[int, PartitionKeys] = {}  # by the id of what their rows enter
         self._changed = threading.Condition()  # all that shards are told comes under its lock
         self._closed = False
+        self._is_unwanted: Callable[[], bool] = lambda: False
         self._ended = threading.Event()  # the same, for who waits without the lock
         self._threads: set[threading.Thread] = set()
 
@@ -120,11 +122,13 @@ class Cluster:
         """Start the shards, all at once. One that dies meanwhile is started again, elsewhere if
         need be, some times. What was started is ended if it raises, also by Ctrl-C.
 
-        :param is_unwanted: asked again and again: whether nobody wants them any more
+        :param is_unwanted: asked again and again, also while stages are set up: whether nobody
+            wants them any more
         :param is_replay: whether they go through a history
         :return: whether they are there; or else nobody wants them, and they are ended
         :raises ConfigError: if one cannot be started, or has other versions than this process
         """
+        self._is_unwanted = is_unwanted
         try:
             if not self._transport.open(is_unwanted) or not self._start_all(is_unwanted):
                 self.close()
@@ -264,16 +268,66 @@ class Cluster:
             feed.users += 1
             return feed
 
-    def stage(self, setup: Callable[[int, int], StageSetup]) -> StageOnShards:
+    def stage(
+        self, setup: Callable[[int], StageSetup], begin: Callable[[int], bytes]
+    ) -> StageOnShards:
         """A stage that shards are to run.
 
-        :param setup: makes what a shard is told, of the number of the stage and of the shard
+        :param setup: makes what shards are told, of the number of the stage
+        :param begin: makes what a shard begins with, of the number of the shard
         """
-        number = next(self._numbers)
-        made = StageOnShards(number, lambda shard: setup(number, shard))
+        made = StageOnShards(setup(next(self._numbers)), begin)
         with self._changed:
             self._stages.add(made)
         return made
+
+    def set_up(
+        self, stage: StageOnShards, feeds: Collection[Feed], given_up: threading.Event
+    ) -> Mapping[int, ShardReply]:
+        """Have shards make a stage ready, before its first window is due: so no window, and nobody
+        who is fed by it, waits until tasks are loaded and sinks are open. A shard that is gone, or
+        goes meanwhile, does that with its first window.
+
+        :param feeds: what it reads
+        :param given_up: set: nobody wants it any more
+        :return: what each shard answers, by its number
+        """
+        with self._changed:
+            asked = [
+                (member, member.life, self._ask_to_set_up(member, member.link, stage, feeds))
+                for member in self._members
+                if member.link is not None
+            ]
+        replies: dict[int, ShardReply] = {}
+        slow_at = time.monotonic() + _SLOW
+        for member, life, call in asked:
+            while not call.done():
+                wait([call], LOOK)
+                if given_up.is_set() or self._closed or self._is_unwanted():
+                    return replies
+                if time.monotonic() > slow_at and not call.done():
+                    slow_at = math.inf
+                    slow = "%s loads the tasks of stage %r and opens its sinks, for %g s by now"
+                    member.tell(slow, stage.name, _SLOW)
+            try:
+                replies[member.number] = call.result()
+            except ShardLost as error:
+                self._is_gone(member, life, error)
+        return replies
+
+    def _ask_to_set_up(
+        self, member: ShardMember, link: Link, stage: StageOnShards, feeds: Collection[Feed]
+    ) -> Future[ShardReply]:
+        # Of the series it is not told yet which rows they have, nor of partitions where they begin:
+        # that is not known before sources are started.
+        new = [feed.number for feed in feeds if feed.number not in member.feeds]
+        member.feeds.update(new)
+        setup = stage.setup(member.number, member.life)
+        return link.call(ShardRequest(self._series(new), (), (), (), setup, None))
+
+    def _series(self, feeds: Sequence[int]) -> Sequence[SeriesSetup]:
+        found = [self._feeds[number] for number in feeds]
+        return [SeriesSetup(one.number, one.series.pattern, one.by_place) for one in found]
 
     def few_keys(self, stage: str) -> FewKeys:
         """What counts the keys of a stage: the same for all that run it, one after another."""
@@ -522,7 +576,9 @@ class Cluster:
                 marks[number_of_feed] = mark
             else:
                 apart[number_of_feed] = feed.part_of(view, number)
-        window = RunWindow(run.stage.number, run.window, marks, apart, run.values, run.sinks)
+        begin = run.stage.begin(number, member.life)
+        of = run.stage.number, run.window
+        window = RunWindow(*of, marks, apart, run.values, run.sinks, begin)
         return link.call(self._request(member, new, setup, window))
 
     def _request(
@@ -539,12 +595,10 @@ class Cluster:
         member.note_sent(changes)
         gone, member.gone = member.gone, []
         dropped, member.dropped = member.dropped, []
-        series = [
-            SeriesSetup(feed, feeds[feed].series.pattern, feeds[feed].by_place) for feed in new
-        ]
         own = self._partitions[number :: self.count]
         partitions = [one.setup() for one in own if one.number not in member.reads]
         member.reads.update(one.number for one in own)
+        series = self._series(new)
         return ShardRequest(series, changes, gone, dropped, setup, window, partitions, read)
 
     # A shard that is gone
@@ -603,6 +657,9 @@ _LOOK_AHEAD: Final = 0.2
 
 _TOLD_EVERY: Final = 1.0
 """How many seconds there are between two times that OpenTelemetry is told how shards do."""
+
+_SLOW: Final = 5.0
+"""After how many seconds it is told that a stage is not ready yet."""
 
 _MUCH: Final = 50_000
 """How many rows and views may wait for a window."""

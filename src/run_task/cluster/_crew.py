@@ -106,19 +106,36 @@ class ShardsCrew:
         self._merging = ShardMerging(self._roster.names, self._steppers)
 
     def open(self) -> None:
-        """Let shards have its data from now on."""
+        """It is ready in shards by now, or is made so."""
+        if self._stage is None:
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Let shards have its data from now on, and make it ready there.
+
+        :raises RunTaskError: if a shard cannot
+        """
         cluster = self._cluster
         for place, member in enumerate(self._members):
             if isinstance(member, TimeSeries):
                 self._feeds[place] = cluster.feed(member, by_key=id(member) in self._keyed)
-        self._stage = cluster.stage(self._setup)
+        self._stage = cluster.stage(self._setup, self._begin)
+        replies = cluster.set_up(self._stage, list(self._feeds.values()), self._given_up)
+        for shard, reply in replies.items():
+            if isinstance(reply, ShardFailed):
+                raise self._failure(shard, reply)
 
-    def _setup(self, number: int, shard: int) -> StageSetup:
-        self._keys_of.pop(shard, None)
+    def _setup(self, number: int) -> StageSetup:
         inputs: list[Input] = [
             ("feed", self._feeds[place].number) if place in self._feeds else ("value", place)
             for place in range(len(self._members))
         ]
+        named = number, self._name, self._cluster.packing.names
+        return StageSetup(*named, self._tasks, inputs, self._rest, self._sinks.setups)
+
+    def _begin(self, shard: int) -> bytes:
+        """What a shard begins with: the states of its keys, and which of them are known."""
+        self._keys_of.pop(shard, None)
 
         def own(of: Mapping[Any, Any]) -> dict[Any, Any]:
             return {key: value for key, value in of.items() if self._shard_of(key) == shard}
@@ -129,11 +146,9 @@ class ShardsCrew:
                 task.name: {key: to_send(state) for key, state in own(task.states).items()}
                 for task in self._steppers.values()
             }
-            begin = self._cluster.packing.as_bytes((states, known))
+            return self._cluster.packing.as_bytes((states, known))
         except Exception as error:
             raise self._unsendable_state(error) from error
-        named = number, self._name, self._cluster.packing.names
-        return StageSetup(*named, self._tasks, inputs, self._rest, begin, self._sinks.setups)
 
     def _unsendable_state(self, error: Exception) -> RunTaskError:
         """Which of the states cannot be sent to a shard."""

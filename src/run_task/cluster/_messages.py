@@ -172,9 +172,6 @@ class StageSetup(NamedTuple):
     rest: bytes
     """Interval, config and keys, pickled."""
 
-    states: bytes
-    """The states to begin with, and the keys that are known, pickled."""
-
     sinks: Sequence[SinkSetup]
 
 
@@ -194,6 +191,9 @@ class RunWindow(NamedTuple):
 
     sinks: Sequence[int]
     """Those of the stage's sinks that the shard is to write to, before it answers."""
+
+    begin: bytes | None
+    """The states to begin with, and the keys that are known, pickled; None: it goes on."""
 
 
 class ShardRequest(NamedTuple):

@@ -39,7 +39,7 @@ from run_task.data.series._schema import NewRows
 from run_task.executors._states import States, Stepper, without_steps
 from run_task.executors.processes._exceptions import portable
 from run_task.runner._config import RunnerConfig
-from run_task.runner._keys import Keys, bound_of, crew_of
+from run_task.runner._keys import Bound, Keys, bound_of, crew_of
 from run_task.tasks._dataset import Roster
 from run_task.tasks._keyed import KeyedDataSet
 from run_task.tasks._tick import Tick
@@ -124,7 +124,6 @@ class _ShardStage:
         stand_in_for(setup.modules)
         rest: tuple[Interval, RunnerConfig, Keys] = of_bytes(setup.rest)
         interval, config, keys = rest
-        states, known = of_bytes(setup.states)
         tasks = [of_bytes(task) for task in setup.tasks]
         self._roster = Roster(task.name for task in tasks)
         self._names: Sequence[str] = self._roster.names
@@ -138,19 +137,30 @@ class _ShardStage:
         self._single = len(members) == 1
         data: Any = members[0] if self._single else of_several(members)
         self._states = States()
-        self._states.begin(states, known)
         bound = self._states.bind(tasks)
         self._steppers = {i: task for i, task in enumerate(bound) if isinstance(task, Stepper)}
-        self._bound = bound_of(data, interval, config, keys, self._states)
-        self._crew = crew_of(bound, data, interval, config, keys, self._states)
+        self._of = data, interval, config, keys, self._states
+        self._bound: Bound | None = None  # until it begins
+        self._crew = crew_of(bound, *self._of)
         self._crew.open()
         self._keys: Sequence[Any] | None = None  # those of the reply before
         self._sinks = {sink.sink: ShardSink(sink) for sink in setup.sinks}
         self._interval = interval
         self._merging = ShardMerging(self._names, self._steppers)
+        for sink in self._sinks.values():
+            sink.open()
+
+    def _begin(self, begin: bytes) -> None:
+        """Go on from states of before."""
+        states, known = of_bytes(begin)
+        self._states.know(known)
+        self._states.load(states, by_key=True)
+        self._bound = bound_of(*self._of)
 
     def run(self, run: RunWindow) -> ShardResults | None:
         """Run a window."""
+        if run.begin is not None:
+            self._begin(run.begin)
         for place, value in run.values.items():
             self._values[place] = of_bytes(value)
         views = [self._view(run, one, place) for place, one in enumerate(self._inputs)]

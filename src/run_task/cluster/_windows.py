@@ -58,16 +58,20 @@ class ShardAnswer(NamedTuple):
 class StageOnShards:
     """A stage as the driver has it. All of it under the lock of the cluster.
 
-    :param number: what shards call it
-    :param setup: makes what a shard is told of it, with the states of its keys as they are
+    :param setup: what a shard is told of it, once
+    :param begin: makes what a shard begins with: the states of its keys as they are
     """
 
-    def __init__(self, number: int, setup: Callable[[int], StageSetup]) -> None:
-        self.number: Final = number
+    def __init__(self, setup: StageSetup, begin: Callable[[int], bytes]) -> None:
+        self.number: Final = setup.stage
+        """What shards call it."""
+        self.name: Final = setup.name
         self._setup = setup
+        self._begin = begin
         self._known: dict[int, int] = {}  # by shard, in which of its lives it was told
+        self._begun: dict[int, int] = {}  # the same, in which it was told what to begin with
         self._missed: dict[int, list[WindowRun]] = {}  # by shard
-        self._before: dict[int, StageSetup] = {}  # of such a shard, as it was before the first
+        self._before: dict[int, bytes] = {}  # what such a shard begins with, before the first
 
     def is_known(self, shard: int, life: int) -> bool:
         """Whether a shard was told of it in one of its lives."""
@@ -78,18 +82,27 @@ class StageOnShards:
         if self.is_known(shard, life):
             return None
         self._known[shard] = life
+        return self._setup
+
+    def begin(self, shard: int, life: int) -> bytes | None:
+        """What a shard has to begin with in its next window; None: it has begun. It counts as
+        told."""
+        if self._begun.get(shard) == life:
+            return None
+        self._begun[shard] = life
         before = self._before.get(shard)
-        return self._setup(shard) if before is None else before
+        return self._begin(shard) if before is None else before
 
     def renew(self, shard: int) -> None:
         """A shard is to be told of it once more, with the states as they are then."""
         self._known.pop(shard, None)
+        self._begun.pop(shard, None)
 
     def miss(self, shard: int, run: WindowRun) -> bool:
         """Note that a window went without a shard. Returns whether it can still catch up."""
         missed = self._missed.setdefault(shard, [])
         if not missed:
-            self._before[shard] = self._setup(shard)
+            self._before[shard] = self._begin(shard)
         missed.append(run._replace(sinks=(), told=""))  # sinks have it without this shard
         if len(missed) <= MOST_MISSED:
             return True

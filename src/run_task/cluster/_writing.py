@@ -43,7 +43,7 @@ class ResultWriter(Protocol):
 
 
 class ShardSink:
-    """A sink as a shard has it: opened with the first result, and again after it has failed.
+    """A sink as a shard has it: opened before the first result, and again after it has failed.
 
     :param setup: what it is
     """
@@ -60,19 +60,32 @@ class ShardSink:
         if self._problem and time.monotonic() < self._again_at:
             return self._problem
         try:
-            if self._writer is None:
-                open_writer: Callable[[], ResultWriter] = of_bytes(self._opener)
-                self._writer = open_writer()
-            problem = self._writer.write(dataset)
+            problem = self._opened().write(dataset)
         except Exception as error:
-            # Before it is answered: what its driver writes then comes after all that this has.
-            self.close()
-            self._problem = described(error)
-            self._again_at = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, _AGAIN[1])
-            return self._problem
+            return self._failed(error)
         self._problem, self._pause = "", _AGAIN[0]
         return problem
+
+    def open(self) -> None:
+        """Open it. What is in the way is told with the first result."""
+        try:
+            self._opened()
+        except Exception as error:
+            self._failed(error)
+
+    def _opened(self) -> ResultWriter:
+        if self._writer is None:
+            open_writer: Callable[[], ResultWriter] = of_bytes(self._opener)
+            self._writer = open_writer()
+        return self._writer
+
+    def _failed(self, error: Exception) -> str:
+        # Before it is answered: what its driver writes then comes after all that this has.
+        self.close()
+        self._problem = described(error)
+        self._again_at = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _AGAIN[1])
+        return self._problem
 
     def close(self) -> None:
         """Let go of it."""

@@ -160,6 +160,19 @@ class SucceedingCrew(Crew, Protocol):
         ...
 
 
+@runtime_checkable
+class PreparingCrew(Crew, Protocol):
+    """A crew that takes long to open, as what runs tasks is elsewhere."""
+
+    def prepare(self) -> None:
+        """Make ready what can be, before :meth:`open`. Of several engines that wait for each other,
+        all crews are prepared before one engine starts.
+
+        :raises Exception: if it cannot be
+        """
+        ...
+
+
 def driver(crew: Crew) -> Callable[[Ticks], None]:
     """What drives a runner's loop with a crew: the crew itself where it can, else :func:`drive`.
 

@@ -160,9 +160,15 @@ class States:
         :param of: the states, by task and key; by None, of one that is run without keys
         :param known: the keys that had rows of late, each with the time of its last
         """
-        self._known = None
-        self._known_before = known
+        self.know(known)
         self._of = {name: dict(states) for name, states in of.items()}
+
+    def know(self, known: Mapping[Any, int]) -> None:
+        """Which keys had rows of late is known from an earlier run, before tasks are run.
+
+        :param known: these keys, each with the time of its last row
+        """
+        self._known, self._known_before = None, known
 
     def known(self) -> Mapping[Any, int]:
         """The keys that have had rows of late, each with the time of its last."""

@@ -24,7 +24,7 @@ from run_task.errors import (
     TaskError,
     described,
 )
-from run_task.executors._protocol import SucceedingCrew, Ticks, driver
+from run_task.executors._protocol import PreparingCrew, SucceedingCrew, Ticks, driver
 from run_task.executors._states import States, bound
 from run_task.observe._log import Log
 from run_task.runner._config import OnError, RunnerConfig
@@ -651,6 +651,14 @@ class Engine:
         with self._mutex:
             before, self._is_paused = self._is_paused, paused
         return before is not paused
+
+    def prepare(self) -> None:
+        """Make ready what takes long, before it starts.
+
+        :raises Exception: of what runs its tasks, if it cannot be
+        """
+        if isinstance(self._crew, PreparingCrew):
+            self._crew.prepare()
 
     def start(self) -> None:
         """Begin to run, and return.

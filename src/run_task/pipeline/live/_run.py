@@ -178,6 +178,8 @@ class LiveRun:
             for sink in self._sinks.values():
                 sink.start()
             for stage in self._stages:
+                stage.prepare()
+            for stage in self._stages:
                 stage.start()
             if self._wiring is not None:
                 self._wiring.catch_up.begin()

@@ -180,6 +180,10 @@ class LiveStage:
         """How it has been doing. At any time, from any thread."""
         return self._engine.stats
 
+    def prepare(self) -> None:
+        """Make ready what takes long, before any stage starts, which others wait for then."""
+        self._engine.prepare()
+
     def start(self) -> None:
         """Begin to run."""
         self._engine.start()
