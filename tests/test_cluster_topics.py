@@ -25,6 +25,7 @@ from tests.support.bench import RecordingSink
 from tests.support.brokers import Kafka, free_port, mock_kafka, new_name
 from tests.support.feeds import KafkaFeed
 from tests.support.forking import Forking
+from tests.support.growing import GrowingFiles
 from tests.support.proof import in_proof
 from tests.support.shards import LocalLink, LocalTransport, local_shards
 from tests.support.stateful import ema, seen
@@ -85,7 +86,7 @@ class Publishing:
     """Rows that are published as time goes by, some of them late, malformed, without a key, or such
     as do not fit."""
 
-    def __init__(self, topic: Topic) -> None:
+    def __init__(self, topic: Topic | GrowingFiles) -> None:
         self.topic = topic
         self.rows: list[tuple[int, Mapping[str, Any]]] = []
         self.malformed = self.unfit = 0
@@ -223,7 +224,7 @@ def test_after_kills_shards_that_read_a_topic_give_what_one_process_gives(tmp_pa
         feed = KafkaFeed(address)
         published = broker_kills.Published(feed, chance, repeats=False)
         assert program.line() == "ready\n"
-        program.start(between.port, feed.name, where, next(shards))
+        program.start("kafka", between.port, feed.name, where, next(shards))
         try:
             broker_kills.until(lambda: broker_kills.last_number(where / "state"))
             before = broker_kills.last_number(where / "state")
@@ -250,7 +251,7 @@ def test_after_kills_shards_that_read_a_topic_give_what_one_process_gives(tmp_pa
                     program.kill()
                     program.reap()
                     before = number
-                    program.start(between.port, feed.name, where, next(shards))
+                    program.start("kafka", between.port, feed.name, where, next(shards))
             published.say_the_last(where / "last")
             broker_kills.until((where / "ended").exists)
         finally:

@@ -12,6 +12,7 @@ import pytest
 from tests.support.threads import PATIENCE, beside, eventually
 
 from run_task import ConfigError, Pipeline, SourceError, TimeSeries, TimeUnit, VirtualClock, task
+from run_task.aggregates import mean
 from run_task.cli._file_sample import warning_of
 from run_task.sources import CsvFile, FileOrder, JsonLinesFile, ParquetFile
 
@@ -146,10 +147,12 @@ def test_the_columns_of_what_cannot_be_looked_into_are_declared(path: Path, form
 
 def test_what_cannot_be_followed_is_refused(path: Path, form: Format, tmp_path: Path) -> None:
     path.write_text(form.head + form.rows(1))
-    several: list[Path | list[Path]] = [tmp_path, tmp_path / "row*", [path]]
+    several: list[Path | list[Path]] = [tmp_path, tmp_path / "row*", [path, tmp_path]]
     for paths in several:
-        with pytest.raises(ConfigError, match="follow= is for one file"):
+        with pytest.raises(ConfigError, match="follow= is for files that are named"):
             form.source(paths, follow=True)
+    with pytest.raises(ConfigError, match="is named twice"):
+        form.source([path, path], follow=True)
     with pytest.raises(ConfigError, match="with follow= it has no end, and cannot be sorted"):
         form.source(path, follow=True, sort=True)
     with pytest.raises(ConfigError, match=r"follow='yes': it is True or False"):
@@ -230,3 +233,32 @@ def test_a_pipeline_follows_a_file_and_shuts_down_at_once(path: Path, form: Form
     with beside(lambda: read.extend(time for time, _ in slow)) as end:
         slow.close()
         end.result(PATIENCE)
+
+
+def journaled(form: Format, path: Path, folder: Path) -> tuple[Pipeline, list[TimeSeries]]:
+    """A file that goes two ways, and one that has a journal."""
+    pipeline = Pipeline("followed", checkpoint=folder / "state")
+    both = TimeSeries(V, SECONDS), TimeSeries(V, SECONDS)
+    pipeline.source(form.source(path, follow=True, poll="10ms"), into=both, name="two ways")
+    series = TimeSeries(V, SECONDS)
+    pipeline.source(
+        form.source(path, follow=True, poll="10ms"),
+        into=series,
+        name="kept",
+        journal=folder / "journal",
+    )
+    for number, one in enumerate((*both, series)):
+        pipeline.stage(f"of {number}", [mean("v")], one, "1s")
+    return pipeline, [*both, series]
+
+
+def test_each_row_enters_once_over_restarts_whichever_way_it_goes(
+    path: Path, form: Format, tmp_path: Path
+) -> None:
+    path.write_text(form.head)
+    for number in range(3):
+        pipeline, series = journaled(form, path, tmp_path)
+        with pipeline:
+            append(path, form.rows(2 * number + 1, 2 * number + 2))
+            expected = [*range(1, 2 * number + 3)]
+            eventually(lambda: all(one.view().time.tolist() == expected for one in series))  # noqa: B023 it ends before the next one

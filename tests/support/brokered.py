@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from tests.support.feeds import MODULES
 from tests.support.forking import fork_when_told
+from tests.support.growing import GrowingFiles
 from tests.support.preload import preload
 from tests.support.writer import say
 
@@ -80,7 +81,7 @@ def source_of(kind: str, port: int, name: str) -> Any:
 
     :param kind: which kind of feed it is
     :param port: where it listens on 127.0.0.1
-    :param name: the name of its topic, stream or queue; of several, these with commas
+    :param name: the name of its topic, stream or queue, of several, these with commas; or a folder
     """
     where: Any = f"127.0.0.1:{port}"
     options: Any = {"columns": COLUMNS}
@@ -94,6 +95,8 @@ def source_of(kind: str, port: int, name: str) -> Any:
             return NatsSource(name, f"nats://{where}", stream=name, start="earliest", **options)
         case "rabbit":
             return RabbitSource(name, f"amqp://{where}/", **options)
+        case "files":
+            return GrowingFiles(Path(name), 4, COLUMNS).source(poll="20ms")
         case "mqtt":
             return MqttSource(name, f"mqtt://{where}", client_id=name, session="1h", **options)
         case _:
@@ -222,7 +225,7 @@ def import_all() -> None:
 
 def import_client(kind: str, _port: str, _name: str, _where: str, *shards: str) -> None:
     """Import the client of a kind of feed, and what a run over shards needs."""
-    for module in (MODULES[kind], *(("ray", "psycopg") if shards else ())):
+    for module in (MODULES.get(kind, "pyarrow"), *(("ray", "psycopg") if shards else ())):
         importlib.import_module(module)
 
 

@@ -27,6 +27,7 @@ from tests.support.brokers import (
     new_name,
     own_redis,
 )
+from tests.support.growing import GrowingFiles
 from tests.support.servers import own_mosquitto, own_nats
 from tests.support.threads import PATIENCE
 
@@ -87,6 +88,35 @@ class KafkaFeed(Feed):
 
     def close(self) -> None:
         self._broker.close()
+
+
+class FilesFeed(Feed):
+    """Four files that grow, of which each key has one.
+
+    :param folder: where they are
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files = GrowingFiles(folder, 4, {"k": str, "v": float, "n": int})
+        self.name, self.port = str(folder), 0
+
+    def put(self, rows: Sequence[Row]) -> bool:
+        for number in range(4):
+            some = [row for row in rows if _number(row) % 4 == number]
+            if some:
+                self._files.put(number, *((row["timestamp"], row) for row in some))
+        return True
+
+    def rename(self) -> None:
+        """Have other files come in their place."""
+        for number in range(4):
+            self._files.rename(number)
+
+    def restart(self) -> None:
+        """There is nothing to be started."""
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 class RedisFeed(Feed):

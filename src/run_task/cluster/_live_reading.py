@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from run_task.executors.processes._exceptions import portable
 from run_task.sources._batch import Batch
 from run_task.sources._faults import Faults, OnFault, faults_told_to
 from run_task.sources._partitioned import with_key
-from run_task.sources._positioned import Position
+from run_task.sources._positioned import Position, Positioned, Renamed, positioned
 
 _MOST: Final = 20_000
 """With how many rows that wait no more are read."""
@@ -34,6 +35,9 @@ class LiveBatch(NamedTuple):
 
     faults: list[bytes]
     """What was found malformed before, pickled."""
+
+    begun: Position | None = None
+    """Where its first row stands, if the source can tell."""
 
     error: bytes | None = None
     """What the source has raised, pickled."""
@@ -55,21 +59,24 @@ class LiveReading:
         self._source = source
         self._name = name
         self._key = key
+        tracked = positioned(source)
+        assert tracked is not None  # it was checked
+        self._tracked: Positioned = tracked
+        self._begun: Position | None = None  # where the first row of what was read last stands
         self._on_bad_row = on_bad_row
         self._faults: list[bytes] = []
         self._read: deque[LiveBatch] = deque()
         self._waiting = 0  # how many rows these are
         self._changed = threading.Condition()
         self._is_closed = False
-        source.seek(position)
+        tracked.seek(position)
         self._thread = threading.Thread(target=self._run, name=f"run-task {name}", daemon=True)
         self._thread.start()
 
     @property
     def lag(self) -> int | None:
         """How many rows it has that were not read, at least; None: it does not know."""
-        lag: int | None = self._source.lag
-        return lag
+        return self._tracked.lag
 
     def take(self, *, wait: bool) -> LiveBatch | None:
         """What comes next.
@@ -94,7 +101,7 @@ class LiveReading:
 
         :return: None: that is not known, since rows are on their way
         """
-        source = self._source
+        source = self._tracked
         if source.lag != 0:
             return None
         position = source.position
@@ -107,7 +114,14 @@ class LiveReading:
 
     def commit(self, position: Position) -> None:
         """Have the source take note up to where rows are kept."""
-        self._source.commit(position)
+        self._tracked.commit(position)
+
+    def check_passed(
+        self, before: Sequence[Position], position: Position, behind: Sequence[Position]
+    ) -> None:
+        """See whether it comes by the same rows as an earlier reader, as :class:`Renamed` does."""
+        if isinstance(self._tracked, Renamed):
+            self._tracked.check_passed(before, position, behind)
 
     def close(self) -> None:
         """Read no more."""
@@ -121,7 +135,7 @@ class LiveReading:
         error: bytes | None = None
         try:
             with faults_told_to(self._note, self._on_bad_row):
-                read, faults = self._source.batches(), Faults(OnFault.SKIP)
+                read, faults = self._begins(self._source.batches()), Faults(OnFault.SKIP)
                 with closing(with_key(self._name, self._key, read, faults)) as batches:
                     for batch in batches:
                         if len(batch) and not self._put(batch):
@@ -129,8 +143,21 @@ class LiveReading:
         except Exception as raised:
             error = joined(portable(raised))
         with self._changed:
-            self._read.append(LiveBatch(None, None, self._faults, error))
+            self._read.append(LiveBatch(None, None, self._faults, error=error))
             self._changed.notify_all()
+
+    def _begins(self, batches: Iterator[Batch]) -> Generator[Batch]:
+        """The same, while it is noted where each begins, if the source can tell."""
+        tracked = self._tracked
+        try:
+            for batch in batches:
+                if isinstance(tracked, Renamed):
+                    self._begun = tracked.position_before(len(batch))
+                yield batch
+        finally:
+            close: object = getattr(batches, "close", None)
+            if callable(close):
+                close()
 
     def _put(self, batch: Batch) -> bool:
         """Let rows wait to be taken. Returns whether to read on."""
@@ -139,7 +166,7 @@ class LiveReading:
             if self._is_closed:
                 return False
             faults, self._faults = self._faults, []
-            self._read.append(LiveBatch(batch, self._source.position, faults))
+            self._read.append(LiveBatch(batch, self._tracked.position, faults, self._begun))
             self._waiting += len(batch)
             self._changed.notify_all()
         return True

@@ -134,6 +134,10 @@ class RowsRead(NamedTuple):
     """Where the source goes on behind these rows; None: it has no positions, or, where these are
     none, it is as before."""
 
+    begun: Position | None = None
+    """Where the first of these rows stands, in the place of where the source went on; None: there
+    is no better one."""
+
     lag: int | None = None
     """How many rows the source has besides, at least; None: it does not know. Where these are none,
     and it has no end, that tells whether some are to be waited for."""

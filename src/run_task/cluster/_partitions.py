@@ -332,6 +332,8 @@ class PartitionOnShards:
                 # Where it waited here for long, some may have come since.
                 yield NOTHING_YET if self.lag == 0 else COMING
                 continue
+            if read.begun is not None:
+                self._bookmarks[-1] = self._bookmarks[-1]._replace(position=read.begun)
             self._lag = len(read.times) + (read.lag or 0)  # until there are none
             batch = self._batch(read)
             self._before = self._bookmarks[-1]

@@ -102,6 +102,8 @@ class PartitionReader:
             if read.start == asked.start or read.ended:
                 return read
             if not len(read.times):  # it is not there yet
+                if read.position is not None and asked.position is not None:
+                    self._check_passed(asked.start, asked.position)
                 return read._replace(lag=None, position=None, faults=())
 
     def rows(self, numbers: NDArray[np.int64]) -> NewRows:
@@ -202,7 +204,7 @@ class PartitionReader:
             return self._ended(taken.error)
         chunk = self._chunk(taken.batch)
         self._position = taken.position
-        told = chunk.told._replace(position=taken.position, lag=lag)
+        told = chunk.told._replace(position=taken.position, begun=taken.begun, lag=lag)
         return self._kept(chunk._replace(told=told))
 
     def _is_elsewhere(self, asked: ReadRows) -> bool:
@@ -214,6 +216,7 @@ class PartitionReader:
     def _go_back(self, asked: ReadRows) -> None:
         """Read on from a row that came among others: before, it was the first of some, by which the
         driver knows what comes."""
+        self._check_passed(asked.start, asked.position)
         live, self._live = self._live, None
         if live is not None:
             live.close()
@@ -221,6 +224,22 @@ class PartitionReader:
         self._chunks = [chunk.before(asked.start) for chunk in before]
         self._next, self._position = asked.start, asked.position
         self._faults, self._end = [], None
+
+    def _check_passed(self, row: int, position: Position) -> None:
+        """See whether it comes by the same rows as an earlier reader.
+
+        :param row: a row
+        :param position: where an earlier reader was at that
+        :raises SourceError: if not
+        """
+        if self._live is not None:
+            passed = [(chunk.first, chunk.begins_at) for chunk in self._chunks]
+            passed.append((self._next, self._position))
+            self._live.check_passed(
+                [there for first, there in passed if first <= row],
+                position,
+                [there for first, there in passed if first > row],
+            )
 
     def _kept(self, chunk: _ReadChunk) -> RowsRead:
         self._chunks.append(chunk)

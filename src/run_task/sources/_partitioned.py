@@ -217,6 +217,13 @@ class Partitions:
         :raises SourceError: where a partition raises it, or gives times that are no ints, and where
             a key comes in two of them
         """
+        return self._merged()
+
+    def one_by_one(self) -> Generator[Batch]:
+        """The same, a row each: so it is known of each row where its partition stands."""
+        return self._merged(most=1)
+
+    def _merged(self, most: int | None = None) -> Generator[Batch]:
         keys = None if self._into is None else _SeenKeys(self.origin, self._into)
         with ExitStack() as opened:
             open_parts: list[_OpenPart] = []
@@ -239,12 +246,18 @@ class Partitions:
                 if here:
                     # All rows that a partition is still to give come after its last one.
                     until = min((one.last, one.number) for one in (*here, *coming))
-                    if some := [part for one in here if len((part := one.take(until)).batch)]:
+                    if most is not None:
+                        here = [min(here, key=lambda one: (one.first, one.number))]
+                    if some := [part for one in here if len((part := one.take(until, most)).batch)]:
                         yield _in_order(some)
                         continue
                     for one in coming:
                         one.wait(self._idle_timeout)
-                self._closed.wait(_PAUSE)
+                self._pause()
+
+    def _pause(self) -> None:
+        """Wait before partitions are asked again."""
+        self._closed.wait(_PAUSE)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for batch in self.batches():
@@ -317,17 +330,12 @@ class Undivided:
         self._faults = Faults(OnFault.SKIP)
         self.inner: Final = source
         """The source."""
-        self.positioned: Final = source
+        self.positioned: Final = positioned(source)
         """What has its positions."""
         self.origin: Final = repr(source)
         """The source, as messages call it."""
         self.parts: Final[Mapping[str, Any]] = {"all": source}
         """What can be known of its partitions before they are looked up."""
-
-    @property
-    def position(self) -> Position:
-        """Where the source is."""
-        return self.positioned.position
 
     def about(self) -> SourceInfo:
         """What the source says of itself."""
@@ -457,10 +465,16 @@ class _OpenPart:
         """When the last row arrived that has come here."""
         return _BEFORE_ALL if self._latest is None else self._latest
 
-    def take(self, until: tuple[int, int]) -> _ArrivedRows:
+    @property
+    def first(self) -> int:
+        """When the first row arrived that is here."""
+        return _BEFORE_ALL if self._here is None else int(self._here.arrivals[self._at])
+
+    def take(self, until: tuple[int, int], most: int | None) -> _ArrivedRows:
         """The rows that come before all that are still to come.
 
         :param until: when the last of these arrives, and in which partition
+        :param most: how many at most
         """
         here = self._here
         assert here is not None
@@ -469,6 +483,8 @@ class _OpenPart:
         # One that has given nothing for a while, and was not waited for, may be far behind.
         begun = self._at
         end = max(begun, int(here.arrivals.searchsorted(time, side)))
+        if most is not None:
+            end = min(end, begun + most)
         self._at = end
         if end == len(here.arrivals):
             self._here = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 Position: TypeAlias = Any
@@ -71,6 +72,30 @@ class Merging(Protocol):
         """Wait for a stream that gives nothing for so long, and then go on without it.
 
         :param seconds: as long as windows wait for the source
+        """
+        ...
+
+
+@runtime_checkable
+class Renamed(Protocol):
+    """A source that goes on in another place when the one that it reads gets another name, so that
+    whoever reads again from an earlier position may come by others than before."""
+
+    def position_before(self, left: int, /) -> Position:
+        """Where it goes on, if the last rows of what was given last were not.
+
+        :param left: how many
+        """
+        ...
+
+    def check_passed(
+        self, before: Sequence[Position], position: Position, behind: Sequence[Position], /
+    ) -> None:
+        """See whether who reads again comes by the same places.
+
+        :param before: where it was, up to the row at which an earlier reader was at ``position``
+        :param behind: where it was behind that row; nothing: that is where it is
+        :raises SourceError: if not
         """
         ...
 

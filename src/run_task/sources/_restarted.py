@@ -270,25 +270,25 @@ class RestartedAsync(RestartedSource):
 class _InnerPositions:
     """What it says of positions is what the source says."""
 
-    inner: Any
+    _positioned: Any
 
     @property
     def position(self) -> Position:
         """Behind what was given last."""
-        return self.inner.position
+        return self._positioned.position
 
     def seek(self, position: Position, /) -> None:
         """Begin behind a position."""
-        self.inner.seek(position)
+        self._positioned.seek(position)
 
     def commit(self, position: Position, /) -> None:
         """All rows up to a position are kept."""
-        self.inner.commit(position)
+        self._positioned.commit(position)
 
     @property
     def lag(self) -> int | None:
         """How many rows there are that it has not given."""
-        lag: int | None = self.inner.lag
+        lag: int | None = self._positioned.lag
         return lag
 
 

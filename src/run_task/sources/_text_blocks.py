@@ -256,31 +256,41 @@ def _is_closed(data: bytes, start: int, end: int, quote: bytes) -> bool:
 
 
 def blocks(
-    stream: Stream, longest: int = LONGEST_LINE, quoting: Quoting | None = None, skip: int = 0
+    stream: Stream,
+    longest: int = LONGEST_LINE,
+    quoting: Quoting | None = None,
+    skip: int = 0,
+    *,
+    line: int = 1,
+    goes_on: bool = False,
 ) -> Iterator[RecordBlock | BadLine]:
     """The records of a stream, some at a time.
 
-    :param stream: the bytes; a byte order mark of UTF-8 at their beginning is left out
+    :param stream: the bytes; a byte order mark of UTF-8 at the beginning of the first line is left
+        out
     :param longest: how many bytes a record has at most; a line that is longer is a bad one. So is
         one with a quote that is not closed within as many: what follows it is read on with the next
         line
     :param quoting: which line feeds end a record; None: all do
     :param skip: how many lines to leave out at the beginning
+    :param line: which line the stream begins with
+    :param goes_on: whether what the stream ends with may be whole later: a record that does not end
+        is left out then
     """
     given = _Pushable(stream)
-    line = 1 + skip
     if skip:
         for _ in range(skip):
             given.skip_line()
-    else:
+    elif line == 1:
         given.skip_mark()
+    line += skip
     rest = b""
     while True:
         # Twice what is there, so that each byte is looked at twice at the most.
         more = given.read(min(max(_BLOCK_BYTES, len(rest)), longest + 1 - len(rest)))
         data = rest + more if rest else more
         if not more:
-            if not data:
+            if not data or goes_on:
                 return
             if not data.endswith(b"\n"):
                 data += b"\n"
@@ -296,8 +306,9 @@ def blocks(
                 yield BadLine(line, f"{_head(head)} has a quote that is not closed")
                 given.push(after)
             else:
+                if not given.skip_line() and goes_on:
+                    return
                 yield BadLine(line, f"{_head(head)} is longer than {longest:,} bytes")
-                given.skip_line()
             rest = b""
             line += 1
 
@@ -319,13 +330,14 @@ class _Pushable:
     def push(self, given_back: bytes) -> None:
         self._pushed, self._at = given_back + self._pushed[self._at :], 0
 
-    def skip_line(self) -> None:
-        """Leave out the rest of a line."""
+    def skip_line(self) -> bool:
+        """Leave out the rest of a line. Returns whether it ends."""
         while more := self.read(_BLOCK_BYTES):
             _, line_feed, after = more.partition(b"\n")
             if line_feed:
                 self.push(after)
-                return
+                return True
+        return False
 
     def skip_mark(self) -> None:
         """Leave out a byte order mark."""

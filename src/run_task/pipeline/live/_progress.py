@@ -37,6 +37,7 @@ class ReadProgress:
         "_behind",
         "_source",
         "_tally",
+        "_tracked",
         "begun_at",
         "fed",
         "feeds",
@@ -50,7 +51,9 @@ class ReadProgress:
         self.hand = threading.Lock()
         self.rest: RowInHand | Batch | BatchCursor | None = None
         """What waits for its turn of that which was given last."""
-        self.tracks: bool = isinstance(source, Way) or positioned(source) is not None
+        self._source = source
+        self._tracked: Any = source if isinstance(source, Way) else positioned(source)
+        self.tracks: bool = self._tracked is not None
         """Whether the source is to be asked for its position, by :meth:`note`, after each item."""
         self.begun_at: int = 0
         """How many rows it had given when it began to be read, where it has no positions."""
@@ -60,7 +63,6 @@ class ReadProgress:
         """How many of these have been taken in hand."""
         self.feeds: bool = False
         """Whether what is in hand had been given to an earlier run."""
-        self._source = source
         self._tally = tally
         self._before = self._behind = UNKNOWN
 
@@ -95,7 +97,7 @@ class ReadProgress:
 
     def note(self) -> None:
         """An item has been given. By the thread that has it in hand, where :attr:`tracks`."""
-        self._before, self._behind = self._behind, self._source.position
+        self._before, self._behind = self._behind, self._tracked.position
 
     @property
     def given(self) -> Position:

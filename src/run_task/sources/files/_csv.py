@@ -26,14 +26,13 @@ from run_task.sources._text_blocks import (
     Int64s,
     Quoting,
     RecordBlock,
-    blocks,
     check_longest,
     is_utf8,
 )
-from run_task.sources.files._encoding import InUtf8, check_encoding
+from run_task.sources.files._encoding import InUtf8, check_encoding, check_line_feed
 from run_task.sources.files._file import RecordedFile, first_of
 from run_task.sources.files._listing import FileOrder, Paths
-from run_task.sources.files._live import POLL, following
+from run_task.sources.files._live import POLL, Followed, following
 from run_task.sources.files._sorting import SORT_ROWS
 from run_task.time._clock import Clock
 from run_task.time._interval import TimeUnit
@@ -184,6 +183,8 @@ class CsvFile(RecordedFile):
         self._spelling = self._words
         self._encoding = check_encoding(encoding, "CsvFile")
         self._following = following(follow, poll, clock, "CsvFile")
+        if follow:
+            check_line_feed(self._encoding, "CsvFile")
         self._longest = check_longest("CsvFile", longest_line)
         self._all: list[str] = [] if names is None else list(names)
         self._timestamp_type: Any = None
@@ -323,11 +324,11 @@ class CsvFile(RecordedFile):
 
     def _records(self) -> Iterator[RecordBlock | BadLine]:
         """The records of the file, those of names and those that are blank included."""
-        named = self._names is not None
+        named = self._begins_with_rows
         line = 1
         with closing(self._place.open()) as stream:
             text = stream if self._encoding == "utf-8" else InUtf8(stream, self._encoding)
-            for one in blocks(text, self._longest, self._quoting, self._skip):
+            for one in self._records_in(text, self._quoting, self._skip):
                 block = one
                 line = block.next_line
                 if not named and isinstance(block, RecordBlock):  # what is blank before the names
@@ -336,12 +337,26 @@ class CsvFile(RecordedFile):
                     if not len(block.lines):
                         continue
                     named = True
-                yield block
+                if named:
+                    yield from self._in_hand(block)
+                else:
+                    yield block
             self._check(stream, line)
+
+    @property
+    def _begins_with_rows(self) -> bool:
+        """Whether what is read now does not begin with the names of the columns."""
+        place = self._place
+        return self._names is not None or (isinstance(place, Followed) and place.mark.line > 1)
 
     def _rows(self) -> Generator[RecordBlock | BadLine]:
         """The records of rows."""
-        named = self._names is not None
+        named = self._begins_with_rows
+        if named and not self._all:
+            place = self._place
+            assert isinstance(place, Followed)
+            with place.from_its_start():
+                self._all = self._header()
         for block in self._records():
             if named:
                 yield block

@@ -29,6 +29,18 @@ def check_encoding(encoding: object, where: str) -> str:
         ) from None
 
 
+def check_line_feed(encoding: str, where: str) -> None:
+    """See whether lines of a file that is followed can be told in an encoding.
+
+    :raises ConfigError: if not
+    """
+    if b"\n".decode(encoding, "replace") != "\n":
+        raise ConfigError(
+            f"{where}: encoding={encoding!r}: follow= goes by line feeds, which are several bytes "
+            f"or others in it: have the file written in UTF-8"
+        )
+
+
 class InUtf8:
     """A stream of text in any encoding as one in UTF-8.
 

@@ -26,13 +26,22 @@ from run_task.sources._arguments import check, check_flag, check_share
 from run_task.sources._batch import Batch
 from run_task.sources._chunk import Chunk, without_faults
 from run_task.sources._faults import MOST_MALFORMED, Faults, OnFault, faults_told_to
+from run_task.sources._positioned import Position
 from run_task.sources._protocol import SourceInfo
-from run_task.sources._text_blocks import BadLine, RecordBlock
+from run_task.sources._text_blocks import (
+    LONGEST_LINE,
+    BadLine,
+    Quoting,
+    RecordBlock,
+    Stream,
+    blocks,
+)
 from run_task.sources.files._ahead import ahead
 from run_task.sources.files._compression import other_format
+from run_task.sources.files._followed import FollowedFiles, FollowedRows
 from run_task.sources.files._lines import WholeLines
 from run_task.sources.files._listing import FileOrder, Paths, check_order, listed
-from run_task.sources.files._live import Following
+from run_task.sources.files._live import Followed, Following
 from run_task.sources.files._place import FilePlace
 from run_task.sources.files._remote import check_options
 from run_task.sources.files._sorting import SORT_ROWS, in_order
@@ -64,6 +73,15 @@ class RecordedFile(ABC):
 
     _following: Following | None = None
     """How it is followed; None: it is not."""
+
+    _followed: FollowedFiles | None = None
+    """What reads files that are followed, once it was asked for."""
+
+    _is_one_of_shards: bool = False
+    """Whether it is followed by a shard, which may have to read rows again."""
+
+    _longest: int = LONGEST_LINE
+    """How many bytes a line has at most, of a file of lines."""
 
     _inferred: frozenset[str] = frozenset()
     """The float columns of which nobody has said that they are: no int is rounded there."""
@@ -180,18 +198,54 @@ class RecordedFile(ABC):
     def close(self) -> None:
         """Stop waiting for what is still to be written. From any thread; a file that is followed,
         or a pipe, gives no more rows; others are read on."""
+        if (followed := self.positioned) is not None:
+            followed.close()
         for part in self._parts:
             part._place.stop()
 
+    @property
+    def positioned(self) -> FollowedFiles | None:
+        """What has its positions, where it is followed; None: it is not, and is read from its start
+        each time."""
+        if self._following is not None and self._followed is None:
+            self._followed = self._follow()
+        return self._followed
+
+    @property
+    def position(self) -> Position:
+        """Behind what was given last of what is followed, as of :class:`Positioned`."""
+        if (followed := self.positioned) is None:
+            raise AttributeError("only what is followed has a position")
+        return followed.position
+
     def partitions(self) -> Mapping[str, RecordedFile]:
-        """Its files by name, each as a source of its own."""
+        """Its files by name, each as a source of its own; of those that are followed, each begins
+        with the start of the file that is there now."""
         return {part._place.name: self._alone(part) for part in self._parts}
 
     def _alone(self, part: RecordedFile) -> RecordedFile:
-        alone = copy.copy(part)
+        alone, one = copy.copy(part), copy.copy(part)
         alone._faults = Faults(self._on_malformed, self._most_malformed)
-        alone._parts = [part]
+        alone._parts = [one]
+        alone._followed, alone._is_one_of_shards = None, True
+        if isinstance(part._place, Followed):
+            alone._place = one._place = place = part._place.anew()
+            place.mark = place.begins()
         return alone
+
+    def _follow(self) -> FollowedFiles:
+        rows: dict[str, FollowedRows] = {}
+        for part in self._parts:
+            place = part._place
+            assert isinstance(place, Followed)
+            rows[place.name] = FollowedRows(
+                *(place, part._chunks, self._batch_rows, self.about),
+                needs_all=self._is_one_of_shards,
+            )
+        return FollowedFiles(self._where, rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_followed"}
 
     def batches(self) -> Iterator[Batch]:
         """The rows in batches of at most ``batch_rows``.
@@ -201,6 +255,8 @@ class RecordedFile(ABC):
             cannot be read on; and where there are more rows than are sorted
         """
         self._faults = faults = Faults(self._on_malformed, self._most_malformed)
+        if (followed := self.positioned) is not None:
+            return followed.reading(faults).batches()
         self._told_last = None
         read = (batch for part in self._parts for batch in part._read(faults))
         if self._sort_rows is not None:
@@ -213,8 +269,12 @@ class RecordedFile(ABC):
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows of the file one by one: timestamp, and value by column."""
-        for batch in self.batches():
-            yield from batch.rows()
+        if (followed := self.positioned) is None:
+            for batch in self.batches():
+                yield from batch.rows()
+            return
+        self._faults = Faults(self._on_malformed, self._most_malformed)
+        yield from followed.reading(self._faults)
 
     def __repr__(self) -> str:
         return self._where
@@ -313,11 +373,8 @@ class RecordedFile(ABC):
     def _read(self, faults: Faults) -> Iterator[Batch]:
         """The good rows of one of the files."""
         try:
-            while True:
-                for chunk in self._chunks():
-                    yield from without_faults(chunk, faults)
-                if not self._place.goes_on():
-                    return
+            for chunk in self._chunks():
+                yield from without_faults(chunk, faults)
         except FileNotFoundError:
             raise self._error(
                 None, None, "it was there when the source was made, and is gone"
@@ -339,6 +396,26 @@ class RecordedFile(ABC):
 
         :raises Exception: if it cannot be told
         """
+
+    def _records_in(
+        self, stream: Stream, quoting: Quoting | None = None, skip: int = 0
+    ) -> Iterator[RecordBlock | BadLine]:
+        """The records of a file of lines, from where a reading begins."""
+        place = self._place
+        if not isinstance(place, Followed):
+            return blocks(stream, self._longest, quoting, skip)
+        line = place.mark.line
+        skip = skip if line == 1 else 0
+        return blocks(stream, self._longest, quoting, skip, line=line, goes_on=not place.is_over)
+
+    def _in_hand(self, block: RecordBlock | BadLine) -> Generator[RecordBlock | BadLine]:
+        """Records, which are let go when more are asked for: then all is given that is in them."""
+        place = self._place
+        if isinstance(place, Followed):
+            place.hold(block.next_line)
+        yield block
+        if isinstance(place, Followed):
+            place.let_go()
 
     def _last_line(self) -> bytes:
         """The last line that is not blank, or, if it is very long, what ends it."""

@@ -23,7 +23,6 @@ from run_task.sources._text_blocks import (
     LONGEST_LINE,
     BadLine,
     RecordBlock,
-    blocks,
     check_longest,
     is_utf8,
 )
@@ -202,9 +201,9 @@ class JsonLinesFile(RecordedFile):
     def _blocks(self) -> Generator[RecordBlock | BadLine]:
         line = 1
         with closing(self._place.open()) as stream:
-            for block in blocks(stream, self._longest):
-                yield block
+            for block in self._records_in(stream):
                 line = block.next_line
+                yield from self._in_hand(block)
             self._check(stream, line)
 
     def _chunks(self) -> Iterator[Chunk]:

@@ -27,12 +27,13 @@ class WholeLines:
     A block ends within a line only if the line is longer than the block.
 
     :param raw: the bytes as they stand
+    :param plain: whether they are not compressed, however they begin
     """
 
     closed: bool = False
     """What a file has."""
 
-    def __init__(self, raw: Readable) -> None:
+    def __init__(self, raw: Readable, *, plain: bool = False) -> None:
         self.failure: str | None = None
         """Why there are no more, if they do not end there."""
 
@@ -41,7 +42,7 @@ class WholeLines:
         self._ended = False
         self._whole = True  # the last line is one, also without a line feed
         self._raw = raw
-        self._file: Readable | None = None
+        self._file: Readable | None = raw if plain else None
         self.codec: str | None = None
         """How they are compressed, once the first are read; None: they are not."""
 

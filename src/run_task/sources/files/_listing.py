@@ -51,9 +51,9 @@ def listed(
 
     :param paths: what the source was given
     :param where: the source, for messages
-    :param following: how a file is followed, which need not be there yet; None: it is not
+    :param following: how they are followed, which need not be there yet; None: it is not
     :param options: what the file systems of URLs take
-    :raises ConfigError: if there is none, one is named twice, several are to be followed, or they
+    :raises ConfigError: if there is none, one is named twice, a folder is to be followed, or they
         cannot be looked for
     """
     one: Any = paths
@@ -61,7 +61,7 @@ def listed(
     given: list[Any] = [local_path(path) for path in (one if several else [one])]
     try:
         if following is not None:
-            return [_followed(given, several, where, following)]
+            return _followed(given, where, following)
         return _listed(given, where, options)
     except (OSError, UnicodeError) as error:  # no access, or a name that no file can have
         raise ConfigError(f"{where}: cannot be looked for: {error}") from error
@@ -81,19 +81,32 @@ def _listed(given: list[Any], where: str, options: Mapping[str, Any] | None) -> 
     return list(found.values())
 
 
-def _followed(given: list[Any], several: bool, where: str, following: Following) -> FilePlace:
-    """The one file that is followed."""
+def _followed(given: list[Any], where: str, following: Following) -> list[FilePlace]:
+    """The files that are followed."""
     if any(remote_url(path) is not None for path in given):
         raise ConfigError(
             f"{where}: follow= is for a file of this machine, and this one is remote: follow it "
             f"where it is written, or read it again and again by polling()"
         )
-    found = [file for path in given for file in _files_of(path, where)]
-    if several or found != [Path(given[0])]:
-        raise ConfigError(f"{where}: follow= is for one file: make a source for each")
-    if _is_pipe(found[0]):
-        raise ConfigError(f"{where}: it is a pipe, which is read as it comes: leave out follow=")
-    return Followed(found[0], following)
+    found: dict[str, FilePlace] = {}
+    for path in given:
+        if [*_files_of(path, where)] != [Path(path)]:
+            raise ConfigError(
+                f"{where}: follow= is for files that are named, since nobody knows which come to "
+                f"be in a folder: give a list of them"
+            )
+        if _is_pipe(Path(path)):
+            raise ConfigError(
+                f"{where}: it is a pipe, which is read as it comes: leave out follow="
+            )
+        if (
+            found.setdefault(os.path.realpath(path), place := Followed(Path(path), following))
+            is not place
+        ):
+            raise ConfigError(f"{where}: {place.name!r} is named twice: its rows would come twice")
+    if not found:
+        raise ConfigError(f"{where}: a list of files has at least one")
+    return list(found.values())
 
 
 def _places(

@@ -88,10 +88,6 @@ class FilePlace(Protocol):
         """
         ...
 
-    def goes_on(self) -> bool:
-        """Whether, after what has been read, there is another file to be opened."""
-        ...
-
     def stop(self) -> None:
         """Let a reading end that waits for more. From any thread, any number of times."""
         ...
@@ -125,10 +121,6 @@ class LocalFile:
         :raises OSError: if it cannot be opened
         """
         return WholeLines(_Whole(self._path))
-
-    def goes_on(self) -> bool:
-        """It does not: it is one file."""
-        return False
 
     def stop(self) -> None:
         """There is nothing that it waits for."""

@@ -149,10 +149,6 @@ class RemoteFile:
         finally:
             opened.close()
 
-    def goes_on(self) -> bool:
-        """It does not: it is one file."""
-        return False
-
     def stop(self) -> None:
         """There is nothing that it waits for."""
 
