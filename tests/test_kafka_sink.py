@@ -114,7 +114,7 @@ def test_what_has_no_form_or_is_too_large_is_refused_alone(servers: str) -> None
 def test_a_broker_that_is_away_is_told_with_the_cure_and_what_was_not_taken_is_not_sent_later(
     servers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_sink, "_PATIENCE", 1.5)
+    monkeypatch.setattr(kafka_sink, "_DELIVERY_TIMEOUT", 1.5)
     topic = topic_of(servers)
     host, _, port = servers.partition(":")
     with proxy(host, int(port), advertised=True) as between:
