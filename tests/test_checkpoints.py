@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.support.checkpointed import Latest
 from tests.support.positioned import Kept
 from tests.support.stores import KINDS, Place, place_of
-from tests.support.threads import eventually
+from tests.support.threads import PATIENCE, eventually
 
 from run_task import (
     ConfigError,
@@ -27,7 +28,7 @@ from run_task import (
     task,
 )
 from run_task.sinks import CallbackSink, SqlSink
-from run_task.sources import Arrived, paced, polling
+from run_task.sources import Arrived, Batch, paced, polling
 
 pytest.importorskip("pyarrow")
 
@@ -267,6 +268,45 @@ def test_what_is_in_a_lock_is_kept_if_it_makes_bytes_of_itself(tmp_path: Path) -
     pipeline, lock = made(Kept(rows(0, 1)))
     with pipeline:
         assert value_of(lock) == {"v": 0.0}
+
+
+class Columns(Kept):
+    """The same, which can also give its rows by column: then it stands behind all of them."""
+
+    def batches(self) -> Iterator[Batch]:
+        given, self.given = self.rows[self.given :], len(self.rows)
+        if given:
+            times = np.array([time for time, _ in given], np.int64)
+            yield Batch(times, {"v": np.array([row["v"] for _, row in given])})
+        self.closed.wait()
+
+
+@pytest.mark.parametrize("ways", [1, 2])
+def test_rows_of_columns_that_enter_one_by_one_are_kept_up_to_any_of_them(
+    ways: int, tmp_path: Path
+) -> None:
+    entered: list[float] = []
+
+    def enter(data: Latest, row: Any) -> None:
+        entered.append(row["v"])
+        data.update(row)
+        if row["v"] == 2.0:
+            pipeline.shutdown()  # with others of its columns still to come
+            assert source.closed.wait(PATIENCE)
+
+    for _ in range(2):
+        pipeline = Pipeline("p", checkpoint=tmp_path)
+        lock, series = RwLock(Latest()), TimeSeries({"v": float}, TimeUnit.SECONDS)
+        source = Columns(rows(0, 6))
+        if ways == 1:
+            pipeline.source(source, lock, enter, unit=TimeUnit.SECONDS)
+        else:
+            pipeline.source(source, (lock, series), (enter, None), unit=TimeUnit.SECONDS)
+            pipeline.stage("t", [held], series, "1h")
+        pipeline.stage("s", [task(_count)], lock, "1h")
+        with pipeline:
+            eventually(lambda: len(entered) in (3, 6))
+    assert entered == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 
 
 def value_of(lock: RwLock[Latest]) -> Latest:

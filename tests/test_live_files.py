@@ -262,3 +262,33 @@ def test_each_row_enters_once_over_restarts_whichever_way_it_goes(
             append(path, form.rows(2 * number + 1, 2 * number + 2))
             expected = [*range(1, 2 * number + 3)]
             eventually(lambda: all(one.view().time.tolist() == expected for one in series))  # noqa: B023 it ends before the next one
+
+
+@pytest.mark.parametrize("by_row", [True, False])
+def test_it_goes_on_behind_each_row_of_several_files(
+    by_row: bool, form: Format, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{number}.rows" for number in range(2)]
+    paths[0].write_text(form.head + form.rows(1, 3) + "rubbish\n" + form.rows(4, 8))
+    paths[1].write_text(form.head + form.rows(2, 5, 6, 7) + "half")
+
+    def read(position: Any = None) -> Iterator[tuple[list[int], Any, int]]:
+        source = form.source(paths, follow=True, poll="1ms", batch_rows=2)
+        assert source.positioned is not None
+        if position is not None:
+            source.positioned.seek(json.loads(json.dumps(position)))
+        items: Iterator[Any] = iter(source) if by_row else source.batches()
+        for item in items:
+            times = [item[0]] if by_row else item.timestamps.tolist()
+            yield times, source.position, source.malformed
+            if times[-1] == 8:
+                source.close()
+
+    given: list[int] = []
+    for times, position, malformed in read():
+        given += times
+        if given[-1] == 8:
+            break
+        rest = [*read(position)]
+        assert given + [time for times, _, _ in rest for time in times] == [*range(1, 9)]
+        assert malformed + rest[-1][2] == 1

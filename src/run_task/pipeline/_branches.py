@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -57,9 +57,16 @@ class Split:
     :param source: the source: no async one
     :param count: how many ways there are
     :param ahead: how many items may wait for one way; none, where all ways are gone by one thread
+    :param ingests: what has rows enter, one by one, of the ways that do not enter as they are
     """
 
-    def __init__(self, source: Any, count: int, ahead: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Any,
+        count: int,
+        ahead: int | None = None,
+        ingests: Collection[Any] = (),
+    ) -> None:
         self.source = source
         self._ahead = ahead
         self._queues: Sequence[deque[Any]] = [deque() for _ in range(count)]
@@ -71,6 +78,9 @@ class Split:
         self._over = False  # nothing more is read
         self.positioned: Positioned | None = positioned(source)
         """The source, if it says how far it has been read."""
+        # Between two rows of a batch there is no position.
+        by_row = self.positioned is not None and bool(ingests)
+        self._has_batches = isinstance(source, Batched) and not by_row
         self._count = self._rows = 0  # how many items have been read for all, and rows in these
         self._position: Position = UNKNOWN  # behind these, of a source with positions
         self._left: set[int] = set()
@@ -80,7 +90,7 @@ class Split:
             playback.observe(self._note_next)
         self._begun = False
         way = Way
-        if isinstance(source, Batched):
+        if self._has_batches:
             way = _BatchedWay
         elif isinstance(source, Arriving):
             way = _ArrivingWay
@@ -129,7 +139,7 @@ class Split:
             items = self._items
             if items is None:
                 source: Any = self.source
-                items = source.batches() if isinstance(source, Batched) else iter(source)
+                items = source.batches() if self._has_batches else iter(source)
                 self._items = items
             item = next(items, _END)
         finally:
@@ -352,7 +362,9 @@ def branched(
         one = source
         if counts[route.number] > 1:
             if route.number not in ways:
-                split = Split(make(source), counts[route.number], ahead)
+                same = [other for _, _, other in sources if other.number == route.number]
+                ingests = [one.ingest for one in same if one.ingest is not None]
+                split = Split(make(source), len(same), ahead, ingests)
                 ways[route.number] = iter(split.ways)
             one = next(ways[route.number])
         found.append((one, unit_ns, route))

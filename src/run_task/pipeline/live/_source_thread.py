@@ -26,7 +26,7 @@ from run_task.pipeline.live._row_gate import RowGate
 from run_task.sources._arrived import is_arrived
 from run_task.sources._arrived_batch import ArrivedBatch
 from run_task.sources._batch import Batch, Batched
-from run_task.sources._positioned import Position
+from run_task.sources._positioned import Position, positioned
 from run_task.sources._protocol import Playback, TellsRowTimes
 from run_task.sources.journal._journaled import JournaledSource
 from run_task.sync._lifecycle import Lifecycle, Phase
@@ -226,12 +226,12 @@ class SourceThread:
             elif isinstance(source, JournaledSource) and self._takes_groups:
                 rows = source.groups()
                 self._read_groups(source, rows)
-            elif isinstance(source, Batched):
+            elif isinstance(source, Batched) and positioned(source) is None:
                 rows = source.batches()
                 stamped = self._entrance.stamps.batch
                 self._read_rows(row for batch in rows for row in stamped(batch).rows())
             else:
-                rows = iter(source)
+                rows = iter(self.source)  # one by one, so that its position is behind each of them
                 self._read_rows(rows)
         except BaseException as error:
             self._fail(error)
