@@ -97,10 +97,7 @@ def with_key(where: str, key: str, batches: Iterator[Batch], faults: Faults) -> 
             if column is None or column.dtype.kind not in "OU":
                 yield batch
                 continue
-            values: list[Any] = column.tolist()
-            empty = np.fromiter(
-                (isinstance(one, str) and not one for one in values), np.bool_, len(values)
-            )
+            empty = _empty_texts(column)
             if not empty.any():
                 yield batch
                 continue
@@ -120,6 +117,17 @@ def with_key(where: str, key: str, batches: Iterator[Batch], faults: Faults) -> 
         close: object = getattr(batches, "close", None)
         if callable(close):
             close()
+
+
+def _empty_texts(column: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which of many values are empty texts."""
+    try:
+        empty: NDArray[np.bool_] = column == ""
+    except ValueError:  # there is an array among them, of which nobody can say whether it is equal
+        listed: list[Any] = column.tolist()
+        found = (isinstance(one, str) and not one for one in listed)
+        return np.fromiter(found, np.bool_, len(listed))
+    return empty
 
 
 def key_in_two(origin: str, key: object, first: str, second: str) -> SourceError:
@@ -160,13 +168,22 @@ class _SeenKeys:
         known: set[Any] = set()
         position = self._schema.positions[self.key]
         for batch in batches:
-            # A row that is not going to be stored is in no partition.
-            keys = set(rows_that_fit(self._schema, batch).columns[position].tolist())
-            for key in keys - known:
-                if (other := self._partition_of.setdefault(key, name)) != name:
-                    raise key_in_two(self._origin, key, other, name)
-            known |= keys
+            if not self._are_in(known, batch):
+                # A row that is not going to be stored is in no partition.
+                keys = set(rows_that_fit(self._schema, batch).columns[position].tolist())
+                for key in keys - known:
+                    if (other := self._partition_of.setdefault(key, name)) != name:
+                        raise key_in_two(self._origin, key, other, name)
+                known |= keys
             yield batch
+
+    def _are_in(self, known: set[Any], batch: Batch) -> bool:
+        """Whether all keys of a batch are known."""
+        column = batch.columns.get(self.key)
+        try:
+            return column is not None and known.issuperset(column.tolist())
+        except TypeError:  # one has no hash
+            return False
 
 
 class Partitions:
