@@ -53,7 +53,8 @@ export class Graph {
     const titles = new Map(all.map((node) => [node.id, node.title]));
     for (const node of all) graph.setNode(node.id, { width: WIDTH, height: HEIGHT[node.kind] });
     const edges = topology.edges.filter(([from, to]) => from !== to && titles.has(from) && titles.has(to));
-    for (const [from, to] of edges) graph.setEdge(from, to);
+    // dagre puts what it was told of last first.
+    for (const [from, to] of [...edges].reverse()) graph.setEdge(from, to);
     dagre.layout(graph);
     const { width, height } = graph.graph();
     Object.assign(this.canvas.style, { width: `${width}px`, height: `${height}px` });
