@@ -25,6 +25,7 @@ from run_task.cluster._cluster import Cluster
 from run_task.cluster._link import MissedSigns
 from run_task.pipeline._sharding import over_shards
 from run_task.pipeline._stage import AnyStage
+from run_task.runner._stats import ShardStats
 from run_task.sources import paced
 
 BOUND = 3.0
@@ -72,6 +73,30 @@ def test_a_shard_that_is_stopped_is_killed_and_comes_back(
         told[0],
     )
     eventually(lambda: not alive(shard))
+
+
+def test_what_a_pipeline_tells_of_a_shard_says_that_it_gives_no_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_processes, "MOST_SILENT", 600.0)
+    made, series, feed = Pipeline("p"), orders(), LiveFeed()
+    made.source(feed, series)
+    made.stage("s", [count()], series, "1h", PATIENT, by="key")
+
+    def told() -> ShardStats:
+        return made.stats.shards["shard 1 of 2"]
+
+    with running(made):
+        patiently(lambda: made.is_running and told().is_running)
+        assert told().reason == ""
+        os.kill(told().process, signal.SIGSTOP)
+        patiently(lambda: told().reason)
+        stopped = f"its process {told().process} was stopped"
+        assert re.match(rf"on \S+: no sign of life for \d+ s, since .*: {stopped}", told().reason)
+        assert told().is_running
+        os.kill(told().process, signal.SIGCONT)
+        patiently(lambda: not told().reason)
+        feed.put(None)
 
 
 def test_a_shard_that_dies_while_no_window_asks_for_it_is_started_again_at_once() -> None:

@@ -114,6 +114,10 @@ def test_overview_tells_health_and_how_it_hangs_together(page: Page) -> None:
     expect(failing).to_contain_text("alarms")
     expect(failing).to_contain_text(re.compile(r"late [\d.]+ [mµ]?s, p99 [\d.]+ [mµ]?s"))
     expect(page.locator(".graph-rate", has_text=" rows/s").first).to_be_attached()
+    # What is fed by one series stands in the order in which it was declared.
+    of_ticks = [nodes.filter(has_text=f"stage{name}") for name in ("ticks", "alarms", HTML, LONG)]
+    tops = [node.evaluate("node => node.offsetTop") for node in of_ticks]
+    assert tops == sorted(tops)
     for name in (HTML, RTL, LONG):
         expect(page.get_by_role("row", name=name).get_by_role("link")).to_have_text(name)
 
@@ -200,8 +204,10 @@ def test_a_key_is_found_drawn_and_sorted_by_keyboard_alone(page: Page) -> None:
         expect(first).to_contain_text(name)
     # A key without a character is there to be seen and clicked on, too.
     search.fill("")
-    grid = page.get_by_role("grid")
-    grid.get_by_role("columnheader", name="device").click()  # the first comes first again
+    expect(page.locator(".key-tools").get_by_role("status")).to_have_text(f"{KEYS:,} keys")
+    heading = page.get_by_role("grid").get_by_role("columnheader", name="device")
+    heading.click()  # the first comes first again
+    expect(heading).to_have_attribute("aria-sort", "none")
     expect(first).to_contain_text("(empty)")
     first.click()
     expect(page.locator(".chips")).to_contain_text("(empty)")
@@ -415,6 +421,18 @@ def test_shards_are_told_of_also_while_one_is_killed(browser: Browser) -> None:
                 page.wait_for_timeout(100)  # it is laid out anew
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
             process = cell["Process"].inner_text()
+            os.kill(int(process), signal.SIGSTOP)
+            wrong = page.get_by_role("region", name="What is wrong")
+            expect(wrong).to_contain_text("shard 1 of 3: on ")
+            expect(wrong).to_contain_text(f"its process {process} was stopped")
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                told = wrong.get_by_role("listitem")
+                assert told.evaluate("item => item.scrollWidth <= item.clientWidth")
+                expect(told).to_be_in_viewport(ratio=1)
+                assert row.evaluate("row => row.offsetHeight") < 60
+            os.kill(int(process), signal.SIGCONT)
+            expect(wrong).to_be_hidden()
             os.kill(int(process), signal.SIGKILL)
             expect(cell["Restarts"]).to_have_text("1", timeout=60_000)
             expect(cell["State"]).to_have_text("● running")

@@ -211,6 +211,12 @@ def test_a_shard_that_does_not_answer_makes_it_unready_after_the_bound() -> None
     shards = {"shard 0 of 1": ShardStats(state=ShardState.COMING_BACK, reason="it was killed")}
     warned = health([], made.stages, monitor, 0, shards)
     assert warned.reasons == ["shard 0 of 1 is coming back: it was killed"]
+    silent = ShardStats(state=ShardState.RUNNING, reason="no sign of life for 6 s")
+    warned = health((), made.stages, monitor, 0, {"shard 0 of 1": silent})
+    assert (warned.status, warned.reasons) == (
+        "warning",
+        ["shard 0 of 1: no sign of life for 6 s"],
+    )
 
 
 def test_open_telemetry_is_told_of_each_shard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,7 @@ class ShardMember:
         self._pipeline = pipeline
         self._why = ""  # it is gone
         self._silent = 0.0  # for how long it gave no sign of life, once that was told
+        self._silence = ""  # the same in words, with what becomes of it
         self._slow: int | None = None  # the call of which was told that it takes long
         self._mutex = threading.Lock()  # of what is counted
         self._windows = self._rows = self._results = 0
@@ -159,7 +160,7 @@ class ShardMember:
                 seconds=self.seconds,
                 windows_behind=behind,
                 seconds_behind=max(0.0, waits),
-                reason="" if link is not None else self.why_gone,
+                reason=self.why_gone if link is None else self._silence,
             )
 
     # What is told of it
@@ -198,19 +199,20 @@ class ShardMember:
         gives them again."""
         link = self.link
         if link is None:  # that is told where it goes
-            self._silent = 0.0
+            self._silent, self._silence = 0.0, ""
             return
         seconds, then = link.missed_signs
         if seconds < _SILENT:
-            before, self._silent = self._silent, 0.0
+            before, self._silent, self._silence = self._silent, 0.0, ""
             if before:
                 self.tell("%s gives signs of life again, after %.0f s without", before)
             return
+        node, process = link.place[:2]
+        since = datetime.fromtimestamp(time.time() - seconds, UTC)
+        told = (
+            f"no sign of life for {seconds:.0f} s, since {since:%H:%M:%S} UTC: its process "
+            f"{process} was stopped or hangs, or a task holds Python's lock; it is {then}"
+        )
         if not self._silent:
-            since = datetime.fromtimestamp(time.time() - seconds, UTC)
-            self.tell(
-                "%s on %s has given no sign of life for %.0f s, since %s: its process %d was "
-                "stopped or hangs, or a task holds Python's lock; it is %s",
-                *(link.place.node, seconds, f"{since:%H:%M:%S} UTC", link.place.process, then),
-            )
-        self._silent = seconds
+            self.tell("%s on %s has given %s", node, told)
+        self._silent, self._silence = seconds, f"on {node}: {told}"

@@ -264,7 +264,8 @@ class ShardStats:
     :param windows_behind: how many windows went without it, with which it is still to catch up
     :param seconds_behind: for how long it is waited for: since it went, or since it was asked for
         the oldest window that it has not given
-    :param reason: why it is gone; empty: it is not
+    :param reason: why it is gone, or for how long it has given no sign of life, from five seconds
+        on; empty: neither
     """
 
     state: ShardState = ShardState.STARTING

@@ -66,7 +66,8 @@ def unready(
         if shard.state is ShardState.LOST:
             reasons.append(f"windows go without {name}, for {since}: {shown(shard.reason)}")
         elif shard.is_running and shard.seconds_behind > bounds.lateness:
-            reasons.append(f"{name}, on {shown(shard.node)}, is at a window for {since}")
+            why = f": {shown(shard.reason)}" if shard.reason else ""
+            reasons.append(f"{name}, on {shown(shard.node)}, is at a window for {since}{why}")
     for stage in pipeline.stages:
         reason = _late(stage, monitor.of(stage.name), bounds)
         if reason is not None:
@@ -98,8 +99,8 @@ def health(
     no_checkpoint: str | None = None,
 ) -> HealthTold:
     """Whether all is well, and what is not: failing, if the pipeline is not ready; else a warning
-    where tasks give no results now, a shard is coming back, no checkpoint is made, or alerts are
-    on.
+    where tasks give no results now, a shard is coming back or gives no sign of life, no checkpoint
+    is made, or alerts are on.
 
     :param reasons: why it is not ready
     :param stages: its stages
@@ -115,9 +116,9 @@ def health(
         failing = sorted(monitor.of(stage.name).failing)
         found += [f"stage {stage.name!r}: task {task!r} gives no result" for task in failing]
     found += [
-        f"{name} is coming back: {shown(shard.reason)}"
+        f"{name}{'' if shard.is_running else ' is coming back'}: {shown(shard.reason)}"
         for name, shard in shards.items()
-        if shard.state is ShardState.COMING_BACK
+        if shard.state is ShardState.COMING_BACK or (shard.is_running and shard.reason)
     ]
     if no_checkpoint is not None:
         found.append(no_checkpoint)

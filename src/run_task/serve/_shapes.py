@@ -107,7 +107,7 @@ class ShardNow(ApiShape, frozen=True, kw_only=True):
     seconds_behind: float
     """For how long it is waited for, in tenths."""
     reason: str | None
-    """Why it is gone; None: it is not."""
+    """Why it is gone, or for how long it has given no sign of life; None: neither."""
 
 
 class Topology(ApiShape, frozen=True, kw_only=True):

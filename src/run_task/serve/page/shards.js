@@ -8,6 +8,8 @@ const STATUS = { running: "ok", lost: "failing", ended: "ok" };
 /** How many shards are there. */
 export const running = (shards) => shards.filter((shard) => shard.state === "running").length;
 
+const isWell = (shard) => shard.state === "running" && !shard.reason;
+
 /** Shards in a few words. */
 export function shownShards(shards) {
   const there = running(shards);
@@ -25,11 +27,13 @@ export class ShardsView {
     this.none = h("p.muted", {}, "This pipeline does not run over shards.");
     this.table = table("Shards", ["Shard", "State", "Node", ["Process", "number"], ["Keys", "number"], ["Rows", "number"],
       ["Results", "number"], ["Windows", "number"], ["Last window", "number"], ["Restarts", "number"],
-      ["Windows behind", "number"], ["Waited for", "number"], "Why it is gone"]);
+      ["Windows behind", "number"], ["Waited for", "number"]]);
+    this.reasons = h("ul.reasons.many", { tabindex: 0 });
+    this.reasonsPanel = widePanel("What is wrong", this.reasons);
     this.nodes = table("Nodes", ["Node", ["Shards", "number"], ["Keys", "number"], ["Rows", "number"],
       ["Results", "number"], ["Restarts", "number"]]);
     this.element = h("div.view", {}, panel("All shards", this.none, this.facts), panel("Nodes", this.nodes.frame),
-      widePanel("Shards", h("p", {}, this.filter), this.table.frame,
+      this.reasonsPanel, widePanel("Shards", h("p", {}, this.filter), this.table.frame,
         h("p.muted.hint", {}, "Keys are those of the last window. A shard that is coming back is waited for; without one that is lost, "
           + "windows go on, and it catches up with them once it is back.")));
   }
@@ -77,14 +81,18 @@ export class ShardsView {
       });
   }
 
-  /** Those that are gone come first. */
+  /** Those that something is wrong with come first. */
   #shards(shards) {
     const wanted = this.filter.value.toLowerCase();
     const shown = shards.filter((shard) => `${shard.name} ${shard.node ?? ""}`.toLowerCase().includes(wanted))
-      .sort((one, other) => (one.state === "running") - (other.state === "running") || one.number - other.number);
+      .sort((one, other) => isWell(one) - isWell(other) || one.number - other.number);
+    const wrong = shown.filter((shard) => shard.reason);
+    this.reasonsPanel.hidden = !wrong.length;
+    keep(this.reasons, wrong, (shard) => String(shard.number), () => h("li", { dir: "auto" }),
+      (item, shard) => put(item, `${shard.name}: ${shard.reason}`));
     keep(this.table.body, shown, (shard) => String(shard.number),
       (shard) => h("tr", {}, h("th", { scope: "row" }, shard.name), h("td.shard-state", {}, h("span", { "aria-hidden": "true" }), h("span")),
-        h("td", {}, named("")), ...Array.from({ length: 9 }, () => h("td.number")), h("td.shard-reason", { dir: "auto" })),
+        h("td", {}, named("")), ...Array.from({ length: 9 }, () => h("td.number"))),
       (row, shard) => {
         const [, state, node, ...cells] = row.children;
         put(state.firstChild, `${MARKS[shard.state] ?? "○"} `);
@@ -93,9 +101,9 @@ export class ShardsView {
         attribute(node.firstChild, "title", shard.node ?? "");
         const told = [shard.process ?? "–", shownCount(shard.keys), shownCount(shard.rows), shownCount(shard.results),
           shownCount(shard.windows), shownSeconds(shard.seconds), shownCount(shard.restarts), shownCount(shard.windows_behind),
-          shownSeconds(shard.seconds_behind), shard.reason ?? ""];
+          shownSeconds(shard.seconds_behind)];
         told.forEach((text, i) => put(cells[i], String(text)));
-        attribute(row, "data-status", STATUS[shard.state] ?? "warning");
+        attribute(row, "data-status", shard.state === "running" && !isWell(shard) ? "warning" : STATUS[shard.state] ?? "warning");
       });
   }
 }
