@@ -61,7 +61,7 @@ class OwnServer:
         self._process = subprocess.Popen(
             self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        eventually(lambda: is_there(self.port))
+        eventually(lambda: is_there(self.port), within=60)  # a busy machine takes its time
 
     def kill(self) -> None:
         """Kill it."""
