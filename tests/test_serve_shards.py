@@ -74,11 +74,12 @@ def test_a_shard_that_is_killed_while_it_is_served_comes_back_and_all_of_it_is_t
 
         in_time(are_at_work)
         in_time(lambda: served.ask("/ready").status == 200)
+        # On a busy machine, rows of some keys come later than the window in which they are due.
+        in_time(lambda: sum(shard.keys for shard in shards_of(served)) == KEYS)
         before = shards_of(served)
         assert [shard.name for shard in before] == ["shard 0 of 2", "shard 1 of 2"]
         assert [shard.state for shard in before] == ["running"] * 2
         assert {shard.process for shard in before} == children() - begun
-        assert sum(shard.keys for shard in before) == KEYS
         assert all(shard.rows > shard.keys for shard in before)
         assert all(shard.reason is None and not shard.restarts for shard in before)
         os.kill(before[1].process, signal.SIGKILL)
