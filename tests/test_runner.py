@@ -86,6 +86,8 @@ def test_one_dataset_a_window_exact_and_in_order(executor: Any) -> None:
     assert datasets[0].lateness == 0.0
     assert stats.lateness.max == pytest.approx(2.0)
     assert 0 < stats.duration.p50 <= stats.duration.p99 <= stats.duration.max < PATIENCE
+    assert stats.lateness.total == pytest.approx(sum(dataset.lateness for dataset in datasets))
+    assert stats.duration.total == pytest.approx(sum(dataset.took for dataset in datasets))
 
 
 def test_tasks_are_given_the_window_and_results_stand_in_their_order(executor: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +27,11 @@ from run_task import (
     task,
 )
 from run_task.aggregates import count, mean
+from run_task.serve import _metrics
 from run_task.serve._shapes import PipelineNow, StageInFull, Topology
 from run_task.sources import Inbox
+
+GUIDE = Path(__file__).parent.parent / "docs" / "how-to" / "metrics.md"
 
 
 class Both(NamedTuple):
@@ -296,6 +300,13 @@ def test_metrics_are_what_prometheus_reads_and_the_fates_of_rows_are_counted() -
         assert abs(told["run_task_last_row_timestamp_seconds", "feed"] - time.time()) < PATIENCE
         assert ("run_task_last_checkpoint_timestamp_seconds",) not in told  # it keeps none
         assert ("run_task_tick_lateness_seconds", name, "0.99") in told
+        for name_of_time, spread in (
+            ("lateness", bench.pipeline.stats.stages[name].lateness),
+            ("duration", bench.pipeline.stats.stages[name].duration),
+        ):
+            family = f"run_task_tick_{name_of_time}_seconds"
+            assert told[f"{family}_count", name] == 2
+            assert told[f"{family}_sum", name] == spread.total
         of_quantiles = {
             family.name: family.type
             for family in families()
@@ -311,6 +322,14 @@ def test_metrics_are_what_prometheus_reads_and_the_fates_of_rows_are_counted() -
         assert of_rows["columns"].keys() >= {"stored", "late", "ahead", "malformed", "expired"}
         assert served.ask("/api/fates?source=no").status == 404
         inbox.close()
+
+
+def test_the_guide_names_metrics_that_there_are() -> None:
+    part = GUIDE.read_text().partition("## What a service has")[2].partition("## Traces")[0]
+    named = set(re.findall(r"`(run_task_\w+)", part))
+    assert len(named) >= 6
+    made = (_metrics._of_stages, _metrics._of_sources, _metrics._of_sinks, _metrics._of_shards)  # pyright: ignore[reportPrivateUsage]  what is not told yet has no line
+    assert named <= {family.name for of in made for family in of(())}
 
 
 def test_metrics_tell_when_the_last_checkpoint_was_written(tmp_path: Path) -> None:

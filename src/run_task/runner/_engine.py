@@ -160,6 +160,7 @@ class Engine:
         "_drive",
         "_due",
         "_duration",
+        "_duration_sum",
         "_empty",
         "_fault",
         "_first_ns",
@@ -170,6 +171,7 @@ class Engine:
         "_keys",
         "_last_thread",
         "_late_ns",
+        "_late_ns_sum",
         "_log",
         "_lost",
         "_mutex",
@@ -261,6 +263,7 @@ class Engine:
         self._passed_over = 0  # windows that fell into pauses
         self._late_ns: deque[int] = deque(maxlen=RECENT)
         self._duration: deque[float] = deque(maxlen=RECENT)
+        self._late_ns_sum, self._duration_sum = 0, 0.0
 
     def after_fork(self) -> None:
         """In a forked child, none of the threads is there that would bring it to its end."""
@@ -280,8 +283,8 @@ class Engine:
             dropped=dropped,
             empty=self._empty,
             paused=self._passed_over,
-            lateness=Percentiles.of(self._late_ns, 1e-9),
-            duration=Percentiles.of(self._duration),
+            lateness=Percentiles.of(self._late_ns, self._late_ns_sum, 1e-9),
+            duration=Percentiles.of(self._duration, self._duration_sum),
         )
 
     @property
@@ -404,9 +407,12 @@ class Engine:
                     break
                 self._due = None
                 self._ticks += 1
-                note_lateness(due[2])
+                note_lateness(late_ns := due[2])
+                self._late_ns_sum += late_ns
                 # Past the properties, which take as long as a quarter of a trivial task each.
-                note_duration(dataset._took)  # pyright: ignore[reportPrivateUsage]  as just said
+                took = dataset._took  # pyright: ignore[reportPrivateUsage]  as just said
+                note_duration(took)
+                self._duration_sum += took
                 if dataset._errors:  # pyright: ignore[reportPrivateUsage]  as just said
                     self._note(dataset.errors)
             if not ticker.over:

@@ -45,18 +45,23 @@ class Percentiles:
     :param p90: what nine of ten ticks stay within, in seconds
     :param p99: what 99 of 100 ticks stay within, in seconds
     :param max: the longest, in seconds
+    :param total: of all ticks together, also those before the latest, in seconds
     """
 
     p50: float = 0.0
     p90: float = 0.0
     p99: float = 0.0
     max: float = 0.0
+    total: float = 0.0
 
     @classmethod
-    def of(cls, measured: deque[float] | deque[int], unit: float = 1.0) -> Percentiles:
+    def of(
+        cls, measured: deque[float] | deque[int], total: float, unit: float = 1.0
+    ) -> Percentiles:
         """Percentiles of what has been measured, by linear interpolation.
 
         :param measured: times
+        :param total: the sum of these, and of those that were measured before
         :param unit: how many seconds their unit has
         """
         found = list(measured)  # in one step of C, so no tick gets in between
@@ -69,7 +74,8 @@ class Percentiles:
         above = np.minimum(below + 1, len(found) - 1)
         values.partition(np.unique((below, above)))
         low, high = values[below], values[above]
-        return cls(*((low + (high - low) * (places - below)) * unit).tolist())
+        p50, p90, p99, most = ((low + (high - low) * (places - below)) * unit).tolist()
+        return cls(p50, p90, p99, most, total * unit)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from run_task._version import __version__
-from run_task.runner._stats import ShardState
+from run_task.runner._stats import RunnerStats, ShardState
 from run_task.serve._watched import WatchedPipeline
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,6 +29,8 @@ _FATES: Final = (
 
 _STATES: Final = tuple(state.value for state in ShardState if state is not ShardState.ENDED)
 
+_NOT_YET: Final = RunnerStats()
+
 _OUTCOMES: Final = ("written", "refused", "dropped", "lost")
 
 
@@ -42,11 +44,11 @@ class _Family:
 
     def __init__(self, name: str, kind: str, help_text: str) -> None:
         self._lines = [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
-        self._name = name
+        self.name: Final = name
 
     def add(self, labels: Mapping[str, str], value: float, suffix: str = "") -> None:
         told = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
-        self._lines.append(f"{self._name}{suffix}{{{told}}} {_number(value)}")
+        self._lines.append(f"{self.name}{suffix}{{{told}}} {_number(value)}")
 
     def lines(self) -> Iterable[str]:
         return self._lines if len(self._lines) > 2 else ()
@@ -112,12 +114,12 @@ def _of_stages(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
     lateness = _Family(
         "run_task_tick_lateness_seconds",
         "summary",
-        "How late windows began, over the latest 4096",
+        "How late windows began: quantiles of the latest 4096, sum and count of all",
     )
     duration = _Family(
         "run_task_tick_duration_seconds",
         "summary",
-        "How long the tasks of a window took, over the latest 4096",
+        "How long the tasks of a window took: quantiles of the latest 4096, sum and count of all",
     )
     for watched, name, part in _each(pipelines, "stages"):
         labels = {"pipeline": watched.name, "stage": name}
@@ -129,9 +131,12 @@ def _of_stages(pipelines: Sequence[WatchedPipeline]) -> Iterable[_Family]:
         paused.add(labels, part.paused)
         if part.end_ms is not None:
             newest.add(labels, part.end_ms / 1e3)
-        for family, spread in ((lateness, part.lateness), (duration, part.duration)):
+        done = watched.stats.stages.get(name, _NOT_YET)
+        for family, spread in ((lateness, done.lateness), (duration, done.duration)):
             for quantile, value in (("0.5", spread.p50), ("0.99", spread.p99), ("1", spread.max)):
                 family.add({**labels, "quantile": quantile}, value)
+            family.add(labels, spread.total, "_sum")
+            family.add(labels, done.ticks, "_count")
     return ticks, missed, empty, dropped, errors, paused, newest, lateness, duration
 
 
