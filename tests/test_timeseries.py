@@ -130,6 +130,23 @@ def test_an_array_alone_keeps_its_rows_when_late_ones_come() -> None:
     assert view_of(series)["size"].tolist() == [0, 1, 2, 3, 100, 4, 5, 6, 7, 8, 9]
 
 
+def test_arrays_of_several_windows_keep_their_rows_for_as_long_as_they_last() -> None:
+    def windows() -> list[Any]:
+        view = view_of(series)
+        return [view.between(start, start + 3)["size"] for start in range(4, 7)]
+
+    series = filled(10)
+    arrays = windows()
+    store = series._snapshot[0]  # pyright: ignore[reportPrivateUsage]  # nothing else tells
+    series.append(3, price=0.0, size=100)
+    assert [array.tolist() for array in arrays] == [[4, 5, 6], [5, 6, 7], [6, 7, 8]]
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        arrays[2].flags.writeable = True
+    assert store.leases
+    arrays.clear()
+    assert not store.leases
+
+
 def test_late_rows_take_no_new_memory_when_nobody_looks() -> None:
     blocks = Blocks()
     series = filled(32)
