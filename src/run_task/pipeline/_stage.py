@@ -25,7 +25,7 @@ from run_task.pipeline._result_rows import (
 )
 from run_task.pipeline._route import Route
 from run_task.pipeline._sink_policy import SinkOptions
-from run_task.runner._checks import check_calls, name_of, warnings_of
+from run_task.runner._checks import check_calls, warnings_of
 from run_task.runner._config import RunnerConfig
 from run_task.runner._context import Context
 from run_task.runner._keys import Keys
@@ -39,7 +39,7 @@ from run_task.sync._overflow import Overflow
 from run_task.tasks._dataset import DataSet
 from run_task.tasks._declared import ColumnTypes
 from run_task.tasks._keyed import KeyedDataSet
-from run_task.tasks._task import Runnable
+from run_task.tasks._task import Runnable, name_of
 from run_task.time._calendar import Interval
 from run_task.time._length import EveryLike, IntervalLike, in_short
 from run_task.time._retry import Retry

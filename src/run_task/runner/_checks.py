@@ -84,11 +84,6 @@ def check_inputs(tasks: Iterable[Runnable[Any, Any]], data: object, by: str | No
             task.check_inputs(members_of(data) or (data,), by)
 
 
-def name_of(task: Any) -> Any:
-    """The name of a task, or of a stage, that was given itself or by its name."""
-    return task if isinstance(task, str) else getattr(task, "name", task)
-
-
 def check_calls(tasks: Iterable[Runnable[Any, Any]]) -> None:
     """See whether each task can be called as a runner calls it.
 

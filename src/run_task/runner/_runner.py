@@ -12,7 +12,6 @@ from run_task.observe._format import brief
 from run_task.observe._html import BOLD, marked
 from run_task.observe._log import Log
 from run_task.runner._changes import Changes
-from run_task.runner._checks import name_of
 from run_task.runner._context import Context, KeyedContext
 from run_task.runner._engine import Engine
 from run_task.runner._running import Running
@@ -22,7 +21,7 @@ from run_task.runner._task_set import TaskSet
 from run_task.sync._alarm import AnyAlarm
 from run_task.sync._lifecycle import Phase
 from run_task.sync._waiting import Wait
-from run_task.tasks._task import Runnable
+from run_task.tasks._task import Runnable, name_of
 from run_task.time._clock import Clock, check_clock
 
 I = TypeVar("I")

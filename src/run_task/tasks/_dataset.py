@@ -22,7 +22,7 @@ from run_task._window import Due, Window
 from run_task.errors import TaskError
 from run_task.observe._format import seconds
 from run_task.observe._html import ERROR, marked, table, value_text
-from run_task.tasks._task import Runnable
+from run_task.tasks._task import Runnable, name_of
 from run_task.tasks._tick_results import NOTHING, TickResults
 from run_task.time._calendar import Interval
 from run_task.time._shown import window_shown
@@ -262,7 +262,7 @@ class DataSet(TickResults, Mapping[str, O_co]):
 
         :raises KeyError: if there is none; when the task failed, its error is the ``__cause__``
         """
-        name = _name(key)
+        name = name_of(key)
         try:
             return self._mapping()[name]
         except KeyError:
@@ -272,7 +272,7 @@ class DataSet(TickResults, Mapping[str, O_co]):
             raise KeyError(f"{error}") from error
 
     def __contains__(self, key: object) -> bool:
-        return _name(key) in self._mapping()
+        return name_of(key) in self._mapping()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._mapping())
@@ -326,7 +326,7 @@ class DataSet(TickResults, Mapping[str, O_co]):
         :param names: the tasks, or their names
         :raises KeyError: if there is no task of such a name
         """
-        left_out = {_name(name) for name in names}
+        left_out = {name_of(name) for name in names}
         unknown = left_out - self._mapping().keys() - self.errors.keys()
         if unknown:
             raise KeyError(f"no task {', '.join(map(repr, sorted(unknown)))} in {self}")
@@ -383,10 +383,6 @@ class DataSet(TickResults, Mapping[str, O_co]):
 
     def _repr_html_(self) -> str:
         return _table(self)
-
-
-def _name(key: Any) -> Any:
-    return key if isinstance(key, str) else getattr(key, "name", key)
 
 
 def _table(dataset: DataSet[Any]) -> str:

@@ -12,7 +12,7 @@ from run_task.errors import TaskError
 from run_task.observe._format import shown
 from run_task.observe._html import ERROR, marked, table, value_text
 from run_task.tasks._dataset import DataSet, Roster
-from run_task.tasks._task import Runnable
+from run_task.tasks._task import Runnable, name_of
 from run_task.tasks._tick_results import NOTHING, TickResults
 from run_task.time._calendar import Interval
 from run_task.time._shown import window_shown
@@ -307,7 +307,7 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         :raises KeyError: if there are none; when the task failed for all, its error is the
             ``__cause__``
         """
-        name = _name(name)
+        name = name_of(name)
         try:
             return self._mapping()[name]
         except KeyError:
@@ -317,7 +317,7 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
             raise KeyError(f"{error}") from error
 
     def __contains__(self, name: object) -> bool:
-        return _name(name) in self._mapping()
+        return name_of(name) in self._mapping()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._mapping())
@@ -345,7 +345,7 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         :param names: the tasks, or their names
         :raises KeyError: if there is no task of such a name
         """
-        left_out = {_name(name) for name in names}
+        left_out = {name_of(name) for name in names}
         unknown = left_out - self._mapping().keys() - {_task(name) for name in self._errors}
         if unknown:
             raise KeyError(f"no task {', '.join(map(repr, sorted(unknown)))} in {self}")
@@ -429,10 +429,6 @@ class KeyedDataSet(TickResults, Mapping[str, Keyed[K, O_co]], Generic[K, O_co]):
         plain = [e for name, e in errors.items() if isinstance(name, str)]
         cells += [[marked(f"\N{BALLOT X} {error}", ERROR)] for error in plain]
         return table(str(self), (self._by, *columns), cells)
-
-
-def _name(name: Any) -> Any:
-    return name if isinstance(name, str) else getattr(name, "name", name)
 
 
 def _task(name: str | tuple[str, Any]) -> str:

@@ -42,6 +42,11 @@ class Runnable(Protocol[I_contra, O_co]):
         ...
 
 
+def name_of(task: Any) -> Any:
+    """The name of a task, or of a stage, that was given itself or by its name."""
+    return task if isinstance(task, str) else getattr(task, "name", task)
+
+
 @runtime_checkable
 class ChecksInputs(Protocol):
     """A task that knows over which data it can be run."""
