@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ from run_task.cluster._messages import (
     WholeSeries,
 )
 from run_task.cluster._ray import packed, unpacked
-from run_task.cluster._wire import as_frame, pieces_of
+from run_task.cluster._wire import receive, send
 from run_task.data.series._tap import SeriesPattern
 
 
@@ -88,8 +90,12 @@ def told(message: Any) -> str:
 
 @pytest.mark.parametrize("message", ALL, ids=lambda message: type(message).__name__)
 def test_a_message_arrives_as_it_was_sent(message: Any) -> None:
-    assert told(decoded(encoded(message))) == told(message)
-    assert told(decoded(pieces_of(as_frame(encoded(message))))) == told(message)
+    assert told(decoded(*encoded(message))) == told(message)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ThreadPoolExecutor(1) as other:
+        arrived = other.submit(receive, theirs)
+        send(ours, message)
+        assert told(arrived.result()) == told(message)
     assert told(unpacked(packed(message))) == told(message)
 
 
@@ -97,6 +103,8 @@ def test_what_is_large_goes_beside_a_message_to_ray() -> None:
     large = ShardRequest([], [(1, [MoreRows(rows(20_000))])], [], [], None, None)
     data, *arrays = packed(large)
     assert isinstance(data, bytes)
-    assert len(data) < 1000
+    given: list[Any] = list(arrays)
+    assert [array.nbytes for array in given] == [160_000, 80_000, 160_000, 160_000, 160_000]
     assert {type(array) for array in arrays} == {np.ndarray}
+    assert len(data) < 20_000 * (2 + 1 + 2) + 1000
     assert isinstance(packed(large._replace(changes=[])), bytes)

@@ -1,4 +1,4 @@
-"""Messages as bytes, and the arrays beside these.
+"""Messages as bytes, and what is large beside these.
 
 What is sent for a window is taken apart into plain values, and put together again where it arrives.
 To pickle an object of a class, the class is looked up by its name, and once more to load it: of a
@@ -8,7 +8,8 @@ message of a few thousand bytes that took most of the time. What is sent rarely 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -36,115 +37,130 @@ _MORE: Final = 1
 _KEEP: Final = 2
 _DROP: Final = 3
 
+_LARGE: Final = 1 << 16
+"""From how many bytes on an array goes beside a message: one more piece takes more time than to
+copy what is less."""
+
 _PlainParts: TypeAlias = tuple[Any, ...]
+_ArrayParts: TypeAlias = tuple[str, Any]
+"""The dtype of an array, and its bytes."""
 
 
-def encoded(message: Any) -> list[memoryview]:
-    """The pieces of a message: first what is not an array.
+def encoded(message: Any) -> tuple[bytes, Sequence[pickle.PickleBuffer]]:
+    """A message as bytes, and the arrays beside it: those that are large, which are not copied.
 
     :raises Exception: whatever pickling raises
     """
-    arrays: list[Array] = []
     match message:
         case ShardRequest():
-            parts = _REQUEST, *_request_apart(message, arrays)
+            parts = _REQUEST, *_request_apart(message)
         case ShardResults():
-            parts = _RESULTS, *_results_apart(message, arrays)
+            parts = _RESULTS, *_results_apart(message)
         case _:
             parts = _WHOLE_MESSAGE, message
-    buffers: list[pickle.PickleBuffer] = []
-    data = pickle.dumps(parts, PROTOCOL, buffer_callback=buffers.append)
-    raws = [np.ascontiguousarray(array).view(np.uint8).data for array in arrays]
-    return [memoryview(data), *(buffer.raw() for buffer in buffers), *raws]
+    beside: list[pickle.PickleBuffer] = []
+
+    def goes_along(buffer: pickle.PickleBuffer) -> bool:
+        if memoryview(buffer).nbytes < _LARGE:
+            return True
+        beside.append(buffer)
+        return False
+
+    return pickle.dumps(parts, PROTOCOL, buffer_callback=goes_along), beside
 
 
-def decoded(pieces: Sequence[Any]) -> Any:
-    """The message of these pieces, whose arrays are not copied.
+def decoded(data: Any, beside: Iterable[Any]) -> Any:
+    """The message, whose arrays are not copied.
 
-    :param pieces: anything that is a buffer
+    :param data: its bytes, in anything that is a buffer
+    :param beside: the arrays beside it, in anything that are buffers
     :raises Exception: whatever loading raises
     """
-    beside = iter(pieces[1:])  # those that the pickle takes come first
-    kind, *parts = pickle.loads(pieces[0], buffers=beside)
+    kind, *parts = pickle.loads(data, buffers=beside)
     if kind == _REQUEST:
-        return _request_of(parts, beside)
+        return _request_of(parts)
     if kind == _RESULTS:
-        return _results_of(parts, beside)
+        return _results_of(parts)
     (message,) = parts
     return message
 
 
-def _request_apart(request: ShardRequest, arrays: list[Array]) -> _PlainParts:
+def _request_apart(request: ShardRequest) -> _PlainParts:
     series, changes, gone, dropped, setup, window, *rest = request
-    apart = [(feed, [_change_apart(one, arrays) for one in told]) for feed, told in changes]
+    apart = [(feed, [_change_apart(one) for one in told]) for feed, told in changes]
     flat = None if window is None else tuple(window)
     return series, apart, gone, dropped, setup, flat, *rest
 
 
-def _request_of(parts: Sequence[Any], arrays: Iterator[Any]) -> ShardRequest:
+def _request_of(parts: Sequence[Any]) -> ShardRequest:
     series, apart, gone, dropped, setup, flat, *rest = parts
-    changes = [(feed, [_change_of(one, arrays) for one in told]) for feed, told in apart]
+    changes = [(feed, [_change_of(one) for one in told]) for feed, told in apart]
     window = None if flat is None else RunWindow(*flat)
     return ShardRequest(series, changes, gone, dropped, setup, window, *rest)
 
 
-def _change_apart(change: SeriesChange, arrays: list[Array]) -> _PlainParts:
+def _change_apart(change: SeriesChange) -> _PlainParts:
     match change:
         case MoreRows(rows):
-            return _MORE, *_rows_apart(rows, arrays)
+            return _MORE, *_rows_apart(rows)
         case WholeSeries(rows):
-            return _WHOLE, *_rows_apart(rows, arrays)
+            return _WHOLE, *_rows_apart(rows)
         case KeepView():
             return _KEEP, *change
         case DropViews():
             return _DROP, *change
 
 
-def _change_of(parts: _PlainParts, arrays: Iterator[Any]) -> SeriesChange:
+def _change_of(parts: _PlainParts) -> SeriesChange:
     kind, *rest = parts
     if kind == _MORE:
-        return MoreRows(_rows_of(rest, arrays))
+        return MoreRows(_rows_of(*rest))
     if kind == _KEEP:
         return KeepView(*rest)
     if kind == _DROP:
         return DropViews(*rest)
-    return WholeSeries(_rows_of(rest, arrays))
+    return WholeSeries(_rows_of(*rest))
 
 
-def _rows_apart(rows: SentRows, arrays: list[Array]) -> _PlainParts:
-    its = [rows.times, *rows.columns]
-    arrays += its
-    return [array.dtype.str for array in its], rows.texts
+def _rows_apart(rows: SentRows) -> _PlainParts:
+    return _array_apart(rows.times), [_array_apart(column) for column in rows.columns], rows.texts
 
 
-def _rows_of(parts: Sequence[Any], arrays: Iterator[Any]) -> SentRows:
-    kinds, texts = parts
-    times, *columns = [_array(kind, next(arrays)) for kind in kinds]
-    return SentRows(times, columns, texts)
+def _rows_of(times: _ArrayParts, columns: Sequence[_ArrayParts], texts: Any) -> SentRows:
+    return SentRows(_array_of(times), [_array_of(column) for column in columns], texts)
 
 
-def _results_apart(results: ShardResults, arrays: list[Array]) -> _PlainParts:
+def _results_apart(results: ShardResults) -> _PlainParts:
     keys, columns, *rest = results
-    kinds: list[str | None] = []
-    plain: list[Any] = []
-    for column in columns:
-        if type(column) is np.ndarray:
-            kinds.append(column.dtype.str)
-            arrays.append(column)
-        else:
-            kinds.append(None)
-            plain.append(column)
-    return keys, plain, kinds, *rest
+    apart = [
+        _array_apart(column) if type(column) is np.ndarray else (None, column) for column in columns
+    ]
+    return keys, apart, *rest
 
 
-def _results_of(parts: Sequence[Any], arrays: Iterator[Any]) -> ShardResults:
-    keys, plain, kinds, *rest = parts
-    others = iter(plain)
-    columns = [next(others) if kind is None else _array(kind, next(arrays)) for kind in kinds]
+def _results_of(parts: Sequence[Any]) -> ShardResults:
+    keys, apart, *rest = parts
+    columns = [data if kind is None else _array_of((kind, data)) for kind, data in apart]
     return ShardResults(keys, columns, *rest)
 
 
-def _array(kind: str, data: Any) -> Array:
-    dtype = np.dtype(kind)
-    data = memoryview(data)
-    return np.ndarray((data.nbytes // dtype.itemsize,), dtype, data)
+def _array_apart(array: Array) -> _ArrayParts:
+    if not array.flags.c_contiguous:
+        array = array.copy()
+    # Not all kinds are buffers: times are none.
+    return _code(array.dtype), pickle.PickleBuffer(array.view(np.uint8).data)
+
+
+def _array_of(parts: _ArrayParts) -> Array:
+    kind, data = parts
+    return np.frombuffer(data, _dtype(kind))
+
+
+@cache
+def _code(dtype: np.dtype[Any]) -> str:
+    return dtype.str
+
+
+@cache
+def _dtype(code: str) -> np.dtype[Any]:
+    return np.dtype(code)

@@ -24,14 +24,10 @@ from run_task.cluster._messages import SIGN_EVERY, ShardReply, ShardRequest
 from run_task.cluster._serving import own_place
 from run_task.cluster._shard import KeyShard
 from run_task.cluster._windows import LOOK
-from run_task.cluster._wire import as_frame, pieces_of
 from run_task.errors import ConfigError, RunTaskError, described
 from run_task.observe._log import filtered, quiet
 
 _LOCAL: Final = "local"
-
-_SMALL: Final = 1 << 16
-"""Up to how many bytes of arrays go along in a message."""
 
 _Packed: TypeAlias = bytes | tuple[Any, ...]
 """A pickle, or one with the arrays of bytes that belong to it."""
@@ -80,19 +76,18 @@ def packed(message: Any) -> _Packed:
     """A message as Ray is given it: bytes, which it takes as they are, and beside these what is
     large, which it puts into its store, to be read there without a copy. Of anything else, it looks
     at each part, and pickles it once more."""
-    pieces = encoded(message)
-    data, *arrays = pieces
-    if sum(array.nbytes for array in arrays) < _SMALL:
-        return as_frame(pieces)
-    empty = np.empty(0, np.uint8)
-    beside = [np.frombuffer(array, np.uint8) if array.nbytes else empty for array in arrays]
-    return bytes(data), *beside
+    data, beside = encoded(message)
+    if not beside:
+        return data
+    return data, *(np.frombuffer(buffer.raw(), np.uint8) for buffer in beside)
 
 
-def unpacked(given: Any) -> Any:
+def unpacked(given: _Packed) -> Any:
     """The message."""
-    pieces = (given,) if isinstance(given, bytes) else given
-    return decoded(pieces if len(pieces) > 1 else pieces_of(pieces[0]))
+    if isinstance(given, bytes):
+        return decoded(given, ())
+    data, *beside = given
+    return decoded(data, beside)
 
 
 class RayTransport:

@@ -1,17 +1,17 @@
-"""Messages over a socket: what is no array, and the arrays beside it, which are not copied."""
+"""Messages over a socket: their bytes, and what is large beside these, which is not copied."""
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from run_task.cluster._encoding import decoded, encoded
 
-_COUNT: Final = struct.Struct("=I")
+_HEAD: Final = struct.Struct("=QI")
+"""How many bytes a message has, and how many arrays there are beside it."""
+
 _SIZE: Final = struct.Struct("=Q")
-_SMALL: Final = 1 << 16
 
 
 class Incoming(Protocol):
@@ -27,34 +27,12 @@ def send(end: socket.socket, message: Any) -> None:
 
     :raises OSError: if the other end is gone
     """
-    pieces = encoded(message)
-    if sum(piece.nbytes for piece in pieces) < _SMALL:
-        end.sendall(as_frame(pieces))
-        return
-    end.sendall(_head(pieces))
-    for piece in pieces:
-        end.sendall(piece)
-
-
-def as_frame(pieces: Sequence[memoryview]) -> bytes:
-    """The pieces of a message in one."""
-    return b"".join([_head(pieces), *pieces])
-
-
-def pieces_of(frame: bytes) -> Sequence[memoryview]:
-    """The pieces that are in a frame, not copied."""
-    whole = memoryview(frame)
-    (count,) = _COUNT.unpack_from(whole)
-    at = _COUNT.size + count * _SIZE.size
-    pieces: list[memoryview] = []
-    for (size,) in _SIZE.iter_unpack(whole[_COUNT.size : at]):
-        pieces.append(whole[at : at + size])
-        at += size
-    return pieces
-
-
-def _head(pieces: Sequence[memoryview]) -> bytes:
-    return _COUNT.pack(len(pieces)) + b"".join(_SIZE.pack(piece.nbytes) for piece in pieces)
+    data, beside = encoded(message)
+    arrays = [buffer.raw() for buffer in beside]
+    sizes = [_SIZE.pack(array.nbytes) for array in arrays]
+    end.sendall(b"".join([_HEAD.pack(len(data), len(arrays)), data, *sizes]))
+    for array in arrays:
+        end.sendall(array)
 
 
 def receive(end: Incoming) -> Any:
@@ -63,9 +41,10 @@ def receive(end: Incoming) -> Any:
     :raises EOFError: if the other end is gone
     :raises OSError: if it went in the middle of one
     """
-    (count,) = _COUNT.unpack(_exactly(end, _COUNT.size))
-    sizes = _exactly(end, count * _SIZE.size)
-    return decoded([_exactly(end, size) for (size,) in _SIZE.iter_unpack(sizes)])
+    size, count = _HEAD.unpack(_exactly(end, _HEAD.size))
+    data = _exactly(end, size + count * _SIZE.size)
+    sizes = _SIZE.iter_unpack(memoryview(data)[size:])
+    return decoded(data, [_exactly(end, size) for (size,) in sizes])
 
 
 def _exactly(end: Incoming, size: int) -> bytearray:
