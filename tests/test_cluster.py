@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -42,8 +43,12 @@ from run_task import (
     task,
 )
 from run_task.aggregates import corr, count, ewm, mean, quantile, std, vwap
+from run_task.cluster._feed import Feed
+from run_task.cluster._replica import Replica
 from run_task.data._buckets import bucket_of, part_of
 from run_task.data.series._grouped import keys_and_lasts
+from run_task.data.series._tap import mark_of
+from run_task.data.series._view import placed
 from run_task.sinks import Layout, SqlSink
 from run_task.sources import paced
 
@@ -706,3 +711,25 @@ def test_what_cannot_be_started_is_told_and_the_rest_is_ended() -> None:
     ):
         declared(orders()).run_sharded(2)
     assert transport.closed == 1
+
+
+def test_a_shard_lets_go_of_views_before_rows_come_that_may_take_their_place() -> None:
+    series = TimeSeries({"key": int, "value": float}, TimeUnit.SECONDS, "10s", key="key")
+    feed = Feed(0, series, 1, by_key=True)
+    feed.begin()
+    feed.take()
+    feed.told(0)
+    replica, stores = Replica(series.pattern), list[Any]()
+    for start in range(0, 300, 10):
+        series.extend(start + np.arange(10), key=[1] * 10, value=[0.5] * 10)
+        view = series.view()
+        feed.take()
+        replica.apply(feed.told(0))
+        mark = mark_of(placed(view)[1])
+        assert mark is not None
+        its = replica.view(mark)
+        assert its.time.tolist() == view.time.tolist()
+        storage: Any = placed(its)[1]
+        stores.append(storage.store)
+        del its, storage, view
+    assert len(set(map(id, stores))) < 4  # and not a new one every few windows

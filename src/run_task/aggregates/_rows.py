@@ -310,13 +310,18 @@ def chunks(segments: Segments) -> Iterator[tuple[SegmentedRows, Positions | None
         if (rows := rows_of_one(segments)) is not None:
             yield rows, None
         return
-    filled = np.flatnonzero(counts)
-    if len(filled) < len(counts):
+    (filled,) = counts.nonzero()
+    all_filled = len(filled) == len(counts)
+    if not all_filled:
         starts, ends, counts = starts[filled], ends[filled], counts[filled]
     if not len(filled):
         return
-    after = np.cumsum(counts)
-    whole = len(filled) == len(segments) and int(after[-1]) <= CHUNK
+    after = counts.cumsum()
+    if all_filled and int(after[-1]) <= CHUNK:
+        firsts = after - counts
+        take = _rows_of(starts, ends, firsts, counts)
+        yield SegmentedRows(segments, take, firsts, counts, window_starts, window_ends), None
+        return
     first = 0
     while first < len(filled):
         done = int(after[first] - counts[first])
@@ -326,10 +331,12 @@ def chunks(segments: Segments) -> Iterator[tuple[SegmentedRows, Positions | None
         of_chunk = counts[its]
         firsts = after[its] - of_chunk - done
         take = _rows_of(starts[its], ends[its], firsts, of_chunk)
-        rows = SegmentedRows(
-            segments, take, firsts, of_chunk, window_starts[where], window_ends[where]
+        yield (
+            SegmentedRows(
+                segments, take, firsts, of_chunk, window_starts[where], window_ends[where]
+            ),
+            where,
         )
-        yield rows, None if whole else where
         first = stop
 
 

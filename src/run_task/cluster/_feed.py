@@ -48,7 +48,6 @@ class _Outbox:
         self.changes: list[SeriesChange] = []
         self.knows: dict[int, NDArray[np.bool_]] = {}  # by column, which codes
         self.since: int = 0  # views up to this one were marked before it had the rows
-        self.unmarked: list[int] = []
 
 
 class Feed:
@@ -136,6 +135,10 @@ class Feed:
         # Of a view that came and went, nobody is told: most are of stages without keys.
         gone = {one.mark for one in noted_now if isinstance(one, KeepView)}.intersection(unmarked)
         unmarked = [mark for mark in unmarked if mark not in gone]
+        if unmarked:
+            # First: rows that come take the place of those that no view has any more.
+            for box in self._outboxes:
+                box.changes.append(DropViews(unmarked))
         for noted in _joined(noted_now):
             match noted:
                 case KeepView():
@@ -156,9 +159,6 @@ class Feed:
                     self._look_at(whole.texts)
                     for shard, rows in self._parts(whole, noted.shards):
                         self._outboxes[shard].changes.append(WholeSeries(rows))
-        if unmarked:
-            for box in self._outboxes:
-                box.unmarked += unmarked
 
     def needed_from(self) -> int | None:
         """Once all is told that has come by now, rows of an earlier timestamp are named no more:
@@ -174,9 +174,6 @@ class Feed:
         """What a shard is to be told next; it counts as told."""
         box = self._outboxes[shard]
         changes, box.changes = box.changes, []
-        unmarked, box.unmarked = box.unmarked, []
-        if unmarked:
-            changes.append(DropViews(unmarked))
         return changes
 
     def knows_view(self, shard: int, mark: int | None) -> bool:

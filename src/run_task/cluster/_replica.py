@@ -41,7 +41,8 @@ class Replica:
     ) -> None:
         self._pattern = pattern
         self._rows_at = rows_at
-        self._names: Sequence[str] = tuple(pattern.columns)
+        dtypes = pattern.columns.values()
+        self._of_texts = [i for i, dtype in enumerate(dtypes) if dtype == _ANY_TEXT]
         self.series: TimeSeries = TimeSeries.of(pattern)
         """The rows, and how they are to be seen."""
         self._views: dict[int, TimeSeriesView] = {}
@@ -90,9 +91,8 @@ class Replica:
         columns = list(rows.columns)
         for i, (codes, texts) in rows.texts.items():
             tables[i] = _with_texts(tables.get(i), codes, texts)
-        for i, name in enumerate(self._names):
-            if self._pattern.columns[name] == _ANY_TEXT:
-                columns[i] = tables[i][columns[i]] if len(columns[i]) else _NO_TEXTS
+        for i in self._of_texts:
+            columns[i] = tables[i][columns[i]] if len(columns[i]) else _NO_TEXTS
         if len(rows.times):
             series.add(NewRows(rows.times, columns, 0))
 
@@ -107,13 +107,10 @@ class Replica:
         if oldest == EVERY_ROW:
             return view
         schema, storage, first, stop, _ = placed(view)
-        # An int of Python's: it may be one more than 64 bits hold.
-        passed = len(view) if oldest > _LAST else int(view.time.searchsorted(oldest))
-        return TimeSeriesView(schema, storage, first + passed, stop)
+        return TimeSeriesView(schema, storage, storage.row_from(oldest, first, stop), stop)
 
 
 _ANY_TEXT: Final = np.dtype(str)
-_LAST: Final = 2**63 - 1
 _NO_TEXTS: Final[NDArray[np.object_]] = np.empty(0, object)
 
 

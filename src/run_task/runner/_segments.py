@@ -72,15 +72,11 @@ def segments_by_key(keyed: KeyedView, known: KeysOfWindow | None) -> Segments:
     start, end = keyed.window
     count = len(keyed.keys)
 
-    def storage() -> Storage:
-        return (keyed.spots or keyed.find_spots())[0]
-
     def spans() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        _, firsts, stops = keyed.spots or keyed.find_spots()
-        return np.array(firsts[:count], np.intp), np.array(stops[:count], np.intp)
+        return keyed.spans()[1:]
 
     def rows(position: int) -> NDArray[Any]:
-        return storage().array(position, 0, int(found.ends.max(initial=0)))
+        return keyed.spans()[0].array(position, 0, int(found.ends.max(initial=0)))
 
     found = Segments(
         times=lambda: rows(0),

@@ -148,15 +148,17 @@ class Groups:
             ranks_of, in_order = texts.ranking()
             order, firsts, ranks = grouped(ranks_of[values])
             self.keys = [in_order[rank] for rank in ranks.tolist()]
-        self.bounds: list[int] = [*firsts.tolist(), len(values)]
+        self.bounds: NDArray[np.intp] = np.empty(len(firsts) + 1, np.intp)
         """Where the rows of each begin in the storage, and where those of the last end."""
+        self.bounds[:-1] = firsts
+        self.bounds[-1] = len(values)
         if chosen is not None:
             order = chosen[order]
         self.storage: GroupedStorage = GroupedStorage(rows, first, stop, order)
 
     def lasts(self) -> NDArray[np.intp]:
         """The number of the last row of each key, from the first of all on."""
-        return self.storage.numbers()[np.array(self.bounds[1:], np.intp) - 1]
+        return self.storage.numbers()[self.bounds[1:] - 1]
 
 
 def keys_and_lasts(
@@ -234,10 +236,11 @@ def grouped(numbers: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], 
         shift += _DIGIT
     if largest < len(numbers):
         counts = np.bincount(numbers.astype(np.intp, copy=False))
-        present = np.flatnonzero(counts)
-        ends = np.cumsum(counts[present])
-        return order, ends - counts[present], present
+        (present,) = counts.nonzero()
+        counts = counts[present]
+        return order, counts.cumsum() - counts, present
     in_order = numbers[order]
-    changes = np.flatnonzero(in_order[1:] != in_order[:-1]) + 1
-    firsts = np.concatenate([np.zeros(min(len(numbers), 1), np.intp), changes])
+    is_first = np.ones(len(numbers), np.bool_)
+    np.not_equal(in_order[1:], in_order[:-1], out=is_first[1:])
+    (firsts,) = is_first.nonzero()
     return order, firsts, in_order[firsts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -201,7 +202,11 @@ class KeyedView:
 
     def _present(self) -> Sequence[Any]:
         """The keys that have rows in the window."""
-        return self._found_lasts()[0] if self.known is None else self.known.keys
+        if self.known is not None:
+            return self.known.keys
+        if self._before.brought_together:
+            return self._groups().keys
+        return self._found_lasts()[0]
 
     def _found_lasts(self) -> tuple[Sequence[Any], NDArray[np.intp]]:
         """The same, and the last row of each, from its first on."""
@@ -246,7 +251,7 @@ class KeyedView:
             return self.known.next_times(self.rows_in_window, last)
         groups = self._groups()
         times, found = groups.storage.column(0), dict[Any, int]()
-        for key, first, stop in zip(groups.keys, groups.bounds, groups.bounds[1:]):
+        for key, (first, stop) in zip(groups.keys, pairwise(groups.bounds.tolist())):
             if (before := last.get(key)) is not None:
                 row = first if times[first] > before else bisect_right(times, before, first, stop)
                 if row < stop:
@@ -268,14 +273,19 @@ class KeyedView:
 
     def find_spots(self) -> Spots:
         """Where the rows of each key in the window lie."""
+        storage, firsts, stops = self.spans()
+        self.spots = storage, firsts.tolist(), stops.tolist()
+        return self.spots
+
+    def spans(self) -> tuple[Storage, NDArray[np.intp], NDArray[np.intp]]:
+        """The same in arrays, for who looks at those of all keys at once."""
         groups = self._groups()
         _, places = self._known()
-        firsts, stops = groups.bounds, groups.bounds[1:]
+        firsts, stops = groups.bounds[:-1], groups.bounds[1:]
         if places is not None:
-            firsts = [0 if place is None else groups.bounds[place] for place in places]
-            stops = [0 if place is None else groups.bounds[place + 1] for place in places]
-        self.spots = groups.storage, firsts, stops
-        return self.spots
+            found = [-1 if place is None else place for place in places]
+            firsts, stops = np.append(firsts, 0)[found], np.append(stops, 0)[found]
+        return groups.storage, firsts, stops
 
     def history(self, place: int) -> tuple[Storage, int, int]:
         """Where all rows of a key lie."""
@@ -284,7 +294,7 @@ class KeyedView:
             self._all = groups, _places(groups.keys)
         groups, places = self._all
         group = places.get(self.keys[place])
-        first, stop = (0, 0) if group is None else groups.bounds[group : group + 2]
+        first, stop = (0, 0) if group is None else groups.bounds[group : group + 2].tolist()
         return groups.storage, first, stop
 
     def __reduce__(self) -> tuple[Any, ...]:

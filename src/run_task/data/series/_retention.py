@@ -112,9 +112,9 @@ class Retention:
             return max(0, len(times) + len(more) - self.rows)
         if self.span is not None:
             oldest = max(int(more[-1]) - self.span, -(2**63))
-            passing = int(np.searchsorted(times, oldest))
+            passing = int(times.searchsorted(oldest))
             if passing == len(times):
-                passing += int(np.searchsorted(more, oldest))
+                passing += int(more.searchsorted(oldest))
             return passing
         return 0
 

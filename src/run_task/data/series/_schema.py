@@ -61,6 +61,7 @@ class Schema:
         "beyond",
         "clock",
         "closed",
+        "codes",
         "columns",
         "key",
         "kinds",
@@ -126,6 +127,8 @@ class Schema:
             *(CODES if column.encoded else column.dtype for column in self.columns),
         )
         """What the timestamps and each column are stored as."""
+        self.codes: tuple[str, ...] = tuple(dtype.str for dtype in self.stored)
+        """The same in text, which takes NumPy longer to make than to read."""
         self.row_bytes: int = sum(dtype.itemsize for dtype in self.stored)
 
     def row(self, time: Any, columns: Mapping[str, Any]) -> NewRows:

@@ -192,5 +192,5 @@ class _ColumnSlice:
                 True,  # read-only
             ),
             "shape": (stop - first,),
-            "typestr": dtype.str,
+            "typestr": store.layout.schema.codes[position],
         }
