@@ -92,7 +92,7 @@ class JsonLinesFile(RecordedFile):
     :param storage_options: what the file system of a URL takes, as fsspec has it, such as
         ``{"anon": True}``; messages show nothing of it
     :param follow: whether to go on with what is appended, as ``tail -F`` does, also when the file
-        is renamed and made anew, or emptied; it need not be there yet
+        is renamed and made anew, or emptied; it need not be there yet. So are all files of a list
     :param poll: how long to wait before a file that is followed is looked at again: a TaskInterval,
         a timedelta, or a text such as ``"250ms"``
     :param clock: where to wait for it; None: the machine's
