@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -216,6 +219,61 @@ def test_data_in_shared_memory_is_not_sent_and_may_grow_out_of_it() -> None:
             os.kill(pid, signal.SIGKILL)
         assert bench.next()["b"][0] == 99
     assert max(files) - min(files) <= 2, "blocks that were outgrown are let go of"
+
+
+def mapped_memory(pid: int) -> int:
+    """How many bytes of memory that its runner has made a worker has mapped."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    places = [line.split()[0].split("-") for line in lines if "memfd:run-task" in line]
+    return sum(int(stop, 16) - int(start, 16) for start, stop in places)
+
+
+def where(seconds: float) -> int:
+    """Runs for so long, and tells in which process."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+    return os.getpid()
+
+
+def wait_for(bench: WorkersBench, workers: int) -> None:
+    """Wait until the tasks "a" and "b" are those of so many workers."""
+    for _ in range(1000):
+        dataset = bench.next()
+        if len({dataset["a"], dataset["b"]}) == workers:
+            return
+    raise AssertionError(f"1000 ticks without {workers}")
+
+
+def where_at_length(view: View) -> int:
+    """Tells in which process; as long as the data is short, it takes its time for that."""
+    return where(0.002 if len(view.numbers()) < 50 else 0.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is mapped is read from /proc")
+def test_a_worker_without_work_lets_go_of_a_block_that_was_outgrown() -> None:
+    data = Growing()
+    bench = WorkersBench([Looker("a", where_at_length), Looker("b", where_at_length)], data)
+    with bench.runner:
+        wait_for(bench, 2)  # both have the block
+        for number in range(50):
+            data.append(number)
+        wait_for(bench, 1)
+        for number in range(5000):
+            data.append(number)
+        for _ in pids_of(bench):
+            bench.next()
+        assert len({mapped_memory(pid) for pid in pids_of(bench)}) == 1
+
+
+def test_cheap_tasks_are_for_one_worker_and_others_for_all() -> None:
+    bench = WorkersBench([Looker("a", where), Looker("b", where)], RwLock(0.0))
+    with bench.runner:
+        wait_for(bench, 1)
+        bench.data.replace(0.002)
+        wait_for(bench, 2)
+        bench.data.replace(0.0)
+        wait_for(bench, 1)
 
 
 def test_a_block_is_gone_with_the_last_that_refers_to_it() -> None:

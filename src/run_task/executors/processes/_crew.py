@@ -13,7 +13,7 @@ from run_task.data._protocol import Shared
 from run_task.errors import TaskError, TaskTimeout
 from run_task.executors.processes._messages import Report
 from run_task.executors.processes._process import WorkerProcess
-from run_task.executors.processes._shares import SHARE, balanced
+from run_task.executors.processes._shares import CHEAP, SHARE, balanced
 from run_task.executors.processes._task_states import TaskStates
 from run_task.executors.processes._tick_state import TickState
 from run_task.executors.processes._wire import unpack
@@ -49,6 +49,7 @@ class ProcessesCrew(WorkersCrew[Sequence[int], Report, TickState]):
         self._states = TaskStates(tasks)
         self._shares = balanced([0.0] * len(tasks), self._size)
         self._costliest = SHARE  # what the costliest of them took when they were cut
+        self._alone = False  # whether one worker runs all tasks
 
     def run(self, tick: Tick) -> DataSet[Any]:
         begun = time.perf_counter()
@@ -101,11 +102,18 @@ class ProcessesCrew(WorkersCrew[Sequence[int], Report, TickState]):
 
     def _balance(self, state: TickState) -> None:
         """Cut the shares anew if the tasks do not take what they did when they were cut."""
-        costliest = max(sum(state.seconds.get(i, 0.0) for i in share) for share in self._shares)
+        seconds = state.seconds
+        costliest = max(sum(seconds.get(i, 0.0) for i in share) for share in self._shares)
         costliest = max(costliest, SHARE)
-        if not self._costliest / _IMBALANCE < costliest < self._costliest * _IMBALANCE:
-            costs = [state.seconds.get(i, 0.0) for i in range(len(self._names))]
-            self._shares = balanced(costs, self._size)
+        # Who is alone stays so for twice as long: tasks that take about that do not change hands at
+        # every tick. Of those that hang or are lost, nobody knows what they take.
+        cheap = 2 * CHEAP if self._alone else CHEAP
+        alone = len(seconds) == len(self._names) and sum(seconds.values()) < cheap
+        alike = self._costliest / _IMBALANCE < costliest < self._costliest * _IMBALANCE
+        if alone is not self._alone or not alike:
+            costs = [seconds.get(i, 0.0) for i in range(len(self._names))]
+            self._alone = alone
+            self._shares = balanced(costs, 1 if alone else self._size)
             self._costliest = max(sum(costs[i] for i in self._shares[0]), SHARE)
 
 

@@ -112,6 +112,13 @@ class WorkerProcess(Generic[W]):
         message = Assignment(bounds, work, data, sizes, gone, states.counts, states.payload)
         self.connection.send(message, descriptors)
 
+    def holds_what_is_gone(self, blocks: Mapping[int, SharedBlock]) -> bool:
+        """Whether it has mapped a block that no data lies in any more.
+
+        :param blocks: the shared blocks that the data lies in
+        """
+        return not self._blocks <= blocks.keys()
+
     def report(self) -> tuple[tuple[Any, ...], list[int]]:
         """Receive what came of the assignment, or that it is ready for one: the message, and the
         descriptors that came with it, which are the caller's to close.

@@ -8,6 +8,10 @@ from typing import Final
 SHARE: Final = 0.001
 """From how many seconds on a share is cut smaller: to hand one over costs a tenth of that."""
 
+CHEAP: Final = 50e-6
+"""Tasks that take fewer seconds together are for one worker alone: to wake another, and to hear of
+it, takes the runner longer than half of them."""
+
 SHARES_EACH: Final = 8
 """How many shares a worker has at most. One that is done takes the next, and none waits long."""
 

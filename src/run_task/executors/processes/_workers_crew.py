@@ -258,9 +258,12 @@ class WorkersCrew(ABC, Generic[W, R, T]):
                 tick.fail_all(TaskLost, "no worker process could be started", error)
 
     def _assign(self, tick: T) -> None:
-        """Give work to every worker that has none, as long as there is any."""
+        """Give work to every worker that has none, as long as there is any: first to those that
+        keep memory which is needed no more, since they let go of it once they are given the view.
+        """
         packed = self._packed
-        for worker in tuple(self._workers):
+        gone = [each for each in self._workers if each.holds_what_is_gone(packed.blocks)]
+        for worker in (*gone, *(each for each in self._workers if each not in gone)):
             if not worker.ready or worker.work is not None:
                 continue
             errand = self._next_work(worker, tick)
