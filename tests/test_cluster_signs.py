@@ -241,5 +241,6 @@ def test_a_shard_with_a_task_that_hangs_is_ended_at_a_shutdown_and_not_said_to_b
         run.result(60)
     assert not any(map(alive, shards))
     told = [r.getMessage() for r in caplog.records if r.name == "run_task.cluster"]
+    told = [one for one in told if "loads the tasks" not in one]  # on a machine that is busy
     assert len(told) == 1
     assert "is ended, and is started again: a window that it runs is given up" in told[0]
