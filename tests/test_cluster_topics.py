@@ -12,6 +12,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from tests.support.shards import LocalLink, LocalTransport, local_shards
 from tests.support.stateful import ema, seen
 from tests.support.tcp_proxy import proxy
 from tests.support.threads import beside, eventually
-from tests.support.topics import COMMITTED, Topic, TopicPart
+from tests.support.topics import AWAY, COMMITTED, Topic, TopicPart
 from tests.test_cluster import by_stage, told
 from tests.test_cluster_kills import shards_of
 from tests.test_cluster_partitions import running
@@ -175,6 +176,67 @@ def test_shards_read_what_has_no_end_and_again_what_they_had_when_they_die(death
     assert counts.received == len(published.rows) + published.malformed
     assert counts.late == 0
     assert sum(one.restarts for one in made.stats.shards.values()) <= deaths
+
+
+class ThreadedLink(LocalLink):
+    """A shard in a thread of its own, so that one which waits for rows holds up nobody."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._pool = ThreadPoolExecutor(1)
+
+    def call(self, request: Any) -> Any:
+        return self._pool.submit(lambda: super(ThreadedLink, self).call(request).result())
+
+    def end(self) -> None:
+        self._pool.submit(super().end).result()
+
+    kill = end
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def test_a_shard_that_comes_back_while_the_broker_is_away_is_away_until_it_has_read_again() -> None:
+    topic, transport, sink = new_topic(2), LocalTransport(), RecordingSink()
+    made, series = Pipeline("p"), trades()
+    made.source(topic, series, name="trades", idle="0.1s", partitioned=True)
+    config = RunnerConfig(grace="200ms", upstream_timeout=0.3)
+    made.stage("s", [count()], series, "100ms", config, by="key").sink(sink)
+
+    def put(ahead: int = 1) -> None:
+        """Rows for the window that is now, and for those to come."""
+        now = time.time_ns() // 1_000_000
+        for number in range(2):
+            key = {"price": 1.0, "key": f"key-{number}"}
+            topic.put(number, *[(now + 100 * step, key) for step in range(ahead)])
+
+    def is_whole(since: int) -> bool:
+        put()
+        found: list[Any] = sink.of("s")[since:]
+        return any(not one.behind and len(one.keys_of_rows) == 2 for one in found)
+
+    link = mock.patch("tests.support.shards.LocalLink", ThreadedLink)
+    with link, local_shards(transport), running(made, 2) as run:
+        eventually(lambda: is_whole(0), 60, every=0.02)
+        eventually(lambda: made.stats.shards["shard 1 of 2"].keys, 60)
+        put(100)
+        eventually(lambda: made.stats.sources["trades"].received == topic.rows, 60)
+        AWAY.add(topic.name)
+        try:
+            transport.links[1].kill()
+            eventually(lambda: any(d.behind == ("shard 1 of 2",) for d in sink.of("s")), 60)
+            assert not made.stats.shards["shard 1 of 2"].is_running
+        finally:
+            AWAY.discard(topic.name)
+        eventually(lambda: made.stats.shards["shard 1 of 2"].is_running, 60)
+        before = len(sink.of("s"))
+        eventually(lambda: is_whole(before), 60, every=0.02)
+        made.shutdown()
+        run.result(60)
+    for one in transport.links:
+        assert isinstance(one, ThreadedLink)
+        one.close()
 
 
 def test_a_run_goes_on_from_its_checkpoint_with_any_number_of_shards(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ class Topic:
         """How many partitions there are."""
         return len(_LOGS[self.name])
 
+    @property
+    def rows(self) -> int:
+        """How many rows they have."""
+        return sum(map(len, _LOGS[self.name]))
+
     def batches(self) -> Iterator[Batch]:
         raise AssertionError("it is read by its partitions")
 
@@ -64,6 +69,9 @@ class Topic:
     def __repr__(self) -> str:
         return f"Topic({self.name!r})"
 
+
+AWAY: Final[set[str]] = set()
+"""The names of topics whose broker is away."""
 
 COMMITTED: Final[dict[tuple[str, int], int]] = {}
 """Up to where rows are kept, by the name of the topic and the partition."""
@@ -97,6 +105,8 @@ class TopicPart:
 
     @property
     def lag(self) -> int | None:
+        if self._name in AWAY:
+            return None
         return len(_LOGS[self._name][self._number]) - self._done
 
     def close(self) -> None:
@@ -107,7 +117,7 @@ class TopicPart:
         chance, faults = random.Random(), Faults(OnFault.SKIP)
         while not self._closed.is_set():
             some = log[self._at : self._at + chance.randrange(1, 30)]
-            if not some:
+            if not some or self._name in AWAY:
                 self._closed.wait(0.002)
                 continue
             end = self._at + len(some)

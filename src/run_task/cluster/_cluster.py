@@ -595,7 +595,7 @@ class Cluster:
         member.note_sent(changes)
         gone, member.gone = member.gone, []
         dropped, member.dropped = member.dropped, []
-        own = self._partitions[number :: self.count]
+        own = self._read_by(member)
         partitions = [one.setup() for one in own if one.number not in member.reads]
         member.reads.update(one.number for one in own)
         series = self._series(new)
@@ -623,9 +623,14 @@ class Cluster:
         member.tell("%s on %s is %s, and is started again: %s", node, how, why, node=node)
         pause = _WAIT[0]
         before.end()
+        reads_again = any(one.declared.position is not None for one in self._read_by(member))
         while True:
             try:
                 link = self._checked(self._transport.start(member.number, self._ended), member)
+                if reads_again and not self._has_read_again(member, link):
+                    reads_again = False  # it fails, which its next window tells
+                    link.end()
+                    continue
             except Exception as error:
                 if self._ended.is_set():
                     return
@@ -643,13 +648,44 @@ class Cluster:
             if self._closed:
                 link.end()
                 return
-            member.life += 1
+            if not reads_again:
+                self._begin_life(member)
             member.link = link
-            for feed in self._feeds.values():
-                feed.take()
-                feed.restart(member.number)
             self._changed.notify_all()
         member.tell("%s is back, on %s", link.place.node)
+
+    def _begin_life(self, member: ShardMember) -> None:
+        """A shard is to be told all anew."""
+        member.begin_life()
+        for feed in self._feeds.values():
+            feed.take()
+            feed.restart(member.number)
+            feed.take()
+
+    def _has_read_again(self, member: ShardMember, link: Link) -> bool:
+        """Have a shard read again what it had of partitions without end, before it is back: while
+        their broker is away, windows wait for that as for a shard that is.
+
+        :return: whether it has; or else it cannot
+        :raises ShardLost: if it goes meanwhile, or nobody wants it any more
+        """
+        try:
+            with self._changed:
+                self._begin_life(member)
+                new = [*self._feeds]
+                member.feeds.update(new)
+                call = link.call(self._request(member, new, None))
+            while not call.done():
+                wait([call], LOOK)
+                if self._ended.is_set():
+                    raise ShardLost("nobody wants it any more")
+            return not isinstance(call.result(), ShardFailed)
+        except BaseException:
+            link.end()
+            raise
+
+    def _read_by(self, member: ShardMember) -> Sequence[PartitionOnShards]:
+        return self._partitions[member.number :: self.count]
 
 
 _LOOK_AHEAD: Final = 0.2

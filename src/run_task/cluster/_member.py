@@ -96,9 +96,17 @@ class ShardMember:
         self.failed_starts = 0
         self.is_missed = False
         self.asked.clear()
+        self._forget()
+        return link
+
+    def begin_life(self) -> None:
+        """There is another process, which was told nothing yet."""
+        self.life += 1
+        self._forget()
+
+    def _forget(self) -> None:
         self.feeds, self.gone, self.dropped = set(), [], []
         self.reads = set()
-        return link
 
     # What is counted
 
