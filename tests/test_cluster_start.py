@@ -247,3 +247,39 @@ def test_what_cannot_be_loaded_in_shards_ends_the_start_with_its_cause() -> None
         made.run_sharded(2)
     assert "stage 's': shard 0 of 2 failed: ImportError: there is no such" in str(raised.value)
     assert not any(link.asked for link in transport.links)
+
+
+@pytest.mark.parametrize("slow", ["task", "sink"])
+@pytest.mark.parametrize("end", [by_shutdown, by_sigterm])
+def test_a_shutdown_while_shards_are_made_ready_runs_nothing(
+    end: Callable[[Callable[[], None]], None], slow: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    SET_UP.clear()
+    made, series, sink = Pipeline("p", checkpoint=tmp_path / "state"), orders(), RecordingSink()
+    made.source(some_orders(), series)
+    tasks: list[Any] = [SlowTask() if slow == "task" else count()]
+    by_key = made.stage("s", tasks, series, "1s", by="key")
+    if slow == "sink":
+        by_key.sink(SlowSink(tmp_path / "bars.db"), sharded=True)
+    made.stage("all", [rows_of_all], by_key.series(), "1s")
+    made.stage("beside", [rows_of_all], series, "1s")
+    made.sink(sink)
+
+    def ended() -> None:
+        eventually(lambda: SET_UP)
+        end(made.shutdown)
+
+    with (
+        shut_down_on_sigterm(lambda: None),
+        local_shards(shards_that_say_so()),
+        beside(ended) as result,
+    ):
+        made.run_sharded(2)
+        result.result(PATIENCE)
+    assert not sink.results
+    assert {stats.ticks for stats in made.stats.stages.values()} == {0}
+    assert made.stats.sources["source-1"].received == 0
+    checkpoints = made.stats.checkpoints
+    assert checkpoints is not None
+    assert (checkpoints.written, checkpoints.failed) == (0, 0)  # nothing has begun

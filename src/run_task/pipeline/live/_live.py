@@ -81,7 +81,7 @@ class Live(Running):
         run = self._changing.run = self._make_run()
         self._exit.enter_context(shut_down_on_sigterm(self.shutdown))
         try:
-            run.start()
+            run.start(lambda: self._wish.phase >= Phase.STOPPING)
         except BaseException:
             self._exit.close()
             self._changing.run = None  # it has not been run

@@ -148,11 +148,13 @@ class LiveRun:
         """How far it has come."""
         forget_after_fork(self)
 
-    def start(self) -> None:
+    def start(self, is_unwanted: Callable[[], bool]) -> None:
         """Start everything, and return.
 
         In a coroutine, async sources are read by its event loop; else each has one of its own.
 
+        :param is_unwanted: whether nobody wants it any more. Asked once all is ready that takes
+            long; then it is shut down, and no stage or source has started
         :raises Exception: if something cannot be started; then nothing is left running
         """
         played = [about(source).playback for source, _, _ in self._declared_sources]
@@ -179,6 +181,9 @@ class LiveRun:
                 sink.start()
             for stage in self._stages:
                 stage.prepare()
+            if is_unwanted():
+                self.shutdown()
+                return
             for stage in self._stages:
                 stage.start()
             if self._wiring is not None:
@@ -765,6 +770,7 @@ class LiveRun:
         for source in self._sources:
             source.closed(closing.remaining())
         begun = [live for live in self._stages if live.started]
+        have_all_begun = len(begun) == len(self._stages)  # else it ended while it was started
         now_ns = self._now_ns()
         limited = [] if now_ns is None else begun
         for live in limited:
@@ -799,7 +805,8 @@ class LiveRun:
             fates.close()
         if self._telemetry is not None:
             self._telemetry.tell()
-        self._ended_whole = not hung and not hung_stages and not self._sinks_failed
+        is_written = not hung and not hung_stages and not self._sinks_failed
+        self._ended_whole = have_all_begun and is_written
         if hung:
             self.failures.append(ShutdownTimeout(self._name, self._timeout, hung))
 
