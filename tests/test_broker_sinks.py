@@ -164,7 +164,7 @@ def test_a_network_that_is_gone_is_told_in_time(
     there: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("_nats", "_mqtt"):
-        monkeypatch.setattr(f"run_task.sinks.brokers.{module}.PATIENCE", 0.3)
+        monkeypatch.setattr(f"run_task.sinks.brokers.{module}.ANSWER_TIMEOUT", 0.3)
     with proxy("127.0.0.1", there.port) as between:
         sink = there.sink(between.port)
         sink.write(result(10))

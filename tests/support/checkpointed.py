@@ -207,8 +207,10 @@ def pipeline(
     grace = RunnerConfig(grace=TaskInterval.millis(30 if published is None else 1_000))
     by_key = made.stage("by key", [decayed, kept], series, "100ms", grace, by="k")
     every = made.stage("every", [windows], by_key.series("5s"), "500ms", grace)
-    sink = DyingSink(database(where))
-    sink.store = store if isinstance(store, Dying) else None
+    sink = SqlSink(database(where))
+    if isinstance(store, Dying):
+        sink = DyingSink(database(where))
+        sink.store = store
     by_key.sink(sink, sharded=(where / "sharded").exists())
     every.sink(sink)
     if published is not None:
