@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from run_task import (
     ConfigError,
     FolderStore,
     Pipeline,
+    RunnerConfig,
     RunTaskError,
     RwLock,
     SourceStats,
@@ -307,6 +309,53 @@ def test_rows_of_columns_that_enter_one_by_one_are_kept_up_to_any_of_them(
         with pipeline:
             eventually(lambda: len(entered) in (3, 6))
     assert entered == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_rows_that_still_enter_at_the_end_come_again_in_the_next_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entering, go_on = threading.Event(), threading.Event()
+    entered: list[float] = []
+
+    def enter(data: Latest, row: Any) -> None:
+        if row["v"] == 3.0 and not go_on.is_set():
+            entering.set()
+            assert go_on.wait(PATIENCE)
+            return  # too late
+        entered.append(row["v"])
+        data.update(row)
+
+    def made(source: Kept) -> Pipeline:
+        pipeline = Pipeline("p", checkpoint=tmp_path, checkpoint_every="1h")
+        lock = RwLock(Latest())
+        pipeline.source(source, lock, enter, unit=TimeUnit.SECONDS)
+        pipeline.stage("s", [task(_count)], lock, "1h", RunnerConfig(shutdown_timeout=0.2))
+        return pipeline
+
+    source = Kept(rows(0, 3))
+    with made(source) as pipeline:
+        eventually(lambda: (kept := pipeline.stats.checkpoints) and kept.written)
+        source.put(*rows(3, 5))
+        assert entering.wait(PATIENCE)
+    assert "p: there is no last checkpoint, since rows still enter" in caplog.text
+    assert "still lets rows enter, and is left" in caplog.text
+    go_on.set()
+    with made(Kept(rows(0, 5))):
+        eventually(lambda: entered[-1] == 4.0)
+    assert entered[-2:] == [3.0, 4.0]
+
+
+def test_a_last_checkpoint_that_fails_leaves_nothing_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(taker: Any) -> None:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("run_task.pipeline.live._cut_taker.CutTaker.look", breaks)
+        with Run(tmp_path, rows(0, 5)).pipeline:
+            pass
+    assert Run(tmp_path, rows(0, 25)).run().results
 
 
 def value_of(lock: RwLock[Latest]) -> Latest:

@@ -187,10 +187,18 @@ class Checkpoints:
             _log.error("%s: its checkpoints hang, and are left as they are", self._name)
             return
         try:
-            taken = self._cutting.look() if whole else None
-            if taken is not None:
-                self._write(taken)
-            self._keeper.close()
+            try:
+                taken = self._cutting.take_last() if whole else None
+                if taken is not None:
+                    self._write(taken)
+                elif whole:
+                    _log.warning(
+                        "%s: there is no last checkpoint, since rows still enter, or data is held: "
+                        "the next run goes on from the one before",
+                        self._name,
+                    )
+            finally:
+                self._keeper.close()
         except Exception as error:
             self._note_failure(error)
         finally:

@@ -138,6 +138,16 @@ class CutTaker:
                 hands.callback(hand.release)
         return True
 
+    def take_last(self) -> CutTaken | None:
+        """Take a cut once all has ended.
+
+        :return: None: it cannot be taken, since rows of a source that was left still enter, or data
+            is held
+        """
+        with contextlib.ExitStack() as hands:
+            has_hands = self._take_hands(hands, time.monotonic() + _HELD)
+            return self.look() if has_hands else None
+
     def look(self) -> CutTaken | None:
         """A cut as all stands now. While nothing moves, or all has ended.
 

@@ -830,8 +830,11 @@ class LiveRun:
         for source in self._sources:
             if not source.closed(_seconds(deadline)):
                 hung.append(f"closing {source!r}")
-            elif not source.left(min(_seconds(row), _seconds(deadline))):
-                _log.warning("%s: %r still waits for a row, and is left", self._name, source)
+            elif not source.left(min(_seconds(row), _seconds(deadline))) and not (
+                source.is_entering and source.left(_seconds(deadline))
+            ):
+                doing = "lets rows enter" if source.is_entering else "waits for a row"
+                _log.warning("%s: %r still %s, and is left", self._name, source, doing)
             elif not source.join(_seconds(deadline)):
                 hung.append(f"closing {source!r}")
         hung += (

@@ -192,6 +192,11 @@ class SourceThread:
         closer.join(timeout)
         return not closer.is_alive()
 
+    @property
+    def is_entering(self) -> bool:
+        """Whether rows of it are entering at this moment."""
+        return self.progress.hand.locked()
+
     def left(self, timeout: float) -> bool:
         """Wait until it asks for no more rows.
 
