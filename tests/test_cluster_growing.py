@@ -320,7 +320,10 @@ def test_a_file_that_is_gone_is_told_by_its_name(files: GrowingFiles, shards: Sh
         shards.ask()
 
 
-def test_files_are_named_and_a_folder_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").touch()
+@pytest.mark.parametrize("name", ["", "*.csv"])
+@pytest.mark.parametrize("there", [True, False])
+def test_files_are_named_and_no_folder_is_followed(name: str, there: bool, tmp_path: Path) -> None:
+    if there:
+        (tmp_path / "a.csv").touch()
     with pytest.raises(ConfigError, match="give a list of them"):
-        CsvFile(tmp_path, columns={"price": float}, follow=True)
+        CsvFile(tmp_path / name, columns={"price": float}, follow=True)

@@ -25,7 +25,7 @@ def with_history(declared: Iterable[RoutedSource], *, is_resumed: bool) -> Seque
         elif not is_resumed:
             raise ConfigError(
                 f"{route.origin}: it has no history, and a replay waits for nothing: give rows "
-                f"that were collected before"
+                f"that were collected before, as of a file without follow="
             )
     return found
 

@@ -90,7 +90,7 @@ def _followed(given: list[Any], where: str, following: Following) -> list[FilePl
         )
     found: dict[str, FilePlace] = {}
     for path in given:
-        if [*_files_of(path, where)] != [Path(path)]:
+        if _is_many(path) or [*_files_of(path, where)] != [Path(path)]:
             raise ConfigError(
                 f"{where}: follow= is for files that are named, since nobody knows which come to "
                 f"be in a folder: give a list of them"
@@ -136,6 +136,14 @@ def _is_pipe(file: Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
+def _is_many(given: object) -> bool:
+    """Whether it is a folder or a pattern, in which there may be no file yet."""
+    if not isinstance(given, str | os.PathLike):
+        return False
+    path = Path(cast("str", given))
+    return path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
+
+
 def _files_of(given: object, where: str) -> Iterator[Path]:
     if not isinstance(given, str | os.PathLike):
         raise ConfigError(f"{where}: {given!r} is no path")
@@ -149,7 +157,7 @@ def _files_of(given: object, where: str) -> Iterator[Path]:
         what = "there is no file in this folder, or none whose name does not begin with . or _"
         if any(file.is_dir() for file in found):
             what += f": a pattern, as {str(path / '**' / '*')!r}, reaches into those in it"
-    elif glob.has_magic(str(path)) and not path.exists():
+    elif _is_many(path):
         found = [Path(file) for file in glob.glob(str(path), recursive=True)]
         what = f"no file matches {url_shown(str(path))!r}"
     else:
