@@ -28,6 +28,9 @@ def test_a_run_over_shards_that_a_client_reaches_says_what_one_process_does(
     # For the process that Ray starts for each client, which a busy machine takes its time for.
     for wait in ("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "TIMEOUT_FOR_SPECIFIC_SERVER_S"):
         monkeypatch.setenv(wait, "90")
+    # Ray forks for that process while threads of gRPC are at work, whose handlers may then hold it
+    # up before it has begun: its log was empty after half a minute.
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
     monkeypatch.setattr("tests.support.commands.PATIENCE", 25.0)
     (tmp_path / "app.py").write_text(KEYED)
     alone = lines(tmp_path)
