@@ -610,13 +610,13 @@ class Around:
     """A sink around another one, which it writes to in its own way."""
 
     def __init__(self, inner: SqlSink) -> None:
-        self._inner = inner
+        # From Python 3.12 on, what is asked for by __getattr__ is no part of a protocol.
+        for name in dir(inner):
+            if not name.startswith("_") and name != "write":
+                setattr(self, name, getattr(inner, name))
 
     def write(self, result: Result) -> None:
         raise AssertionError("it is refused before")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
 
 class Opened(SqlSink):

@@ -64,12 +64,10 @@ class OneByOne:
     """A Parquet sink as a sink of before: nothing of it takes many results at once."""
 
     def __init__(self, sink: ParquetSink) -> None:
-        self._sink = sink
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "write_many":
-            raise AttributeError(name)
-        return getattr(self._sink, name)
+        # From Python 3.12 on, what is asked for by __getattr__ is no part of a protocol.
+        for name in dir(sink):
+            if not name.startswith("_") and name != "write_many":
+                setattr(self, name, getattr(sink, name))
 
 
 def wide(folder: Path) -> ParquetSink:

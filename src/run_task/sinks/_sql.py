@@ -148,9 +148,8 @@ class SqlSink(Durable):
                 if self._database.is_sqlite:
                     keep_a_write_ahead_log(self._engine)
             super().__init__(self._database.where, form, versions, types)
-        except BaseException:
-            self._engine.dispose()
-            raise
+        finally:
+            self._engine.dispose()  # a sink that is only declared holds no connection
 
     def for_shards(self, output: StageOutput, /, *, other_machines: bool) -> Callable[[], SqlSink]:
         """What opens this table in the process of a shard.
