@@ -327,3 +327,9 @@ def test_files_are_named_and_no_folder_is_followed(name: str, there: bool, tmp_p
         (tmp_path / "a.csv").touch()
     with pytest.raises(ConfigError, match="give a list of them"):
         CsvFile(tmp_path / name, columns={"price": float}, follow=True)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", 5])
+def test_what_is_no_path_is_not_followed(path: Any) -> None:
+    with pytest.raises(ConfigError, match="no path"):
+        CsvFile(path, columns={"price": float}, follow=True)

@@ -89,18 +89,19 @@ def _followed(given: list[Any], where: str, following: Following) -> list[FilePl
             f"where it is written, or read it again and again by polling()"
         )
     found: dict[str, FilePlace] = {}
-    for path in given:
-        if _is_many(path) or [*_files_of(path, where)] != [Path(path)]:
+    for one in given:
+        path = _path_of(one, where)
+        if _is_many(path):
             raise ConfigError(
                 f"{where}: follow= is for files that are named, since nobody knows which come to "
                 f"be in a folder: give a list of them"
             )
-        if _is_pipe(Path(path)):
+        if _is_pipe(path):
             raise ConfigError(
                 f"{where}: it is a pipe, which is read as it comes: leave out follow="
             )
         if (
-            found.setdefault(os.path.realpath(path), place := Followed(Path(path), following))
+            found.setdefault(os.path.realpath(path), place := Followed(path, following))
             is not place
         ):
             raise ConfigError(f"{where}: {place.name!r} is named twice: its rows would come twice")
@@ -136,15 +137,7 @@ def _is_pipe(file: Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
-def _is_many(given: object) -> bool:
-    """Whether it is a folder or a pattern, in which there may be no file yet."""
-    if not isinstance(given, str | os.PathLike):
-        return False
-    path = Path(cast("str", given))
-    return path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
-
-
-def _files_of(given: object, where: str) -> Iterator[Path]:
+def _path_of(given: object, where: str) -> Path:
     if not isinstance(given, str | os.PathLike):
         raise ConfigError(f"{where}: {given!r} is no path")
     if not os.fspath(given):
@@ -152,6 +145,16 @@ def _files_of(given: object, where: str) -> Iterator[Path]:
     path = Path(cast("str", given))
     if "\0" in str(path):
         raise ConfigError(f"{where}: no path has a zero character in it")
+    return path
+
+
+def _is_many(path: Path) -> bool:
+    """Whether it is a folder or a pattern, in which there may be no file yet."""
+    return path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
+
+
+def _files_of(given: object, where: str) -> Iterator[Path]:
+    path = _path_of(given, where)
     if path.is_dir():
         found = [file for file in path.iterdir() if not is_hidden(file.name)]
         what = "there is no file in this folder, or none whose name does not begin with . or _"
