@@ -210,6 +210,24 @@ def replayed(kind: str, source: Any, folder: Path, journal: Path | None) -> list
     return results(folder / "results.db")
 
 
+def rows_of(published: Published) -> list[tuple[int, dict[str, Any]]]:
+    """What was published, as a recording."""
+    return [
+        (row["timestamp"], {name: row[name] for name in brokered.COLUMNS}) for row in published.rows
+    ]
+
+
+def whole(found: Sequence[Row], expected: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """What a live run gave, and what was expected, of the windows that it was to give: from the
+    first of these to the last of those by key."""
+    last_end = max(row.end for row in expected if row.stage == "by key")
+    first = min(row.start for row in expected)
+    return (
+        [row for row in found if first <= row.start and row.end <= last_end],
+        [row for row in expected if row.end <= last_end],
+    )
+
+
 def until(condition: Callable[[], object]) -> None:
     """Wait for what is bound to happen, also on a machine that is busy."""
     deadline = time.monotonic() + 6 * PATIENCE
@@ -266,9 +284,7 @@ def test_after_disturbances_the_results_are_those_of_an_undisturbed_run(
             lines = program.reap()
         assert "failed\n" not in lines, f"seed {seed}"
     took = time.monotonic() - begun
-    rows = [
-        (row["timestamp"], {name: row[name] for name in brokered.COLUMNS}) for row in published.rows
-    ]
+    rows = rows_of(published)
     expected = replayed(kind, rows, tmp_path / "undisturbed", None)
     late = 0
     if kind in brokered.JOURNALED:
@@ -280,12 +296,7 @@ def test_after_disturbances_the_results_are_those_of_an_undisturbed_run(
         # What came while nobody was there to take it may be late, and is so in a replay, too.
         assert late or of_journal == expected, f"seed {seed}"
         expected = of_journal
-    last_end = max(row.end for row in expected if row.stage == "by key")
-    first = min(row.start for row in expected)
-    got = [
-        row for row in results(folder / "results.db") if first <= row.start and row.end <= last_end
-    ]
-    expected = [row for row in expected if row.end <= last_end]
+    got, expected = whole(results(folder / "results.db"), expected)
     _log.info(
         "%s: %d kills, %d rows, of which %d late, in %.1f s: %s",
         *(kind, disturbances.kills, len(rows), late, took),

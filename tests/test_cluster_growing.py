@@ -18,7 +18,6 @@ from unittest import mock
 import numpy as np
 import pytest
 from tests import test_broker_kills as broker_kills
-from tests.support import brokered
 from tests.support.feeds import FilesFeed
 from tests.support.forking import Forking
 from tests.support.growing import GrowingFiles
@@ -189,15 +188,10 @@ def test_after_kills_files_that_grow_give_what_one_process_gives(
             lines = program.reap()
         assert "failed\n" not in lines, f"seed {seed}"
         program.finish()
-    rows = [
-        (row["timestamp"], {name: row[name] for name in brokered.COLUMNS}) for row in published.rows
-    ]
-    expected = broker_kills.replayed("files", rows, tmp_path / "undisturbed", None)
-    last_end = max(row.end for row in expected if row.stage == "by key")
-    first = min(row.start for row in expected)
-    found = broker_kills.results(where / "results.db")
-    got = [row for row in found if first <= row.start and row.end <= last_end]
-    assert got == [row for row in expected if row.end <= last_end], f"seed {seed}"
+    rows = broker_kills.rows_of(published)
+    replayed = broker_kills.replayed("files", rows, tmp_path / "undisturbed", None)
+    got, expected = broker_kills.whole(broker_kills.results(where / "results.db"), replayed)
+    assert got == expected, f"seed {seed}"
 
 
 # A shard that reads again

@@ -26,8 +26,15 @@ pytest.importorskip("msgspec")
 pytest.importorskip("pyarrow")
 pytest.importorskip("sqlalchemy")
 
-from tests.support import brokered
-from tests.test_broker_kills import Published, last_number, replayed, results, until
+from tests.test_broker_kills import (
+    Published,
+    last_number,
+    replayed,
+    results,
+    rows_of,
+    until,
+    whole,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -104,15 +111,10 @@ def test_after_kills_the_table_is_that_of_one_process(tmp_path: Path) -> None:
         program.finish()
         assert "failed\n" not in lines, f"seed {seed}"
         got = results(url)
-    rows = [
-        (row["timestamp"], {name: row[name] for name in brokered.COLUMNS}) for row in published.rows
-    ]
+    rows = rows_of(published)
     expected = replayed("redis", rows, tmp_path / "undisturbed", None)
     took = time.monotonic() - begun
     _log.info("%s: %d rows in %.1f s", kills, len(rows), took)
-    last_end = max(row.end for row in expected if row.stage == "by key")
-    first = min(row.start for row in expected)
-    got = [row for row in got if first <= row.start and row.end <= last_end]
-    expected = [row for row in expected if row.end <= last_end]
+    got, expected = whole(got, expected)
     assert len(got) == len(expected), f"seed {seed}"
     assert got == expected, f"seed {seed}"

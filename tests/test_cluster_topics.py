@@ -21,7 +21,6 @@ from unittest import mock
 import numpy as np
 import pytest
 from tests import test_broker_kills as broker_kills
-from tests.support import brokered
 from tests.support.bench import RecordingSink
 from tests.support.brokers import Kafka, free_port, mock_kafka, new_name
 from tests.support.feeds import KafkaFeed
@@ -322,15 +321,10 @@ def test_after_kills_shards_that_read_a_topic_give_what_one_process_gives(tmp_pa
             lines = program.reap()
         assert "failed\n" not in lines, f"seed {seed}"
         program.finish()
-    rows = [
-        (row["timestamp"], {name: row[name] for name in brokered.COLUMNS}) for row in published.rows
-    ]
-    expected = broker_kills.replayed("kafka", rows, tmp_path / "undisturbed", None)
-    last_end = max(row.end for row in expected if row.stage == "by key")
-    first = min(row.start for row in expected)
-    found_rows = broker_kills.results(where / "results.db")
-    got = [row for row in found_rows if first <= row.start and row.end <= last_end]
-    assert got == [row for row in expected if row.end <= last_end], f"seed {seed}"
+    rows = broker_kills.rows_of(published)
+    replayed = broker_kills.replayed("kafka", rows, tmp_path / "undisturbed", None)
+    got, expected = broker_kills.whole(broker_kills.results(where / "results.db"), replayed)
+    assert got == expected, f"seed {seed}"
 
 
 # What is refused, and what goes wrong
